@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The device table: memory, streams, events, copies and the math ops of one device, behind a struct
+ * of functions that each device fills once (cpu/device.c, kernels/device.cu). Ops are data: a kind
+ * and its arguments by value, queued on a stream.
+ *
+ * Memory is one arena of exactly the budget; the plan hands out offsets in it and nothing is
+ * allocated inside a step. Every pointer in an op is device memory unless it says host.
+ * Streams run in order within themselves and at any time relative to each other; events order them.
+ * Calls return at once; an error inside an op is kept and returned by the next sync of the device.
+ *
+ * Shapes: n tokens (rows of activations), all activations f32, all matrices row-major and dense.
+ * Weights and block-boundary activations have the storage dtype; gradients are f32.
+ * Fixed order (invariant 1): every sum over tokens runs grain by grain (tr_grains), each grain's
+ * partial sum is added in order in f32; tile and chunk sizes are functions of shapes alone.
+ */
+#ifndef TR_BASE_DEVICE_H
+#define TR_BASE_DEVICE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/base/dtype.h"
+
+enum tr_stream { TR_STREAM_COMPUTE, TR_STREAM_IN, TR_STREAM_OUT, TR_STREAMS };
+
+/* Offsets of grains or documents in the tokens of this op: start[0] = 0 ... start[n] = tokens.
+ * Host memory that lives until the op has run. */
+struct tr_ranges {
+    int32_t n;
+    const int32_t *start; /* (n + 1) */
+};
+
+enum tr_op_kind {
+    TR_OP_EMBED,          /* out[t] = table[id[t]] for ids inside the slice; others untouched */
+    TR_OP_EMBED_GRAD,     /* grad[id[t]] += dy[t] in token order, ids inside the slice */
+    TR_OP_RMSNORM,        /* y = x * rsqrt(mean(x^2) + eps) * w; rstd kept */
+    TR_OP_RMSNORM_GRAD,   /* dx (= or +=), dw (= or +=) */
+    TR_OP_MATMUL,         /* y[n,m] = x[n,k] w[m,k]^T (+ bias) */
+    TR_OP_MATMUL_DX,      /* dx[n,k] (= or +=) dy[n,m] w[m,k] */
+    TR_OP_MATMUL_DW,      /* dw[m,k] (= or +=) dy[n,m]^T x[n,k], grain by grain */
+    TR_OP_BIAS_GRAD,      /* db[m] (= or +=) column sums of dy, grain by grain */
+    TR_OP_ROPE,           /* rotate-half in place by position; inverse for the gradient */
+    TR_OP_ATTENTION,      /* causal, grouped-query, windowed, inside documents; lse kept */
+    TR_OP_ATTENTION_GRAD,
+    TR_OP_SWIGLU,         /* out = silu(gate) * up */
+    TR_OP_SWIGLU_GRAD,
+    TR_OP_ADD,            /* out = round(a + b) in out's dtype */
+    TR_OP_XENT,           /* online max, sum of exponentials and target logit over vocabulary slices */
+    TR_OP_XENT_LOSS,      /* lse = max + log(sum), nll = lse - target logit */
+    TR_OP_XENT_GRAD,      /* logits -> (softmax - one-hot) * scale, in place */
+    TR_OP_SUMSQ,          /* *out = sum of squares (f64) */
+    TR_OP_ROUND,          /* f32 values rounded to a storage dtype's grid in place */
+    TR_OP_SGD,            /* LOMO's update; plain SGD is the same without clipping */
+    TR_OP_ADAMW,
+    TR_OP_KINDS
+};
+
+struct tr_op_embed { /* EMBED: out <- table; EMBED_GRAD: grad <- dy */
+    const void *table; /* (rows, cols) rows row0.. of the vocabulary */
+    enum tr_dtype dtype; /* of table and out */
+    int64_t row0, rows, cols, n;
+    const int32_t *ids; /* (n) */
+    void *out;          /* (n, cols), dtype */
+    const float *dy;    /* (n, cols) */
+    float *grad;        /* (rows, cols) added to */
+};
+
+struct tr_op_rmsnorm {
+    const void *x; /* (rows, cols) */
+    enum tr_dtype x_dtype, w_dtype;
+    const void *w; /* (cols) */
+    float *y;      /* (rows, cols); may be x where x is f32 */
+    float *rstd;   /* (rows) */
+    int64_t rows, cols;
+    float eps;
+    /* gradient: */
+    const float *dy;
+    float *dx; /* may be dy */
+    float *dw; /* (cols) */
+    int add_dx, add_dw;
+    struct tr_ranges grains; /* of tokens; a token has rows_per_token rows (heads) */
+    int64_t rows_per_token;
+};
+
+struct tr_op_matmul {
+    const void *w; /* (m, k) */
+    enum tr_dtype w_dtype;
+    const void *bias; /* (m) in w_dtype, or NULL; MATMUL only */
+    const float *x;   /* (n, k) */
+    float *y;         /* (n, m) */
+    const float *dy;  /* (n, m) */
+    float *dx;        /* (n, k) */
+    float *dw;        /* (m, k) */
+    int64_t n, m, k;
+    int add; /* DX, DW: add to the output instead of overwriting it */
+    struct tr_ranges grains;
+};
+
+struct tr_op_bias_grad {
+    const float *dy; /* (n, m) */
+    float *db;       /* (m) */
+    int64_t n, m;
+    int add;
+    struct tr_ranges grains;
+};
+
+struct tr_op_rope {
+    float *x; /* (n, heads, head_dim) */
+    const int32_t *position; /* (n) */
+    const float *cos, *sin;  /* (max_position, head_dim / 2) */
+    int64_t n, heads, head_dim;
+    int inverse;
+};
+
+struct tr_op_attention {
+    const float *q; /* (n, heads, head_dim) */
+    const float *k, *v; /* (n, kv_heads, head_dim) */
+    float *o;   /* (n, heads, head_dim) */
+    float *lse; /* (n, heads) */
+    int64_t n, heads, kv_heads, head_dim;
+    int64_t window; /* keys seen, the query's own included; 0: all */
+    float scale;
+    struct tr_ranges docs;
+    /* gradient: */
+    const float *d_o;
+    float *dq, *dk, *dv; /* overwritten */
+    float *delta;        /* (n, heads) scratch: rowsum(d_o * o) */
+};
+
+struct tr_op_swiglu {
+    const float *gate, *up; /* (n) elements */
+    float *out;
+    const float *dout;
+    float *dgate, *dup; /* may be gate, up; dgate may be dout: an element is read before written */
+    int64_t n;
+};
+
+struct tr_op_add {
+    const void *a; /* (n) elements of a_dtype */
+    enum tr_dtype a_dtype, out_dtype;
+    const float *b;
+    void *out; /* may be a or b where the dtypes agree */
+    int64_t n;
+};
+
+struct tr_op_xent {
+    float *logits; /* (n, rows): vocabulary rows row0 .. row0 + rows */
+    int64_t n, row0, rows;
+    int first;              /* XENT: this is the first slice */
+    const int32_t *targets; /* (n), -1: none */
+    float *max, *sum, *target_logit; /* (n) */
+    float *lse, *nll;                /* (n); nll is 0 where there is no target */
+    const float *scale;              /* (n) XENT_GRAD: d loss / d nll of the token; 0 without target */
+};
+
+struct tr_op_sumsq {
+    const float *x;
+    int64_t n;
+    double *out;
+};
+
+struct tr_op_round {
+    float *x;
+    int64_t n;
+    enum tr_dtype dtype;
+};
+
+enum tr_rounding { TR_ROUND_NEAREST, TR_ROUND_STOCHASTIC };
+
+/* Update of elements [first, first + n) of one tensor. Order of arithmetic, each step rounded to f32,
+ * no contraction: G = g * unscale; if clip_value > 0: G = clamp(G, -clip_value, clip_value);
+ * G = G * coefficient. X = f32(w). SGD: if weight_decay: X = X * (1 - lr * weight_decay);
+ * X = fma(-lr, G, X). ADAMW: if weight_decay: X = X * (1 - lr * weight_decay);
+ * m = fma(1 - beta1, G - m, m); v = fma((1 - beta2) * G, G, beta2 * v);
+ * denom = sqrt(v) / sqrt_bias2 + eps; X = fma(-step_size, m / denom, X), step_size = lr / bias1.
+ * w = round(X); stochastic rounding (bf16 only): tr_philox_round(first + i, step, seed, name). */
+struct tr_op_update {
+    void *w; /* (n) */
+    enum tr_dtype dtype;
+    const float *g; /* (n) */
+    float *m, *v;   /* (n) ADAMW */
+    int64_t n, first;
+    float unscale, clip_value, coefficient, lr, weight_decay;
+    float beta1, beta2, eps, step_size, sqrt_bias2;
+    enum tr_rounding rounding;
+    uint64_t step;
+    uint32_t seed, name;
+};
+
+struct tr_op {
+    enum tr_op_kind kind;
+    union {
+        struct tr_op_embed embed;
+        struct tr_op_rmsnorm rmsnorm;
+        struct tr_op_matmul matmul;
+        struct tr_op_bias_grad bias_grad;
+        struct tr_op_rope rope;
+        struct tr_op_attention attention;
+        struct tr_op_swiglu swiglu;
+        struct tr_op_add add;
+        struct tr_op_xent xent;
+        struct tr_op_sumsq sumsq;
+        struct tr_op_round round;
+        struct tr_op_update update;
+    };
+};
+
+struct tr_device;
+struct tr_event; /* a point in a stream */
+
+struct tr_device_info {
+    char name[96];          /* "cpu (avx512, OpenBLAS 0.3.21 SkylakeX)" */
+    char bits[96];          /* what the bits depend on: tier and BLAS version and kernel type */
+    uint64_t arena_bytes;   /* what the plan may hand out: the budget less the device's workspace */
+    uint64_t workspace_bytes;
+    int host_visible;       /* arena pointers can be read by the host and by disk I/O */
+    int grain_tokens;
+};
+
+struct tr_device_ops {
+    void (*close)(struct tr_device *d);
+    void (*info)(const struct tr_device *d, struct tr_device_info *info);
+    void *(*arena)(struct tr_device *d); /* 4096-aligned start of arena_bytes */
+    void *(*host_alloc)(struct tr_device *d, size_t bytes); /* pinned host memory */
+    void (*host_free)(struct tr_device *d, void *p, size_t bytes);
+    int (*copy_in)(struct tr_device *d, enum tr_stream s, void *to, const void *host, size_t bytes);
+    int (*copy_out)(struct tr_device *d, enum tr_stream s, void *host, const void *from, size_t bytes);
+    int (*fill)(struct tr_device *d, enum tr_stream s, void *to, int byte, size_t bytes);
+    int (*run)(struct tr_device *d, enum tr_stream s, const struct tr_op *op);
+    /* Calls fn(arg) on a device-owned thread when all before it in the stream is done. fn must be
+     * short and must not call the device. */
+    int (*call)(struct tr_device *d, enum tr_stream s, void (*fn)(void *arg), void *arg);
+    int (*event_open)(struct tr_device *d, struct tr_event **out);
+    void (*event_close)(struct tr_device *d, struct tr_event *e);
+    int (*record)(struct tr_device *d, enum tr_stream s, struct tr_event *e);
+    int (*wait)(struct tr_device *d, enum tr_stream s, struct tr_event *e); /* the stream waits */
+    int (*sync)(struct tr_device *d, enum tr_stream s); /* the host waits; returns kept errors */
+};
+
+/* First member of every device. */
+struct tr_device {
+    const struct tr_device_ops *ops;
+};
+
+struct tr_device_params {
+    uint64_t memory_bytes;    /* the hard budget, workspace included */
+    int threads;              /* cpu: compute threads; 0: all cores of this process */
+    unsigned delay_seed;      /* test mode: streams pause at random before each command; 0: off */
+    const char *tier;         /* cpu: "c", "avx2", "avx512" pins a tier; NULL: the best */
+};
+
+/* The cpu device (cpu/device.c). */
+int tr_device_open_cpu(struct tr_device **out, const struct tr_device_params *p);
+/* Its workspace for that many threads: what memory_bytes must exceed. */
+uint64_t tr_device_cpu_workspace(const struct tr_device_params *p);
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/base/dtype.h"
+
+#include <errno.h>
+#include <strings.h>
+
+static const struct {
+    const char *name, *hf, *torch;
+} names[TR_DTYPES] = {
+    [TR_F32] = {"f32", "F32", "float32"},
+    [TR_BF16] = {"bf16", "BF16", "bfloat16"},
+    [TR_F16] = {"f16", "F16", "float16"},
+};
+
+const char *tr_dtype_name(enum tr_dtype t)
+{
+    return names[t].name;
+}
+
+const char *tr_dtype_hf(enum tr_dtype t)
+{
+    return names[t].hf;
+}
+
+int tr_dtype_parse(const char *s, enum tr_dtype *out)
+{
+    for (int t = 0; t < TR_DTYPES; t++) {
+        if (!strcasecmp(s, names[t].name) || !strcasecmp(s, names[t].torch)) {
+            *out = (enum tr_dtype)t;
+            return 0;
+        }
+    }
+    if (!strcasecmp(s, "fp16") || !strcasecmp(s, "half")) {
+        *out = TR_F16;
+        return 0;
+    }
+    return -EINVAL;
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/base/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static _Thread_local char message[1024];
+
+int tr_error(int code, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(message, sizeof(message), fmt, ap);
+    va_end(ap);
+    return code;
+}
+
+int tr_error_prefix(int code, const char *fmt, ...)
+{
+    char old[sizeof(message)];
+    va_list ap;
+    int n;
+
+    memcpy(old, message, sizeof(old));
+    va_start(ap, fmt);
+    n = vsnprintf(message, sizeof(message), fmt, ap);
+    va_end(ap);
+    if (n >= 0 && (size_t)n < sizeof(message))
+        snprintf(message + n, sizeof(message) - n, ": %s", old);
+    return code;
+}
+
+const char *tr_error_message(void)
+{
+    return message;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Errors: every function that can fail returns 0 (or a count) or a negative errno. The text is
+ * kept per thread, written once where the facts are known (file, tensor, offset, what to do), and
+ * read by the tool at the end. Nothing here prints.
+ */
+#ifndef TR_BASE_ERR_H
+#define TR_BASE_ERR_H
+
+#include <errno.h>
+
+/* Keeps the message for this thread and returns code, so that `return tr_error(-EINVAL, ...)`. */
+int tr_error(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Puts "TEXT: " before the message kept by a callee; returns code. The caller adds the place. */
+int tr_error_prefix(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* The last message of this thread, "" where there was none. Valid until the next tr_error. */
+const char *tr_error_message(void);
+
+#endif

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/base/file.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+
+static int fail(const char *what, const char *path)
+{
+    int e = errno;
+
+    return tr_error(-e, "%s: %s: %s", path, what, strerror(e));
+}
+
+int tr_pread(int fd, const char *path, void *buf, size_t n, uint64_t offset)
+{
+    char *p = buf;
+
+    while (n) {
+        ssize_t r = pread(fd, p, n, (off_t)offset);
+
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return fail("cannot read", path);
+        if (r == 0)
+            return tr_error(-ENODATA, "%s: ends at byte %llu, %zu bytes short", path,
+                            (unsigned long long)offset, n);
+        p += r;
+        n -= (size_t)r;
+        offset += (uint64_t)r;
+    }
+    return 0;
+}
+
+int tr_pwrite(int fd, const char *path, const void *buf, size_t n, uint64_t offset)
+{
+    const char *p = buf;
+
+    while (n) {
+        ssize_t r = pwrite(fd, p, n, (off_t)offset);
+
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return fail("cannot write", path);
+        p += r;
+        n -= (size_t)r;
+        offset += (uint64_t)r;
+    }
+    return 0;
+}
+
+int tr_file_read(const char *path, size_t limit, char **out, size_t *bytes)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC), r;
+    struct stat st;
+    char *buf;
+
+    if (fd < 0)
+        return fail("cannot open", path);
+    if (fstat(fd, &st) < 0) {
+        r = fail("cannot stat", path);
+        goto fail_open;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        r = tr_error(-EINVAL, "%s: not a regular file", path);
+        goto fail_open;
+    }
+    if ((uint64_t)st.st_size > limit) {
+        r = tr_error(-EFBIG, "%s: %lld bytes, at most %zu are read", path, (long long)st.st_size, limit);
+        goto fail_open;
+    }
+    buf = tr_alloc(TR_MEM_TEXT, (size_t)st.st_size + 1);
+    if (!buf) {
+        r = -ENOMEM;
+        goto fail_open;
+    }
+    r = tr_pread(fd, path, buf, (size_t)st.st_size, 0);
+    if (r < 0) {
+        tr_free(TR_MEM_TEXT, buf);
+        goto fail_open;
+    }
+    *out = buf;
+    if (bytes)
+        *bytes = (size_t)st.st_size;
+fail_open:
+    close(fd);
+    return r;
+}
+
+int tr_sync_folder(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+
+    if (fd < 0)
+        return fail("cannot open", path);
+    if (fsync(fd) < 0)
+        r = fail("cannot sync", path);
+    close(fd);
+    return r;
+}
+
+static int sync_parent(const char *path)
+{
+    char folder[4096];
+    const char *slash = strrchr(path, '/');
+
+    if (!slash)
+        return tr_sync_folder(".");
+    snprintf(folder, sizeof(folder), "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    return tr_sync_folder(folder);
+}
+
+int tr_file_write(const char *path, const void *data, size_t bytes)
+{
+    char tmp[4096];
+    int fd, r;
+
+    if (snprintf(tmp, sizeof(tmp), "%s.tmp", path) >= (int)sizeof(tmp))
+        return tr_error(-ENAMETOOLONG, "%s: path too long", path);
+    fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return fail("cannot create", tmp);
+    r = tr_pwrite(fd, tmp, data, bytes, 0);
+    if (r == 0 && fsync(fd) < 0)
+        r = fail("cannot sync", tmp);
+    close(fd);
+    if (r == 0 && rename(tmp, path) < 0)
+        r = fail("cannot rename to", path);
+    if (r < 0) {
+        unlink(tmp);
+        return r;
+    }
+    return sync_parent(path);
+}
+
+static int copy_bytes(int in, int out, const char *from, const char *to)
+{
+    char buf[65536];
+    uint64_t offset = 0;
+
+    for (;;) {
+        ssize_t n = pread(in, buf, sizeof(buf), (off_t)offset);
+        int r;
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return fail("cannot read", from);
+        if (n == 0)
+            return fsync(out) < 0 ? fail("cannot sync", to) : 0;
+        r = tr_pwrite(out, to, buf, (size_t)n, offset);
+        if (r < 0)
+            return r;
+        offset += (uint64_t)n;
+    }
+}
+
+int tr_file_copy(const char *from, const char *to)
+{
+    int in = open(from, O_RDONLY | O_CLOEXEC), out, r;
+
+    if (in < 0)
+        return fail("cannot open", from);
+    out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (out < 0) {
+        r = fail("cannot create", to);
+        close(in);
+        return r;
+    }
+    r = copy_bytes(in, out, from, to);
+    close(out);
+    close(in);
+    if (r < 0)
+        unlink(to);
+    return r;
+}
+
+int tr_make_folder(const char *path)
+{
+    struct stat st;
+
+    if (mkdir(path, 0755) == 0)
+        return 0;
+    if (errno == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return 0;
+    return fail("cannot create the folder", path);
+}
+
+int tr_folder_is_empty(const char *path)
+{
+    DIR *d = opendir(path);
+    struct dirent *e;
+    int empty = 1;
+
+    if (!d)
+        return errno == ENOENT ? -ENOENT : 0;
+    while (empty && (e = readdir(d)))
+        empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
+    closedir(d);
+    return empty;
+}
+
+int tr_remove_tree(const char *path)
+{
+    DIR *d = opendir(path);
+    struct dirent *e;
+    int r = 0;
+
+    if (!d)
+        return unlink(path) < 0 && errno != ENOENT ? fail("cannot remove", path) : 0;
+    while (r == 0 && (e = readdir(d))) {
+        char *child;
+        struct stat st;
+
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+            continue;
+        child = tr_path(path, e->d_name);
+        if (!child)
+            r = -ENOMEM;
+        else if (lstat(child, &st) == 0 && S_ISDIR(st.st_mode))
+            r = tr_remove_tree(child);
+        else if (unlink(child) < 0)
+            r = fail("cannot remove", child);
+        tr_free(TR_MEM_MISC, child);
+    }
+    closedir(d);
+    if (r == 0 && rmdir(path) < 0)
+        r = fail("cannot remove", path);
+    return r;
+}
+
+int tr_free_bytes(const char *path, uint64_t *out)
+{
+    struct statvfs v;
+
+    if (statvfs(path, &v) < 0)
+        return fail("cannot ask for free space", path);
+    *out = (uint64_t)v.f_bavail * v.f_frsize;
+    return 0;
+}
+
+char *tr_path(const char *folder, const char *name)
+{
+    size_t n = strlen(folder) + strlen(name) + 2;
+    char *p = tr_alloc(TR_MEM_MISC, n);
+
+    if (p)
+        snprintf(p, n, "%s/%s", folder, name);
+    return p;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Files by whole operations: each call retries EINTR, finishes short transfers, and keeps a message
+ * that names the path. Used for everything that is not the store's bulk I/O.
+ */
+#ifndef TR_BASE_FILE_H
+#define TR_BASE_FILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Reads the whole file, at most `limit` bytes, into a NUL-terminated TR_MEM_TEXT buffer the caller
+ * frees with tr_free(TR_MEM_TEXT, *out). -EFBIG past the limit. */
+int tr_file_read(const char *path, size_t limit, char **out, size_t *bytes);
+
+/* Exactly n bytes at offset, or an error (-ENODATA where the file ends before). */
+int tr_pread(int fd, const char *path, void *buf, size_t n, uint64_t offset);
+int tr_pwrite(int fd, const char *path, const void *buf, size_t n, uint64_t offset);
+
+/* Durable and atomic: PATH.tmp is written, synced, renamed to PATH, and the folder synced. */
+int tr_file_write(const char *path, const void *data, size_t bytes);
+
+/* Copies a regular file, synced; fails with -EEXIST where `to` exists. */
+int tr_file_copy(const char *from, const char *to);
+
+int tr_sync_folder(const char *path);
+int tr_make_folder(const char *path);              /* one level; an existing folder is fine */
+int tr_folder_is_empty(const char *path);          /* 1, 0 (also for a file), or -ENOENT */
+int tr_remove_tree(const char *path);              /* only ever called on folders this run made */
+int tr_free_bytes(const char *path, uint64_t *out); /* space left for us on that file system */
+
+/* Joins with '/', into a TR_MEM_MISC string. NULL on failure. */
+char *tr_path(const char *folder, const char *name);
+
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/base/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/mem.h"
+
+int tr_json_parse(const char *text, size_t bytes, const char *where, json_t **out)
+{
+    json_error_t e;
+
+    *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &e);
+    if (!*out)
+        return tr_error(-EINVAL, "%s: line %d, column %d: not valid JSON: %s", where, e.line, e.column,
+                        e.text);
+    return 0;
+}
+
+int tr_json_read(const char *path, size_t limit, json_t **out)
+{
+    char *text;
+    size_t bytes;
+    int r = tr_file_read(path, limit, &text, &bytes);
+
+    if (r < 0)
+        return r;
+    r = tr_json_parse(text, bytes, path, out);
+    tr_free(TR_MEM_TEXT, text);
+    return r;
+}
+
+int tr_json_write(const char *path, const json_t *value)
+{
+    char *text = json_dumps(value, JSON_INDENT(2));
+    size_t n;
+    int r;
+
+    if (!text)
+        return tr_error(-ENOMEM, "%s: cannot format JSON", path);
+    n = strlen(text);
+    text[n] = '\n'; /* takes the place of the NUL: the file ends in a newline */
+    r = tr_file_write(path, text, n + 1);
+    free(text);
+    return r;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Strict JSON over jansson: duplicate keys, trailing text, invalid UTF-8 and over-long integers are
+ * errors that name the file and the line (invariant 9). Values are jansson's own (json_t).
+ */
+#ifndef TR_BASE_JSON_H
+#define TR_BASE_JSON_H
+
+#include <jansson.h>
+#include <stddef.h>
+
+/* `where` names the text in messages (a path, or path:line). New reference in *out. */
+int tr_json_parse(const char *text, size_t bytes, const char *where, json_t **out);
+int tr_json_read(const char *path, size_t limit, json_t **out);
+/* Durable, atomic, indented, keys in insertion order. */
+int tr_json_write(const char *path, const json_t *value);
+
+#endif

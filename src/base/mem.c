@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/base/mem.h"
+
+#include <malloc.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "src/base/err.h"
+
+static struct {
+    _Atomic uint64_t now, peak;
+} counters[TR_MEM_TAGS];
+
+static void count(enum tr_mem_tag tag, int64_t bytes)
+{
+    uint64_t now = atomic_fetch_add(&counters[tag].now, (uint64_t)bytes) + (uint64_t)bytes;
+    uint64_t peak = atomic_load(&counters[tag].peak);
+
+    while (bytes > 0 && now > peak)
+        if (atomic_compare_exchange_weak(&counters[tag].peak, &peak, now))
+            break;
+}
+
+void *tr_alloc(enum tr_mem_tag tag, size_t n)
+{
+    void *p = calloc(1, n ? n : 1);
+
+    if (!p) {
+        tr_error(-ENOMEM, "out of memory: %zu bytes for %s", n, tr_mem_tag_name(tag));
+        return NULL;
+    }
+    count(tag, (int64_t)malloc_usable_size(p));
+    return p;
+}
+
+void *tr_alloc_array(enum tr_mem_tag tag, size_t n, size_t size)
+{
+    size_t bytes;
+
+    if (__builtin_mul_overflow(n, size, &bytes)) {
+        tr_error(-ENOMEM, "out of memory: %zu x %zu bytes for %s", n, size, tr_mem_tag_name(tag));
+        return NULL;
+    }
+    return tr_alloc(tag, bytes);
+}
+
+void *tr_realloc(enum tr_mem_tag tag, void *p, size_t n)
+{
+    size_t before = p ? malloc_usable_size(p) : 0;
+    void *q = realloc(p, n ? n : 1);
+
+    if (!q) {
+        tr_error(-ENOMEM, "out of memory: %zu bytes for %s", n, tr_mem_tag_name(tag));
+        return NULL;
+    }
+    count(tag, (int64_t)malloc_usable_size(q) - (int64_t)before);
+    return q;
+}
+
+void tr_free(enum tr_mem_tag tag, void *p)
+{
+    if (!p)
+        return;
+    count(tag, -(int64_t)malloc_usable_size(p));
+    free(p);
+}
+
+char *tr_strdup(enum tr_mem_tag tag, const char *s)
+{
+    size_t n = strlen(s) + 1;
+    char *p = tr_alloc(tag, n);
+
+    return p ? memcpy(p, s, n) : NULL;
+}
+
+void *tr_alloc_pages(enum tr_mem_tag tag, size_t bytes)
+{
+    void *p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (p == MAP_FAILED) {
+        tr_error(-ENOMEM, "out of memory: %zu bytes for %s", bytes, tr_mem_tag_name(tag));
+        return NULL;
+    }
+    count(tag, (int64_t)bytes);
+    return p;
+}
+
+void tr_free_pages(enum tr_mem_tag tag, void *p, size_t bytes)
+{
+    if (!p)
+        return;
+    munmap(p, bytes ? bytes : 1);
+    count(tag, -(int64_t)bytes);
+}
+
+uint64_t tr_mem_now(enum tr_mem_tag tag)
+{
+    return atomic_load(&counters[tag].now);
+}
+
+uint64_t tr_mem_peak(enum tr_mem_tag tag)
+{
+    return atomic_load(&counters[tag].peak);
+}
+
+const char *tr_mem_tag_name(enum tr_mem_tag tag)
+{
+    static const char *const names[TR_MEM_TAGS] = {
+        [TR_MEM_MISC] = "tables", [TR_MEM_TEXT] = "text",   [TR_MEM_BATCH] = "batch",
+        [TR_MEM_IO] = "I/O",      [TR_MEM_ARENA] = "device arena",
+    };
+
+    return names[tag];
+}

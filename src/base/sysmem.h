@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * How much memory this process may still take: what the machine has available, bounded by the
+ * memory cgroups that the process stands in (version 2 and 1).
+ */
+#ifndef TR_BASE_SYSMEM_H
+#define TR_BASE_SYSMEM_H
+
+#include <stdint.h>
+
+int tr_free_memory(uint64_t *bytes);
+
+#endif
