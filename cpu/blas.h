@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The one GEMM of the cpu device: OpenBLAS's sgemm, single-threaded, with the kernels that fit this
+ * CPU. Called from several workers at once, each on its own tile.
+ */
+#ifndef TR_CPU_BLAS_H
+#define TR_CPU_BLAS_H
+
+#include <stdint.h>
+
+struct tr_blas; /* one per process, never closed */
+
+/* Opens OpenBLAS on the first call (any thread); later calls give the same. OPENBLAS_CORETYPE and
+ * OPENBLAS_NUM_THREADS are set around the loading, which reads them, unless the user has set the
+ * former, and put back after it. setenv is not thread-safe against getenv in other threads: open
+ * the first device before starting threads that read the environment. -ENOENT where the library is
+ * missing: the message names the package. */
+int tr_blas_open(const struct tr_blas **out);
+
+/* "OpenBLAS 0.3.21 SkylakeX": what the bits of every product depend on. */
+const char *tr_blas_bits(const struct tr_blas *blas);
+/* A sentence for `tailrace env`: which kernels run, who chose them, and what to do if it was wrong.
+ */
+const char *tr_blas_report(const struct tr_blas *blas);
+
+/* C (rows, cols) = A B + beta C, all row-major; A is (rows, k), or (k, rows) if a_trans; B is
+ * (k, cols), or (cols, k) if b_trans. ld: elements from one stored row to the next. */
+struct tr_gemm {
+    int64_t rows, cols, k;
+    const float *a, *b;
+    float *c;
+    int64_t lda, ldb, ldc;
+    int a_trans, b_trans;
+    float beta;
+};
+
+void tr_blas_gemm(const struct tr_blas *blas, const struct tr_gemm *g);
+
+#endif

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Casts and the random halves of stochastic rounding in sixteen lanes: the bits of cpu/cast.c.
+ */
+#include <string.h>
+
+/* bf16 bits of f32 bits: nearest, ties to even, NaN made quiet. */
+static inline v16i nearest(v16i u)
+{
+    v16i odd = v16i_and(v16i_shr(u, 16), v16i_set(1));
+    v16i rounded = v16i_shr(v16i_add(u, v16i_add(v16i_set(0x7fff), odd)), 16);
+    v16i nan = v16i_or(v16i_shr(u, 16), v16i_set(0x40));
+
+    return v16i_if_greater(v16i_and(u, v16i_set(0x7fffffff)), v16i_set(0x7f800000), nan, rounded);
+}
+
+/* Random bits instead of half a unit; infinity and NaN go the way of nearest. */
+static inline v16i stochastic(v16i u, v16i random)
+{
+    v16i rounded = v16i_shr(v16i_add(u, random), 16);
+
+    return v16i_if_greater(v16i_and(u, v16i_set(0x7fffffff)), v16i_set(0x7f7fffff), nearest(u),
+                           rounded);
+}
+
+static void bf16_to_f32(float *to, const void *from, int64_t n)
+{
+    const uint16_t *h = from;
+
+#define BODY(i, count)                                                                             \
+    v16_store(to + (i), v16_of_bits(v16i_shl(v16i_load_16(h + (i), count), 16)), count)
+    V16_LOOP(n, BODY);
+#undef BODY
+}
+
+static void bf16_from_f32(void *to, const float *from, int64_t n)
+{
+    uint16_t *h = to;
+
+#define BODY(i, count) v16i_store_16(h + (i), nearest(v16_bits(v16_load(from + (i), count))), count)
+    V16_LOOP(n, BODY);
+#undef BODY
+}
+
+static void f16_to_f32(float *to, const void *from, int64_t n)
+{
+    const uint16_t *h = from;
+
+#define BODY(i, count) v16_store(to + (i), v16_load_f16(h + (i), count), count)
+    V16_LOOP(n, BODY);
+#undef BODY
+}
+
+static void f16_from_f32(void *to, const float *from, int64_t n)
+{
+    uint16_t *h = to;
+
+#define BODY(i, count) v16_store_f16(h + (i), v16_load(from + (i), count), count)
+    V16_LOOP(n, BODY);
+#undef BODY
+}
+
+static void to_bf16_stochastic(uint16_t *to, const float *from, const uint16_t *random, int64_t n)
+{
+#define BODY(i, count)                                                                             \
+    v16i_store_16(                                                                                 \
+        to + (i),                                                                                  \
+        stochastic(v16_bits(v16_load(from + (i), count)), v16i_load_16(random + (i), count)),      \
+        count)
+    V16_LOOP(n, BODY);
+#undef BODY
+}
+
+#define ROUNDS 10
+
+/* Philox4x32 (src/base/philox.h) on eight counters. Only the low word of each lane counts; what
+ * stands above it is never read. */
+static inline void philox(v8q c[4], const v8q keys[ROUNDS][2])
+{
+    v8q by0 = v8q_set(0xD2511F53u), by1 = v8q_set(0xCD9E8D57u);
+
+    for (int round = 0; round < ROUNDS; round++) {
+        v8q p0 = v8q_mul(c[0], by0), p1 = v8q_mul(c[2], by1);
+
+        c[0] = v8q_xor(v8q_high(p1), v8q_xor(c[1], keys[round][0]));
+        c[2] = v8q_xor(v8q_high(p0), v8q_xor(c[3], keys[round][1]));
+        c[1] = p1;
+        c[3] = p0;
+    }
+}
+
+static void random_halves(uint16_t *to, uint64_t group, int64_t groups,
+                          const struct tr_op_update *op)
+{
+    v8q keys[ROUNDS][2];
+
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        keys[round][0] = v8q_set(op->seed + round * 0x9E3779B9u);
+        keys[round][1] = v8q_set(op->name + round * 0xBB67AE85u);
+    }
+    for (int64_t g = 0; g < groups; g += 8, group += 8) {
+        v8q count = v8q_count(group);
+        v8q c[4] = {count, v8q_high(count), v8q_set(op->step), v8q_set(op->step >> 32)};
+        uint16_t halves[64];
+
+        philox(c, keys);
+        if (groups - g >= 8) {
+            v8q_store_rows(to + g * 8, c);
+        } else {
+            v8q_store_rows(halves, c);
+            memcpy(to + g * 8, halves, (size_t)(groups - g) * 16);
+        }
+    }
+}
+
+void TR_TIER_INIT(cast)(struct tr_cpu_kernels *k)
+{
+    k->to_f32[TR_BF16] = bf16_to_f32;
+    k->to_f32[TR_F16] = f16_to_f32;
+    k->from_f32[TR_BF16] = bf16_from_f32;
+    k->from_f32[TR_F16] = f16_from_f32;
+    k->random = random_halves;
+    k->to_bf16_stochastic = to_bf16_stochastic;
+}

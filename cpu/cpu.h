@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The cpu device inside: what every op gets. An op (cpu/rmsnorm.c and so on) splits its work over the
+ * pool in parts that do not depend on the number of threads in any value, and calls the kernels of
+ * the chosen tier. One op has one name here, in kernels/ and in tests/kernelcheck/.
+ */
+#ifndef TR_CPU_CPU_H
+#define TR_CPU_CPU_H
+
+#include "src/base/device.h"
+#include "src/base/pool.h"
+
+struct tr_cpu_kernels; /* cpu/kernels.h: the table of row and range kernels, C first, tiers overwrite */
+struct tr_blas;        /* cpu/blas.h: single-threaded sgemm of the right kernel type */
+
+/* Scratch of each worker: panels of the matmuls, tiles of attention. */
+#define TR_CPU_SCRATCH_BYTES (4u << 20)
+
+struct tr_cpu {
+    struct tr_pool *pool;
+    const struct tr_cpu_kernels *kernels;
+    const struct tr_blas *blas;
+    char *scratch; /* worker w owns bytes [w, w + 1) * TR_CPU_SCRATCH_BYTES, 64-aligned */
+};
+
+static inline void *tr_cpu_scratch(const struct tr_cpu *cpu, int worker)
+{
+    return cpu->scratch + (size_t)worker * TR_CPU_SCRATCH_BYTES;
+}
+
+/* The ops; each returns 0 or a negative errno with a message. */
+int tr_cpu_embed(const struct tr_cpu *cpu, const struct tr_op_embed *op);
+int tr_cpu_embed_grad(const struct tr_cpu *cpu, const struct tr_op_embed *op);
+int tr_cpu_rmsnorm(const struct tr_cpu *cpu, const struct tr_op_rmsnorm *op);
+int tr_cpu_rmsnorm_grad(const struct tr_cpu *cpu, const struct tr_op_rmsnorm *op);
+int tr_cpu_matmul(const struct tr_cpu *cpu, const struct tr_op_matmul *op);
+int tr_cpu_matmul_dx(const struct tr_cpu *cpu, const struct tr_op_matmul *op);
+int tr_cpu_matmul_dw(const struct tr_cpu *cpu, const struct tr_op_matmul *op);
+int tr_cpu_bias_grad(const struct tr_cpu *cpu, const struct tr_op_bias_grad *op);
+int tr_cpu_rope(const struct tr_cpu *cpu, const struct tr_op_rope *op);
+int tr_cpu_attention(const struct tr_cpu *cpu, const struct tr_op_attention *op);
+int tr_cpu_attention_grad(const struct tr_cpu *cpu, const struct tr_op_attention *op);
+int tr_cpu_swiglu(const struct tr_cpu *cpu, const struct tr_op_swiglu *op);
+int tr_cpu_swiglu_grad(const struct tr_cpu *cpu, const struct tr_op_swiglu *op);
+int tr_cpu_add(const struct tr_cpu *cpu, const struct tr_op_add *op);
+int tr_cpu_xent(const struct tr_cpu *cpu, const struct tr_op_xent *op);
+int tr_cpu_xent_loss(const struct tr_cpu *cpu, const struct tr_op_xent *op);
+int tr_cpu_xent_grad(const struct tr_cpu *cpu, const struct tr_op_xent *op);
+int tr_cpu_sumsq(const struct tr_cpu *cpu, const struct tr_op_sumsq *op);
+int tr_cpu_round(const struct tr_cpu *cpu, const struct tr_op_round *op);
+int tr_cpu_sgd(const struct tr_cpu *cpu, const struct tr_op_update *op);
+int tr_cpu_adamw(const struct tr_cpu *cpu, const struct tr_op_update *op);
+
+#endif

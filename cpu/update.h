@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What all optimizers share: a block of weights is widened to f32, updated by the optimizer's
+ * kernel, and rounded back, stochastically by the element's index in the whole tensor. Elements are
+ * independent, so any split of a tensor into ranges and parts gives the same bytes.
+ */
+#ifndef TR_CPU_UPDATE_H
+#define TR_CPU_UPDATE_H
+
+#include "cpu/cpu.h"
+
+/* Updates x, the values of elements [begin, end) of op. */
+typedef void tr_update_kernel(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
+
+int tr_update_run(const struct tr_cpu *cpu, const struct tr_op_update *op,
+                  tr_update_kernel *kernel);
+
+/* The gradient as both optimizers see it. */
+static inline float tr_update_gradient(const struct tr_op_update *op, int64_t i)
+{
+    float g = op->g[i] * op->unscale;
+
+    if (op->clip_value > 0) {
+        g = -op->clip_value > g ? -op->clip_value : g;
+        g = op->clip_value < g ? op->clip_value : g;
+    }
+    return g * op->coefficient;
+}
+
+#endif

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * gradcheck [SEED]. Exit status 0: all gradients agree and all mutants were caught.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/blas.h"
+#include "cpu/kernels.h"
+#include "src/base/err.h"
+#include "src/base/philox.h"
+#include "tests/gradcheck/grad.h"
+
+#define SAMPLES 24
+#define STEP    0x1p-5
+
+static uint32_t seed = 1;
+static uint64_t drawn;
+static int failed, passed;
+
+uint32_t grad_random(void)
+{
+    uint64_t i = drawn++;
+    struct tr_philox c = {{(uint32_t)(i / 4), (uint32_t)(i / 4 >> 32), 0, 0}};
+
+    return tr_philox4x32(c, seed, 0).v[i % 4];
+}
+
+static double normal(void)
+{
+    double u = (grad_random() + 0.5) * 0x1p-32, v = grad_random() * 0x1p-32;
+
+    return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
+}
+
+/* Arrays are small and live to the end: chained, so that leak checkers stay quiet. */
+struct chain {
+    struct chain *next;
+    float values[];
+};
+
+static struct chain *arrays;
+
+float *grad_zeros(int64_t n)
+{
+    struct chain *p = calloc(1, sizeof(*p) + (size_t)n * sizeof(float));
+
+    if (!p) {
+        fprintf(stderr, "gradcheck: out of memory\n");
+        exit(1);
+    }
+    p->next = arrays;
+    arrays = p;
+    return p->values;
+}
+
+static void free_all(void)
+{
+    struct tr_cpu *cpu = (struct tr_cpu *)grad_cpu();
+
+    while (arrays) {
+        struct chain *next = arrays->next;
+
+        free(arrays);
+        arrays = next;
+    }
+    tr_pool_close(cpu->pool);
+    free(cpu->scratch);
+}
+
+float *grad_values(int64_t n)
+{
+    float *p = grad_zeros(n);
+
+    for (int64_t i = 0; i < n; i++)
+        p[i] = (float)normal();
+    return p;
+}
+
+double grad_dot(const float *a, const float *b, int64_t n)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)a[i] * b[i];
+    return sum;
+}
+
+void grad_ok(int error)
+{
+    if (!error)
+        return;
+    printf("FAIL: an op returned %d: %s\n", error, tr_error_message());
+    exit(1);
+}
+
+const struct tr_cpu *grad_cpu(void)
+{
+    static struct tr_cpu_kernels kernels;
+    static struct tr_cpu cpu;
+
+    if (!cpu.pool) {
+        tr_cpu_kernels_init(&kernels, tr_cpu_tier_best());
+        cpu.kernels = &kernels;
+        grad_ok(tr_pool_open(&cpu.pool, 2));
+        grad_ok(tr_blas_open(&cpu.blas));
+        cpu.scratch = aligned_alloc(4096, 2 * (size_t)TR_CPU_SCRATCH_BYTES);
+    }
+    return &cpu;
+}
+
+/* The slope along direction (of array a), by steps h and h / 2. The moved values are f32, so the
+ * step really taken is measured. */
+static double slope(const struct grad_case *c, const struct grad_array *a, const float *direction)
+{
+    float *kept = grad_zeros(a->n);
+    double d[2];
+
+    memcpy(kept, a->value, (size_t)a->n * sizeof(float));
+    for (int k = 0; k < 2; k++) {
+        double h = STEP / (k + 1), loss[2];
+
+        for (int side = 0; side < 2; side++) {
+            for (int64_t i = 0; i < a->n; i++)
+                a->value[i] = (float)(kept[i] + (side ? -h : h) * direction[i]);
+            loss[side] = c->loss(c->arg);
+        }
+        d[k] = (loss[0] - loss[1]) / (2 * h);
+    }
+    memcpy(a->value, kept, (size_t)a->n * sizeof(float));
+    return (4 * d[1] - d[0]) / 3;
+}
+
+struct probes {
+    float *direction[SAMPLES + 1]; /* single elements, then all at once */
+    double want[SAMPLES + 1];
+    double scale; /* typical size of a slope */
+};
+
+static void probe(const struct grad_case *c, const struct grad_array *a, struct probes *p)
+{
+    double sum = 0;
+
+    for (int s = 0; s <= SAMPLES; s++) {
+        p->direction[s] = s < SAMPLES ? grad_zeros(a->n) : grad_values(a->n);
+        if (s < SAMPLES)
+            p->direction[s][(int64_t)(grad_random() % (uint64_t)a->n)] = 1;
+        else
+            for (int64_t i = 0; i < a->n; i++)
+                p->direction[s][i] /= sqrtf((float)a->n);
+        p->want[s] = slope(c, a, p->direction[s]);
+        sum += p->want[s] * p->want[s];
+    }
+    p->scale = sqrt(sum / (SAMPLES + 1));
+}
+
+/* The largest disagreement, relative to the typical slope. */
+static double distance(const struct grad_array *a, const struct probes *p, const float *gradient)
+{
+    double worst = 0;
+
+    for (int s = 0; s <= SAMPLES; s++) {
+        double off = fabs(grad_dot(gradient, p->direction[s], a->n) - p->want[s]);
+
+        if (!(off <= worst))
+            worst = off;
+    }
+    return worst / p->scale;
+}
+
+/* The gradient 5 % too large must be seen, in whole and in the largest probed slope alone. */
+static int catches_mutants(const struct grad_array *a, const struct probes *p, double limit)
+{
+    float *wrong = grad_zeros(a->n);
+    double all;
+
+    for (int64_t i = 0; i < a->n; i++)
+        wrong[i] = a->gradient[i] * 1.05f;
+    all = distance(a, p, wrong);
+    for (int64_t i = 0; i < a->n; i++)
+        wrong[i] = -a->gradient[i];
+    if (distance(a, p, wrong) <= limit)
+        all = 0;
+    return all > limit;
+}
+
+void grad_judge(const struct grad_case *c)
+{
+    const double limit = 3e-3;
+
+    for (const struct grad_array *a = c->arrays; a->name; a++) {
+        struct probes p;
+        double off;
+        int caught;
+
+        probe(c, a, &p);
+        off = distance(a, &p, a->gradient);
+        caught = catches_mutants(a, &p, limit);
+        printf("%-34s %-10s off by %.1e%s%s\n", c->name, a->name, off, off <= limit ? "" : "  FAIL",
+               caught ? "" : "  FAIL: a wrong gradient passes");
+        if (off <= limit && caught)
+            passed++;
+        else
+            failed++;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        seed = (uint32_t)strtoul(argv[1], NULL, 0);
+    printf("seed %u, %s\n", seed, tr_cpu_tier_name(tr_cpu_tier_best()));
+    grad_embed();
+    grad_matmul();
+    grad_bias();
+    grad_rmsnorm();
+    grad_rope();
+    grad_attention();
+    grad_swiglu();
+    grad_xent();
+    free_all();
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed ? 1 : 0;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kernelcheck [--op=NAME] [--tier=c|avx2|avx512] [--seed=N] [--list] [--bench]
+ * Exit status 0: all passed; 1: something differed; 2: wrong usage.
+ */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "src/base/err.h"
+#include "tests/kernelcheck/bench.h"
+#include "tests/kernelcheck/check.h"
+
+static const struct {
+    const char *name;
+    void (*fn)(struct check *c);
+} ops[] = {{"harness", check_harness},
+#define ENTRY(op) {#op, check_##op},
+           CHECK_OPS(ENTRY)
+#undef ENTRY
+};
+
+#define N_OPS (sizeof(ops) / sizeof(ops[0]))
+
+static int known(const char *op)
+{
+    for (size_t i = 0; i < N_OPS; i++)
+        if (!strcmp(ops[i].name, op))
+            return 1;
+    return 0;
+}
+
+static int usage(const char *why)
+{
+    fprintf(stderr,
+            "kernelcheck: %s\nusage: kernelcheck [--op=NAME] [--tier=c|avx2|avx512] [--seed=N]"
+            " [--list] [--bench]\n",
+            why);
+    return 2;
+}
+
+static int list(void)
+{
+    for (size_t i = 0; i < N_OPS; i++)
+        puts(ops[i].name);
+    return 0;
+}
+
+/* 0 to go on, else the exit status + 1. */
+static int parse(int argc, char **argv, struct check_options *o)
+{
+    static const struct option known_options[] = {
+        {"op", required_argument, NULL, 'o'},
+        {"tier", required_argument, NULL, 't'},
+        {"seed", required_argument, NULL, 's'},
+        {"list", no_argument, NULL, 'l'},
+        {"bench", no_argument, NULL, 'b'},
+        {"peak", no_argument, NULL, 'p'},
+        {NULL, 0, NULL, 0},
+    };
+    enum tr_cpu_tier tier;
+    int key;
+
+    while ((key = getopt_long(argc, argv, "", known_options, NULL)) != -1) {
+        if (key == 'l')
+            return list() + 1;
+        if (key == 't' && tr_cpu_tier_parse(optarg, &tier))
+            return usage(tr_error_message()) + 1;
+        if (key == 'o' && !known(optarg))
+            return usage("no such op (see --list)") + 1;
+        if (key == '?')
+            return usage("unknown option") + 1;
+        if (key == 't')
+            o->tier = tier;
+        else if (key == 'o')
+            o->op = optarg;
+        else if (key == 's')
+            o->seed = strtoull(optarg, NULL, 0);
+        else if (key == 'b')
+            o->bench = 1;
+        else if (key == 'p')
+            o->peak = 1;
+    }
+    return 0;
+}
+
+static void run_all(struct check *c, const struct check_options *o)
+{
+    enum tr_cpu_tier best = tr_cpu_tier_best();
+
+    for (size_t i = 0; i < N_OPS; i++) {
+        if (o->op && strcmp(o->op, ops[i].name))
+            continue;
+        for (enum tr_cpu_tier t = TR_TIER_C; t <= best; t++)
+            if (o->tier < 0 || o->tier == (int)t)
+                check_run_op(c, ops[i].name, ops[i].fn, t);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct check_options o = {.tier = -1, .seed = (uint64_t)time(NULL), .program = argv[0]};
+    struct check *c;
+    int stop = parse(argc, argv, &o);
+
+    if (stop)
+        return stop - 1;
+    c = check_open(&o);
+    if (!c) {
+        fprintf(stderr, "kernelcheck: %s\n", tr_error_message());
+        return 1;
+    }
+    if (o.peak) {
+        printf("%.0f\n", bench_gemm(check_cpu(c, 2)));
+        check_close_all(c);
+        return 0;
+    }
+    run_all(c, &o);
+    return check_close_all(c) ? 1 : 0;
+}

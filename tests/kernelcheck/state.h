@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the parts of the harness share: check.c (cases, buffers, inputs), verdict.c and timing.c.
+ */
+#ifndef TR_TESTS_KERNELCHECK_STATE_H
+#define TR_TESTS_KERNELCHECK_STATE_H
+
+#include "cpu/kernels.h"
+#include "src/base/philox.h"
+#include "tests/kernelcheck/bench.h"
+#include "tests/kernelcheck/check.h"
+
+#define CHECK_MAX_RESULTS 512
+
+struct check_buffer {
+    struct check_buffer *next;
+    char *data;
+    void *kept; /* copy of an input, NULL where writing is allowed */
+    size_t bytes;
+};
+
+struct bench_result {
+    char name[200];
+    double seconds;
+};
+
+struct check_state {
+    struct check_options options;
+    struct tr_cpu_kernels kernels;
+    struct tr_cpu cpus[CHECK_MAX_THREADS + 1];
+    char case_name[160];
+    int in_case, case_failed, passed, failed;
+    int mutant;             /* cases must fail, quietly, to pass */
+    struct tr_philox key;   /* of the case's generator */
+    struct tr_philox words; /* the last block drawn */
+    uint64_t drawn;
+    struct check_buffer *buffers; /* of this case */
+    struct bench_peaks peaks;
+    struct bench_result results[CHECK_MAX_RESULTS]; /* of tier C */
+    int n_results;
+};
+
+/* Prints a line of a failed case, headed once by what is needed to repeat it. */
+void check_fail(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

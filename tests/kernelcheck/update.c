@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/kernelcheck/update.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "src/base/philox.h"
+#include "tests/kernelcheck/variant.h"
+
+#define FIRST 0x7fffffffdu /* in the middle of a group of eight, near a carry of the counter */
+
+float check_update_gradient(const struct tr_op_update *op, int64_t i)
+{
+    float g = op->g[i] * op->unscale;
+
+    if (op->clip_value > 0 && g > op->clip_value)
+        g = op->clip_value;
+    if (op->clip_value > 0 && g < -op->clip_value)
+        g = -op->clip_value;
+    return g * op->coefficient;
+}
+
+/* Copies of w, m and v, which the op writes. */
+static void open_state(struct check *c, struct tr_op_update *op, const struct tr_op_update *from)
+{
+    size_t n = (size_t)from->n, bytes = n * tr_dtype_size(from->dtype);
+
+    *op = *from;
+    op->w = memcpy(check_bytes(c, bytes), from->w, bytes);
+    op->m = memcpy(check_bytes(c, n * 4), from->m, n * 4);
+    op->v = memcpy(check_bytes(c, n * 4), from->v, n * 4);
+}
+
+static void reference(const struct update_check *u, const struct tr_op_update *op)
+{
+    for (int64_t i = 0; i < op->n; i++) {
+        float x = u->element(op, i, tr_load_f32(op->w, op->dtype, (size_t)i));
+        uint64_t index = (uint64_t)(op->first + i);
+        struct tr_philox r = tr_philox_round(index, op->step, op->seed, op->name);
+
+        tr_store_f32(op->w, op->dtype, (size_t)i, x);
+        if (op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_BF16)
+            ((uint16_t *)op->w)[i] = tr_f32_bf16_stochastic(x, tr_philox_half(r, index));
+    }
+}
+
+/* The range cut at an odd place, as pieces of a tensor would be. */
+static void run_split(struct check *c, const struct update_check *u, const struct tr_op_update *op)
+{
+    struct tr_op_update part = *op;
+
+    part.n = op->n / 3;
+    check_ok(c, u->op(c->cpu, &part));
+    part.first += part.n;
+    part.w = (char *)op->w + (size_t)part.n * tr_dtype_size(op->dtype);
+    part.g += part.n;
+    part.m += part.n;
+    part.v += part.n;
+    part.n = op->n - part.n;
+    check_ok(c, u->op(c->cpu, &part));
+}
+
+static void judge(struct check *c, const struct tr_op_update *got, const struct tr_op_update *want)
+{
+    check_equal(c, "w", got->dtype, got->w, want->w, (size_t)got->n);
+    check_equal(c, "m", TR_F32, got->m, want->m, (size_t)got->n);
+    check_equal(c, "v", TR_F32, got->v, want->v, (size_t)got->n);
+}
+
+static struct tr_op_update draw(struct check *c, const struct update_check *u, enum tr_dtype dtype,
+                                int64_t n)
+{
+    struct tr_op_update op = u->settings;
+    float *v = check_inout(c, TR_F32, (size_t)n, CHECK_NORMAL);
+    float *g = check_inout(c, TR_F32, (size_t)n, CHECK_NORMAL);
+
+    for (int64_t i = 0; i < n; i++)
+        v[i] *= v[i];
+    if (n > 40 && !check_bench_on(c)) {
+        g[3] = NAN;
+        g[17] = INFINITY;
+        g[18] = -INFINITY;
+        g[39] = 0x1p-149f;
+    }
+    op.w = check_inout(c, dtype, (size_t)n, CHECK_NORMAL);
+    op.m = check_inout(c, TR_F32, (size_t)n, CHECK_NORMAL);
+    op.g = g;
+    op.v = v;
+    op.dtype = dtype;
+    op.n = n;
+    op.first = FIRST;
+    op.step = 0x100000007u;
+    op.seed = 42;
+    op.name = 0x9e3779b9;
+    return op;
+}
+
+void check_update(struct check *c, const struct update_check *u, enum tr_dtype dtype, int64_t n)
+{
+    const struct tr_op_update *s = &u->settings;
+
+    while (check_case(c, "%s %s n=%d decay=%g clip=%g coefficient=%g", tr_dtype_name(dtype),
+                      s->rounding ? "stochastic" : "nearest", (int)n, (double)s->weight_decay,
+                      (double)s->clip_value, (double)s->coefficient)) {
+        struct tr_op_update from = draw(c, u, dtype, n), want, got;
+        const struct tr_cpu *cpu;
+
+        open_state(c, &want, &from);
+        reference(u, &want);
+        for (int v = -1; (cpu = v < 0 ? c->cpu : check_variant(c, v)); v++) {
+            open_state(c, &got, &from);
+            check_ok(c, u->op(cpu, &got));
+            judge(c, &got, &want);
+        }
+        open_state(c, &got, &from);
+        run_split(c, u, &got);
+        judge(c, &got, &want);
+        if (s->rounding && dtype == TR_BF16) { /* another seed, another step: other bits */
+            open_state(c, &got, &from);
+            got.step++;
+            check_ok(c, u->op(c->cpu, &got));
+            check_true(c, n < 16 || check_differs(got.w, want.w, (size_t)n * 2), "step is ignored");
+        }
+    }
+}
+
+static void bench(struct check *c, const struct update_check *u, enum tr_dtype dtype)
+{
+    while (check_case(c, "%s %s n=4M", tr_dtype_name(dtype),
+                      u->settings.rounding ? "stochastic" : "nearest")) {
+        struct tr_op_update op = draw(c, u, dtype, 4 << 20);
+        double state = u->op == tr_cpu_adamw ? 16 : 0;
+
+        CHECK_BENCH(c, (double)op.n * (4 + state + 2 * (double)tr_dtype_size(dtype)), 0)
+        u->op(c->cpu, &op);
+    }
+}
+
+void check_update_all(struct check *c, const struct update_check *u)
+{
+    static const int64_t sizes[] = {1, 13, 41, 5003, 40001};
+
+    for (enum tr_dtype d = TR_F32; d < TR_DTYPES; d++) {
+        if (u->settings.rounding == TR_ROUND_STOCHASTIC && d == TR_F16)
+            continue;
+        for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && !check_bench_on(c); i++)
+            check_update(c, u, d, sizes[i]);
+        if (check_bench_on(c))
+            bench(c, u, d);
+    }
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the checks of sgd and adamw share: one update by its written order of arithmetic against the
+ * op, bit for bit, in every dtype and rounding, over threads, tiers and split ranges.
+ */
+#ifndef TR_TESTS_KERNELCHECK_UPDATE_H
+#define TR_TESTS_KERNELCHECK_UPDATE_H
+
+#include "tests/kernelcheck/check.h"
+
+struct update_check {
+    int (*op)(const struct tr_cpu *cpu, const struct tr_op_update *op);
+    /* The new f32 value of element i, before rounding; updates op's m and v. */
+    float (*element)(const struct tr_op_update *op, int64_t i, float x);
+    struct tr_op_update settings;
+};
+
+void check_update(struct check *c, const struct update_check *u, enum tr_dtype dtype, int64_t n);
+/* All dtypes, roundings and sizes; and timing. */
+void check_update_all(struct check *c, const struct update_check *u);
+
+/* G of device.h. */
+float check_update_gradient(const struct tr_op_update *op, int64_t i);
+
+#endif
