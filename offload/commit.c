@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "offload/commit.h"
+
+#include <endian.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+
+#define VERSION 1u
+
+enum {
+    AT_MAGIC = 0,
+    AT_VERSION = 8,
+    AT_FLAGS = 12,
+    AT_SEQUENCE = 16,
+    AT_SPANS = 24,
+    AT_PIECES = 28,
+    AT_PAYLOAD_BYTES = 32,
+    AT_GENERATIONS = 36,
+    AT_UUID = 56,
+    AT_PAYLOAD = 96,
+    AT_GENERATION = AT_PAYLOAD + TR_PAYLOAD_BYTES,
+};
+
+static const char magic[8] = {'t', 'a', 'i', 'l', 'r', 'a', 'c', 'e'};
+
+static void put32(unsigned char *p, uint32_t v)
+{
+    v = htole32(v);
+    memcpy(p, &v, 4);
+}
+
+static void put64(unsigned char *p, uint64_t v)
+{
+    v = htole64(v);
+    memcpy(p, &v, 8);
+}
+
+static uint32_t get32(const unsigned char *p)
+{
+    uint32_t v;
+
+    memcpy(&v, p, 4);
+    return le32toh(v);
+}
+
+static uint64_t get64(const unsigned char *p)
+{
+    uint64_t v;
+
+    memcpy(&v, p, 8);
+    return le64toh(v);
+}
+
+static size_t at_hashes(const struct tr_commit_shape *shape)
+{
+    return tr_round_up(AT_GENERATION + (size_t)shape->n_spans, 8);
+}
+
+size_t tr_commit_bytes(const struct tr_commit_shape *shape)
+{
+    return tr_round_up(at_hashes(shape) + 8 * (size_t)shape->n_pieces + 8, TR_STORE_ALIGN);
+}
+
+int tr_commit_alloc(struct tr_commit *c, const struct tr_commit_shape *shape)
+{
+    memset(c, 0, sizeof(*c));
+    c->generation = tr_alloc_array(TR_MEM_MISC, shape->n_spans, 1);
+    c->hash = tr_alloc_array(TR_MEM_MISC, shape->n_pieces, 8);
+    if (c->generation && c->hash)
+        return 0;
+    tr_commit_free(c);
+    return -ENOMEM;
+}
+
+void tr_commit_free(struct tr_commit *c)
+{
+    tr_free(TR_MEM_MISC, c->generation);
+    tr_free(TR_MEM_MISC, c->hash);
+    c->generation = NULL;
+    c->hash = NULL;
+}
+
+void tr_commit_copy(struct tr_commit *to, const struct tr_commit *from,
+                    const struct tr_commit_shape *shape)
+{
+    to->sequence = from->sequence;
+    to->flags = from->flags;
+    to->payload_bytes = from->payload_bytes;
+    memcpy(to->payload, from->payload, sizeof(to->payload));
+    memcpy(to->generation, from->generation, shape->n_spans);
+    memcpy(to->hash, from->hash, 8 * (size_t)shape->n_pieces);
+}
+
+void tr_commit_pack(const struct tr_commit_shape *shape, const struct tr_commit *c, void *buf)
+{
+    unsigned char *p = buf;
+    size_t bytes = tr_commit_bytes(shape), hashes = at_hashes(shape);
+
+    memset(p, 0, bytes);
+    memcpy(p + AT_MAGIC, magic, sizeof(magic));
+    put32(p + AT_VERSION, VERSION);
+    put32(p + AT_FLAGS, c->flags);
+    put64(p + AT_SEQUENCE, c->sequence);
+    put32(p + AT_SPANS, shape->n_spans);
+    put32(p + AT_PIECES, shape->n_pieces);
+    put32(p + AT_PAYLOAD_BYTES, c->payload_bytes);
+    put32(p + AT_GENERATIONS, shape->generations);
+    memcpy(p + AT_UUID, shape->uuid, TR_UUID_CHARS);
+    memcpy(p + AT_PAYLOAD, c->payload, c->payload_bytes);
+    memcpy(p + AT_GENERATION, c->generation, shape->n_spans);
+    for (uint32_t i = 0; i < shape->n_pieces; i++)
+        put64(p + hashes + 8 * (size_t)i, c->hash[i]);
+    put64(p + bytes - 8, XXH3_64bits(p, bytes - 8));
+}
+
+static int all_zero(const unsigned char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (p[i])
+            return 0;
+    return 1;
+}
+
+/* The checksum held, so these are the bytes that somebody meant to write: but was it this store,
+ * and this version of the program? */
+static int check(const struct tr_commit_shape *shape, const unsigned char *p, const char *where)
+{
+    if (memcmp(p + AT_MAGIC, magic, sizeof(magic)))
+        return tr_error(-EINVAL, "%s: not a commit record", where);
+    if (get32(p + AT_VERSION) > VERSION)
+        return tr_error(-ENOTSUP,
+                        "%s: commit record of version %u, this program knows %u: use the "
+                        "newer program that wrote it",
+                        where, get32(p + AT_VERSION), VERSION);
+    if (memcmp(p + AT_UUID, shape->uuid, TR_UUID_CHARS))
+        return tr_error(-EINVAL, "%s: commit record of another store (%.36s)", where, p + AT_UUID);
+    if (get32(p + AT_SPANS) != shape->n_spans || get32(p + AT_PIECES) != shape->n_pieces ||
+        get32(p + AT_GENERATIONS) != shape->generations ||
+        get32(p + AT_PAYLOAD_BYTES) > TR_PAYLOAD_BYTES || get64(p + AT_SEQUENCE) == 0 ||
+        get32(p + AT_VERSION) == 0 || get32(p + AT_FLAGS) & ~TR_COMMIT_OPEN)
+        return tr_error(-EINVAL, "%s: commit record does not fit the layout in store.json", where);
+    for (uint32_t i = 0; i < shape->n_spans; i++)
+        if (p[AT_GENERATION + i] >= shape->generations)
+            return tr_error(-EINVAL, "%s: span %u in generation %u of %u", where, i,
+                            p[AT_GENERATION + i], shape->generations);
+    return 0;
+}
+
+int tr_commit_parse(const struct tr_commit_shape *shape, const void *buf, size_t bytes,
+                    const char *where, struct tr_commit *c)
+{
+    const unsigned char *p = buf;
+    size_t hashes = at_hashes(shape);
+    int r;
+
+    if (bytes != tr_commit_bytes(shape))
+        return tr_error(-EBADMSG, "%s: %zu bytes, a commit record of this store has %zu", where,
+                        bytes, tr_commit_bytes(shape));
+    if (get64(p + bytes - 8) != XXH3_64bits(p, bytes - 8)) {
+        if (all_zero(p, bytes))
+            return tr_error(-ENODATA, "%s: no commit record yet", where);
+        return tr_error(-EBADMSG, "%s: commit record torn or damaged (checksum)", where);
+    }
+    r = check(shape, p, where);
+    if (r < 0)
+        return r;
+    c->sequence = get64(p + AT_SEQUENCE);
+    c->flags = get32(p + AT_FLAGS);
+    c->payload_bytes = get32(p + AT_PAYLOAD_BYTES);
+    memcpy(c->payload, p + AT_PAYLOAD, sizeof(c->payload));
+    memcpy(c->generation, p + AT_GENERATION, shape->n_spans);
+    for (uint32_t i = 0; i < shape->n_pieces; i++)
+        c->hash[i] = get64(p + hashes + 8 * (size_t)i);
+    return 0;
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The I/O thread: decides (under the lock), checks pieces, moves bytes, and sleeps in the I/O
+ * engine when there is nothing to do. Checksums are done a piece at a time between two turns of the
+ * queue, so that the drive has the next requests while the last bytes are looked at.
+ */
+#include "offload/engine.h"
+
+#include <stdio.h>
+
+#include "src/base/err.h"
+
+void tr_engine_kick(struct tr_offload *o)
+{
+    o->kicked = 1;
+    o->io->ops->wake(o->io);
+}
+
+void tr_engine_fail(struct tr_offload *o, int error)
+{
+    if (!o->error) {
+        o->error = error;
+        snprintf(o->error_text, sizeof(o->error_text), "%s", tr_error_message());
+    }
+    pthread_cond_broadcast(&o->changed);
+}
+
+int tr_engine_error(const struct tr_offload *o)
+{
+    return o->error ? tr_error(o->error, "%s", o->error_text) : 0;
+}
+
+/* Nothing new begins after an error, or when the engine closes (no commit is under way then). */
+static void decide(struct tr_offload *o)
+{
+    o->kicked = 0;
+    if (o->error || o->stop)
+        return;
+    tr_flush_advance(o);
+    tr_writeback_advance(o);
+    tr_prefetch_advance(o);
+}
+
+static int finished(const struct tr_offload *o)
+{
+    int moving = o->reading || o->writing || tr_queue_under_way(o->queue);
+
+    return o->stop && !moving && !o->kicked;
+}
+
+static int turn(struct tr_offload *o)
+{
+    int checked = tr_moves_check(o);
+    int r = tr_queue_turn(o->queue, !checked);
+
+    if (r == 0)
+        return 0;
+    pthread_mutex_lock(&o->lock);
+    tr_engine_fail(o, r);
+    pthread_mutex_unlock(&o->lock);
+    return r;
+}
+
+void *tr_engine_main(void *arg)
+{
+    struct tr_offload *o = arg;
+    int r = 0, done = 0;
+
+    while (r == 0) {
+        pthread_mutex_lock(&o->lock);
+        if (o->kicked)
+            decide(o);
+        done = finished(o);
+        pthread_mutex_unlock(&o->lock);
+        if (done)
+            break;
+        r = turn(o);
+    }
+    return NULL;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * All disk traffic of a store, its commits included, goes through this table: io_uring, threads,
+ * and in the tests a faulty twin that shortens, delays, reorders, fails and logs.
+ *
+ * One thread owns a tr_io: it submits and reaps. Only wake may be called from elsewhere. A request
+ * belongs to the table from submit until reap hands it back. The table reports what the kernel said
+ * (bytes moved or -errno) and interprets nothing: short transfers are the queue's business.
+ */
+#ifndef TR_OFFLOAD_IO_H
+#define TR_OFFLOAD_IO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "offload/offload.h"
+
+enum tr_io_op { TR_IO_READ, TR_IO_WRITE, TR_IO_SYNC, TR_IO_OPS }; /* SYNC: data and size, durable */
+
+/* The files of a store, in this order everywhere. */
+enum tr_file { TR_FILE_GEN0, TR_FILE_GEN1, TR_FILE_COMMIT0, TR_FILE_COMMIT1, TR_FILES };
+
+struct tr_io_file {
+    int fd;     /* -1: absent */
+    int direct; /* O_DIRECT: offsets, lengths and memory are multiples of 4096 */
+    char *path;
+};
+
+struct tr_io_request {
+    enum tr_io_op op;
+    enum tr_file file;
+    char *buf;
+    uint64_t offset;
+    size_t bytes;
+    int64_t result; /* bytes moved, or negative errno; set when reaped */
+    struct tr_io_request *next;
+};
+
+struct tr_io {
+    const struct tr_io_ops *ops;
+};
+
+struct tr_io_ops {
+    void (*submit)(struct tr_io *io, struct tr_io_request *r);
+    /* The finished requests as a list (may be empty). With wait: sleeps until there is one or wake
+     * was called. Negative errno: the engine itself broke down. */
+    int (*reap)(struct tr_io *io, int wait, struct tr_io_request **done);
+    void (*wake)(struct tr_io *io);
+    void (*close)(struct tr_io *io); /* no request is under way any more */
+    void (*describe)(const struct tr_io *io, char *text, size_t room);
+};
+
+/* Memory that transfers go to or from again and again; may be registered with the kernel. */
+struct tr_io_region {
+    char *base;
+    uint64_t bytes;
+};
+
+struct tr_io_params {
+    const struct tr_io_file *files; /* [TR_FILES], outlives the tr_io */
+    const struct tr_io_region *regions;
+    uint32_t n_regions;
+    uint32_t depth; /* requests under way at most */
+    int workers;    /* of the threads engine */
+};
+
+/* AUTO: io_uring, or threads where the kernel refuses it; TAILRACE_IO=io_uring|threads decides. */
+int tr_io_open(struct tr_io **out, enum tr_io_kind kind, const struct tr_io_params *p);
+int tr_io_open_uring(struct tr_io **out, const struct tr_io_params *p);
+int tr_io_open_threads(struct tr_io **out, const struct tr_io_params *p);
+
+/* After a buffered (not O_DIRECT) transfer or sync: the page cache need not keep these bytes. */
+void tr_io_forget(const struct tr_io_file *file, const struct tr_io_request *r);
+
+/* Lets a test put its own table around each one that is opened. */
+struct tr_io_hook {
+    int (*wrap)(void *arg, struct tr_io **io);
+    void *arg;
+};
+
+#endif

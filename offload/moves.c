@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A move is one slot's way from the disk or to it. A read is verified piece by piece as the bytes
+ * arrive, against the checksums of the commit it stands on; a write is hashed while it is under
+ * way, and its checksums are entered into the next commit.
+ */
+#include <string.h>
+#include <xxhash.h>
+
+#include "offload/engine.h"
+#include "src/base/err.h"
+#include "src/base/mem.h"
+
+/* Checked in one go, then the queue has its turn. */
+#define CHECK_BYTES TR_IO_CHUNK
+
+static uint64_t chunks_of_pool(const struct tr_slot_pool *p)
+{
+    return p->n_slots * tr_queue_chunks(p->slot_bytes);
+}
+
+int tr_moves_open(struct tr_offload *o)
+{
+    uint64_t chunks = 0;
+
+    for (uint32_t i = 0; i < o->n_pools; i++)
+        chunks += chunks_of_pool(&o->pools[i]);
+    o->moves = tr_alloc_array(TR_MEM_MISC, o->slots.n, sizeof(*o->moves));
+    o->arrived = tr_alloc(TR_MEM_MISC, chunks);
+    if (!o->moves || !o->arrived)
+        return -ENOMEM;
+    chunks = 0;
+    for (uint32_t i = 0; i < o->slots.n; i++) {
+        o->moves[i].o = o;
+        o->moves[i].slot = i;
+        o->moves[i].transfer.arrived = o->arrived + chunks;
+        chunks += tr_queue_chunks(o->pools[o->slots.slot[i].pool].slot_bytes);
+    }
+    return 0;
+}
+
+void tr_moves_close(struct tr_offload *o)
+{
+    tr_free(TR_MEM_MISC, o->moves);
+    tr_free(TR_MEM_MISC, o->arrived);
+}
+
+static void transferred(struct tr_transfer *t)
+{
+    ((struct tr_move *)t)->transferred = 1;
+}
+
+static struct tr_move **list_of(struct tr_offload *o, const struct tr_move *m)
+{
+    return m->transfer.op == TR_IO_READ ? &o->reading : &o->writing;
+}
+
+void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot)
+{
+    struct tr_move *m = &o->moves[slot], **last;
+    uint32_t span = o->slots.slot[slot].span;
+    const struct tr_span *s = &o->store->layout.spans[span];
+
+    m->span = span;
+    m->piece = s->first_piece;
+    m->transferred = 0;
+    m->next = NULL;
+    m->transfer.op = op;
+    m->transfer.file =
+        op == TR_IO_READ ? o->store->next.generation[span] : tr_store_target(o->store, span);
+    m->transfer.buf = o->slots.slot[slot].base;
+    m->transfer.offset = s->offset;
+    m->transfer.bytes = s->bytes;
+    m->transfer.done = transferred;
+    for (last = list_of(o, m); *last; last = &(*last)->next)
+        ;
+    *last = m;
+    tr_queue_add(o->queue, &m->transfer);
+}
+
+static uint32_t end_piece(const struct tr_move *m)
+{
+    const struct tr_span *s = &m->o->store->layout.spans[m->span];
+
+    return s->first_piece + s->n_pieces;
+}
+
+/* Checks one piece if it can be checked; returns its bytes, 0 if not yet. */
+static int64_t check_piece(struct tr_move *m)
+{
+    struct tr_store *store = m->o->store;
+    const struct tr_piece *p = &store->layout.pieces[m->piece];
+    const char *bytes = m->transfer.buf + p->offset;
+
+    if (m->transfer.op == TR_IO_WRITE) {
+        store->next.hash[m->piece] = XXH3_64bits(bytes, p->bytes);
+    } else {
+        int r = 0;
+
+        if (p->offset + p->bytes > m->transfer.prefix)
+            return 0;
+        r = tr_store_check_piece(store, &store->next, m->piece, bytes);
+        if (r < 0)
+            return r;
+    }
+    m->piece++;
+    return (int64_t)p->bytes;
+}
+
+static void finish_write(struct tr_offload *o, const struct tr_move *m)
+{
+    tr_slot_written(&o->slots, m->slot);
+    o->store->next.generation[m->span] = (uint8_t)m->transfer.file;
+    o->store->touched[m->transfer.file] = 1;
+    o->pending[o->slots.slot[m->slot].epoch & 1]--;
+    o->stats.writes++;
+    o->stats.written_bytes += m->transfer.bytes;
+}
+
+static void finish(struct tr_offload *o, struct tr_move *m, int error)
+{
+    struct tr_move **at = list_of(o, m);
+
+    while (*at != m)
+        at = &(*at)->next;
+    *at = m->next;
+    pthread_mutex_lock(&o->lock);
+    if (error) {
+        tr_slot_fail(&o->slots, m->slot);
+        tr_engine_fail(o, error);
+    } else if (m->transfer.op == TR_IO_WRITE) {
+        finish_write(o, m);
+    } else {
+        tr_slot_loaded(&o->slots, m->slot);
+        o->stats.loads++;
+        o->stats.read_bytes += m->transfer.bytes;
+    }
+    o->kicked = 1;
+    pthread_cond_broadcast(&o->changed);
+    pthread_mutex_unlock(&o->lock);
+}
+
+/* The piece in which a transfer failed: the last that begins at or before the place. */
+static int transfer_error(struct tr_move *m)
+{
+    const struct tr_layout *l = &m->o->store->layout;
+    uint64_t at = m->transfer.error_offset - m->transfer.offset;
+    uint32_t piece = l->spans[m->span].first_piece;
+    char text[512];
+
+    while (piece + 1 < end_piece(m) && l->pieces[piece + 1].offset <= at)
+        piece++;
+    tr_layout_describe(l, piece, text, sizeof(text));
+    return tr_error_prefix(tr_store_transfer_error(m->o->store, &m->transfer), "%s", text);
+}
+
+/* 1: something was done. A move may be gone afterwards. */
+static int work_on(struct tr_offload *o, struct tr_move *m)
+{
+    uint64_t checked = 0;
+    int64_t n = 0;
+
+    if (m->transfer.error) {
+        if (m->transferred)
+            finish(o, m, transfer_error(m));
+        return m->transferred;
+    }
+    while (m->piece < end_piece(m) && checked < CHECK_BYTES && (n = check_piece(m)) > 0)
+        checked += (uint64_t)n;
+    if (n < 0 && m->transferred) {
+        finish(o, m, (int)n);
+        return 1;
+    }
+    if (m->piece == end_piece(m) && m->transferred) {
+        finish(o, m, 0);
+        return 1;
+    }
+    return checked > 0;
+}
+
+/* Reads first: somebody may be waiting for them. */
+int tr_moves_check(struct tr_offload *o)
+{
+    struct tr_move *lists[] = {o->reading, o->writing};
+
+    for (int i = 0; i < 2; i++)
+        for (struct tr_move *m = lists[i]; m; m = m->next)
+            if (work_on(o, m))
+                return 1;
+    return 0;
+}

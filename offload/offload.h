@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The offload engine: keeps the spans that the next visits need on their way from the store into
+ * slots, and the changed ones on their way back, while the device computes. It knows visits, spans
+ * and slots; it does not know what is computed.
+ *
+ * One step is an ordered list of visits; each visit names the spans it reads and which of them it
+ * changes. From the whole list (and the next step's) one pure function makes the schedule: which
+ * span goes into which slot and when (offload/schedule.h, exact: what is needed last is dropped
+ * first). The engine then plays it. The call order of a step with three blocks, from the trainer:
+ *
+ *   begin(visits, next)           the first loads start
+ *   acquire(0) .. release(0)      forward of block 0: release follows the queueing of its compute
+ *   acquire(1) .. release(1)      and does not wait for it
+ *   acquire(2) .. release(2)
+ *   acquire(3) .. release(3)      backward + update of block 2: changed, so its write-back starts
+ *   acquire(4) .. release(4)      when the compute stream has passed the release
+ *   acquire(5) .. release(5)
+ *   commit(payload)               in the background: writes done, synced, commit record, synced
+ *   begin(...)                    the next step's loads and forward visits overlap that commit;
+ *                                 its write-backs wait until the commit is durable (invariant 3)
+ *
+ * Threads: one caller; one I/O thread (io_uring or the threads engine) which also does the
+ * checksums; the device's own threads call back when the compute of a visit is done.
+ */
+#ifndef TR_OFFLOAD_OFFLOAD_H
+#define TR_OFFLOAD_OFFLOAD_H
+
+#include "offload/store.h"
+#include "src/base/device.h"
+
+enum tr_io_kind { TR_IO_AUTO, TR_IO_URING, TR_IO_THREADS };
+
+#define TR_VISIT_SPANS 4
+
+struct tr_visit {
+    uint32_t n_spans;
+    uint32_t span[TR_VISIT_SPANS];
+    uint32_t changed; /* bit i: span[i] is changed by this visit */
+};
+
+/* Slots of one size in device memory (host-visible devices: disk I/O goes straight into them). */
+struct tr_slot_pool {
+    char *base;          /* 4096-aligned */
+    uint64_t slot_bytes; /* multiple of 4096 */
+    uint32_t n_slots;
+};
+
+struct tr_offload_params {
+    struct tr_store *store; /* opened for writing, or for reading when no visit changes anything */
+    struct tr_device *device;
+    const struct tr_slot_pool *pools; /* [n_pools], copied; a span's pool indexes it */
+    uint32_t n_pools;
+    enum tr_io_kind io;
+    enum tr_durability durability;
+    uint32_t prefetch; /* loads in flight or ready ahead of the visit at most; 0: as slots allow */
+    int serial;        /* for measurement: no overlap, every load and write-back waits */
+};
+
+struct tr_offload;
+
+struct tr_offload_stats { /* since open */
+    uint64_t read_bytes, written_bytes, loads, writes, commits;
+    uint64_t wait_load_ns;   /* acquire waited for a load */
+    uint64_t wait_commit_ns; /* somebody waited for a commit */
+};
+
+int tr_offload_open(struct tr_offload **out, const struct tr_offload_params *p);
+/* Waits for what is under way, a commit included, and forgets the slots; commits nothing itself.
+ * Returns the engine's error where there was one. NULL is allowed. */
+int tr_offload_close(struct tr_offload *o);
+
+/* Starts a step. Both arrays are copied; next (what follows this step, may be empty) only informs
+ * what is worth keeping. -ENOSPC where a pool has fewer slots than one visit needs at once. */
+int tr_offload_begin(struct tr_offload *o, const struct tr_visit *visits, uint32_t n,
+                     const struct tr_visit *next, uint32_t n_next);
+/* Waits until the spans of visit i are in device memory; at[k] is where span k lies. Visits are
+ * acquired and released in order, one at a time. Errors of any earlier I/O come out here. */
+int tr_offload_acquire(struct tr_offload *o, uint32_t visit, void *at[TR_VISIT_SPANS]);
+/* All compute of the visit has been queued on TR_STREAM_COMPUTE. */
+int tr_offload_release(struct tr_offload *o, uint32_t visit);
+/* Waits until every write-back so far has been handed over and finished (not synced). */
+int tr_offload_drain(struct tr_offload *o);
+
+/* Starts a commit of all released visits with this payload (copied). An earlier commit still under
+ * way is waited for. TR_DURABLE_NONE: only allowed as the clean end of a run. */
+int tr_offload_commit(struct tr_offload *o, const void *payload, size_t bytes);
+/* Waits until the last commit started is durable. */
+int tr_offload_commit_wait(struct tr_offload *o);
+/* 1: no commit is under way, the last one started is durable; 0: under way; negative: an error,
+ * never durable. */
+int tr_offload_committed(struct tr_offload *o);
+
+void tr_offload_stats(struct tr_offload *o, struct tr_offload_stats *stats);
+const char *tr_offload_io_name(const struct tr_offload *o); /* "io_uring, O_DIRECT, registered" */
+
+#endif

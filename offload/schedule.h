@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The schedule of one step, a pure function: from the visits of the step, those that follow, and
+ * what the slots hold now, the list of loads with their slots. Exact, as the whole order is known:
+ * a span is loaded only when it is in no slot, and what is needed last is dropped for it (Belady's
+ * rule). No schedule with so many slots has fewer loads. What lies at the turn from forward to
+ * backward and at the step's boundary is therefore never loaded again.
+ */
+#ifndef TR_OFFLOAD_SCHEDULE_H
+#define TR_OFFLOAD_SCHEDULE_H
+
+#include <stdint.h>
+
+#include "offload/offload.h"
+
+struct tr_load {
+    uint32_t visit; /* the first that needs it */
+    uint32_t span;
+    uint32_t slot;
+    uint32_t after; /* may begin when the compute of this many visits of the step has passed */
+};
+
+struct tr_schedule {
+    struct tr_load *loads; /* in the order of need */
+    uint32_t n_loads;
+    uint32_t *slot; /* (visits, TR_VISIT_SPANS): where each visit finds each of its spans */
+    uint32_t n_visits;
+};
+
+struct tr_schedule_params {
+    const struct tr_visit *visits;
+    uint32_t n;
+    const struct tr_visit *next; /* only inform */
+    uint32_t n_next;
+    const struct tr_span *spans; /* whose pool counts */
+    uint32_t n_spans;
+    const struct tr_slot_pool *pools; /* whose n_slots counts */
+    uint32_t n_pools;
+    const uint32_t *holds; /* (slots, pool by pool): the span in it now, or TR_NONE */
+};
+
+/* -ENOSPC where a visit needs more slots of a pool at once than there are; -EINVAL for a span that
+ * does not exist or is named twice in one visit. */
+int tr_schedule_make(struct tr_schedule *out, const struct tr_schedule_params *p);
+void tr_schedule_free(struct tr_schedule *s);
+
+#endif

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Slots: pieces of device memory that each hold one span at a time. A slot is a state machine:
+ *
+ *          tr_slot_load        tr_slot_loaded       tr_slot_pin(changes)
+ *   FREE ───────────────▶ READING ─────────▶ READY ───────────────▶ IN_USE
+ *                          │  ▲               │ ▲                     │ tr_slot_unpin(changed):
+ *             tr_slot_fail │  └───────────────┘ │ tr_slot_written     ▼ its compute has passed
+ *                          ▼   tr_slot_load     └───── WRITING ◀──── DIRTY
+ *                        ERROR ◀───────────────────────┘      tr_slot_write
+ *                               tr_slot_fail
+ *
+ * READY    the bytes that the store has; IN_USE: being changed by a visit; DIRTY: newer than the
+ * store. A visit that only reads pins a slot and leaves its state: it may share READY, IN_USE (the
+ * stream of compute runs in order), DIRTY and WRITING (the disk only reads it, too). A visit that
+ * changes a slot needs it READY, for what is DIRTY or WRITING belongs to a commit under way. A slot
+ * is loaded over only when it is FREE or READY and not pinned: so a span is never read from the
+ * store while newer bytes of it are on their way there.
+ *
+ * A slot keeps its span when it is done with; later steps find it there.
+ * Threads: none of its own; the engine's lock guards all of it.
+ */
+#ifndef TR_OFFLOAD_SLOTS_H
+#define TR_OFFLOAD_SLOTS_H
+
+#include <stdint.h>
+
+#include "offload/offload.h"
+
+#define TR_NONE UINT32_MAX
+
+enum tr_slot_state {
+    TR_SLOT_FREE,
+    TR_SLOT_READING,
+    TR_SLOT_READY,
+    TR_SLOT_IN_USE,
+    TR_SLOT_DIRTY,
+    TR_SLOT_WRITING,
+    TR_SLOT_ERROR
+};
+
+struct tr_slot {
+    char *base;
+    uint32_t pool;
+    uint32_t span; /* TR_NONE when FREE */
+    uint32_t pins; /* visits whose compute has not passed yet */
+    enum tr_slot_state state;
+    uint64_t epoch; /* the commit that the change of a DIRTY or WRITING slot belongs to */
+};
+
+struct tr_slots {
+    struct tr_slot *slot; /* pool by pool */
+    uint32_t n;
+    uint32_t *of_span; /* (spans): the slot that holds it, or TR_NONE */
+    uint32_t n_spans;
+};
+
+int tr_slots_open(struct tr_slots *s, const struct tr_slot_pool *pools, uint32_t n_pools,
+                  uint32_t n_spans);
+void tr_slots_close(struct tr_slots *s);
+
+void tr_slot_load(struct tr_slots *s, uint32_t slot, uint32_t span);
+void tr_slot_loaded(struct tr_slots *s, uint32_t slot);
+void tr_slot_pin(struct tr_slots *s, uint32_t slot, int changes);
+void tr_slot_unpin(struct tr_slots *s, uint32_t slot, int changed);
+void tr_slot_write(struct tr_slots *s, uint32_t slot);
+void tr_slot_written(struct tr_slots *s, uint32_t slot);
+void tr_slot_fail(struct tr_slots *s, uint32_t slot);
+
+int tr_slot_may_load(const struct tr_slots *s, uint32_t slot);
+int tr_slot_may_pin(const struct tr_slots *s, uint32_t slot, int changes);
+
+/* Asserts what holds for all slots at any time. Every function above asserts it of its own slot
+ * when it is entered, and the engine of all of them when a step begins and when a visit is
+ * acquired. */
+void tr_slots_check(const struct tr_slots *s);
+
+#endif

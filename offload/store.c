@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Opening a store. Nothing that the files say is believed before it is checked (invariant 9):
+ * sizes, order and overlap by the layout, UUID and counts by the commit record, lengths by fstat.
+ */
+#include "offload/store.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "offload/store_private.h"
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/json.h"
+#include "src/base/mem.h"
+
+#define FORMAT     "tailrace store"
+#define VERSION    1
+#define JSON_LIMIT (64u << 20)
+
+const char *const tr_store_names[TR_FILES] = {"gen0", "gen1", "commit0", "commit1"};
+
+int tr_store_alloc(struct tr_store **out, const char *folder)
+{
+    struct tr_store *s = tr_alloc(TR_MEM_MISC, sizeof(*s));
+    int whole = 1;
+
+    if (!s)
+        return -ENOMEM;
+    s->folder_fd = -1;
+    s->folder = tr_strdup(TR_MEM_MISC, folder);
+    for (int i = 0; i < TR_FILES; i++) {
+        s->file[i].fd = -1;
+        s->file[i].path = tr_path(folder, tr_store_names[i]);
+        whole &= s->file[i].path != NULL;
+    }
+    if (!s->folder || !whole) {
+        tr_store_close(s);
+        return -ENOMEM;
+    }
+    *out = s;
+    return 0;
+}
+
+void tr_store_close_queue(struct tr_store *s)
+{
+    tr_queue_close(s->queue);
+    s->queue = NULL;
+}
+
+void tr_store_close(struct tr_store *s)
+{
+    if (!s)
+        return;
+    tr_store_close_queue(s);
+    for (int i = 0; i < TR_FILES; i++) {
+        if (s->file[i].fd >= 0)
+            close(s->file[i].fd);
+        tr_free(TR_MEM_MISC, s->file[i].path);
+    }
+    if (s->folder_fd >= 0)
+        close(s->folder_fd); /* and with it the lock */
+    tr_commit_free(&s->durable);
+    tr_commit_free(&s->next);
+    tr_layout_free(&s->layout);
+    tr_free_pages(TR_MEM_IO, s->record, s->record_bytes);
+    tr_free(TR_MEM_MISC, s->fresh);
+    tr_free(TR_MEM_MISC, s->folder);
+    tr_free(TR_MEM_MISC, s);
+}
+
+/* The lock is on the folder itself: it holds from before the first file to after the last. */
+int tr_store_lock(struct tr_store *s, int exclusive)
+{
+    s->folder_fd = open(s->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (s->folder_fd < 0)
+        return tr_error(-errno, "%s: cannot open the store: %s", s->folder, strerror(errno));
+    if (flock(s->folder_fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0)
+        return 0;
+    if (errno == EWOULDBLOCK)
+        return tr_error(-EBUSY, "%s: the store is in use by another process", s->folder);
+    return tr_error(-errno, "%s: cannot lock the store: %s", s->folder, strerror(errno));
+}
+
+/* Some file systems refuse O_DIRECT when the file is opened, some when it is first used. */
+static int direct_works(int fd)
+{
+    void *page = tr_alloc_pages(TR_MEM_IO, TR_STORE_ALIGN);
+    int works = page && (pread(fd, page, TR_STORE_ALIGN, 0) >= 0 || errno != EINVAL);
+
+    tr_free_pages(TR_MEM_IO, page, TR_STORE_ALIGN);
+    return works;
+}
+
+int tr_store_open_file(struct tr_store *s, enum tr_file file, int flags)
+{
+    struct tr_io_file *f = &s->file[file];
+
+    flags |= O_CLOEXEC | O_NOFOLLOW;
+    f->fd = openat(s->folder_fd, tr_store_names[file], flags | O_DIRECT, 0644);
+    f->direct = f->fd >= 0;
+    if (f->direct && !direct_works(f->fd)) {
+        close(f->fd);
+        f->fd = -1;
+        flags &= ~(O_CREAT | O_EXCL);
+    }
+    if (f->fd < 0 && (f->direct || errno == EINVAL || errno == EOPNOTSUPP)) {
+        f->direct = 0;
+        /* open may have created the file before it refused the flag */
+        f->fd = openat(s->folder_fd, tr_store_names[file], flags & ~O_EXCL, 0644);
+    }
+    if (f->fd < 0)
+        return tr_error(-errno, "%s: cannot open: %s", f->path, strerror(errno));
+    return 0;
+}
+
+int tr_store_remove_files(const struct tr_store *s)
+{
+    static const char *const others[] = {"store.json", "store.json.tmp"};
+    int r = 0;
+
+    for (int i = 0; i < TR_FILES; i++)
+        if (unlinkat(s->folder_fd, tr_store_names[i], 0) < 0 && errno != ENOENT)
+            r = tr_error(-errno, "%s: cannot remove: %s", s->file[i].path, strerror(errno));
+    for (int i = 0; i < 2; i++)
+        if (unlinkat(s->folder_fd, others[i], 0) < 0 && errno != ENOENT)
+            r = tr_error(-errno, "%s/%s: cannot remove: %s", s->folder, others[i], strerror(errno));
+    return r;
+}
+
+uint64_t tr_store_file_bytes(const struct tr_store *s, enum tr_file file)
+{
+    return file <= TR_FILE_GEN1 ? tr_layout_bytes(&s->layout) : s->record_bytes;
+}
+
+int tr_store_alloc_state(struct tr_store *s)
+{
+    int r;
+
+    s->shape.n_spans = s->layout.n_spans;
+    s->shape.n_pieces = s->layout.n_pieces;
+    s->record_bytes = tr_commit_bytes(&s->shape);
+    s->record = tr_alloc_pages(TR_MEM_IO, s->record_bytes);
+    s->fresh = tr_alloc(TR_MEM_MISC, s->layout.n_pieces);
+    if (!s->record || !s->fresh)
+        return -ENOMEM;
+    r = tr_commit_alloc(&s->durable, &s->shape);
+    return r < 0 ? r : tr_commit_alloc(&s->next, &s->shape);
+}
+
+static int is_uuid(const char *s)
+{
+    return s && strlen(s) == TR_UUID_CHARS && strspn(s, "0123456789abcdef-") == TR_UUID_CHARS;
+}
+
+static int take_json(struct tr_store *s, const json_t *o, const char *path)
+{
+    const char *format = json_string_value(json_object_get(o, "format"));
+    const char *uuid = json_string_value(json_object_get(o, "uuid"));
+    json_int_t version = json_integer_value(json_object_get(o, "version"));
+    json_int_t generations = json_integer_value(json_object_get(o, "generations"));
+
+    if (!format || strcmp(format, FORMAT) || version < 1)
+        return tr_error(-EINVAL, "%s: not the description of a store", path);
+    if (version > VERSION)
+        return tr_error(-ENOTSUP,
+                        "%s: store of version %lld, this program knows %d: use the newer "
+                        "program that made it",
+                        path, (long long)version, VERSION);
+    if (!is_uuid(uuid) || (generations != 1 && generations != 2))
+        return tr_error(-EINVAL, "%s: \"uuid\" or \"generations\" missing or out of range", path);
+    memcpy(s->shape.uuid, uuid, TR_UUID_CHARS + 1);
+    s->shape.generations = (uint32_t)generations;
+    return tr_layout_from_json(&s->layout, o, path);
+}
+
+/* A folder where create was cut off has some of our files and no store.json. */
+static int is_unfinished(const struct tr_store *s)
+{
+    return faccessat(s->folder_fd, tr_store_names[TR_FILE_GEN0], F_OK, 0) == 0;
+}
+
+static int read_json(struct tr_store *s)
+{
+    char *path = tr_path(s->folder, "store.json");
+    json_t *o = NULL;
+    int r = path ? tr_json_read(path, JSON_LIMIT, &o) : -ENOMEM;
+
+    if (r == -ENOENT && is_unfinished(s))
+        r = tr_error(-ENODATA, "%s: an import that was cut off: start it again", s->folder);
+    if (r == 0)
+        r = take_json(s, o, path);
+    json_decref(o);
+    tr_free(TR_MEM_MISC, path);
+    return r;
+}
+
+static int open_files(struct tr_store *s)
+{
+    for (int i = 0; i < TR_FILES; i++) {
+        struct stat st;
+        int r;
+
+        if (i == TR_FILE_GEN1 && s->shape.generations == 1)
+            continue;
+        r = tr_store_open_file(s, (enum tr_file)i, s->mode == TR_STORE_WRITE ? O_RDWR : O_RDONLY);
+        if (r < 0)
+            return r;
+        if (fstat(s->file[i].fd, &st) < 0 || !S_ISREG(st.st_mode))
+            return tr_error(-EINVAL, "%s: not a regular file", s->file[i].path);
+        if ((uint64_t)st.st_size != tr_store_file_bytes(s, (enum tr_file)i))
+            return tr_error(-EINVAL,
+                            "%s: %lld bytes, the layout says %llu: truncated or of another "
+                            "store",
+                            s->file[i].path, (long long)st.st_size,
+                            (unsigned long long)tr_store_file_bytes(s, (enum tr_file)i));
+    }
+    return 0;
+}
+
+static int read_record(struct tr_store *s, enum tr_file file, struct tr_commit *c)
+{
+    struct tr_transfer t = {
+        .op = TR_IO_READ, .file = file, .buf = s->record, .bytes = s->record_bytes};
+    int r = tr_store_transfer(s, &t);
+
+    return r < 0 ? r
+                 : tr_commit_parse(&s->shape, s->record, s->record_bytes, s->file[file].path, c);
+}
+
+/* Of the two records the newest whole one. One torn by a crash is passed over; what is no torn
+ * write (an I/O error, a newer version) is not. */
+static int read_newest(struct tr_store *s)
+{
+    struct tr_commit *c[2] = {&s->next, &s->durable};
+    int r[2], torn = 0;
+
+    for (int i = 0; i < 2; i++) {
+        r[i] = read_record(s, TR_FILE_COMMIT0 + (enum tr_file)i, c[i]);
+        if (r[i] < 0 && r[i] != -ENODATA && r[i] != -EBADMSG)
+            return r[i];
+        torn += r[i] == -EBADMSG;
+    }
+    if (r[0] < 0 && r[1] < 0 && torn == 2)
+        return tr_error(-EBADMSG, "%s: both commit records are damaged", s->folder);
+    if (r[0] < 0 && r[1] < 0)
+        return tr_error(-ENODATA, "%s: no commit yet, an import that was cut off: start it again",
+                        s->folder);
+    if (r[1] < 0 || (r[0] == 0 && s->next.sequence > s->durable.sequence))
+        tr_commit_copy(&s->durable, &s->next, &s->shape);
+    tr_commit_copy(&s->next, &s->durable, &s->shape);
+    if (s->durable.flags & TR_COMMIT_OPEN)
+        return tr_error(-EUCLEAN,
+                        "%s: marked open: a run with durability none was killed while it "
+                        "changed the parameters in place; start again from the source",
+                        s->folder);
+    return 0;
+}
+
+/* The run that wrote the newest record may have died before its sync, and what is built on it must
+ * not lose it. So both are synced before they are read (which also drops them from the page cache:
+ * a buffered record is then read from the disk, even where that run's sync failed). */
+static int sync_records(struct tr_store *s)
+{
+    int r = 0;
+
+    for (int i = TR_FILE_COMMIT0; i <= TR_FILE_COMMIT1 && r == 0; i++) {
+        struct tr_transfer sync = {.op = TR_IO_SYNC, .file = (enum tr_file)i};
+
+        r = tr_store_transfer(s, &sync);
+    }
+    return r;
+}
+
+static int load(struct tr_store *s)
+{
+    int r = read_json(s);
+
+    if (r == 0)
+        r = tr_store_alloc_state(s);
+    if (r == 0)
+        r = open_files(s);
+    if (r == 0 && s->mode == TR_STORE_WRITE)
+        r = sync_records(s);
+    return r < 0 ? r : read_newest(s);
+}
+
+int tr_store_open_hooked(struct tr_store **out, const char *folder, enum tr_store_mode mode,
+                         const struct tr_io_hook *hook)
+{
+    struct tr_store *s;
+    int r = tr_store_alloc(&s, folder);
+
+    if (r < 0)
+        return r;
+    if (hook)
+        s->hook = *hook;
+    s->mode = mode;
+    r = tr_store_lock(s, mode == TR_STORE_WRITE);
+    if (r == 0)
+        r = load(s);
+    if (r < 0) {
+        tr_store_close(s);
+        return r;
+    }
+    *out = s;
+    return 0;
+}
+
+int tr_store_open(struct tr_store **out, const char *folder, enum tr_store_mode mode)
+{
+    return tr_store_open_hooked(out, folder, mode, NULL);
+}
+
+int tr_store_discard(const char *folder)
+{
+    struct tr_store *s;
+    int r = tr_store_alloc(&s, folder);
+
+    if (r < 0)
+        return r;
+    s->mode = TR_STORE_READ;
+    r = tr_store_lock(s, 1);
+    if (r == 0)
+        r = load(s);
+    if (r == 0 || r == -EUCLEAN)
+        r = tr_error(-EEXIST, "%s: a store with a commit is not discarded", folder);
+    else if (r == -ENODATA)
+        r = tr_store_remove_files(s);
+    tr_store_close(s);
+    return r;
+}
+
+const struct tr_layout *tr_store_layout(const struct tr_store *s)
+{
+    return &s->layout;
+}
+
+const char *tr_store_uuid(const struct tr_store *s)
+{
+    return s->shape.uuid;
+}
+
+const char *tr_store_folder(const struct tr_store *s)
+{
+    return s->folder;
+}
+
+int tr_store_generations(const struct tr_store *s)
+{
+    return (int)s->shape.generations;
+}
+
+uint64_t tr_store_payload(const struct tr_store *s, void *buf, size_t room, size_t *bytes)
+{
+    size_t n = s->durable.payload_bytes;
+
+    memcpy(buf, s->durable.payload, n < room ? n : room);
+    if (bytes)
+        *bytes = n;
+    return s->durable.sequence;
+}

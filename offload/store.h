@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The store: a folder that holds the records of a run, its truth. It knows bytes and names, no
+ * model.
+ *
+ *   STORE/store.json   format version, UUID, layout (records, spans, pieces), generations; written
+ * once STORE/gen0 gen1    the two places of every span, at the same offsets, allocated in full
+ *   STORE/commit0 1    commit records, written in turn: sequence number, flags, generation of every
+ *                      span, XXH3 of every piece, the caller's payload, and an XXH3 over all of it
+ *
+ * A record (one unit of the model) owns segments (params, state); a segment is a run of spans; a
+ * span is what is streamed as one (a block's segment, or one slice of rows of a table); a span is
+ * made of pieces (a tensor, or at most 16 MiB of one), each checksummed by itself. Spans and pieces
+ * begin at multiples of 4096; the pieces of one tensor lie back to back.
+ *
+ * Invariants kept here (design.md, section 4):
+ * (3) A commit never names bytes that are not yet synced, and the generation that it replaces is
+ * not overwritten before it is durable. (7) Nothing outside the store's own folder is written; an
+ * existing store is never overwritten. (8) Every transfer is checked for its length, every piece's
+ * checksum is verified when it is read.
+ */
+#ifndef TR_OFFLOAD_STORE_H
+#define TR_OFFLOAD_STORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define TR_STORE_ALIGN   4096u
+#define TR_PIECE_BYTES   (16u << 20) /* a piece at most */
+#define TR_PAYLOAD_BYTES 4096u       /* a commit's payload at most */
+
+struct tr_piece {
+    char *name;             /* the tensor's (state: "m of NAME") */
+    uint64_t tensor_offset; /* of this piece in its tensor, bytes */
+    uint64_t offset;        /* in its span */
+    uint64_t bytes;
+};
+
+struct tr_span {
+    uint32_t segment;
+    uint32_t pool; /* slot pool that it is loaded into */
+    uint32_t first_piece, n_pieces;
+    uint64_t offset; /* in the generation files */
+    uint64_t bytes;  /* multiple of 4096 */
+};
+
+struct tr_segment {
+    char *record; /* "embedding", "block 3", "head" */
+    char *kind;   /* "params", "state" */
+};
+
+/* Arrays in disk order; owned by whoever made them, freed by tr_layout_free. */
+struct tr_layout {
+    struct tr_segment *segments;
+    struct tr_span *spans;
+    struct tr_piece *pieces;
+    uint32_t n_segments, n_spans, n_pieces;
+};
+
+void tr_layout_free(struct tr_layout *l);
+uint64_t tr_layout_bytes(const struct tr_layout *l); /* of one generation */
+
+enum tr_durability { TR_DURABLE_STEP, TR_DURABLE_CHECKPOINT, TR_DURABLE_NONE };
+
+struct tr_store;
+
+/* Makes the folder (absent or empty), allocates the files in full (-ENOSPC beforehand, with the
+ * bytes needed) and locks it. The layout is copied. generations: 2, or 1 for TR_DURABLE_NONE. */
+int tr_store_create(struct tr_store **out, const char *folder, const struct tr_layout *layout,
+                    int generations);
+
+enum tr_store_mode { TR_STORE_READ, TR_STORE_WRITE };
+
+/* Opens and (for writing: exclusively, for reading: shared) locks it and reads the newest whole
+ * commit. -EBUSY: another process has it; -ENODATA: no commit yet (an import that was cut off);
+ * -EUCLEAN: marked open by a run without durability that was killed. */
+int tr_store_open(struct tr_store **out, const char *folder, enum tr_store_mode mode);
+void tr_store_close(struct tr_store *s); /* NULL is allowed; commits nothing */
+
+const struct tr_layout *tr_store_layout(const struct tr_store *s);
+const char *tr_store_uuid(const struct tr_store *s); /* 36 characters */
+const char *tr_store_folder(const struct tr_store *s);
+int tr_store_generations(const struct tr_store *s);
+/* The payload of the commit that the store stands at, and its sequence number (0: none). */
+uint64_t tr_store_payload(const struct tr_store *s, void *buf, size_t room, size_t *bytes);
+
+/* Synchronous piece access for import, export, inspect and verify. buf: 4096-aligned, with room for
+ * bytes rounded up to 4096. Reads verify the checksum (-EBADMSG names record, tensor and file);
+ * writes go to the generation that the last commit does not name. Not while an offload engine runs.
+ */
+int tr_store_read_piece(struct tr_store *s, uint32_t piece, void *buf);
+int tr_store_write_piece(struct tr_store *s, uint32_t piece, const void *buf);
+/* Syncs the data, then makes the commit durable. A span of which any piece was written since the
+ * last commit must have been written whole (-EINVAL names the missing piece). */
+int tr_store_commit(struct tr_store *s, const void *payload, size_t bytes);
+
+/* Reads everything that the commit names, and both commit records. Every damage is told to `found`
+ * (may be NULL) and counted; 0 also where there was damage. */
+int tr_store_verify(struct tr_store *s, void (*found)(void *arg, const char *text), void *arg,
+                    uint64_t *damaged);
+
+/* Removes what an import that was cut off left: only files of ours, only where there is no commit
+ * (-EEXIST otherwise) and nobody is at it (-EBUSY). The folder itself stays. */
+int tr_store_discard(const char *folder);
+
+#endif

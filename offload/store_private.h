@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A store from inside: shared by the store's own files (create, store, piece, verify) and by the
+ * offload engine, which plays on the same state while it runs. Nobody else includes this.
+ *
+ * `durable` is what the newest durable commit record says. `next` is what the next one will say:
+ * the changes of spans since are entered there when their bytes have been written. One rule gives
+ * the place of every write: the generation that `durable` does not name. So the first write of a
+ * span after a commit goes to the other generation, later ones update that one in place, and what
+ * the durable commit names stays whole until the next commit is durable (invariant 3).
+ */
+#ifndef TR_OFFLOAD_STORE_PRIVATE_H
+#define TR_OFFLOAD_STORE_PRIVATE_H
+
+#include "offload/commit.h"
+#include "offload/layout.h"
+#include "offload/queue.h"
+
+struct tr_store {
+    char *folder;
+    int folder_fd; /* holds the lock */
+    enum tr_store_mode mode;
+    struct tr_layout layout;
+    struct tr_commit_shape shape;
+    struct tr_io_file file[TR_FILES];
+    struct tr_commit durable, next;
+    unsigned char *fresh; /* (pieces) written since the durable commit, by tr_store_write_piece */
+    unsigned char touched[2]; /* generation files written since their last sync */
+    int failed; /* a write or sync failed: what the files hold is unknown, no commit any more */
+    struct tr_io_hook hook;
+    struct tr_queue *queue; /* of the synchronous access, opened when first needed */
+    void *record;           /* a commit record, 4096-aligned */
+    size_t record_bytes;
+};
+
+static inline uint8_t tr_store_target(const struct tr_store *s, uint32_t span)
+{
+    if (s->shape.generations == 1)
+        return 0;
+    /* Before the first commit nothing is named: everything goes to generation 0. */
+    return s->durable.sequence ? (uint8_t)(1 - s->durable.generation[span]) : 0;
+}
+
+/* Written in place, the store is no state to resume until the next commit: it has to be marked open
+ * before the first write. */
+static inline int tr_store_needs_mark(const struct tr_store *s)
+{
+    return s->shape.generations == 1 && s->durable.sequence && !(s->durable.flags & TR_COMMIT_OPEN);
+}
+
+/* Packs `next` with this sequence number and flags into s->record; returns the file it goes to. */
+enum tr_file tr_store_pack(struct tr_store *s, uint32_t flags);
+/* The record just packed has become durable. */
+void tr_store_settle(struct tr_store *s);
+
+/* The whole of one transfer through the store's own queue, with a message that names the file. */
+int tr_store_transfer(struct tr_store *s, struct tr_transfer *t);
+int tr_store_transfer_error(struct tr_store *s, const struct tr_transfer *t);
+void tr_store_close_queue(struct tr_store *s);
+
+/* -EBADMSG with record, tensor and file unless the bytes are those that `c` names. */
+int tr_store_check_piece(const struct tr_store *s, const struct tr_commit *c, uint32_t piece,
+                         const void *bytes);
+
+/* Opening parts shared by create and open. */
+extern const char *const tr_store_names[TR_FILES];
+int tr_store_alloc(struct tr_store **out, const char *folder);
+int tr_store_lock(struct tr_store *s, int exclusive);
+int tr_store_open_file(struct tr_store *s, enum tr_file file, int flags);
+int tr_store_alloc_state(struct tr_store *s);
+int tr_store_remove_files(const struct tr_store *s);
+uint64_t tr_store_file_bytes(const struct tr_store *s, enum tr_file file);
+
+/* As tr_store_create and tr_store_open, with a test's table around all I/O. */
+int tr_store_create_hooked(struct tr_store **out, const char *folder,
+                           const struct tr_layout *layout, int generations,
+                           const struct tr_io_hook *hook);
+int tr_store_open_hooked(struct tr_store **out, const char *folder, enum tr_store_mode mode,
+                         const struct tr_io_hook *hook);
+
+#endif

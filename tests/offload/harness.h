@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the offload tests share: folders that clean themselves up, layouts, deterministic bytes, a
+ * generator of random numbers, and a device with nothing but streams.
+ */
+#ifndef TESTS_OFFLOAD_HARNESS_H
+#define TESTS_OFFLOAD_HARNESS_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "offload/store_private.h"
+#include "src/base/device.h"
+#include "src/base/err.h"
+
+/* Fails with the library's own message. */
+#define assert_ok(expr)                                                                            \
+    do {                                                                                           \
+        int ok_result_ = (expr);                                                                   \
+        if (ok_result_ < 0)                                                                        \
+            fail_msg("%s = %d: %s", #expr, ok_result_, tr_error_message());                        \
+    } while (0)
+
+/* An error of this kind, whose message has this word in it. */
+void expect_error(int r, int code, const char *word);
+
+uint64_t rng_next(uint64_t *state);
+uint32_t rng_below(uint64_t *state, uint32_t n);
+
+/* A folder under TMPDIR (or /tmp) that does not exist yet; removed, with its contents, at exit. */
+char *test_folder(void);
+void flip_byte(const char *folder, const char *name, uint64_t offset);
+
+/* What test_layout builds: spans with some pieces each, of sizes that differ. */
+struct shape {
+    uint32_t n_spans;
+    uint32_t n_pools;    /* span i lies in pool i % n_pools */
+    uint32_t max_pieces; /* of a span */
+    uint64_t max_bytes;  /* of a piece */
+    uint64_t seed;
+};
+void test_layout(struct tr_layout *l, const struct shape *shape);
+uint64_t span_max_bytes(const struct tr_layout *l, uint32_t pool);
+
+/* Fills a span's pieces with bytes that depend on (span, version); the gaps get other bytes. */
+void fill_span(char *bytes, const struct tr_layout *l, uint32_t span, uint64_t version);
+void fill_bytes(void *p, size_t n, uint64_t seed);
+
+/* Creates a store whose spans hold version 0 and commits it with payload "start". */
+struct tr_store *test_store(const char *folder, const struct tr_layout *l, int generations,
+                            const struct tr_io_hook *hook);
+
+/* A device whose arena is host memory and whose streams are threads; with a seed each command is
+ * delayed at random. eager: `call` does not wait for its stream (a defect, on purpose). */
+struct test_device_params {
+    uint64_t arena_bytes;
+    uint64_t delay_seed;
+    uint32_t max_delay_us;
+    int eager;
+};
+struct tr_device *test_device(const struct test_device_params *p);
+/* Queues fn(arg) as a piece of compute. */
+void test_device_run(struct tr_device *d, void (*fn)(void *arg), void *arg);
+
+#endif

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/offload/player.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "src/base/mem.h"
+
+/* The work of one visit, done on the compute stream. */
+struct work {
+    const struct tr_layout *layout;
+    struct tr_visit visit;
+    char *at[TR_VISIT_SPANS];
+    uint64_t salt;
+    uint64_t expected[TR_VISIT_SPANS];
+    struct player *player;
+};
+
+static uint64_t hash_span(const struct tr_layout *l, uint32_t span, const char *bytes)
+{
+    const struct tr_span *s = &l->spans[span];
+    uint64_t h = 0;
+
+    for (uint32_t i = s->first_piece; i < s->first_piece + s->n_pieces; i++)
+        h = h * 31 + XXH3_64bits(bytes + l->pieces[i].offset, l->pieces[i].bytes);
+    return h;
+}
+
+static void transform(const struct tr_layout *l, uint32_t span, char *bytes, uint64_t salt)
+{
+    const struct tr_span *s = &l->spans[span];
+
+    for (uint32_t i = s->first_piece; i < s->first_piece + s->n_pieces; i++) {
+        unsigned char *c = (unsigned char *)bytes + l->pieces[i].offset;
+
+        for (uint64_t k = 0; k < l->pieces[i].bytes; k++)
+            c[k] = (unsigned char)(c[k] * 5 + (salt >> k % 7) + k);
+    }
+}
+
+static void do_work(void *arg)
+{
+    struct work *w = arg;
+
+    for (uint32_t k = 0; k < w->visit.n_spans; k++) {
+        uint32_t span = w->visit.span[k];
+
+        if (hash_span(w->layout, span, w->at[k]) != w->expected[k])
+            __atomic_fetch_add(&w->player->mismatches, 1, __ATOMIC_RELAXED);
+        if (w->visit.changed >> k & 1)
+            transform(w->layout, span, w->at[k], w->salt);
+    }
+    free(w);
+}
+
+static uint32_t passes(struct tr_visit *v, uint32_t n, int norm)
+{
+    uint32_t at = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        v[at++] = (struct tr_visit){.n_spans = 1, .span = {i}};
+    for (uint32_t i = n; norm && i-- > 0;)
+        v[at++] = (struct tr_visit){.n_spans = 1, .span = {i}};
+    for (uint32_t i = n; i-- > 0;)
+        v[at++] = (struct tr_visit){.n_spans = 1, .span = {i}, .changed = 1};
+    return at;
+}
+
+/* Any spans, as many of each pool as it has slots, any of them changed, again and again. */
+static uint32_t random_visits(struct player *p, struct tr_visit *v)
+{
+    uint32_t n = 4 + rng_below(&p->rng, 12);
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t used[MAX_POOLS] = {0}, wanted = 1 + rng_below(&p->rng, TR_VISIT_SPANS);
+
+        memset(&v[i], 0, sizeof(v[i]));
+        for (uint32_t k = 0; k < wanted; k++) {
+            uint32_t span = rng_below(&p->rng, p->layout.n_spans), again = 0;
+            uint32_t pool = p->layout.spans[span].pool;
+
+            for (uint32_t j = 0; j < v[i].n_spans; j++)
+                again |= v[i].span[j] == span;
+            if (again || used[pool] == p->p.slots[pool])
+                continue;
+            used[pool]++;
+            v[i].changed |= rng_below(&p->rng, 2) << v[i].n_spans;
+            v[i].span[v[i].n_spans++] = span;
+        }
+    }
+    return n;
+}
+
+static uint32_t make_visits(struct player *p, int kind, struct tr_visit *v)
+{
+    return kind == 2 ? random_visits(p, v) : passes(v, p->layout.n_spans, kind);
+}
+
+static void queue_work(struct player *p, const struct tr_visit *v, uint32_t visit, void **at)
+{
+    struct work *w = calloc(1, sizeof(*w));
+
+    w->layout = &p->layout;
+    w->visit = *v;
+    w->player = p;
+    w->salt = p->step * 131 + visit * 17;
+    for (uint32_t k = 0; k < v->n_spans; k++) {
+        w->at[k] = at[k];
+        w->expected[k] = hash_span(&p->layout, v->span[k], p->model[v->span[k]]);
+        if (v->changed >> k & 1)
+            transform(&p->layout, v->span[k], p->model[v->span[k]], w->salt);
+    }
+    test_device_run(p->device, do_work, w);
+}
+
+int player_step(struct player *p, int kind, int next_kind)
+{
+    struct tr_visit v[MAX_VISITS], next[MAX_VISITS];
+    uint32_t n = make_visits(p, kind, v);
+    uint32_t n_next = next_kind < 0 || next_kind == 2 ? 0 : make_visits(p, next_kind, next);
+    int r = tr_offload_begin(p->o, v, n, next, n_next);
+
+    p->step++;
+    for (uint32_t i = 0; i < n && r == 0; i++) {
+        void *at[TR_VISIT_SPANS];
+
+        r = tr_offload_acquire(p->o, i, at);
+        if (r < 0)
+            break;
+        queue_work(p, &v[i], i, at);
+        r = tr_offload_release(p->o, i);
+    }
+    return r;
+}
+
+int player_commit(struct player *p)
+{
+    return tr_offload_commit(p->o, &p->step, sizeof(p->step));
+}
+
+int player_open_engine(struct player *p)
+{
+    struct tr_slot_pool pools[MAX_POOLS];
+    char *base = p->device->ops->arena(p->device);
+    struct tr_offload_params op = {.store = p->store,
+                                   .device = p->device,
+                                   .pools = pools,
+                                   .n_pools = p->p.shape.n_pools,
+                                   .io = p->p.io,
+                                   .durability = p->p.durability,
+                                   .prefetch = p->p.prefetch,
+                                   .serial = p->p.serial};
+
+    for (uint32_t i = 0; i < p->p.shape.n_pools; i++) {
+        pools[i] = (struct tr_slot_pool){base, span_max_bytes(&p->layout, i), p->p.slots[i]};
+        base += pools[i].slot_bytes * pools[i].n_slots;
+    }
+    return tr_offload_open(&p->o, &op);
+}
+
+void player_open(struct player *p, const struct player_params *params)
+{
+    struct test_device_params dp = {
+        .delay_seed = params->seed, .eager = params->eager, .max_delay_us = params->max_delay_us};
+
+    memset(p, 0, sizeof(*p));
+    p->p = *params;
+    p->rng = params->seed;
+    p->folder = test_folder();
+    test_layout(&p->layout, &params->shape);
+    p->model = calloc(p->layout.n_spans, sizeof(*p->model));
+    for (uint32_t i = 0; i < p->layout.n_spans; i++) {
+        p->model[i] = calloc(1, p->layout.spans[i].bytes);
+        fill_span(p->model[i], &p->layout, i, 0);
+    }
+    for (uint32_t i = 0; i < params->shape.n_pools; i++) {
+        uint32_t in_pool = 0;
+
+        for (uint32_t k = 0; k < p->layout.n_spans; k++)
+            in_pool += p->layout.spans[k].pool == i;
+        if (!p->p.slots[i])
+            p->p.slots[i] = in_pool;
+        dp.arena_bytes += span_max_bytes(&p->layout, i) * p->p.slots[i];
+    }
+    p->device = test_device(&dp);
+    p->store =
+        test_store(p->folder, &p->layout, params->durability == TR_DURABLE_NONE ? 1 : 2, NULL);
+    if (params->faulty)
+        p->store->hook = (struct tr_io_hook){faulty_wrap, params->faulty};
+    tr_store_close_queue(p->store);
+    assert_ok(player_open_engine(p));
+}
+
+void player_expect_store(struct player *p, char **model)
+{
+    char *buf = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+
+    for (uint32_t i = 0; i < p->layout.n_spans; i++) {
+        const struct tr_span *s = &p->layout.spans[i];
+
+        for (uint32_t k = s->first_piece; k < s->first_piece + s->n_pieces; k++) {
+            assert_ok(tr_store_read_piece(p->store, k, buf));
+            assert_memory_equal(buf, model[i] + p->layout.pieces[k].offset,
+                                p->layout.pieces[k].bytes);
+        }
+    }
+    tr_free_pages(TR_MEM_IO, buf, TR_PIECE_BYTES);
+}
+
+int player_reopen(struct player *p)
+{
+    struct tr_io_hook hook = p->store->hook;
+    int r = tr_offload_close(p->o);
+
+    p->o = NULL;
+    tr_store_close(p->store);
+    p->store = NULL;
+    if (r < 0)
+        return r;
+    r = tr_store_open_hooked(&p->store, p->folder, TR_STORE_WRITE, &hook);
+    if (r == 0)
+        player_expect_store(p, p->model);
+    return r;
+}
+
+char **model_copy(const struct tr_layout *l, char **model)
+{
+    char **copy = calloc(l->n_spans, sizeof(*copy));
+
+    for (uint32_t i = 0; i < l->n_spans; i++) {
+        copy[i] = malloc(l->spans[i].bytes);
+        memcpy(copy[i], model[i], l->spans[i].bytes);
+    }
+    return copy;
+}
+
+void model_free(const struct tr_layout *l, char **model)
+{
+    for (uint32_t i = 0; i < l->n_spans; i++)
+        free(model[i]);
+    free(model);
+}
+
+void player_close(struct player *p)
+{
+    tr_offload_close(p->o);
+    tr_store_close(p->store);
+    p->device->ops->close(p->device);
+    model_free(&p->layout, p->model);
+    tr_layout_free(&p->layout);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Plays training steps on the offload engine with a stand-in for the arithmetic: each visit hashes
+ * the spans it reads and transforms, byte by byte, those it changes. The same is done to a plain
+ * copy in memory, so that every read and the final store can be compared.
+ */
+#ifndef TESTS_OFFLOAD_PLAYER_H
+#define TESTS_OFFLOAD_PLAYER_H
+
+#include "offload/offload.h"
+#include "tests/offload/harness.h"
+#include "tests/offload/io_faulty.h"
+
+#define MAX_VISITS 64
+#define MAX_POOLS  2
+
+struct player_params {
+    struct shape shape;
+    uint32_t slots[MAX_POOLS]; /* 0: as many as there are spans */
+    enum tr_io_kind io;
+    enum tr_durability durability;
+    uint32_t prefetch;
+    int serial;
+    uint64_t seed;
+    uint32_t max_delay_us;
+    int eager;             /* the device's defect */
+    struct faulty *faulty; /* around all I/O of the engine and the store, or NULL */
+};
+
+struct player {
+    struct player_params p;
+    char *folder;
+    struct tr_layout layout;
+    struct tr_store *store;
+    struct tr_device *device;
+    struct tr_offload *o;
+    char **model; /* (spans): what they should hold */
+    uint64_t rng;
+    uint64_t step;
+    uint64_t mismatches; /* visits that saw other bytes than the model has */
+};
+
+void player_open(struct player *p, const struct player_params *params);
+/* One step: begin, all visits. kind 0: forward and backward; 1: with a norm pass; 2: at random. */
+int player_step(struct player *p, int kind, int next_kind);
+int player_commit(struct player *p); /* the payload is the step's number */
+/* Closes the engine and the store; opens the store again and compares all of it with the model. */
+int player_reopen(struct player *p);
+void player_expect_store(struct player *p, char **model);
+void player_close(struct player *p);
+
+int player_open_engine(struct player *p);
+char **model_copy(const struct tr_layout *l, char **model);
+void model_free(const struct tr_layout *l, char **model);
+
+#endif

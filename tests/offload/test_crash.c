@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Power loss at any instant (invariants 2 and 3). A run is recorded: which bytes were submitted,
+ * which were done, which synced, in order. Then every prefix of that record is a crash. What was
+ * synced is on disk; of what was not, each block may be there, be missing, or be garbage. After
+ * each crash the store must open at the last durable commit or at the one that was being made, with
+ * all its bytes.
+ *
+ * The same is done with defects put in on purpose, which must be found.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/base/file.h"
+#include "src/base/mem.h"
+#include "tests/offload/player.h"
+
+#define STEPS 6
+
+struct image {
+    char *data[TR_FILES];
+    size_t bytes[TR_FILES];
+};
+
+struct recording {
+    struct player p;
+    struct faulty f;
+    struct io_log log;
+    struct image base;
+    struct tr_commit_shape shape;
+    char **snapshot[STEPS + 1]; /* the model when step i was committed; NULL: it was not */
+};
+
+static void read_image(struct image *m, const char *folder)
+{
+    for (int i = 0; i < TR_FILES; i++) {
+        char *path = tr_path(folder, tr_store_names[i]);
+
+        if (access(path, F_OK) == 0)
+            assert_ok(tr_file_read(path, 1 << 26, &m->data[i], &m->bytes[i]));
+        tr_free(TR_MEM_MISC, path);
+    }
+}
+
+static void free_image(struct image *m)
+{
+    for (int i = 0; i < TR_FILES; i++)
+        tr_free(TR_MEM_TEXT, m->data[i]);
+}
+
+static int step_and_commit(struct recording *c, int i)
+{
+    struct player *p = &c->p;
+    int r = player_step(p, i == 4 ? 2 : 0, 0);
+
+    if (r < 0 || (p->p.durability != TR_DURABLE_STEP && i % 2 == 0))
+        return r;
+    c->snapshot[p->step] = model_copy(&p->layout, p->model);
+    return player_commit(p);
+}
+
+/* The first session ended before its last record was synced, as if killed there. Opening the store
+ * has to make up for it. */
+static int begin_session(struct recording *c, enum mutant mutant)
+{
+    int r = tr_offload_commit_wait(c->p.o);
+
+    if (r < 0)
+        return r;
+    c->f.mutant = mutant;
+    r = player_reopen(&c->p);
+    c->f.mutant = MUTANT_NONE;
+    return r < 0 ? r : player_open_engine(&c->p);
+}
+
+/* Two sessions of some steps each. Mutants may break the run itself: then what was recorded until
+ * there is enough. */
+static void record(struct recording *c, enum tr_durability durability, enum mutant mutant,
+                   uint64_t seed)
+{
+    struct tr_io_hook hook = {faulty_wrap, &c->f};
+    struct player_params params = {
+        .shape = {.n_spans = 4, .n_pools = 1, .max_pieces = 2, .max_bytes = 6000, .seed = seed},
+        .slots = {2 + (uint32_t)(seed % 2)},
+        .io = TR_IO_THREADS,
+        .durability = durability,
+        .seed = seed,
+        .max_delay_us = 100};
+    int r = 0;
+
+    memset(c, 0, sizeof(*c));
+    player_open(&c->p, &params);
+    c->snapshot[0] = model_copy(&c->p.layout, c->p.model);
+    c->shape = c->p.store->shape;
+    assert_ok(tr_offload_close(c->p.o));
+    read_image(&c->base, c->p.folder);
+    log_open(&c->log);
+    c->f = (struct faulty){.seed = seed,
+                           .short_percent = 10,
+                           .delay_percent = 30,
+                           .mutant = mutant,
+                           .patience = 6,
+                           .log = &c->log};
+    c->p.store->hook = hook;
+    assert_ok(player_open_engine(&c->p));
+    for (int i = 0; i < STEPS && r == 0; i++) {
+        int last = i == STEPS / 2 && durability == TR_DURABLE_STEP;
+
+        if (last && mutant == MUTANT_NONE) {
+            assert_ok(tr_offload_commit_wait(c->p.o));
+            c->f.mutant = MUTANT_NO_RECORD_SYNC;
+        }
+        r = step_and_commit(c, i);
+        if (r == 0 && last && c->f.mutant == MUTANT_NO_RECORD_SYNC)
+            r = begin_session(c, mutant);
+    }
+    if (r == 0)
+        r = tr_offload_commit_wait(c->p.o);
+    if (mutant == MUTANT_NONE)
+        assert_ok(r);
+    tr_offload_close(c->p.o);
+    tr_store_close(c->p.store);
+    c->p.o = NULL;
+    c->p.store = NULL;
+}
+
+static void free_recording(struct recording *c)
+{
+    for (int i = 0; i <= STEPS; i++)
+        if (c->snapshot[i])
+            model_free(&c->p.layout, c->snapshot[i]);
+    log_close(&c->log);
+    free_image(&c->base);
+    player_close(&c->p);
+}
+
+/* The index of the event in which this write or sync was done before `until`, or `until`. */
+static size_t done_at(const struct io_log *log, uint32_t id, size_t until)
+{
+    for (size_t i = 0; i < until; i++)
+        if (log->events[i].kind == LOG_DONE && log->events[i].id == id)
+            return i;
+    return until;
+}
+
+/* Was the write of event i on disk for sure when the power went, before event `until`? */
+static int is_durable(const struct io_log *log, size_t i, size_t until)
+{
+    size_t done = done_at(log, log->events[i].id, until);
+
+    for (size_t k = done; k < until; k++) {
+        const struct log_event *e = &log->events[k];
+
+        if (e->kind == LOG_SUBMIT && e->op == TR_IO_SYNC && e->file == log->events[i].file &&
+            done_at(log, e->id, until) < until)
+            return 1;
+    }
+    return 0;
+}
+
+/* What may have become of a write that was not synced: mode 0 all of it is there, 1 none, 2 some
+ * blocks, 3 some blocks and garbage in others. */
+static void apply(char *to, const struct log_event *e, int mode, uint64_t *rng)
+{
+    for (size_t at = 0; at < e->bytes; at += TR_STORE_ALIGN) {
+        size_t n = e->bytes - at < TR_STORE_ALIGN ? e->bytes - at : TR_STORE_ALIGN;
+        uint32_t dice = rng_below(rng, 3);
+
+        if (mode == 0 || (mode >= 2 && dice == 0))
+            memcpy(to + e->offset + at, e->data + at, n);
+        else if (mode == 3 && dice == 1)
+            fill_bytes(to + e->offset + at, n, rng_next(rng));
+    }
+}
+
+static void write_image(const struct image *m, const char *folder)
+{
+    for (int i = 0; i < TR_FILES; i++) {
+        char *path = tr_path(folder, tr_store_names[i]);
+        int fd = m->data[i] ? open(path, O_WRONLY | O_CREAT, 0644) : -1;
+
+        if (m->data[i]) {
+            assert_true(fd >= 0);
+            assert_ok(tr_pwrite(fd, path, m->data[i], m->bytes[i], 0));
+            close(fd);
+        }
+        tr_free(TR_MEM_MISC, path);
+    }
+}
+
+/* The step that a commit record names, from its first block, before there is a checksum to look at
+ * (offload/commit.h has the places). "start" is step 0; the mark of an open store is no step. */
+static int64_t step_of(const char *block)
+{
+    int64_t step;
+    uint32_t flags, payload_bytes;
+
+    memcpy(&flags, block + 12, 4);
+    memcpy(&payload_bytes, block + 32, 4);
+    memcpy(&step, block + 96, 8);
+    if (flags & TR_COMMIT_OPEN)
+        return -1;
+    return payload_bytes == 5 ? 0 : step;
+}
+
+struct bounds {
+    int64_t low, high; /* steps that the store may stand at */
+};
+
+/* A record cut short is written in parts; it is durable when its last part is. */
+static struct bounds bounds_at(const struct recording *c, size_t until)
+{
+    struct bounds b = {0, 0};
+    int64_t step = -1;
+
+    for (size_t i = 0; i < until; i++) {
+        const struct log_event *e = &c->log.events[i];
+
+        if (e->kind != LOG_SUBMIT || e->op != TR_IO_WRITE || e->file < TR_FILE_COMMIT0)
+            continue;
+        if (e->offset == 0)
+            step = step_of(e->data);
+        if (step > b.high)
+            b.high = step;
+        if (step > b.low && e->offset + e->bytes == tr_commit_bytes(&c->shape) &&
+            is_durable(&c->log, i, until))
+            b.low = step;
+    }
+    return b;
+}
+
+/* 0 where the store is what it may be after this crash. */
+static int check_store(struct recording *c, const char *folder, struct bounds b)
+{
+    struct tr_store *s;
+    char *buf;
+    int64_t step = 0;
+    size_t bytes;
+    int r = tr_store_open(&s, folder, TR_STORE_READ);
+
+    if (r < 0)
+        return r == -EUCLEAN && c->p.p.durability == TR_DURABLE_NONE ? 0 : -1;
+    tr_store_payload(s, &step, sizeof(step), &bytes);
+    step = bytes == 5 ? 0 : step;
+    if (step < b.low || step > b.high || !c->snapshot[step])
+        r = -2;
+    buf = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    for (uint32_t i = 0; i < c->p.layout.n_pieces && r == 0; i++) {
+        const struct tr_piece *piece = &c->p.layout.pieces[i];
+        uint32_t span = tr_layout_span_of(&c->p.layout, i);
+
+        r = tr_store_read_piece(s, i, buf);
+        if (r == 0 && memcmp(buf, c->snapshot[step][span] + piece->offset, piece->bytes))
+            r = -3;
+    }
+    tr_free_pages(TR_MEM_IO, buf, TR_PIECE_BYTES);
+    tr_store_close(s);
+    return r;
+}
+
+static int crash_at(struct recording *c, size_t until, int mode, const char *folder, uint64_t *rng)
+{
+    struct image m;
+
+    for (int i = 0; i < TR_FILES; i++) {
+        m.bytes[i] = c->base.bytes[i];
+        m.data[i] = c->base.data[i] ? tr_alloc(TR_MEM_TEXT, m.bytes[i]) : NULL;
+        if (m.data[i])
+            memcpy(m.data[i], c->base.data[i], m.bytes[i]);
+    }
+    for (size_t i = 0; i < until; i++) {
+        const struct log_event *e = &c->log.events[i];
+
+        if (e->kind == LOG_SUBMIT && e->op == TR_IO_WRITE)
+            apply(m.data[e->file], e, is_durable(&c->log, i, until) ? 0 : mode, rng);
+    }
+    write_image(&m, folder);
+    free_image(&m);
+    return check_store(c, folder, bounds_at(c, until));
+}
+
+/* How many of all crashes leave a store that is not as it should be. */
+static int count_violations(struct recording *c, int *crashes)
+{
+    char *folder = test_folder(), *json = tr_path(c->p.folder, "store.json");
+    char *copy = tr_path(folder, "store.json");
+    uint64_t rng = 77;
+    int bad = 0;
+
+    assert_ok(tr_make_folder(folder));
+    assert_ok(tr_file_copy(json, copy));
+    for (size_t until = 0; until <= c->log.n; until++)
+        for (int mode = 0; mode < 4; mode++, ++*crashes)
+            bad += crash_at(c, until, mode, folder, &rng) != 0;
+    tr_free(TR_MEM_MISC, json);
+    tr_free(TR_MEM_MISC, copy);
+    return bad;
+}
+
+static void any_instant(enum tr_durability durability)
+{
+    int crashes = 0;
+
+    for (uint64_t seed = 1; seed <= 3; seed++) {
+        struct recording c;
+
+        record(&c, durability, MUTANT_NONE, seed);
+        assert_int_equal(count_violations(&c, &crashes), 0);
+        free_recording(&c);
+    }
+    print_message("%d crashes\n", crashes);
+    assert_true(crashes > 500);
+}
+
+static void durability_step(void **state)
+{
+    (void)state;
+    any_instant(TR_DURABLE_STEP);
+}
+
+static void durability_checkpoint(void **state)
+{
+    (void)state;
+    any_instant(TR_DURABLE_CHECKPOINT);
+}
+
+/* One generation: killed while it runs it is refused, never opened with mixed bytes. */
+static void durability_none(void **state)
+{
+    (void)state;
+    any_instant(TR_DURABLE_NONE);
+}
+
+static void expect_caught(enum mutant mutant)
+{
+    int crashes = 0, bad = 0;
+
+    for (uint64_t seed = 1; seed <= 3 && !bad; seed++) {
+        struct recording c;
+
+        record(&c, TR_DURABLE_STEP, mutant, seed);
+        bad = count_violations(&c, &crashes);
+        free_recording(&c);
+    }
+    print_message("%d of %d crashes damage the store\n", bad, crashes);
+    assert_true(bad > 0);
+}
+
+static void mutant_no_data_sync(void **state)
+{
+    (void)state;
+    expect_caught(MUTANT_NO_DATA_SYNC);
+}
+
+static void mutant_one_generation(void **state)
+{
+    (void)state;
+    expect_caught(MUTANT_ONE_GENERATION);
+}
+
+/* Opening without syncing the records first. */
+static void mutant_no_record_sync(void **state)
+{
+    (void)state;
+    expect_caught(MUTANT_NO_RECORD_SYNC);
+}
+
+static void mutant_early_sync(void **state)
+{
+    (void)state;
+    expect_caught(MUTANT_EARLY_SYNC);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(durability_step),       cmocka_unit_test(durability_checkpoint),
+        cmocka_unit_test(durability_none),       cmocka_unit_test(mutant_no_data_sync),
+        cmocka_unit_test(mutant_one_generation), cmocka_unit_test(mutant_early_sync),
+        cmocka_unit_test(mutant_no_record_sync),
+    };
+
+    /* Thousands of small stores: in memory where there is such a place. */
+    if (access("/dev/shm", W_OK) == 0)
+        setenv("TMPDIR", "/dev/shm", 1);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The engine end to end, against a model in plain memory (invariant 1 as far as offload goes:
+ * slots, engine, depth and durability never change a byte).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/offload/player.h"
+
+static const struct shape eight = {
+    .n_spans = 8, .n_pools = 2, .max_pieces = 5, .max_bytes = 30000, .seed = 3};
+
+/* Runs steps of all kinds, commits as the mode asks, and compares. */
+static int play(const struct player_params *params, int steps, struct tr_offload_stats *stats)
+{
+    struct player p;
+    int r = 0;
+
+    player_open(&p, params);
+    for (int i = 0; i < steps && r == 0; i++) {
+        int kind = i % 4 == 3 ? 2 : i % 3 == 1;
+
+        r = player_step(&p, kind, i + 1 < steps ? 0 : -1);
+        if (r == 0 && (params->durability == TR_DURABLE_STEP || i + 1 == steps ||
+                       (params->durability == TR_DURABLE_CHECKPOINT && i % 3 == 2)))
+            r = player_commit(&p);
+    }
+    if (r == 0)
+        r = tr_offload_commit_wait(p.o);
+    if (stats && r == 0)
+        tr_offload_stats(p.o, stats);
+    if (r == 0)
+        r = player_reopen(&p);
+    if (r == 0 && p.mismatches)
+        r = -EILSEQ;
+    player_close(&p);
+    return r;
+}
+
+static struct player_params usual(uint64_t seed)
+{
+    return (struct player_params){
+        .shape = eight, .slots = {2, 2}, .io = TR_IO_THREADS, .seed = seed, .max_delay_us = 200};
+}
+
+static int have_uring(void)
+{
+    struct tr_io_file files[TR_FILES] = {{-1}, {-1}, {-1}, {-1}};
+    struct tr_io_params p = {.files = files, .depth = 4};
+    struct tr_io *io;
+
+    if (tr_io_open_uring(&io, &p) < 0)
+        return 0;
+    io->ops->close(io);
+    return 1;
+}
+
+static void every_setting(void **state)
+{
+    uint64_t seed = 1;
+
+    (void)state;
+    for (int io = TR_IO_URING; io <= TR_IO_THREADS; io++) {
+        if (io == TR_IO_URING && !have_uring()) {
+            print_message("io_uring is refused here: threads only\n");
+            continue;
+        }
+        for (uint32_t slots = 1; slots <= 4; slots++) {
+            for (int durability = TR_DURABLE_STEP; durability <= TR_DURABLE_NONE; durability++) {
+                struct player_params p = usual(seed++);
+
+                p.io = (enum tr_io_kind)io;
+                p.slots[0] = slots;
+                p.slots[1] = 1 + (uint32_t)(seed % 4);
+                p.durability = (enum tr_durability)durability;
+                p.prefetch = (uint32_t)(seed % 3);
+                p.serial = seed % 5 == 0;
+                assert_ok(play(&p, 9, NULL));
+            }
+        }
+    }
+}
+
+/* With everything resident the first step loads each span once and later ones none; every change is
+ * written all the same. */
+static void all_resident(void **state)
+{
+    struct player_params params = usual(7);
+    struct tr_offload_stats stats;
+    struct player p;
+
+    (void)state;
+    params.slots[0] = params.slots[1] = 0;
+    player_open(&p, &params);
+    for (int i = 0; i < 4; i++) {
+        assert_ok(player_step(&p, 0, 0));
+        assert_ok(player_commit(&p));
+    }
+    assert_ok(tr_offload_commit_wait(p.o));
+    tr_offload_stats(p.o, &stats);
+    assert_int_equal(stats.loads, 8);
+    assert_int_equal(stats.writes, 4 * 8);
+    assert_int_equal(stats.commits, 4);
+    assert_int_equal(stats.read_bytes, tr_layout_bytes(&p.layout));
+    assert_int_equal(stats.written_bytes, 4 * tr_layout_bytes(&p.layout));
+    assert_ok(player_reopen(&p));
+    player_close(&p);
+}
+
+/* Two slots a pool: 2 (n - s) loads a step in the steady state, for each pool. */
+static void fewest_loads(void **state)
+{
+    struct player_params params = usual(8);
+    struct tr_offload_stats stats;
+    struct player p;
+
+    (void)state;
+    params.slots[0] = params.slots[1] = 2;
+    player_open(&p, &params);
+    for (int i = 0; i < 5; i++) {
+        assert_ok(player_step(&p, 0, 0));
+        assert_ok(player_commit(&p));
+    }
+    assert_ok(tr_offload_commit_wait(p.o));
+    tr_offload_stats(p.o, &stats);
+    /* The first step starts with empty slots: 2 more loads a pool. */
+    assert_int_equal(stats.loads, 2 * (5 * 2 * (4 - 2) + 2));
+    assert_ok(player_reopen(&p));
+    player_close(&p);
+}
+
+/* Short transfers, interruptions, delays and a strange order change nothing. */
+static void faulty_disk(void **state)
+{
+    (void)state;
+    for (int io = TR_IO_URING; io <= TR_IO_THREADS; io++) {
+        if (io == TR_IO_URING && !have_uring())
+            continue;
+        for (uint64_t seed = 1; seed <= 6; seed++) {
+            struct faulty f = {
+                .seed = seed, .short_percent = 30, .again_percent = 20, .delay_percent = 40};
+            struct player_params p = usual(seed);
+
+            p.io = (enum tr_io_kind)io;
+            p.faulty = &f;
+            p.durability = (enum tr_durability)(seed % 3);
+            assert_ok(play(&p, 6, NULL));
+            assert_true(f.shortened > 10 && f.interrupted > 10 && f.delayed > 10);
+        }
+    }
+}
+
+/* Reading, writing and computing go on at the same time: seen as facts, not as a time. */
+static void overlap(void **state)
+{
+    struct faulty f = {.seed = 1};
+    struct player_params params = usual(4);
+    struct player p;
+
+    (void)state;
+    params.faulty = &f;
+    params.slots[0] = params.slots[1] = 3;
+    player_open(&p, &params);
+    for (int i = 0; i < 40 && !f.together; i++) {
+        assert_ok(player_step(&p, 0, 0));
+        assert_ok(player_commit(&p));
+    }
+    assert_ok(player_reopen(&p));
+    assert_true(f.together);
+    player_close(&p);
+    /* In serial mode it never happens. */
+    f.together = 0;
+    params.serial = 1;
+    player_open(&p, &params);
+    for (int i = 0; i < 5; i++) {
+        assert_ok(player_step(&p, 0, 0));
+        assert_ok(player_commit(&p));
+    }
+    assert_ok(player_reopen(&p));
+    assert_false(f.together);
+    player_close(&p);
+}
+
+/* Runs until an error comes out; it names the file and stays, and the store opens at a commit. */
+static void expect_failure(struct faulty *f, int code, const char *word)
+{
+    struct player_params params = usual(11);
+    struct player p;
+    struct tr_store *s;
+    int r = 0;
+
+    params.faulty = f;
+    player_open(&p, &params);
+    for (int i = 0; i < 12 && r == 0; i++) {
+        r = player_step(&p, 0, 0);
+        if (r == 0)
+            r = player_commit(&p);
+    }
+    expect_error(r, code, word);
+    expect_error(tr_offload_commit_wait(p.o), code, word);
+    expect_error(tr_offload_committed(p.o), code, word);
+    expect_error(tr_offload_begin(p.o, NULL, 0, NULL, 0), code, word);
+    expect_error(tr_offload_close(p.o), code, word);
+    p.o = NULL;
+    if (f->fail_op != TR_IO_READ)
+        expect_error(tr_store_commit(p.store, "x", 1), code, "earlier");
+    tr_store_close(p.store);
+    p.store = NULL;
+    assert_ok(tr_store_open(&s, p.folder, TR_STORE_READ));
+    tr_store_close(s);
+    player_close(&p);
+}
+
+static void errors_come_out(void **state)
+{
+    struct faulty f;
+
+    (void)state;
+    f = (struct faulty){.seed = 1, .fail = -EIO, .fail_op = TR_IO_READ, .fail_after = 5};
+    expect_failure(&f, -EIO, "tensor.");
+    f = (struct faulty){.seed = 1, .fail = -ENOSPC, .fail_op = TR_IO_WRITE, .fail_after = 5};
+    expect_failure(&f, -ENOSPC, "gen0");
+    f = (struct faulty){.seed = 1, .fail = -EIO, .fail_op = TR_IO_SYNC, .fail_after = 1};
+    expect_failure(&f, -EIO, "gen0: cannot sync");
+    f = (struct faulty){.seed = 1,
+                        .fail = -EIO,
+                        .fail_op = TR_IO_SYNC,
+                        .fail_file = TR_FILE_COMMIT0,
+                        .fail_after = 1};
+    expect_failure(&f, -EIO, "commit0: cannot sync");
+    f = (struct faulty){.seed = 1,
+                        .fail = -EIO,
+                        .fail_op = TR_IO_WRITE,
+                        .fail_file = TR_FILE_COMMIT1,
+                        .fail_after = 1};
+    expect_failure(&f, -EIO, "commit1: cannot write");
+    f = (struct faulty){.seed = 1, .fail = FAULTY_ZERO, .fail_op = TR_IO_READ, .fail_after = 3};
+    expect_failure(&f, -ENODATA, "truncated");
+}
+
+/* Invariant 8: a byte flipped on disk stops the run and names record, tensor and file. */
+static void damage_is_named(void **state)
+{
+    struct player_params params = usual(5);
+    struct player p;
+
+    (void)state;
+    player_open(&p, &params);
+    assert_ok(tr_offload_close(p.o));
+    flip_byte(p.folder, "gen0", p.layout.spans[5].offset + 100);
+    assert_ok(player_open_engine(&p));
+    expect_error(player_step(&p, 0, 0), -EBADMSG, "block 5");
+    assert_non_null(strstr(tr_error_message(), "tensor.5.0"));
+    assert_non_null(strstr(tr_error_message(), "gen0"));
+    player_close(&p);
+}
+
+static void misuse(void **state)
+{
+    struct player_params params = usual(5);
+    struct tr_visit v[2] = {{.n_spans = 1, .span = {0}}, {.n_spans = 2, .span = {0, 2}}};
+    void *at[TR_VISIT_SPANS];
+    struct player p;
+
+    (void)state;
+    params.slots[0] = 1;
+    player_open(&p, &params);
+    expect_error(tr_offload_begin(p.o, v, 2, NULL, 0), -ENOSPC, "pool 0");
+    assert_ok(tr_offload_begin(p.o, v, 1, NULL, 0));
+    expect_error(tr_offload_release(p.o, 0), -EINVAL, "not acquired");
+    expect_error(tr_offload_acquire(p.o, 1, at), -EINVAL, "next is 0");
+    assert_ok(tr_offload_acquire(p.o, 0, at));
+    expect_error(tr_offload_acquire(p.o, 0, at), -EINVAL, "acquired");
+    expect_error(tr_offload_begin(p.o, v, 1, NULL, 0), -EINVAL, "while visit 0");
+    assert_ok(tr_offload_release(p.o, 0));
+    assert_ok(tr_offload_drain(p.o));
+    expect_error(tr_offload_commit(p.o, at, TR_PAYLOAD_BYTES + 1), -EINVAL, "payload");
+    assert_ok(tr_offload_close(p.o));
+    tr_store_close(p.store);
+    assert_ok(tr_store_open(&p.store, p.folder, TR_STORE_READ));
+    assert_ok(player_open_engine(&p));
+    v[0].changed = 1;
+    expect_error(tr_offload_begin(p.o, v, 1, NULL, 0), -EROFS, "reading");
+    expect_error(tr_offload_commit(p.o, "", 0), -EROFS, "reading");
+    player_close(&p);
+}
+
+/* Without durability: open while it runs, clean after its one commit. */
+static void no_durability(void **state)
+{
+    struct player_params params = usual(5);
+    struct player p;
+
+    (void)state;
+    params.durability = TR_DURABLE_NONE;
+    player_open(&p, &params);
+    assert_ok(player_step(&p, 0, 0));
+    assert_ok(tr_offload_drain(p.o));
+    expect_error(player_reopen(&p), -EUCLEAN, "durability none");
+    player_close(&p);
+    player_open(&p, &params);
+    assert_ok(player_step(&p, 0, 0));
+    assert_ok(player_commit(&p));
+    assert_ok(tr_offload_commit_wait(p.o));
+    assert_ok(player_reopen(&p));
+    player_close(&p);
+}
+
+/* The defects that all this is for are caught: by a checksum, or as other bytes than the model's.
+ */
+static void mutants_are_caught(void **state)
+{
+    int eager = 0, early = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        struct faulty f = {.seed = seed, .mutant = MUTANT_EARLY_WRITE, .patience = 30};
+        struct player_params p = usual(seed);
+
+        p.faulty = &f;
+        p.slots[0] = p.slots[1] = 1;
+        early += play(&p, 6, NULL) < 0;
+#ifndef __SANITIZE_THREAD__ /* which rightly calls it a data race */
+        p = usual(seed);
+        p.eager = 1;
+        eager += play(&p, 6, NULL) < 0;
+#else
+        eager++;
+#endif
+    }
+    assert_true(early > 0);
+    assert_true(eager > 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_setting),   cmocka_unit_test(all_resident),
+        cmocka_unit_test(fewest_loads),    cmocka_unit_test(faulty_disk),
+        cmocka_unit_test(overlap),         cmocka_unit_test(errors_come_out),
+        cmocka_unit_test(damage_is_named), cmocka_unit_test(misuse),
+        cmocka_unit_test(no_durability),   cmocka_unit_test(mutants_are_caught),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The store's folder: made whole or not at all, locked, opened at the newest whole commit, and
+ * every damage named.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "src/base/file.h"
+#include "src/base/mem.h"
+#include "tests/offload/harness.h"
+
+static const struct shape small = {
+    .n_spans = 5, .n_pools = 2, .max_pieces = 4, .max_bytes = 9000, .seed = 1};
+
+static void commit_version(struct tr_store *s, uint64_t version, const char *payload)
+{
+    const struct tr_layout *l = tr_store_layout(s);
+    char *buf = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+
+    for (uint32_t i = 0; i < l->n_pieces; i++) {
+        fill_bytes(buf, l->pieces[i].bytes, version * 1000003 + i);
+        assert_ok(tr_store_write_piece(s, i, buf));
+    }
+    assert_ok(tr_store_commit(s, payload, strlen(payload)));
+    tr_free_pages(TR_MEM_IO, buf, TR_PIECE_BYTES);
+}
+
+static void expect_version(struct tr_store *s, uint64_t version)
+{
+    const struct tr_layout *l = tr_store_layout(s);
+    char *got = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES), *want = malloc(TR_PIECE_BYTES);
+
+    for (uint32_t i = 0; i < l->n_pieces; i++) {
+        fill_bytes(want, l->pieces[i].bytes, version * 1000003 + i);
+        assert_ok(tr_store_read_piece(s, i, got));
+        assert_memory_equal(got, want, l->pieces[i].bytes);
+    }
+    tr_free_pages(TR_MEM_IO, got, TR_PIECE_BYTES);
+    free(want);
+}
+
+static void expect_payload(struct tr_store *s, uint64_t sequence, const char *text)
+{
+    char buf[TR_PAYLOAD_BYTES];
+    size_t n;
+
+    assert_int_equal(tr_store_payload(s, buf, sizeof(buf), &n), sequence);
+    assert_int_equal(n, strlen(text));
+    assert_memory_equal(buf, text, n);
+}
+
+static void create_and_open(void **state)
+{
+    char *folder = test_folder();
+    struct tr_layout l;
+    struct tr_store *s, *other;
+    char uuid[64];
+
+    (void)state;
+    test_layout(&l, &small);
+    s = test_store(folder, &l, 2, NULL);
+    snprintf(uuid, sizeof(uuid), "%s", tr_store_uuid(s));
+    expect_version(s, 0);
+    expect_error(tr_store_open(&other, folder, TR_STORE_READ), -EBUSY, folder);
+    expect_error(tr_store_create(&other, folder, &l, 2), -EEXIST, folder);
+    tr_store_close(s);
+
+    assert_ok(tr_store_open(&s, folder, TR_STORE_READ));
+    assert_ok(tr_store_open(&other, folder, TR_STORE_READ)); /* readers share it */
+    assert_string_equal(tr_store_uuid(s), uuid);
+    assert_int_equal(tr_store_generations(s), 2);
+    assert_int_equal(tr_store_layout(s)->n_pieces, l.n_pieces);
+    assert_string_equal(tr_store_layout(s)->pieces[3].name, l.pieces[3].name);
+    expect_payload(s, 1, "start");
+    expect_version(s, 0);
+    expect_error(tr_store_commit(s, "x", 1), -EROFS, "reading");
+    tr_store_close(s);
+    expect_error(tr_store_open(&s, folder, TR_STORE_WRITE), -EBUSY, folder);
+    tr_store_close(other);
+    tr_layout_free(&l);
+}
+
+/* Invariant 3, the synchronous way: the commit before stays whole until the next one is made. */
+static void two_generations(void **state)
+{
+    char *folder = test_folder(), *page = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    struct tr_layout l;
+    struct tr_store *s;
+
+    (void)state;
+    test_layout(&l, &small);
+    s = test_store(folder, &l, 2, NULL);
+    for (uint32_t i = 0; i < l.n_pieces; i++)
+        assert_ok(tr_store_write_piece(s, i, page)); /* never committed */
+    tr_store_close(s);
+    assert_ok(tr_store_open(&s, folder, TR_STORE_WRITE));
+    expect_version(s, 0);
+    commit_version(s, 1, "one");
+    commit_version(s, 2, "two");
+    tr_store_close(s);
+    assert_ok(tr_store_open(&s, folder, TR_STORE_WRITE));
+    expect_payload(s, 3, "two");
+    expect_version(s, 2);
+    /* Half a span in the other generation is no state. */
+    for (uint32_t i = 0; i < l.n_spans; i++)
+        if (l.spans[i].n_pieces > 1) {
+            assert_ok(tr_store_write_piece(s, l.spans[i].first_piece, page));
+            break;
+        }
+    expect_error(tr_store_commit(s, "x", 1), -EINVAL, "not written");
+    tr_store_close(s);
+    tr_layout_free(&l);
+    tr_free_pages(TR_MEM_IO, page, TR_PIECE_BYTES);
+}
+
+/* The newest record is torn: the one before counts; both torn: refused. */
+static void torn_commit(void **state)
+{
+    char *folder = test_folder();
+    struct tr_layout l;
+    struct tr_store *s;
+    uint64_t damaged;
+
+    (void)state;
+    test_layout(&l, &small);
+    s = test_store(folder, &l, 2, NULL);
+    commit_version(s, 1, "one");
+    tr_store_close(s);
+    flip_byte(folder, "commit0", 4097); /* sequence 2 lies in commit0 */
+    assert_ok(tr_store_open(&s, folder, TR_STORE_READ));
+    expect_payload(s, 1, "start");
+    expect_version(s, 0);
+    assert_ok(tr_store_verify(s, NULL, NULL, &damaged));
+    assert_int_equal(damaged, 1);
+    tr_store_close(s);
+    flip_byte(folder, "commit1", 50);
+    expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EBADMSG, "both commit records");
+    tr_layout_free(&l);
+}
+
+static char found_text[1024];
+
+static void found(void *arg, const char *text)
+{
+    ++*(int *)arg;
+    snprintf(found_text, sizeof(found_text), "%s", text);
+}
+
+/* Invariant 8: a flipped byte of any piece is found, and named by record, tensor and file. */
+static void damaged_piece(void **state)
+{
+    char *folder = test_folder(), *page = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    struct tr_layout l;
+    struct tr_store *s;
+
+    (void)state;
+    test_layout(&l, &small);
+    s = test_store(folder, &l, 2, NULL);
+    tr_store_close(s);
+    for (uint32_t i = 0; i < l.n_pieces; i++) {
+        const struct tr_span *span = &l.spans[tr_layout_span_of(&l, i)];
+        uint64_t damaged, at = span->offset + l.pieces[i].offset + l.pieces[i].bytes - 1;
+        int told = 0;
+
+        flip_byte(folder, "gen0", at);
+        assert_ok(tr_store_open(&s, folder, TR_STORE_READ));
+        expect_error(tr_store_read_piece(s, i, page), -EBADMSG, l.pieces[i].name);
+        assert_non_null(strstr(tr_error_message(), "gen0"));
+        assert_non_null(strstr(tr_error_message(), l.segments[span->segment].record));
+        assert_ok(tr_store_verify(s, found, &told, &damaged));
+        assert_int_equal(damaged, 1);
+        assert_int_equal(told, 1);
+        assert_non_null(strstr(found_text, l.pieces[i].name));
+        tr_store_close(s);
+        flip_byte(folder, "gen0", at);
+    }
+    tr_layout_free(&l);
+    tr_free_pages(TR_MEM_IO, page, TR_PIECE_BYTES);
+}
+
+static void unfinished_import(void **state)
+{
+    char *folder = test_folder(), *page = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    struct tr_layout l;
+    struct tr_store *s, *other;
+
+    (void)state;
+    test_layout(&l, &small);
+    assert_ok(tr_store_create(&s, folder, &l, 2));
+    expect_error(tr_store_read_piece(s, 0, page), -ENODATA, "never written");
+    assert_ok(tr_store_write_piece(s, 0, page));
+    expect_error(tr_store_commit(s, "x", 1), -EINVAL, l.pieces[1].name);
+    expect_error(tr_store_discard(folder), -EBUSY, folder);
+    tr_store_close(s);
+    expect_error(tr_store_open(&s, folder, TR_STORE_WRITE), -ENODATA, "import");
+    assert_ok(tr_store_discard(folder));
+    assert_int_equal(tr_folder_is_empty(folder), 1);
+    s = test_store(folder, &l, 2, NULL); /* the empty folder is taken */
+    tr_store_close(s);
+    expect_error(tr_store_discard(folder), -EEXIST, "commit");
+    assert_ok(tr_store_open(&other, folder, TR_STORE_READ));
+    tr_store_close(other);
+    tr_layout_free(&l);
+    tr_free_pages(TR_MEM_IO, page, TR_PIECE_BYTES);
+}
+
+/* One generation: marked open from the first change to the next commit. */
+static void one_generation(void **state)
+{
+    char *folder = test_folder(), *page = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    struct tr_layout l;
+    struct tr_store *s;
+
+    (void)state;
+    test_layout(&l, &small);
+    s = test_store(folder, &l, 1, NULL);
+    tr_store_close(s);
+    assert_ok(tr_store_open(&s, folder, TR_STORE_WRITE));
+    expect_version(s, 0);
+    assert_ok(tr_store_write_piece(s, 0, page));
+    tr_store_close(s);
+    expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EUCLEAN, "durability none");
+    tr_remove_tree(folder);
+    s = test_store(folder, &l, 1, NULL);
+    commit_version(s, 1, "clean");
+    tr_store_close(s);
+    assert_ok(tr_store_open(&s, folder, TR_STORE_READ));
+    expect_payload(s, 3, "clean");
+    expect_version(s, 1);
+    tr_store_close(s);
+    tr_layout_free(&l);
+    tr_free_pages(TR_MEM_IO, page, TR_PIECE_BYTES);
+}
+
+/* A disk too small is told before anything is made; one that fills meanwhile leaves nothing. */
+static void no_space(void **state)
+{
+    char *folder = test_folder();
+    struct tr_layout l;
+    struct tr_store *s;
+    struct rlimit old, limit;
+
+    (void)state;
+    test_layout(&l, &small);
+    l.spans[l.n_spans - 1].bytes = 1ull << 50;
+    expect_error(tr_store_create(&s, folder, &l, 2), -ENOSPC, "needs 2251799");
+    assert_int_equal(access(folder, F_OK), -1);
+    l.spans[l.n_spans - 1].bytes = 1ull << 24;
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old);
+    limit = (struct rlimit){1 << 20, old.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &limit);
+    expect_error(tr_store_create(&s, folder, &l, 2), -EFBIG, "allocate");
+    setrlimit(RLIMIT_FSIZE, &old);
+    assert_int_equal(access(folder, F_OK), -1);
+    assert_ok(tr_make_folder(folder));
+    tr_layout_free(&l);
+}
+
+static char *json_path;
+
+/* Replaces the first occurrence in store.json and expects the store to be refused. */
+static void refuse_edit(const char *folder, const char *from, const char *to, int code,
+                        const char *word)
+{
+    char *text, *at, *edited;
+    struct tr_store *s;
+    size_t n;
+
+    assert_ok(tr_file_read(json_path, 1 << 20, &text, &n));
+    at = strstr(text, from);
+    assert_non_null(at);
+    assert_true(asprintf(&edited, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from)) > 0);
+    assert_ok(tr_file_write(json_path, edited, strlen(edited)));
+    expect_error(tr_store_open(&s, folder, TR_STORE_READ), code, word);
+    assert_ok(tr_file_write(json_path, text, n));
+    free(edited);
+    tr_free(TR_MEM_TEXT, text);
+}
+
+/* Invariant 9: nothing in store.json is believed. */
+static void hostile_json(void **state)
+{
+    char *folder = test_folder(), number[64], wrong[64];
+    struct tr_layout l;
+    struct tr_store *s;
+
+    (void)state;
+    test_layout(&l, &small);
+    tr_store_close(test_store(folder, &l, 2, NULL));
+    json_path = tr_path(folder, "store.json");
+    refuse_edit(folder, "\"version\": 1", "\"version\": 2", -ENOTSUP, "newer");
+    refuse_edit(folder, "\"generations\": 2", "\"generations\": 3", -EINVAL, "generations");
+    refuse_edit(folder, "\"generations\": 2", "\"generations\": 1", -EINVAL, "layout");
+    refuse_edit(folder, "tailrace store", "something else", -EINVAL, "not the description");
+    refuse_edit(folder, "\"segment\": 1,", "\"segment\": 70000,", -EINVAL, "span 1");
+    refuse_edit(folder, "\"pool\": 0,", "\"pool\": -1,", -EINVAL, "spans[0]");
+    refuse_edit(folder, "\"from\": 0,", "\"from\": 9223372036854775807,", -EINVAL, "spans[0]");
+    refuse_edit(folder, "\"tensor.1.0\"", "\"\"", -EINVAL, "spans[1]");
+    refuse_edit(folder, "\"spans\"", "\"spams\"", -EINVAL, "missing");
+    refuse_edit(folder, "\"kind\": \"params\"", "\"kind\": 7", -EINVAL, "segments[0]");
+    refuse_edit(folder, "{", "[", -EINVAL, "JSON");
+    snprintf(number, sizeof(number), "\"offset\": %llu,", (unsigned long long)l.spans[2].offset);
+    snprintf(wrong, sizeof(wrong), "\"offset\": %llu,",
+             (unsigned long long)l.spans[2].offset - TR_STORE_ALIGN);
+    refuse_edit(folder, number, wrong, -EINVAL, "overlapping");
+    snprintf(wrong, sizeof(wrong), "\"offset\": %llu,", (unsigned long long)l.spans[2].offset + 8);
+    refuse_edit(folder, number, wrong, -EINVAL, "misaligned");
+    assert_ok(tr_store_open(&s, folder, TR_STORE_READ));
+    tr_store_close(s);
+    tr_free(TR_MEM_MISC, json_path);
+    tr_layout_free(&l);
+}
+
+static void wrong_files(void **state)
+{
+    static const char *const names[] = {"gen0", "gen1", "commit0", "commit1"};
+    char *folder = test_folder();
+    struct tr_layout l;
+    struct tr_store *s;
+
+    (void)state;
+    test_layout(&l, &small);
+    tr_store_close(test_store(folder, &l, 2, NULL));
+    for (int i = 0; i < 4; i++) {
+        char *path = tr_path(folder, names[i]), *aside = tr_path(folder, "aside");
+        struct stat st;
+
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(truncate(path, st.st_size - 1), 0);
+        expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EINVAL, names[i]);
+        assert_int_equal(truncate(path, st.st_size + 4096), 0);
+        expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EINVAL, "layout says");
+        assert_int_equal(truncate(path, st.st_size), 0);
+        assert_int_equal(rename(path, aside), 0);
+        expect_error(tr_store_open(&s, folder, TR_STORE_READ), -ENOENT, names[i]);
+        assert_int_equal(symlink("aside", path), 0); /* never followed out of the folder */
+        expect_error(tr_store_open(&s, folder, TR_STORE_READ), -ELOOP, names[i]);
+        unlink(path);
+        assert_int_equal(rename(aside, path), 0);
+        tr_free(TR_MEM_MISC, path);
+        tr_free(TR_MEM_MISC, aside);
+    }
+    tr_layout_free(&l);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(create_and_open),   cmocka_unit_test(two_generations),
+        cmocka_unit_test(torn_commit),       cmocka_unit_test(damaged_piece),
+        cmocka_unit_test(unfinished_import), cmocka_unit_test(one_generation),
+        cmocka_unit_test(no_space),          cmocka_unit_test(hostile_json),
+        cmocka_unit_test(wrong_files),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
