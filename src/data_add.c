@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Tokens become samples: checked against the vocabulary, cut to seq_len, counted. Knows no files.
+ */
+#include "src/data_set.h"
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+
+int data_push(struct tr_data *d, const char *where, int32_t id, int masked)
+{
+    const char *piece = d->p.tokenizer ? tr_tokenizer_piece(d->p.tokenizer, id) : NULL;
+
+    if (id < 0 || id >= d->p.vocab)
+        return tr_error(-ERANGE, "%s: token %d%s%.64s is past the model's vocabulary of %d", where,
+                        id, piece ? ", " : "", piece ? piece : "", d->p.vocab);
+    return tr_ids_push(&d->tokens, masked ? id | DATA_MASKED : id);
+}
+
+int data_push_text(struct tr_data *d, const char *where, const struct tr_ids *ids, int masked)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < ids->n; i++)
+        r = data_push(d, where, ids->v[i], masked);
+    return r;
+}
+
+static int grow(struct tr_data *d)
+{
+    size_t room = d->room ? d->room * 2 : 1024;
+    uint64_t *start = tr_realloc(TR_MEM_TEXT, d->start, (room + 1) * sizeof(*start));
+    uint32_t *length;
+
+    if (!start)
+        return -ENOMEM;
+    if (!d->start)
+        start[0] = 0;
+    d->start = start;
+    length = tr_realloc(TR_MEM_TEXT, d->length, room * sizeof(*length));
+    if (!length)
+        return -ENOMEM;
+    d->length = length;
+    d->room = room;
+    return 0;
+}
+
+/* Tokens from..to are a sample. Its targets are counted where they are predicted from. */
+static int add_sample(struct tr_data *d, uint64_t from, uint64_t to)
+{
+    uint64_t targets = 0;
+
+    if (d->n_samples == d->room && grow(d) < 0)
+        return -ENOMEM;
+    if (d->n_samples >= INT32_MAX)
+        return tr_error(-EFBIG, "%s: more than %d samples", d->path, INT32_MAX);
+    for (uint64_t i = from; i < to; i++)
+        targets += (uint64_t)data_is_target(d, i + 1);
+    d->start[d->n_samples + 1] = to;
+    d->length[d->n_samples] = targets ? (uint32_t)(to - from) : 0;
+    d->n_samples++;
+    d->info.samples++;
+    d->info.without_target += targets == 0;
+    d->info.tokens += targets ? to - from : 0;
+    d->info.targets += targets;
+    return 0;
+}
+
+int data_sample_end(struct tr_data *d)
+{
+    uint64_t from = d->n_samples ? d->start[d->n_samples] : 0, n = d->tokens.n - from;
+
+    if (n > (uint64_t)d->p.seq_len) {
+        d->info.truncated++;
+        d->info.dropped_tokens += n - (uint64_t)d->p.seq_len;
+        d->tokens.n = from + (uint64_t)d->p.seq_len;
+    }
+    if (n)
+        d->tokens.v[from] |= DATA_MASKED;
+    return add_sample(d, from, d->tokens.n);
+}
+
+int data_cut_windows(struct tr_data *d)
+{
+    uint64_t n = d->tokens.n, step = (uint64_t)d->p.seq_len;
+    int r = 0;
+
+    if (n)
+        d->tokens.v[0] |= DATA_MASKED;
+    for (uint64_t at = 0; r == 0 && at < n; at += step)
+        r = add_sample(d, at, at + step < n ? at + step : n);
+    return r;
+}

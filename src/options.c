@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The table of training options, and what is done with the whole of it: reading an option file,
+ * writing run.yaml, comparing two runs. A row appears here only when the trainer obeys it.
+ *
+ * FIXED marks what decides the bits of the result or what the result is; budgets, engines, threads
+ * and reports may change from one continuation of a run to the next (invariant 1).
+ */
+#include "src/options.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "build_config.h"
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/mem.h"
+#include "src/option_value.h"
+
+const struct tr_choice_name tr_type_choices[] = {
+    {"f32", TR_TYPE_F32}, {"bf16", TR_TYPE_BF16}, {"f16", TR_TYPE_F16}, {NULL, 0}};
+
+static const struct tr_choice_name optimizers[] = {
+    {"lomo", TR_OPT_LOMO}, {"sgd", TR_OPT_SGD}, {"adamw", TR_OPT_ADAMW}, {NULL, 0}};
+static const struct tr_choice_name schedules[] = {
+    {"linear", TR_LR_LINEAR}, {"cosine", TR_LR_COSINE}, {"constant", TR_LR_CONSTANT}, {NULL, 0}};
+static const struct tr_choice_name on_off[] = {{"on", TR_YES}, {"off", TR_NO}, {NULL, 0}};
+static const struct tr_choice_name yes_no[] = {{"yes", TR_YES}, {"no", TR_NO}, {NULL, 0}};
+static const struct tr_choice_name recomputes[] = {
+    {"auto", TR_RECOMPUTE_AUTO}, {"all", TR_RECOMPUTE_ALL}, {"none", TR_RECOMPUTE_NONE}, {NULL, 0}};
+static const struct tr_choice_name roundings[] = {
+    {"nearest", TR_ROUNDING_NEAREST}, {"stochastic", TR_ROUNDING_STOCHASTIC}, {NULL, 0}};
+static const struct tr_choice_name durabilities[] = {{"auto", TR_KEEP_AUTO},
+                                                     {"step", TR_KEEP_STEP},
+                                                     {"checkpoint", TR_KEEP_CHECKPOINT},
+                                                     {"none", TR_KEEP_NONE},
+                                                     {NULL, 0}};
+static const struct tr_choice_name engines[] = {
+    {"auto", TR_IO_BEST}, {"uring", TR_IO_RING}, {"threads", TR_IO_POOL}, {NULL, 0}};
+
+#define AT(member) offsetof(struct tr_train_params, member)
+#define FIXED      TR_OPTION_FIXED
+#define REQUIRED   TR_OPTION_REQUIRED
+#define ABOVE      TR_OPTION_ABOVE_MIN
+#define BELOW      TR_OPTION_BELOW_MAX
+#define OFF        TR_OPTION_ZERO_OFF
+#define ZERO       TR_OPTION_ZERO
+
+/* clang-format off */
+const struct tr_option tr_train_options[] = {
+    {"model", "DIR", TR_OPTION_PATH, FIXED | REQUIRED, AT(model), NULL,
+     "Hugging Face folder to start from; it is never written",
+     .section = "What is trained on what:", .rival = "arch"},
+    {"arch", "NAME|FILE", TR_OPTION_PATH, FIXED, AT(arch), NULL,
+     "start from random parameters of this shape (a name such as llama-7b, or a config.json)",
+     .rival = "model"},
+    {"tokenizer", "DIR", TR_OPTION_PATH, FIXED, AT(tokenizer), "the model's",
+     "folder with tokenizer.json"},
+    {"data", "FILE", TR_OPTION_PATH, FIXED | REQUIRED, AT(data), NULL,
+     "text, or JSONL with text, prompt + completion, or input_ids"},
+    {"valid", "FILE", TR_OPTION_PATH, 0, AT(valid), "none",
+     "held-out data of the same kind; its loss is reported"},
+    {"out", "DIR", TR_OPTION_PATH, REQUIRED, AT(out), NULL,
+     "run folder: absent or empty for a new run, or the same run to continue it"},
+    {"store", "DIR", TR_OPTION_PATH, 0, AT(store), "OUT/store",
+     "folder for the parameters on disk"},
+
+    {"steps", "N", TR_OPTION_COUNT, 0, AT(steps), NULL,
+     "optimizer steps in all", .section = "Length and batches:", .rival = "epochs"},
+    {"epochs", "E", TR_OPTION_REAL, ABOVE, AT(epochs), "3",
+     "passes over the data", .rival = "steps"},
+    {"batch-size", "N", TR_OPTION_COUNT, FIXED, AT(batch_size), "8", "rows of a step"},
+    {"micro-batch", "N", TR_OPTION_COUNT, 0, AT(micro_batch), "as the budget allows",
+     "rows computed at once; changes memory and time, never the result"},
+    {"seq-len", "N", TR_OPTION_COUNT, FIXED, AT(seq_len), "min(2048, the model's)",
+     "tokens of a row at most"},
+    {"packing", "on|off", TR_OPTION_CHOICE, FIXED, AT(packing), "on",
+     "several samples in a row, kept apart; off: one sample a row", .choices = on_off},
+
+    {"optimizer", "NAME", TR_OPTION_CHOICE, FIXED, AT(optimizer), "lomo",
+     "lomo (no state), sgd, or adamw (state on disk)",
+     .section = "Optimizer:", .choices = optimizers},
+    {"lr", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(lr), "by optimizer and model size",
+     "peak learning rate; lomo: 0.03 at 7B rising to 0.3 below 10M, adamw: 1e-5 to 1e-3"},
+    {"schedule", "NAME", TR_OPTION_CHOICE, FIXED, AT(schedule), "linear",
+     "linear, cosine or constant, after the warm-up", .choices = schedules},
+    {"warmup", "X", TR_OPTION_REAL, FIXED | OFF, AT(warmup), "0.03",
+     "share of all steps (below 1) or number of steps; 0: none"},
+    {"weight-decay", "X", TR_OPTION_REAL, FIXED | ZERO, AT(weight_decay), "0",
+     "decoupled weight decay"},
+    {"clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(clip_norm), "1; sgd: 0",
+     "bound of the gradient's global norm, exact by a second backward; 0: off"},
+    {"clip-value", "X", TR_OPTION_REAL, FIXED | ZERO, AT(clip_value), "0",
+     "bound of every gradient element; 0: off"},
+    {"beta1", "X", TR_OPTION_REAL, FIXED | ABOVE | BELOW, AT(beta1), "0.9",
+     "adamw: decay of the first moment", .max = 1},
+    {"beta2", "X", TR_OPTION_REAL, FIXED | ABOVE | BELOW, AT(beta2), "0.999",
+     "adamw: decay of the second moment", .max = 1},
+    {"eps", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(eps), "1e-8",
+     "adamw: added to the root of the second moment"},
+    {"seed", "N", TR_OPTION_SEED, FIXED | ZERO, AT(seed), "0",
+     "decides shuffling, rounding and random parameters"},
+
+    {"dtype", "TYPE", TR_OPTION_CHOICE, FIXED, AT(dtype), "as the source",
+     "storage: f32, bf16 or f16", .section = "Numbers:", .choices = tr_type_choices},
+    {"rounding", "NAME", TR_OPTION_CHOICE, FIXED, AT(rounding), "stochastic for bf16",
+     "of updated parameters: nearest or stochastic", .choices = roundings},
+    {"loss-scale", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(loss_scale), "1024", "f16 only"},
+
+    {"device", "NAME", TR_OPTION_TEXT, FIXED, AT(device), "cpu", "what computes: cpu",
+     .section = "Memory, disk and speed:"},
+    {"device-memory", "SIZE", TR_OPTION_SIZE, 0, AT(device_memory), "80%",
+     "budget of device memory: 24GiB, 512MiB, or a share of what is free"},
+    {"host-memory", "SIZE", TR_OPTION_SIZE, 0, AT(host_memory), "80%",
+     "budget of host memory for buffers and caches"},
+    {"threads", "N", TR_OPTION_COUNT, 0, AT(threads), "the cores of this process",
+     "threads that compute"},
+    {"prefetch", "N", TR_OPTION_COUNT, 0, AT(prefetch), "as slots allow",
+     "loads in flight ahead at most"},
+    {"io", "ENGINE", TR_OPTION_CHOICE, 0, AT(io), "auto",
+     "uring, threads, or auto: uring where the system allows it", .choices = engines},
+    {"recompute", "NAME", TR_OPTION_CHOICE, 0, AT(recompute), "auto",
+     "activations of blocks in the backward pass: all again, none, or as the budget allows",
+     .choices = recomputes},
+    {"durability", "NAME", TR_OPTION_CHOICE, 0, AT(durability), "auto",
+     "what a crash may cost: step (one step), checkpoint, none (the run), or auto",
+     .choices = durabilities},
+    {"checkpoint-every", "N", TR_OPTION_COUNT, 0, AT(checkpoint_every), "100",
+     "steps between commits with --durability checkpoint"},
+    {"serial", NULL, TR_OPTION_SWITCH, 0, AT(serial), NULL,
+     "for measuring: reading, computing and writing take turns"},
+
+    {"eval-every", "N", TR_OPTION_COUNT, 0, AT(eval_every), "only at the end",
+     "steps between losses on --valid", .section = "Results:"},
+    {"export", "yes|no", TR_OPTION_CHOICE, 0, AT(export_model), "yes",
+     "write OUT/model, a Hugging Face folder, when all steps are done", .choices = yes_no},
+    {NULL},
+};
+/* clang-format on */
+
+const struct tr_option *tr_option_find(const struct tr_option *table, const char *name)
+{
+    for (const struct tr_option *o = table; o->name; o++)
+        if (strcmp(o->name, name) == 0)
+            return o;
+    return NULL;
+}
+
+/* Levenshtein distance in one row; '_' and '-' are the same. Names longer than the row are far. */
+static int distance(const char *a, const char *b)
+{
+    int row[64], n = (int)strlen(b);
+
+    if (n >= 64)
+        return n;
+    for (int j = 0; j <= n; j++)
+        row[j] = j;
+    for (int i = 0; a[i]; i++) {
+        int diagonal = row[0];
+
+        row[0] = i + 1;
+        for (int j = 0; j < n; j++) {
+            int same = a[i] == b[j] || (a[i] == '_' && b[j] == '-');
+            int least = row[j] < row[j + 1] ? row[j] + 1 : row[j + 1] + 1;
+
+            if (diagonal + !same < least)
+                least = diagonal + !same;
+            diagonal = row[j + 1];
+            row[j + 1] = least;
+        }
+    }
+    return row[n];
+}
+
+const char *tr_option_nearest(const struct tr_option *table, const char *name)
+{
+    int limit = strlen(name) > 8 ? 4 : 3;
+    const char *nearest = NULL;
+
+    for (const struct tr_option *o = table; o->name; o++) {
+        int d = distance(name, o->name);
+
+        if (d < limit && d < (int)strlen(o->name)) {
+            nearest = o->name;
+            limit = d;
+        }
+    }
+    return nearest;
+}
+
+void tr_option_reset(const struct tr_option *table, void *params)
+{
+    for (const struct tr_option *o = table; o->name; o++)
+        tr_option_unset(o, params);
+}
+
+void tr_options_free(struct tr_train_params *params)
+{
+    tr_option_reset(tr_train_options, params);
+}
+
+struct option_file {
+    struct tr_train_params *params;
+    unsigned char seen[sizeof(tr_train_options) / sizeof(*tr_train_options)];
+};
+
+static int read_option(void *arg, const char *key, const char *value)
+{
+    struct option_file *file = arg;
+    const struct tr_option *o = tr_option_find(tr_train_options, key), *rival;
+    const char *nearest = tr_option_nearest(tr_train_options, key);
+    int rc;
+
+    if (!o)
+        return tr_error(-EINVAL, "unknown option '%s'%s%s%s", key,
+                        nearest ? "; did you mean '" : "", nearest ? nearest : "",
+                        nearest ? "'?" : "");
+    if (file->seen[o - tr_train_options]++)
+        return tr_error(-EINVAL, "'%s' is given twice", key);
+    rival = o->rival ? tr_option_find(tr_train_options, o->rival) : NULL;
+    if (rival && file->seen[rival - tr_train_options])
+        return tr_error(-EINVAL, "'%s' and '%s' exclude each other", key, o->rival);
+    rc = tr_option_set(tr_train_options, o, file->params, value);
+    return rc < 0 ? tr_error_prefix(rc, "%s", key) : 0;
+}
+
+int tr_options_read(const char *path, struct tr_train_params *params)
+{
+    struct option_file file = {.params = params};
+
+    return tr_yaml_read(path, read_option, &file);
+}
+
+/* Only one of two rivals is written: the file must be readable again. */
+static int is_shadowed(const struct tr_option *o, const struct tr_train_params *params)
+{
+    const struct tr_option *rival = o->rival ? tr_option_find(tr_train_options, o->rival) : NULL;
+
+    return rival && rival < o && tr_option_is_set(rival, params);
+}
+
+static void print_all(FILE *f, const struct tr_train_params *params)
+{
+    fputs("# tailrace " TR_VERSION ": every option of this run; usable again with --config\n", f);
+    for (const struct tr_option *o = tr_train_options; o->name; o++) {
+        if (o->section)
+            fprintf(f, "\n# %s\n", o->section);
+        if (is_shadowed(o, params))
+            continue;
+        if (!tr_option_print(o, params, f) && o->fallback)
+            fprintf(f, "# %s: %s\n", o->name, o->fallback);
+    }
+}
+
+int tr_options_write(const char *path, const struct tr_train_params *params)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *f = open_memstream(&text, &bytes);
+    int rc;
+
+    if (!f)
+        return tr_error(-ENOMEM, "%s: out of memory", path);
+    print_all(f, params);
+    if (fclose(f) != 0)
+        rc = tr_error(-ENOMEM, "%s: out of memory", path);
+    else
+        rc = tr_file_write(path, text, bytes);
+    free(text);
+    return rc;
+}
+
+/* Equal when both would be written the same way: paths by where they lead, reals by value. */
+static int is_same(const struct tr_option *o, const void *a, const void *b)
+{
+    char text[2][8192] = {"", ""};
+
+    for (int i = 0; i < 2; i++) {
+        FILE *f = fmemopen(text[i], sizeof(text[i]) - 1, "w");
+
+        if (!f)
+            return 0;
+        tr_option_print(o, i ? b : a, f);
+        fclose(f);
+    }
+    return strcmp(text[0], text[1]) == 0;
+}
+
+int tr_options_compare(const struct tr_train_params *a, const struct tr_train_params *b,
+                       char *names, size_t size)
+{
+    size_t used = 0;
+    int n = 0;
+
+    if (size)
+        names[0] = 0;
+    for (const struct tr_option *o = tr_train_options; o->name; o++) {
+        if (!(o->flags & TR_OPTION_FIXED) || is_same(o, a, b))
+            continue;
+        if (used < size)
+            used += (size_t)snprintf(names + used, size - used, "%s%s", n ? ", " : "", o->name);
+        n++;
+    }
+    return n;
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * libtailrace: fine-tunes LLaMA-family models far larger than the device's memory. Parameters live
+ * in a store on disk and stream layer by layer through the device; each layer is updated inside the
+ * backward pass and written back; every step is durable.
+ *
+ * Calls return 0 (or what they say) or a negative errno; tr_message() then has one line for a person.
+ * The library never exits, never prints, never installs signal handlers. In every params struct zero
+ * (NULL) means the default; strings are copied where they are kept. Objects are not thread-safe;
+ * different objects may be used from different threads.
+ */
+#ifndef TAILRACE_H
+#define TAILRACE_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TR_API __attribute__((visibility("default")))
+
+TR_API const char *tr_version(void);
+/* What went wrong in this thread's last failed call; valid until its next call. */
+TR_API const char *tr_message(void);
+
+/* Notices ("short sequences: ...", "io_uring refused: ..."), a line each without newline. */
+typedef void tr_log_fn(void *arg, const char *line);
+
+enum tr_optimizer { TR_OPT_DEFAULT, TR_OPT_LOMO, TR_OPT_SGD, TR_OPT_ADAMW };
+enum tr_lr_schedule { TR_LR_DEFAULT, TR_LR_LINEAR, TR_LR_COSINE, TR_LR_CONSTANT };
+enum tr_choice { TR_AUTO, TR_YES, TR_NO };
+enum tr_recompute { TR_RECOMPUTE_AUTO, TR_RECOMPUTE_ALL, TR_RECOMPUTE_NONE };
+enum tr_rounding_choice { TR_ROUNDING_AUTO, TR_ROUNDING_NEAREST, TR_ROUNDING_STOCHASTIC };
+enum tr_keep { TR_KEEP_AUTO, TR_KEEP_STEP, TR_KEEP_CHECKPOINT, TR_KEEP_NONE }; /* --durability */
+enum tr_io_choice { TR_IO_BEST, TR_IO_RING, TR_IO_POOL };
+enum tr_type { TR_TYPE_SOURCE, TR_TYPE_F32, TR_TYPE_BF16, TR_TYPE_F16 };
+
+/* ---- training ------------------------------------------------------------------------------- */
+
+struct tr_train_params {
+    const char *model;     /* HF folder; or arch */
+    const char *arch;      /* a name or a config.json: random start from seed; needs tokenizer */
+    const char *tokenizer; /* folder with tokenizer.json; default: the model's */
+    const char *data;      /* text, or JSONL (text | prompt+completion | input_ids) */
+    const char *valid;     /* like data: loss measured every eval_every steps and at the end */
+    const char *out;       /* run folder: absent, empty, or the same run to be continued */
+    const char *store;     /* folder for the store; default OUT/store */
+    const char *device;    /* "cpu" */
+    int64_t steps;         /* or */
+    double epochs;         /* default 3 */
+    int64_t batch_size;    /* rows a step, default 8 */
+    int64_t micro_batch;   /* rows a micro-batch, rounded to whole grains; default: as budget allows */
+    int64_t seq_len;       /* default min(2048, the model's) */
+    enum tr_choice packing; /* default yes */
+    enum tr_optimizer optimizer; /* default lomo */
+    enum tr_lr_schedule schedule; /* default linear */
+    double lr;             /* default by optimizer and model size */
+    double warmup;         /* below 1: share of all steps; else steps; default 0.03; negative: none */
+    double weight_decay;
+    double clip_norm;      /* default 1 (sgd: off); negative: off */
+    double clip_value;
+    double beta1, beta2, eps; /* adamw: 0.9, 0.999, 1e-8 */
+    double loss_scale;     /* f16 only; default 1024 */
+    uint64_t seed;         /* 0 is a seed like any other; default 0 */
+    enum tr_type dtype;    /* of storage; default: as the source */
+    enum tr_rounding_choice rounding; /* default: stochastic for bf16, else nearest */
+    enum tr_recompute recompute;
+    enum tr_keep durability;
+    int64_t checkpoint_every; /* steps between commits with durability checkpoint; default 100 */
+    uint64_t device_memory;   /* bytes; default: 80 % of what is free */
+    uint64_t host_memory;     /* bytes; default: 80 % of what is free */
+    int64_t threads;          /* default: the cores of this process */
+    int64_t prefetch;         /* loads ahead at most; default: as slots allow */
+    enum tr_io_choice io;
+    int64_t eval_every;       /* steps; default: only at the end */
+    enum tr_choice export_model; /* write OUT/model at the end; default yes */
+    int serial;               /* measurement: nothing overlaps */
+    unsigned delay_seed;      /* test: device streams pause at random */
+    tr_log_fn *log;
+    void *log_arg;
+};
+
+struct tr_step_report {
+    int64_t step;       /* 1-based, of this line */
+    int64_t steps;      /* in all */
+    double loss, lr, grad_norm; /* grad_norm: 0 where it was not measured */
+    int64_t tokens;     /* in the batch; targets: those with a loss */
+    int64_t targets;
+    int skipped;        /* no target, or an overflow: nothing was updated */
+    double seconds, tokens_per_s;
+    double wait_load_s, wait_commit_s; /* seconds that the caller waited at each stop */
+    uint64_t read_bytes, written_bytes;
+    uint64_t device_peak_bytes, host_peak_bytes;
+    double eval_loss;   /* NaN where this step measured none */
+};
+
+/* The memory table, for printing: what the plan has placed. */
+struct tr_memory_row {
+    const char *kind; /* "block slots (3 x 88.1 MiB)" */
+    uint64_t bytes;
+};
+
+typedef struct tr_run tr_run;
+
+/* Imports (or continues) and plans. Nothing half-made is left behind on failure. */
+TR_API int tr_train_open(tr_run **out, const struct tr_train_params *params);
+/* One step. 1: done, 0: there are no more steps (all is durable), or an error. */
+TR_API int tr_train_step(tr_run *run, struct tr_step_report *report);
+/* Commits, exports OUT/model where all steps are done and export is on. Continue with tr_train_open. */
+TR_API int tr_train_finish(tr_run *run);
+TR_API void tr_train_close(tr_run *run); /* NULL is allowed; all committed steps stay */
+/* Rows of the memory table; returns how many, fills at most n. Strings live as long as the run. */
+TR_API int tr_train_memory(const tr_run *run, struct tr_memory_row *rows, int n);
+/* A text of "key: value" lines: what will be done with what (resolved options, sizes). */
+TR_API const char *tr_train_summary(const tr_run *run);
+
+/* ---- everything else ------------------------------------------------------------------------ */
+
+struct tr_init_params {
+    const char *arch, *tokenizer, *out;
+    uint64_t seed;
+    enum tr_type dtype; /* default f32 */
+};
+TR_API int tr_init_model(const struct tr_init_params *params);
+
+struct tr_export_run_params {
+    const char *run, *store, *out; /* store: default RUN/store */
+    enum tr_type dtype;            /* default: as stored */
+};
+TR_API int tr_export_run(const struct tr_export_run_params *params);
+
+struct tr_learn_params {
+    const char *data, *out;
+    int64_t vocab;
+};
+TR_API int tr_learn_tokenizer(const struct tr_learn_params *params);
+
+/* Texts returned through `out` are freed with tr_free_text. */
+TR_API void tr_free_text(char *text);
+TR_API int tr_inspect_path(const char *path, int json, char **out);
+/* Number of damaged pieces or commits (0: whole), each named in the text; or an error. */
+TR_API int64_t tr_verify_run(const char *run, const char *store, char **out);
+
+struct tr_preview_data_params {
+    const char *data, *model, *tokenizer;
+    int64_t samples, seq_len;
+    int json;
+};
+TR_API int tr_preview_data(const struct tr_preview_data_params *params, char **out);
+
+/* Greedy continuation and loss, streamed layer by layer like training; model: HF folder or run. */
+struct tr_eval_params {
+    const char *model, *tokenizer, *data;
+    int64_t batch_size, seq_len, samples, max_tokens, threads;
+    uint64_t device_memory;
+    int exact_match; /* prompt/completion data: generate and compare with the completion */
+    tr_log_fn *log;  /* exact_match: "prompt -> answer (expected ...)" lines */
+    void *log_arg;
+};
+struct tr_eval_report {
+    double loss, perplexity; /* over all targets */
+    int64_t samples, tokens, targets, matched;
+};
+TR_API int tr_eval_data(const struct tr_eval_params *params, struct tr_eval_report *report);
+
+struct tr_generate_params {
+    const char *model, *tokenizer, *prompt;
+    int64_t max_tokens, threads;
+    uint64_t device_memory;
+};
+TR_API int tr_generate_text(const struct tr_generate_params *params, char **out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

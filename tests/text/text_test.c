@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/text/text_test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "src/base/file.h"
+#include "src/base/mem.h"
+
+static char folder[64];
+static json_t *golden;
+
+json_t *text_golden(void)
+{
+    json_error_t e;
+
+    if (!golden)
+        golden = json_load_file(TEST_GOLDEN, JSON_ALLOW_NUL, &e);
+    assert_non_null(golden);
+    return golden;
+}
+
+const char *text_shared(const char *name)
+{
+    static char path[4096];
+
+    snprintf(path, sizeof(path), "%s/%s", TEST_SHARED, name);
+    if (access(path, R_OK) == 0)
+        return path;
+    print_message("not at hand: %s\n", path);
+    return NULL;
+}
+
+const char *text_path(const char *name)
+{
+    static char path[16][256];
+    static int turn;
+
+    turn = (turn + 1) % 16;
+    snprintf(path[turn], sizeof(path[turn]), "%s/%s", folder, name);
+    return path[turn];
+}
+
+const char *text_file(const char *name, const char *content, size_t bytes)
+{
+    const char *path = text_path(name);
+    FILE *f = fopen(path, "wb");
+
+    assert_non_null(f);
+    assert_int_equal(fwrite(content, 1, bytes, f), bytes);
+    assert_int_equal(fclose(f), 0);
+    return path;
+}
+
+struct tr_tokenizer *text_toy(json_t *patch, const char *config)
+{
+    json_t *toy = json_object_get(text_golden(), "toy"), *v;
+    json_t *root = json_deep_copy(json_object_get(toy, "base"));
+    struct tr_tokenizer_text text = {.config = config, .where = "toy"};
+    struct tr_tokenizer *t = NULL;
+    const char *key;
+    char *json;
+    int r;
+
+    json_object_foreach(patch, key, v)
+    {
+        if (!strcmp(key, "model"))
+            json_object_update(json_object_get(root, "model"), v);
+        else
+            json_object_set(root, key, v);
+    }
+    json = json_dumps(root, JSON_COMPACT);
+    text.json = json;
+    text.json_bytes = strlen(json);
+    text.config_bytes = config ? strlen(config) : 0;
+    r = tr_tokenizer_parse(&t, &text);
+    if (r < 0)
+        fail_msg("%s", tr_error_message());
+    free(json);
+    json_decref(root);
+    return t;
+}
+
+uint32_t text_random(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+double text_seconds(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int text_setup(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof(folder), "/tmp/tailrace-text-XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+int text_teardown(void **state)
+{
+    (void)state;
+    json_decref(golden);
+    golden = NULL;
+    if (tr_mem_now(TR_MEM_TEXT) || tr_mem_now(TR_MEM_BATCH) || tr_mem_now(TR_MEM_MISC)) {
+        print_error("memory not given back: %llu text, %llu batch, %llu tables\n",
+                    (unsigned long long)tr_mem_now(TR_MEM_TEXT),
+                    (unsigned long long)tr_mem_now(TR_MEM_BATCH),
+                    (unsigned long long)tr_mem_now(TR_MEM_MISC));
+        return -1;
+    }
+    return tr_remove_tree(folder);
+}
+
+void text_expect_error(int r, const char *const *parts)
+{
+    const char *message = tr_error_message();
+    size_t n = strlen(message);
+
+    if (r >= 0)
+        fail_msg("no error where \"%s\" was expected", parts[0]);
+    for (; *parts; parts++)
+        if (!strstr(message, *parts))
+            fail_msg("\"%s\" does not say \"%s\"", message, *parts);
+    assert_null(strchr(message, '\n'));
+    assert_true(n && message[n - 1] != '.');
+}

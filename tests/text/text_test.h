@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the tests of tokenizer and data share: golden.json, real files where they are at hand, a
+ * folder for files, and memory that must be given back.
+ */
+#ifndef TR_TESTS_TEXT_TEST_H
+#define TR_TESTS_TEXT_TEST_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "src/base/err.h"
+#include "src/tokenizer.h"
+
+/* golden.json, read once. */
+json_t *text_golden(void);
+/* A path below ../shared/data in a static buffer; NULL (said aloud) where it is absent. */
+const char *text_shared(const char *name);
+/* Writes a file into the test's own folder; the path lives in one of 16 buffers taken in turn. */
+const char *text_file(const char *name, const char *content, size_t bytes);
+const char *text_path(const char *name);
+/* The toy tokenizer of golden.json with a patch (NULL: none), and a config (NULL: none). */
+struct tr_tokenizer *text_toy(json_t *patch, const char *config);
+/* Deterministic random numbers for test inputs. */
+uint32_t text_random(uint32_t *state);
+double text_seconds(void);
+
+/* Group fixtures: make and remove the folder; the second fails where memory was not given back. */
+int text_setup(void **state);
+int text_teardown(void **state);
+
+/* Fails unless r is an error whose message has all of the parts (a NULL ends the list). */
+void text_expect_error(int r, const char *const *parts);
+#define TEXT_ERROR(r, ...) text_expect_error((r), (const char *const[]){__VA_ARGS__, NULL})
+
+#endif

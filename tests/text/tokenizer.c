@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The tokenizer against the reference: ids and decoded texts recorded in golden.json (record.py),
+ * the vectors of llama.cpp, and the ids of the golden checkpoint; then what must hold for any text:
+ * round trips, broken UTF-8, and reading in parts.
+ */
+#include "tests/text/text_test.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/file.h"
+#include "src/base/mem.h"
+#include "src/tokenizer.h"
+
+static void expect_ids(const struct tr_ids *ids, json_t *want, const char *text)
+{
+    assert_int_equal(ids->n, json_array_size(want));
+    for (size_t i = 0; i < ids->n; i++)
+        if (ids->v[i] != json_integer_value(json_array_get(want, i)))
+            fail_msg("id %zu of \"%.80s\" is %d", i, text, ids->v[i]);
+}
+
+/* A text with NUL inside decodes to one that C sees only the beginning of. */
+static void expect_text(const struct tr_tokenizer *t, const int32_t *ids, size_t n, json_t *want)
+{
+    char *text;
+
+    assert_int_equal(tr_tokenizer_decode(t, ids, n, &text), 0);
+    assert_string_equal(text, json_string_value(want));
+    tr_free(TR_MEM_TEXT, text);
+}
+
+static void compare(const struct tr_tokenizer *t, json_t *texts, json_t *ids, json_t *decoded)
+{
+    json_t *text;
+    size_t i;
+
+    assert_true(json_array_size(texts) > 10);
+    json_array_foreach(texts, i, text)
+    {
+        struct tr_ids got = {0};
+
+        assert_int_equal(
+            tr_tokenizer_encode(t, json_string_value(text), json_string_length(text), &got), 0);
+        expect_ids(&got, json_array_get(ids, i), json_string_value(text));
+        expect_text(t, got.v, got.n, json_array_get(decoded, i));
+        tr_ids_free(&got);
+    }
+}
+
+static void compare_random(const struct tr_tokenizer *t, json_t *random)
+{
+    json_t *list, *id;
+    size_t i, k;
+
+    json_array_foreach(json_object_get(random, "ids"), i, list)
+    {
+        int32_t ids[64];
+
+        assert_true(json_array_size(list) <= 64);
+        json_array_foreach(list, k, id) ids[k] = (int32_t)json_integer_value(id);
+        expect_text(t, ids, json_array_size(list),
+                    json_array_get(json_object_get(random, "decoded"), i));
+    }
+}
+
+static void compare_folder(const char *name, const char *folder)
+{
+    json_t *golden = json_object_get(text_golden(), name);
+    struct tr_tokenizer *t = NULL;
+
+    assert_non_null(golden);
+    if (tr_tokenizer_open(&t, folder) < 0)
+        fail_msg("%s", tr_error_message());
+    compare(t, json_object_get(golden, "texts"), json_object_get(golden, "ids"),
+            json_object_get(golden, "decoded"));
+    compare_random(t, json_object_get(golden, "random"));
+    tr_tokenizer_close(t);
+}
+
+static void real_tokenizers_agree_with_the_reference(void **state)
+{
+    static const char *const names[] = {"tokenizers/phi-3-mini", "tokenizers/minueza-32m-mistral",
+                                        "checkpoints/tinystories-656k-hf"};
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        const char *folder = text_shared(names[i]);
+
+        if (!folder)
+            skip();
+        compare_folder(names[i], folder);
+    }
+}
+
+static void a_trained_tokenizer_agrees_with_the_reference(void **state)
+{
+    struct tr_tokenizer_train_params p = {TEST_LICENSE, text_path("trained"), 600};
+
+    (void)state;
+    assert_int_equal(tr_tokenizer_train(&p), 0);
+    compare_folder("trained", p.out);
+}
+
+static void every_variant_agrees_with_the_reference(void **state)
+{
+    json_t *toy = json_object_get(text_golden(), "toy"), *v;
+    size_t i;
+
+    (void)state;
+    json_array_foreach(json_object_get(toy, "variants"), i, v)
+    {
+        struct tr_tokenizer *t = text_toy(json_object_get(v, "patch"), NULL);
+
+        compare(t, json_object_get(toy, "texts"), json_object_get(v, "ids"),
+                json_object_get(v, "decoded"));
+        tr_tokenizer_close(t);
+    }
+    assert_true(i > 30);
+}
+
+/* One case of NAME.inp against one line of NAME.out. */
+static void compare_vector(const struct tr_tokenizer *t, const char *text, size_t n,
+                           const char **ids)
+{
+    struct tr_ids got = {0};
+
+    assert_int_equal(tr_tokenizer_encode(t, text, n, &got), 0);
+    for (size_t i = 0; i < got.n; i++) {
+        char *end;
+        long want = strtol(*ids, &end, 10);
+
+        if (end == *ids || got.v[i] != want)
+            fail_msg("vector \"%.*s\": id %zu is %d", (int)n, text, i, got.v[i]);
+        *ids = end;
+    }
+    *ids += strspn(*ids, " ");
+    assert_int_equal(**ids, '\n');
+    ++*ids;
+    tr_ids_free(&got);
+}
+
+static int compare_vectors(const struct tr_tokenizer *t, const char *text, const char *ids)
+{
+    static const char mark[] = "\n__ggml_vocab_test__\n";
+    int n = 0;
+
+    while (*text) {
+        const char *end = strstr(text, mark);
+
+        compare_vector(t, text, end ? (size_t)(end - text) : strlen(text), &ids);
+        n++;
+        text = end ? end + sizeof(mark) - 1 : "";
+    }
+    return n;
+}
+
+static void vectors_are_reproduced(void **state)
+{
+    static const char *const names[][2] = {
+        {"tokenizers/vectors/phi-3.inp", "tokenizers/vectors/phi-3.out"},
+        {"tokenizers/vectors/llama-spm.inp", "tokenizers/vectors/llama-spm.out"}};
+    const char *folder = text_shared("tokenizers/phi-3-mini");
+    struct tr_tokenizer *t = NULL;
+
+    (void)state;
+    if (!folder)
+        skip();
+    assert_int_equal(tr_tokenizer_open(&t, folder), 0);
+    for (int i = 0; i < 2; i++) {
+        char *text, *ids;
+
+        assert_int_equal(tr_file_read(text_shared(names[i][0]), 1 << 20, &text, NULL), 0);
+        assert_int_equal(tr_file_read(text_shared(names[i][1]), 1 << 20, &ids, NULL), 0);
+        assert_true(compare_vectors(t, text, ids) > 40);
+        tr_free(TR_MEM_TEXT, text);
+        tr_free(TR_MEM_TEXT, ids);
+    }
+    tr_tokenizer_close(t);
+}
+
+static void the_golden_checkpoint_has_its_ids(void **state)
+{
+    const char *path = text_shared("checkpoints/golden.json");
+    json_t *golden = path ? json_load_file(path, 0, NULL) : NULL, *ids;
+    const char *text = json_string_value(json_object_get(golden, "text"));
+    struct tr_tokenizer *t = NULL;
+    struct tr_ids got = {0};
+
+    (void)state;
+    if (!golden)
+        skip();
+    ids = json_object_get(json_object_get(golden, "tinystories-656k"), "ids");
+    assert_int_equal(tr_tokenizer_open(&t, text_shared("checkpoints/tinystories-656k-hf")), 0);
+    assert_int_equal(tr_tokenizer_adds_bos(t), 1);
+    assert_int_equal(tr_tokenizer_bos(t), 1);
+    assert_int_equal(tr_tokenizer_eos(t), 2);
+    assert_int_equal(tr_tokenizer_vocab(t), 2048);
+    tr_ids_push(&got, tr_tokenizer_bos(t));
+    assert_int_equal(tr_tokenizer_encode(t, text, strlen(text), &got), 0);
+    expect_ids(&got, ids, text);
+    tr_ids_free(&got);
+    tr_tokenizer_close(t);
+    json_decref(golden);
+}
+
+static void names_and_pieces_are_known(void **state)
+{
+    struct tr_tokenizer *t =
+        text_toy(NULL, "{\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"</s>\"},"
+                       "\"model_max_length\":1000000000000000019884624838656}");
+
+    (void)state;
+    assert_int_equal(tr_tokenizer_bos(t), 1);
+    assert_int_equal(tr_tokenizer_eos(t), 2);
+    assert_int_equal(tr_tokenizer_adds_bos(t), 0);
+    assert_string_equal(tr_tokenizer_piece(t, 0), "<unk>");
+    assert_string_equal(tr_tokenizer_piece(t, 3), "<0x00>");
+    assert_null(tr_tokenizer_piece(t, -1));
+    assert_null(tr_tokenizer_piece(t, tr_tokenizer_vocab(t)));
+    tr_tokenizer_close(t);
+    t = text_toy(NULL, NULL);
+    assert_int_equal(tr_tokenizer_bos(t), -1);
+    assert_int_equal(tr_tokenizer_eos(t), -1);
+    tr_tokenizer_close(t);
+}
+
+/* Where every byte has a piece, decoding gives the text back; "▁", added tokens and NUL cannot. */
+static int must_return(const char *text, size_t n)
+{
+    return strlen(text) == n && !strstr(text, "\xE2\x96\x81") && !strstr(text, "<s") &&
+           !strstr(text, "</s") && !strstr(text, "<unk") && !strstr(text, "<|");
+}
+
+static void a_text_comes_back(void **state)
+{
+    json_t *texts = json_object_get(json_object_get(text_golden(), "trained"), "texts"), *text;
+    struct tr_tokenizer *t = NULL;
+    size_t i, seen = 0;
+
+    (void)state;
+    assert_int_equal(tr_tokenizer_open(&t, text_path("trained")), 0);
+    json_array_foreach(texts, i, text)
+    {
+        struct tr_ids ids = {0};
+        const char *s = json_string_value(text);
+
+        if (!must_return(s, json_string_length(text)))
+            continue;
+        assert_int_equal(tr_tokenizer_encode(t, s, strlen(s), &ids), 0);
+        expect_text(t, ids.v, ids.n, text);
+        tr_ids_free(&ids);
+        seen++;
+    }
+    assert_true(seen > 20);
+    tr_tokenizer_close(t);
+}
+
+static void broken_utf8_becomes_replacement_characters(void **state)
+{
+    /* What Python's bytes.decode("utf-8", "replace") gives. */
+    static const char *const cases[][2] = {
+        {"a\xFF"
+         "b",
+         "a\uFFFDb"},
+        {"\x80\x80", "\uFFFD\uFFFD"},
+        {"\xE2\x82", "\uFFFD"},
+        {"\xE2\x82 x", "\uFFFD x"},
+        {"\xED\xA0\x80", "\uFFFD\uFFFD\uFFFD"},
+        {"\xF0\x9F\x98", "\uFFFD"},
+        {"\xF5\x80", "\uFFFD\uFFFD"},
+        {"\xC0\xAF", "\uFFFD\uFFFD"},
+        {"\xE0\x80\xAF", "\uFFFD\uFFFD\uFFFD"},
+        {"\xF4\x90\x80\x80", "\uFFFD\uFFFD\uFFFD\uFFFD"},
+        {"caf\xC3", "caf\uFFFD"},
+    };
+    struct tr_tokenizer *t = NULL;
+
+    (void)state;
+    assert_int_equal(tr_tokenizer_open(&t, text_path("trained")), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct tr_ids ids = {0};
+        json_t *want = json_string(cases[i][1]);
+
+        assert_int_equal(tr_tokenizer_encode(t, cases[i][0], strlen(cases[i][0]), &ids), 0);
+        expect_text(t, ids.v, ids.n, want);
+        tr_ids_free(&ids);
+        json_decref(want);
+    }
+    tr_tokenizer_close(t);
+}
+
+/* Encodes in parts of about `window` bytes. `careless` cuts anywhere. Returns the number of cuts.
+ */
+static int encode_parts(const struct tr_tokenizer *t, const char *text, size_t n, size_t window,
+                        int careless, struct tr_ids *ids)
+{
+    enum tr_text_place place = TR_TEXT_START;
+    size_t want = window;
+    int cuts = 0;
+
+    while (n) {
+        size_t part = n;
+
+        if (want < n)
+            part = careless ? want : tr_tokenizer_cut(t, text, want);
+        if (!part) {
+            want *= 2;
+            continue;
+        }
+        assert_int_equal(tr_tokenizer_encode_more(t, text, part, &place, ids), 0);
+        cuts += part < n;
+        text += part;
+        n -= part;
+        want = window;
+    }
+    return cuts;
+}
+
+static int differs(const struct tr_ids *a, const struct tr_ids *b)
+{
+    return a->n != b->n || (a->n && memcmp(a->v, b->v, a->n * sizeof(*a->v)) != 0);
+}
+
+/* Returns how often careless cuts changed the ids: the check must be able to fail. */
+static int compare_parts(const struct tr_tokenizer *t, const char *text, size_t n, int *cuts)
+{
+    int changed = 0;
+
+    for (size_t window = 1; window < 40; window += 1 + window / 4) {
+        struct tr_ids whole = {0}, parts = {0}, careless = {0};
+
+        assert_int_equal(tr_tokenizer_encode(t, text, n, &whole), 0);
+        *cuts += encode_parts(t, text, n, window, 0, &parts);
+        encode_parts(t, text, n, window, 1, &careless);
+        if (differs(&whole, &parts))
+            fail_msg("parts of %zu bytes change the ids of \"%.60s\"", window, text);
+        changed += differs(&whole, &careless);
+        tr_ids_free(&whole);
+        tr_ids_free(&parts);
+        tr_ids_free(&careless);
+    }
+    return changed;
+}
+
+static void parts_have_the_ids_of_the_whole(void **state)
+{
+    json_t *toy = json_object_get(text_golden(), "toy"), *v, *text;
+    int changed = 0, cuts = 0;
+    size_t i, k;
+
+    (void)state;
+    json_array_foreach(json_object_get(toy, "variants"), i, v)
+    {
+        struct tr_tokenizer *t = text_toy(json_object_get(v, "patch"), NULL);
+
+        json_array_foreach(json_object_get(toy, "texts"), k, text) changed +=
+            compare_parts(t, json_string_value(text), json_string_length(text), &cuts);
+        tr_tokenizer_close(t);
+    }
+    assert_true(cuts > 100);
+    assert_true(changed > 100);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(real_tokenizers_agree_with_the_reference),
+        cmocka_unit_test(a_trained_tokenizer_agrees_with_the_reference),
+        cmocka_unit_test(every_variant_agrees_with_the_reference),
+        cmocka_unit_test(vectors_are_reproduced),
+        cmocka_unit_test(the_golden_checkpoint_has_its_ids),
+        cmocka_unit_test(names_and_pieces_are_known),
+        cmocka_unit_test(a_text_comes_back),
+        cmocka_unit_test(broken_utf8_becomes_replacement_characters),
+        cmocka_unit_test(parts_have_the_ids_of_the_whole),
+    };
+
+    return cmocka_run_group_tests(tests, text_setup, text_teardown);
+}
