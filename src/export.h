@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Store to Hugging Face folder: same tensor names, order, shapes and files as the source had, all
+ * its other files byte for byte. The folder appears whole or not at all; the store is only read.
+ */
+#ifndef TR_SRC_EXPORT_H
+#define TR_SRC_EXPORT_H
+
+#include <stdint.h>
+
+#include "offload/store.h"
+
+struct tr_export_params {
+    struct tr_store *store;
+    const char *keep; /* RUN/source */
+    const char *out;  /* absent or an empty folder */
+    int dtype;        /* enum tr_dtype of every tensor, or -1: as stored */
+    void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
+    void *progress_arg;
+};
+
+int tr_export(const struct tr_export_params *p);
+
+/* Bytes that the folder will take at most: for the plan. */
+int tr_export_bytes(const char *keep, int dtype, uint64_t *bytes);
+
+#endif

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What is in a path: a model folder, a safetensors file, a store, or a run. Read-only.
+ */
+#ifndef TR_SRC_INSPECT_H
+#define TR_SRC_INSPECT_H
+
+#include <jansson.h>
+
+/* New reference. */
+int tr_inspect(const char *path, json_t **out);
+/* The same for people, lines of text; freed with free(). NULL without memory. */
+char *tr_inspect_text(const json_t *found);
+
+#endif

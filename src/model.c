@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Layout of a model, from its shapes. A builder appends in disk order to four arrays (segments,
+ * spans, pieces, tensors); every tensor begins at a multiple of 4096 in its span and is cut into
+ * pieces of 16 MiB. The shapes table below is the one place that knows what a family's tensors are
+ * called. What can fail is memory alone, and that is looked at once, at the end (`bad`).
+ */
+#include "src/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+
+#define SLICE_ROWS  4096
+#define SLICE_BYTES (16u << 20)
+#define SLICE_STEP  256
+
+enum extent { ONE, HIDDEN, FFN, VOCAB, HEAD_DIM, Q_ROWS, KV_ROWS };
+enum when { ALWAYS, QKV_BIAS, O_BIAS, QK_NORM };
+
+static const struct {
+    const char *name; /* of a block's tensors: after "model.layers.N." */
+    enum extent rows, cols;
+    enum when when;
+} shapes[TR_ROLES] = {
+    [TR_ROLE_EMBED] = {"model.embed_tokens.weight", VOCAB, HIDDEN, ALWAYS},
+    [TR_ROLE_NORM1] = {"input_layernorm.weight", ONE, HIDDEN, ALWAYS},
+    [TR_ROLE_Q] = {"self_attn.q_proj.weight", Q_ROWS, HIDDEN, ALWAYS},
+    [TR_ROLE_Q_BIAS] = {"self_attn.q_proj.bias", ONE, Q_ROWS, QKV_BIAS},
+    [TR_ROLE_Q_NORM] = {"self_attn.q_norm.weight", ONE, HEAD_DIM, QK_NORM},
+    [TR_ROLE_K] = {"self_attn.k_proj.weight", KV_ROWS, HIDDEN, ALWAYS},
+    [TR_ROLE_K_BIAS] = {"self_attn.k_proj.bias", ONE, KV_ROWS, QKV_BIAS},
+    [TR_ROLE_K_NORM] = {"self_attn.k_norm.weight", ONE, HEAD_DIM, QK_NORM},
+    [TR_ROLE_V] = {"self_attn.v_proj.weight", KV_ROWS, HIDDEN, ALWAYS},
+    [TR_ROLE_V_BIAS] = {"self_attn.v_proj.bias", ONE, KV_ROWS, QKV_BIAS},
+    [TR_ROLE_O] = {"self_attn.o_proj.weight", HIDDEN, Q_ROWS, ALWAYS},
+    [TR_ROLE_O_BIAS] = {"self_attn.o_proj.bias", ONE, HIDDEN, O_BIAS},
+    [TR_ROLE_NORM2] = {"post_attention_layernorm.weight", ONE, HIDDEN, ALWAYS},
+    [TR_ROLE_GATE] = {"mlp.gate_proj.weight", FFN, HIDDEN, ALWAYS},
+    [TR_ROLE_UP] = {"mlp.up_proj.weight", FFN, HIDDEN, ALWAYS},
+    [TR_ROLE_DOWN] = {"mlp.down_proj.weight", HIDDEN, FFN, ALWAYS},
+    [TR_ROLE_FINAL_NORM] = {"model.norm.weight", ONE, HIDDEN, ALWAYS},
+    [TR_ROLE_HEAD] = {"lm_head.weight", VOCAB, HIDDEN, ALWAYS},
+};
+
+struct builder {
+    struct tr_model *m;
+    const struct tr_model_params *p;
+    uint32_t room_segments, room_spans, room_pieces, room_tensors;
+    int bad; /* memory has run out: nothing is appended any more */
+};
+
+static int64_t extent_of(const struct tr_model_config *c, enum extent e)
+{
+    switch (e) {
+    case HIDDEN:
+        return c->hidden;
+    case FFN:
+        return c->ffn;
+    case VOCAB:
+        return c->vocab;
+    case HEAD_DIM:
+        return c->head_dim;
+    case Q_ROWS:
+        return (int64_t)c->heads * c->head_dim;
+    case KV_ROWS:
+        return (int64_t)c->kv_heads * c->head_dim;
+    case ONE:
+        break;
+    }
+    return 1;
+}
+
+static int has_role(const struct tr_model_config *c, enum tr_role role)
+{
+    switch (shapes[role].when) {
+    case QKV_BIAS:
+        return c->qkv_bias;
+    case O_BIAS:
+        return c->o_bias;
+    case QK_NORM:
+        return c->qk_norm;
+    case ALWAYS:
+        break;
+    }
+    return 1;
+}
+
+/* The array with room for entry n, new entries zeroed; the old one where memory has run out. */
+static void *reserve(struct builder *b, void *array, uint32_t *room, uint32_t n, size_t size)
+{
+    uint32_t more = *room ? *room * 2 : 64;
+    void *p;
+
+    if (b->bad || n < *room)
+        return array;
+    p = tr_realloc(TR_MEM_MISC, array, (size_t)more * size);
+    if (!p) {
+        b->bad = 1;
+        return array;
+    }
+    memset((char *)p + (size_t)*room * size, 0, (size_t)(more - *room) * size);
+    *room = more;
+    return p;
+}
+
+static char *copy_name(struct builder *b, const char *prefix, const char *name)
+{
+    size_t n = strlen(prefix) + strlen(name) + 1;
+    char *s = tr_alloc(TR_MEM_MISC, n);
+
+    if (s)
+        snprintf(s, n, "%s%s", prefix, name);
+    else
+        b->bad = 1;
+    return s;
+}
+
+static void add_segment(struct builder *b, const char *record, const char *kind)
+{
+    struct tr_layout *l = &b->m->layout;
+
+    l->segments = reserve(b, l->segments, &b->room_segments, l->n_segments, sizeof(*l->segments));
+    if (b->bad)
+        return;
+    l->segments[l->n_segments].record = copy_name(b, "", record);
+    l->segments[l->n_segments++].kind = copy_name(b, "", kind);
+}
+
+/* Opens a span of the newest segment; the following add_bytes belong to it. */
+static uint32_t add_span(struct builder *b, enum tr_slots pool)
+{
+    struct tr_layout *l = &b->m->layout;
+
+    l->spans = reserve(b, l->spans, &b->room_spans, l->n_spans, sizeof(*l->spans));
+    if (b->bad)
+        return 0;
+    l->spans[l->n_spans] = (struct tr_span){.segment = l->n_segments - 1,
+                                            .pool = pool,
+                                            .first_piece = l->n_pieces,
+                                            .offset = tr_layout_bytes(l)};
+    return l->n_spans++;
+}
+
+/* Bytes [from, from + bytes) of a tensor at the end of the newest span, as pieces; returns where.
+ */
+static uint64_t add_bytes(struct builder *b, const char *prefix, const char *name, uint64_t from,
+                          uint64_t bytes)
+{
+    struct tr_layout *l = &b->m->layout;
+    struct tr_span *s = b->bad ? NULL : &l->spans[l->n_spans - 1];
+    uint64_t at = s ? s->bytes : 0, done = 0;
+
+    while (done < bytes) {
+        struct tr_piece *p;
+
+        l->pieces = reserve(b, l->pieces, &b->room_pieces, l->n_pieces, sizeof(*l->pieces));
+        if (b->bad)
+            return 0;
+        p = &l->pieces[l->n_pieces];
+        p->bytes = bytes - done < TR_PIECE_BYTES ? bytes - done : TR_PIECE_BYTES;
+        p->name = copy_name(b, prefix, name);
+        p->tensor_offset = from + done;
+        p->offset = at + done;
+        done += p->bytes;
+        l->n_pieces++;
+        s->n_pieces++;
+    }
+    s->bytes = tr_round_up(at + bytes, TR_STORE_ALIGN);
+    return at;
+}
+
+static int32_t add_tensor(struct builder *b, enum tr_role role, int32_t layer)
+{
+    const struct tr_model_config *c = &b->m->config;
+    struct tr_model *m = b->m;
+    char prefix[48] = "";
+    const char *name = shapes[role].name;
+    struct tr_tensor *t;
+
+    m->tensors =
+        reserve(b, m->tensors, &b->room_tensors, (uint32_t)m->n_tensors, sizeof(*m->tensors));
+    if (b->bad)
+        return -1;
+    if (layer >= 0)
+        snprintf(prefix, sizeof(prefix), "model.layers.%d.", layer);
+    if (role == TR_ROLE_EMBED && b->p->tied_as_head)
+        name = shapes[TR_ROLE_HEAD].name;
+    t = &m->tensors[m->n_tensors];
+    t->name = copy_name(b, prefix, name);
+    t->role = role;
+    t->layer = layer;
+    t->rows = extent_of(c, shapes[role].rows);
+    t->cols = extent_of(c, shapes[role].cols);
+    t->dims = shapes[role].rows == ONE ? 1 : 2;
+    t->dtype = b->p->dtypes[role];
+    t->bytes = (uint64_t)t->rows * (uint64_t)t->cols * tr_dtype_size(t->dtype);
+    m->n_params += (uint64_t)t->rows * (uint64_t)t->cols;
+    return m->n_tensors++;
+}
+
+static void add_params(struct builder *b, int32_t tensor)
+{
+    struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[tensor];
+
+    if (!t)
+        return;
+    t->first_piece = b->m->layout.n_pieces;
+    t->offset = add_bytes(b, "", t->name, 0, t->bytes);
+    t->n_pieces = b->m->layout.n_pieces - t->first_piece;
+}
+
+static void add_state(struct builder *b, int32_t tensor)
+{
+    struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[tensor];
+    uint64_t bytes = t ? (uint64_t)t->rows * (uint64_t)t->cols * 4 : 0;
+
+    if (!t)
+        return;
+    t->m_offset = add_bytes(b, "m of ", t->name, 0, bytes);
+    t->v_offset = add_bytes(b, "v of ", t->name, 0, bytes);
+}
+
+static int64_t slice_rows(const struct tr_model_config *c)
+{
+    int64_t rows = SLICE_BYTES / ((int64_t)c->hidden * 4) / SLICE_STEP * SLICE_STEP;
+
+    rows = rows < SLICE_STEP ? SLICE_STEP : rows;
+    return rows < SLICE_ROWS ? rows : SLICE_ROWS;
+}
+
+static void add_slice_params(struct builder *b, struct tr_table *table)
+{
+    struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[table->tensor];
+
+    for (int32_t i = 0; !b->bad && i < table->n_slices; i++) {
+        struct tr_slice *s = &table->slices[i];
+        uint64_t row = (uint64_t)t->cols * tr_dtype_size(t->dtype);
+
+        s->params_span = add_span(b, TR_SLOTS_TABLE);
+        add_bytes(b, "", t->name, (uint64_t)s->row0 * row, (uint64_t)s->rows * row);
+    }
+}
+
+static void add_slice_state(struct builder *b, struct tr_table *table)
+{
+    struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[table->tensor];
+
+    for (int32_t i = 0; !b->bad && i < table->n_slices; i++) {
+        struct tr_slice *s = &table->slices[i];
+        uint64_t row = (uint64_t)t->cols * 4;
+
+        s->state_span = add_span(b, TR_SLOTS_TABLE_STATE);
+        add_bytes(b, "m of ", t->name, (uint64_t)s->row0 * row, (uint64_t)s->rows * row);
+        s->v_offset =
+            add_bytes(b, "v of ", t->name, (uint64_t)s->row0 * row, (uint64_t)s->rows * row);
+    }
+}
+
+static void add_table(struct builder *b, struct tr_table *table, enum tr_role role,
+                      const char *record)
+{
+    int64_t vocab = b->m->config.vocab, rows = slice_rows(&b->m->config);
+    uint32_t first;
+
+    table->tensor = add_tensor(b, role, -1);
+    table->slices =
+        tr_alloc_array(TR_MEM_MISC, (size_t)((vocab + rows - 1) / rows), sizeof(*table->slices));
+    b->bad |= !table->slices;
+    for (int64_t row = 0; !b->bad && row < vocab; row += rows) {
+        struct tr_slice *s = &table->slices[table->n_slices++];
+
+        s->row0 = row;
+        s->rows = vocab - row < rows ? vocab - row : rows;
+    }
+    add_segment(b, record, "params");
+    first = b->m->layout.n_pieces;
+    add_slice_params(b, table);
+    if (!b->bad) {
+        b->m->tensors[table->tensor].first_piece = first;
+        b->m->tensors[table->tensor].n_pieces = b->m->layout.n_pieces - first;
+    }
+    if (b->p->state) {
+        add_segment(b, record, "state");
+        add_slice_state(b, table);
+    }
+}
+
+static void add_block(struct builder *b, int32_t layer)
+{
+    struct tr_block *block = &b->m->blocks[layer];
+    char record[32];
+
+    snprintf(record, sizeof(record), "block %d", layer);
+    for (int r = 0; r < TR_ROLES; r++) {
+        int here = r > TR_ROLE_EMBED && r < TR_ROLE_FINAL_NORM && has_role(&b->m->config, r);
+
+        block->tensor[r] = here ? add_tensor(b, (enum tr_role)r, layer) : -1;
+    }
+    add_segment(b, record, "params");
+    block->params_span = add_span(b, TR_SLOTS_BLOCK);
+    for (int r = 0; r < TR_ROLES; r++)
+        if (block->tensor[r] >= 0)
+            add_params(b, block->tensor[r]);
+    if (!b->p->state)
+        return;
+    add_segment(b, record, "state");
+    block->state_span = add_span(b, TR_SLOTS_BLOCK_STATE);
+    for (int r = 0; r < TR_ROLES; r++)
+        if (block->tensor[r] >= 0)
+            add_state(b, block->tensor[r]);
+}
+
+static void add_final_norm(struct builder *b)
+{
+    struct tr_model *m = b->m;
+
+    m->final_norm = add_tensor(b, TR_ROLE_FINAL_NORM, -1);
+    add_segment(b, "final norm", "params");
+    m->final_norm_span = add_span(b, TR_SLOTS_NORM);
+    add_params(b, m->final_norm);
+    if (!b->p->state)
+        return;
+    add_segment(b, "final norm", "state");
+    m->final_norm_state_span = add_span(b, TR_SLOTS_NORM_STATE);
+    add_state(b, m->final_norm);
+}
+
+int tr_model_open(struct tr_model **out, const struct tr_model_params *p)
+{
+    struct tr_model *m = tr_alloc(TR_MEM_MISC, sizeof(*m));
+    struct builder b = {.m = m, .p = p};
+
+    *out = NULL;
+    if (!m)
+        return -ENOMEM;
+    m->config = *p->config;
+    m->dtype = p->dtypes[TR_ROLE_EMBED]; /* what the residual stream starts as */
+    m->has_state = p->state;
+    m->head.tensor = -1;
+    m->blocks = tr_alloc_array(TR_MEM_MISC, (size_t)m->config.layers, sizeof(*m->blocks));
+    b.bad = !m->blocks;
+    add_table(&b, &m->embed, TR_ROLE_EMBED, "embedding");
+    for (int32_t i = 0; !b.bad && i < m->config.layers; i++)
+        add_block(&b, i);
+    add_final_norm(&b);
+    if (!m->config.tied)
+        add_table(&b, &m->head, TR_ROLE_HEAD, "head");
+    if (b.bad) {
+        tr_model_close(m);
+        return -ENOMEM;
+    }
+    *out = m;
+    return 0;
+}
+
+void tr_model_types(const struct tr_model *m, enum tr_dtype types[TR_ROLES])
+{
+    for (int i = 0; i < TR_ROLES; i++)
+        types[i] = m->dtype;
+    for (int32_t i = 0; i < m->n_tensors; i++)
+        types[m->tensors[i].role] = m->tensors[i].dtype;
+}
+
+int tr_model_tied_as_head(const struct tr_model *m)
+{
+    return !strcmp(m->tensors[m->embed.tensor].name, shapes[TR_ROLE_HEAD].name);
+}
+
+int tr_model_like(struct tr_model **out, const struct tr_model *m, int state)
+{
+    enum tr_dtype types[TR_ROLES];
+
+    tr_model_types(m, types);
+    return tr_model_open(
+        out, &(struct tr_model_params){&m->config, types, state, tr_model_tied_as_head(m)});
+}
+
+void tr_model_close(struct tr_model *m)
+{
+    if (!m)
+        return;
+    for (int32_t i = 0; i < m->n_tensors; i++)
+        tr_free(TR_MEM_MISC, m->tensors[i].name);
+    tr_layout_free(&m->layout);
+    tr_free(TR_MEM_MISC, m->tensors);
+    tr_free(TR_MEM_MISC, m->embed.slices);
+    tr_free(TR_MEM_MISC, m->head.slices);
+    tr_free(TR_MEM_MISC, m->blocks);
+    tr_free(TR_MEM_MISC, m);
+}
+
+static const struct tr_tensor *find_in(const struct tr_model *m, const int32_t *list, size_t n,
+                                       const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (list[i] >= 0 && !strcmp(m->tensors[list[i]].name, name))
+            return &m->tensors[list[i]];
+    return NULL;
+}
+
+const struct tr_tensor *tr_model_find(const struct tr_model *m, const char *name)
+{
+    static const char prefix[] = "model.layers.";
+    int32_t outside[] = {m->embed.tensor, m->final_norm, m->head.tensor};
+    long layer;
+
+    if (strncmp(name, prefix, sizeof(prefix) - 1))
+        return find_in(m, outside, 3, name);
+    layer = strtol(name + sizeof(prefix) - 1, NULL, 10);
+    if (layer < 0 || layer >= m->config.layers)
+        return NULL;
+    return find_in(m, m->blocks[layer].tensor, TR_ROLES, name);
+}
+
+const struct tr_table *tr_model_head(const struct tr_model *m)
+{
+    return m->head.tensor >= 0 ? &m->head : &m->embed;
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The model as a table: units (embedding, blocks, head), their tensors with names, shapes and
+ * roles, and where each tensor lies in the store. This is the only place that maps names to roles.
+ *
+ * A block is one span per segment: all its tensors (and all its optimizer state) in one piece of
+ * disk, one slot of memory. A table (embedding, lm_head) is cut into slices of rows, each a span,
+ * so that a large vocabulary costs no more device memory than a small one. The final norm is a span
+ * of its own. The slice is a function of shapes alone: at most 4096 rows and 16 MiB, a multiple of
+ * 256 rows. A tied table belongs to the embedding unit.
+ *
+ * Disk order: embedding params [slice...], embedding state [slice...], block 0 params, block 0
+ * state,
+ * ..., final norm params, state, head params [slice...], state [slice...].
+ */
+#ifndef TR_SRC_MODEL_H
+#define TR_SRC_MODEL_H
+
+#include "offload/store.h"
+#include "src/config.h"
+
+enum tr_role {
+    TR_ROLE_EMBED,
+    TR_ROLE_NORM1, /* input_layernorm */
+    TR_ROLE_Q,
+    TR_ROLE_Q_BIAS,
+    TR_ROLE_Q_NORM,
+    TR_ROLE_K,
+    TR_ROLE_K_BIAS,
+    TR_ROLE_K_NORM,
+    TR_ROLE_V,
+    TR_ROLE_V_BIAS,
+    TR_ROLE_O,
+    TR_ROLE_O_BIAS,
+    TR_ROLE_NORM2, /* post_attention_layernorm */
+    TR_ROLE_GATE,
+    TR_ROLE_UP,
+    TR_ROLE_DOWN,
+    TR_ROLE_FINAL_NORM,
+    TR_ROLE_HEAD,
+    TR_ROLES
+};
+
+/* Slot pools: which spans share slots (all spans of a pool have about the same size). */
+enum tr_slots {
+    TR_SLOTS_BLOCK,
+    TR_SLOTS_TABLE,
+    TR_SLOTS_NORM,
+    TR_SLOTS_BLOCK_STATE,
+    TR_SLOTS_TABLE_STATE,
+    TR_SLOTS_NORM_STATE,
+    TR_SLOT_POOLS
+};
+
+struct tr_tensor {
+    char *name; /* as in the source checkpoint: "model.layers.3.self_attn.q_proj.weight" */
+    enum tr_role role;
+    int32_t layer;       /* of a block's tensor; -1 otherwise */
+    int32_t dims;        /* 1 or 2 */
+    int64_t rows, cols;  /* (rows, cols); 1-D: rows = 1 */
+    enum tr_dtype dtype; /* in the store */
+    uint64_t bytes;
+    uint32_t first_piece, n_pieces; /* of its params, consecutive in the layout */
+    uint64_t offset;                /* in its params span; tables: 0 */
+    uint64_t m_offset, v_offset;    /* f32, in its state span; tables: 0 and see tr_model_slice */
+};
+
+struct tr_block {
+    uint32_t params_span, state_span;
+    int32_t tensor[TR_ROLES]; /* index into tensors, -1 where the family has none */
+};
+
+/* A table's slice: rows [row0, row0 + rows) of the vocabulary. */
+struct tr_slice {
+    int64_t row0, rows;
+    uint32_t params_span, state_span;
+    uint64_t v_offset; /* of v in the state span; m is at 0 */
+};
+
+struct tr_table {
+    int32_t tensor; /* -1: none (the head of a tied model) */
+    int32_t n_slices;
+    struct tr_slice *slices;
+};
+
+struct tr_model {
+    struct tr_model_config config;
+    enum tr_dtype dtype;       /* of the embedding, and so of block-boundary activations */
+    int has_state;             /* optimizer state (m, v) has been laid out */
+    struct tr_tensor *tensors; /* in disk order */
+    int32_t n_tensors;
+    struct tr_table embed, head; /* tied: head.tensor is -1 and the embed table serves both */
+    struct tr_block *blocks;     /* (config.layers) */
+    int32_t final_norm;          /* tensor */
+    uint32_t final_norm_span, final_norm_state_span;
+    struct tr_layout layout;
+    uint64_t n_params;
+};
+
+struct tr_model_params {
+    const struct tr_model_config *config;
+    const enum tr_dtype *dtypes; /* [TR_ROLES] storage dtype by role */
+    int state;                   /* 1: m and v, f32, for each parameter */
+    int tied_as_head;            /* the tied table is called lm_head.weight in the source */
+};
+
+/* Lays the model out; pure function of its arguments. */
+int tr_model_open(struct tr_model **out, const struct tr_model_params *p);
+/* The same model, with or without state. */
+int tr_model_like(struct tr_model **out, const struct tr_model *m, int state);
+void tr_model_close(struct tr_model *m); /* NULL is allowed */
+/* The storage dtype of each role; roles that the family does not have get that of the matrices. */
+void tr_model_types(const struct tr_model *m, enum tr_dtype types[TR_ROLES]);
+int tr_model_tied_as_head(const struct tr_model *m);
+
+const struct tr_tensor *tr_model_find(const struct tr_model *m, const char *name);
+/* The table that the head multiplies with: the head's own, or the embedding's where tied. */
+const struct tr_table *tr_model_head(const struct tr_model *m);
+
+#endif
