@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Backward of a block with the update fused in. For each matrix: first the input gradient, from the
+ * weights as they were before the update (invariant 5), then the weight gradient, then, at the last
+ * micro-batch, the update; the next matrix may reuse the gradient's memory (invariant 4).
+ * The gradient at the block's output lies in plan->dx and becomes the one at its input in place.
+ */
+#include "src/pass.h"
+
+struct block {
+    struct tr_pass_state *p;
+    const struct tr_pass_visit *v;
+    const struct tr_block *tensors;
+    const struct tr_micro *u;
+    int first, last; /* micro-batch of the step */
+    struct pass_frame f;
+    float *dx, *dxn, *dact, *dup, *d_o, *dq, *dk, *dv, *delta;
+};
+
+static const struct tr_tensor *tensor(const struct block *b, enum tr_role r)
+{
+    return &b->p->model->tensors[b->tensors->tensor[r]];
+}
+
+static int has(const struct block *b, enum tr_role r)
+{
+    return b->tensors->tensor[r] >= 0;
+}
+
+static float *grad_of(const struct block *b, enum tr_role r)
+{
+    return (float *)((char *)pass_at(b->p, &b->p->plan->grad) +
+                     tr_plan_grad(b->p->plan, b->tensors, r));
+}
+
+/* The gradient of `role` holds this micro-batch too; after the last one it is whole. */
+static int finish(const struct block *b, enum tr_role r)
+{
+    const struct tr_tensor *t = tensor(b, r);
+    char *state = b->p->model->has_state && b->v->unit.pass == TR_PASS_UPDATE ? b->v->at[1] : NULL;
+
+    if (!b->last)
+        return 0;
+    return pass_finish(b->p, b->v->unit.pass,
+                       &(struct pass_grad){.tensor = b->tensors->tensor[r],
+                                           .grad = grad_of(b, r),
+                                           .weight = b->v->at[0] + t->offset,
+                                           .m = state ? (float *)(state + t->m_offset) : NULL,
+                                           .v = state ? (float *)(state + t->v_offset) : NULL,
+                                           .n = (uint64_t)t->rows * (uint64_t)t->cols});
+}
+
+/* dx (= or +=) dy W */
+static int input_grad(const struct block *b, enum tr_role r, const float *dy, float *dx, int add)
+{
+    const struct tr_tensor *t = tensor(b, r);
+
+    return pass_op(b->p, &(struct tr_op){.kind = TR_OP_MATMUL_DX,
+                                         .matmul = {.w = b->v->at[0] + t->offset,
+                                                    .w_dtype = t->dtype,
+                                                    .dy = dy,
+                                                    .dx = dx,
+                                                    .n = b->u->n_tokens,
+                                                    .m = t->rows,
+                                                    .k = t->cols,
+                                                    .add = add,
+                                                    .grains = b->u->grains}});
+}
+
+static int bias_grad(const struct block *b, enum tr_role r, const float *dy)
+{
+    int e;
+
+    if (!has(b, r))
+        return 0;
+    e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_BIAS_GRAD,
+                                      .bias_grad = {.dy = dy,
+                                                    .db = grad_of(b, r),
+                                                    .n = b->u->n_tokens,
+                                                    .m = tensor(b, r)->cols,
+                                                    .add = !b->first,
+                                                    .grains = b->u->grains}});
+    return e < 0 ? e : finish(b, r);
+}
+
+/* dW (= or +=) dy^T x, and the update when it is whole. */
+static int weight_grad(const struct block *b, enum tr_role r, const float *dy, const float *x)
+{
+    const struct tr_tensor *t = tensor(b, r);
+    int e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_MATMUL_DW,
+                                          .matmul = {.dy = dy,
+                                                     .x = x,
+                                                     .dw = grad_of(b, r),
+                                                     .n = b->u->n_tokens,
+                                                     .m = t->rows,
+                                                     .k = t->cols,
+                                                     .add = !b->first,
+                                                     .grains = b->u->grains}});
+
+    return e < 0 ? e : finish(b, r);
+}
+
+/* Gradient through a norm of the residual stream: added to dx, which already holds the skip path. */
+static int norm_grad(const struct block *b, enum tr_role r, const void *x, enum tr_dtype x_dtype,
+                     const float *rstd)
+{
+    const struct tr_model_config *c = &b->p->model->config;
+    int e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_RMSNORM_GRAD,
+                                          .rmsnorm = {.x = x,
+                                                      .x_dtype = x_dtype,
+                                                      .w = b->v->at[0] + tensor(b, r)->offset,
+                                                      .w_dtype = tensor(b, r)->dtype,
+                                                      .rstd = (float *)rstd,
+                                                      .rows = b->u->n_tokens,
+                                                      .cols = c->hidden,
+                                                      .eps = c->rms_eps,
+                                                      .dy = b->dxn,
+                                                      .dx = b->dx,
+                                                      .add_dx = 1,
+                                                      .dw = grad_of(b, r),
+                                                      .add_dw = !b->first,
+                                                      .grains = b->u->grains,
+                                                      .rows_per_token = 1}});
+
+    return e < 0 ? e : finish(b, r);
+}
+
+static int head_norm_grad(const struct block *b, enum tr_role r, const float *x, const float *rstd,
+                          float *dy)
+{
+    const struct tr_model_config *c = &b->p->model->config;
+    int64_t heads = r == TR_ROLE_Q_NORM ? c->heads : c->kv_heads;
+    int e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_RMSNORM_GRAD,
+                                          .rmsnorm = {.x = x,
+                                                      .x_dtype = TR_F32,
+                                                      .w = b->v->at[0] + tensor(b, r)->offset,
+                                                      .w_dtype = tensor(b, r)->dtype,
+                                                      .rstd = (float *)rstd,
+                                                      .rows = b->u->n_tokens * heads,
+                                                      .cols = c->head_dim,
+                                                      .eps = c->rms_eps,
+                                                      .dy = dy,
+                                                      .dx = dy,
+                                                      .dw = grad_of(b, r),
+                                                      .add_dw = !b->first,
+                                                      .grains = b->u->grains,
+                                                      .rows_per_token = heads}});
+
+    return e < 0 ? e : finish(b, r);
+}
+
+static int mlp_grad(const struct block *b)
+{
+    int r;
+
+    if ((r = input_grad(b, TR_ROLE_DOWN, b->dx, b->dact, 0)) < 0 ||
+        (r = weight_grad(b, TR_ROLE_DOWN, b->dx, b->f.act)) < 0)
+        return r;
+    r = pass_op(b->p, &(struct tr_op){.kind = TR_OP_SWIGLU_GRAD,
+                                      .swiglu = {.gate = b->f.gate,
+                                                 .up = b->f.up,
+                                                 .dout = b->dact,
+                                                 .dgate = b->dact,
+                                                 .dup = b->dup,
+                                                 .n = (int64_t)b->u->n_tokens *
+                                                      b->p->model->config.ffn}});
+    if (r < 0 || (r = input_grad(b, TR_ROLE_GATE, b->dact, b->dxn, 0)) < 0 ||
+        (r = input_grad(b, TR_ROLE_UP, b->dup, b->dxn, 1)) < 0 ||
+        (r = weight_grad(b, TR_ROLE_GATE, b->dact, b->f.xn2)) < 0 ||
+        (r = weight_grad(b, TR_ROLE_UP, b->dup, b->f.xn2)) < 0)
+        return r;
+    return norm_grad(b, TR_ROLE_NORM2, b->f.x_mid, TR_F32, b->f.rstd2);
+}
+
+static int rope_grad(const struct block *b, float *dx, int64_t heads)
+{
+    const struct tr_plan *plan = b->p->plan;
+
+    return pass_op(b->p, &(struct tr_op){
+                             .kind = TR_OP_ROPE,
+                             .rope = {.x = dx,
+                                      .position = (const int32_t *)pass_at(b->p, &plan->position) +
+                                                  b->u->first_token,
+                                      .cos = pass_at(b->p, &plan->cos),
+                                      .sin = pass_at(b->p, &plan->sin),
+                                      .n = b->u->n_tokens,
+                                      .heads = heads,
+                                      .head_dim = b->p->model->config.head_dim,
+                                      .inverse = 1}});
+}
+
+static int attention_core_grad(const struct block *b)
+{
+    const struct tr_model_config *c = &b->p->model->config;
+    int r = pass_op(b->p, &(struct tr_op){
+                              .kind = TR_OP_ATTENTION_GRAD,
+                              .attention = {.q = b->f.q,
+                                            .k = b->f.k,
+                                            .v = b->f.v,
+                                            .o = b->f.o,
+                                            .lse = b->f.lse,
+                                            .n = b->u->n_tokens,
+                                            .heads = c->heads,
+                                            .kv_heads = c->kv_heads,
+                                            .head_dim = c->head_dim,
+                                            .window = c->window[b->v->unit.index],
+                                            .scale = (float)(1 / __builtin_sqrt(c->head_dim)),
+                                            .docs = b->u->docs,
+                                            .d_o = b->d_o,
+                                            .dq = b->dq,
+                                            .dk = b->dk,
+                                            .dv = b->dv,
+                                            .delta = b->delta}});
+
+    if (r < 0 || (r = rope_grad(b, b->dq, c->heads)) < 0 ||
+        (r = rope_grad(b, b->dk, c->kv_heads)) < 0 || !c->qk_norm)
+        return r;
+    if ((r = head_norm_grad(b, TR_ROLE_Q_NORM, b->f.q_raw, b->f.rstd_q, b->dq)) < 0)
+        return r;
+    return head_norm_grad(b, TR_ROLE_K_NORM, b->f.k_raw, b->f.rstd_k, b->dk);
+}
+
+static int projections_grad(const struct block *b)
+{
+    int r;
+
+    if ((r = input_grad(b, TR_ROLE_Q, b->dq, b->dxn, 0)) < 0 ||
+        (r = input_grad(b, TR_ROLE_K, b->dk, b->dxn, 1)) < 0 ||
+        (r = input_grad(b, TR_ROLE_V, b->dv, b->dxn, 1)) < 0 ||
+        (r = weight_grad(b, TR_ROLE_Q, b->dq, b->f.xn1)) < 0 ||
+        (r = weight_grad(b, TR_ROLE_K, b->dk, b->f.xn1)) < 0 ||
+        (r = weight_grad(b, TR_ROLE_V, b->dv, b->f.xn1)) < 0 ||
+        (r = bias_grad(b, TR_ROLE_Q_BIAS, b->dq)) < 0 ||
+        (r = bias_grad(b, TR_ROLE_K_BIAS, b->dk)) < 0)
+        return r;
+    return bias_grad(b, TR_ROLE_V_BIAS, b->dv);
+}
+
+static int attention_grad(const struct block *b)
+{
+    struct tr_pass_state *p = b->p;
+    int r;
+
+    if ((r = input_grad(b, TR_ROLE_O, b->dx, b->d_o, 0)) < 0 ||
+        (r = weight_grad(b, TR_ROLE_O, b->dx, b->f.o)) < 0 ||
+        (r = bias_grad(b, TR_ROLE_O_BIAS, b->dx)) < 0 || (r = attention_core_grad(b)) < 0 ||
+        (r = projections_grad(b)) < 0)
+        return r;
+    return norm_grad(b, TR_ROLE_NORM1, pass_boundary(p, b->v->unit.index, b->u->first_token),
+                     p->model->dtype, b->f.rstd1);
+}
+
+static void point_scratch(struct block *b)
+{
+    const struct tr_plan *plan = b->p->plan;
+    const struct tr_backward_scratch *s = &plan->back;
+    char *base = pass_at(b->p, &plan->back_scratch);
+
+    b->dx = pass_rows(b->p, &plan->dx, b->u->first_token, b->p->model->config.hidden);
+    b->dxn = (float *)(base + s->dxn);
+    b->dact = (float *)(base + s->dact);
+    b->dup = (float *)(base + s->dup);
+    b->d_o = (float *)(base + s->d_o);
+    b->dq = (float *)(base + s->dq);
+    b->dk = (float *)(base + s->dk);
+    b->dv = (float *)(base + s->dv);
+    b->delta = (float *)(base + s->delta);
+}
+
+static int micro_grad(struct tr_pass_state *p, const struct tr_pass_visit *v, int i)
+{
+    int layer = v->unit.index, r = 0;
+    struct block b = {.p = p, .v = v, .tensors = &p->model->blocks[layer], .u = &p->micro[i],
+                      .first = i == 0, .last = i == p->n_micro - 1};
+
+    if (!tr_plan_keeps(p->plan, layer))
+        r = pass_block_forward(p, v->at[0], layer, b.u, 1);
+    b.f = pass_frame(p, layer, b.u);
+    point_scratch(&b);
+    if (r < 0 || (r = mlp_grad(&b)) < 0 || (r = attention_grad(&b)) < 0)
+        return r;
+    return pass_round_boundary(p, b.dx, (int64_t)b.u->n_tokens * p->model->config.hidden);
+}
+
+int pass_block_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
+{
+    int r = 0;
+
+    for (int i = 0; i < p->n_micro && r == 0; i++)
+        r = micro_grad(p, v, i);
+    return r;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/cursor.h"
+
+#include <string.h>
+
+#include "src/base/err.h"
+
+#define MAGIC   0x52435254u /* "TRCR" */
+#define VERSION 1u
+
+/* magic, version, then the fields in order: little-endian is the only order of the machines we run
+ * on (x86-64, aarch64), so fields are copied as they are. */
+void tr_cursor_pack(const struct tr_cursor *c, unsigned char out[TR_CURSOR_BYTES])
+{
+    uint32_t head[4] = {MAGIC, VERSION, sizeof(*c), 0};
+
+    memcpy(out, head, sizeof(head));
+    memcpy(out + sizeof(head), c, sizeof(*c));
+}
+
+int tr_cursor_parse(const unsigned char *in, size_t bytes, struct tr_cursor *c)
+{
+    uint32_t head[4];
+
+    _Static_assert(sizeof(head) + sizeof(*c) == TR_CURSOR_BYTES, "the size is part of the format");
+    if (bytes != TR_CURSOR_BYTES)
+        return tr_error(-EINVAL, "the commit's payload has %zu bytes, not %d", bytes,
+                        TR_CURSOR_BYTES);
+    memcpy(head, in, sizeof(head));
+    if (head[0] != MAGIC || head[2] != sizeof(*c))
+        return tr_error(-EINVAL, "the commit's payload is not a training cursor");
+    if (head[1] != VERSION)
+        return tr_error(-EINVAL, "the commit's payload has version %u, this program reads %u",
+                        head[1], VERSION);
+    memcpy(c, in + sizeof(head), sizeof(*c));
+    return 0;
+}

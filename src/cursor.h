@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Where a run stands: the payload of every commit. Little-endian, fixed size, versioned; the store's
+ * checksum covers it. Together with the records this is all that a resume needs (invariant 2).
+ */
+#ifndef TR_SRC_CURSOR_H
+#define TR_SRC_CURSOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define TR_CURSOR_BYTES 88
+
+struct tr_cursor {
+    uint64_t step;       /* steps done */
+    uint64_t t;          /* optimizer steps done (skipped ones do not count) */
+    uint64_t epoch;      /* of the next batch */
+    uint64_t epoch_step; /* of the next batch in its epoch */
+    uint64_t tokens;     /* trained on so far */
+    uint64_t skipped;    /* steps without an update */
+    double loss_scale;
+    uint64_t reserved[2];
+};
+
+void tr_cursor_pack(const struct tr_cursor *c, unsigned char out[TR_CURSOR_BYTES]);
+/* -EINVAL: not a cursor, or of a newer version. */
+int tr_cursor_parse(const unsigned char *in, size_t bytes, struct tr_cursor *c);
+
+#endif

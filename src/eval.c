@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Evaluation and generation for the public API. Loss runs over a data set as training would read it,
+ * in file order. Exact match takes prompt/completion data: each prompt is continued greedily and the
+ * text compared with the completion, white space at both ends apart.
+ */
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/json.h"
+#include "src/base/mem.h"
+#include "src/infer.h"
+
+/* One prompt/completion line. */
+struct pair {
+    char *prompt, *completion;
+};
+
+struct pairs {
+    struct pair *v;
+    size_t n, room;
+};
+
+static void pairs_free(struct pairs *p)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        tr_free(TR_MEM_TEXT, p->v[i].prompt);
+        tr_free(TR_MEM_TEXT, p->v[i].completion);
+    }
+    tr_free(TR_MEM_TEXT, p->v);
+}
+
+static int add_pair(struct pairs *p, const json_t *line, const char *where)
+{
+    const char *prompt = json_string_value(json_object_get(line, "prompt"));
+    const char *completion = json_string_value(json_object_get(line, "completion"));
+
+    if (!prompt || !completion)
+        return tr_error(-EINVAL, "%s: exact match needs \"prompt\" and \"completion\"", where);
+    if (p->n == p->room) {
+        size_t room = 2 * p->room + 64;
+        struct pair *v = tr_realloc(TR_MEM_TEXT, p->v, room * sizeof(*v));
+
+        if (!v)
+            return -ENOMEM;
+        p->v = v;
+        p->room = room;
+    }
+    p->v[p->n].prompt = tr_strdup(TR_MEM_TEXT, prompt);
+    p->v[p->n].completion = tr_strdup(TR_MEM_TEXT, completion);
+    return p->v[p->n].prompt && p->v[p->n++].completion ? 0 : -ENOMEM;
+}
+
+static int read_pairs(const char *path, int64_t most, struct pairs *out)
+{
+    FILE *f = fopen(path, "re");
+    char *line = NULL;
+    size_t room = 0;
+    ssize_t n;
+    int r = 0;
+
+    if (!f)
+        return tr_error(-errno, "%s: cannot open: %s", path, strerror(errno));
+    for (long number = 1; r == 0 && (n = getline(&line, &room, f)) > 0; number++) {
+        char where[4200];
+        json_t *json;
+
+        if (most > 0 && (int64_t)out->n >= most)
+            break;
+        if (strspn(line, " \t\r\n") == (size_t)n)
+            continue;
+        snprintf(where, sizeof(where), "%s:%ld", path, number);
+        r = tr_json_parse(line, (size_t)n, where, &json);
+        if (r == 0) {
+            r = add_pair(out, json, where);
+            json_decref(json);
+        }
+    }
+    free(line);
+    fclose(f);
+    return r < 0 ? r : out->n ? 0 : tr_error(-ENODATA, "%s: no samples", path);
+}
+
+static int same_text(const char *a, const char *b)
+{
+    size_t na, nb;
+
+    while (isspace((unsigned char)*a))
+        a++;
+    while (isspace((unsigned char)*b))
+        b++;
+    na = strlen(a);
+    nb = strlen(b);
+    while (na && isspace((unsigned char)a[na - 1]))
+        na--;
+    while (nb && isspace((unsigned char)b[nb - 1]))
+        nb--;
+    return na == nb && !memcmp(a, b, na);
+}
+
+/* The ids of a prompt as training sees them: BOS where the tokenizer adds it, then the text. */
+static int encode_prompt(const struct tr_tokenizer *t, const char *text, struct tr_ids *ids)
+{
+    int r = tr_tokenizer_adds_bos(t) ? tr_ids_push(ids, tr_tokenizer_bos(t)) : 0;
+
+    return r < 0 ? r : tr_tokenizer_encode(t, text, strlen(text), ids);
+}
+
+static void log_answer(const struct tr_eval_params *p, const struct pair *pair, const char *answer,
+                       int ok)
+{
+    char line[1024];
+
+    if (!p->log)
+        return;
+    snprintf(line, sizeof(line), "%s %s -> %s (expected %s)", ok ? "ok  " : "miss", pair->prompt,
+             answer, pair->completion);
+    p->log(p->log_arg, line);
+}
+
+static int judge(struct infer *f, const struct tr_eval_params *p, const struct pair *pair,
+                 const struct tr_ids *ids, size_t prompt, struct tr_eval_report *report)
+{
+    char *answer;
+    int ok, r = tr_tokenizer_decode(f->run.tokenizer, ids->v + prompt, ids->n - prompt, &answer);
+
+    if (r < 0)
+        return r;
+    ok = same_text(answer, pair->completion);
+    report->matched += ok;
+    report->samples++;
+    log_answer(p, pair, answer, ok);
+    tr_free(TR_MEM_TEXT, answer);
+    return 0;
+}
+
+static int match_pairs(struct infer *f, const struct tr_eval_params *p, const struct pairs *pairs,
+                       struct tr_eval_report *report)
+{
+    struct tr_ids *ids = tr_alloc_array(TR_MEM_TEXT, pairs->n, sizeof(*ids));
+    size_t *prompt = tr_alloc_array(TR_MEM_TEXT, pairs->n, sizeof(*prompt));
+    int r = ids && prompt ? 0 : -ENOMEM;
+
+    for (size_t i = 0; i < pairs->n && r == 0; i++) {
+        r = encode_prompt(f->run.tokenizer, pairs->v[i].prompt, &ids[i]);
+        prompt[i] = ids[i].n;
+    }
+    if (r == 0)
+        r = infer_greedy(f, ids, (int32_t)pairs->n, p->max_tokens ? p->max_tokens : 16);
+    for (size_t i = 0; i < pairs->n && r == 0; i++)
+        r = judge(f, p, &pairs->v[i], &ids[i], prompt[i], report);
+    for (size_t i = 0; ids && i < pairs->n; i++)
+        tr_ids_free(&ids[i]);
+    tr_free(TR_MEM_TEXT, ids);
+    tr_free(TR_MEM_TEXT, prompt);
+    return r;
+}
+
+static int exact_match(struct infer *f, const struct tr_eval_params *p, struct tr_eval_report *report)
+{
+    struct pairs pairs = {0};
+    int r = f->run.tokenizer ? read_pairs(p->data, p->samples, &pairs)
+                             : tr_error(-EINVAL, "%s: has no tokenizer.json; give --tokenizer", p->model);
+
+    if (r == 0)
+        r = match_pairs(f, p, &pairs, report);
+    pairs_free(&pairs);
+    return r;
+}
+
+static int mean_loss(struct infer *f, const struct tr_eval_params *p, int64_t batch, int64_t seq,
+                     struct tr_eval_report *report)
+{
+    struct tr_data_info info;
+    struct tr_data *data;
+    int r = tr_data_open(&data, &(struct tr_data_params){.path = p->data,
+                                                         .tokenizer = f->run.tokenizer,
+                                                         .vocab = f->run.model->config.vocab,
+                                                         .seq_len = (int)seq,
+                                                         .packing = 1,
+                                                         .batch_size = (int)batch,
+                                                         .grain_tokens =
+                                                             f->run.device_info.grain_tokens});
+
+    if (r < 0)
+        return r;
+    tr_data_info(data, &info);
+    report->tokens = (int64_t)info.tokens;
+    r = run_evaluate(&f->run, data, &report->loss, &report->targets);
+    report->perplexity = exp(report->loss);
+    tr_data_close(data);
+    return r;
+}
+
+static int model_positions(const char *model, int64_t asked, int64_t *out)
+{
+    struct tr_model_config c;
+    char path[4096];
+    int r;
+
+    if (snprintf(path, sizeof(path), "%s/source/config.json", model) < (int)sizeof(path) &&
+        (r = tr_config_read(path, &c)) < 0) {
+        snprintf(path, sizeof(path), "%s/config.json", model);
+        if ((r = tr_config_read(path, &c)) < 0)
+            return r;
+    }
+    *out = asked ? asked : c.max_position < 2048 ? c.max_position : 2048;
+    return 0;
+}
+
+int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)
+{
+    int64_t batch = p->batch_size ? p->batch_size : 8, seq;
+    struct infer *f;
+    int r;
+
+    memset(report, 0, sizeof(*report));
+    if (!p->model || !p->data)
+        return tr_error(-EINVAL, "--%s is missing", p->model ? "data" : "model");
+    if ((r = model_positions(p->model, p->seq_len, &seq)) < 0)
+        return r;
+    r = infer_open(&f, &(struct infer_params){.model = p->model,
+                                              .tokenizer = p->tokenizer,
+                                              .batch_tokens = (int32_t)(batch * seq),
+                                              .positions = seq,
+                                              .logit_rows = p->exact_match ? 256 : 0,
+                                              .threads = p->threads,
+                                              .device_memory = p->device_memory});
+    if (r < 0)
+        return r;
+    r = mean_loss(f, p, batch, seq, report);
+    if (r == 0 && p->exact_match)
+        r = exact_match(f, p, report);
+    infer_close(f);
+    return r;
+}
+
+static int generate(struct infer *f, const struct tr_generate_params *p, char **out)
+{
+    int64_t more = p->max_tokens ? p->max_tokens : 64;
+    struct tr_ids ids = {0};
+    size_t prompt;
+    char *text = NULL;
+    int r = f->run.tokenizer
+                ? encode_prompt(f->run.tokenizer, p->prompt, &ids)
+                : tr_error(-EINVAL, "%s: has no tokenizer.json; give --tokenizer", p->model);
+
+    prompt = ids.n;
+    if (r == 0)
+        r = infer_greedy(f, &ids, 1, more);
+    if (r == 0)
+        r = tr_tokenizer_decode(f->run.tokenizer, ids.v + prompt, ids.n - prompt, &text);
+    if (r == 0 && !(*out = strdup(text)))
+        r = tr_error(-ENOMEM, "out of memory");
+    tr_free(TR_MEM_TEXT, text);
+    tr_ids_free(&ids);
+    return r;
+}
+
+int tr_generate_text(const struct tr_generate_params *p, char **out)
+{
+    struct infer *f;
+    int64_t seq;
+    int r;
+
+    if (!p->model || !p->prompt)
+        return tr_error(-EINVAL, "--%s is missing", p->model ? "prompt" : "model");
+    if ((r = model_positions(p->model, 0, &seq)) < 0)
+        return r;
+    r = infer_open(&f, &(struct infer_params){.model = p->model,
+                                              .tokenizer = p->tokenizer,
+                                              .batch_tokens = (int32_t)seq,
+                                              .positions = seq,
+                                              .logit_rows = 1,
+                                              .threads = p->threads,
+                                              .device_memory = p->device_memory});
+    if (r < 0)
+        return r;
+    r = generate(f, p, out);
+    infer_close(f);
+    return r;
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The run folder: run.yaml (options, resolved), plan.json (which store, what the plan placed where).
+ */
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/json.h"
+#include "src/open.h"
+#include "src/options.h"
+
+void run_log(const struct tr_run *run, const char *fmt, ...)
+{
+    char line[1024];
+    va_list ap;
+
+    if (!run->params.log)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    run->params.log(run->params.log_arg, line);
+}
+
+int run_write_options(const struct tr_run *run)
+{
+    char *path = tr_path(run->params.out, "run.yaml");
+    int r = path ? tr_options_write(path, &run->params) : -ENOMEM;
+
+    tr_free(TR_MEM_MISC, path);
+    return r;
+}
+
+int run_check_options(const struct tr_run *run)
+{
+    char *path = tr_path(run->params.out, "run.yaml"), names[512];
+    struct tr_train_params before = {0};
+    int r = path ? tr_options_read(path, &before) : -ENOMEM;
+
+    if (r == 0 && tr_options_compare(&before, &run->params, names, sizeof(names)) > 0)
+        r = tr_error(-EINVAL,
+                     "%s: is a run with other settings (%s differ); give the same, or another --out",
+                     run->params.out, names);
+    tr_options_free(&before);
+    tr_free(TR_MEM_MISC, path);
+    return r;
+}
+
+static json_t *plan_json(const struct tr_run *run)
+{
+    const struct tr_plan *p = &run->plan;
+    json_t *memory = json_array();
+    struct tr_plan_row rows[TR_PLAN_ROWS];
+    int n = tr_plan_table(p, rows);
+
+    for (int i = 0; i < n; i++)
+        json_array_append_new(memory, json_pack("{s:s, s:I}", "kind", rows[i].kind, "bytes",
+                                                (json_int_t)rows[i].bytes));
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:o}", "store_uuid",
+                     tr_store_uuid(run->store), "device", run->device_info.name, "bits",
+                     run->device_info.bits, "device_bytes",
+                     (json_int_t)(p->peak + run->device_info.workspace_bytes), "steps",
+                     (json_int_t)run->steps, "micro_tokens", (int)p->micro_tokens, "kept_blocks",
+                     (int)p->keep, "block_slots", (int)p->slots[TR_SLOTS_BLOCK], "memory", memory);
+}
+
+int run_write_plan(const struct tr_run *run)
+{
+    char *path = tr_path(run->params.out, "plan.json");
+    json_t *json = plan_json(run);
+    int r = path && json ? tr_json_write(path, json) : -ENOMEM;
+
+    json_decref(json);
+    tr_free(TR_MEM_MISC, path);
+    return r;
+}
+
+void run_unmake(struct tr_run *run, int folder)
+{
+    static const char *const files[] = {"run.yaml", "plan.json"};
+    char *kept = tr_strdup(TR_MEM_MISC, tr_error_message());
+
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        char *path = tr_path(run->params.out, files[i]);
+
+        if (path)
+            unlink(path);
+        tr_free(TR_MEM_MISC, path);
+    }
+    if (folder)
+        rmdir(run->params.out);
+    if (kept) /* the reason of the failure, not of the tidying */
+        tr_error(-EIO, "%s", kept);
+    tr_free(TR_MEM_MISC, kept);
+}
+
+void run_make_summary(struct tr_run *run)
+{
+    const struct tr_plan *p = &run->plan;
+    const struct tr_model *m = run->model;
+    char text[1024];
+
+    snprintf(text, sizeof(text),
+             "model: %s, %.1f M parameters, %d layers, %s\n"
+             "device: %s, %.1f of %.1f MiB\n"
+             "disk: %s, %.1f MiB a generation\n"
+             "step: up to %d tokens in micro-batches of up to %d, %d of %d blocks keep activations\n"
+             "steps: %lld of %lld done\n",
+             m->config.architecture, (double)m->n_params / 1e6, m->config.layers,
+             tr_dtype_name(m->dtype), run->device_info.name,
+             (double)(p->peak + run->device_info.workspace_bytes) / 1048576,
+             (double)run->params.device_memory / 1048576, tr_offload_io_name(run->offload),
+             (double)tr_layout_bytes(&m->layout) / 1048576, p->in.batch_tokens, p->micro_tokens, p->keep,
+             m->config.layers, (long long)run->cursor.step, (long long)run->steps);
+    tr_free(TR_MEM_MISC, run->summary);
+    run->summary = tr_strdup(TR_MEM_MISC, text);
+}

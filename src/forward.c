@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Forward of the embedding and of a block. The same function serves the forward pass and the
+ * recomputation in the backward pass, so kept and recomputed activations have the same bits.
+ *
+ *   x -> norm1 -> q k v -> (q_norm k_norm) -> rope -> attention -> o -> + x = x_mid
+ *   x_mid -> norm2 -> gate up -> swiglu -> down -> + x_mid = next x
+ */
+#include "src/pass.h"
+
+struct block {
+    struct tr_pass_state *p;
+    const char *span;
+    int layer;
+    const struct tr_micro *u;
+    struct pass_frame f;
+};
+
+int pass_embed(struct tr_pass_state *p, const struct tr_pass_visit *v)
+{
+    const struct tr_slice *s = &p->model->embed.slices[v->unit.index];
+
+    return pass_op(p, &(struct tr_op){
+                          .kind = TR_OP_EMBED,
+                          .embed = {.table = v->at[0],
+                                    .dtype = p->model->dtype,
+                                    .row0 = s->row0,
+                                    .rows = s->rows,
+                                    .cols = p->model->config.hidden,
+                                    .n = p->batch->n_tokens,
+                                    .ids = pass_at(p, &p->plan->ids),
+                                    .out = pass_boundary(p, 0, 0)}});
+}
+
+static enum tr_dtype weight_dtype(const struct block *b, enum tr_role r)
+{
+    return b->p->model->tensors[b->p->model->blocks[b->layer].tensor[r]].dtype;
+}
+
+static int matmul(const struct block *b, enum tr_role role, const float *x, float *y)
+{
+    const struct tr_model *m = b->p->model;
+    const struct tr_tensor *w = &m->tensors[m->blocks[b->layer].tensor[role]];
+    enum tr_role bias = role == TR_ROLE_Q   ? TR_ROLE_Q_BIAS
+                        : role == TR_ROLE_K ? TR_ROLE_K_BIAS
+                        : role == TR_ROLE_V ? TR_ROLE_V_BIAS
+                        : role == TR_ROLE_O ? TR_ROLE_O_BIAS
+                                            : TR_ROLES;
+
+    return pass_op(b->p, &(struct tr_op){
+                             .kind = TR_OP_MATMUL,
+                             .matmul = {.w = pass_weight(b->p, b->span, b->layer, role),
+                                        .w_dtype = w->dtype,
+                                        .bias = bias == TR_ROLES
+                                                    ? NULL
+                                                    : pass_weight(b->p, b->span, b->layer, bias),
+                                        .x = x,
+                                        .y = y,
+                                        .n = b->u->n_tokens,
+                                        .m = w->rows,
+                                        .k = w->cols,
+                                        .grains = b->u->grains}});
+}
+
+static int norm(const struct block *b, enum tr_role role, const void *x, enum tr_dtype x_dtype,
+                float *y, float *rstd)
+{
+    const struct tr_model_config *c = &b->p->model->config;
+
+    return pass_op(b->p, &(struct tr_op){
+                             .kind = TR_OP_RMSNORM,
+                             .rmsnorm = {.x = x,
+                                         .x_dtype = x_dtype,
+                                         .w = pass_weight(b->p, b->span, b->layer, role),
+                                         .w_dtype = weight_dtype(b, role),
+                                         .y = y,
+                                         .rstd = rstd,
+                                         .rows = b->u->n_tokens,
+                                         .cols = c->hidden,
+                                         .eps = c->rms_eps,
+                                         .rows_per_token = 1}});
+}
+
+static int head_norm(const struct block *b, enum tr_role role, const float *x, float *y, float *rstd)
+{
+    const struct tr_model_config *c = &b->p->model->config;
+    int64_t heads = role == TR_ROLE_Q_NORM ? c->heads : c->kv_heads;
+
+    return pass_op(b->p, &(struct tr_op){
+                             .kind = TR_OP_RMSNORM,
+                             .rmsnorm = {.x = x,
+                                         .x_dtype = TR_F32,
+                                         .w = pass_weight(b->p, b->span, b->layer, role),
+                                         .w_dtype = weight_dtype(b, role),
+                                         .y = y,
+                                         .rstd = rstd,
+                                         .rows = b->u->n_tokens * heads,
+                                         .cols = c->head_dim,
+                                         .eps = c->rms_eps,
+                                         .rows_per_token = heads}});
+}
+
+static int rope(const struct block *b, float *x, int64_t heads)
+{
+    const struct tr_plan *plan = b->p->plan;
+
+    return pass_op(b->p, &(struct tr_op){
+                             .kind = TR_OP_ROPE,
+                             .rope = {.x = x,
+                                      .position = (const int32_t *)pass_at(b->p, &plan->position) +
+                                                  b->u->first_token,
+                                      .cos = pass_at(b->p, &plan->cos),
+                                      .sin = pass_at(b->p, &plan->sin),
+                                      .n = b->u->n_tokens,
+                                      .heads = heads,
+                                      .head_dim = b->p->model->config.head_dim}});
+}
+
+static int project_qk(const struct block *b)
+{
+    const struct tr_model_config *c = &b->p->model->config;
+    const struct pass_frame *f = &b->f;
+    int r;
+
+    if ((r = matmul(b, TR_ROLE_Q, f->xn1, c->qk_norm ? f->q_raw : f->q)) < 0 ||
+        (r = matmul(b, TR_ROLE_K, f->xn1, c->qk_norm ? f->k_raw : f->k)) < 0)
+        return r;
+    if (c->qk_norm && ((r = head_norm(b, TR_ROLE_Q_NORM, f->q_raw, f->q, f->rstd_q)) < 0 ||
+                       (r = head_norm(b, TR_ROLE_K_NORM, f->k_raw, f->k, f->rstd_k)) < 0))
+        return r;
+    if ((r = rope(b, f->q, c->heads)) < 0)
+        return r;
+    return rope(b, f->k, c->kv_heads);
+}
+
+static int attend(const struct block *b)
+{
+    const struct tr_model_config *c = &b->p->model->config;
+
+    return pass_op(b->p, &(struct tr_op){
+                             .kind = TR_OP_ATTENTION,
+                             .attention = {.q = b->f.q,
+                                           .k = b->f.k,
+                                           .v = b->f.v,
+                                           .o = b->f.o,
+                                           .lse = b->f.lse,
+                                           .n = b->u->n_tokens,
+                                           .heads = c->heads,
+                                           .kv_heads = c->kv_heads,
+                                           .head_dim = c->head_dim,
+                                           .window = c->window[b->layer],
+                                           .scale = (float)(1 / __builtin_sqrt(c->head_dim)),
+                                           .docs = b->u->docs}});
+}
+
+/* out = round(a + b); the residual stream is f32 inside a block and stored at its boundaries. */
+static int add(const struct block *b, const void *a, enum tr_dtype a_dtype, const float *y,
+               void *out, enum tr_dtype out_dtype)
+{
+    return pass_op(b->p, &(struct tr_op){.kind = TR_OP_ADD,
+                                         .add = {.a = a,
+                                                 .a_dtype = a_dtype,
+                                                 .b = y,
+                                                 .out = out,
+                                                 .out_dtype = out_dtype,
+                                                 .n = (int64_t)b->u->n_tokens *
+                                                      b->p->model->config.hidden}});
+}
+
+static int attention_half(const struct block *b)
+{
+    const void *x = pass_boundary(b->p, b->layer, b->u->first_token);
+    enum tr_dtype dtype = b->p->model->dtype;
+    const struct pass_frame *f = &b->f;
+    int r;
+
+    if ((r = norm(b, TR_ROLE_NORM1, x, dtype, f->xn1, f->rstd1)) < 0 || (r = project_qk(b)) < 0 ||
+        (r = matmul(b, TR_ROLE_V, f->xn1, f->v)) < 0 || (r = attend(b)) < 0 ||
+        (r = matmul(b, TR_ROLE_O, f->o, f->x_mid)) < 0)
+        return r;
+    return add(b, x, dtype, f->x_mid, f->x_mid, TR_F32);
+}
+
+static int mlp_half(const struct block *b)
+{
+    const struct pass_frame *f = &b->f;
+    int r;
+
+    if ((r = norm(b, TR_ROLE_NORM2, f->x_mid, TR_F32, f->xn2, f->rstd2)) < 0 ||
+        (r = matmul(b, TR_ROLE_GATE, f->xn2, f->gate)) < 0 ||
+        (r = matmul(b, TR_ROLE_UP, f->xn2, f->up)) < 0)
+        return r;
+    return pass_op(b->p, &(struct tr_op){.kind = TR_OP_SWIGLU,
+                                         .swiglu = {.gate = f->gate,
+                                                    .up = f->up,
+                                                    .out = f->act,
+                                                    .n = (int64_t)b->u->n_tokens *
+                                                         b->p->model->config.ffn}});
+}
+
+int pass_block_forward(struct tr_pass_state *p, const char *span, int layer,
+                       const struct tr_micro *u, int recompute)
+{
+    struct block b = {p, span, layer, u, pass_frame(p, layer, u)};
+    float *out = pass_at(p, &p->plan->mlp_out);
+    int r;
+
+    if ((r = attention_half(&b)) < 0 || (r = mlp_half(&b)) < 0 || recompute)
+        return r;
+    if ((r = matmul(&b, TR_ROLE_DOWN, b.f.act, out)) < 0)
+        return r;
+    return add(&b, b.f.x_mid, TR_F32, out, pass_boundary(p, layer + 1, u->first_token),
+               p->model->dtype);
+}
+
+int pass_block(struct tr_pass_state *p, const struct tr_pass_visit *v)
+{
+    int r = 0;
+
+    for (int i = 0; i < p->n_micro && r == 0; i++)
+        r = pass_block_forward(p, v->at[0], v->unit.index, &p->micro[i], 0);
+    return r;
+}

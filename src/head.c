@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The head and the tables. The loss runs over vocabulary slices, so that logits are never whole in
+ * memory: the forward pass gathers softmax statistics slice by slice, the backward pass makes each
+ * slice's logits again (same code, same bits) and turns them into gradients. Work goes grain by
+ * grain, so its bits do not depend on micro-batches.
+ *
+ * Tied embeddings: the head's gradient is not parked; the embedding's visit, last of all, makes the
+ * slice's logits once more from the final hidden state, which is still there, and adds the rows of
+ * the embedding's own gradient: one gradient, one update, and only one slice of it in memory.
+ */
+#include "src/pass.h"
+
+#include "src/base/err.h"
+
+/* The spans of a visit of a table, in the order in which visits.c adds them. */
+struct table_spans {
+    char *table, *state, *norm, *norm_state;
+};
+
+struct slice_work {
+    struct tr_pass_state *p;
+    const struct tr_pass_visit *v;
+    const struct tr_tensor *tensor;
+    const struct tr_slice *slice;
+    struct table_spans at;
+};
+
+static int is_tied(const struct tr_pass_state *p)
+{
+    return p->model->head.tensor < 0;
+}
+
+static struct slice_work slice_work(struct tr_pass_state *p, const struct tr_pass_visit *v)
+{
+    const struct tr_model *m = p->model;
+    int embed = v->unit.work == TR_WORK_EMBED_GRAD, tied = is_tied(p), k = 0;
+    int update = v->unit.pass == TR_PASS_UPDATE;
+    const struct tr_table *t = embed ? &m->embed : tr_model_head(m);
+    struct slice_work w = {.p = p, .v = v, .tensor = &m->tensors[t->tensor],
+                           .slice = &t->slices[v->unit.index]};
+
+    if (update || !embed || tied)
+        w.at.table = v->at[k++];
+    if (update && m->has_state && (embed || !tied))
+        w.at.state = v->at[k++];
+    if (!embed || tied)
+        w.at.norm = v->at[k++];
+    if (update && m->has_state && embed == tied && v->unit.index == 0)
+        w.at.norm_state = v->at[k++];
+    return w;
+}
+
+static int32_t grain_token(const struct slice_work *w, int32_t g)
+{
+    return w->p->batch->grain_start[g];
+}
+
+static int final_norm(const struct slice_work *w, int32_t g)
+{
+    struct tr_pass_state *p = w->p;
+    const struct tr_model_config *c = &p->model->config;
+
+    return pass_op(p, &(struct tr_op){
+                          .kind = TR_OP_RMSNORM,
+                          .rmsnorm = {.x = pass_boundary(p, c->layers, grain_token(w, g)),
+                                      .x_dtype = p->model->dtype,
+                                      .w = w->at.norm,
+                                      .w_dtype = p->model->tensors[p->model->final_norm].dtype,
+                                      .y = pass_at(p, &p->plan->head_x),
+                                      .rstd = pass_rows(p, &p->plan->head_rstd, grain_token(w, g), 1),
+                                      .rows = p->grain[g].start[1],
+                                      .cols = c->hidden,
+                                      .eps = c->rms_eps,
+                                      .rows_per_token = 1}});
+}
+
+static struct tr_op_matmul slice_matmul(const struct slice_work *w, int32_t g)
+{
+    struct tr_pass_state *p = w->p;
+
+    return (struct tr_op_matmul){.w = w->at.table,
+                                 .w_dtype = w->tensor->dtype,
+                                 .x = pass_at(p, &p->plan->head_x),
+                                 .y = pass_at(p, &p->plan->logits),
+                                 .dy = pass_at(p, &p->plan->logits),
+                                 .n = p->grain[g].start[1],
+                                 .m = w->slice->rows,
+                                 .k = p->model->config.hidden,
+                                 .grains = p->grain[g]};
+}
+
+/* head_x and logits of one grain and slice. */
+static int make_logits(const struct slice_work *w, int32_t g)
+{
+    int r = final_norm(w, g);
+
+    if (r < 0)
+        return r;
+    return pass_op(w->p, &(struct tr_op){.kind = TR_OP_MATMUL, .matmul = slice_matmul(w, g)});
+}
+
+static struct tr_op_xent xent(const struct slice_work *w, int32_t first_token, int64_t n)
+{
+    struct tr_pass_state *p = w->p;
+    const struct tr_plan *plan = p->plan;
+
+    return (struct tr_op_xent){
+        .logits = pass_at(p, &plan->logits),
+        .n = n,
+        .row0 = w->slice->row0,
+        .rows = w->slice->rows,
+        .first = w->v->unit.index == 0,
+        .targets = (const int32_t *)pass_at(p, &plan->targets) + first_token,
+        .max = pass_rows(p, &plan->max, first_token, 1),
+        .sum = pass_rows(p, &plan->sum, first_token, 1),
+        .target_logit = pass_rows(p, &plan->target_logit, first_token, 1),
+        .lse = pass_rows(p, &plan->lse, first_token, 1),
+        .nll = pass_rows(p, &plan->nll, first_token, 1),
+        .scale = pass_rows(p, &plan->scale, first_token, 1),
+    };
+}
+
+/* logits of one grain become d loss / d logits. */
+static int make_dlogits(const struct slice_work *w, int32_t g)
+{
+    int r = make_logits(w, g);
+
+    if (r < 0)
+        return r;
+    return pass_op(w->p, &(struct tr_op){.kind = TR_OP_XENT_GRAD,
+                                         .xent = xent(w, grain_token(w, g),
+                                                      w->p->grain[g].start[1])});
+}
+
+int pass_head(struct tr_pass_state *p, const struct tr_pass_visit *v)
+{
+    struct slice_work w = slice_work(p, v);
+    int r;
+
+    for (int32_t g = 0; g < p->batch->n_grains; g++) {
+        if ((r = make_logits(&w, g)) < 0)
+            return r;
+        r = pass_op(p, &(struct tr_op){.kind = TR_OP_XENT,
+                                       .xent = xent(&w, grain_token(&w, g), p->grain[g].start[1])});
+        if (r < 0)
+            return r;
+    }
+    if (!v->unit.last)
+        return 0;
+    return pass_op(p, &(struct tr_op){.kind = TR_OP_XENT_LOSS,
+                                      .xent = xent(&w, 0, p->batch->n_tokens)});
+}
+
+static int table_dw(const struct slice_work *w, int32_t g)
+{
+    struct tr_op_matmul op = slice_matmul(w, g);
+
+    op.dw = pass_at(w->p, &w->p->plan->grad);
+    op.add = g > 0;
+    return pass_op(w->p, &(struct tr_op){.kind = TR_OP_MATMUL_DW, .matmul = op});
+}
+
+static int finish_slice(const struct slice_work *w)
+{
+    struct tr_pass_state *p = w->p;
+    uint64_t cols = (uint64_t)p->model->config.hidden;
+
+    return pass_finish(p, w->v->unit.pass,
+                       &(struct pass_grad){
+                           .tensor = (int32_t)(w->tensor - p->model->tensors),
+                           .grad = pass_at(p, &p->plan->grad),
+                           .weight = w->at.table,
+                           .m = (float *)w->at.state,
+                           .v = w->at.state ? (float *)(w->at.state + w->slice->v_offset) : NULL,
+                           .first = (uint64_t)w->slice->row0 * cols,
+                           .n = (uint64_t)w->slice->rows * cols});
+}
+
+static int finish_final_norm(const struct slice_work *w)
+{
+    struct tr_pass_state *p = w->p;
+    const struct tr_tensor *t = &p->model->tensors[p->model->final_norm];
+    char *state = w->at.norm_state;
+
+    return pass_finish(p, w->v->unit.pass,
+                       &(struct pass_grad){.tensor = p->model->final_norm,
+                                           .grad = pass_at(p, &p->plan->norm_grad),
+                                           .weight = w->at.norm,
+                                           .m = state ? (float *)(state + t->m_offset) : NULL,
+                                           .v = state ? (float *)(state + t->v_offset) : NULL,
+                                           .n = (uint64_t)p->model->config.hidden});
+}
+
+int pass_round_boundary(const struct tr_pass_state *p, float *dx, int64_t n)
+{
+    if (p->model->dtype != TR_F16)
+        return 0;
+    return pass_op(p, &(struct tr_op){.kind = TR_OP_ROUND,
+                                      .round = {.x = dx, .n = n, .dtype = TR_F16}});
+}
+
+/* The gradient of the head's normed input, summed over all slices, becomes that of its input. */
+static int final_norm_grad(const struct slice_work *w)
+{
+    struct tr_pass_state *p = w->p;
+    const struct tr_model_config *c = &p->model->config;
+    float *dx = pass_at(p, &p->plan->dx);
+    int r = pass_op(p, &(struct tr_op){
+                           .kind = TR_OP_RMSNORM_GRAD,
+                           .rmsnorm = {.x = pass_boundary(p, c->layers, 0),
+                                       .x_dtype = p->model->dtype,
+                                       .w = w->at.norm,
+                                       .w_dtype = p->model->tensors[p->model->final_norm].dtype,
+                                       .rstd = pass_at(p, &p->plan->head_rstd),
+                                       .rows = p->batch->n_tokens,
+                                       .cols = c->hidden,
+                                       .eps = c->rms_eps,
+                                       .dy = dx,
+                                       .dx = dx,
+                                       .dw = pass_at(p, &p->plan->norm_grad),
+                                       .grains = {p->batch->n_grains, p->batch->grain_start},
+                                       .rows_per_token = 1}});
+
+    if (r < 0)
+        return r;
+    return pass_round_boundary(p, dx, (int64_t)p->batch->n_tokens * c->hidden);
+}
+
+int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
+{
+    struct slice_work w = slice_work(p, v);
+    int tied = is_tied(p), r;
+
+    for (int32_t g = 0; g < p->batch->n_grains; g++) {
+        struct tr_op_matmul dx = slice_matmul(&w, g);
+
+        dx.dx = pass_rows(p, &p->plan->dx, grain_token(&w, g), dx.k);
+        dx.add = !v->unit.first;
+        if ((r = make_dlogits(&w, g)) < 0 ||
+            (r = pass_op(p, &(struct tr_op){.kind = TR_OP_MATMUL_DX, .matmul = dx})) < 0 ||
+            (!tied && (r = table_dw(&w, g)) < 0))
+            return r;
+    }
+    if (!tied && (r = finish_slice(&w)) < 0)
+        return r;
+    if (!v->unit.last)
+        return 0;
+    if ((r = final_norm_grad(&w)) < 0 || tied)
+        return r;
+    return finish_final_norm(&w);
+}
+
+/* The head's part of a tied table's gradient (or zeros), to which the embedding's rows are added. */
+static int start_embed_grad(const struct slice_work *w)
+{
+    struct tr_pass_state *p = w->p;
+    int r = 0;
+
+    if (!is_tied(p))
+        return p->device->ops->fill(p->device, TR_STREAM_COMPUTE, pass_at(p, &p->plan->grad), 0,
+                                    (size_t)w->slice->rows * p->model->config.hidden * 4);
+    for (int32_t g = 0; g < p->batch->n_grains && r == 0; g++)
+        if ((r = make_dlogits(w, g)) == 0)
+            r = table_dw(w, g);
+    return r;
+}
+
+int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
+{
+    struct slice_work w = slice_work(p, v);
+    int r = start_embed_grad(&w);
+
+    if (r < 0)
+        return r;
+    r = pass_op(p, &(struct tr_op){.kind = TR_OP_EMBED_GRAD,
+                                   .embed = {.row0 = w.slice->row0,
+                                             .rows = w.slice->rows,
+                                             .cols = p->model->config.hidden,
+                                             .n = p->batch->n_tokens,
+                                             .ids = pass_at(p, &p->plan->ids),
+                                             .dy = pass_at(p, &p->plan->dx),
+                                             .grad = pass_at(p, &p->plan->grad)}});
+    if (r < 0 || (r = finish_slice(&w)) < 0 || !v->unit.last || !is_tied(p))
+        return r;
+    return finish_final_norm(&w);
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Opening a model for forward passes. A run's own store is read where it lies; a model folder is
+ * imported into a temporary store (in TMPDIR, or /var/tmp) that is removed at the close.
+ */
+#include "src/infer.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/mem.h"
+#include "src/base/sysmem.h"
+#include "src/options.h"
+
+static int is_run(const char *folder)
+{
+    char *path = tr_path(folder, "run.yaml");
+    struct stat st;
+    int yes = path && stat(path, &st) == 0;
+
+    tr_free(TR_MEM_MISC, path);
+    return yes;
+}
+
+int run_store_open(const char *run, const char *store, struct tr_store **out)
+{
+    char *yaml = tr_path(run, "run.yaml");
+    struct tr_train_params options = {0};
+    int r = yaml ? 0 : -ENOMEM;
+
+    if (r == 0 && !store && (r = tr_options_read(yaml, &options)) == 0)
+        store = options.store;
+    if (r == 0)
+        r = tr_store_open(out, store, TR_STORE_READ);
+    tr_options_free(&options);
+    tr_free(TR_MEM_MISC, yaml);
+    return r;
+}
+
+int run_keep_open(const char *run, const struct tr_store *store, struct tr_kept **out)
+{
+    char *keep = tr_path(run, "source");
+    int r = keep ? tr_keep_open(out, keep) : -ENOMEM;
+
+    tr_free(TR_MEM_MISC, keep);
+    return r < 0 ? r : tr_keep_check_store(*out, store);
+}
+
+static int open_run_store(struct infer *f, const char *folder)
+{
+    int r = run_store_open(folder, NULL, &f->run.store);
+
+    if (r < 0 || (r = run_keep_open(folder, f->run.store, &f->run.kept)) < 0)
+        return r;
+    f->run.model = f->run.kept->model;
+    return 0;
+}
+
+static int make_temporary(struct infer *f)
+{
+    const char *base = getenv("TMPDIR");
+    char path[4096];
+
+    snprintf(path, sizeof(path), "%s/tailrace-XXXXXX", base && *base ? base : "/var/tmp");
+    if (!mkdtemp(path))
+        return tr_error(-errno, "%s: cannot make a temporary folder: %s", path, strerror(errno));
+    f->temporary = tr_strdup(TR_MEM_MISC, path);
+    return f->temporary ? 0 : -ENOMEM;
+}
+
+static int import_folder(struct infer *f, const char *folder)
+{
+    struct tr_import_params *p = &f->run.import_params;
+    char *store;
+    int r;
+
+    *p = (struct tr_import_params){.model = folder, .dtype = -1, .generations = 1, .payload = ""};
+    if ((r = tr_import_open(&f->run.import, p)) < 0 || (r = make_temporary(f)) < 0)
+        return r;
+    f->run.model = tr_import_model(f->run.import);
+    p->store = store = tr_path(f->temporary, "store");
+    r = store ? tr_import_run(f->run.import) : -ENOMEM;
+    if (r == 0)
+        r = tr_store_open(&f->run.store, store, TR_STORE_READ);
+    tr_free(TR_MEM_MISC, store);
+    return r;
+}
+
+/* The tokenizer asked for, or the model's own, or (a run) the one that was kept with it. */
+static int open_tokenizer(struct infer *f, const struct infer_params *p)
+{
+    char *keep = tr_path(p->model, "source"), *path = NULL;
+    const char *folder = p->tokenizer ? p->tokenizer : is_run(p->model) ? keep : p->model;
+    struct stat st;
+    int r = keep ? 0 : -ENOMEM;
+
+    if (r == 0)
+        path = tr_path(folder, "tokenizer.json");
+    if (path && (p->tokenizer || stat(path, &st) == 0))
+        r = tr_tokenizer_open(&f->run.tokenizer, folder);
+    tr_free(TR_MEM_MISC, path);
+    tr_free(TR_MEM_MISC, keep);
+    return r;
+}
+
+static int open_machine(struct infer *f, const struct infer_params *p)
+{
+    struct tr_run *run = &f->run;
+    uint64_t free_bytes;
+    int r = tr_free_memory(&free_bytes);
+
+    if (r < 0)
+        return r;
+    run->params.device_memory = p->device_memory ? p->device_memory : free_bytes / 10 * 8;
+    run->params.threads = p->threads ? p->threads : sysconf(_SC_NPROCESSORS_ONLN);
+    run->params.durability = TR_KEEP_STEP;
+    if ((r = run_open_device(run)) < 0)
+        return r;
+    if (p->positions > run->model->config.max_position)
+        return tr_error(-EINVAL, "%lld tokens: the model has %lld positions", (long long)p->positions,
+                        (long long)run->model->config.max_position);
+    r = tr_plan_make(&run->plan,
+                     &(struct tr_plan_params){.model = run->model,
+                                              .batch_tokens = p->batch_tokens,
+                                              .grain_tokens = p->batch_tokens,
+                                              .positions = p->positions,
+                                              .logit_rows = p->logit_rows,
+                                              .budget = run->device_info.arena_bytes,
+                                              .workspace = run->device_info.workspace_bytes});
+    return r < 0 ? r : run_start_machine(run);
+}
+
+int infer_open(struct infer **out, const struct infer_params *p)
+{
+    struct infer *f = tr_alloc(TR_MEM_MISC, sizeof(*f));
+    int r;
+
+    if (!f)
+        return -ENOMEM;
+    f->run.lock = -1;
+    f->run.cursor.loss_scale = 1;
+    r = is_run(p->model) ? open_run_store(f, p->model) : import_folder(f, p->model);
+    if (r < 0 || (r = open_tokenizer(f, p)) < 0 || (r = open_machine(f, p)) < 0) {
+        infer_close(f);
+        return r;
+    }
+    *out = f;
+    return 0;
+}
+
+void infer_close(struct infer *f)
+{
+    if (!f)
+        return;
+    run_stop_machine(&f->run);
+    tr_tokenizer_close(f->run.tokenizer);
+    tr_store_close(f->run.store);
+    tr_import_close(f->run.import);
+    tr_keep_close(f->run.kept);
+    if (f->temporary)
+        tr_remove_tree(f->temporary);
+    tr_free(TR_MEM_MISC, f->temporary);
+    tr_free(TR_MEM_MISC, f);
+}

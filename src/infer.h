@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A model opened for forward passes alone: evaluation and generation, streamed layer by layer with
+ * the trainer's own visits, so that a model beyond memory is served too. A run's store is read in
+ * place (shared lock); a model folder is imported into a temporary store first.
+ */
+#ifndef TR_SRC_INFER_H
+#define TR_SRC_INFER_H
+
+#include "src/run.h"
+
+struct infer_params {
+    const char *model;     /* HF folder or run */
+    const char *tokenizer; /* folder, or NULL: the model's */
+    int32_t batch_tokens;  /* of one pass at most */
+    int64_t positions;     /* of one sequence at most */
+    int32_t logit_rows;    /* rows of one infer_logits at most; 0: losses only */
+    int64_t threads;
+    uint64_t device_memory;
+};
+
+struct infer {
+    struct tr_run run;
+    char *temporary; /* folder of a temporary store, removed at close */
+};
+
+/* The folder's tokenizer is optional: run.tokenizer is NULL where there is none. */
+int infer_open(struct infer **out, const struct infer_params *p);
+void infer_close(struct infer *f); /* NULL is allowed */
+
+/* The store of a run folder, for reading (`store`: where it is, NULL: where run.yaml says), and what
+ * was kept of its source, checked to fit it. */
+int run_store_open(const char *run, const char *store, struct tr_store **out);
+int run_keep_open(const char *run, const struct tr_store *store, struct tr_kept **out);
+
+/* Logits (n, vocab) of the tokens rows[0..n) of the batch, into host memory. */
+int infer_logits(struct tr_run *run, const struct tr_batch *batch, const int32_t *rows, int32_t n,
+                 float *logits);
+
+/* Greedy continuation of several sequences at once (each a document of its own): appends at most
+ * max_tokens to each, stopping at EOS, which is not appended. */
+int infer_greedy(struct infer *f, struct tr_ids *sequences, int32_t n, int64_t max_tokens);
+
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * RUN/metrics.jsonl: one line a step. A step counts when its commit is durable, so lines wait in
+ * memory until then; after a kill the file never speaks of a step that the store does not hold.
+ */
+#include "src/run.h"
+
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/mem.h"
+
+int metrics_open(struct tr_metrics *m, const char *run_folder)
+{
+    char *path = tr_path(run_folder, "metrics.jsonl");
+
+    memset(m, 0, sizeof(*m));
+    if (!path)
+        return -ENOMEM;
+    m->file = fopen(path, "ae");
+    if (!m->file) {
+        int r = tr_error(-errno, "%s: cannot open for writing: %s", path, strerror(errno));
+
+        tr_free(TR_MEM_MISC, path);
+        return r;
+    }
+    tr_free(TR_MEM_MISC, path);
+    return 0;
+}
+
+static int format(char *out, size_t room, const struct tr_step_report *r)
+{
+    char eval[48] = "";
+
+    if (isfinite(r->eval_loss))
+        snprintf(eval, sizeof(eval), ", \"eval_loss\": %.9g", r->eval_loss);
+    return snprintf(out, room,
+                    "{\"step\": %lld, \"loss\": %.9g, \"lr\": %.9g, \"grad_norm\": %.9g, "
+                    "\"tokens\": %lld, \"targets\": %lld, \"skipped\": %s, \"seconds\": %.6f, "
+                    "\"tokens_per_s\": %.3f, \"device_peak_bytes\": %llu, \"host_peak_bytes\": %llu, "
+                    "\"read_bytes\": %llu, \"written_bytes\": %llu, \"wait_load_s\": %.6f, "
+                    "\"wait_commit_s\": %.6f%s}\n",
+                    (long long)r->step, r->loss, r->lr, isfinite(r->grad_norm) ? r->grad_norm : -1.0,
+                    (long long)r->tokens, (long long)r->targets, r->skipped ? "true" : "false",
+                    r->seconds, r->tokens_per_s, (unsigned long long)r->device_peak_bytes,
+                    (unsigned long long)r->host_peak_bytes, (unsigned long long)r->read_bytes,
+                    (unsigned long long)r->written_bytes, r->wait_load_s, r->wait_commit_s, eval);
+}
+
+int metrics_add(struct tr_metrics *m, const struct tr_step_report *r)
+{
+    char line[768];
+    int n = format(line, sizeof(line), r);
+
+    if (!m->file || n < 0)
+        return 0;
+    if (m->bytes + (size_t)n > m->room) {
+        size_t room = 2 * m->room + sizeof(line);
+        char *p = tr_realloc(TR_MEM_MISC, m->pending, room);
+
+        if (!p)
+            return -ENOMEM;
+        m->pending = p;
+        m->room = room;
+    }
+    memcpy(m->pending + m->bytes, line, (size_t)n);
+    m->bytes += (size_t)n;
+    return 0;
+}
+
+void metrics_commit_started(struct tr_metrics *m)
+{
+    m->committing = m->bytes;
+}
+
+int metrics_commit_durable(struct tr_metrics *m)
+{
+    if (!m->file || !m->committing)
+        return 0;
+    if (fwrite(m->pending, 1, m->committing, m->file) != m->committing || fflush(m->file) != 0)
+        return tr_error(-errno, "metrics.jsonl: cannot write: %s", strerror(errno));
+    memmove(m->pending, m->pending + m->committing, m->bytes - m->committing);
+    m->bytes -= m->committing;
+    m->committing = 0;
+    return 0;
+}
+
+void metrics_close(struct tr_metrics *m)
+{
+    if (m->file)
+        fclose(m->file);
+    tr_free(TR_MEM_MISC, m->pending);
+    memset(m, 0, sizeof(*m));
+}

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Opening a run. Everything that can be refused is refused before anything is made: options, config,
+ * tensors, data, the plan against the budgets, the disk. Then the run folder, run.yaml, the import;
+ * or, where the folder holds this very run, the store at its last commit.
+ *
+ * RUN/run.yaml    resolved options; written first, so that a cut-off import is known as ours
+ * RUN/source/     the model folder's other files and shards.json, for the export
+ * RUN/store/      the store (or where --store says; its UUID stands in RUN/plan.json)
+ */
+#include "src/infer.h"
+#include "src/open.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+
+/* What the run folder is before we touch it. */
+enum folder { FOLDER_NEW, FOLDER_OURS, FOLDER_CUT_OFF };
+
+static int exists(const char *folder, const char *name)
+{
+    char *path = tr_path(folder, name);
+    struct stat st;
+    int yes = path && stat(path, &st) == 0;
+
+    tr_free(TR_MEM_MISC, path);
+    return yes;
+}
+
+static int look_at_folder(struct tr_run *run, enum folder *state)
+{
+    const char *out = run->params.out;
+    int empty = tr_folder_is_empty(out), r;
+
+    *state = FOLDER_NEW;
+    if (empty == -ENOENT || empty == 1)
+        return 0;
+    if (!exists(out, "run.yaml"))
+        return tr_error(-EEXIST, "%s: exists, is not empty and holds no run (no run.yaml)", out);
+    r = tr_store_open(&run->store, run->params.store, TR_STORE_WRITE);
+    if (r == 0)
+        *state = FOLDER_OURS;
+    else if (r == -ENODATA || r == -ENOENT)
+        *state = FOLDER_CUT_OFF;
+    return r == -ENODATA || r == -ENOENT ? 0 : r;
+}
+
+static int lock_folder(struct tr_run *run)
+{
+    const char *out = run->params.out;
+
+    run->lock = open(out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (run->lock < 0)
+        return tr_error(-errno, "%s: cannot open: %s", out, strerror(errno));
+    if (flock(run->lock, LOCK_EX | LOCK_NB) < 0)
+        return tr_error(-EBUSY, "%s: another process is using this run", out);
+    return 0;
+}
+
+/* An import that was cut off starts over; what it made is ours to remove. */
+static int clear_folder(struct tr_run *run)
+{
+    int r = 0;
+
+    if (exists(run->params.store, "."))
+        r = tr_remove_tree(run->params.store);
+    if (r == 0 && exists(run->params.out, "source")) {
+        char *keep = tr_path(run->params.out, "source");
+
+        r = keep ? tr_remove_tree(keep) : -ENOMEM;
+        tr_free(TR_MEM_MISC, keep);
+    }
+    return r;
+}
+
+static int open_tokenizer(struct tr_run *run)
+{
+    const char *folder = run->params.tokenizer ? run->params.tokenizer : run->params.model;
+
+    if (!folder || (!run->params.tokenizer && !exists(folder, "tokenizer.json")))
+        return 0; /* pre-tokenised data needs none; other data will say so */
+    return tr_tokenizer_open(&run->tokenizer, folder);
+}
+
+static int open_data(struct tr_run *run, const char *path, int shuffle, struct tr_data **out)
+{
+    const struct tr_train_params *p = &run->params;
+
+    return tr_data_open(out, &(struct tr_data_params){
+                                 .path = path,
+                                 .tokenizer = run->tokenizer,
+                                 .vocab = run->model->config.vocab,
+                                 .seq_len = (int)p->seq_len,
+                                 .packing = p->packing != TR_NO,
+                                 .packing_asked = p->packing == TR_YES,
+                                 .batch_size = (int)p->batch_size,
+                                 .shuffle = shuffle,
+                                 .seed = p->seed,
+                                 .grain_tokens = run->device_info.grain_tokens,
+                             });
+}
+
+static void report_data(const struct tr_run *run)
+{
+    static const char *const format[] = {
+        [TR_DATA_TEXT] = "text", [TR_DATA_JSONL_TEXT] = "JSONL with \"text\"",
+        [TR_DATA_PROMPT] = "JSONL with \"prompt\" and \"completion\"",
+        [TR_DATA_IDS] = "JSONL with \"input_ids\""};
+    struct tr_data_info i;
+
+    tr_data_info(run->data, &i);
+    run_log(run, "data: %s: %s, %llu samples, %llu tokens, %llu with a loss", run->params.data,
+            format[i.format], (unsigned long long)i.samples, (unsigned long long)i.tokens,
+            (unsigned long long)i.targets);
+    if (i.truncated)
+        run_log(run, "data: %llu samples are longer than %lld tokens: %llu tokens were cut off",
+                (unsigned long long)i.truncated, (long long)run->params.seq_len,
+                (unsigned long long)i.dropped_tokens);
+}
+
+/* Steps in all, and the longest that any batch can be, which bounds the buffers. */
+static int count_steps(struct tr_run *run)
+{
+    double epochs = run->params.epochs;
+    int64_t whole = (int64_t)epochs, sum = 0;
+
+    run->steps = run->params.steps;
+    if (run->steps > 0)
+        return 0;
+    for (int64_t e = 0; e < whole; e++)
+        sum += tr_data_steps(run->data, e);
+    if (epochs > (double)whole)
+        sum += (int64_t)ceil((epochs - (double)whole) * (double)tr_data_steps(run->data, whole));
+    run->steps = sum > 0 ? sum : 1;
+    return 0;
+}
+
+static int32_t max32(int32_t a, int32_t b)
+{
+    return a > b ? a : b;
+}
+
+static int make_plan(struct tr_run *run)
+{
+    const struct tr_train_params *p = &run->params;
+    struct tr_data *d = run->data, *v = run->valid;
+    int keep = p->recompute == TR_RECOMPUTE_ALL    ? 0
+               : p->recompute == TR_RECOMPUTE_NONE ? run->model->config.layers
+                                                   : -1;
+    int64_t micro = p->micro_batch * p->seq_len;
+
+    return tr_plan_make(
+        &run->plan,
+        &(struct tr_plan_params){
+            .model = run->model,
+            .batch_tokens = max32(tr_data_batch_tokens(d), v ? tr_data_batch_tokens(v) : 0),
+            .grain_tokens = max32(tr_data_grain_tokens(d), v ? tr_data_grain_tokens(v) : 0),
+            .micro_tokens = micro < INT32_MAX ? (int32_t)micro : INT32_MAX,
+            .positions = p->seq_len,
+            .train = 1,
+            .keep = keep,
+            .budget = run->device_info.arena_bytes,
+            .workspace = run->device_info.workspace_bytes});
+}
+
+static int check_host(const struct tr_run *run)
+{
+    uint64_t sum = 0;
+
+    for (int tag = 0; tag < TR_MEM_TAGS; tag++)
+        sum += tag == TR_MEM_ARENA ? 0 : tr_mem_peak((enum tr_mem_tag)tag);
+    if (sum <= run->params.host_memory)
+        return 0;
+    return tr_error(-ENOMEM, "the host budget is too small: %llu bytes are given, the data and tables "
+                             "take %llu; raise --host-memory",
+                    (unsigned long long)run->params.host_memory, (unsigned long long)sum);
+}
+
+static int import(struct tr_run *run)
+{
+    struct tr_import_params *p = &run->import_params;
+    unsigned char payload[TR_CURSOR_BYTES];
+    char *keep = tr_path(run->params.out, "source");
+    int r;
+
+    if (!keep)
+        return -ENOMEM;
+    tr_cursor_pack(&run->cursor, payload);
+    p->store = run->params.store;
+    p->keep = keep;
+    p->generations = run->params.durability == TR_KEEP_NONE ? 1 : 2;
+    p->payload = payload;
+    p->payload_bytes = sizeof(payload);
+    r = tr_import_run(run->import);
+    tr_free(TR_MEM_MISC, keep);
+    return r < 0 ? r : tr_store_open(&run->store, run->params.store, TR_STORE_WRITE);
+}
+
+/* Makes the folder, writes run.yaml, imports. On failure what was made is removed again. */
+static int start_new(struct tr_run *run, enum folder state)
+{
+    int made = tr_folder_is_empty(run->params.out) == -ENOENT, r;
+
+    if ((r = tr_make_folder(run->params.out)) < 0 || (r = lock_folder(run)) < 0)
+        return r;
+    if (state == FOLDER_CUT_OFF) {
+        run_log(run, "%s: an import was cut off here; starting over", run->params.out);
+        if ((r = clear_folder(run)) < 0)
+            return r;
+    }
+    if ((r = run_write_options(run)) == 0 && (r = import(run)) == 0 &&
+        (r = run_write_plan(run)) == 0)
+        return 0;
+    tr_store_close(run->store);
+    run->store = NULL;
+    run_unmake(run, made);
+    return r;
+}
+
+static int continue_run(struct tr_run *run)
+{
+    unsigned char payload[TR_PAYLOAD_BYTES];
+    size_t bytes = 0;
+    int r;
+
+    tr_store_payload(run->store, payload, sizeof(payload), &bytes);
+    if ((r = lock_folder(run)) < 0 || (r = run_check_options(run)) < 0 ||
+        (r = tr_cursor_parse(payload, bytes, &run->cursor)) < 0)
+        return r;
+    run_log(run, "%s: continues after step %llu", run->params.out,
+            (unsigned long long)run->cursor.step);
+    return run_write_options(run);
+}
+
+static int start_or_continue(struct tr_run *run, enum folder state)
+{
+    int r = state == FOLDER_OURS ? continue_run(run) : start_new(run, state);
+
+    if (r < 0 || (r = metrics_open(&run->metrics, run->params.out)) < 0)
+        return r;
+    if ((int64_t)run->cursor.step > run->steps)
+        return tr_error(-EINVAL, "%s: stands at step %llu, %lld are asked for", run->params.out,
+                        (unsigned long long)run->cursor.step, (long long)run->steps);
+    return run_start_machine(run);
+}
+
+/* A new run's model table comes from its source, a continued one's from what was kept of it. */
+static int open_model(struct tr_run *run, enum folder state)
+{
+    const struct tr_train_params *p = &run->params;
+    int r;
+
+    if (state == FOLDER_OURS) {
+        if ((r = run_keep_open(p->out, run->store, &run->kept)) == 0)
+            run->model = run->kept->model;
+        return r;
+    }
+    run->import_params = (struct tr_import_params){.model = p->model,
+                                                   .arch = p->arch,
+                                                   .seed = p->seed,
+                                                   .tokenizer = p->tokenizer,
+                                                   .dtype = (int)p->dtype - 1,
+                                                   .state = p->optimizer == TR_OPT_ADAMW,
+                                                   .threads = (int)p->threads};
+    if ((r = tr_import_open(&run->import, &run->import_params)) < 0)
+        return r;
+    run->model = tr_import_model(run->import);
+    if (*tr_import_note(run->import))
+        run_log(run, "%s", tr_import_note(run->import));
+    return 0;
+}
+
+static int open_all(struct tr_run *run, const struct tr_train_params *params)
+{
+    enum folder state;
+    int r;
+
+    if ((r = run_copy_params(run, params)) < 0 || (r = look_at_folder(run, &state)) < 0 ||
+        (r = open_model(run, state)) < 0 || (r = run_resolve(run)) < 0 ||
+        (r = run_open_device(run)) < 0 || (r = open_tokenizer(run)) < 0 ||
+        (r = open_data(run, run->params.data, 1, &run->data)) < 0 ||
+        (run->params.valid &&
+         (r = open_data(run, run->params.valid, 0, &run->valid)) < 0) ||
+        (r = count_steps(run)) < 0 || (r = make_plan(run)) < 0 || (r = check_host(run)) < 0)
+        return r;
+    report_data(run);
+    return start_or_continue(run, state);
+}
+
+int tr_train_open(tr_run **out, const struct tr_train_params *params)
+{
+    struct tr_run *run = tr_alloc(TR_MEM_MISC, sizeof(*run));
+    int r;
+
+    if (!run)
+        return -ENOMEM;
+    run->lock = -1;
+    run->cursor.loss_scale = 1;
+    r = open_all(run, params);
+    if (r < 0) {
+        tr_train_close(run);
+        return r;
+    }
+    run_make_summary(run);
+    *out = run;
+    return 0;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Between the files that open a run: open.c (the order), resolve.c (defaults and checks of options),
+ * folder.c (run.yaml, plan.json, undoing).
+ */
+#ifndef TR_SRC_OPEN_H
+#define TR_SRC_OPEN_H
+
+#include "src/base/mem.h"
+#include "src/import.h"
+#include "src/run.h"
+
+/* Own copies of all strings; default paths (OUT/store). -EINVAL: something required is missing. */
+int run_copy_params(struct tr_run *run, const struct tr_train_params *params);
+void run_free_params(struct tr_run *run);
+/* Fills in every default, with the model at hand, and checks what belongs together. */
+int run_resolve(struct tr_run *run);
+
+int run_write_options(const struct tr_run *run);
+/* The options of the run that is here already must be the same where they make its identity. */
+int run_check_options(const struct tr_run *run);
+int run_write_plan(const struct tr_run *run);
+/* Removes what this call has made in the run folder (`folder`: and the folder itself). */
+void run_unmake(struct tr_run *run, int folder);
+void run_make_summary(struct tr_run *run);
+
+#endif

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/pass.h"
+
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+
+void *pass_boundary(const struct tr_pass_state *p, int layer, int64_t token)
+{
+    const struct tr_model_config *c = &p->model->config;
+    uint64_t row = (uint64_t)c->hidden * tr_dtype_size(p->model->dtype);
+    uint64_t which = p->plan->in.train ? (uint64_t)layer : (uint64_t)layer % 2;
+
+    return p->arena + p->plan->boundary.offset +
+           (which * p->plan->in.batch_tokens + (uint64_t)token) * row;
+}
+
+struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const struct tr_micro *u)
+{
+    const struct tr_model_config *c = &p->model->config;
+    int kept = tr_plan_keeps(p->plan, layer);
+    const struct tr_frame *f = kept ? &p->plan->kept_frame : &p->plan->shared_frame;
+    char *base = p->arena + tr_plan_frame(p->plan, layer);
+    int64_t t = kept ? u->first_token : 0;
+    int64_t qd = (int64_t)c->heads * c->head_dim, kd = (int64_t)c->kv_heads * c->head_dim;
+    int64_t raw = c->qk_norm ? t : 0;
+
+#define AT(field, width) ((float *)(base + f->field) + (width))
+    return (struct pass_frame){
+        .xn1 = AT(xn1, t * c->hidden),    .rstd1 = AT(rstd1, t),
+        .q = AT(q, t * qd),               .k = AT(k, t * kd),
+        .v = AT(v, t * kd),               .q_raw = AT(q_raw, raw * qd),
+        .k_raw = AT(k_raw, raw * kd),     .rstd_q = AT(rstd_q, raw * c->heads),
+        .rstd_k = AT(rstd_k, raw * c->kv_heads), .o = AT(o, t * qd),
+        .lse = AT(lse, t * c->heads),     .x_mid = AT(x_mid, t * c->hidden),
+        .xn2 = AT(xn2, t * c->hidden),    .rstd2 = AT(rstd2, t),
+        .gate = AT(gate, t * c->ffn),     .up = AT(up, t * c->ffn),
+        .act = AT(act, t * c->ffn),
+    };
+#undef AT
+}
+
+const void *pass_weight(const struct tr_pass_state *p, const char *span, int layer, enum tr_role r)
+{
+    int32_t t = p->model->blocks[layer].tensor[r];
+
+    return t < 0 ? NULL : span + p->model->tensors[t].offset;
+}
+
+/* Ranges of `start` that lie in tokens [t0, t1), counted from t0. Returns how many. */
+static int32_t cut_ranges(const int32_t *start, int32_t n, int32_t t0, int32_t t1, int32_t *out)
+{
+    int32_t count = 0;
+
+    for (int32_t i = 0; i < n; i++)
+        if (start[i] >= t0 && start[i] < t1)
+            out[count++] = start[i] - t0;
+    out[count] = t1 - t0;
+    return count;
+}
+
+/* The next micro-batch from grain `g` on: whole grains while they fit. Returns the grain after. */
+static int32_t cut_micro(const struct tr_pass_state *p, const struct tr_batch *b, int32_t g,
+                         struct tr_micro *u)
+{
+    int32_t end = g + 1;
+
+    while (end < b->n_grains &&
+           b->grain_start[end + 1] - b->grain_start[g] <= p->plan->micro_tokens)
+        end++;
+    u->first_token = b->grain_start[g];
+    u->n_tokens = b->grain_start[end] - u->first_token;
+    return end;
+}
+
+static int cut_batch(struct tr_pass_state *p, const struct tr_batch *b)
+{
+    size_t room = 5 * (size_t)b->n_grains + (size_t)b->n_docs;
+    int32_t *at;
+
+    tr_pass_free(p);
+    p->grain = tr_alloc_array(TR_MEM_BATCH, (size_t)b->n_grains, sizeof(*p->grain));
+    p->micro = tr_alloc_array(TR_MEM_BATCH, (size_t)b->n_grains, sizeof(*p->micro));
+    p->ranges = at = tr_alloc_array(TR_MEM_BATCH, room, sizeof(*p->ranges));
+    if (!p->micro || !p->ranges || !p->grain)
+        return -ENOMEM;
+    for (int32_t g = 0; g < b->n_grains; g++, at += 2) {
+        at[1] = b->grain_start[g + 1] - b->grain_start[g];
+        p->grain[g] = (struct tr_ranges){1, at};
+    }
+    for (int32_t g = 0; g < b->n_grains;) {
+        struct tr_micro *u = &p->micro[p->n_micro++];
+        int32_t end;
+
+        g = cut_micro(p, b, g, u);
+        end = u->first_token + u->n_tokens;
+        u->grains.start = at;
+        u->grains.n = cut_ranges(b->grain_start, b->n_grains, u->first_token, end, at);
+        at += u->grains.n + 1;
+        u->docs.start = at;
+        u->docs.n = cut_ranges(b->doc_start, b->n_docs, u->first_token, end, at);
+        at += u->docs.n + 1;
+    }
+    return 0;
+}
+
+static int copy(const struct tr_pass_state *p, const struct tr_place *to, const void *from)
+{
+    return p->device->ops->copy_in(p->device, TR_STREAM_COMPUTE, pass_at(p, to), from,
+                                   (size_t)p->batch->n_tokens * 4);
+}
+
+int tr_pass_batch(struct tr_pass_state *p, const struct tr_batch *batch, float loss_scale)
+{
+    float *scale;
+    int r = cut_batch(p, batch);
+
+    if (r < 0)
+        return r;
+    p->batch = batch;
+    scale = tr_alloc_array(TR_MEM_BATCH, (size_t)batch->n_tokens, sizeof(*scale));
+    if (!scale)
+        return -ENOMEM;
+    for (int32_t t = 0; t < batch->n_tokens; t++) /* d loss / d nll, loss = sum(w nll) / sum(w) */
+        scale[t] = batch->weight[t] > 0
+                       ? (float)(batch->weight[t] / batch->weight_sum * loss_scale)
+                       : 0;
+    if ((r = copy(p, &p->plan->ids, batch->ids)) == 0 &&
+        (r = copy(p, &p->plan->targets, batch->targets)) == 0 &&
+        (r = copy(p, &p->plan->position, batch->position)) == 0 &&
+        (r = copy(p, &p->plan->scale, scale)) == 0)
+        r = p->device->ops->sync(p->device, TR_STREAM_COMPUTE);
+    tr_free(TR_MEM_BATCH, scale);
+    return r;
+}
+
+void tr_pass_free(struct tr_pass_state *p)
+{
+    tr_free(TR_MEM_BATCH, p->micro);
+    tr_free(TR_MEM_BATCH, p->ranges);
+    tr_free(TR_MEM_BATCH, p->grain);
+    p->micro = NULL;
+    p->ranges = NULL;
+    p->grain = NULL;
+    p->n_micro = 0;
+}
+
+int tr_pass_run(struct tr_pass_state *p, const struct tr_pass_visit *v)
+{
+    static int (*const work[])(struct tr_pass_state *, const struct tr_pass_visit *) = {
+        [TR_WORK_EMBED] = pass_embed,           [TR_WORK_BLOCK] = pass_block,
+        [TR_WORK_HEAD] = pass_head,             [TR_WORK_HEAD_GRAD] = pass_head_grad,
+        [TR_WORK_BLOCK_GRAD] = pass_block_grad, [TR_WORK_EMBED_GRAD] = pass_embed_grad,
+    };
+
+    return work[v->unit.work](p, v);
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What happens at one visit: the ops of a unit are queued on the compute stream, for all micro-batches
+ * of the step (layer-major). Nothing here waits, knows a disk or a slot: the spans of the visit lie
+ * at `at`, everything else where the plan has put it.
+ *
+ * forward.c: embedding and blocks. head.c: the loss by vocabulary slices, its gradient, the tables'
+ * gradients. backward.c: blocks. update.c: what becomes of a finished weight gradient.
+ */
+#ifndef TR_SRC_PASS_H
+#define TR_SRC_PASS_H
+
+#include "src/base/device.h"
+#include "src/data.h"
+#include "src/plan.h"
+#include "src/visits.h"
+
+/* Consecutive whole grains of the batch; the ranges count from its first token. */
+struct tr_micro {
+    int32_t first_token, n_tokens;
+    struct tr_ranges grains, docs;
+};
+
+/* What the update of this step is made of. */
+struct tr_update {
+    int adamw;
+    double lr, beta1, beta2;
+    float weight_decay, clip_value;
+    float coefficient; /* of the global-norm clip; 1 without it */
+    float unscale;     /* 1 / loss scale */
+    float eps;
+    enum tr_rounding rounding;
+    uint64_t t;        /* optimizer step, first is 1 */
+    uint32_t seed;
+    uint32_t *names;   /* (n_tensors) hash of each tensor's name */
+};
+
+struct tr_pass_state {
+    struct tr_device *device;
+    const struct tr_model *model;
+    const struct tr_plan *plan;
+    char *arena;
+    const struct tr_batch *batch; /* host side; its arrays live until the step's last sync */
+    struct tr_micro *micro;       /* (n_micro) */
+    int n_micro;
+    int32_t *ranges;              /* storage of all ranges */
+    struct tr_ranges *grain;      /* (n_grains) each grain of the batch as a range of its own */
+    struct tr_update update;
+    uint32_t n_sumsq;             /* entries written by the norm pass */
+};
+
+/* The visit at hand. */
+struct tr_pass_visit {
+    struct tr_unit_visit unit;
+    char *at[TR_VISIT_SPANS]; /* params, state, ... in the order of visits.c */
+};
+
+/* Cuts the batch into micro-batches and copies it to the device. */
+int tr_pass_batch(struct tr_pass_state *p, const struct tr_batch *batch, float loss_scale);
+void tr_pass_free(struct tr_pass_state *p);
+
+/* Queues all compute of one visit. */
+int tr_pass_run(struct tr_pass_state *p, const struct tr_pass_visit *v);
+
+/* --- between the files of the pass ---------------------------------------------------------- */
+
+static inline int pass_op(const struct tr_pass_state *p, const struct tr_op *op)
+{
+    return p->device->ops->run(p->device, TR_STREAM_COMPUTE, op);
+}
+
+static inline void *pass_at(const struct tr_pass_state *p, const struct tr_place *place)
+{
+    return p->arena + place->offset;
+}
+
+/* f32 rows of a (N, width) array from the micro-batch's first token on. */
+static inline float *pass_rows(const struct tr_pass_state *p, const struct tr_place *place,
+                               int64_t token, int64_t width)
+{
+    return (float *)pass_at(p, place) + token * width;
+}
+
+/* The input of block `layer` (layer == layers: the last output), storage dtype, from `token` on. */
+void *pass_boundary(const struct tr_pass_state *p, int layer, int64_t token);
+
+/* Activations of one block and micro-batch: pointers into a frame. */
+struct pass_frame {
+    float *xn1, *rstd1, *q, *k, *v, *q_raw, *k_raw, *rstd_q, *rstd_k;
+    float *o, *lse, *x_mid, *xn2, *rstd2, *gate, *up, *act;
+};
+struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const struct tr_micro *u);
+
+/* A block's weights in its slot; NULL where the family has none. */
+const void *pass_weight(const struct tr_pass_state *p, const char *span, int layer, enum tr_role r);
+
+int pass_embed(struct tr_pass_state *p, const struct tr_pass_visit *v);
+int pass_block(struct tr_pass_state *p, const struct tr_pass_visit *v);
+/* Forward of one micro-batch; recompute: for the backward pass, up to the last matmul's input. */
+int pass_block_forward(struct tr_pass_state *p, const char *span, int layer,
+                       const struct tr_micro *u, int recompute);
+int pass_block_grad(struct tr_pass_state *p, const struct tr_pass_visit *v);
+int pass_head(struct tr_pass_state *p, const struct tr_pass_visit *v);
+int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v);
+int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v);
+
+/* f16 runs: the gradient at a block boundary is rounded to f16. */
+int pass_round_boundary(const struct tr_pass_state *p, float *dx, int64_t n);
+
+/* A weight gradient that is complete for this step: measured in the norm pass, applied in the update
+ * pass (f16 runs: rounded to f16 first, so that overflow is real). */
+struct pass_grad {
+    int32_t tensor;
+    float *grad;       /* (n) */
+    void *weight;      /* (n) */
+    float *m, *v;      /* (n) or NULL */
+    uint64_t first, n; /* elements of the tensor */
+};
+int pass_finish(struct tr_pass_state *p, enum tr_pass pass, const struct pass_grad *g);
+
+#endif

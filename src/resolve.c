@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Options resolved: after this no field says "default". The choices that may change bits depend on
+ * model, data and options alone, never on budgets (invariant 1).
+ */
+#include "src/open.h"
+
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/sysmem.h"
+#include "src/lr.h"
+
+static int need(const char *value, const char *name)
+{
+    return value && *value ? 0 : tr_error(-EINVAL, "--%s is missing", name);
+}
+
+static int copy_string(const char **s)
+{
+    if (*s)
+        *s = tr_strdup(TR_MEM_MISC, *s);
+    return 0;
+}
+
+int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
+{
+    struct tr_train_params *p = &run->params;
+    const char **strings[] = {&p->model, &p->arch, &p->tokenizer, &p->data,
+                              &p->valid, &p->out,  &p->store,     &p->device};
+    int r;
+
+    *p = *params;
+    for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
+        copy_string(strings[i]);
+    if ((r = need(p->data, "data")) < 0 || (r = need(p->out, "out")) < 0)
+        return r;
+    if (!p->model == !p->arch)
+        return tr_error(-EINVAL, "one of --model and --arch is needed");
+    if (!p->store)
+        p->store = tr_path(p->out, "store");
+    if (!p->device)
+        p->device = tr_strdup(TR_MEM_MISC, "cpu");
+    if (!p->store || !p->device)
+        return -ENOMEM;
+    if (strcmp(p->device, "cpu"))
+        return tr_error(-ENOTSUP, "--device %s: this build knows the device cpu", p->device);
+    return 0;
+}
+
+void run_free_params(struct tr_run *run)
+{
+    struct tr_train_params *p = &run->params;
+    const char *strings[] = {p->model, p->arch, p->tokenizer, p->data,
+                             p->valid, p->out,  p->store,     p->device};
+
+    for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
+        tr_free(TR_MEM_MISC, (void *)strings[i]);
+}
+
+static void resolve_training(struct tr_train_params *p, const struct tr_model *m)
+{
+    if (p->optimizer == TR_OPT_DEFAULT)
+        p->optimizer = TR_OPT_LOMO;
+    if (p->schedule == TR_LR_DEFAULT)
+        p->schedule = TR_LR_LINEAR;
+    if (p->lr == 0)
+        p->lr = tr_lr_default(p->optimizer, m->n_params);
+    if (p->warmup == 0)
+        p->warmup = 0.03;
+    if (p->clip_norm == 0)
+        p->clip_norm = p->optimizer == TR_OPT_SGD ? -1 : 1;
+    if (p->beta1 == 0)
+        p->beta1 = 0.9;
+    if (p->beta2 == 0)
+        p->beta2 = 0.999;
+    if (p->eps == 0)
+        p->eps = 1e-8;
+    if (p->rounding == TR_ROUNDING_AUTO)
+        p->rounding = m->dtype == TR_BF16 ? TR_ROUNDING_STOCHASTIC : TR_ROUNDING_NEAREST;
+    if (p->loss_scale == 0 || m->dtype != TR_F16)
+        p->loss_scale = m->dtype == TR_F16 ? 1024 : 1;
+}
+
+static void resolve_data(struct tr_train_params *p, const struct tr_model *m)
+{
+    if (p->steps == 0 && p->epochs == 0)
+        p->epochs = 3;
+    if (p->batch_size == 0)
+        p->batch_size = 8;
+    if (p->seq_len == 0)
+        p->seq_len = m->config.max_position < 2048 ? m->config.max_position : 2048;
+}
+
+static int resolve_machine(struct tr_train_params *p)
+{
+    uint64_t free_bytes;
+    int r = tr_free_memory(&free_bytes);
+
+    if (r < 0)
+        return r;
+    if (p->device_memory == 0)
+        p->device_memory = free_bytes / 10 * 8;
+    if (p->host_memory == 0)
+        p->host_memory = free_bytes / 10 * 8;
+    if (p->threads == 0)
+        p->threads = sysconf(_SC_NPROCESSORS_ONLN);
+    if (p->durability == TR_KEEP_AUTO)
+        p->durability = TR_KEEP_STEP;
+    if (p->checkpoint_every == 0)
+        p->checkpoint_every = 100;
+    return 0;
+}
+
+static int check(const struct tr_run *run)
+{
+    const struct tr_train_params *p = &run->params;
+    const struct tr_model *m = run->model;
+
+    if (p->seq_len > m->config.max_position)
+        return tr_error(-EINVAL, "--seq-len %lld: the model has %lld positions", (long long)p->seq_len,
+                        (long long)m->config.max_position);
+    if (p->rounding == TR_ROUNDING_STOCHASTIC && m->dtype != TR_BF16)
+        return tr_error(-EINVAL, "--rounding stochastic: only bf16 storage has it, this is %s",
+                        tr_dtype_name(m->dtype));
+    if (m->dtype == TR_F16 && !(p->clip_norm > 0))
+        return tr_error(-EINVAL, "f16 storage needs --clip-norm: an overflow must be seen before the "
+                                 "first update");
+    if (p->seed > UINT32_MAX)
+        return tr_error(-EINVAL, "--seed %llu: at most %u", (unsigned long long)p->seed, UINT32_MAX);
+    if (p->seq_len * p->batch_size > INT32_MAX / 2)
+        return tr_error(-EINVAL, "--batch-size %lld of --seq-len %lld: too many tokens a step",
+                        (long long)p->batch_size, (long long)p->seq_len);
+    return 0;
+}
+
+int run_resolve(struct tr_run *run)
+{
+    int r;
+
+    resolve_training(&run->params, run->model);
+    resolve_data(&run->params, run->model);
+    run->cursor.loss_scale = run->params.loss_scale;
+    r = resolve_machine(&run->params);
+    return r < 0 ? r : check(run);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A run: everything that one training (or one evaluation) holds, in the order in which it is opened.
+ * open.c opens and resumes it, step.c is the training step, metrics.c its lines, infer.c evaluates
+ * and generates with the same machinery, forward only.
+ */
+#ifndef TR_SRC_RUN_H
+#define TR_SRC_RUN_H
+
+#include <stdio.h>
+
+#include "offload/offload.h"
+#include "src/cursor.h"
+#include "src/data.h"
+#include "src/import.h"
+#include "src/keep.h"
+#include "src/pass.h"
+#include "src/tailrace.h"
+
+/* What the offload engine has been told comes next. */
+enum run_begun { RUN_NOTHING, RUN_TRAIN, RUN_FORWARD };
+
+struct tr_metrics {
+    FILE *file;
+    char *pending;        /* lines of steps whose commit is not durable yet */
+    size_t bytes, room;
+    size_t committing;    /* of them, those that the commit under way covers */
+};
+
+struct tr_run {
+    struct tr_train_params params; /* resolved: no field is "default" any more */
+    int lock;                      /* the run folder, locked */
+    struct tr_tokenizer *tokenizer;
+    struct tr_data *data, *valid;
+    struct tr_store *store;
+    const struct tr_model *model;  /* of import or kept, whichever is open */
+    struct tr_import_params import_params;
+    struct tr_import *import;      /* a new run, or a model folder opened for inference */
+    struct tr_kept *kept;          /* a run that exists */
+    struct tr_device *device;
+    struct tr_device_info device_info;
+    struct tr_plan plan;
+    struct tr_offload *offload;
+    struct tr_visits visits;       /* forward visits come first */
+    struct tr_pass_state pass;
+    struct tr_cursor cursor;       /* of the steps queued so far */
+    int64_t steps;                 /* in all */
+    enum run_begun begun;
+    float *nll;                    /* host, (batch tokens) */
+    double *sumsq;                 /* host */
+    struct tr_metrics metrics;
+    int final_eval_done;
+    char *summary;
+    struct tr_plan_row rows[TR_PLAN_ROWS];
+};
+
+void run_log(const struct tr_run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* --- step.c --------------------------------------------------------------------------------- */
+int run_step(struct tr_run *run, struct tr_step_report *report);
+/* Tells the engine what comes next, so that its loads start now. */
+int run_begin(struct tr_run *run, enum run_begun what);
+/* One forward pass over a batch that has been copied (tr_pass_batch): its visits, losses in run->nll. */
+int run_forward(struct tr_run *run);
+/* Mean loss over all targets of a data set. */
+int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t *targets);
+/* 1 when a validation loss is due after the steps done so far. */
+int run_eval_due(const struct tr_run *run);
+
+/* --- metrics.c ------------------------------------------------------------------------------ */
+int metrics_open(struct tr_metrics *m, const char *run_folder);
+/* Queues the line of a step; it reaches the file when the step's commit is durable. */
+int metrics_add(struct tr_metrics *m, const struct tr_step_report *r);
+void metrics_commit_started(struct tr_metrics *m);
+int metrics_commit_durable(struct tr_metrics *m);
+void metrics_close(struct tr_metrics *m);
+
+/* --- machine.c (device, offload, buffers of a run whose store and plan stand) ------------------ */
+int run_start_machine(struct tr_run *run);
+void run_stop_machine(struct tr_run *run);
+/* Opens the device for the budget in params; its arena size goes to the plan. */
+int run_open_device(struct tr_run *run);
+
+#endif

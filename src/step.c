@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * THE STEP. The visits are walked in order: acquire waits until the unit's spans are in their
+ * slots, the pass queues the unit's compute, release lets the engine write back what the visit
+ * changes once the compute is done. Then the commit starts in the background and the engine is told
+ * what follows, so that the next step's loads overlap the end of this one.
+ */
+#include "src/run.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+#include "src/lr.h"
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int run_begin(struct tr_run *run, enum run_begun what)
+{
+    const struct tr_visits *v = &run->visits;
+    uint32_t n = what == RUN_TRAIN ? v->n : v->forward;
+    int r;
+
+    if (run->begun == what || what == RUN_NOTHING)
+        return 0;
+    r = tr_offload_begin(run->offload, v->spans, n, v->spans, n); /* much of the same follows */
+    if (r == 0)
+        run->begun = what;
+    return r;
+}
+
+static int visit(struct tr_run *run, uint32_t i, int compute)
+{
+    struct tr_pass_visit v = {.unit = run->visits.units[i]};
+    int r = tr_offload_acquire(run->offload, i, (void **)v.at);
+
+    if (r == 0 && compute)
+        r = tr_pass_run(&run->pass, &v);
+    return r < 0 ? r : tr_offload_release(run->offload, i);
+}
+
+static int sync_compute(struct tr_run *run)
+{
+    return run->device->ops->sync(run->device, TR_STREAM_COMPUTE);
+}
+
+static int copy_losses(struct tr_run *run)
+{
+    return run->device->ops->copy_out(run->device, TR_STREAM_COMPUTE, run->nll,
+                                      run->pass.arena + run->plan.nll.offset,
+                                      (size_t)run->pass.batch->n_tokens * 4);
+}
+
+/* Summed in f64 in token order: the same whatever the micro-batches. */
+static double weighted_loss(const struct tr_run *run)
+{
+    const struct tr_batch *b = run->pass.batch;
+    double sum = 0;
+
+    for (int32_t t = 0; t < b->n_tokens; t++)
+        sum += (double)b->weight[t] * (double)run->nll[t];
+    return sum / b->weight_sum;
+}
+
+/* Waits for the norm pass. The norm of the true gradient (loss scale taken off), summed over
+ * tensors in the order of the visits. */
+static int read_norm(struct tr_run *run, double *norm)
+{
+    double sum = 0;
+    int r = run->device->ops->copy_out(run->device, TR_STREAM_COMPUTE, run->sumsq,
+                                       run->pass.arena + run->plan.sumsq.offset,
+                                       (size_t)run->pass.n_sumsq * 8);
+
+    if (r < 0 || (r = sync_compute(run)) < 0)
+        return r;
+    for (uint32_t i = 0; i < run->pass.n_sumsq; i++)
+        sum += run->sumsq[i];
+    *norm = sqrt(sum) / run->cursor.loss_scale;
+    return 0;
+}
+
+/* Between the norm pass and the update pass. 0: go on, 1: overflow, this step updates nothing. */
+static int clip(struct tr_run *run, double *norm)
+{
+    double max = run->params.clip_norm;
+    int r = read_norm(run, norm);
+
+    if (r < 0)
+        return r;
+    if (!isfinite(*norm))
+        return 1;
+    run->pass.update.coefficient = (float)fmin(1, max / (*norm + 1e-6));
+    return 0;
+}
+
+static void prepare_update(struct tr_run *run, struct tr_step_report *report)
+{
+    struct tr_update *u = &run->pass.update;
+    const struct tr_train_params *p = &run->params;
+
+    report->lr = tr_lr_at(p->schedule, p->lr, p->warmup > 0 ? p->warmup : 0,
+                          (int64_t)run->cursor.step + 1, run->steps);
+    u->lr = report->lr;
+    u->t = run->cursor.t + 1;
+    u->coefficient = 1;
+    u->unscale = (float)(1 / run->cursor.loss_scale);
+    run->pass.n_sumsq = 0;
+}
+
+/* All visits of the step; *skip: an overflow was met and nothing has been updated. */
+static int walk(struct tr_run *run, struct tr_step_report *report, int *skip)
+{
+    const struct tr_visits *v = &run->visits;
+    int r = 0;
+
+    for (uint32_t i = 0; i < v->n && r == 0; i++) {
+        enum tr_pass pass = v->units[i].pass;
+
+        if (i == v->forward)
+            r = copy_losses(run);
+        if (r == 0 && pass == TR_PASS_UPDATE && v->units[i - 1].pass == TR_PASS_NORM) {
+            r = clip(run, &report->grad_norm);
+            *skip = r == 1;
+            r = r == 1 ? 0 : r;
+        }
+        if (r == 0) /* a skipped step's visits pass through: their write-backs change no byte */
+            r = visit(run, i, !(pass == TR_PASS_UPDATE && *skip));
+    }
+    return r;
+}
+
+static void advance_cursor(struct tr_run *run, int skipped)
+{
+    struct tr_cursor *c = &run->cursor;
+
+    c->step++;
+    c->t += !skipped;
+    c->skipped += (uint64_t)skipped;
+    c->tokens += (uint64_t)run->pass.batch->n_tokens;
+    if (skipped && run->model->dtype == TR_F16)
+        c->loss_scale = fmax(c->loss_scale / 2, 1);
+    if (++c->epoch_step >= (uint64_t)tr_data_steps(run->data, (int64_t)c->epoch)) {
+        c->epoch++;
+        c->epoch_step = 0;
+    }
+}
+
+static int commit_due(const struct tr_run *run)
+{
+    enum tr_keep keep = run->params.durability;
+    int64_t step = (int64_t)run->cursor.step;
+
+    if (keep == TR_KEEP_STEP)
+        return 1;
+    return keep == TR_KEEP_CHECKPOINT &&
+           (step % run->params.checkpoint_every == 0 || step == run->steps);
+}
+
+/* Starts the commit; the one before is durable by then, so its steps' lines are written. */
+static int start_commit(struct tr_run *run)
+{
+    unsigned char payload[TR_CURSOR_BYTES];
+    int r;
+
+    if (!commit_due(run))
+        return 0;
+    if ((r = tr_offload_commit_wait(run->offload)) < 0 ||
+        (r = metrics_commit_durable(&run->metrics)) < 0)
+        return r;
+    tr_cursor_pack(&run->cursor, payload);
+    return tr_offload_commit(run->offload, payload, sizeof(payload));
+}
+
+static void measure(struct tr_run *run, struct tr_step_report *report,
+                    const struct tr_offload_stats *before, double t0)
+{
+    struct tr_offload_stats s;
+    uint64_t host = 0;
+
+    tr_offload_stats(run->offload, &s);
+    for (int tag = 0; tag < TR_MEM_TAGS; tag++)
+        host += tag == TR_MEM_ARENA ? 0 : tr_mem_peak((enum tr_mem_tag)tag);
+    report->seconds = now() - t0;
+    report->tokens = run->pass.batch->n_tokens;
+    report->tokens_per_s = (double)report->tokens / report->seconds;
+    report->wait_load_s = 1e-9 * (double)(s.wait_load_ns - before->wait_load_ns);
+    report->wait_commit_s = 1e-9 * (double)(s.wait_commit_ns - before->wait_commit_ns);
+    report->read_bytes = s.read_bytes - before->read_bytes;
+    report->written_bytes = s.written_bytes - before->written_bytes;
+    report->device_peak_bytes = run->plan.peak + run->device_info.workspace_bytes;
+    report->host_peak_bytes = host;
+    for (int32_t t = 0; t < run->pass.batch->n_tokens; t++)
+        report->targets += run->pass.batch->targets[t] >= 0;
+}
+
+int run_eval_due(const struct tr_run *run)
+{
+    int64_t step = (int64_t)run->cursor.step, every = run->params.eval_every;
+
+    return run->valid && (step == run->steps || (every > 0 && step % every == 0));
+}
+
+static enum run_begun next_step(const struct tr_run *run)
+{
+    return (int64_t)run->cursor.step < run->steps ? RUN_TRAIN : RUN_NOTHING;
+}
+
+int run_step(struct tr_run *run, struct tr_step_report *report)
+{
+    struct tr_offload_stats before;
+    struct tr_batch batch;
+    double t0 = now();
+    int skip = 0, r;
+
+    memset(report, 0, sizeof(*report));
+    tr_offload_stats(run->offload, &before);
+    if ((r = run_begin(run, RUN_TRAIN)) < 0 ||
+        (r = tr_data_batch(run->data, (int64_t)run->cursor.epoch, (int64_t)run->cursor.epoch_step,
+                           &batch)) < 0 ||
+        (r = tr_pass_batch(&run->pass, &batch, (float)run->cursor.loss_scale)) < 0)
+        return r;
+    prepare_update(run, report);
+    if ((r = walk(run, report, &skip)) < 0)
+        return r;
+    run->begun = RUN_NOTHING;
+    advance_cursor(run, skip);
+    if ((r = start_commit(run)) < 0 ||
+        (r = run_begin(run, run_eval_due(run) ? RUN_FORWARD : next_step(run))) < 0 ||
+        (r = sync_compute(run)) < 0)
+        return r;
+    report->loss = weighted_loss(run);
+    report->step = (int64_t)run->cursor.step;
+    report->steps = run->steps;
+    report->skipped = skip;
+    report->eval_loss = NAN;
+    if (run_eval_due(run) && (r = run_evaluate(run, run->valid, &report->eval_loss, NULL)) < 0)
+        return r;
+    measure(run, report, &before, t0);
+    if ((r = metrics_add(&run->metrics, report)) == 0 && commit_due(run))
+        metrics_commit_started(&run->metrics);
+    return r;
+}
+
+int run_forward(struct tr_run *run)
+{
+    int r = run_begin(run, RUN_FORWARD);
+
+    for (uint32_t i = 0; i < run->visits.forward && r == 0; i++)
+        r = visit(run, i, 1);
+    run->begun = RUN_NOTHING;
+    if (r < 0 || (r = copy_losses(run)) < 0)
+        return r;
+    return sync_compute(run);
+}
+
+int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t *targets)
+{
+    int64_t steps = tr_data_steps(data, 0), n = 0;
+    double sum = 0, weights = 0;
+
+    for (int64_t s = 0; s < steps; s++) {
+        struct tr_batch batch;
+        int r = tr_data_batch(data, 0, s, &batch);
+
+        if (r < 0 || (r = tr_pass_batch(&run->pass, &batch, 1)) < 0 || (r = run_forward(run)) < 0)
+            return r;
+        sum += weighted_loss(run) * batch.weight_sum;
+        weights += batch.weight_sum;
+        for (int32_t t = 0; t < batch.n_tokens; t++)
+            n += batch.targets[t] >= 0;
+        r = run_begin(run, s + 1 < steps ? RUN_FORWARD : next_step(run));
+        if (r < 0)
+            return r;
+    }
+    *loss = weights > 0 ? sum / weights : NAN;
+    if (targets)
+        *targets = n;
+    return 0;
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/visits.h"
+
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+
+static void add_span(struct tr_visit *v, uint32_t span, int changed)
+{
+    if (changed)
+        v->changed |= 1u << v->n_spans;
+    v->span[v->n_spans++] = span;
+}
+
+static struct tr_visit *add(struct tr_visits *v, struct tr_unit_visit unit)
+{
+    v->units[v->n] = unit;
+    return &v->spans[v->n++];
+}
+
+static void add_blocks(struct tr_visits *v, const struct tr_model *m, enum tr_pass pass)
+{
+    int32_t layers = m->config.layers;
+
+    for (int32_t i = 0; i < layers; i++) {
+        int32_t l = pass == TR_PASS_FORWARD ? i : layers - 1 - i;
+        struct tr_visit *s =
+            add(v, (struct tr_unit_visit){pass == TR_PASS_FORWARD ? TR_WORK_BLOCK : TR_WORK_BLOCK_GRAD,
+                                          pass, l, i == 0, i == layers - 1});
+
+        add_span(s, m->blocks[l].params_span, pass == TR_PASS_UPDATE);
+        if (pass == TR_PASS_UPDATE && m->has_state)
+            add_span(s, m->blocks[l].state_span, 1);
+    }
+}
+
+static void add_final_norm(struct tr_visit *s, const struct tr_model *m, int changed)
+{
+    add_span(s, m->final_norm_span, changed);
+    if (changed && m->has_state)
+        add_span(s, m->final_norm_state_span, 1);
+}
+
+static void add_embed(struct tr_visits *v, const struct tr_model *m)
+{
+    for (int32_t i = 0; i < m->embed.n_slices; i++) {
+        struct tr_visit *s =
+            add(v, (struct tr_unit_visit){TR_WORK_EMBED, TR_PASS_FORWARD, i, i == 0,
+                                          i == m->embed.n_slices - 1});
+
+        add_span(s, m->embed.slices[i].params_span, 0);
+    }
+}
+
+static void add_head(struct tr_visits *v, const struct tr_model *m)
+{
+    const struct tr_table *t = tr_model_head(m);
+
+    for (int32_t i = 0; i < t->n_slices; i++) {
+        struct tr_visit *s = add(v, (struct tr_unit_visit){TR_WORK_HEAD, TR_PASS_FORWARD, i, i == 0,
+                                                           i == t->n_slices - 1});
+
+        add_span(s, t->slices[i].params_span, 0);
+        add_span(s, m->final_norm_span, 0);
+    }
+}
+
+/* The head's backward visits (work HEAD_GRAD) or the embedding's: the table, and the final norm where
+ * something of the head is recomputed. `owns`: this run updates the table; `ends`: and the norm. */
+static void add_table_grad(struct tr_visits *v, const struct tr_model *m, enum tr_work work,
+                           enum tr_pass pass)
+{
+    int tied = m->head.tensor < 0, head = work == TR_WORK_HEAD_GRAD;
+    const struct tr_table *t = head ? tr_model_head(m) : &m->embed;
+    int owns = pass == TR_PASS_UPDATE && (!head || !tied);
+    int ends = pass == TR_PASS_UPDATE && head != tied;
+
+    for (int32_t i = t->n_slices - 1; i >= 0; i--) {
+        struct tr_visit *s = add(v, (struct tr_unit_visit){work, pass, i, i == t->n_slices - 1, i == 0});
+
+        if (owns || head || tied) /* the norm pass of an untied embedding needs only gradients */
+            add_span(s, t->slices[i].params_span, owns);
+        if (owns && m->has_state)
+            add_span(s, t->slices[i].state_span, 1);
+        if (head || tied)
+            add_final_norm(s, m, ends && i == 0);
+    }
+}
+
+static void add_backward(struct tr_visits *v, const struct tr_model *m, enum tr_pass pass)
+{
+    add_table_grad(v, m, TR_WORK_HEAD_GRAD, pass);
+    add_blocks(v, m, pass);
+    add_table_grad(v, m, TR_WORK_EMBED_GRAD, pass);
+}
+
+int tr_visits_make(struct tr_visits *v, const struct tr_model *m, int train, int norm_pass)
+{
+    size_t most = 3 * ((size_t)m->config.layers + m->embed.n_slices + tr_model_head(m)->n_slices);
+
+    memset(v, 0, sizeof(*v));
+    v->spans = tr_alloc_array(TR_MEM_MISC, most, sizeof(*v->spans));
+    v->units = tr_alloc_array(TR_MEM_MISC, most, sizeof(*v->units));
+    if (!v->spans || !v->units) {
+        tr_visits_free(v);
+        return -ENOMEM;
+    }
+    add_embed(v, m);
+    add_blocks(v, m, TR_PASS_FORWARD);
+    add_head(v, m);
+    v->forward = v->n;
+    if (train && norm_pass)
+        add_backward(v, m, TR_PASS_NORM);
+    if (train)
+        add_backward(v, m, TR_PASS_UPDATE);
+    return 0;
+}
+
+void tr_visits_free(struct tr_visits *v)
+{
+    tr_free(TR_MEM_MISC, v->spans);
+    tr_free(TR_MEM_MISC, v->units);
+    memset(v, 0, sizeof(*v));
+}

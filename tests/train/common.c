@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/train/common.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <cmocka.h>
+
+#include "src/base/file.h"
+#include "src/base/mem.h"
+#include "src/base/philox.h"
+#include "src/safetensors.h"
+
+static char folder[4096];
+
+static void sweep(void)
+{
+    tr_remove_tree(folder);
+}
+
+const char *scratch(void)
+{
+    const char *base = getenv("TMPDIR");
+
+    if (!folder[0]) {
+        snprintf(folder, sizeof(folder), "%s/tailrace-test-XXXXXX", base ? base : "/var/tmp");
+        assert_non_null(mkdtemp(folder));
+        atexit(sweep);
+    }
+    return folder;
+}
+
+const char *scratch_path(const char *fmt, ...)
+{
+    static char ring[8][4352];
+    static int next;
+    char *p = ring[next++ % 8];
+    va_list ap;
+    int n = snprintf(p, sizeof(ring[0]), "%s/", scratch());
+
+    va_start(ap, fmt);
+    vsnprintf(p + n, sizeof(ring[0]) - (size_t)n, fmt, ap);
+    va_end(ap);
+    return p;
+}
+
+static const char *architecture(const char *family)
+{
+    if (!strcmp(family, "mistral"))
+        return "MistralForCausalLM";
+    if (!strcmp(family, "qwen2"))
+        return "Qwen2ForCausalLM";
+    return !strcmp(family, "qwen3") ? "Qwen3ForCausalLM" : "LlamaForCausalLM";
+}
+
+void tiny_config(const char *path, const struct tiny *t)
+{
+    FILE *f = fopen(path, "w");
+
+    assert_non_null(f);
+    fprintf(f,
+            "{\"architectures\": [\"%s\"], \"model_type\": \"%s\", \"hidden_size\": %d, "
+            "\"intermediate_size\": %d, \"num_hidden_layers\": %d, \"num_attention_heads\": %d, "
+            "\"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d, "
+            "\"max_position_embeddings\": %d, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, "
+            "\"hidden_act\": \"silu\", \"initializer_range\": 0.1, \"tie_word_embeddings\": %s%s%s}\n",
+            architecture(t->family), strncmp(t->family, "llama", 5) ? t->family : "llama", t->hidden,
+            t->ffn, t->layers, t->heads, t->kv_heads, t->head_dim, t->vocab, t->positions,
+            strstr(t->family, "tied") ? "true" : "false", t->extra && *t->extra ? ", " : "",
+            t->extra ? t->extra : "");
+    fclose(f);
+}
+
+void tiny_model(const char *out, const struct tiny *t, enum tr_type dtype, uint64_t seed)
+{
+    char config[4352];
+
+    snprintf(config, sizeof(config), "%s.config.json", out);
+    tiny_config(config, t);
+    if (tr_init_model(&(struct tr_init_params){
+            .arch = config, .out = out, .seed = seed, .dtype = dtype}) < 0)
+        fail_msg("init: %s", tr_message());
+}
+
+void token_data(const char *path, int rows, int shortest, int longest, int vocab)
+{
+    FILE *f = fopen(path, "w");
+
+    assert_non_null(f);
+    for (int r = 0; r < rows; r++) {
+        struct tr_philox c = {{(uint32_t)r, 0, 0, 1}};
+        int n = shortest + (int)(tr_philox4x32(c, 7, 7).v[0] % (uint32_t)(longest - shortest + 1));
+
+        fprintf(f, "{\"input_ids\": [");
+        for (int i = 0; i < n; i++) {
+            c.v[1] = (uint32_t)i + 1; /* a skewed distribution, so that there is something to learn */
+            fprintf(f, "%s%u", i ? ", " : "",
+                    tr_philox4x32(c, 7, 7).v[1] % (tr_philox4x32(c, 7, 7).v[2] % (uint32_t)vocab + 1));
+        }
+        fprintf(f, "]}\n");
+    }
+    fclose(f);
+}
+
+int train(const struct tr_train_params *p, struct tr_step_report *last)
+{
+    struct tr_step_report report;
+    tr_run *run;
+    int r = tr_train_open(&run, p);
+
+    if (r < 0)
+        return r;
+    while ((r = tr_train_step(run, &report)) == 1)
+        if (last)
+            *last = report;
+    if (r == 0)
+        r = tr_train_finish(run);
+    tr_train_close(run);
+    return r;
+}
+
+int train_part(const struct tr_train_params *p, int steps)
+{
+    struct tr_step_report report;
+    tr_run *run;
+    int r = tr_train_open(&run, p);
+
+    if (r < 0)
+        return r;
+    for (int i = 0; i < steps && r >= 0; i++)
+        r = tr_train_step(run, &report);
+    if (r >= 0)
+        r = tr_train_finish(run);
+    tr_train_close(run);
+    return r;
+}
+
+uint64_t smallest_budget(struct tr_train_params p)
+{
+    const char *says;
+    tr_run *run;
+
+    p.device_memory = 10 << 20; /* room for the workspace alone */
+    p.out = scratch_path("never-made");
+    assert_int_equal(tr_train_open(&run, &p), -ENOMEM);
+    says = strstr(tr_message(), "smallest that would do is ");
+    if (!says)
+        fail_msg("no smallest budget in: %s", tr_message());
+    assert_int_equal(access(p.out, F_OK), -1);
+    return strtoull(says + strlen("smallest that would do is "), NULL, 10);
+}
+
+uint64_t file_hash(const char *path)
+{
+    size_t bytes;
+    uint64_t h;
+    char *data;
+
+    if (tr_file_read(path, 1u << 30, &data, &bytes) < 0)
+        fail_msg("%s", tr_message());
+    h = XXH3_64bits(data, bytes);
+    tr_free(TR_MEM_TEXT, data);
+    return h;
+}
+
+float *read_tensor(const char *dir, const char *name, size_t *n)
+{
+    const struct tr_st_tensor *t;
+    struct tr_safetensors *s;
+    float *x;
+    char *raw;
+
+    if (tr_safetensors_open_folder(&s, dir) < 0)
+        fail_msg("%s", tr_message());
+    t = tr_safetensors_find(s, name);
+    if (!t)
+        fail_msg("%s: no tensor %s", dir, name);
+    *n = t->bytes / tr_dtype_size((enum tr_dtype)t->dtype);
+    raw = malloc(t->bytes);
+    x = malloc(*n * sizeof(float));
+    assert_int_equal(tr_safetensors_read(s, t, 0, raw, t->bytes), 0);
+    for (size_t i = 0; i < *n; i++)
+        x[i] = tr_load_f32(raw, (enum tr_dtype)t->dtype, i);
+    free(raw);
+    tr_safetensors_close(s);
+    return x;
+}

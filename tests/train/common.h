@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the training tests share: a scratch folder, tiny model folders of every family with random
+ * weights, token data, one training run from start to end, and exported bytes to compare.
+ */
+#ifndef TR_TESTS_TRAIN_COMMON_H
+#define TR_TESTS_TRAIN_COMMON_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/tailrace.h"
+
+/* A new folder under TMPDIR, removed with all that is in it at exit. */
+const char *scratch(void);
+/* "SCRATCH/NAME" in a ring of static buffers. */
+const char *scratch_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* A config.json of a family ("llama", "llama-tied", "mistral", "qwen2", "qwen3"), and a model folder
+ * with random weights made from it. `extra` is JSON members put into the config ("" for none). */
+struct tiny {
+    const char *family;
+    int hidden, ffn, layers, heads, kv_heads, head_dim, vocab, positions;
+    const char *extra;
+};
+void tiny_config(const char *path, const struct tiny *t);
+void tiny_model(const char *folder, const struct tiny *t, enum tr_type dtype, uint64_t seed);
+
+/* JSONL of `rows` samples with random ids below vocab, lengths from `shortest` to `longest`. */
+void token_data(const char *path, int rows, int shortest, int longest, int vocab);
+
+/* Opens, trains to the end, finishes, closes; last step's report. Returns the first error. */
+int train(const struct tr_train_params *p, struct tr_step_report *last);
+/* Only `steps` steps, then closes as an interrupted program would after a clean step. */
+int train_part(const struct tr_train_params *p, int steps);
+/* The smallest device budget for these options (out is not touched). */
+uint64_t smallest_budget(struct tr_train_params p);
+
+/* XXH3 of a file. */
+uint64_t file_hash(const char *path);
+/* All f32 values of a tensor in FOLDER/model.safetensors; count in *n. Freed with free. */
+float *read_tensor(const char *folder, const char *name, size_t *n);
+
+#endif
