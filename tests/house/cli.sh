@@ -1,0 +1,145 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The command line: exit codes, one clear line an error, precedence of options, continuing a run,
+# and what --help may say.
+# Usage: cli.sh TAILRACE
+set -u
+tailrace=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+. "$(dirname "$0")/tiny.sh"
+failed=0
+export NO_COLOR=1
+
+say() {
+    printf 'cli.sh: %s\n' "$*"
+    failed=1
+}
+
+# gives CODE WORDS ARGUMENTS...: exit code, and an error whose first line holds WORDS.
+gives() {
+    local code=$1 words=$2 got first
+    shift 2
+    "$tailrace" "$@" > "$work/out" 2> "$work/err"
+    got=$?
+    first=$(head -n 1 "$work/err")
+    [ $got -eq "$code" ] || say "exit $got, not $code: $* ($first)"
+    case $first in
+    *"$words"*) ;;
+    *) say "no '$words' in '$first': $*" ;;
+    esac
+    if [ "$code" -eq 1 ] && [ "$(wc -l < "$work/err")" -ne 1 ]; then
+        say "not one line: $*"
+        cat "$work/err"
+    fi
+}
+
+# wrong usage
+gives 2 'a command is missing'
+gives 2 "unknown command 'trian'; did you mean 'train'?" trian
+gives 2 "unknown command 'plan'" plan
+gives 2 '--model or --arch is missing' train --data x --out y
+gives 2 '--data is missing' train --model x --out y
+gives 2 '--out is missing' train --model x --data y
+gives 2 'exclude each other' train --model x --arch y --data z --out o
+gives 2 'exclude each other' train --model x --data z --out o --steps 3 --epochs 2
+gives 2 "unrecognized option '--lora-rank=3'" train --lora-rank=3
+gives 2 'requires an argument' train --lr
+gives 2 "--lr: 'x' is not a number" train --lr x
+gives 2 'is not a size' train --device-memory 3gb
+gives 2 'none of: lomo, sgd, adamw' train --optimizer adam
+gives 2 "unexpected argument 'x'" train x
+gives 2 'RUN is missing' verify
+gives 2 'RUN is missing' export --out x
+gives 2 'PATH is missing' inspect
+gives 2 '--vocab is missing' tokenizer --data x --out y
+gives 2 '--prompt is missing' generate --model x
+
+# help
+for command in init train eval generate export preview tokenizer inspect verify; do
+    gives 0 '' "$command" --help
+    grep -q "^Usage: tailrace $command" "$work/out" || say "no usage line: $command"
+done
+gives 0 '' --help
+gives 0 '' --version
+grep -qx 'tailrace [0-9.]*' "$work/out" || say 'no version'
+"$tailrace" train --help > "$work/out"
+for unbuilt in lora momentum merge gguf template task freeze force trace master state-dtype \
+    parked-dtype clip-method adalomo adam-mini cuda; do
+    ! grep -q -- "$unbuilt" "$work/out" || say "--help speaks of $unbuilt"
+done
+
+# files that are not there or not right
+cd "$work" || exit 1
+gives 1 'none' train --model none --data none --out run
+[ ! -e run ] || say 'a failed train left its folder'
+gives 1 'nothere.yaml' train --config nothere.yaml
+printf 'lr: 0.1\nbatch_size: 3\n' > bad.yaml
+gives 1 "bad.yaml:2: unknown option 'batch_size'; did you mean 'batch-size'?" \
+    train --config bad.yaml
+gives 1 'nothere' inspect nothere
+gives 1 'nothere' verify nothere
+gives 1 'nothere' export nothere --out x
+gives 1 'nothere' generate --model nothere --prompt x
+gives 1 'nothere' eval --model nothere --data x
+gives 1 'nothere' tokenizer --data nothere --vocab 300 --out x
+gives 1 'nothere' preview --data nothere --tokenizer nothere
+[ ! -e x ] || say 'a failed command left its folder'
+
+make_tiny_model "$tailrace" "$work" || say 'no tiny model'
+
+# outputs are never overwritten
+gives 1 'model' init --arch arch.json --out model
+gives 1 'tokenizer' tokenizer --data text.txt --vocab 300 --out tokenizer
+mkdir full && : > full/file
+gives 1 'full' train --model model --data text.txt --out full
+[ "$(ls full)" = file ] || say 'a refused folder was changed'
+
+# a run; the flag comes before the file, the file before the default
+printf 'lr: 0.5\nseed: 7\nbatch-size: 2\nseq-len: 32\nschedule: constant\n' > options.yaml
+gives 0 '' train --config options.yaml --lr 0.25 --steps 3 --model model --data text.txt --out run
+for line in 'lr: 0.25' 'seed: 7' 'batch-size: 2' 'steps: 3' 'schedule: constant'; do
+    grep -qx "$line" run/run.yaml || say "run.yaml has no '$line'"
+done
+grep -q '^step 1/3 ' "$work/out" && grep -q '^step 3/3 ' "$work/out" || say 'no first or last line'
+grep -q '^memory' "$work/out" || say 'no memory table'
+[ -s run/model/config.json ] || say 'no model folder'
+grep -q $'\033' "$work/out" && say 'escape sequences in a plain file'
+
+# its run.yaml is a config file; --json is one object a line and nothing else
+gives 0 '' train --config run/run.yaml --out again --export no --json
+[ "$(grep -c '^{"step": [123], .*}$' "$work/out")" -eq 3 ] || say 'no three JSON lines'
+[ "$(wc -l < "$work/out")" -eq 3 ] || say 'more than JSON on stdout'
+[ ! -e again/model ] || say '--export no exported'
+
+# the same command continues; other settings are refused by name
+gives 0 '' train --config run/run.yaml
+gives 0 '' train --resume run
+gives 1 'seed' train --config run/run.yaml --seed 8
+
+# the rest of the commands on what is there
+gives 0 '' export run --out exported
+cmp -s exported/model.safetensors run/model/model.safetensors || say 'export differs from the run'
+gives 0 '' verify run
+gives 0 '' inspect run
+gives 0 '' inspect model --json
+gives 0 '' preview --data text.txt --model model --json --samples 2
+grep -q '"input_ids"' "$work/out" || say 'no input_ids in the preview'
+gives 0 '' generate --model run/model --prompt 'Line 3' --max-tokens 4
+gives 0 '' eval --model run/model --data text.txt --seq-len 32 --json
+grep -q '"loss": [0-9]' "$work/out" || say 'no loss'
+
+# an interruption ends cleanly with 130, and the run continues
+"$tailrace" train --model model --data text.txt --out long --steps 100000 --seq-len 32 --lr 0.01 \
+    > "$work/out" 2>&1 &
+pid=$!
+for ((i = 0; i < 100; i++)); do
+    grep -q '^step ' "$work/out" && break
+    sleep 0.1
+done
+kill -TERM $pid
+wait $pid
+code=$?
+[ $code -eq 130 ] || say "exit $code after an interruption"
+gives 0 '' verify long
+exit $failed

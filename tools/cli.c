@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Messages, signals and number formats of the commands. Errors go to stderr as "tailrace: message";
+ * results go to stdout.
+ */
+#include "tools/cli.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t interrupted;
+
+void cli_error(const char *fmt, ...)
+{
+    va_list ap;
+
+    fflush(stdout);
+    fputs("tailrace: ", stderr);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+}
+
+int cli_fail(void)
+{
+    const char *message = tr_message();
+
+    cli_error("%s", *message ? message : "failed");
+    return CLI_FAILED;
+}
+
+void cli_print_text(char *text)
+{
+    size_t n = text ? strlen(text) : 0;
+
+    if (n) {
+        fputs(text, stdout);
+        if (text[n - 1] != '\n')
+            putchar('\n');
+    }
+    tr_free_text(text);
+}
+
+static void on_signal(int number)
+{
+    static const char line[] = "\ntailrace: stopping after this step; once more stops at once\n";
+
+    (void)number;
+    if (interrupted)
+        _exit(CLI_INTERRUPTED);
+    interrupted = 1;
+    if (write(STDERR_FILENO, line, sizeof(line) - 1) < 0)
+        return; /* nobody reads: the end comes all the same */
+}
+
+void cli_catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+int cli_interrupted(void)
+{
+    return interrupted;
+}
+
+const char *cli_size(char text[static 32], uint64_t bytes)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    double x = (double)bytes;
+    int unit = 0;
+
+    while (x >= 1024 && unit < 5) {
+        x /= 1024;
+        unit++;
+    }
+    snprintf(text, 32, "%.*f %s", unit == 0 ? 0 : x < 10 ? 2 : x < 100 ? 1 : 0, x, units[unit]);
+    return text;
+}
+
+const char *cli_time(char text[static 32], double seconds)
+{
+    long s = seconds < 1e9 ? lround(seconds) : 1000000000;
+
+    if (seconds < 10)
+        snprintf(text, 32, "%.1f s", seconds);
+    else if (s < 3600)
+        snprintf(text, 32, "%ld:%02ld", s / 60, s % 60);
+    else
+        snprintf(text, 32, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    return text;
+}
+
+void cli_json_real(FILE *f, const char *key, double x)
+{
+    if (isfinite(x))
+        fprintf(f, "\"%s\": %.9g", key, x);
+    else
+        fprintf(f, "\"%s\": null", key);
+}
+
+void cli_json_text(FILE *f, const char *key, const char *text)
+{
+    fprintf(f, "\"%s\": \"", key);
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+
+        if (c == '"' || c == '\\')
+            fprintf(f, "\\%c", c);
+        else if (c < 0x20)
+            fprintf(f, "\\u%04x", c);
+        else
+            fputc(c, f);
+    }
+    fputc('"', f);
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tailrace eval: loss and perplexity on held-out data, and the share of prompts whose greedy
+ * continuation is exactly the expected one.
+ */
+#include "tools/cli.h"
+
+struct eval {
+    struct tr_eval_params params;
+    int64_t show;
+    int64_t shown;
+    int json;
+};
+
+#define AT(member) offsetof(struct eval, params.member)
+
+static const struct tr_option options[] = {
+    {"model", "DIR|RUN", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(model), NULL,
+     "Hugging Face folder, or a run"},
+    {"tokenizer", "DIR", TR_OPTION_PATH, 0, AT(tokenizer), "the model's",
+     "folder with tokenizer.json"},
+    {"data", "FILE", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(data), NULL,
+     "text, or JSONL with text, prompt + completion, or input_ids"},
+    {"samples", "N", TR_OPTION_COUNT, 0, AT(samples), "all", "samples to look at"},
+    {"exact-match", NULL, TR_OPTION_SWITCH, 0, AT(exact_match), NULL,
+     "prompt + completion data: answer each prompt and compare with the completion"},
+    {"show", "N", TR_OPTION_COUNT, 0, offsetof(struct eval, show), "0",
+     "with --exact-match: answers to print"},
+    {"max-tokens", "N", TR_OPTION_COUNT, 0, AT(max_tokens), "32", "tokens of an answer at most"},
+    {"batch-size", "N", TR_OPTION_COUNT, 0, AT(batch_size), "8", "rows computed at once"},
+    {"seq-len", "N", TR_OPTION_COUNT, 0, AT(seq_len), "min(2048, the model's)",
+     "tokens of a row at most"},
+    {"threads", "N", TR_OPTION_COUNT, 0, AT(threads), "the cores of this process",
+     "threads that compute"},
+    {"device-memory", "SIZE", TR_OPTION_SIZE, 0, AT(device_memory), "80%",
+     "budget of device memory: 24GiB, 512MiB, or a share of what is free"},
+    {"json", NULL, TR_OPTION_SWITCH, 0, offsetof(struct eval, json), NULL,
+     "one JSON object on stdout"},
+    {NULL},
+};
+
+static void print_answer(void *arg, const char *line)
+{
+    struct eval *eval = arg;
+
+    if (eval->shown++ < eval->show)
+        fprintf(eval->json ? stderr : stdout, "%s\n", line);
+}
+
+static void print_json(const struct eval *eval, const struct tr_eval_report *report)
+{
+    putchar('{');
+    cli_json_real(stdout, "loss", report->loss);
+    fputs(", ", stdout);
+    cli_json_real(stdout, "perplexity", report->perplexity);
+    printf(", \"samples\": %lld, \"tokens\": %lld, \"targets\": %lld", (long long)report->samples,
+           (long long)report->tokens, (long long)report->targets);
+    if (eval->params.exact_match)
+        printf(", \"matched\": %lld", (long long)report->matched);
+    puts("}");
+}
+
+static void print_plain(const struct eval *eval, const struct tr_eval_report *report)
+{
+    printf("loss         %.4f\nperplexity   %.2f\ntargets      %lld tokens of %lld samples\n",
+           report->loss, report->perplexity, (long long)report->targets,
+           (long long)report->samples);
+    if (eval->params.exact_match)
+        printf("exact match  %.1f %% (%lld of %lld)\n",
+               report->samples ? 100.0 * (double)report->matched / (double)report->samples : 0.0,
+               (long long)report->matched, (long long)report->samples);
+}
+
+static int run(void *arg)
+{
+    struct eval *eval = arg;
+    struct tr_eval_report report = {0};
+
+    if (!eval->params.max_tokens)
+        eval->params.max_tokens = 32;
+    if (!eval->params.batch_size)
+        eval->params.batch_size = 8;
+    eval->params.log = print_answer;
+    eval->params.log_arg = eval;
+    if (tr_eval_data(&eval->params, &report) < 0)
+        return cli_fail();
+    if (eval->json)
+        print_json(eval, &report);
+    else
+        print_plain(eval, &report);
+    return CLI_DONE;
+}
+
+const struct cli_command cmd_eval = {
+    .name = "eval",
+    .brief = "measure loss and exact match on held-out data",
+    .doc =
+        "Measures loss and perplexity of a model on a data file; with --exact-match also the share "
+        "of prompts that it continues exactly as the data does.",
+    .options = {options},
+    .params_size = sizeof(struct eval),
+    .run = run,
+};

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tailrace verify: every commit and every checksum of a run.
+ */
+#include "tools/cli.h"
+
+struct verify {
+    const char *run, *store;
+    int json;
+};
+
+#define AT(member) offsetof(struct verify, member)
+
+static const struct tr_option argument[] = {{"run", "RUN", TR_OPTION_PATH, 0, AT(run)}, {NULL}};
+
+static const struct tr_option options[] = {
+    {"store", "DIR", TR_OPTION_PATH, 0, AT(store), "RUN/store",
+     "where the run keeps its parameters"},
+    {"json", NULL, TR_OPTION_SWITCH, 0, AT(json), NULL, "one JSON object on stdout"},
+    {NULL},
+};
+
+static int run(void *arg)
+{
+    const struct verify *params = arg;
+    char *text = NULL;
+    int64_t damaged = tr_verify_run(params->run, params->store, &text);
+
+    if (damaged < 0)
+        return cli_fail();
+    if (params->json) {
+        printf("{\"damaged\": %lld, ", (long long)damaged);
+        cli_json_text(stdout, "report", text ? text : "");
+        puts("}");
+        tr_free_text(text);
+    } else {
+        cli_print_text(text);
+    }
+    return damaged ? CLI_FAILED : CLI_DONE;
+}
+
+const struct cli_command cmd_verify = {
+    .name = "verify",
+    .brief = "read back every checksum and commit of a run",
+    .doc = "Reads all parameters of RUN and checks every commit and every checksum. Exit 1 where "
+           "something is damaged; each damaged piece is named.",
+    .options = {options},
+    .argument = argument,
+    .params_size = sizeof(struct verify),
+    .run = run,
+};
