@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The cpu device inside: what every op gets. An op (cpu/rmsnorm.c and so on) splits its work over the
- * pool in parts that do not depend on the number of threads in any value, and calls the kernels of
- * the chosen tier. One op has one name here, in kernels/ and in tests/kernelcheck/.
+ * The cpu device inside: what every op gets. An op (cpu/rmsnorm.c and so on) splits its work over
+ * the pool in parts that do not depend on the number of threads in any value, and calls the kernels
+ * of the chosen tier. One op has one name here, in kernels/ and in tests/kernelcheck/.
  */
 #ifndef TR_CPU_CPU_H
 #define TR_CPU_CPU_H
@@ -10,11 +10,11 @@
 #include "src/base/device.h"
 #include "src/base/pool.h"
 
-struct tr_cpu_kernels; /* cpu/kernels.h: the table of row and range kernels, C first, tiers overwrite */
+struct tr_cpu_kernels; /* cpu/kernels.h: row and range kernels, C first, tiers overwrite */
 struct tr_blas;        /* cpu/blas.h: single-threaded sgemm of the right kernel type */
 
 /* Scratch of each worker: panels of the matmuls, tiles of attention. */
-#define TR_CPU_SCRATCH_BYTES (4u << 20)
+#define TR_CPU_SCRATCH_BYTES (1u << 20)
 
 struct tr_cpu {
     struct tr_pool *pool;

@@ -160,13 +160,21 @@ static void do_cells(void *arg, int64_t begin, int64_t end, int worker)
     }
 }
 
+int tr_matmul_check(const struct tr_op_matmul *op)
+{
+    if (op->m < 1 || op->k < 1 || op->m > INT_MAX || op->k > INT_MAX)
+        return tr_error(-EINVAL, "matmul: a weight of %lld x %lld is outside 1 to 2^31 - 1",
+                        (long long)op->m, (long long)op->k);
+    if (op->grains.n < 1 || op->grains.start[op->grains.n] != op->n)
+        return tr_error(-EINVAL, "matmul: the grains do not cover the %lld tokens",
+                        (long long)op->n);
+    return 0;
+}
+
 static int run_product(const struct product *shape, int64_t columns, int64_t depth)
 {
     struct product p = *shape;
 
-    if (columns < 1 || depth < 1 || columns > INT_MAX || depth > INT_MAX)
-        return tr_error(-EINVAL, "matmul: a weight of %lld x %lld is outside 1 to 2^31 - 1",
-                        (long long)columns, (long long)depth);
     p.columns = tr_tiles_across(columns);
     p.depth = tr_tiles_up_to(depth, DEPTH);
     p.rows = p.columns.count < 4 ? ROWS * p.columns.count / 4 : ROWS;
@@ -185,8 +193,9 @@ int tr_cpu_matmul(const struct tr_cpu *cpu, const struct tr_op_matmul *op)
                         .out = op->y,
                         .w_by_columns = 1,
                         .grains = op->grains};
+    int error = tr_matmul_check(op);
 
-    return run_product(&p, op->m, op->k);
+    return error ? error : run_product(&p, op->m, op->k);
 }
 
 int tr_cpu_matmul_dx(const struct tr_cpu *cpu, const struct tr_op_matmul *op)
@@ -198,6 +207,7 @@ int tr_cpu_matmul_dx(const struct tr_cpu *cpu, const struct tr_op_matmul *op)
                         .out = op->dx,
                         .add = op->add,
                         .grains = op->grains};
+    int error = tr_matmul_check(op);
 
-    return run_product(&p, op->k, op->m);
+    return error ? error : run_product(&p, op->k, op->m);
 }

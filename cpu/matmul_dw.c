@@ -4,13 +4,11 @@
  * grains in order, one single-threaded sgemm each, the first one writing and the others adding, so
  * that grains of one op and grains of successive ops with add = 1 give the same bits.
  */
-#include <limits.h>
 #include <string.h>
 
 #include "cpu/blas.h"
 #include "cpu/cpu.h"
 #include "cpu/tile.h"
-#include "src/base/err.h"
 
 struct job {
     const struct tr_cpu *cpu;
@@ -56,10 +54,10 @@ static void do_tiles(void *arg, int64_t begin, int64_t end, int worker)
 int tr_cpu_matmul_dw(const struct tr_cpu *cpu, const struct tr_op_matmul *op)
 {
     struct job job = {cpu, op, tr_tiles_across(op->m)};
+    int error = tr_matmul_check(op);
 
-    if (op->m < 1 || op->k < 1 || op->m > INT_MAX || op->k > INT_MAX)
-        return tr_error(-EINVAL, "matmul: a weight of %lld x %lld is outside 1 to 2^31 - 1",
-                        (long long)op->m, (long long)op->k);
+    if (error)
+        return error;
     /* Each call packs both its factors: wide where the rows alone give work to four cores. */
     job.columns = tr_tiles_of(op->k, job.rows.count < 4 ? 256 : 1024);
     if (op->n == 0 && !op->add)

@@ -48,6 +48,9 @@ static inline struct tr_tiles tr_tiles_up_to(int64_t n, int64_t most)
     return t;
 }
 
+/* What the three matmuls refuse (in cpu/matmul.c): 0, or -EINVAL with a message. */
+int tr_matmul_check(const struct tr_op_matmul *op);
+
 static inline int64_t tr_tile_begin(const struct tr_tiles *t, int64_t i)
 {
     return i * t->size;

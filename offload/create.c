@@ -65,20 +65,36 @@ static int check_space(const struct tr_store *s)
     return 0;
 }
 
+/* For file systems that cannot reserve: written out, the space is ours as well. */
+static int write_zeros(const struct tr_io_file *f, uint64_t bytes)
+{
+    char *zeros = tr_alloc_pages(TR_MEM_IO, TR_IO_CHUNK);
+    int r = zeros ? 0 : -ENOMEM;
+
+    for (uint64_t at = 0; at < bytes && r == 0; at += TR_IO_CHUNK)
+        r = tr_pwrite(f->fd, f->path, zeros, bytes - at < TR_IO_CHUNK ? bytes - at : TR_IO_CHUNK,
+                      at);
+    tr_free_pages(TR_MEM_IO, zeros, TR_IO_CHUNK);
+    return r;
+}
+
 static int allocate(struct tr_store *s, enum tr_file file)
 {
+    const struct tr_io_file *f = &s->file[file];
     uint64_t bytes = tr_store_file_bytes(s, file);
-    int fd = s->file[file].fd, e;
+    int r;
 
     do
-        e = posix_fallocate(fd, 0, (off_t)bytes);
-    while (e == EINTR);
-    if (e)
-        return tr_error(-e, "%s: cannot allocate %llu bytes: %s", s->file[file].path,
-                        (unsigned long long)bytes, strerror(e));
-    return fsync(fd) < 0
-               ? tr_error(-errno, "%s: cannot sync: %s", s->file[file].path, strerror(errno))
-               : 0;
+        r = fallocate(f->fd, 0, 0, (off_t)bytes) < 0 ? -errno : 0;
+    while (r == -EINTR);
+    if (r == -EOPNOTSUPP || r == -ENOSYS)
+        r = write_zeros(f, bytes);
+    else if (r < 0)
+        r = tr_error(r, "%s: cannot allocate %llu bytes: %s", f->path, (unsigned long long)bytes,
+                     strerror(-r));
+    if (r == 0 && fsync(f->fd) < 0)
+        r = tr_error(-errno, "%s: cannot sync: %s", f->path, strerror(errno));
+    return r;
 }
 
 static int write_json(const struct tr_store *s)

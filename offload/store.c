@@ -32,6 +32,8 @@ int tr_store_alloc(struct tr_store **out, const char *folder)
         return -ENOMEM;
     s->folder_fd = -1;
     s->folder = tr_strdup(TR_MEM_MISC, folder);
+    for (size_t n = strlen(folder); s->folder && n > 1 && s->folder[n - 1] == '/'; n--)
+        s->folder[n - 1] = 0;
     for (int i = 0; i < TR_FILES; i++) {
         s->file[i].fd = -1;
         s->file[i].path = tr_path(folder, tr_store_names[i]);

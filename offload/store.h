@@ -81,7 +81,8 @@ const struct tr_layout *tr_store_layout(const struct tr_store *s);
 const char *tr_store_uuid(const struct tr_store *s); /* 36 characters */
 const char *tr_store_folder(const struct tr_store *s);
 int tr_store_generations(const struct tr_store *s);
-/* The payload of the commit that the store stands at, and its sequence number (0: none). */
+/* The payload of the commit that the store stands at, and its sequence number (0: none). Not while
+ * an offload engine runs on the store. */
 uint64_t tr_store_payload(const struct tr_store *s, void *buf, size_t room, size_t *bytes);
 
 /* Synchronous piece access for import, export, inspect and verify. buf: 4096-aligned, with room for

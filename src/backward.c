@@ -100,7 +100,8 @@ static int weight_grad(const struct block *b, enum tr_role r, const float *dy, c
     return e < 0 ? e : finish(b, r);
 }
 
-/* Gradient through a norm of the residual stream: added to dx, which already holds the skip path. */
+/* Gradient through a norm of the residual stream: added to dx, which already holds the skip path.
+ */
 static int norm_grad(const struct block *b, enum tr_role r, const void *x, enum tr_dtype x_dtype,
                      const float *rstd)
 {
@@ -156,14 +157,14 @@ static int mlp_grad(const struct block *b)
     if ((r = input_grad(b, TR_ROLE_DOWN, b->dx, b->dact, 0)) < 0 ||
         (r = weight_grad(b, TR_ROLE_DOWN, b->dx, b->f.act)) < 0)
         return r;
-    r = pass_op(b->p, &(struct tr_op){.kind = TR_OP_SWIGLU_GRAD,
-                                      .swiglu = {.gate = b->f.gate,
-                                                 .up = b->f.up,
-                                                 .dout = b->dact,
-                                                 .dgate = b->dact,
-                                                 .dup = b->dup,
-                                                 .n = (int64_t)b->u->n_tokens *
-                                                      b->p->model->config.ffn}});
+    r = pass_op(
+        b->p, &(struct tr_op){.kind = TR_OP_SWIGLU_GRAD,
+                              .swiglu = {.gate = b->f.gate,
+                                         .up = b->f.up,
+                                         .dout = b->dact,
+                                         .dgate = b->dact,
+                                         .dup = b->dup,
+                                         .n = (int64_t)b->u->n_tokens * b->p->model->config.ffn}});
     if (r < 0 || (r = input_grad(b, TR_ROLE_GATE, b->dact, b->dxn, 0)) < 0 ||
         (r = input_grad(b, TR_ROLE_UP, b->dup, b->dxn, 1)) < 0 ||
         (r = weight_grad(b, TR_ROLE_GATE, b->dact, b->f.xn2)) < 0 ||
@@ -176,41 +177,41 @@ static int rope_grad(const struct block *b, float *dx, int64_t heads)
 {
     const struct tr_plan *plan = b->p->plan;
 
-    return pass_op(b->p, &(struct tr_op){
-                             .kind = TR_OP_ROPE,
-                             .rope = {.x = dx,
-                                      .position = (const int32_t *)pass_at(b->p, &plan->position) +
-                                                  b->u->first_token,
-                                      .cos = pass_at(b->p, &plan->cos),
-                                      .sin = pass_at(b->p, &plan->sin),
-                                      .n = b->u->n_tokens,
-                                      .heads = heads,
-                                      .head_dim = b->p->model->config.head_dim,
-                                      .inverse = 1}});
+    return pass_op(
+        b->p, &(struct tr_op){.kind = TR_OP_ROPE,
+                              .rope = {.x = dx,
+                                       .position = (const int32_t *)pass_at(b->p, &plan->position) +
+                                                   b->u->first_token,
+                                       .cos = pass_at(b->p, &plan->cos),
+                                       .sin = pass_at(b->p, &plan->sin),
+                                       .n = b->u->n_tokens,
+                                       .heads = heads,
+                                       .head_dim = b->p->model->config.head_dim,
+                                       .inverse = 1}});
 }
 
 static int attention_core_grad(const struct block *b)
 {
     const struct tr_model_config *c = &b->p->model->config;
-    int r = pass_op(b->p, &(struct tr_op){
-                              .kind = TR_OP_ATTENTION_GRAD,
-                              .attention = {.q = b->f.q,
-                                            .k = b->f.k,
-                                            .v = b->f.v,
-                                            .o = b->f.o,
-                                            .lse = b->f.lse,
-                                            .n = b->u->n_tokens,
-                                            .heads = c->heads,
-                                            .kv_heads = c->kv_heads,
-                                            .head_dim = c->head_dim,
-                                            .window = c->window[b->v->unit.index],
-                                            .scale = (float)(1 / __builtin_sqrt(c->head_dim)),
-                                            .docs = b->u->docs,
-                                            .d_o = b->d_o,
-                                            .dq = b->dq,
-                                            .dk = b->dk,
-                                            .dv = b->dv,
-                                            .delta = b->delta}});
+    int r = pass_op(b->p,
+                    &(struct tr_op){.kind = TR_OP_ATTENTION_GRAD,
+                                    .attention = {.q = b->f.q,
+                                                  .k = b->f.k,
+                                                  .v = b->f.v,
+                                                  .o = b->f.o,
+                                                  .lse = b->f.lse,
+                                                  .n = b->u->n_tokens,
+                                                  .heads = c->heads,
+                                                  .kv_heads = c->kv_heads,
+                                                  .head_dim = c->head_dim,
+                                                  .window = c->window[b->v->unit.index],
+                                                  .scale = (float)(1 / __builtin_sqrt(c->head_dim)),
+                                                  .docs = b->u->docs,
+                                                  .d_o = b->d_o,
+                                                  .dq = b->dq,
+                                                  .dk = b->dk,
+                                                  .dv = b->dv,
+                                                  .delta = b->delta}});
 
     if (r < 0 || (r = rope_grad(b, b->dq, c->heads)) < 0 ||
         (r = rope_grad(b, b->dk, c->kv_heads)) < 0 || !c->qk_norm)
@@ -270,8 +271,12 @@ static void point_scratch(struct block *b)
 static int micro_grad(struct tr_pass_state *p, const struct tr_pass_visit *v, int i)
 {
     int layer = v->unit.index, r = 0;
-    struct block b = {.p = p, .v = v, .tensors = &p->model->blocks[layer], .u = &p->micro[i],
-                      .first = i == 0, .last = i == p->n_micro - 1};
+    struct block b = {.p = p,
+                      .v = v,
+                      .tensors = &p->model->blocks[layer],
+                      .u = &p->micro[i],
+                      .first = i == 0,
+                      .last = i == p->n_micro - 1};
 
     if (!tr_plan_keeps(p->plan, layer))
         r = pass_block_forward(p, v->at[0], layer, b.u, 1);

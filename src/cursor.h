@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Where a run stands: the payload of every commit. Little-endian, fixed size, versioned; the store's
- * checksum covers it. Together with the records this is all that a resume needs (invariant 2).
+ * Where a run stands: the payload of every commit. Little-endian, fixed size, versioned; the
+ * store's checksum covers it. Together with the records this is all that a resume needs (invariant
+ * 2).
  */
 #ifndef TR_SRC_CURSOR_H
 #define TR_SRC_CURSOR_H

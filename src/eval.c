@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Evaluation and generation for the public API. Loss runs over a data set as training would read it,
- * in file order. Exact match takes prompt/completion data: each prompt is continued greedily and the
- * text compared with the completion, white space at both ends apart.
+ * Evaluation and generation for the public API. Loss runs over a data set as training would read
+ * it, in file order. Exact match takes prompt/completion data: each prompt is continued greedily
+ * and the text compared with the completion, white space at both ends apart.
  */
 #include <ctype.h>
 #include <math.h>
@@ -160,11 +160,13 @@ static int match_pairs(struct infer *f, const struct tr_eval_params *p, const st
     return r;
 }
 
-static int exact_match(struct infer *f, const struct tr_eval_params *p, struct tr_eval_report *report)
+static int exact_match(struct infer *f, const struct tr_eval_params *p,
+                       struct tr_eval_report *report)
 {
     struct pairs pairs = {0};
-    int r = f->run.tokenizer ? read_pairs(p->data, p->samples, &pairs)
-                             : tr_error(-EINVAL, "%s: has no tokenizer.json; give --tokenizer", p->model);
+    int r = f->run.tokenizer
+                ? read_pairs(p->data, p->samples, &pairs)
+                : tr_error(-EINVAL, "%s: has no tokenizer.json; give --tokenizer", p->model);
 
     if (r == 0)
         r = match_pairs(f, p, &pairs, report);
@@ -177,14 +179,14 @@ static int mean_loss(struct infer *f, const struct tr_eval_params *p, int64_t ba
 {
     struct tr_data_info info;
     struct tr_data *data;
-    int r = tr_data_open(&data, &(struct tr_data_params){.path = p->data,
-                                                         .tokenizer = f->run.tokenizer,
-                                                         .vocab = f->run.model->config.vocab,
-                                                         .seq_len = (int)seq,
-                                                         .packing = 1,
-                                                         .batch_size = (int)batch,
-                                                         .grain_tokens =
-                                                             f->run.device_info.grain_tokens});
+    int r = tr_data_open(&data,
+                         &(struct tr_data_params){.path = p->data,
+                                                  .tokenizer = f->run.tokenizer,
+                                                  .vocab = f->run.model->config.vocab,
+                                                  .seq_len = (int)seq,
+                                                  .packing = 1,
+                                                  .batch_size = (int)batch,
+                                                  .grain_tokens = f->run.device_info.grain_tokens});
 
     if (r < 0)
         return r;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The run folder: run.yaml (options, resolved), plan.json (which store, what the plan placed where).
+ * The run folder: run.yaml (options, resolved), plan.json (which store, what the plan placed
+ * where).
  */
 #include <stdarg.h>
 #include <stdlib.h>
@@ -42,9 +43,10 @@ int run_check_options(const struct tr_run *run)
     int r = path ? tr_options_read(path, &before) : -ENOMEM;
 
     if (r == 0 && tr_options_compare(&before, &run->params, names, sizeof(names)) > 0)
-        r = tr_error(-EINVAL,
-                     "%s: is a run with other settings (%s differ); give the same, or another --out",
-                     run->params.out, names);
+        r = tr_error(
+            -EINVAL,
+            "%s: is a run with other settings (%s differ); give the same, or another --out",
+            run->params.out, names);
     tr_options_free(&before);
     tr_free(TR_MEM_MISC, path);
     return r;
@@ -104,18 +106,19 @@ void run_make_summary(struct tr_run *run)
     const struct tr_model *m = run->model;
     char text[1024];
 
-    snprintf(text, sizeof(text),
-             "model: %s, %.1f M parameters, %d layers, %s\n"
-             "device: %s, %.1f of %.1f MiB\n"
-             "disk: %s, %.1f MiB a generation\n"
-             "step: up to %d tokens in micro-batches of up to %d, %d of %d blocks keep activations\n"
-             "steps: %lld of %lld done\n",
-             m->config.architecture, (double)m->n_params / 1e6, m->config.layers,
-             tr_dtype_name(m->dtype), run->device_info.name,
-             (double)(p->peak + run->device_info.workspace_bytes) / 1048576,
-             (double)run->params.device_memory / 1048576, tr_offload_io_name(run->offload),
-             (double)tr_layout_bytes(&m->layout) / 1048576, p->in.batch_tokens, p->micro_tokens, p->keep,
-             m->config.layers, (long long)run->cursor.step, (long long)run->steps);
+    snprintf(
+        text, sizeof(text),
+        "model: %s, %.1f M parameters, %d layers, %s\n"
+        "device: %s, %.1f of %.1f MiB\n"
+        "disk: %s, %.1f MiB a generation\n"
+        "step: up to %d tokens in micro-batches of up to %d, %d of %d blocks keep activations\n"
+        "steps: %lld of %lld done\n",
+        m->config.architecture, (double)m->n_params / 1e6, m->config.layers,
+        tr_dtype_name(m->dtype), run->device_info.name,
+        (double)(p->peak + run->device_info.workspace_bytes) / 1048576,
+        (double)run->params.device_memory / 1048576, tr_offload_io_name(run->offload),
+        (double)tr_layout_bytes(&m->layout) / 1048576, p->in.batch_tokens, p->micro_tokens, p->keep,
+        m->config.layers, (long long)run->cursor.step, (long long)run->steps);
     tr_free(TR_MEM_MISC, run->summary);
     run->summary = tr_strdup(TR_MEM_MISC, text);
 }

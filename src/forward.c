@@ -20,16 +20,15 @@ int pass_embed(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     const struct tr_slice *s = &p->model->embed.slices[v->unit.index];
 
-    return pass_op(p, &(struct tr_op){
-                          .kind = TR_OP_EMBED,
-                          .embed = {.table = v->at[0],
-                                    .dtype = p->model->dtype,
-                                    .row0 = s->row0,
-                                    .rows = s->rows,
-                                    .cols = p->model->config.hidden,
-                                    .n = p->batch->n_tokens,
-                                    .ids = pass_at(p, &p->plan->ids),
-                                    .out = pass_boundary(p, 0, 0)}});
+    return pass_op(p, &(struct tr_op){.kind = TR_OP_EMBED,
+                                      .embed = {.table = v->at[0],
+                                                .dtype = p->model->dtype,
+                                                .row0 = s->row0,
+                                                .rows = s->rows,
+                                                .cols = p->model->config.hidden,
+                                                .n = p->batch->n_tokens,
+                                                .ids = pass_at(p, &p->plan->ids),
+                                                .out = pass_boundary(p, 0, 0)}});
 }
 
 static enum tr_dtype weight_dtype(const struct block *b, enum tr_role r)
@@ -47,19 +46,19 @@ static int matmul(const struct block *b, enum tr_role role, const float *x, floa
                         : role == TR_ROLE_O ? TR_ROLE_O_BIAS
                                             : TR_ROLES;
 
-    return pass_op(b->p, &(struct tr_op){
-                             .kind = TR_OP_MATMUL,
-                             .matmul = {.w = pass_weight(b->p, b->span, b->layer, role),
-                                        .w_dtype = w->dtype,
-                                        .bias = bias == TR_ROLES
-                                                    ? NULL
-                                                    : pass_weight(b->p, b->span, b->layer, bias),
-                                        .x = x,
-                                        .y = y,
-                                        .n = b->u->n_tokens,
-                                        .m = w->rows,
-                                        .k = w->cols,
-                                        .grains = b->u->grains}});
+    return pass_op(
+        b->p,
+        &(struct tr_op){
+            .kind = TR_OP_MATMUL,
+            .matmul = {.w = pass_weight(b->p, b->span, b->layer, role),
+                       .w_dtype = w->dtype,
+                       .bias = bias == TR_ROLES ? NULL : pass_weight(b->p, b->span, b->layer, bias),
+                       .x = x,
+                       .y = y,
+                       .n = b->u->n_tokens,
+                       .m = w->rows,
+                       .k = w->cols,
+                       .grains = b->u->grains}});
 }
 
 static int norm(const struct block *b, enum tr_role role, const void *x, enum tr_dtype x_dtype,
@@ -67,53 +66,54 @@ static int norm(const struct block *b, enum tr_role role, const void *x, enum tr
 {
     const struct tr_model_config *c = &b->p->model->config;
 
-    return pass_op(b->p, &(struct tr_op){
-                             .kind = TR_OP_RMSNORM,
-                             .rmsnorm = {.x = x,
-                                         .x_dtype = x_dtype,
-                                         .w = pass_weight(b->p, b->span, b->layer, role),
-                                         .w_dtype = weight_dtype(b, role),
-                                         .y = y,
-                                         .rstd = rstd,
-                                         .rows = b->u->n_tokens,
-                                         .cols = c->hidden,
-                                         .eps = c->rms_eps,
-                                         .rows_per_token = 1}});
+    return pass_op(b->p,
+                   &(struct tr_op){.kind = TR_OP_RMSNORM,
+                                   .rmsnorm = {.x = x,
+                                               .x_dtype = x_dtype,
+                                               .w = pass_weight(b->p, b->span, b->layer, role),
+                                               .w_dtype = weight_dtype(b, role),
+                                               .y = y,
+                                               .rstd = rstd,
+                                               .rows = b->u->n_tokens,
+                                               .cols = c->hidden,
+                                               .eps = c->rms_eps,
+                                               .rows_per_token = 1}});
 }
 
-static int head_norm(const struct block *b, enum tr_role role, const float *x, float *y, float *rstd)
+static int head_norm(const struct block *b, enum tr_role role, const float *x, float *y,
+                     float *rstd)
 {
     const struct tr_model_config *c = &b->p->model->config;
     int64_t heads = role == TR_ROLE_Q_NORM ? c->heads : c->kv_heads;
 
-    return pass_op(b->p, &(struct tr_op){
-                             .kind = TR_OP_RMSNORM,
-                             .rmsnorm = {.x = x,
-                                         .x_dtype = TR_F32,
-                                         .w = pass_weight(b->p, b->span, b->layer, role),
-                                         .w_dtype = weight_dtype(b, role),
-                                         .y = y,
-                                         .rstd = rstd,
-                                         .rows = b->u->n_tokens * heads,
-                                         .cols = c->head_dim,
-                                         .eps = c->rms_eps,
-                                         .rows_per_token = heads}});
+    return pass_op(b->p,
+                   &(struct tr_op){.kind = TR_OP_RMSNORM,
+                                   .rmsnorm = {.x = x,
+                                               .x_dtype = TR_F32,
+                                               .w = pass_weight(b->p, b->span, b->layer, role),
+                                               .w_dtype = weight_dtype(b, role),
+                                               .y = y,
+                                               .rstd = rstd,
+                                               .rows = b->u->n_tokens * heads,
+                                               .cols = c->head_dim,
+                                               .eps = c->rms_eps,
+                                               .rows_per_token = heads}});
 }
 
 static int rope(const struct block *b, float *x, int64_t heads)
 {
     const struct tr_plan *plan = b->p->plan;
 
-    return pass_op(b->p, &(struct tr_op){
-                             .kind = TR_OP_ROPE,
-                             .rope = {.x = x,
-                                      .position = (const int32_t *)pass_at(b->p, &plan->position) +
-                                                  b->u->first_token,
-                                      .cos = pass_at(b->p, &plan->cos),
-                                      .sin = pass_at(b->p, &plan->sin),
-                                      .n = b->u->n_tokens,
-                                      .heads = heads,
-                                      .head_dim = b->p->model->config.head_dim}});
+    return pass_op(
+        b->p, &(struct tr_op){.kind = TR_OP_ROPE,
+                              .rope = {.x = x,
+                                       .position = (const int32_t *)pass_at(b->p, &plan->position) +
+                                                   b->u->first_token,
+                                       .cos = pass_at(b->p, &plan->cos),
+                                       .sin = pass_at(b->p, &plan->sin),
+                                       .n = b->u->n_tokens,
+                                       .heads = heads,
+                                       .head_dim = b->p->model->config.head_dim}});
 }
 
 static int project_qk(const struct block *b)
@@ -137,34 +137,34 @@ static int attend(const struct block *b)
 {
     const struct tr_model_config *c = &b->p->model->config;
 
-    return pass_op(b->p, &(struct tr_op){
-                             .kind = TR_OP_ATTENTION,
-                             .attention = {.q = b->f.q,
-                                           .k = b->f.k,
-                                           .v = b->f.v,
-                                           .o = b->f.o,
-                                           .lse = b->f.lse,
-                                           .n = b->u->n_tokens,
-                                           .heads = c->heads,
-                                           .kv_heads = c->kv_heads,
-                                           .head_dim = c->head_dim,
-                                           .window = c->window[b->layer],
-                                           .scale = (float)(1 / __builtin_sqrt(c->head_dim)),
-                                           .docs = b->u->docs}});
+    return pass_op(b->p,
+                   &(struct tr_op){.kind = TR_OP_ATTENTION,
+                                   .attention = {.q = b->f.q,
+                                                 .k = b->f.k,
+                                                 .v = b->f.v,
+                                                 .o = b->f.o,
+                                                 .lse = b->f.lse,
+                                                 .n = b->u->n_tokens,
+                                                 .heads = c->heads,
+                                                 .kv_heads = c->kv_heads,
+                                                 .head_dim = c->head_dim,
+                                                 .window = c->window[b->layer],
+                                                 .scale = (float)(1 / __builtin_sqrt(c->head_dim)),
+                                                 .docs = b->u->docs}});
 }
 
 /* out = round(a + b); the residual stream is f32 inside a block and stored at its boundaries. */
 static int add(const struct block *b, const void *a, enum tr_dtype a_dtype, const float *y,
                void *out, enum tr_dtype out_dtype)
 {
-    return pass_op(b->p, &(struct tr_op){.kind = TR_OP_ADD,
-                                         .add = {.a = a,
-                                                 .a_dtype = a_dtype,
-                                                 .b = y,
-                                                 .out = out,
-                                                 .out_dtype = out_dtype,
-                                                 .n = (int64_t)b->u->n_tokens *
-                                                      b->p->model->config.hidden}});
+    return pass_op(
+        b->p, &(struct tr_op){.kind = TR_OP_ADD,
+                              .add = {.a = a,
+                                      .a_dtype = a_dtype,
+                                      .b = y,
+                                      .out = out,
+                                      .out_dtype = out_dtype,
+                                      .n = (int64_t)b->u->n_tokens * b->p->model->config.hidden}});
 }
 
 static int attention_half(const struct block *b)
@@ -190,12 +190,12 @@ static int mlp_half(const struct block *b)
         (r = matmul(b, TR_ROLE_GATE, f->xn2, f->gate)) < 0 ||
         (r = matmul(b, TR_ROLE_UP, f->xn2, f->up)) < 0)
         return r;
-    return pass_op(b->p, &(struct tr_op){.kind = TR_OP_SWIGLU,
-                                         .swiglu = {.gate = f->gate,
-                                                    .up = f->up,
-                                                    .out = f->act,
-                                                    .n = (int64_t)b->u->n_tokens *
-                                                         b->p->model->config.ffn}});
+    return pass_op(
+        b->p, &(struct tr_op){.kind = TR_OP_SWIGLU,
+                              .swiglu = {.gate = f->gate,
+                                         .up = f->up,
+                                         .out = f->act,
+                                         .n = (int64_t)b->u->n_tokens * b->p->model->config.ffn}});
 }
 
 int pass_block_forward(struct tr_pass_state *p, const char *span, int layer,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Plain greedy continuation of several sequences together: every new token is one pass over the
- * layers for all of them, each sequence a document of its own. No key/value cache: what is read from
- * the store, not the arithmetic, is what such a pass costs beyond memory.
+ * layers for all of them, each sequence a document of its own. No key/value cache: what is read
+ * from the store, not the arithmetic, is what such a pass costs beyond memory.
  */
 #include "src/infer.h"
 
@@ -69,9 +69,16 @@ static int batch_make(struct sequence_batch *b, const struct tr_ids *s, const in
         b->last[i] = at - 1;
     }
     rows[n] = at;
-    b->batch = (struct tr_batch){.n_tokens = at, .n_rows = n, .n_docs = n, .ids = ids,
-                                 .targets = targets, .weight = b->weight, .position = position,
-                                 .row_start = rows, .doc_start = rows, .grain_start = grains};
+    b->batch = (struct tr_batch){.n_tokens = at,
+                                 .n_rows = n,
+                                 .n_docs = n,
+                                 .ids = ids,
+                                 .targets = targets,
+                                 .weight = b->weight,
+                                 .position = position,
+                                 .row_start = rows,
+                                 .doc_start = rows,
+                                 .grain_start = grains};
     b->batch.n_grains = cut_grains(rows, n, grain, grains);
     return 0;
 }

@@ -37,8 +37,8 @@ static struct slice_work slice_work(struct tr_pass_state *p, const struct tr_pas
     int embed = v->unit.work == TR_WORK_EMBED_GRAD, tied = is_tied(p), k = 0;
     int update = v->unit.pass == TR_PASS_UPDATE;
     const struct tr_table *t = embed ? &m->embed : tr_model_head(m);
-    struct slice_work w = {.p = p, .v = v, .tensor = &m->tensors[t->tensor],
-                           .slice = &t->slices[v->unit.index]};
+    struct slice_work w = {
+        .p = p, .v = v, .tensor = &m->tensors[t->tensor], .slice = &t->slices[v->unit.index]};
 
     if (update || !embed || tied)
         w.at.table = v->at[k++];
@@ -61,18 +61,19 @@ static int final_norm(const struct slice_work *w, int32_t g)
     struct tr_pass_state *p = w->p;
     const struct tr_model_config *c = &p->model->config;
 
-    return pass_op(p, &(struct tr_op){
-                          .kind = TR_OP_RMSNORM,
-                          .rmsnorm = {.x = pass_boundary(p, c->layers, grain_token(w, g)),
-                                      .x_dtype = p->model->dtype,
-                                      .w = w->at.norm,
-                                      .w_dtype = p->model->tensors[p->model->final_norm].dtype,
-                                      .y = pass_at(p, &p->plan->head_x),
-                                      .rstd = pass_rows(p, &p->plan->head_rstd, grain_token(w, g), 1),
-                                      .rows = p->grain[g].start[1],
-                                      .cols = c->hidden,
-                                      .eps = c->rms_eps,
-                                      .rows_per_token = 1}});
+    return pass_op(
+        p,
+        &(struct tr_op){.kind = TR_OP_RMSNORM,
+                        .rmsnorm = {.x = pass_boundary(p, c->layers, grain_token(w, g)),
+                                    .x_dtype = p->model->dtype,
+                                    .w = w->at.norm,
+                                    .w_dtype = p->model->tensors[p->model->final_norm].dtype,
+                                    .y = pass_at(p, &p->plan->head_x),
+                                    .rstd = pass_rows(p, &p->plan->head_rstd, grain_token(w, g), 1),
+                                    .rows = p->grain[g].start[1],
+                                    .cols = c->hidden,
+                                    .eps = c->rms_eps,
+                                    .rows_per_token = 1}});
 }
 
 static struct tr_op_matmul slice_matmul(const struct slice_work *w, int32_t g)
@@ -128,9 +129,9 @@ static int make_dlogits(const struct slice_work *w, int32_t g)
 
     if (r < 0)
         return r;
-    return pass_op(w->p, &(struct tr_op){.kind = TR_OP_XENT_GRAD,
-                                         .xent = xent(w, grain_token(w, g),
-                                                      w->p->grain[g].start[1])});
+    return pass_op(w->p,
+                   &(struct tr_op){.kind = TR_OP_XENT_GRAD,
+                                   .xent = xent(w, grain_token(w, g), w->p->grain[g].start[1])});
 }
 
 int pass_head(struct tr_pass_state *p, const struct tr_pass_visit *v)
@@ -148,8 +149,8 @@ int pass_head(struct tr_pass_state *p, const struct tr_pass_visit *v)
     }
     if (!v->unit.last)
         return 0;
-    return pass_op(p, &(struct tr_op){.kind = TR_OP_XENT_LOSS,
-                                      .xent = xent(&w, 0, p->batch->n_tokens)});
+    return pass_op(
+        p, &(struct tr_op){.kind = TR_OP_XENT_LOSS, .xent = xent(&w, 0, p->batch->n_tokens)});
 }
 
 static int table_dw(const struct slice_work *w, int32_t g)
@@ -166,15 +167,15 @@ static int finish_slice(const struct slice_work *w)
     struct tr_pass_state *p = w->p;
     uint64_t cols = (uint64_t)p->model->config.hidden;
 
-    return pass_finish(p, w->v->unit.pass,
-                       &(struct pass_grad){
-                           .tensor = (int32_t)(w->tensor - p->model->tensors),
-                           .grad = pass_at(p, &p->plan->grad),
-                           .weight = w->at.table,
-                           .m = (float *)w->at.state,
-                           .v = w->at.state ? (float *)(w->at.state + w->slice->v_offset) : NULL,
-                           .first = (uint64_t)w->slice->row0 * cols,
-                           .n = (uint64_t)w->slice->rows * cols});
+    return pass_finish(
+        p, w->v->unit.pass,
+        &(struct pass_grad){.tensor = (int32_t)(w->tensor - p->model->tensors),
+                            .grad = pass_at(p, &p->plan->grad),
+                            .weight = w->at.table,
+                            .m = (float *)w->at.state,
+                            .v = w->at.state ? (float *)(w->at.state + w->slice->v_offset) : NULL,
+                            .first = (uint64_t)w->slice->row0 * cols,
+                            .n = (uint64_t)w->slice->rows * cols});
 }
 
 static int finish_final_norm(const struct slice_work *w)
@@ -196,8 +197,8 @@ int pass_round_boundary(const struct tr_pass_state *p, float *dx, int64_t n)
 {
     if (p->model->dtype != TR_F16)
         return 0;
-    return pass_op(p, &(struct tr_op){.kind = TR_OP_ROUND,
-                                      .round = {.x = dx, .n = n, .dtype = TR_F16}});
+    return pass_op(
+        p, &(struct tr_op){.kind = TR_OP_ROUND, .round = {.x = dx, .n = n, .dtype = TR_F16}});
 }
 
 /* The gradient of the head's normed input, summed over all slices, becomes that of its input. */
@@ -206,8 +207,8 @@ static int final_norm_grad(const struct slice_work *w)
     struct tr_pass_state *p = w->p;
     const struct tr_model_config *c = &p->model->config;
     float *dx = pass_at(p, &p->plan->dx);
-    int r = pass_op(p, &(struct tr_op){
-                           .kind = TR_OP_RMSNORM_GRAD,
+    int r = pass_op(
+        p, &(struct tr_op){.kind = TR_OP_RMSNORM_GRAD,
                            .rmsnorm = {.x = pass_boundary(p, c->layers, 0),
                                        .x_dtype = p->model->dtype,
                                        .w = w->at.norm,
@@ -251,7 +252,8 @@ int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
     return finish_final_norm(&w);
 }
 
-/* The head's part of a tied table's gradient (or zeros), to which the embedding's rows are added. */
+/* The head's part of a tied table's gradient (or zeros), to which the embedding's rows are added.
+ */
 static int start_embed_grad(const struct slice_work *w)
 {
     struct tr_pass_state *p = w->p;

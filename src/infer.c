@@ -28,15 +28,16 @@ static int is_run(const char *folder)
 
 int run_store_open(const char *run, const char *store, struct tr_store **out)
 {
-    char *yaml = tr_path(run, "run.yaml");
+    char *yaml = tr_path(run, "run.yaml"), *beside = tr_path(run, "store");
     struct tr_train_params options = {0};
-    int r = yaml ? 0 : -ENOMEM;
+    int r = yaml && beside ? 0 : -ENOMEM;
 
     if (r == 0 && !store && (r = tr_options_read(yaml, &options)) == 0)
-        store = options.store;
+        store = options.store ? options.store : beside;
     if (r == 0)
         r = tr_store_open(out, store, TR_STORE_READ);
     tr_options_free(&options);
+    tr_free(TR_MEM_MISC, beside);
     tr_free(TR_MEM_MISC, yaml);
     return r;
 }
@@ -121,8 +122,8 @@ static int open_machine(struct infer *f, const struct infer_params *p)
     if ((r = run_open_device(run)) < 0)
         return r;
     if (p->positions > run->model->config.max_position)
-        return tr_error(-EINVAL, "%lld tokens: the model has %lld positions", (long long)p->positions,
-                        (long long)run->model->config.max_position);
+        return tr_error(-EINVAL, "%lld tokens: the model has %lld positions",
+                        (long long)p->positions, (long long)run->model->config.max_position);
     r = tr_plan_make(&run->plan,
                      &(struct tr_plan_params){.model = run->model,
                                               .batch_tokens = p->batch_tokens,

@@ -28,8 +28,8 @@ struct infer {
 int infer_open(struct infer **out, const struct infer_params *p);
 void infer_close(struct infer *f); /* NULL is allowed */
 
-/* The store of a run folder, for reading (`store`: where it is, NULL: where run.yaml says), and what
- * was kept of its source, checked to fit it. */
+/* The store of a run folder, for reading (`store`: where it is, NULL: where run.yaml says), and
+ * what was kept of its source, checked to fit it. */
 int run_store_open(const char *run, const char *store, struct tr_store **out);
 int run_keep_open(const char *run, const struct tr_store *store, struct tr_kept **out);
 

@@ -53,16 +53,16 @@ static int multiply(const struct logits_work *w, const struct tr_slice *s, const
     struct tr_pass_state *p = &w->run->pass;
     const struct tr_model *m = p->model;
     const int32_t all[2] = {0, w->n}; /* lives until the sync below */
-    int r = pass_op(p, &(struct tr_op){
-                           .kind = TR_OP_MATMUL,
-                           .matmul = {.w = table,
-                                      .w_dtype = m->tensors[tr_model_head(m)->tensor].dtype,
-                                      .x = pass_at(p, &p->plan->head_x),
-                                      .y = pass_at(p, &p->plan->logits),
-                                      .n = w->n,
-                                      .m = s->rows,
-                                      .k = m->config.hidden,
-                                      .grains = {1, all}}});
+    int r =
+        pass_op(p, &(struct tr_op){.kind = TR_OP_MATMUL,
+                                   .matmul = {.w = table,
+                                              .w_dtype = m->tensors[tr_model_head(m)->tensor].dtype,
+                                              .x = pass_at(p, &p->plan->head_x),
+                                              .y = pass_at(p, &p->plan->logits),
+                                              .n = w->n,
+                                              .m = s->rows,
+                                              .k = m->config.hidden,
+                                              .grains = {1, all}}});
     int e = p->device->ops->sync(p->device, TR_STREAM_COMPUTE);
 
     return r < 0 ? r : e;

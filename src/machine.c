@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The machine of a run: device, offload engine, and what the pass needs beside the plan. Opened when
- * store, model table and plan stand; closed in reverse order.
+ * The machine of a run: device, offload engine, and what the pass needs beside the plan. Opened
+ * when store, model table and plan stand; closed in reverse order.
  */
 #include "src/run.h"
 
@@ -37,10 +37,10 @@ static int copy_rope_tables(struct tr_run *run)
     if (!cos)
         return -ENOMEM;
     if ((r = tr_rope_tables(&run->model->config, n, cos, sin)) == 0 &&
-        (r = run->device->ops->copy_in(run->device, TR_STREAM_COMPUTE, arena + plan->cos.offset, cos,
-                                       bytes)) == 0 &&
-        (r = run->device->ops->copy_in(run->device, TR_STREAM_COMPUTE, arena + plan->sin.offset, sin,
-                                       bytes)) == 0)
+        (r = run->device->ops->copy_in(run->device, TR_STREAM_COMPUTE, arena + plan->cos.offset,
+                                       cos, bytes)) == 0 &&
+        (r = run->device->ops->copy_in(run->device, TR_STREAM_COMPUTE, arena + plan->sin.offset,
+                                       sin, bytes)) == 0)
         r = run->device->ops->sync(run->device, TR_STREAM_COMPUTE);
     tr_free(TR_MEM_BATCH, cos);
     return r;
@@ -72,8 +72,7 @@ static void set_update(struct tr_run *run)
     u->beta1 = p->beta1;
     u->beta2 = p->beta2;
     u->eps = (float)p->eps;
-    u->rounding =
-        p->rounding == TR_ROUNDING_STOCHASTIC ? TR_ROUND_STOCHASTIC : TR_ROUND_NEAREST;
+    u->rounding = p->rounding == TR_ROUNDING_STOCHASTIC ? TR_ROUND_STOCHASTIC : TR_ROUND_NEAREST;
     u->seed = (uint32_t)p->seed;
 }
 
@@ -91,15 +90,15 @@ static int open_offload(struct tr_run *run)
         pools[i] = (struct tr_slot_pool){.base = run->pass.arena + run->plan.pool[i].offset,
                                          .slot_bytes = run->plan.slot_bytes[i],
                                          .n_slots = run->plan.slots[i]};
-    return tr_offload_open(&run->offload,
-                           &(struct tr_offload_params){.store = run->store,
-                                                       .device = run->device,
-                                                       .pools = pools,
-                                                       .n_pools = TR_SLOT_POOLS,
-                                                       .io = io[run->params.io],
-                                                       .durability = durability[run->params.durability],
-                                                       .prefetch = (uint32_t)run->params.prefetch,
-                                                       .serial = run->params.serial});
+    return tr_offload_open(
+        &run->offload, &(struct tr_offload_params){.store = run->store,
+                                                   .device = run->device,
+                                                   .pools = pools,
+                                                   .n_pools = TR_SLOT_POOLS,
+                                                   .io = io[run->params.io],
+                                                   .durability = durability[run->params.durability],
+                                                   .prefetch = (uint32_t)run->params.prefetch,
+                                                   .serial = run->params.serial});
 }
 
 int run_start_machine(struct tr_run *run)
@@ -115,7 +114,8 @@ int run_start_machine(struct tr_run *run)
     if (!run->nll || !run->sumsq)
         return -ENOMEM;
     if ((r = hash_names(run)) < 0 ||
-        (r = tr_visits_make(&run->visits, run->model, train, train && run->params.clip_norm > 0)) < 0 ||
+        (r = tr_visits_make(&run->visits, run->model, train, train && run->params.clip_norm > 0)) <
+            0 ||
         (r = copy_rope_tables(run)) < 0)
         return r;
     set_update(run);

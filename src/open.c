@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Opening a run. Everything that can be refused is refused before anything is made: options, config,
- * tensors, data, the plan against the budgets, the disk. Then the run folder, run.yaml, the import;
- * or, where the folder holds this very run, the store at its last commit.
+ * Opening a run. Everything that can be refused is refused before anything is made: options,
+ * config, tensors, data, the plan against the budgets, the disk. Then the run folder, run.yaml, the
+ * import; or, where the folder holds this very run, the store at its last commit.
  *
  * RUN/run.yaml    resolved options; written first, so that a cut-off import is known as ours
  * RUN/source/     the model folder's other files and shards.json, for the export
@@ -109,10 +109,11 @@ static int open_data(struct tr_run *run, const char *path, int shuffle, struct t
 
 static void report_data(const struct tr_run *run)
 {
-    static const char *const format[] = {
-        [TR_DATA_TEXT] = "text", [TR_DATA_JSONL_TEXT] = "JSONL with \"text\"",
-        [TR_DATA_PROMPT] = "JSONL with \"prompt\" and \"completion\"",
-        [TR_DATA_IDS] = "JSONL with \"input_ids\""};
+    static const char *const format[] = {[TR_DATA_TEXT] = "text",
+                                         [TR_DATA_JSONL_TEXT] = "JSONL with \"text\"",
+                                         [TR_DATA_PROMPT] =
+                                             "JSONL with \"prompt\" and \"completion\"",
+                                         [TR_DATA_IDS] = "JSONL with \"input_ids\""};
     struct tr_data_info i;
 
     tr_data_info(run->data, &i);
@@ -178,8 +179,9 @@ static int check_host(const struct tr_run *run)
         sum += tag == TR_MEM_ARENA ? 0 : tr_mem_peak((enum tr_mem_tag)tag);
     if (sum <= run->params.host_memory)
         return 0;
-    return tr_error(-ENOMEM, "the host budget is too small: %llu bytes are given, the data and tables "
-                             "take %llu; raise --host-memory",
+    return tr_error(-ENOMEM,
+                    "the host budget is too small: %llu bytes are given, the data and tables "
+                    "take %llu; raise --host-memory",
                     (unsigned long long)run->params.host_memory, (unsigned long long)sum);
 }
 
@@ -286,8 +288,7 @@ static int open_all(struct tr_run *run, const struct tr_train_params *params)
         (r = open_model(run, state)) < 0 || (r = run_resolve(run)) < 0 ||
         (r = run_open_device(run)) < 0 || (r = open_tokenizer(run)) < 0 ||
         (r = open_data(run, run->params.data, 1, &run->data)) < 0 ||
-        (run->params.valid &&
-         (r = open_data(run, run->params.valid, 0, &run->valid)) < 0) ||
+        (run->params.valid && (r = open_data(run, run->params.valid, 0, &run->valid)) < 0) ||
         (r = count_steps(run)) < 0 || (r = make_plan(run)) < 0 || (r = check_host(run)) < 0)
         return r;
     report_data(run);

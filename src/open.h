@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Between the files that open a run: open.c (the order), resolve.c (defaults and checks of options),
- * folder.c (run.yaml, plan.json, undoing).
+ * Between the files that open a run: open.c (the order), resolve.c (defaults and checks of
+ * options), folder.c (run.yaml, plan.json, undoing).
  */
 #ifndef TR_SRC_OPEN_H
 #define TR_SRC_OPEN_H

@@ -239,6 +239,16 @@ static int is_shadowed(const struct tr_option *o, const struct tr_train_params *
     return rival && rival < o && tr_option_is_set(rival, params);
 }
 
+/* OUT/store goes without saying: so the file serves another --out too. */
+static int goes_without_saying(const struct tr_option *o, const struct tr_train_params *params)
+{
+    size_t n = params->out ? strlen(params->out) : 0;
+
+    return o->offset == AT(store) && n && params->store &&
+           strncmp(params->store, params->out, n) == 0 &&
+           strcmp(params->store + n, params->out[n - 1] == '/' ? "store" : "/store") == 0;
+}
+
 static void print_all(FILE *f, const struct tr_train_params *params)
 {
     fputs("# tailrace " TR_VERSION ": every option of this run; usable again with --config\n", f);
@@ -247,7 +257,7 @@ static void print_all(FILE *f, const struct tr_train_params *params)
             fprintf(f, "\n# %s\n", o->section);
         if (is_shadowed(o, params))
             continue;
-        if (!tr_option_print(o, params, f) && o->fallback)
+        if ((goes_without_saying(o, params) || !tr_option_print(o, params, f)) && o->fallback)
             fprintf(f, "# %s: %s\n", o->name, o->fallback);
     }
 }

@@ -28,14 +28,22 @@ struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const str
 
 #define AT(field, width) ((float *)(base + f->field) + (width))
     return (struct pass_frame){
-        .xn1 = AT(xn1, t * c->hidden),    .rstd1 = AT(rstd1, t),
-        .q = AT(q, t * qd),               .k = AT(k, t * kd),
-        .v = AT(v, t * kd),               .q_raw = AT(q_raw, raw * qd),
-        .k_raw = AT(k_raw, raw * kd),     .rstd_q = AT(rstd_q, raw * c->heads),
-        .rstd_k = AT(rstd_k, raw * c->kv_heads), .o = AT(o, t * qd),
-        .lse = AT(lse, t * c->heads),     .x_mid = AT(x_mid, t * c->hidden),
-        .xn2 = AT(xn2, t * c->hidden),    .rstd2 = AT(rstd2, t),
-        .gate = AT(gate, t * c->ffn),     .up = AT(up, t * c->ffn),
+        .xn1 = AT(xn1, t * c->hidden),
+        .rstd1 = AT(rstd1, t),
+        .q = AT(q, t * qd),
+        .k = AT(k, t * kd),
+        .v = AT(v, t * kd),
+        .q_raw = AT(q_raw, raw * qd),
+        .k_raw = AT(k_raw, raw * kd),
+        .rstd_q = AT(rstd_q, raw * c->heads),
+        .rstd_k = AT(rstd_k, raw * c->kv_heads),
+        .o = AT(o, t * qd),
+        .lse = AT(lse, t * c->heads),
+        .x_mid = AT(x_mid, t * c->hidden),
+        .xn2 = AT(xn2, t * c->hidden),
+        .rstd2 = AT(rstd2, t),
+        .gate = AT(gate, t * c->ffn),
+        .up = AT(up, t * c->ffn),
         .act = AT(act, t * c->ffn),
     };
 #undef AT
@@ -123,9 +131,8 @@ int tr_pass_batch(struct tr_pass_state *p, const struct tr_batch *batch, float l
     if (!scale)
         return -ENOMEM;
     for (int32_t t = 0; t < batch->n_tokens; t++) /* d loss / d nll, loss = sum(w nll) / sum(w) */
-        scale[t] = batch->weight[t] > 0
-                       ? (float)(batch->weight[t] / batch->weight_sum * loss_scale)
-                       : 0;
+        scale[t] =
+            batch->weight[t] > 0 ? (float)(batch->weight[t] / batch->weight_sum * loss_scale) : 0;
     if ((r = copy(p, &p->plan->ids, batch->ids)) == 0 &&
         (r = copy(p, &p->plan->targets, batch->targets)) == 0 &&
         (r = copy(p, &p->plan->position, batch->position)) == 0 &&
@@ -149,9 +156,12 @@ void tr_pass_free(struct tr_pass_state *p)
 int tr_pass_run(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     static int (*const work[])(struct tr_pass_state *, const struct tr_pass_visit *) = {
-        [TR_WORK_EMBED] = pass_embed,           [TR_WORK_BLOCK] = pass_block,
-        [TR_WORK_HEAD] = pass_head,             [TR_WORK_HEAD_GRAD] = pass_head_grad,
-        [TR_WORK_BLOCK_GRAD] = pass_block_grad, [TR_WORK_EMBED_GRAD] = pass_embed_grad,
+        [TR_WORK_EMBED] = pass_embed,
+        [TR_WORK_BLOCK] = pass_block,
+        [TR_WORK_HEAD] = pass_head,
+        [TR_WORK_HEAD_GRAD] = pass_head_grad,
+        [TR_WORK_BLOCK_GRAD] = pass_block_grad,
+        [TR_WORK_EMBED_GRAD] = pass_embed_grad,
     };
 
     return work[v->unit.work](p, v);

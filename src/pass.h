@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What happens at one visit: the ops of a unit are queued on the compute stream, for all micro-batches
- * of the step (layer-major). Nothing here waits, knows a disk or a slot: the spans of the visit lie
- * at `at`, everything else where the plan has put it.
+ * What happens at one visit: the ops of a unit are queued on the compute stream, for all
+ * micro-batches of the step (layer-major). Nothing here waits, knows a disk or a slot: the spans of
+ * the visit lie at `at`, everything else where the plan has put it.
  *
  * forward.c: embedding and blocks. head.c: the loss by vocabulary slices, its gradient, the tables'
  * gradients. backward.c: blocks. update.c: what becomes of a finished weight gradient.
@@ -30,9 +30,9 @@ struct tr_update {
     float unscale;     /* 1 / loss scale */
     float eps;
     enum tr_rounding rounding;
-    uint64_t t;        /* optimizer step, first is 1 */
+    uint64_t t; /* optimizer step, first is 1 */
     uint32_t seed;
-    uint32_t *names;   /* (n_tensors) hash of each tensor's name */
+    uint32_t *names; /* (n_tensors) hash of each tensor's name */
 };
 
 struct tr_pass_state {
@@ -43,10 +43,10 @@ struct tr_pass_state {
     const struct tr_batch *batch; /* host side; its arrays live until the step's last sync */
     struct tr_micro *micro;       /* (n_micro) */
     int n_micro;
-    int32_t *ranges;              /* storage of all ranges */
-    struct tr_ranges *grain;      /* (n_grains) each grain of the batch as a range of its own */
+    int32_t *ranges;         /* storage of all ranges */
+    struct tr_ranges *grain; /* (n_grains) each grain of the batch as a range of its own */
     struct tr_update update;
-    uint32_t n_sumsq;             /* entries written by the norm pass */
+    uint32_t n_sumsq; /* entries written by the norm pass */
 };
 
 /* The visit at hand. */
@@ -107,8 +107,8 @@ int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v);
 /* f16 runs: the gradient at a block boundary is rounded to f16. */
 int pass_round_boundary(const struct tr_pass_state *p, float *dx, int64_t n);
 
-/* A weight gradient that is complete for this step: measured in the norm pass, applied in the update
- * pass (f16 runs: rounded to f16 first, so that overflow is real). */
+/* A weight gradient that is complete for this step: measured in the norm pass, applied in the
+ * update pass (f16 runs: rounded to f16 first, so that overflow is real). */
 struct pass_grad {
     int32_t tensor;
     float *grad;       /* (n) */

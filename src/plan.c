@@ -220,8 +220,8 @@ static void grow_micro(struct tr_plan *p)
 
 static void grow_residents(struct tr_plan *p, const uint32_t spans[TR_SLOT_POOLS])
 {
-    static const int order[] = {TR_SLOTS_NORM,        TR_SLOTS_NORM_STATE,  TR_SLOTS_BLOCK,
-                                TR_SLOTS_BLOCK_STATE, TR_SLOTS_TABLE,       TR_SLOTS_TABLE_STATE};
+    static const int order[] = {TR_SLOTS_NORM,        TR_SLOTS_NORM_STATE, TR_SLOTS_BLOCK,
+                                TR_SLOTS_BLOCK_STATE, TR_SLOTS_TABLE,      TR_SLOTS_TABLE_STATE};
 
     for (int i = 0; i < TR_SLOT_POOLS; i++)
         grow(p, order[i], spans[order[i]]);
@@ -264,14 +264,15 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
     for (int i = 0; i < TR_SLOT_POOLS; i++)
         plan->slots[i] = spans[i] > 0;
     if (!fits(plan))
-        return tr_error(-ENOMEM,
-                        "the device budget is too small: %llu bytes (%.1f MiB) are given, the smallest "
-                        "that would do is %llu (%.1f MiB); raise --device-memory or lower --batch-size "
-                        "or --seq-len",
-                        (unsigned long long)(p->budget + p->workspace),
-                        (double)(p->budget + p->workspace) / 1048576,
-                        (unsigned long long)(plan->peak + p->workspace),
-                        (double)(plan->peak + p->workspace) / 1048576);
+        return tr_error(
+            -ENOMEM,
+            "the device budget is too small: %llu bytes (%.1f MiB) are given, the smallest "
+            "that would do is %llu (%.1f MiB); raise --device-memory or lower --batch-size "
+            "or --seq-len",
+            (unsigned long long)(p->budget + p->workspace),
+            (double)(p->budget + p->workspace) / 1048576,
+            (unsigned long long)(plan->peak + p->workspace),
+            (double)(plan->peak + p->workspace) / 1048576);
     grow_overlap(plan, spans);
     grow_micro(plan);
     grow_residents(plan, spans);
@@ -304,8 +305,8 @@ uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, 
         int32_t t = block->tensor[r];
 
         if (t >= 0)
-            at += tr_round_up((uint64_t)plan->in.model->tensors[t].rows *
-                                  plan->in.model->tensors[t].cols, 16);
+            at += tr_round_up(
+                (uint64_t)plan->in.model->tensors[t].rows * plan->in.model->tensors[t].cols, 16);
     }
     return at * 4;
 }

@@ -14,11 +14,6 @@
 #include "src/base/sysmem.h"
 #include "src/lr.h"
 
-static int need(const char *value, const char *name)
-{
-    return value && *value ? 0 : tr_error(-EINVAL, "--%s is missing", name);
-}
-
 static int copy_string(const char **s)
 {
     if (*s)
@@ -36,7 +31,7 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
     *p = *params;
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         copy_string(strings[i]);
-    if ((r = need(p->data, "data")) < 0 || (r = need(p->out, "out")) < 0)
+    if ((r = tr_need(p->data, "data")) < 0 || (r = tr_need(p->out, "out")) < 0)
         return r;
     if (!p->model == !p->arch)
         return tr_error(-EINVAL, "one of --model and --arch is needed");
@@ -121,16 +116,18 @@ static int check(const struct tr_run *run)
     const struct tr_model *m = run->model;
 
     if (p->seq_len > m->config.max_position)
-        return tr_error(-EINVAL, "--seq-len %lld: the model has %lld positions", (long long)p->seq_len,
-                        (long long)m->config.max_position);
+        return tr_error(-EINVAL, "--seq-len %lld: the model has %lld positions",
+                        (long long)p->seq_len, (long long)m->config.max_position);
     if (p->rounding == TR_ROUNDING_STOCHASTIC && m->dtype != TR_BF16)
         return tr_error(-EINVAL, "--rounding stochastic: only bf16 storage has it, this is %s",
                         tr_dtype_name(m->dtype));
     if (m->dtype == TR_F16 && !(p->clip_norm > 0))
-        return tr_error(-EINVAL, "f16 storage needs --clip-norm: an overflow must be seen before the "
-                                 "first update");
+        return tr_error(-EINVAL,
+                        "f16 storage needs --clip-norm: an overflow must be seen before the "
+                        "first update");
     if (p->seed > UINT32_MAX)
-        return tr_error(-EINVAL, "--seed %llu: at most %u", (unsigned long long)p->seed, UINT32_MAX);
+        return tr_error(-EINVAL, "--seed %llu: at most %u", (unsigned long long)p->seed,
+                        UINT32_MAX);
     if (p->seq_len * p->batch_size > INT32_MAX / 2)
         return tr_error(-EINVAL, "--batch-size %lld of --seq-len %lld: too many tokens a step",
                         (long long)p->batch_size, (long long)p->seq_len);

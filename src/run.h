@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A run: everything that one training (or one evaluation) holds, in the order in which it is opened.
- * open.c opens and resumes it, step.c is the training step, metrics.c its lines, infer.c evaluates
- * and generates with the same machinery, forward only.
+ * A run: everything that one training (or one evaluation) holds, in the order in which it is
+ * opened. open.c opens and resumes it, step.c is the training step, metrics.c its lines, infer.c
+ * evaluates and generates with the same machinery, forward only.
  */
 #ifndef TR_SRC_RUN_H
 #define TR_SRC_RUN_H
@@ -11,7 +11,6 @@
 
 #include "offload/offload.h"
 #include "src/cursor.h"
-#include "src/data.h"
 #include "src/import.h"
 #include "src/keep.h"
 #include "src/pass.h"
@@ -22,9 +21,9 @@ enum run_begun { RUN_NOTHING, RUN_TRAIN, RUN_FORWARD };
 
 struct tr_metrics {
     FILE *file;
-    char *pending;        /* lines of steps whose commit is not durable yet */
+    char *pending; /* lines of steps whose commit is not durable yet */
     size_t bytes, room;
-    size_t committing;    /* of them, those that the commit under way covers */
+    size_t committing; /* of them, those that the commit under way covers */
 };
 
 struct tr_run {
@@ -33,21 +32,21 @@ struct tr_run {
     struct tr_tokenizer *tokenizer;
     struct tr_data *data, *valid;
     struct tr_store *store;
-    const struct tr_model *model;  /* of import or kept, whichever is open */
+    const struct tr_model *model; /* of import or kept, whichever is open */
     struct tr_import_params import_params;
-    struct tr_import *import;      /* a new run, or a model folder opened for inference */
-    struct tr_kept *kept;          /* a run that exists */
+    struct tr_import *import; /* a new run, or a model folder opened for inference */
+    struct tr_kept *kept;     /* a run that exists */
     struct tr_device *device;
     struct tr_device_info device_info;
     struct tr_plan plan;
     struct tr_offload *offload;
-    struct tr_visits visits;       /* forward visits come first */
+    struct tr_visits visits; /* forward visits come first */
     struct tr_pass_state pass;
-    struct tr_cursor cursor;       /* of the steps queued so far */
-    int64_t steps;                 /* in all */
+    struct tr_cursor cursor; /* of the steps queued so far */
+    int64_t steps;           /* in all */
     enum run_begun begun;
-    float *nll;                    /* host, (batch tokens) */
-    double *sumsq;                 /* host */
+    float *nll;    /* host, (batch tokens) */
+    double *sumsq; /* host */
     struct tr_metrics metrics;
     int final_eval_done;
     char *summary;
@@ -60,7 +59,8 @@ void run_log(const struct tr_run *run, const char *fmt, ...) __attribute__((form
 int run_step(struct tr_run *run, struct tr_step_report *report);
 /* Tells the engine what comes next, so that its loads start now. */
 int run_begin(struct tr_run *run, enum run_begun what);
-/* One forward pass over a batch that has been copied (tr_pass_batch): its visits, losses in run->nll. */
+/* One forward pass over a batch that has been copied (tr_pass_batch): its visits, losses in
+ * run->nll. */
 int run_forward(struct tr_run *run);
 /* Mean loss over all targets of a data set. */
 int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t *targets);
@@ -75,7 +75,8 @@ void metrics_commit_started(struct tr_metrics *m);
 int metrics_commit_durable(struct tr_metrics *m);
 void metrics_close(struct tr_metrics *m);
 
-/* --- machine.c (device, offload, buffers of a run whose store and plan stand) ------------------ */
+/* --- machine.c (device, offload, buffers of a run whose store and plan stand) ------------------
+ */
 int run_start_machine(struct tr_run *run);
 void run_stop_machine(struct tr_run *run);
 /* Opens the device for the budget in params; its arena size goes to the plan. */

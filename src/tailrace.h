@@ -4,10 +4,10 @@
  * in a store on disk and stream layer by layer through the device; each layer is updated inside the
  * backward pass and written back; every step is durable.
  *
- * Calls return 0 (or what they say) or a negative errno; tr_message() then has one line for a person.
- * The library never exits, never prints, never installs signal handlers. In every params struct zero
- * (NULL) means the default; strings are copied where they are kept. Objects are not thread-safe;
- * different objects may be used from different threads.
+ * Calls return 0 (or what they say) or a negative errno; tr_message() then has one line for a
+ * person. The library never exits, never prints, never installs signal handlers. In every params
+ * struct zero (NULL) means the default; strings are copied where they are kept. Objects are not
+ * thread-safe; different objects may be used from different threads.
  */
 #ifndef TAILRACE_H
 #define TAILRACE_H
@@ -50,13 +50,13 @@ struct tr_train_params {
     int64_t steps;         /* or */
     double epochs;         /* default 3 */
     int64_t batch_size;    /* rows a step, default 8 */
-    int64_t micro_batch;   /* rows a micro-batch, rounded to whole grains; default: as budget allows */
+    int64_t micro_batch;   /* rows a micro-batch, in whole grains; default: as budget allows */
     int64_t seq_len;       /* default min(2048, the model's) */
     enum tr_choice packing; /* default yes */
     enum tr_optimizer optimizer; /* default lomo */
     enum tr_lr_schedule schedule; /* default linear */
     double lr;             /* default by optimizer and model size */
-    double warmup;         /* below 1: share of all steps; else steps; default 0.03; negative: none */
+    double warmup;         /* below 1: a share of all steps; default 0.03; negative: none */
     double weight_decay;
     double clip_norm;      /* default 1 (sgd: off); negative: off */
     double clip_value;
@@ -107,7 +107,7 @@ typedef struct tr_run tr_run;
 TR_API int tr_train_open(tr_run **out, const struct tr_train_params *params);
 /* One step. 1: done, 0: there are no more steps (all is durable), or an error. */
 TR_API int tr_train_step(tr_run *run, struct tr_step_report *report);
-/* Commits, exports OUT/model where all steps are done and export is on. Continue with tr_train_open. */
+/* Commits; exports OUT/model where all steps are done and export is on. */
 TR_API int tr_train_finish(tr_run *run);
 TR_API void tr_train_close(tr_run *run); /* NULL is allowed; all committed steps stay */
 /* Rows of the memory table; returns how many, fills at most n. Strings live as long as the run. */

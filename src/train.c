@@ -45,8 +45,8 @@ static int export_model(struct tr_run *run)
     if (r == 0 && tr_folder_is_empty(out) == 0)
         run_log(run, "%s: is there already and is left as it is", out);
     else if (r == 0)
-        r = tr_export(&(struct tr_export_params){
-            .store = run->store, .keep = keep, .out = out, .dtype = -1});
+        r = tr_export(
+            &(struct tr_export_params){.store = run->store, .keep = keep, .out = out, .dtype = -1});
     tr_free(TR_MEM_MISC, keep);
     tr_free(TR_MEM_MISC, out);
     return r;

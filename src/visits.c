@@ -25,9 +25,9 @@ static void add_blocks(struct tr_visits *v, const struct tr_model *m, enum tr_pa
 
     for (int32_t i = 0; i < layers; i++) {
         int32_t l = pass == TR_PASS_FORWARD ? i : layers - 1 - i;
-        struct tr_visit *s =
-            add(v, (struct tr_unit_visit){pass == TR_PASS_FORWARD ? TR_WORK_BLOCK : TR_WORK_BLOCK_GRAD,
-                                          pass, l, i == 0, i == layers - 1});
+        struct tr_visit *s = add(
+            v, (struct tr_unit_visit){pass == TR_PASS_FORWARD ? TR_WORK_BLOCK : TR_WORK_BLOCK_GRAD,
+                                      pass, l, i == 0, i == layers - 1});
 
         add_span(s, m->blocks[l].params_span, pass == TR_PASS_UPDATE);
         if (pass == TR_PASS_UPDATE && m->has_state)
@@ -45,9 +45,8 @@ static void add_final_norm(struct tr_visit *s, const struct tr_model *m, int cha
 static void add_embed(struct tr_visits *v, const struct tr_model *m)
 {
     for (int32_t i = 0; i < m->embed.n_slices; i++) {
-        struct tr_visit *s =
-            add(v, (struct tr_unit_visit){TR_WORK_EMBED, TR_PASS_FORWARD, i, i == 0,
-                                          i == m->embed.n_slices - 1});
+        struct tr_visit *s = add(v, (struct tr_unit_visit){TR_WORK_EMBED, TR_PASS_FORWARD, i,
+                                                           i == 0, i == m->embed.n_slices - 1});
 
         add_span(s, m->embed.slices[i].params_span, 0);
     }
@@ -66,8 +65,9 @@ static void add_head(struct tr_visits *v, const struct tr_model *m)
     }
 }
 
-/* The head's backward visits (work HEAD_GRAD) or the embedding's: the table, and the final norm where
- * something of the head is recomputed. `owns`: this run updates the table; `ends`: and the norm. */
+/* The head's backward visits (work HEAD_GRAD) or the embedding's: the table, and the final norm
+ * where something of the head is recomputed. `owns`: this run updates the table; `ends`: and the
+ * norm. */
 static void add_table_grad(struct tr_visits *v, const struct tr_model *m, enum tr_work work,
                            enum tr_pass pass)
 {
@@ -77,7 +77,8 @@ static void add_table_grad(struct tr_visits *v, const struct tr_model *m, enum t
     int ends = pass == TR_PASS_UPDATE && head != tied;
 
     for (int32_t i = t->n_slices - 1; i >= 0; i--) {
-        struct tr_visit *s = add(v, (struct tr_unit_visit){work, pass, i, i == t->n_slices - 1, i == 0});
+        struct tr_visit *s =
+            add(v, (struct tr_unit_visit){work, pass, i, i == t->n_slices - 1, i == 0});
 
         if (owns || head || tied) /* the norm pass of an untied embedding needs only gradients */
             add_span(s, t->slices[i].params_span, owns);

@@ -7,9 +7,9 @@
  *   head' n..0  block' L-1 .. 0  embed' n..0  norm pass, when a global norm is asked for: clean
  *   head' n..0  block' L-1 .. 0  embed' n..0  backward + update: changed
  *
- * The table slices go up in the forward pass and down in the backward pass, so that those at the turn
- * stay. The final norm is changed last of the head's visits, and of a tied model with the table, at
- * the very end: what is recomputed there needs the old weights (invariant 5).
+ * The table slices go up in the forward pass and down in the backward pass, so that those at the
+ * turn stay. The final norm is changed last of the head's visits, and of a tied model with the
+ * table, at the very end: what is recomputed there needs the old weights (invariant 5).
  */
 #ifndef TR_SRC_VISITS_H
 #define TR_SRC_VISITS_H
@@ -18,9 +18,9 @@
 #include "src/model.h"
 
 enum tr_work {
-    TR_WORK_EMBED,      /* rows of the batch's tokens from slice `index` */
-    TR_WORK_BLOCK,      /* forward of block `index` */
-    TR_WORK_HEAD,       /* softmax statistics of slice `index` */
+    TR_WORK_EMBED, /* rows of the batch's tokens from slice `index` */
+    TR_WORK_BLOCK, /* forward of block `index` */
+    TR_WORK_HEAD,  /* softmax statistics of slice `index` */
     TR_WORK_HEAD_GRAD,
     TR_WORK_BLOCK_GRAD,
     TR_WORK_EMBED_GRAD
@@ -36,10 +36,10 @@ struct tr_unit_visit {
 };
 
 struct tr_visits {
-    struct tr_visit *spans;        /* for the engine */
-    struct tr_unit_visit *units;   /* for the trainer; same length */
+    struct tr_visit *spans;      /* for the engine */
+    struct tr_unit_visit *units; /* for the trainer; same length */
     uint32_t n;
-    uint32_t forward;              /* how many of them are the forward pass */
+    uint32_t forward; /* how many of them are the forward pass */
 };
 
 /* train 0: forward only. norm_pass 1: with the norm pass. */

@@ -35,6 +35,8 @@ static int run(void *arg)
         tr_free_text(text);
     } else {
         cli_print_text(text);
+        if (!damaged)
+            printf("%s: whole, every checksum and commit is right\n", params->run);
     }
     return damaged ? CLI_FAILED : CLI_DONE;
 }

@@ -32,32 +32,32 @@ struct tr_ranges {
 };
 
 enum tr_op_kind {
-    TR_OP_EMBED,          /* out[t] = table[id[t]] for ids inside the slice; others untouched */
-    TR_OP_EMBED_GRAD,     /* grad[id[t]] += dy[t] in token order, ids inside the slice */
-    TR_OP_RMSNORM,        /* y = x * rsqrt(mean(x^2) + eps) * w; rstd kept */
-    TR_OP_RMSNORM_GRAD,   /* dx (= or +=), dw (= or +=) */
-    TR_OP_MATMUL,         /* y[n,m] = x[n,k] w[m,k]^T (+ bias) */
-    TR_OP_MATMUL_DX,      /* dx[n,k] (= or +=) dy[n,m] w[m,k] */
-    TR_OP_MATMUL_DW,      /* dw[m,k] (= or +=) dy[n,m]^T x[n,k], grain by grain */
-    TR_OP_BIAS_GRAD,      /* db[m] (= or +=) column sums of dy, grain by grain */
-    TR_OP_ROPE,           /* rotate-half in place by position; inverse for the gradient */
-    TR_OP_ATTENTION,      /* causal, grouped-query, windowed, inside documents; lse kept */
+    TR_OP_EMBED,        /* out[t] = table[id[t]] for ids inside the slice; others untouched */
+    TR_OP_EMBED_GRAD,   /* grad[id[t]] += dy[t] in token order, ids inside the slice */
+    TR_OP_RMSNORM,      /* y = x * rsqrt(mean(x^2) + eps) * w; rstd kept */
+    TR_OP_RMSNORM_GRAD, /* dx (= or +=), dw (= or +=) */
+    TR_OP_MATMUL,       /* y[n,m] = x[n,k] w[m,k]^T (+ bias) */
+    TR_OP_MATMUL_DX,    /* dx[n,k] (= or +=) dy[n,m] w[m,k] */
+    TR_OP_MATMUL_DW,    /* dw[m,k] (= or +=) dy[n,m]^T x[n,k], grain by grain */
+    TR_OP_BIAS_GRAD,    /* db[m] (= or +=) column sums of dy, grain by grain */
+    TR_OP_ROPE,         /* rotate-half in place by position; inverse for the gradient */
+    TR_OP_ATTENTION,    /* causal, grouped-query, windowed, inside documents; lse kept */
     TR_OP_ATTENTION_GRAD,
-    TR_OP_SWIGLU,         /* out = silu(gate) * up */
+    TR_OP_SWIGLU, /* out = silu(gate) * up */
     TR_OP_SWIGLU_GRAD,
-    TR_OP_ADD,            /* out = round(a + b) in out's dtype */
-    TR_OP_XENT,           /* online max, sum of exponentials and target logit over vocabulary slices */
-    TR_OP_XENT_LOSS,      /* lse = max + log(sum), nll = lse - target logit */
-    TR_OP_XENT_GRAD,      /* logits -> (softmax - one-hot) * scale, in place */
-    TR_OP_SUMSQ,          /* *out = sum of squares (f64) */
-    TR_OP_ROUND,          /* f32 values rounded to a storage dtype's grid in place */
-    TR_OP_SGD,            /* LOMO's update; plain SGD is the same without clipping */
+    TR_OP_ADD,       /* out = round(a + b) in out's dtype */
+    TR_OP_XENT,      /* online max, sum of exponentials and target logit over vocabulary slices */
+    TR_OP_XENT_LOSS, /* lse = max + log(sum), nll = lse - target logit */
+    TR_OP_XENT_GRAD, /* logits -> (softmax - one-hot) * scale, in place */
+    TR_OP_SUMSQ,     /* *out = sum of squares (f64) */
+    TR_OP_ROUND,     /* f32 values rounded to a storage dtype's grid in place */
+    TR_OP_SGD,       /* LOMO's update; plain SGD is the same without clipping */
     TR_OP_ADAMW,
     TR_OP_KINDS
 };
 
-struct tr_op_embed { /* EMBED: out <- table; EMBED_GRAD: grad <- dy */
-    const void *table; /* (rows, cols) rows row0.. of the vocabulary */
+struct tr_op_embed {     /* EMBED: out <- table; EMBED_GRAD: grad <- dy */
+    const void *table;   /* (rows, cols) rows row0.. of the vocabulary */
     enum tr_dtype dtype; /* of table and out */
     int64_t row0, rows, cols, n;
     const int32_t *ids; /* (n) */
@@ -106,7 +106,7 @@ struct tr_op_bias_grad {
 };
 
 struct tr_op_rope {
-    float *x; /* (n, heads, head_dim) */
+    float *x;                /* (n, heads, head_dim) */
     const int32_t *position; /* (n) */
     const float *cos, *sin;  /* (max_position, head_dim / 2) */
     int64_t n, heads, head_dim;
@@ -114,10 +114,10 @@ struct tr_op_rope {
 };
 
 struct tr_op_attention {
-    const float *q; /* (n, heads, head_dim) */
+    const float *q;     /* (n, heads, head_dim) */
     const float *k, *v; /* (n, kv_heads, head_dim) */
-    float *o;   /* (n, heads, head_dim) */
-    float *lse; /* (n, heads) */
+    float *o;           /* (n, heads, head_dim) */
+    float *lse;         /* (n, heads) */
     int64_t n, heads, kv_heads, head_dim;
     int64_t window; /* keys seen, the query's own included; 0: all */
     float scale;
@@ -147,11 +147,11 @@ struct tr_op_add {
 struct tr_op_xent {
     float *logits; /* (n, rows): vocabulary rows row0 .. row0 + rows */
     int64_t n, row0, rows;
-    int first;              /* XENT: this is the first slice */
-    const int32_t *targets; /* (n), -1: none */
+    int first;                       /* XENT: this is the first slice */
+    const int32_t *targets;          /* (n), -1: none */
     float *max, *sum, *target_logit; /* (n) */
     float *lse, *nll;                /* (n); nll is 0 where there is no target */
-    const float *scale;              /* (n) XENT_GRAD: d loss / d nll of the token; 0 without target */
+    const float *scale; /* (n) XENT_GRAD: d loss / d nll of the token; 0 without target */
 };
 
 struct tr_op_sumsq {
@@ -168,8 +168,8 @@ struct tr_op_round {
 
 enum tr_rounding { TR_ROUND_NEAREST, TR_ROUND_STOCHASTIC };
 
-/* Update of elements [first, first + n) of one tensor. Order of arithmetic, each step rounded to f32,
- * no contraction: G = g * unscale; if clip_value > 0: G = clamp(G, -clip_value, clip_value);
+/* Update of elements [first, first + n) of one tensor. Order of arithmetic, each step rounded to
+ * f32, no contraction: G = g * unscale; if clip_value > 0: G = clamp(G, -clip_value, clip_value);
  * G = G * coefficient. X = f32(w). SGD: if weight_decay: X = X * (1 - lr * weight_decay);
  * X = fma(-lr, G, X). ADAMW: if weight_decay: X = X * (1 - lr * weight_decay);
  * m = fma(1 - beta1, G - m, m); v = fma((1 - beta2) * G, G, beta2 * v);
@@ -210,22 +210,23 @@ struct tr_device;
 struct tr_event; /* a point in a stream */
 
 struct tr_device_info {
-    char name[96];          /* "cpu (avx512, OpenBLAS 0.3.21 SkylakeX)" */
-    char bits[96];          /* what the bits depend on: tier and BLAS version and kernel type */
-    uint64_t arena_bytes;   /* what the plan may hand out: the budget less the device's workspace */
+    char name[96];        /* "cpu (avx512, OpenBLAS 0.3.21 SkylakeX)" */
+    char bits[96];        /* what the bits depend on: tier and BLAS version and kernel type */
+    uint64_t arena_bytes; /* what the plan may hand out: the budget less the device's workspace */
     uint64_t workspace_bytes;
-    int host_visible;       /* arena pointers can be read by the host and by disk I/O */
+    int host_visible; /* arena pointers can be read by the host and by disk I/O */
     int grain_tokens;
 };
 
 struct tr_device_ops {
     void (*close)(struct tr_device *d);
     void (*info)(const struct tr_device *d, struct tr_device_info *info);
-    void *(*arena)(struct tr_device *d); /* 4096-aligned start of arena_bytes */
+    void *(*arena)(struct tr_device *d);                    /* 4096-aligned start of arena_bytes */
     void *(*host_alloc)(struct tr_device *d, size_t bytes); /* pinned host memory */
     void (*host_free)(struct tr_device *d, void *p, size_t bytes);
     int (*copy_in)(struct tr_device *d, enum tr_stream s, void *to, const void *host, size_t bytes);
-    int (*copy_out)(struct tr_device *d, enum tr_stream s, void *host, const void *from, size_t bytes);
+    int (*copy_out)(struct tr_device *d, enum tr_stream s, void *host, const void *from,
+                    size_t bytes);
     int (*fill)(struct tr_device *d, enum tr_stream s, void *to, int byte, size_t bytes);
     int (*run)(struct tr_device *d, enum tr_stream s, const struct tr_op *op);
     /* Calls fn(arg) on a device-owned thread when all before it in the stream is done. fn must be
@@ -244,10 +245,10 @@ struct tr_device {
 };
 
 struct tr_device_params {
-    uint64_t memory_bytes;    /* the hard budget, workspace included */
-    int threads;              /* cpu: compute threads; 0: all cores of this process */
-    unsigned delay_seed;      /* test mode: streams pause at random before each command; 0: off */
-    const char *tier;         /* cpu: "c", "avx2", "avx512" pins a tier; NULL: the best */
+    uint64_t memory_bytes; /* the hard budget, workspace included */
+    int threads;           /* cpu: compute threads; 0: all cores of this process */
+    unsigned delay_seed;   /* test mode: streams pause at random before each command; 0: off */
+    const char *tier;      /* cpu: "c", "avx2", "avx512" pins a tier; NULL: the best */
 };
 
 /* The cpu device (cpu/device.c). */

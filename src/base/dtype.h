@@ -93,7 +93,8 @@ static inline float tr_load_f32(const void *p, enum tr_dtype t, size_t i)
 {
     if (t == TR_F32)
         return ((const float *)p)[i];
-    return t == TR_BF16 ? tr_bf16_f32(((const uint16_t *)p)[i]) : tr_f16_f32(((const uint16_t *)p)[i]);
+    return t == TR_BF16 ? tr_bf16_f32(((const uint16_t *)p)[i])
+                        : tr_f16_f32(((const uint16_t *)p)[i]);
 }
 
 static inline void tr_store_f32(void *p, enum tr_dtype t, size_t i, float x)

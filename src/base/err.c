@@ -32,6 +32,11 @@ int tr_error_prefix(int code, const char *fmt, ...)
     return code;
 }
 
+int tr_need(const char *value, const char *option)
+{
+    return value && *value ? 0 : tr_error(-EINVAL, "--%s is missing", option);
+}
+
 const char *tr_error_message(void)
 {
     return message;

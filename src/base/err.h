@@ -15,6 +15,9 @@ int tr_error(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)
 /* Puts "TEXT: " before the message kept by a callee; returns code. The caller adds the place. */
 int tr_error_prefix(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* For options that have no default: -EINVAL and a message where the value is NULL or empty. */
+int tr_need(const char *value, const char *option);
+
 /* The last message of this thread, "" where there was none. Valid until the next tr_error. */
 const char *tr_error_message(void);
 

@@ -75,7 +75,8 @@ int tr_file_read(const char *path, size_t limit, char **out, size_t *bytes)
         goto fail_open;
     }
     if ((uint64_t)st.st_size > limit) {
-        r = tr_error(-EFBIG, "%s: %lld bytes, at most %zu are read", path, (long long)st.st_size, limit);
+        r = tr_error(-EFBIG, "%s: %lld bytes, at most %zu are read", path, (long long)st.st_size,
+                     limit);
         goto fail_open;
     }
     buf = tr_alloc(TR_MEM_TEXT, (size_t)st.st_size + 1);

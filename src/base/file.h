@@ -24,9 +24,9 @@ int tr_file_write(const char *path, const void *data, size_t bytes);
 int tr_file_copy(const char *from, const char *to);
 
 int tr_sync_folder(const char *path);
-int tr_make_folder(const char *path);              /* one level; an existing folder is fine */
-int tr_folder_is_empty(const char *path);          /* 1, 0 (also for a file), or -ENOENT */
-int tr_remove_tree(const char *path);              /* only ever called on folders this run made */
+int tr_make_folder(const char *path);               /* one level; an existing folder is fine */
+int tr_folder_is_empty(const char *path);           /* 1, 0 (also for a file), or -ENOENT */
+int tr_remove_tree(const char *path);               /* only ever called on folders this run made */
 int tr_free_bytes(const char *path, uint64_t *out); /* space left for us on that file system */
 
 /* Joins with '/', into a TR_MEM_MISC string. NULL on failure. */

@@ -14,8 +14,8 @@ int tr_json_parse(const char *text, size_t bytes, const char *where, json_t **ou
 
     *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &e);
     if (!*out)
-        return tr_error(-EINVAL, "%s: line %d, column %d: not valid JSON: %s", where, e.line, e.column,
-                        e.text);
+        return tr_error(-EINVAL, "%s: line %d, column %d: not valid JSON: %s", where, e.line,
+                        e.column, e.text);
     return 0;
 }
 

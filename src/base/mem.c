@@ -109,7 +109,7 @@ uint64_t tr_mem_peak(enum tr_mem_tag tag)
 const char *tr_mem_tag_name(enum tr_mem_tag tag)
 {
     static const char *const names[TR_MEM_TAGS] = {
-        [TR_MEM_MISC] = "tables", [TR_MEM_TEXT] = "text",   [TR_MEM_BATCH] = "batch",
+        [TR_MEM_MISC] = "tables", [TR_MEM_TEXT] = "text",          [TR_MEM_BATCH] = "batch",
         [TR_MEM_IO] = "I/O",      [TR_MEM_ARENA] = "device arena",
     };
 

@@ -10,11 +10,11 @@
 #include <stdint.h>
 
 enum tr_mem_tag {
-    TR_MEM_MISC,      /* tables, strings, small structs */
-    TR_MEM_TEXT,      /* tokenizers and data sets */
-    TR_MEM_BATCH,     /* tokens, targets and weights of a step */
-    TR_MEM_IO,        /* I/O buffers outside the device arena */
-    TR_MEM_ARENA,     /* the cpu device's memory */
+    TR_MEM_MISC,  /* tables, strings, small structs */
+    TR_MEM_TEXT,  /* tokenizers and data sets */
+    TR_MEM_BATCH, /* tokens, targets and weights of a step */
+    TR_MEM_IO,    /* I/O buffers outside the device arena */
+    TR_MEM_ARENA, /* the cpu device's memory */
     TR_MEM_TAGS
 };
 

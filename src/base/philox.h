@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11): four random
- * words from a counter and a key, no state. Kept header-only because the cpu tiers, the CUDA kernels
- * and the random initialiser all need the same bits.
+ * words from a counter and a key, no state. Kept header-only because the cpu tiers, the CUDA
+ * kernels and the random initialiser all need the same bits.
  */
 #ifndef TR_BASE_PHILOX_H
 #define TR_BASE_PHILOX_H

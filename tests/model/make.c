@@ -134,9 +134,9 @@ void make_drop(struct make_folder *f, const char *name)
 
 const char *make_path(const char *folder, const char *name)
 {
-    static char paths[8][512];
+    static char paths[64][512];
     static int next;
-    char *p = paths[next++ % 8];
+    char *p = paths[next++ % 64];
 
     snprintf(p, sizeof(paths[0]), "%s/%s", folder, name);
     return p;
@@ -332,8 +332,8 @@ static int same_file(const char *a, const char *b)
     int c = 0, same = x && y;
 
     while (same && c != EOF) {
-        c = getc(x);
-        same = c == getc(y);
+        c = getc_unlocked(x);
+        same = c == getc_unlocked(y);
     }
     if (x)
         fclose(x);
@@ -388,7 +388,7 @@ uint64_t make_print(const char *folder)
             continue;
         for (const char *s = e->d_name; *s; s++)
             h = (h ^ (unsigned char)*s) * 1099511628211u;
-        while ((c = getc(in)) != EOF)
+        while ((c = getc_unlocked(in)) != EOF)
             h = (h ^ (uint64_t)c) * 1099511628211u;
         fclose(in);
         sum += h ^ (uint64_t)st.st_mtim.tv_nsec ^ (uint64_t)st.st_mtim.tv_sec << 30;

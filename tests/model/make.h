@@ -50,7 +50,7 @@ void make_write(const struct make_folder *f, const char *folder);
 void make_safetensors(const char *path, const char *header, size_t bytes, size_t n);
 void make_file(const char *folder, const char *name, const char *text);
 
-/* A fresh empty folder; make_clean removes it. Paths below it: make_path, valid for eight calls. */
+/* A fresh empty folder; make_clean removes it. Paths below it: make_path, valid for 64 calls. */
 void make_temp(char folder[64]);
 void make_clean(const char *folder);
 const char *make_path(const char *folder, const char *name);

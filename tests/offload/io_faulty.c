@@ -23,6 +23,7 @@ struct faulty_io {
     struct faulty *f;
     struct shadow *held;    /* finished, not yet told */
     struct shadow *delayed; /* answered already, not yet submitted */
+    uint32_t under_way;     /* in the real table */
 };
 
 void log_open(struct io_log *log)
@@ -86,6 +87,9 @@ static void really_submit(struct faulty_io *t, struct shadow *s)
 {
     note(t, LOG_SUBMIT, s);
     count(t->f, s->real.op, 1);
+    t->under_way++;
+    if (s->real.op == TR_IO_WRITE && s->real.file <= TR_FILE_GEN1)
+        atomic_fetch_add(&t->f->all_writes, 1);
     t->real->ops->submit(t->real, &s->real);
 }
 
@@ -200,6 +204,7 @@ static void take_back(struct faulty_io *t, struct tr_io_request *done)
         if (s->real.result >= 0)
             note(t, LOG_DONE, s);
         count(t->f, s->real.op, -1);
+        t->under_way--;
         if (s->asked) {
             hold(t, s);
             continue;
@@ -221,7 +226,8 @@ static struct tr_io_request *tell(struct faulty_io *t)
         struct shadow *s = list;
 
         list = s->next;
-        if (percent(t->f, t->f->delay_percent)) {
+        if ((s->real.op == TR_IO_SYNC && atomic_load(&t->f->hold_syncs)) ||
+            percent(t->f, t->f->delay_percent)) {
             t->f->delayed++;
             hold(t, s);
             continue;
@@ -257,7 +263,7 @@ static void faulty_close(struct tr_io *io)
     struct faulty_io *t = (struct faulty_io *)io;
 
     grow_impatient(t, 1);
-    while (t->f->reads || t->f->writes) {
+    while (t->under_way) {
         struct tr_io_request *real = NULL;
 
         t->real->ops->reap(t->real, 1, &real);

@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdatomic.h>
 
 #include "offload/io.h"
 
@@ -52,12 +53,15 @@ struct faulty {
     enum tr_file fail_file;
     uint32_t fail_after;
     enum mutant mutant;
-    uint32_t patience;  /* of the early mutants: requests until they do what they said */
-    struct io_log *log; /* or NULL */
+    uint32_t patience;      /* of the early mutants: requests until they do what they said */
+    struct io_log *log;     /* or NULL */
+    _Atomic int hold_syncs; /* while set, no sync is told to be done */
 
     uint32_t seen;                            /* requests that matched so far */
     uint64_t shortened, interrupted, delayed; /* what was done, for a test that counts */
-    uint32_t reads, writes, together;         /* under way now; 1 once both were */
+    uint32_t reads, writes;                   /* under way now */
+    _Atomic uint32_t all_writes;              /* of data, since it began */
+    _Atomic int together;                     /* 1 once both were */
 };
 
 /* For tr_io_hook.wrap; arg is a struct faulty, which outlives the io. */

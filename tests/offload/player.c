@@ -117,7 +117,7 @@ static void queue_work(struct player *p, const struct tr_visit *v, uint32_t visi
 
 int player_step(struct player *p, int kind, int next_kind)
 {
-    struct tr_visit v[MAX_VISITS], next[MAX_VISITS];
+    struct tr_visit v[MAX_VISITS] = {0}, next[MAX_VISITS] = {0};
     uint32_t n = make_visits(p, kind, v);
     uint32_t n_next = next_kind < 0 || next_kind == 2 ? 0 : make_visits(p, next_kind, next);
     int r = tr_offload_begin(p->o, v, n, next, n_next);

@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/offload/player.h"
 
@@ -182,6 +183,75 @@ static void overlap(void **state)
     player_close(&p);
 }
 
+static void visit(struct player *p, uint32_t i)
+{
+    void *at[TR_VISIT_SPANS];
+
+    assert_ok(tr_offload_acquire(p->o, i, at));
+    assert_ok(tr_offload_release(p->o, i));
+}
+
+/* While a commit hangs in its sync, loads and clean visits of the next step go on, but nothing is
+ * written (invariant 3); then all of it is. */
+static void commit_in_background(void **state)
+{
+    struct tr_visit v[9] = {{0}};
+    struct tr_offload_stats before, after;
+    struct faulty f = {.seed = 1};
+    struct player_params params = usual(4);
+    struct player p;
+    uint32_t writes;
+
+    (void)state;
+    params.faulty = &f;
+    player_open(&p, &params);
+    assert_ok(player_step(&p, 0, 0));
+    assert_ok(tr_offload_drain(p.o));
+    atomic_store(&f.hold_syncs, 1);
+    assert_ok(player_commit(&p));
+    tr_offload_stats(p.o, &before);
+    writes = atomic_load(&f.all_writes);
+    for (uint32_t i = 0; i < 9; i++)
+        v[i] = (struct tr_visit){.n_spans = 1, .span = {i % 8}, .changed = i == 8};
+    assert_ok(tr_offload_begin(p.o, v, 9, NULL, 0));
+    for (uint32_t i = 0; i < 9; i++)
+        visit(&p, i);
+    usleep(20000);
+    tr_offload_stats(p.o, &after);
+    assert_int_equal(tr_offload_committed(p.o), 0);
+    assert_true(after.loads > before.loads);
+    assert_int_equal(atomic_load(&f.all_writes), writes);
+    atomic_store(&f.hold_syncs, 0);
+    assert_ok(tr_offload_drain(p.o));
+    assert_int_equal(tr_offload_committed(p.o), 1);
+    assert_true(atomic_load(&f.all_writes) > writes);
+    assert_ok(player_reopen(&p)); /* the change was not committed, nor did it do any harm */
+    player_close(&p);
+}
+
+/* A step that is given up in the middle leaves nothing behind that the next one minds. */
+static void abandoned_step(void **state)
+{
+    struct player_params params = usual(4);
+    struct tr_visit v[8] = {{0}};
+    struct player p;
+
+    (void)state;
+    player_open(&p, &params);
+    for (uint32_t i = 0; i < 8; i++)
+        v[i] = (struct tr_visit){.n_spans = 1, .span = {7 - i}};
+    for (uint32_t stop = 0; stop < 8; stop++) {
+        assert_ok(tr_offload_begin(p.o, v, 8, v, 8));
+        for (uint32_t i = 0; i < stop; i++)
+            visit(&p, i);
+        assert_ok(player_step(&p, 0, 0));
+    }
+    assert_ok(player_commit(&p));
+    assert_ok(player_reopen(&p));
+    assert_int_equal(p.mismatches, 0);
+    player_close(&p);
+}
+
 /* Runs until an error comes out; it names the file and stays, and the store opens at a commit. */
 static void expect_failure(struct faulty *f, int code, const char *word)
 {
@@ -338,7 +408,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_setting),   cmocka_unit_test(all_resident),
         cmocka_unit_test(fewest_loads),    cmocka_unit_test(faulty_disk),
-        cmocka_unit_test(overlap),         cmocka_unit_test(errors_come_out),
+        cmocka_unit_test(overlap),         cmocka_unit_test(commit_in_background),
+        cmocka_unit_test(abandoned_step),  cmocka_unit_test(errors_come_out),
         cmocka_unit_test(damage_is_named), cmocka_unit_test(misuse),
         cmocka_unit_test(no_durability),   cmocka_unit_test(mutants_are_caught),
     };

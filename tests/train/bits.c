@@ -4,8 +4,8 @@
  * with the smallest budget that fits, on both I/O engines, with other prefetch depths, threads,
  * micro-batches, activation policies, durabilities, with random pauses in the device's streams, and
  * interrupted and resumed; the exported models must be the same bytes. The suite runs this program
- * again with OPENBLAS_CORETYPE=Haswell. That the comparison can fail is shown by a change of one bit
- * of arithmetic: another seed of stochastic rounding.
+ * again with OPENBLAS_CORETYPE=Haswell. That the comparison can fail is shown by a change of one
+ * bit of arithmetic: another seed of stochastic rounding.
  *
  * Also invariant 6: the measured device peak never passes the budget.
  */
@@ -58,7 +58,8 @@ static const struct variant variants[] = {
     {"nothing overlaps", .serial = 1, .smallest = 1},
 };
 
-static uint64_t run_variant(struct tr_train_params p, const struct variant *v)
+/* device: the budget where the variant does not ask for the smallest. */
+static uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t device)
 {
     struct tr_step_report last;
     char out[4352];
@@ -74,7 +75,7 @@ static uint64_t run_variant(struct tr_train_params p, const struct variant *v)
     p.checkpoint_every = 2;
     p.delay_seed = v->delay_seed;
     p.serial = v->serial;
-    p.device_memory = v->smallest ? smallest_budget(p) : 1ull << 30;
+    p.device_memory = v->smallest ? smallest_budget(p) : device;
     p.out = out;
     if (v->interrupted)
         r = train_part(&p, 2);
@@ -97,8 +98,13 @@ static void remove_run(void)
 static void check_all(const struct tiny *t, enum tr_type dtype, enum tr_optimizer optimizer)
 {
     char model[4352], data[4352];
-    struct tr_train_params p = {.model = model, .data = data, .steps = 4, .batch_size = 13,
-                                .seq_len = 200, .optimizer = optimizer, .seed = 11,
+    struct tr_train_params p = {.model = model,
+                                .data = data,
+                                .steps = 4,
+                                .batch_size = 13,
+                                .seq_len = 200,
+                                .optimizer = optimizer,
+                                .seed = 11,
                                 .lr = optimizer == TR_OPT_ADAMW ? 1e-3 : 0.1};
     uint64_t expected;
 
@@ -106,15 +112,15 @@ static void check_all(const struct tiny *t, enum tr_type dtype, enum tr_optimize
     snprintf(data, sizeof(data), "%s", scratch_path("data-%s.jsonl", t->family));
     tiny_model(model, t, dtype, 3);
     token_data(data, 40, 30, 200, t->vocab);
-    expected = run_variant(p, &(struct variant){"everything resident"});
+    expected = run_variant(p, &(struct variant){"everything resident"}, 1ull << 30);
     remove_run();
     for (size_t i = 0; i < sizeof(variants) / sizeof(variants[0]); i++) {
-        if (run_variant(p, &variants[i]) != expected)
+        if (run_variant(p, &variants[i], 1ull << 30) != expected)
             fail_msg("%s: other bits than with everything resident", variants[i].name);
         remove_run();
     }
     p.seed = 12; /* the comparison sees a difference where there is one */
-    assert_true(run_variant(p, &variants[0]) != expected);
+    assert_true(run_variant(p, &variants[0], 1ull << 30) != expected);
     remove_run();
     remove(data);
 }
@@ -143,6 +149,43 @@ static void test_f16_lomo_qwen3(void **state)
     check_all(&shapes[2], TR_TYPE_F16, TR_OPT_LOMO);
 }
 
+/* About 60M parameters, 64 layers, with a budget of an eighth of the weights: slots, slices and
+ * prefetch depth matter. */
+static void test_60m(void **state)
+{
+    static const struct tiny shape = {"llama", 256, 768, 64, 8, 4, 32, 8192, 512, ""};
+    static const struct variant eighth[] = {
+        {"an eighth", .interrupted = 0},
+        {"an eighth, threads engine", .io = TR_IO_POOL},
+        {"an eighth, prefetch 1, one thread", .prefetch = 1, .threads = 1},
+        {"an eighth, random pauses", .delay_seed = 9},
+    };
+    const uint64_t budget = 58741504ull * 4 / 8;
+    char model[4352], data[4352];
+    struct tr_train_params p = {.model = model,
+                                .data = data,
+                                .steps = 2,
+                                .batch_size = 2,
+                                .seq_len = 24,
+                                .optimizer = TR_OPT_LOMO,
+                                .seed = 11,
+                                .lr = 0.1};
+    uint64_t expected;
+
+    (void)state;
+    snprintf(model, sizeof(model), "%s", scratch_path("model-60m"));
+    snprintf(data, sizeof(data), "%s", scratch_path("data-60m.jsonl"));
+    tiny_model(model, &shape, TR_TYPE_F32, 3);
+    token_data(data, 4, 20, 24, shape.vocab);
+    expected = run_variant(p, &(struct variant){"everything resident"}, 2ull << 30);
+    remove_run();
+    for (size_t i = 0; i < sizeof(eighth) / sizeof(eighth[0]); i++) {
+        if (run_variant(p, &eighth[i], budget) != expected)
+            fail_msg("%s: other bits than with everything resident", eighth[i].name);
+        remove_run();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -150,6 +193,7 @@ int main(void)
         cmocka_unit_test(test_bf16_lomo),
         cmocka_unit_test(test_bf16_adamw_tied),
         cmocka_unit_test(test_f16_lomo_qwen3),
+        cmocka_unit_test(test_60m),
     };
 
     return cmocka_run_group_tests_name("invariant 1", tests, NULL, NULL);

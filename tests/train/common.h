@@ -16,8 +16,9 @@ const char *scratch(void);
 /* "SCRATCH/NAME" in a ring of static buffers. */
 const char *scratch_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* A config.json of a family ("llama", "llama-tied", "mistral", "qwen2", "qwen3"), and a model folder
- * with random weights made from it. `extra` is JSON members put into the config ("" for none). */
+/* A config.json of a family ("llama", "llama-tied", "mistral", "qwen2", "qwen3"), and a model
+ * folder with random weights made from it. `extra` is JSON members put into the config ("" for
+ * none). */
 struct tiny {
     const char *family;
     int hidden, ffn, layers, heads, kv_heads, head_dim, vocab, positions;

@@ -33,13 +33,23 @@ static const struct tiny families[] = {
     {"qwen3", 32, 48, 2, 4, 2, 12, 60, 64, ""},
 };
 
-static struct tr_train_params params(const char *model, const char *data, const char *out, double lr)
+static struct tr_train_params params(const char *model, const char *data, const char *out,
+                                     double lr)
 {
-    return (struct tr_train_params){.model = model, .data = data, .out = out, .steps = 1,
-                                    .batch_size = 4, .seq_len = 64, .optimizer = TR_OPT_SGD,
-                                    .schedule = TR_LR_CONSTANT, .warmup = -1, .lr = lr,
-                                    .device_memory = 64 << 20, .threads = 2,
-                                    .packing = TR_NO, .durability = TR_KEEP_NONE};
+    return (struct tr_train_params){.model = model,
+                                    .data = data,
+                                    .out = out,
+                                    .steps = 1,
+                                    .batch_size = 4,
+                                    .seq_len = 64,
+                                    .optimizer = TR_OPT_SGD,
+                                    .schedule = TR_LR_CONSTANT,
+                                    .warmup = -1,
+                                    .lr = lr,
+                                    .device_memory = 64 << 20,
+                                    .threads = 2,
+                                    .packing = TR_NO,
+                                    .durability = TR_KEEP_NONE};
 }
 
 static void remove_folder(const char *path)
@@ -83,8 +93,12 @@ static void write_floats(const char *folder, uint64_t at, const float *x, size_t
 static double loss_at(const char *model, const char *data)
 {
     struct tr_eval_report report;
-    struct tr_eval_params p = {.model = model, .data = data, .batch_size = 4, .seq_len = 64,
-                               .device_memory = 64 << 20, .threads = 1};
+    struct tr_eval_params p = {.model = model,
+                               .data = data,
+                               .batch_size = 4,
+                               .seq_len = 64,
+                               .device_memory = 64 << 20,
+                               .threads = 1};
 
     if (tr_eval_data(&p, &report) < 0)
         fail_msg("%s", tr_message());
@@ -92,8 +106,8 @@ static double loss_at(const char *model, const char *data)
 }
 
 /* Slope of the loss along g at w, by the five-point rule; the step moves the loss by about 1e-2. */
-static double slope(const char *model, const char *data, uint64_t at, const float *w, const float *g,
-                    size_t n)
+static double slope(const char *model, const char *data, uint64_t at, const float *w,
+                    const float *g, size_t n)
 {
     static const double where[4] = {-2, -1, 1, 2}, factor[4] = {1, -8, 8, -1};
     double norm2 = 0, e, sum = 0;
@@ -198,7 +212,8 @@ static int mutant_sync(struct tr_device *d, enum tr_stream s)
     return mutant.inner->ops->sync(mutant.inner, s);
 }
 
-static int mutant_copy_in(struct tr_device *d, enum tr_stream s, void *to, const void *host, size_t n)
+static int mutant_copy_in(struct tr_device *d, enum tr_stream s, void *to, const void *host,
+                          size_t n)
 {
     (void)d;
     return mutant.inner->ops->copy_in(mutant.inner, s, to, host, n);
@@ -223,8 +238,8 @@ static float *gradient(const char *model, const char *data, double lr, int mutat
         fail_msg("%s", tr_message());
     if (mutate) {
         mutant.inner = run->device;
-        mutant.ops = (struct tr_device_ops){.run = mutant_run, .sync = mutant_sync,
-                                            .copy_in = mutant_copy_in, .fill = mutant_fill};
+        mutant.ops = (struct tr_device_ops){
+            .run = mutant_run, .sync = mutant_sync, .copy_in = mutant_copy_in, .fill = mutant_fill};
         mutant.base.ops = &mutant.ops;
         mutant.ffn = run->model->config.ffn;
         run->pass.device = &mutant.base;

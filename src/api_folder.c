@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The public calls about model folders: a random one, and what is in one. No logic.
+ */
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+#include "src/init.h"
+#include "src/inspect.h"
+#include "src/tailrace.h"
+
+int tr_init_model(const struct tr_init_params *p)
+{
+    int r;
+
+    if ((r = tr_need(p->arch, "arch")) < 0 || (r = tr_need(p->out, "out")) < 0)
+        return r;
+    return tr_init_folder(&(struct tr_init_folder_params){
+        .arch = p->arch,
+        .out = p->out,
+        .tokenizer = p->tokenizer,
+        .seed = p->seed,
+        .dtype = p->dtype == TR_TYPE_SOURCE ? TR_F32 : (enum tr_dtype)(p->dtype - 1)});
+}
+
+int tr_inspect_path(const char *path, int json, char **out)
+{
+    json_t *found;
+    int r;
+
+    *out = NULL;
+    if ((r = tr_need(path, "PATH")) < 0 || (r = tr_inspect(path, &found)) < 0)
+        return r;
+    if (json) {
+        *out = json_dumps(found, JSON_INDENT(2));
+    } else {
+        char *text = tr_inspect_text(found);
+
+        *out = text ? strdup(text) : NULL;
+        tr_free(TR_MEM_TEXT, text);
+    }
+    json_decref(found);
+    return *out ? 0 : tr_error(-ENOMEM, "out of memory");
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The public calls about texts: learning a tokenizer, previewing data. No logic.
+ */
+#include <stdio.h>
+
+#include "src/base/err.h"
+#include "src/preview.h"
+#include "src/tailrace.h"
+
+int tr_learn_tokenizer(const struct tr_learn_params *p)
+{
+    int r;
+
+    if ((r = tr_need(p->data, "data")) < 0 || (r = tr_need(p->out, "out")) < 0)
+        return r;
+    if (p->vocab < 1 || p->vocab > 1 << 20)
+        return tr_error(-EINVAL, "--vocab %lld: from 259 to %d", (long long)p->vocab, 1 << 20);
+    return tr_tokenizer_train(&(struct tr_tokenizer_train_params){
+        .data = p->data, .out = p->out, .vocab = (int32_t)p->vocab});
+}
+
+/* Lines gathered into one text. */
+static int add_line(void *arg, const char *text, size_t bytes)
+{
+    FILE *f = arg;
+
+    if (fwrite(text, 1, bytes, f) != bytes || fputc('\n', f) == EOF)
+        return tr_error(-ENOMEM, "out of memory");
+    return 0;
+}
+
+static int preview_text(const struct tr_preview_data_params *p, const struct tr_tokenizer *t,
+                        char **out)
+{
+    struct tr_data *data = NULL;
+    size_t bytes;
+    FILE *f = open_memstream(out, &bytes);
+    int r;
+
+    if (!f)
+        return tr_error(-ENOMEM, "out of memory");
+    r = tr_data_open(&data, &(struct tr_data_params){
+                                .path = p->data,
+                                .tokenizer = t,
+                                .vocab = t ? tr_tokenizer_vocab(t) : INT32_MAX,
+                                .seq_len = p->seq_len ? (int)p->seq_len : 2048,
+                                .batch_size = 1,
+                                .grain_tokens = 512,
+                            });
+    if (r == 0)
+        r = tr_preview(&(struct tr_preview_sample_params){.data = data,
+                                                          .tokenizer = t,
+                                                          .samples = p->samples ? p->samples : 3,
+                                                          .json = p->json,
+                                                          .line = add_line,
+                                                          .arg = f});
+    tr_data_close(data);
+    fclose(f);
+    return r;
+}
+
+int tr_preview_data(const struct tr_preview_data_params *p, char **out)
+{
+    struct tr_tokenizer *t = NULL;
+    const char *folder = p->tokenizer ? p->tokenizer : p->model;
+    int r;
+
+    *out = NULL;
+    if ((r = tr_need(p->data, "data")) < 0 || (folder && (r = tr_tokenizer_open(&t, folder)) < 0))
+        return r;
+    r = preview_text(p, t, out);
+    tr_tokenizer_close(t);
+    return r;
+}

@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Folders through the store and back: byte-identical, source untouched (invariant 7), everything
+ * that is wrong refused in one line with nothing half-made left behind.
+ */
+#include "tests/model/run.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char temp[64];
+
+static int fresh(void **state)
+{
+    (void)state;
+    make_temp(temp);
+    return 0;
+}
+
+static int clean(void **state)
+{
+    (void)state;
+    make_clean(temp);
+    return 0;
+}
+
+static void there_and_back(const struct make_folder *f, int optimizer_state)
+{
+    const char *model = make_path(temp, "m");
+    uint64_t print;
+
+    make_write(f, model);
+    print = make_print(model);
+    if (run_import(
+            temp,
+            (struct tr_import_params){.model = model, .dtype = -1, .state = optimizer_state}) < 0 ||
+        run_export(temp, "out", -1) < 0)
+        fail_msg("%s", tr_error_message());
+    assert_true(make_same(make_path(temp, "m"), make_path(temp, "out")));
+    assert_false(make_exists(temp, "out/original") || make_exists(temp, "out/pytorch_model.bin"));
+    assert_true(print == make_print(make_path(temp, "m")));
+    make_clean(make_path(temp, "m"));
+    make_clean(make_path(temp, "out"));
+    run_forget(temp);
+}
+
+static void round_trips_are_byte_identical(void **state)
+{
+    static const struct make_shape more[] = {
+        {"qwen2", 3, 24, 40, 3, 1, 8, 5000, 1, "BF16", NULL, 1},
+        {"qwen3", 2, 24, 40, 3, 1, 16, 257, 0, "F16", NULL, 2},
+        {"llama", 2, 64, 96, 4, 2, 16, 10000, 0, "BF16", "F32", 3}, /* norms kept in f32 */
+    };
+    struct make_folder f;
+
+    (void)state;
+    make_table(&f, &make_small);
+    there_and_back(&f, 0);
+    there_and_back(&f, 1);
+    for (int i = 0; i < 3; i++) {
+        make_table(&f, &more[i]);
+        f.metadata =
+            i == 1 ? "{\"format\":\"pt\",\"note\":\"\\\"quoted\\\" \xc3\xa9\"}" : f.metadata;
+        there_and_back(&f, i == 2);
+    }
+}
+
+/* The comparison must notice one bit in one tensor and a missing file. */
+static void the_comparison_can_fail(void **state)
+{
+    struct make_folder f;
+    int fd;
+
+    (void)state;
+    make_table(&f, &make_small);
+    make_write(&f, make_path(temp, "m"));
+    assert_int_equal(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = -1}), 0);
+    assert_int_equal(run_export(temp, "out", -1), 0);
+    assert_true(make_same(make_path(temp, "m"), make_path(temp, "out")));
+    fd = open(make_path(temp, "out/model-00002-of-00003.safetensors"), O_WRONLY);
+    assert_int_equal(pwrite(fd, "\x55", 1, 3000), 1);
+    close(fd);
+    assert_false(make_same(make_path(temp, "m"), make_path(temp, "out")));
+    make_file(temp, "m/model-00002-of-00003.safetensors", "");
+    make_file(temp, "out/model-00002-of-00003.safetensors", "");
+    assert_true(make_same(make_path(temp, "m"), make_path(temp, "out")));
+    unlink(make_path(temp, "out/tokenizer.json"));
+    assert_false(make_same(make_path(temp, "m"), make_path(temp, "out")));
+}
+
+static void the_small_real_checkpoint(void **state)
+{
+    (void)state;
+    if (access(TEST_SHARED "/checkpoints/tinystories-656k-hf/model.safetensors", R_OK) < 0) {
+        print_message("skipped: no " TEST_SHARED "/checkpoints/tinystories-656k-hf\n");
+        skip();
+    }
+    assert_int_equal(run_import(temp, (struct tr_import_params){.model = TEST_SHARED
+                                                                "/checkpoints/tinystories-656k-hf",
+                                                                .dtype = -1}),
+                     0);
+    assert_int_equal(run_export(temp, "out", -1), 0);
+    assert_true(make_same(TEST_SHARED "/checkpoints/tinystories-656k-hf", make_path(temp, "out")));
+}
+
+static void tied_tables_keep_their_names(void **state)
+{
+    struct make_shape s = make_small;
+    struct make_folder f;
+
+    (void)state;
+    s.tied = 1;
+    make_table(&f, &s);
+    there_and_back(&f, 0);
+    strcpy(make_find(&f, "model.embed_tokens.weight")->name, "lm_head.weight");
+    there_and_back(&f, 1); /* only the head's name */
+}
+
+/* Both names: the same bytes are one table, and are written twice again. */
+static void tied_tables_under_both_names(void **state)
+{
+    struct make_shape s = make_small;
+    struct make_folder f;
+    const char *shard;
+    int fd;
+
+    (void)state;
+    s.shards = 1;
+    make_table(&f, &s);
+    snprintf(strstr(f.config, "false,\n  \"torch"), 64, "true\n}\n");
+    f.sparse = 1; /* all zeros: equal */
+    there_and_back(&f, 0);
+    make_write(&f, make_path(temp, "m"));
+    shard = make_path(temp, "m/model.safetensors");
+    fd = open(shard, O_WRONLY);
+    assert_int_equal(pwrite(fd, "\x55", 1, 8000), 1);
+    close(fd);
+    assert_refused(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = -1}),
+        "ties model.embed_tokens.weight and lm_head.weight, but their values differ");
+}
+
+static void caches_of_old_versions_are_left_out(void **state)
+{
+    struct make_folder f, without;
+    struct tr_import *i;
+    struct tr_import_params p = {.dtype = -1};
+
+    (void)state;
+    make_table(&f, &make_small);
+    make_table(&without, &make_small);
+    make_add(&f, "model.layers.0.self_attn.rotary_emb.inv_freq", 0, 4);
+    make_write(&f, make_path(temp, "m"));
+    make_write(&without, make_path(temp, "w"));
+    p.model = make_path(temp, "m");
+    assert_int_equal(tr_import_open(&i, &p), 0);
+    assert_non_null(strstr(tr_import_note(i), "inv_freq"));
+    tr_import_close(i);
+    assert_int_equal(run_import(temp, p), 0);
+    assert_int_equal(run_export(temp, "out", -1), 0);
+    assert_true(make_same(make_path(temp, "w"), make_path(temp, "out")));
+}
+
+/* f16 survives f32, on either side of the store. */
+static void types_are_converted(void **state)
+{
+    struct make_shape s = make_small;
+    struct make_folder f;
+
+    (void)state;
+    s.dtype = "F16";
+    make_table(&f, &s);
+    make_write(&f, make_path(temp, "m"));
+    assert_int_equal(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = TR_F32}),
+        0);
+    assert_int_equal(run_export(temp, "f32", -1), 0);
+    assert_int_equal(run_export(temp, "f16", TR_F16), 0);
+    assert_true(make_same(make_path(temp, "m"), make_path(temp, "f16")));
+    run_forget(temp);
+    assert_int_equal(run_import(temp, (struct tr_import_params){.model = make_path(temp, "f32"),
+                                                                .dtype = TR_F16}),
+                     0);
+    assert_int_equal(run_export(temp, "again", -1), 0);
+    for (int i = 1; i <= 3; i++) {
+        char weights[64];
+
+        snprintf(weights, sizeof(weights), "model-%05d-of-00003.safetensors", i);
+        assert_int_equal(rename(make_path(make_path(temp, "again"), weights),
+                                make_path(make_path(temp, "m"), weights)),
+                         0);
+    }
+    assert_true(make_same(make_path(temp, "m"), make_path(temp, "f16"))); /* through f32 and back */
+}
+
+static void too_large_for_f16(void **state)
+{
+    struct make_shape s = make_small;
+    struct make_folder f;
+    int fd;
+
+    (void)state;
+    s.shards = 1;
+    make_table(&f, &s);
+    make_write(&f, make_path(temp, "m"));
+    fd = open(make_path(temp, "m/model.safetensors"), O_WRONLY);
+    assert_int_equal(pwrite(fd, "\0\0\x7f\x7f", 4, lseek(fd, 0, SEEK_END) - 4), 4); /* 3e38 */
+    close(fd);
+    assert_refused(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = TR_F16}),
+        "tensor model.norm.weight: a value is too large for f16");
+    assert_false(make_exists(temp, "r-store") || make_exists(temp, "r-source"));
+    assert_int_equal(run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"),
+                                                                .dtype = TR_BF16}),
+                     0);
+}
+
+enum damage { DROP, RENAME, ROWS, FLAT, TYPE, I64 };
+
+static const struct {
+    enum damage what;
+    const char *tensor, *words;
+} damages[] = {
+    {DROP, "model.layers.1.mlp.up_proj.weight",
+     "tensor model.layers.1.mlp.up_proj.weight is missing"},
+    {DROP, "model.embed_tokens.weight", "tensor model.embed_tokens.weight is missing"},
+    {DROP, "lm_head.weight", "lm_head.weight is missing: is the model tied?"},
+    {DROP, "model.norm.weight", "tensor model.norm.weight is missing"},
+    {RENAME, "model.norm.weight", "tensor model.norm.weight2: not part of a LlamaForCausalLM"},
+    {RENAME, "model.layers.0.mlp.up_proj.weight", "not part of a LlamaForCausalLM"},
+    {ROWS, "model.embed_tokens.weight", "shape [601, 24], config.json makes it [600, 24]"},
+    {ROWS, "model.layers.0.self_attn.k_proj.weight", "shape [9, 24], config.json makes it [8, 24]"},
+    {ROWS, "model.norm.weight", "shape [25], config.json makes it [24]"},
+    {FLAT, "model.layers.0.mlp.up_proj.weight", "shape [960], config.json makes it [40, 24]"},
+    {TYPE, "model.layers.1.mlp.up_proj.weight",
+     "dtype BF16, but model.layers.0.mlp.up_proj.weight is"},
+    {I64, "model.norm.weight", "tensor model.norm.weight: dtype I64 is not supported"},
+};
+
+static void damage(struct make_folder *f, enum damage what, const char *name)
+{
+    struct make_tensor *t = make_find(f, name);
+
+    if (what == DROP)
+        make_drop(f, name);
+    else if (what == RENAME)
+        strcat(t->name, "2");
+    else if (what == ROWS)
+        t->shape[0]++;
+    else if (what == FLAT)
+        t->dims = 1, t->shape[0] *= t->shape[1];
+    else
+        strcpy(t->dtype, what == TYPE ? "BF16" : "I64");
+}
+
+static void folders_against_their_config(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(damages) / sizeof(damages[0]); i++) {
+        struct make_folder f;
+
+        make_table(&f, &make_small);
+        damage(&f, damages[i].what, damages[i].tensor);
+        make_write(&f, make_path(temp, "m"));
+        assert_refused(
+            run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = -1}),
+            damages[i].words);
+        assert_false(make_exists(temp, "r-store") || make_exists(temp, "r-source"));
+        make_clean(make_path(temp, "m"));
+    }
+}
+
+static void what_exists_is_not_touched(void **state)
+{
+    struct make_folder f;
+    uint64_t print;
+
+    (void)state;
+    make_table(&f, &make_small);
+    make_write(&f, make_path(temp, "m"));
+    assert_int_equal(mkdir(make_path(temp, "r-store"), 0755), 0); /* empty: allowed */
+    assert_int_equal(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = -1}), 0);
+    assert_refused(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = -1}),
+        "r-source: exists and is not an empty folder");
+    assert_int_equal(run_export(temp, "out", -1), 0);
+    print = make_print(make_path(temp, "out"));
+    assert_refused(run_export(temp, "out", -1), "out: exists and is not an empty folder");
+    assert_true(print == make_print(make_path(temp, "out")));
+    make_file(temp, "file", "x");
+    assert_refused(run_export(temp, "file", -1), "file: exists and is not an empty folder");
+    assert_refused(run_export(temp, "file/out", -1), "file/out");
+    assert_refused(run_export(temp, "none/out", -1), "none/out.tmp-");
+    assert_int_equal(mkdir(make_path(temp, "empty"), 0755), 0);
+    assert_int_equal(symlink("empty", make_path(temp, "link")), 0);
+    assert_int_equal(run_export(temp, "link", -1), 0); /* an empty folder behind a link */
+    assert_true(make_same(make_path(temp, "m"), make_path(temp, "empty")));
+}
+
+/* The disk refuses the store's space before anything is written. */
+static void files_cannot_grow(void **state)
+{
+    struct make_folder f;
+    struct rlimit old, small;
+
+    (void)state;
+    make_table(&f, &make_small);
+    make_write(&f, make_path(temp, "m"));
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old);
+    small = old;
+    small.rlim_cur = 100000;
+    setrlimit(RLIMIT_FSIZE, &small);
+    assert_refused(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = -1}),
+        "r-store/gen0: cannot allocate");
+    setrlimit(RLIMIT_FSIZE, &old);
+    assert_false(make_exists(temp, "r-store") || make_exists(temp, "r-source"));
+    assert_int_equal(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = -1}), 0);
+    small.rlim_cur = 20000;
+    setrlimit(RLIMIT_FSIZE, &small);
+    assert_refused(run_export(temp, "out", -1), "cannot write");
+    setrlimit(RLIMIT_FSIZE, &old);
+    assert_false(make_exists(temp, "out"));
+    assert_int_equal(run_export(temp, "out", -1), 0); /* and nothing half-made is in the way */
+}
+
+static void the_disk_is_too_small(void **state)
+{
+    struct make_folder f;
+    char small[128], store[160], keep[160];
+    struct tr_import_params p = {.dtype = -1, .generations = 2, .store = store, .keep = keep};
+
+    (void)state;
+    make_table(&f, &make_small);
+    make_write(&f, make_path(temp, "m"));
+    snprintf(small, sizeof(small), "%s/disk", temp);
+    snprintf(store, sizeof(store), "%s/store", small);
+    snprintf(keep, sizeof(keep), "%s/source", small);
+    mkdir(small, 0755);
+    if (mount("none", small, "tmpfs", 0, "size=1m") < 0) {
+        print_message("skipped: mounting a small disk needs more rights\n");
+        skip();
+    }
+    p.model = make_path(temp, "m");
+    if (tr_import(&p) != -ENOSPC || !strstr(tr_error_message(), "are free on that disk") ||
+        make_exists(small, "store") || make_exists(small, "source")) {
+        umount(small);
+        fail_msg("%s", tr_error_message());
+    }
+    assert_int_equal(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = -1}), 0);
+    if (run_export(temp, "disk/out", -1) != -ENOSPC || make_exists(small, "out")) {
+        umount(small);
+        fail_msg("%s", tr_error_message());
+    }
+    umount(small);
+}
+
+/* Between the check and the copy the source loses its end: nothing stays. */
+static void a_source_that_shrinks(void **state)
+{
+    struct make_folder f;
+    struct tr_import *i;
+    char store[128], keep[128];
+    struct tr_import_params p = {.dtype = -1, .generations = 1, .store = store, .keep = keep};
+
+    (void)state;
+    make_table(&f, &make_small);
+    make_write(&f, make_path(temp, "m"));
+    snprintf(store, sizeof(store), "%s/s", temp);
+    snprintf(keep, sizeof(keep), "%s/k", temp);
+    p.model = make_path(temp, "m");
+    assert_int_equal(tr_import_open(&i, &p), 0);
+    assert_int_equal(truncate(make_path(temp, "m/model-00003-of-00003.safetensors"), 3000), 0);
+    assert_refused(tr_import_run(i), "model-00003-of-00003.safetensors: changed while it was read");
+    tr_import_close(i);
+    assert_false(make_exists(temp, "s") || make_exists(temp, "k"));
+}
+
+/* Another run's folder of kept files does not describe this store. */
+static void a_store_with_another_model(void **state)
+{
+    struct make_shape s = make_small;
+    struct make_folder f;
+
+    (void)state;
+    make_table(&f, &make_small);
+    make_write(&f, make_path(temp, "m"));
+    assert_int_equal(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = -1}), 0);
+    rename(make_path(temp, "r-source"), make_path(temp, "other"));
+    make_clean(make_path(temp, "r-store"));
+    s.layers = 3;
+    make_table(&f, &s);
+    make_write(&f, make_path(temp, "m3"));
+    assert_int_equal(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m3"), .dtype = -1}),
+        0);
+    make_clean(make_path(temp, "r-source"));
+    rename(make_path(temp, "other"), make_path(temp, "r-source"));
+    assert_refused(run_export(temp, "out", -1), "r-store: holds another model");
+    assert_false(make_exists(temp, "out"));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fresh, clean)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(round_trips_are_byte_identical),
+        TEST(the_comparison_can_fail),
+        TEST(the_small_real_checkpoint),
+        TEST(tied_tables_keep_their_names),
+        TEST(tied_tables_under_both_names),
+        TEST(caches_of_old_versions_are_left_out),
+        TEST(types_are_converted),
+        TEST(too_large_for_f16),
+        TEST(folders_against_their_config),
+        TEST(what_exists_is_not_touched),
+        TEST(files_cannot_grow),
+        TEST(the_disk_is_too_small),
+        TEST(a_source_that_shrinks),
+        TEST(a_store_with_another_model),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The four kinds of path that inspect knows, as JSON and as text, and what it says of others.
+ */
+#include "tests/model/run.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "src/inspect.h"
+
+static char temp[64];
+
+static int fresh(void **state)
+{
+    struct make_shape s = make_small;
+    struct make_folder f;
+
+    (void)state;
+    s.family = "qwen3";
+    make_temp(temp);
+    make_table(&f, &s);
+    make_write(&f, make_path(temp, "m"));
+    return 0;
+}
+
+static int clean(void **state)
+{
+    (void)state;
+    make_clean(temp);
+    return 0;
+}
+
+static json_t *inspect(const char *path, const char *kind)
+{
+    json_t *o;
+
+    if (tr_inspect(path, &o) < 0)
+        fail_msg("%s", tr_error_message());
+    assert_string_equal(json_string_value(json_object_get(o, "kind")), kind);
+    return o;
+}
+
+static int64_t number(const json_t *o, const char *a, const char *b)
+{
+    const json_t *v = json_object_get(o, a);
+
+    return json_integer_value(b ? json_object_get(v, b) : v);
+}
+
+static void model_folders_and_files(void **state)
+{
+    json_t *o = inspect(make_path(temp, "m"), "model folder"), *t;
+    char *text = tr_inspect_text(o);
+
+    (void)state;
+    assert_int_equal(number(o, "config", "hidden"), 24);
+    assert_int_equal(json_array_size(json_object_get(o, "files")), 3);
+    t = json_array_get(json_object_get(o, "tensors"), 0);
+    assert_string_equal(json_string_value(json_object_get(t, "name")), "lm_head.weight");
+    assert_string_equal(json_string_value(json_object_get(t, "dtype")), "F32");
+    assert_non_null(strstr(text, "architecture: Qwen3ForCausalLM\n"));
+    assert_non_null(strstr(text, "  lm_head.weight  F32  [600,24]  56.2 KiB  model-00001-of"));
+    free(text);
+    json_decref(o);
+    o = inspect(make_path(temp, "m/model-00003-of-00003.safetensors"), "safetensors file");
+    assert_int_equal(json_array_size(json_object_get(o, "files")), 1);
+    json_decref(o);
+}
+
+static void runs_and_stores(void **state)
+{
+    json_t *o;
+
+    (void)state;
+    assert_int_equal(run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"),
+                                                                .dtype = -1,
+                                                                .state = 1}),
+                     0);
+    o = inspect(make_path(temp, "r-store"), "store");
+    assert_int_equal(number(o, "store", "commit"), 1);
+    assert_int_equal(number(o, "store", "payload_bytes"), 6);
+    assert_int_equal(json_array_size(json_object_get(json_object_get(o, "store"), "segments")), 10);
+    json_decref(o);
+    assert_int_equal(mkdir(make_path(temp, "run"), 0755), 0);
+    rename(make_path(temp, "r-store"), make_path(temp, "run/store"));
+    rename(make_path(temp, "r-source"), make_path(temp, "run/source"));
+    o = inspect(make_path(temp, "run"), "run");
+    assert_true(json_is_true(json_object_get(o, "optimizer_state")));
+    assert_int_equal(number(o, "store", "generations"), 2);
+    assert_int_equal(number(o, "parameters", NULL), 37784);
+    json_decref(o);
+}
+
+static void other_paths(void **state)
+{
+    json_t *o;
+
+    (void)state;
+    assert_refused(tr_inspect(make_path(temp, "none"), &o), "none: cannot open");
+    assert_refused(tr_inspect(temp, &o), "neither a model folder (no config.json), nor a run");
+    assert_refused(tr_inspect(make_path(temp, "m/config.json"), &o), "config.json: ");
+    make_file(temp, "store.json", "{}");
+    assert_refused(tr_inspect(temp, &o), "store.json");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fresh, clean)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(model_folders_and_files),
+        TEST(runs_and_stores),
+        TEST(other_paths),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The model's table: the names and shapes of each family against a list written down independently
+ * (make.c), and what the layout promises to the store and to the schedule.
+ */
+#include "tests/model/test.h"
+
+#include <stdlib.h>
+
+#include "offload/layout.h"
+#include "src/base/json.h"
+#include "src/model.h"
+
+static struct tr_model *open_table(const struct make_folder *f, enum tr_dtype type, int state,
+                                   int tied_as_head)
+{
+    static struct tr_model_config c;
+    enum tr_dtype types[TR_ROLES];
+    struct tr_model *m;
+    json_t *o;
+
+    for (int i = 0; i < TR_ROLES; i++)
+        types[i] = type;
+    assert_int_equal(tr_json_parse(f->config, strlen(f->config), "config", &o), 0);
+    assert_int_equal(tr_config_parse(o, "config", &c), 0);
+    json_decref(o);
+    assert_int_equal(tr_model_open(&m, &(struct tr_model_params){&c, types, state, tied_as_head}),
+                     0);
+    assert_int_equal(tr_layout_check(&m->layout, "layout"), 0);
+    return m;
+}
+
+static void names_and_shapes_of_each_family(void **state)
+{
+    static const char *const families[] = {"llama", "qwen2", "qwen3"};
+
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        struct make_shape s = make_small;
+        struct make_folder f;
+        struct tr_model *m;
+        uint64_t n = 0;
+
+        s.family = families[i % 3];
+        s.tied = i / 3;
+        make_table(&f, &s);
+        m = open_table(&f, TR_F32, 0, 0);
+        assert_int_equal(m->n_tensors, f.n);
+        for (int k = 0; k < f.n; k++) {
+            const struct tr_tensor *t = tr_model_find(m, f.t[k].name);
+            int64_t rows = f.t[k].dims == 2 ? f.t[k].shape[0] : 1;
+
+            if (!t)
+                fail_msg("%s: %s is not there", s.family, f.t[k].name);
+            assert_int_equal(t->dims, f.t[k].dims);
+            assert_int_equal(t->rows, rows);
+            assert_int_equal(t->cols, f.t[k].shape[f.t[k].dims - 1]);
+            n += (uint64_t)(t->rows * t->cols);
+        }
+        assert_int_equal(m->n_params, n);
+        assert_int_equal(tr_model_head(m) == &m->embed, s.tied);
+        tr_model_close(m);
+    }
+}
+
+static void names_that_are_not_there(void **state)
+{
+    static const char *const names[] = {"",
+                                        "x",
+                                        "model.layers.",
+                                        "model.layers.0",
+                                        "model.layers.2.mlp.up_proj.weight",
+                                        "model.layers.-1.mlp.up_proj.weight",
+                                        "model.layers.00.mlp.up_proj.weight",
+                                        "model.layers.0.mlp.up_proj.bias",
+                                        "model.layers.99999999999999999999.x",
+                                        "model.layers.1 .mlp.up_proj.weight"};
+    struct make_folder f;
+    struct tr_model *m;
+
+    (void)state;
+    make_table(&f, &make_small);
+    m = open_table(&f, TR_F32, 0, 0);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        assert_null(tr_model_find(m, names[i]));
+    tr_model_close(m);
+}
+
+static void tied_tables_have_either_name(void **state)
+{
+    struct make_shape s = make_small;
+    struct make_folder f;
+    struct tr_model *m;
+
+    (void)state;
+    s.tied = 1;
+    make_table(&f, &s);
+    m = open_table(&f, TR_F32, 0, 1);
+    assert_non_null(tr_model_find(m, "lm_head.weight"));
+    assert_null(tr_model_find(m, "model.embed_tokens.weight"));
+    assert_int_equal(tr_model_find(m, "lm_head.weight")->role, TR_ROLE_EMBED);
+    assert_true(tr_model_tied_as_head(m));
+    tr_model_close(m);
+}
+
+/* Every byte of every tensor lies in exactly one piece, in order; state likewise in f32. */
+static void pieces_cover_the_tensors(void **state)
+{
+    struct make_shape s = make_small;
+    struct make_folder f;
+    struct tr_model *m;
+
+    (void)state;
+    s.hidden = 1024;
+    s.ffn = 9000; /* 9.2M elements: three pieces in f32, two in bf16 */
+    s.vocab = 9001;
+    make_table(&f, &s);
+    m = open_table(&f, TR_BF16, 1, 0);
+    for (int32_t i = 0; i < m->n_tensors; i++) {
+        const struct tr_tensor *t = &m->tensors[i];
+        uint64_t at = 0;
+
+        for (uint32_t p = t->first_piece; p < t->first_piece + t->n_pieces; p++) {
+            assert_string_equal(m->layout.pieces[p].name, t->name);
+            assert_int_equal(m->layout.pieces[p].tensor_offset, at);
+            at += m->layout.pieces[p].bytes;
+        }
+        assert_int_equal(at, t->bytes);
+    }
+    for (uint32_t p = 0, n = 0; p < m->layout.n_pieces; p++) {
+        n += strstr(m->layout.pieces[p].name, " of ") ? m->layout.pieces[p].bytes / 4 : 0;
+        assert_true(p + 1 < m->layout.n_pieces || n == 2 * m->n_params);
+    }
+    assert_int_equal(m->tensors[m->blocks[1].tensor[TR_ROLE_GATE]].n_pieces, 2);
+    tr_model_close(m);
+}
+
+static void slices_cover_the_tables(void **state)
+{
+    static const int hidden[] = {24, 1024, 4096, 16384, 65536},
+                     rows[] = {4096, 4096, 1024, 256, 256};
+
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        struct make_shape s = {.family = "llama",
+                               .layers = 1,
+                               .hidden = hidden[i],
+                               .ffn = 8,
+                               .heads = 1,
+                               .kv_heads = 1,
+                               .head_dim = 8,
+                               .vocab = 9001};
+        struct make_folder f;
+        struct tr_model *m;
+        int64_t row = 0;
+
+        make_table(&f, &s);
+        m = open_table(&f, i % 2 ? TR_BF16 : TR_F32, 1, 0); /* the type makes no difference */
+        for (int32_t k = 0; k < m->embed.n_slices; k++) {
+            const struct tr_slice *slice = &m->embed.slices[k];
+            const struct tr_span *state_span = &m->layout.spans[slice->state_span];
+
+            assert_int_equal(slice->row0, row);
+            assert_int_equal(slice->rows, 9001 - row < rows[i] ? 9001 - row : rows[i]);
+            assert_int_equal(m->layout.spans[slice->params_span].pool, TR_SLOTS_TABLE);
+            assert_int_equal(state_span->pool, TR_SLOTS_TABLE_STATE);
+            assert_true(slice->v_offset >= (uint64_t)(slice->rows * hidden[i]) * 4);
+            assert_true(state_span->bytes >=
+                        slice->v_offset + (uint64_t)(slice->rows * hidden[i]) * 4);
+            row += slice->rows;
+        }
+        assert_int_equal(row, 9001);
+        tr_model_close(m);
+    }
+}
+
+static void disk_order_is_that_of_the_units(void **state)
+{
+    static const char *const order[] = {"embedding params",  "embedding state",  "block 0 params",
+                                        "block 0 state",     "block 1 params",   "block 1 state",
+                                        "final norm params", "final norm state", "head params",
+                                        "head state"};
+    struct make_folder f;
+    struct tr_model *m;
+
+    (void)state;
+    make_table(&f, &make_small);
+    m = open_table(&f, TR_F32, 1, 0);
+    assert_int_equal(m->layout.n_segments, 10);
+    for (uint32_t i = 0; i < 10; i++) {
+        char text[64];
+
+        snprintf(text, sizeof(text), "%s %s", m->layout.segments[i].record,
+                 m->layout.segments[i].kind);
+        assert_string_equal(text, order[i]);
+    }
+    tr_model_close(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names_and_shapes_of_each_family),
+        cmocka_unit_test(names_that_are_not_there),
+        cmocka_unit_test(tied_tables_have_either_name),
+        cmocka_unit_test(pieces_cover_the_tensors),
+        cmocka_unit_test(slices_cover_the_tables),
+        cmocka_unit_test(disk_order_is_that_of_the_units),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
