@@ -296,7 +296,8 @@ int tr_offload_acquire(struct tr_offload *o, uint32_t visit, void *at[TR_VISIT_S
     o->wanted = visit + 1;
     tr_engine_kick(o);
     while (!o->error && !is_ready(o, visit)) {
-        from = from ? from : now_ns();
+        if (!from && !o->tickets) /* only now does the device have nothing to do */
+            from = now_ns();
         pthread_cond_wait(&o->changed, &o->lock);
     }
     if (from)

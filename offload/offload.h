@@ -61,7 +61,7 @@ struct tr_offload;
 
 struct tr_offload_stats { /* since open */
     uint64_t read_bytes, written_bytes, loads, writes, commits;
-    uint64_t wait_load_ns;   /* acquire waited for a load */
+    uint64_t wait_load_ns;   /* acquire waited for a load, the device having nothing to do */
     uint64_t wait_commit_ns; /* somebody waited for a commit */
 };
 

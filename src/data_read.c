@@ -269,8 +269,8 @@ static int push_window(struct tr_data *d, struct data_file *f, size_t n, enum tr
         }
     if (r == 0)
         r = data_push_text(d, d->path, &ids, 0);
-    for (const char *p = text; (p = memchr(p, '\n', n - (size_t)(p - text))); p++)
-        f->line++;
+    for (size_t i = 0; i < n; i++)
+        f->line += text[i] == '\n';
     f->at += n;
     tr_ids_free(&ids);
     return r;

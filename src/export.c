@@ -91,14 +91,14 @@ static int check_space(const char *folder, uint64_t need)
     return r;
 }
 
-/* The type of the matrices before import: config.json was written for it. */
+/* The type of the embedding before import: config.json was written for it. */
 static enum tr_dtype source_type(const struct tr_kept *k)
 {
-    int32_t q = k->model->blocks[0].tensor[TR_ROLE_Q];
+    int32_t embed = k->model->embed.tensor;
 
     for (uint32_t i = 0; i < k->shards.n_files; i++)
         for (uint32_t t = 0; t < k->shards.files[i].n_tensors; t++)
-            if (k->shards.files[i].tensors[t].tensor == q)
+            if (k->shards.files[i].tensors[t].tensor == embed)
                 return k->shards.files[i].tensors[t].source;
     return k->model->dtype;
 }

@@ -109,7 +109,7 @@ int tr_model_open(struct tr_model **out, const struct tr_model_params *p);
 /* The same model, with or without state. */
 int tr_model_like(struct tr_model **out, const struct tr_model *m, int state);
 void tr_model_close(struct tr_model *m); /* NULL is allowed */
-/* The storage dtype of each role; roles that the family does not have get that of the matrices. */
+/* The storage dtype of each role; roles that the family does not have get m->dtype. */
 void tr_model_types(const struct tr_model *m, enum tr_dtype types[TR_ROLES]);
 int tr_model_tied_as_head(const struct tr_model *m);
 

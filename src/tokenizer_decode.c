@@ -53,18 +53,18 @@ static const char *piece(const struct list *l, size_t i, size_t *n)
 
 static int replace(const struct tok_step *s, const char *p, size_t n, struct list *out)
 {
+    size_t at = 0;
     int r = 0;
 
     while (r == 0) {
-        const char *hit = memmem(p, n, s->a, s->a_bytes);
-        size_t k = hit ? (size_t)(hit - p) : n;
+        size_t k = tok_find(p + at, n - at, s->a, s->a_bytes);
 
-        r = tok_buf_add(&out->text, p, k);
-        if (r < 0 || !hit)
+        r = tok_buf_add(&out->text, p + at, k);
+        at += k;
+        if (r < 0 || at == n)
             break;
         r = tok_buf_add(&out->text, s->b, s->b_bytes);
-        p += k + s->a_bytes;
-        n -= k + s->a_bytes;
+        at += s->a_bytes;
     }
     return r;
 }

@@ -27,6 +27,8 @@ struct tok_buf {
     size_t n, room;
 };
 
+/* Where `what` first stands in the text; n where it does not. */
+size_t tok_find(const char *text, size_t n, const char *what, size_t bytes);
 int tok_buf_add(struct tok_buf *b, const char *text, size_t bytes);
 void tok_buf_free(struct tok_buf *b);
 

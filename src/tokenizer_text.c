@@ -48,6 +48,15 @@ void tok_buf_free(struct tok_buf *b)
     memset(b, 0, sizeof(*b));
 }
 
+/* Not memmem: a search must cost what it walks over, and a checked memmem costs all that is left. */
+size_t tok_find(const char *text, size_t n, const char *what, size_t bytes)
+{
+    for (size_t i = 0; bytes <= n && i <= n - bytes; i++)
+        if (text[i] == *what && !memcmp(text + i, what, bytes))
+            return i;
+    return n;
+}
+
 static int replace_all(const struct tok_step *s, struct tok_buf *b, size_t most)
 {
     struct tok_buf out = {0};
@@ -55,16 +64,16 @@ static int replace_all(const struct tok_step *s, struct tok_buf *b, size_t most)
     int r = 0;
 
     while (r == 0) {
-        const char *hit = memmem(b->v + at, b->n - at, s->a, s->a_bytes);
-        size_t stop = hit ? (size_t)(hit - b->v) : b->n;
+        size_t n = tok_find(b->v + at, b->n - at, s->a, s->a_bytes);
 
-        r = tok_buf_add(&out, b->v + at, stop - at);
-        if (r < 0 || !hit)
+        r = tok_buf_add(&out, b->v + at, n);
+        at += n;
+        if (r < 0 || at == b->n)
             break;
         r = tok_buf_add(&out, s->b, s->b_bytes);
         if (r == 0 && out.n > most)
             r = tr_error(-EFBIG, "the normalizer makes %zu bytes of text too long", b->n);
-        at = stop + s->a_bytes;
+        at += s->a_bytes;
     }
     tok_buf_free(b);
     *b = out;
@@ -191,14 +200,12 @@ static int encode_words(struct encoder *e, const struct tok_buf *b)
     int r = 0;
 
     while (r == 0 && at < b->n) {
-        const char *hit = NULL;
-        size_t stop;
+        size_t n = b->n - at;
 
-        if (m->split && at + 1 < b->n)
-            hit = memmem(b->v + at + 1, b->n - at - 1, m->text, m->bytes);
-        stop = hit ? (size_t)(hit - b->v) : b->n;
-        r = encode_word(e, b->v + at, stop - at);
-        at = stop;
+        if (m->split)
+            n = 1 + tok_find(b->v + at + 1, n - 1, m->text, m->bytes);
+        r = encode_word(e, b->v + at, n);
+        at += n;
     }
     return r;
 }

@@ -194,6 +194,9 @@ def main():
         print(json.dumps(torch_steps(options)))
         return
     torch_seconds, tailrace_seconds = [], []
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"Beware: the load is {load:.1f} before the start; only a quiet machine compares fairly.")
     with tempfile.TemporaryDirectory(prefix="compare-torch-") as folder:
         if options.tailrace:
             model, data = prepare(options, folder)
