@@ -7,9 +7,12 @@
  */
 #include "offload/engine.h"
 
+/* `after` speaks of this step's visits; one of the step before that is not over yet still pins. */
 static int may_begin(const struct tr_offload *o, const struct tr_load *l)
 {
-    return o->passed >= o->base + l->after && tr_slot_may_load(&o->slots, l->slot);
+    int used = l->after && o->passed < o->base + l->after;
+
+    return !used && tr_slot_may_load(&o->slots, l->slot);
 }
 
 void tr_prefetch_advance(struct tr_offload *o)

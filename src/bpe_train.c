@@ -17,7 +17,6 @@ struct pair {
     int64_t count;
     uint32_t *words; /* words it was seen in; may name a word twice or in vain */
     uint32_t n, room;
-    int banned;
 };
 
 struct entry {
@@ -348,7 +347,6 @@ static int merge_pair(struct trainer *t, struct pair *p)
 
     p->words = NULL;
     p->n = p->room = 0;
-    p->banned = 1;
     for (uint32_t i = 0; r == 0 && i < mine.n; i++)
         r = rewrite_word(t, mine.words[i], id);
     tr_free(TR_MEM_TEXT, mine.words);
@@ -362,7 +360,7 @@ static int learn(struct trainer *t)
         struct pair *p = pair_of(t, top.key);
         int r;
 
-        if (p->banned || p->count <= 0)
+        if (p->count <= 0)
             continue;
         if (p->count != top.count) {
             r = p->count < top.count ? heap_push(t, (struct entry){p->count, p->key}) : 0;
@@ -371,8 +369,6 @@ static int learn(struct trainer *t)
             continue;
         }
         r = make_piece(t, top.key);
-        if (r == 0)
-            p->banned = 1;
         if (r > 0)
             r = merge_pair(t, p);
         if (r < 0)

@@ -31,24 +31,30 @@ int metrics_open(struct tr_metrics *m, const char *run_folder)
     return 0;
 }
 
+/* JSON knows no NaN and no infinity. */
+static const char *number(char text[32], double x)
+{
+    snprintf(text, 32, isfinite(x) ? "%.9g" : "null", x);
+    return text;
+}
+
 static int format(char *out, size_t room, const struct tr_step_report *r)
 {
-    char eval[48] = "";
+    char eval[64] = "", loss[32], norm[32], text[32];
 
     if (isfinite(r->eval_loss))
-        snprintf(eval, sizeof(eval), ", \"eval_loss\": %.9g", r->eval_loss);
-    return snprintf(
-        out, room,
-        "{\"step\": %lld, \"loss\": %.9g, \"lr\": %.9g, \"grad_norm\": %.9g, "
-        "\"tokens\": %lld, \"targets\": %lld, \"skipped\": %s, \"seconds\": %.6f, "
-        "\"tokens_per_s\": %.3f, \"device_peak_bytes\": %llu, \"host_peak_bytes\": %llu, "
-        "\"read_bytes\": %llu, \"written_bytes\": %llu, \"wait_load_s\": %.6f, "
-        "\"wait_commit_s\": %.6f%s}\n",
-        (long long)r->step, r->loss, r->lr, isfinite(r->grad_norm) ? r->grad_norm : -1.0,
-        (long long)r->tokens, (long long)r->targets, r->skipped ? "true" : "false", r->seconds,
-        r->tokens_per_s, (unsigned long long)r->device_peak_bytes,
-        (unsigned long long)r->host_peak_bytes, (unsigned long long)r->read_bytes,
-        (unsigned long long)r->written_bytes, r->wait_load_s, r->wait_commit_s, eval);
+        snprintf(eval, sizeof(eval), ", \"eval_loss\": %s", number(text, r->eval_loss));
+    return snprintf(out, room,
+                    "{\"step\": %lld, \"loss\": %s, \"lr\": %.9g, \"grad_norm\": %s, "
+                    "\"tokens\": %lld, \"targets\": %lld, \"skipped\": %s, \"seconds\": %.6f, "
+                    "\"tokens_per_s\": %.3f, \"device_peak_bytes\": %llu, \"host_peak_bytes\": "
+                    "%llu, \"read_bytes\": %llu, \"written_bytes\": %llu, \"wait_load_s\": %.6f, "
+                    "\"wait_commit_s\": %.6f%s}\n",
+                    (long long)r->step, number(loss, r->loss), r->lr, number(norm, r->grad_norm),
+                    (long long)r->tokens, (long long)r->targets, r->skipped ? "true" : "false",
+                    r->seconds, r->tokens_per_s, (unsigned long long)r->device_peak_bytes,
+                    (unsigned long long)r->host_peak_bytes, (unsigned long long)r->read_bytes,
+                    (unsigned long long)r->written_bytes, r->wait_load_s, r->wait_commit_s, eval);
 }
 
 int metrics_add(struct tr_metrics *m, const struct tr_step_report *r)

@@ -5,7 +5,7 @@
  * import; or, where the folder holds this very run, the store at its last commit.
  *
  * RUN/run.yaml    resolved options; written first, so that a cut-off import is known as ours
- * RUN/source/     the model folder's other files and shards.json, for the export
+ * RUN/source/     the model folder's other files and tailrace-shards.json, for the export
  * RUN/store/      the store (or where --store says; its UUID stands in RUN/plan.json)
  */
 #include "src/infer.h"
@@ -42,6 +42,8 @@ static int look_at_folder(struct tr_run *run, enum folder *state)
     *state = FOLDER_NEW;
     if (empty == -ENOENT || empty == 1)
         return 0;
+    if (empty < 0)
+        return empty;
     if (!exists(out, "run.yaml"))
         return tr_error(-EEXIST, "%s: exists, is not empty and holds no run (no run.yaml)", out);
     r = tr_store_open(&run->store, run->params.store, TR_STORE_WRITE);
@@ -290,6 +292,8 @@ static int open_all(struct tr_run *run, const struct tr_train_params *params)
         (r = open_data(run, run->params.data, 1, &run->data)) < 0 ||
         (run->params.valid && (r = open_data(run, run->params.valid, 0, &run->valid)) < 0) ||
         (r = count_steps(run)) < 0 || (r = make_plan(run)) < 0 || (r = check_host(run)) < 0)
+        return r;
+    if (state != FOLDER_OURS && (r = run_check_disk(run)) < 0)
         return r;
     report_data(run);
     return start_or_continue(run, state);

@@ -16,6 +16,8 @@ void run_free_params(struct tr_run *run);
 /* Fills in every default, with the model at hand, and checks what belongs together. */
 int run_resolve(struct tr_run *run);
 
+/* Is there room for the store and the export? (a new run) */
+int run_check_disk(const struct tr_run *run);
 int run_write_options(const struct tr_run *run);
 /* The options of the run that is here already must be the same where they make its identity. */
 int run_check_options(const struct tr_run *run);

@@ -48,7 +48,8 @@ void tok_buf_free(struct tok_buf *b)
     memset(b, 0, sizeof(*b));
 }
 
-/* Not memmem: a search must cost what it walks over, and a checked memmem costs all that is left. */
+/* Not memmem: a search must cost what it walks over, and a checked memmem costs all that is left.
+ */
 size_t tok_find(const char *text, size_t n, const char *what, size_t bytes)
 {
     for (size_t i = 0; bytes <= n && i <= n - bytes; i++)

@@ -44,9 +44,9 @@ static int apply(struct tr_pass_state *p, const struct pass_grad *g)
 
     if (op.update.dtype != TR_BF16)
         op.update.rounding = TR_ROUND_NEAREST;
-    if (u->adamw) {
-        op.update.step_size = (float)(u->lr / (1 - pow(u->beta1, (double)u->t)));
-        op.update.sqrt_bias2 = (float)sqrt(1 - pow(u->beta2, (double)u->t));
+    if (u->adamw) { /* of the betas as the kernels have them: f32 */
+        op.update.step_size = (float)(u->lr / (1 - pow((float)u->beta1, (double)u->t)));
+        op.update.sqrt_bias2 = (float)sqrt(1 - pow((float)u->beta2, (double)u->t));
     }
     return pass_op(p, &op);
 }

@@ -42,9 +42,13 @@ static const struct tr_option options[] = {
 static void print_answer(void *arg, const char *line)
 {
     struct eval *eval = arg;
+    FILE *f = eval->json ? stderr : stdout;
 
-    if (eval->shown++ < eval->show)
-        fprintf(eval->json ? stderr : stdout, "%s\n", line);
+    if (eval->shown++ >= eval->show)
+        return;
+    for (; *line; line++) /* an answer may have lines of its own */
+        fputc(*line == '\n' ? ' ' : *line, f);
+    fputc('\n', f);
 }
 
 static void print_json(const struct eval *eval, const struct tr_eval_report *report)

@@ -196,7 +196,7 @@ def main():
     torch_seconds, tailrace_seconds = [], []
     load = os.getloadavg()[0]
     if load > 0.5:
-        print(f"Beware: the load is {load:.1f} before the start; only a quiet machine compares fairly.")
+        print(f"Beware: load {load:.1f} before the start; only a quiet machine compares fairly.")
     with tempfile.TemporaryDirectory(prefix="compare-torch-") as folder:
         if options.tailrace:
             model, data = prepare(options, folder)

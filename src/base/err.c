@@ -28,7 +28,7 @@ int tr_error_prefix(int code, const char *fmt, ...)
     n = vsnprintf(message, sizeof(message), fmt, ap);
     va_end(ap);
     if (n >= 0 && (size_t)n < sizeof(message))
-        snprintf(message + n, sizeof(message) - n, ": %s", old);
+        snprintf(message + n, sizeof(message) - n, ": %.900s", old);
     return code;
 }
 

@@ -200,10 +200,13 @@ int tr_folder_is_empty(const char *path)
 {
     DIR *d = opendir(path);
     struct dirent *e;
+    struct stat st;
     int empty = 1;
 
-    if (!d)
-        return errno == ENOENT ? -ENOENT : 0;
+    if (!d && errno == ENOENT)
+        return -ENOENT;
+    if (!d) /* a file is not empty; what cannot even be looked at is an error */
+        return lstat(path, &st) < 0 ? fail("cannot open", path) : 0;
     while (empty && (e = readdir(d)))
         empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
     closedir(d);

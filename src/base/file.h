@@ -25,7 +25,7 @@ int tr_file_copy(const char *from, const char *to);
 
 int tr_sync_folder(const char *path);
 int tr_make_folder(const char *path);               /* one level; an existing folder is fine */
-int tr_folder_is_empty(const char *path);           /* 1, 0 (also for a file), or -ENOENT */
+int tr_folder_is_empty(const char *path);           /* 1, 0 (also for a file), -ENOENT without a message, or an error */
 int tr_remove_tree(const char *path);               /* only ever called on folders this run made */
 int tr_free_bytes(const char *path, uint64_t *out); /* space left for us on that file system */
 

@@ -229,6 +229,43 @@ static void commit_in_background(void **state)
     player_close(&p);
 }
 
+static void wait_for_flag(void *flag)
+{
+    while (!atomic_load((_Atomic int *)flag))
+        usleep(100);
+}
+
+/* Across the boundary of steps: a slot is not loaded over while the compute of a visit of the step
+ * before still uses it; other slots are. */
+static void boundary_of_steps(void **state)
+{
+    struct tr_visit first = {.n_spans = 1, .span = {0}};
+    struct tr_visit then[2] = {{.n_spans = 1, .span = {1}}, {.n_spans = 1, .span = {2}}};
+    struct player_params params = usual(4);
+    struct tr_offload_stats stats;
+    struct player p;
+    _Atomic int go = 0;
+    void *at[TR_VISIT_SPANS];
+
+    (void)state;
+    params.slots[0] = params.slots[1] = 1;
+    player_open(&p, &params);
+    assert_ok(tr_offload_begin(p.o, &first, 1, NULL, 0));
+    assert_ok(tr_offload_acquire(p.o, 0, at));
+    test_device_run(p.device, wait_for_flag, &go);
+    assert_ok(tr_offload_release(p.o, 0));
+    assert_ok(tr_offload_begin(p.o, then, 2, NULL, 0));
+    visit(&p, 0); /* in the other pool */
+    usleep(20000);
+    tr_offload_stats(p.o, &stats);
+    assert_int_equal(stats.loads, 2);
+    atomic_store(&go, 1);
+    visit(&p, 1);
+    tr_offload_stats(p.o, &stats);
+    assert_int_equal(stats.loads, 3);
+    player_close(&p);
+}
+
 /* A step that is given up in the middle leaves nothing behind that the next one minds. */
 static void abandoned_step(void **state)
 {
@@ -406,12 +443,19 @@ static void mutants_are_caught(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_setting),   cmocka_unit_test(all_resident),
-        cmocka_unit_test(fewest_loads),    cmocka_unit_test(faulty_disk),
-        cmocka_unit_test(overlap),         cmocka_unit_test(commit_in_background),
-        cmocka_unit_test(abandoned_step),  cmocka_unit_test(errors_come_out),
-        cmocka_unit_test(damage_is_named), cmocka_unit_test(misuse),
-        cmocka_unit_test(no_durability),   cmocka_unit_test(mutants_are_caught),
+        cmocka_unit_test(every_setting),
+        cmocka_unit_test(all_resident),
+        cmocka_unit_test(fewest_loads),
+        cmocka_unit_test(faulty_disk),
+        cmocka_unit_test(overlap),
+        cmocka_unit_test(commit_in_background),
+        cmocka_unit_test(abandoned_step),
+        cmocka_unit_test(boundary_of_steps),
+        cmocka_unit_test(errors_come_out),
+        cmocka_unit_test(damage_is_named),
+        cmocka_unit_test(misuse),
+        cmocka_unit_test(no_durability),
+        cmocka_unit_test(mutants_are_caught),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

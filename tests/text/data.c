@@ -363,26 +363,56 @@ static void every_token_comes_once_an_epoch(void **state)
 }
 
 /* Rows of best fit against the least there can be, and against putting samples in as they come. */
-static void packing_is_tight(void **state)
+static void check_tight(int row, int most)
 {
     enum { N = 500 };
-    int length[N], total = 0, next_fit = 1, room = 64;
-    struct tr_data_params p = params(numbered("tight.jsonl", N, 60, 11, length), NULL);
+    int length[N], total = 0, next_fit = 1, room = row;
+    struct tr_data_params p = params(numbered("tight.jsonl", N, most, 11, length), NULL);
+    struct tr_data *d;
+
+    p.packing = p.packing_asked = p.shuffle = 1;
+    p.batch_size = 1;
+    p.seq_len = row;
+    for (int i = 0; i < N; i++) {
+        total += length[i];
+        next_fit += room < length[i];
+        room = (room < length[i] ? row : room) - length[i];
+    }
+    d = open_data(&p);
+    print_message("%d tokens in %lld rows of %d, at least %d, next fit %d\n", total,
+                  (long long)tr_data_steps(d, 0), row, (total + row - 1) / row, next_fit);
+    assert_true(tr_data_steps(d, 0) * row < total * 106 / 100);
+    assert_true(tr_data_steps(d, 0) * 108 / 100 < next_fit);
+    run_epoch(d, &p, 0, length, N);
+    tr_data_close(d);
+}
+
+static void packing_is_tight(void **state)
+{
+    (void)state;
+    check_tight(64, 60);
+    check_tight(300, 280);
+    check_tight(1000, 300);
+}
+
+/* Packing puts long samples first; shuffled rows do not. */
+static void packed_rows_are_shuffled(void **state)
+{
+    enum { N = 200 };
+    int length[N], first = 0;
+    struct tr_data_params p = params(numbered("mixed.jsonl", N, 60, 11, length), NULL);
     struct tr_data *d;
 
     (void)state;
     p.packing = p.packing_asked = p.shuffle = 1;
     p.batch_size = 1;
-    for (int i = 0; i < N; i++) {
-        total += length[i];
-        next_fit += room < length[i];
-        room = (room < length[i] ? 64 : room) - length[i];
-    }
     d = open_data(&p);
-    print_message("%d tokens in %lld rows of 64, at least %d, next fit %d\n", total,
-                  (long long)tr_data_steps(d, 0), (total + 63) / 64, next_fit);
-    assert_true(tr_data_steps(d, 0) * 64 < total * 106 / 100);
-    assert_true(tr_data_steps(d, 0) * 108 / 100 < next_fit);
+    for (int64_t epoch = 0; epoch < 8; epoch++) {
+        struct tr_batch b = batch_of(d, epoch, 0);
+
+        first += b.doc_start[1] >= 58;
+    }
+    assert_true(first < 4);
     tr_data_close(d);
 }
 
@@ -563,6 +593,7 @@ int main(void)
         cmocka_unit_test(too_long_samples_lose_their_end),
         cmocka_unit_test(every_token_comes_once_an_epoch),
         cmocka_unit_test(packing_is_tight),
+        cmocka_unit_test(packed_rows_are_shuffled),
         cmocka_unit_test(packing_is_not_assumed_for_ids),
         cmocka_unit_test(the_order_is_a_function_of_seed_and_epoch),
         cmocka_unit_test(a_cursor_resumes_exactly),

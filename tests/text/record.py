@@ -87,6 +87,8 @@ TOY_TEXTS = [
     "  he",
     "abcabcabcabcab",
     "<unk><unk>a <unk>",
+    "he<x>",
+    "a         b    \n\n  \n\n   c",
 ]
 
 
@@ -240,6 +242,17 @@ def patches(base):
                 "merges": base["model"]["merges"] + ["<0xE2> <0x82>", "a <0xEE>"],
             }
         }
+    )
+    # Spaces that a token before them has taken; a text that is an added token but was not cut out.
+    for flags in [{"rstrip": True}, {"lstrip": True, "rstrip": True}]:
+        spaces = [added_token(n, "  ", **flags), added_token(n + 1, "\n\n", **flags)]
+        out.append({"added_tokens": special + spaces, "normalizer": None})
+    word = [
+        added_token(n, "<x>", single_word=True),
+        added_token(base["model"]["vocab"]["he"], "he"),
+    ]
+    out.append(
+        {"added_tokens": special + word, "normalizer": None, "model": {"ignore_merges": True}}
     )
     for flags in [
         {},

@@ -42,9 +42,17 @@ static struct tr_batch one_document(int32_t *ids, int32_t n)
         targets[i] = -1;
         weight[i] = 0;
     }
-    return (struct tr_batch){.n_tokens = n, .n_rows = 1, .n_docs = 1, .n_grains = 1, .ids = ids,
-                             .targets = targets, .weight = weight, .position = position,
-                             .row_start = start, .doc_start = start, .grain_start = start};
+    return (struct tr_batch){.n_tokens = n,
+                             .n_rows = 1,
+                             .n_docs = 1,
+                             .n_grains = 1,
+                             .ids = ids,
+                             .targets = targets,
+                             .weight = weight,
+                             .position = position,
+                             .row_start = start,
+                             .doc_start = start,
+                             .grain_start = start};
 }
 
 static void test_ids(void **state)
@@ -134,8 +142,11 @@ int main(void)
         return 77;
     }
     if (tr_json_read(CHECKPOINTS "/golden.json", 1 << 20, &golden) < 0 ||
-        infer_open(&f, &(struct infer_params){.model = MODEL, .batch_tokens = 512, .positions = 512,
-                                              .logit_rows = 512, .device_memory = 256 << 20}) < 0) {
+        infer_open(&f, &(struct infer_params){.model = MODEL,
+                                              .batch_tokens = 512,
+                                              .positions = 512,
+                                              .logit_rows = 512,
+                                              .device_memory = 256 << 20}) < 0) {
         printf("%s\n", tr_message());
         return 1;
     }

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The disk that a new run will take, looked at before anything is made: all generations of the
+ * store, and the exported model at the end. Folders that do not exist yet are measured at the
+ * nearest one above them that does.
+ */
+#include <string.h>
+#include <sys/stat.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/open.h"
+
+/* The nearest existing folder at or above `path`, and the device it is on. */
+static int nearest(const char *path, char *out, size_t room, dev_t *device)
+{
+    struct stat st;
+    char *slash;
+
+    if (snprintf(out, room, "%s", path) >= (int)room)
+        return tr_error(-ENAMETOOLONG, "%s: path too long", path);
+    while (stat(out, &st) < 0) {
+        slash = strrchr(out, '/');
+        if (!slash)
+            strcpy(out, ".");
+        else if (slash == out)
+            out[1] = '\0';
+        else
+            *slash = '\0';
+    }
+    *device = st.st_dev;
+    return 0;
+}
+
+static int check(const char *folder, uint64_t bytes, const char *what)
+{
+    uint64_t left;
+    int r = tr_free_bytes(folder, &left);
+
+    if (r < 0 || bytes <= left)
+        return r;
+    return tr_error(
+        -ENOSPC,
+        "%s: the disk is too small: %s takes %llu bytes (%.1f MiB), %llu (%.1f MiB) are "
+        "free",
+        folder, what, (unsigned long long)bytes, (double)bytes / 1048576, (unsigned long long)left,
+        (double)left / 1048576);
+}
+
+int run_check_disk(const struct tr_run *run)
+{
+    const struct tr_train_params *p = &run->params;
+    uint64_t generations = p->durability == TR_KEEP_NONE ? 1 : 2, weights = 0;
+    uint64_t store = generations * tr_layout_bytes(&run->model->layout);
+    char store_at[4096], out_at[4096];
+    dev_t store_device = 0, out_device = 0;
+    int r;
+
+    for (int32_t t = 0; p->export_model != TR_NO && t < run->model->n_tensors; t++)
+        weights += run->model->tensors[t].bytes;
+    if ((r = nearest(p->store, store_at, sizeof(store_at), &store_device)) < 0 ||
+        (r = nearest(p->out, out_at, sizeof(out_at), &out_device)) < 0)
+        return r;
+    if (store_device == out_device)
+        return check(store_at, store + weights, "the store with the exported model");
+    if ((r = check(store_at, store, "the store")) < 0)
+        return r;
+    return check(out_at, weights, "the exported model");
+}

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Bad input, as a user meets it: each case spoils one thing of a sound training job and must give
+ * one line that names the file and the place, and leave nothing half-made. The sound job itself is
+ * run first, so that a refusal is known to come from what was spoilt.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "src/base/file.h"
+#include "src/base/mem.h"
+#include "tests/train/common.h"
+
+static const struct tiny shape = {"llama", 32, 48, 2, 4, 2, 8, 60, 64, ""};
+
+struct job {
+    char model[4352], data[4352], out[4352];
+    struct tr_train_params p;
+};
+
+static void make_job(struct job *j)
+{
+    snprintf(j->model, sizeof(j->model), "%s", scratch_path("model"));
+    snprintf(j->data, sizeof(j->data), "%s", scratch_path("data.jsonl"));
+    snprintf(j->out, sizeof(j->out), "%s", scratch_path("out"));
+    tiny_model(j->model, &shape, TR_TYPE_F32, 5);
+    token_data(j->data, 4, 20, 64, shape.vocab);
+    j->p = (struct tr_train_params){.model = j->model,
+                                    .data = j->data,
+                                    .out = j->out,
+                                    .steps = 1,
+                                    .batch_size = 2,
+                                    .device_memory = 64 << 20,
+                                    .threads = 1};
+}
+
+static void clear_job(const struct job *j)
+{
+    tr_remove_tree(j->model);
+    tr_remove_tree(j->out);
+    unlink(j->data);
+}
+
+/* Not inlined: gcc 12 takes the text for a dangling pointer otherwise. */
+static __attribute__((noinline)) char *slurp(const char *path, size_t *n)
+{
+    char *text = NULL;
+
+    assert_int_equal(tr_file_read(path, 1 << 24, &text, n), 0);
+    return text;
+}
+
+static void spit(const char *path, const void *data, size_t n)
+{
+    FILE *f = fopen(path, "w");
+
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, n, f), n);
+    fclose(f);
+}
+
+static const char *weights(const struct job *j)
+{
+    static char path[4400];
+
+    snprintf(path, sizeof(path), "%s/model.safetensors", j->model);
+    return path;
+}
+
+/* Replaces the first `from` in a file by `to` of the same length. */
+static void patch(const char *path, const char *from, const char *to)
+{
+    size_t n;
+    char *data = slurp(path, &n), *at = memmem(data, n, from, strlen(from));
+
+    assert_non_null(at);
+    assert_int_equal(strlen(from), strlen(to));
+    memcpy(at, to, strlen(to));
+    spit(path, data, n);
+    tr_free(TR_MEM_TEXT, data);
+}
+
+static void truncated(struct job *j)
+{
+    assert_int_equal(truncate(weights(j), 30000), 0);
+}
+
+static void overlapping(struct job *j)
+{
+    size_t n;
+    char *data = slurp(weights(j), &n), *at = strstr(data + 8, "data_offsets");
+
+    at = strstr(at + 1, "data_offsets"); /* the second tensor begins earlier than the first ends */
+    at[strcspn(at, "123456789")]--;
+    spit(weights(j), data, n);
+    tr_free(TR_MEM_TEXT, data);
+}
+
+static void long_header(struct job *j)
+{
+    size_t n;
+    char *data = slurp(weights(j), &n);
+
+    data[3] = 5; /* 80 MB of header */
+    spit(weights(j), data, n);
+    tr_free(TR_MEM_TEXT, data);
+}
+
+static void missing_tensor(struct job *j)
+{
+    patch(weights(j), "layers.1.mlp.up_proj", "layers.1.mlp.xx_proj");
+}
+
+static void wrong_shape(struct job *j)
+{
+    size_t n;
+    char *data = slurp(weights(j), &n), *at = strstr(data + 8, "[60,32]");
+
+    assert_non_null(at);
+    memcpy(at, "[32,60]", 7);
+    spit(weights(j), data, n);
+    tr_free(TR_MEM_TEXT, data);
+}
+
+static void nan_config(struct job *j)
+{
+    char path[4400];
+    struct tiny bad = shape;
+
+    snprintf(path, sizeof(path), "%s/config.json", j->model);
+    bad.extra = "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": NaN}";
+    tiny_config(path, &bad);
+}
+
+static void unknown_architecture(struct job *j)
+{
+    char path[4400];
+    size_t n;
+    char *text;
+
+    snprintf(path, sizeof(path), "%s/config.json", j->model);
+    text = slurp(path, &n);
+    memcpy(strstr(text, "LlamaForCausalLM"), "ZlamaForCausalLM", 16);
+    spit(path, text, n);
+    tr_free(TR_MEM_TEXT, text);
+}
+
+static void shard_outside(struct job *j)
+{
+    static const char index[] = "{\"metadata\": {}, \"weight_map\": {\"model.norm.weight\": "
+                                "\"../model/model.safetensors\"}}";
+    char path[4400];
+
+    snprintf(path, sizeof(path), "%s/model.safetensors.index.json", j->model);
+    spit(path, index, strlen(index));
+    snprintf(path, sizeof(path), "%s/kept.safetensors", j->model);
+    rename(weights(j), path);
+}
+
+static void empty_data(struct job *j)
+{
+    spit(j->data, "", 0);
+}
+
+static void large_id(struct job *j)
+{
+    static const char line[] = "{\"input_ids\": [1, 2]}\n{\"input_ids\": [1, 60, 3]}\n";
+
+    spit(j->data, line, strlen(line));
+}
+
+static void bad_json(struct job *j)
+{
+    static const char line[] = "{\"input_ids\": [1, 2]}\n{\"input_ids\": [1, 2\n";
+
+    spit(j->data, line, strlen(line));
+}
+
+static void no_data(struct job *j)
+{
+    unlink(j->data);
+}
+
+static void unwritable(struct job *j)
+{
+    spit(j->out, "a file", 6);
+    strcat(j->out, "/run");
+}
+
+static void occupied(struct job *j)
+{
+    char path[4400];
+
+    assert_int_equal(mkdir(j->out, 0755), 0);
+    snprintf(path, sizeof(path), "%s/thesis.txt", j->out);
+    spit(path, "mine", 4);
+}
+
+static void small_device(struct job *j)
+{
+    j->p.device_memory = 1200000;
+}
+
+static void small_host(struct job *j)
+{
+    j->p.host_memory = 1000;
+}
+
+static void long_rows(struct job *j)
+{
+    j->p.seq_len = 65;
+}
+
+static const struct {
+    const char *name;
+    void (*spoil)(struct job *j);
+    const char *says[2];
+    int keeps_out; /* the folder was the user's before */
+} cases[] = {
+    {"truncated file", truncated, {"model.safetensors", "truncated"}},
+    {"overlapping offsets", overlapping, {"model.safetensors", "data_offsets"}},
+    {"header past the end", long_header, {"model.safetensors", "header"}},
+    {"missing tensor", missing_tensor, {"model.safetensors", "layers.1.mlp."}},
+    {"wrong shape", wrong_shape, {"model.safetensors", "[32"}},
+    {"NaN in config", nan_config, {"config.json", "line 1"}},
+    {"unknown architecture", unknown_architecture, {"config.json", "ZlamaForCausalLM"}},
+    {"shard outside the folder", shard_outside, {"index.json", "model.norm.weight"}},
+    {"empty data", empty_data, {"data.jsonl", ""}},
+    {"token id past the vocabulary", large_id, {"data.jsonl:2", "60"}},
+    {"broken JSON", bad_json, {"data.jsonl:2", "JSON"}},
+    {"no data file", no_data, {"data.jsonl", "No such file"}},
+    {"unwritable output", unwritable, {"out/run", "Not a directory"}, 1},
+    {"existing output folder", occupied, {"out", "not empty"}, 1},
+    {"device budget too small", small_device, {"smallest", "--device-memory"}},
+    {"host budget too small", small_host, {"host budget", "--host-memory"}},
+    {"rows longer than the model's positions", long_rows, {"--seq-len 65", "64"}},
+};
+
+/* Returns what is wrong with the refusal of case i; says it. */
+static int check(size_t i)
+{
+    struct job j;
+    int r, wrong = 0;
+
+    make_job(&j);
+    cases[i].spoil(&j);
+    r = train(&j.p, NULL);
+    wrong += r >= 0 || strchr(tr_message(), '\n') != NULL;
+    for (int k = 0; k < 2; k++)
+        wrong += !strstr(tr_message(), cases[i].says[k]);
+    if (!cases[i].keeps_out && access(j.out, F_OK) == 0)
+        wrong++;
+    if (wrong)
+        print_error("%s: %s; %s is %s\n", cases[i].name, r < 0 ? tr_message() : "not refused",
+                    j.out, access(j.out, F_OK) == 0 ? "there" : "not there");
+    clear_job(&j);
+    unlink(scratch_path("out"));
+    return wrong;
+}
+
+static void test_refusals(void **state)
+{
+    struct job j;
+    int wrong = 0;
+
+    (void)state;
+    make_job(&j);
+    if (train(&j.p, NULL) < 0)
+        fail_msg("the sound job: %s", tr_message());
+    clear_job(&j);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        wrong += check(i);
+    assert_int_equal(wrong, 0);
+}
+
+static void test_small_disk(void **state)
+{
+    const char *disk = scratch_path("disk");
+    struct job j;
+
+    (void)state;
+    make_job(&j);
+    mkdir(disk, 0755);
+    if (mount("tmpfs", disk, "tmpfs", 0, "size=256k") < 0) {
+        print_message("a disk too small: skipped, no right to mount\n");
+        skip();
+    }
+    snprintf(j.out, sizeof(j.out), "%s/run", disk);
+    assert_int_equal(train(&j.p, NULL), -ENOSPC);
+    assert_non_null(strstr(tr_message(), "too small"));
+    assert_int_equal(tr_folder_is_empty(disk), 1);
+    umount(disk);
+    clear_job(&j);
+}
+
+/* Another process (here: another object) may not use the same run. */
+static void test_lock(void **state)
+{
+    tr_run *run, *other;
+    struct job j;
+
+    (void)state;
+    make_job(&j);
+    if (tr_train_open(&run, &j.p) < 0)
+        fail_msg("%s", tr_message());
+    assert_int_equal(tr_train_open(&other, &j.p), -EBUSY);
+    assert_non_null(strstr(tr_message(), "out"));
+    tr_train_close(run);
+    clear_job(&j);
+}
+
+/* A run is continued only with the options that make it what it is. */
+static void test_other_options(void **state)
+{
+    struct job j;
+
+    (void)state;
+    make_job(&j);
+    j.p.steps = 3;
+    assert_int_equal(train_part(&j.p, 1), 0);
+    j.p.batch_size = 3;
+    assert_int_equal(train(&j.p, NULL), -EINVAL);
+    assert_non_null(strstr(tr_message(), "batch-size"));
+    j.p.batch_size = 2;
+    j.p.threads = 2; /* may differ */
+    assert_int_equal(train(&j.p, NULL), 0);
+    clear_job(&j);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_small_disk),
+        cmocka_unit_test(test_lock),
+        cmocka_unit_test(test_other_options),
+    };
+
+    return cmocka_run_group_tests_name("refusals", tests, NULL, NULL);
+}
