@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The checksum is looked at first: until it holds, no other byte of the record means anything.
+ */
 #include "offload/commit.h"
 
 #include <endian.h>

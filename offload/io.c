@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which I/O engine: the choice is made when the program runs, since containers and sysctls refuse
+ * io_uring where the kernel has it.
+ */
 #include "offload/io.h"
 
 #include <fcntl.h>

@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One walk over spans and pieces checks everything that the rest of offload relies on: ascending,
+ * disjoint, aligned, inside. Reading accepts only what writing produces.
+ */
 #include "offload/layout.h"
 
 #include <stdio.h>

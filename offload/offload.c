@@ -1,4 +1,10 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The calls of the engine, on the caller's thread: they check, wait and hand over; nothing is moved
+ * here. A caller waits for three things only: that its spans are in their slots (acquire), that a
+ * commit is durable (commit, commit_wait), that all is written (drain, and everything in serial
+ * mode). Each wait ends with the engine's first error, too, whatever it was.
+ */
 #include "offload/offload.h"
 
 #include <stdio.h>

@@ -1,4 +1,10 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A transfer lies in the list of its kind until its last request is submitted; a request goes back
+ * to the kernel until all its bytes are moved. So a short transfer, an interruption or a momentary
+ * lack of something costs one more request and is seen by nobody above. An end of file, or no
+ * progress however often it is tried, is an error with the place where it happened.
+ */
 #include "offload/queue.h"
 
 #include <string.h>

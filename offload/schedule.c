@@ -1,4 +1,10 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Two walks. Backwards over all visits, to know for each use of a span when the next one comes;
+ * then forwards over this step's, dropping for each span that is missing the one whose next use is
+ * last. Time is visits times slots; for a model of a hundred layers that is nothing beside one
+ * read.
+ */
 #include "offload/schedule.h"
 
 #include <string.h>

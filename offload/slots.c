@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The edges of the picture in slots.h, one function each.
+ */
 #include "offload/slots.h"
 
 #include <assert.h>

@@ -179,10 +179,29 @@ static int take_json(struct tr_store *s, const json_t *o, const char *path)
     return tr_layout_from_json(&s->layout, o, path);
 }
 
-/* A folder where create was cut off has some of our files and no store.json. */
-static int is_unfinished(const struct tr_store *s)
+/* Anything but zeros at the beginning of a commit file: somebody has committed. */
+static int has_record(const struct tr_store *s, enum tr_file file)
 {
-    return faccessat(s->folder_fd, tr_store_names[TR_FILE_GEN0], F_OK, 0) == 0;
+    unsigned char block[512] = {0};
+    int fd = openat(s->folder_fd, tr_store_names[file], O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n = fd < 0 ? 0 : pread(fd, block, sizeof(block), 0);
+
+    if (fd >= 0)
+        close(fd);
+    while (n > 0 && !block[n - 1])
+        n--;
+    return n != 0;
+}
+
+/* Without store.json: no store, or one whose making was cut off, or one that has been damaged. The
+ * difference matters, as what was cut off may be removed. */
+static int without_json(const struct tr_store *s, int r)
+{
+    if (has_record(s, TR_FILE_COMMIT0) || has_record(s, TR_FILE_COMMIT1))
+        return tr_error(-EINVAL, "%s: store.json is missing, but there are commits", s->folder);
+    if (faccessat(s->folder_fd, tr_store_names[TR_FILE_GEN0], F_OK, 0) == 0)
+        return tr_error(-ENODATA, "%s: an import that was cut off: start it again", s->folder);
+    return r;
 }
 
 static int read_json(struct tr_store *s)
@@ -191,8 +210,8 @@ static int read_json(struct tr_store *s)
     json_t *o = NULL;
     int r = path ? tr_json_read(path, JSON_LIMIT, &o) : -ENOMEM;
 
-    if (r == -ENOENT && is_unfinished(s))
-        r = tr_error(-ENODATA, "%s: an import that was cut off: start it again", s->folder);
+    if (r == -ENOENT)
+        r = without_json(s, r);
     if (r == 0)
         r = take_json(s, o, path);
     json_decref(o);
@@ -209,6 +228,8 @@ static int open_files(struct tr_store *s)
         if (i == TR_FILE_GEN1 && s->shape.generations == 1)
             continue;
         r = tr_store_open_file(s, (enum tr_file)i, s->mode == TR_STORE_WRITE ? O_RDWR : O_RDONLY);
+        if (r == -ENOENT) /* which says "no store" to the caller: but there is one */
+            return tr_error(-EINVAL, "%s: is missing", s->file[i].path);
         if (r < 0)
             return r;
         if (fstat(s->file[i].fd, &st) < 0 || !S_ISREG(st.st_mode))

@@ -287,6 +287,18 @@ static int micro_grad(struct tr_pass_state *p, const struct tr_pass_visit *v, in
     return pass_round_boundary(p, b.dx, (int64_t)b.u->n_tokens * p->model->config.hidden);
 }
 
+/* Parked gradients of a block: every tensor is finished, in the order of roles. */
+int pass_block_update(struct tr_pass_state *p, const struct tr_pass_visit *v)
+{
+    struct block b = {.p = p, .v = v, .tensors = &p->model->blocks[v->unit.index], .last = 1};
+    int r = 0;
+
+    for (int role = 0; role < TR_ROLES && r == 0; role++)
+        if (has(&b, (enum tr_role)role))
+            r = finish(&b, (enum tr_role)role);
+    return r;
+}
+
 int pass_block_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     int r = 0;

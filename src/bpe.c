@@ -1,4 +1,13 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The merge loop. A chain of first symbols lies in arrays: id, prev, next. A merge puts the new id
+ * into the left place and takes the right place out of the list (id -1), so that places never move
+ * and the place of a symbol is the place of its first character: "leftmost" is a comparison of
+ * places.
+ *
+ * The heap holds rank << 32 | place, so that one comparison of integers orders by rank, then by
+ * place. Entries are not taken out when their pair changes; they are recognised when they come up.
+ */
 #include "src/bpe.h"
 
 #include <string.h>
@@ -62,6 +71,8 @@ static int grow_to(void *array, size_t bytes)
     return 0;
 }
 
+/* All four arrays grow together; a failure in between leaves the larger ones, which does no harm.
+ */
 static int grow(struct bpe_work *w)
 {
     size_t room = w->room ? w->room * 2 : 256;
@@ -129,6 +140,7 @@ static void queue_at(struct bpe_work *w, int32_t left)
         heap_push(w, (uint64_t)m->value << 32 | (uint32_t)left);
 }
 
+/* The first heap is built bottom up, in linear time: most places of a long chain have a merge. */
 static void link_all(struct bpe_work *w)
 {
     int32_t n = (int32_t)w->n;
@@ -173,6 +185,7 @@ static void merge_all(struct bpe_work *w)
     }
 }
 
+/* A chain of one symbol has no links: it is the commonest chain, and most of the time of a text. */
 int bpe_flush(struct bpe_work *w)
 {
     int r = 0;

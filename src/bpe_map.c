@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Open addressing with linear probing, never more than half full. Keys are mixed before they choose
+ * a slot, because pairs of ids are anything but random.
+ */
 #include "src/bpe_map.h"
 
 #include <string.h>
@@ -18,6 +22,7 @@ static void place(struct bpe_map *m, uint64_t key, uint32_t value)
     m->n++;
 }
 
+/* Growing places every entry anew; the order of the slots changes, and nothing may depend on it. */
 int bpe_map_reserve(struct bpe_map *m, size_t n)
 {
     struct bpe_map old = *m;

@@ -1,4 +1,15 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The learner. Every different word is spelt once as a row of symbols, with the number of times it
+ * occurs; every pair of neighbours has a count and a list of the words it was seen in. The most
+ * frequent pair becomes a piece, the words on its list are rewritten, and only the pairs of those
+ * words change. So a merge costs what it touches, and 14 MB of text cost seconds.
+ *
+ * Counts fall and rise as words are rewritten. The heap is not searched for that: a pair gets a new
+ * entry where it is new or its count has fallen, and an entry whose count is no longer true is
+ * thrown away when it comes up. Equal counts go by the smaller pair of ids, so that the result does
+ * not depend on the order of anything.
+ */
 #include "src/bpe_train.h"
 
 #include <stdio.h>
@@ -73,6 +84,7 @@ static int add_piece(struct bpe_learnt *l, const char *text, size_t bytes, uint3
     return r;
 }
 
+/* The fixed pieces count as full-length, so that no merge ever begins or ends with one. */
 static int add_fixed(struct bpe_learnt *l)
 {
     static const char *const specials[] = {"<unk>", "<s>", "</s>"};
@@ -116,6 +128,8 @@ static int tally_chars(const struct bpe_words *w, uint64_t *count, uint64_t *tot
     return 0;
 }
 
+/* At most half of what is left goes to characters: a vocabulary of letters alone would be useless
+ * for texts in a script of thousands. */
 static int add_chars(struct trainer *t, struct tally *order, size_t n, uint64_t total)
 {
     size_t most = (size_t)(t->out->vocab - BPE_TRAIN_FIRST + 1) / 2;
@@ -221,6 +235,7 @@ static struct pair *pair_of(struct trainer *t, uint64_t key)
     return &t->pairs[t->n_pairs++];
 }
 
+/* Words are read in order, so that a pair that is twice in a word is nearly always noticed here. */
 static int remember_word(struct pair *p, uint32_t word)
 {
     if (p->n && p->words[p->n - 1] == word)
@@ -265,6 +280,7 @@ static int count_pairs(struct trainer *t, uint32_t word, int64_t times, int32_t 
     return 0;
 }
 
+/* Characters outside the alphabet (-1) never merge: they will be encoded as bytes. */
 static int spell_words(struct trainer *t)
 {
     const struct bpe_words *w = t->words;
@@ -291,6 +307,8 @@ static int spell_words(struct trainer *t)
     return 0;
 }
 
+/* Takes all pairs of the word out, merges from left to right, and puts all pairs of the result in:
+ * simpler than minding the neighbours of each merge, and words are short. */
 static int rewrite_word(struct trainer *t, uint32_t word, int32_t id)
 {
     const struct bpe_piece *p = &t->out->v[id];
@@ -353,6 +371,8 @@ static int merge_pair(struct trainer *t, struct pair *p)
     return r;
 }
 
+/* An entry is true when its count is the pair's. A pair whose count has fallen below its entry is
+ * put in again with the true one; one whose count has risen has an entry above already. */
 static int learn(struct trainer *t)
 {
     while (t->out->n < t->out->vocab && t->n_heap) {

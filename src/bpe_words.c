@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Splitting into words, one code point at a time, with the word so far in a small buffer. Bytes
+ * that are not UTF-8 count as U+FFFD, as they do when a text is encoded.
+ */
 #include "src/bpe_words.h"
 
 #include <stdio.h>
@@ -75,6 +79,7 @@ static int count_word(struct bpe_words *w, struct word *x)
     return r;
 }
 
+/* A word that is full is counted as it is, and a new one begins in its middle. */
 static int append(struct bpe_words *w, struct word *x, uint32_t cp)
 {
     int r = x->chars == BPE_WORD_MOST ? count_word(w, x) : 0;
@@ -131,6 +136,7 @@ int bpe_words_add(struct bpe_words *w, const char *text, size_t bytes, int begin
     return r < 0 ? r : count_word(w, &x);
 }
 
+/* All strings of a record are one document: the completion goes on where the prompt ended. */
 static int read_line(struct bpe_words *w, const char *where, const char *line, size_t bytes)
 {
     static const char *const keys[] = {"text", "prompt", "completion"};
@@ -179,6 +185,7 @@ static size_t last_space(const char *text, size_t n)
     return i > 1 ? i - 1 : n;
 }
 
+/* Reads FILLING bytes at a time and leaves the word at the end to the next time. */
 static int read_text(struct bpe_words *w, struct data_file *f)
 {
     int begins = 1, more;

@@ -53,6 +53,8 @@ static void trim(struct tr_data *d)
     d->room = d->n_samples;
 }
 
+/* The first epoch's rows are made at once: their number, the same in every epoch, sizes the
+ * batches. */
 int tr_data_open(struct tr_data **out, const struct tr_data_params *p)
 {
     struct tr_data *d;

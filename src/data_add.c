@@ -66,6 +66,8 @@ static int add_sample(struct tr_data *d, uint64_t from, uint64_t to)
     return 0;
 }
 
+/* The cut is made before the first token is masked and the targets are counted, so that a
+ * completion that was cut off altogether makes a sample without targets. */
 int data_sample_end(struct tr_data *d)
 {
     uint64_t from = d->n_samples ? d->start[d->n_samples] : 0, n = d->tokens.n - from;
@@ -80,6 +82,7 @@ int data_sample_end(struct tr_data *d)
     return add_sample(d, from, d->tokens.n);
 }
 
+/* Windows share the mask of the one document: only its very first token is no target. */
 int data_cut_windows(struct tr_data *d)
 {
     uint64_t n = d->tokens.n, step = (uint64_t)d->p.seq_len;

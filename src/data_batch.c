@@ -33,6 +33,7 @@ int data_use_epoch(struct tr_data *d, int64_t epoch)
     return r;
 }
 
+/* From the shapes alone, so that memory can be planned before any batch is made. */
 static int32_t longest_row(const struct tr_data *d)
 {
     uint32_t most = 0;
@@ -77,6 +78,8 @@ int32_t tr_data_batch_tokens(const struct tr_data *d)
     return batch_rows(d) * d->row_tokens;
 }
 
+/* A grain is full as soon as it reaches grain_tokens: it was one short, and the longest row came.
+ */
 int32_t tr_data_grain_tokens(const struct tr_data *d)
 {
     int64_t most = (int64_t)d->p.grain_tokens - 1 + d->row_tokens, all = tr_data_batch_tokens(d);
@@ -91,6 +94,8 @@ int64_t tr_data_steps(struct tr_data *d, int64_t epoch)
     return r < 0 ? r : ((int64_t)d->rows.n_rows + d->p.batch_size - 1) / d->p.batch_size;
 }
 
+/* The last token of a window has a target in the next window; of a sample, never: what follows it
+ * is the masked first token of another. */
 static void add_document(struct tr_data *d, struct tr_batch *b, uint32_t sample)
 {
     uint64_t from = d->start[sample];
@@ -118,6 +123,7 @@ static void add_row(struct tr_data *d, struct tr_batch *b, size_t row)
         d->grain_start[++b->n_grains] = b->n_tokens;
 }
 
+/* Rows behind one another; the grain is closed by the row that fills it, or by the end. */
 int tr_data_batch(struct tr_data *d, int64_t epoch, int64_t step, struct tr_batch *out)
 {
     int64_t steps = epoch < 0 ? -EINVAL : tr_data_steps(d, epoch);

@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The window is one buffer. What is consumed is left in front until room is needed; then the rest
+ * is moved down once. The buffer doubles when a line or a part does not fit, so that a line of n
+ * bytes costs n steps.
+ */
 #include "src/data_file.h"
 
 #include <fcntl.h>
@@ -73,6 +78,7 @@ int data_file_more(struct data_file *f)
     return k > 0;
 }
 
+/* The newline stays in the window: whether there is one is not known for a last line. */
 static int give(struct data_file *f, size_t bytes, const char **line, size_t *n)
 {
     *line = f->v + f->at;
@@ -82,6 +88,7 @@ static int give(struct data_file *f, size_t bytes, const char **line, size_t *n)
     return 1;
 }
 
+/* Only bytes that have not been looked at are searched for the newline. */
 int data_file_line(struct data_file *f, const char **line, size_t *bytes)
 {
     size_t seen = 0;

@@ -15,6 +15,7 @@
 
 #define WINDOW ((size_t)4 << 20)
 
+/* BOS is masked like any first token: there is nothing to predict it from. */
 static int begin_document(struct tr_data *d, const char *where)
 {
     const struct tr_tokenizer *t = d->p.tokenizer;
@@ -22,6 +23,7 @@ static int begin_document(struct tr_data *d, const char *where)
     return tr_tokenizer_adds_bos(t) ? data_push(d, where, tr_tokenizer_bos(t), 1) : 0;
 }
 
+/* EOS is learnt, or the model would never stop. */
 static int end_document(struct tr_data *d, const char *where)
 {
     const struct tr_tokenizer *t = d->p.tokenizer;
@@ -70,6 +72,7 @@ static int read_number(json_t *list, size_t i, const char *key, const char *wher
     return 0;
 }
 
+/* A label is the id itself or -100; another id would be a different task, and is not guessed at. */
 static int push_labelled(struct tr_data *d, const char *where, json_t *ids, json_t *labels,
                          size_t i)
 {
@@ -132,6 +135,8 @@ static int read_ids(struct tr_data *d, const char *where, json_t *o)
     return r < 0 ? r : data_sample_end(d);
 }
 
+/* Formats are tried from the most to the least special: a pre-tokenised record may carry its text.
+ */
 static int recognise(struct tr_data *d, const char *where, json_t *o)
 {
     if (json_object_get(o, "input_ids"))
@@ -252,6 +257,8 @@ static void find_line(const struct tr_data *d, struct data_file *f, const char *
     }
 }
 
+/* All ids of a window are checked before one is pushed, so that the line can be found from its
+ * text. */
 static int push_window(struct tr_data *d, struct data_file *f, size_t n, enum tr_text_place *place)
 {
     const char *text = f->v + f->at;
@@ -276,6 +283,7 @@ static int push_window(struct tr_data *d, struct data_file *f, size_t n, enum tr
     return r;
 }
 
+/* A plain text is one document, whatever its size. */
 static int read_text(struct tr_data *d, struct data_file *f)
 {
     enum tr_text_place place = TR_TEXT_START;

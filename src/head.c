@@ -34,7 +34,7 @@ static int is_tied(const struct tr_pass_state *p)
 static struct slice_work slice_work(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     const struct tr_model *m = p->model;
-    int embed = v->unit.work == TR_WORK_EMBED_GRAD, tied = is_tied(p), k = 0;
+    int embed = v->unit.place == TR_WORK_EMBED_GRAD, tied = is_tied(p), k = 0;
     int update = v->unit.pass == TR_PASS_UPDATE;
     const struct tr_table *t = embed ? &m->embed : tr_model_head(m);
     struct slice_work w = {
@@ -153,11 +153,19 @@ int pass_head(struct tr_pass_state *p, const struct tr_pass_visit *v)
         p, &(struct tr_op){.kind = TR_OP_XENT_LOSS, .xent = xent(&w, 0, p->batch->n_tokens)});
 }
 
+static float *slice_grad(const struct slice_work *w)
+{
+    const struct tr_plan *plan = w->p->plan;
+
+    return (float *)((char *)pass_at(w->p, &plan->grad) +
+                     tr_plan_table_grad(plan, w->tensor, w->slice->row0));
+}
+
 static int table_dw(const struct slice_work *w, int32_t g)
 {
     struct tr_op_matmul op = slice_matmul(w, g);
 
-    op.dw = pass_at(w->p, &w->p->plan->grad);
+    op.dw = slice_grad(w);
     op.add = g > 0;
     return pass_op(w->p, &(struct tr_op){.kind = TR_OP_MATMUL_DW, .matmul = op});
 }
@@ -170,7 +178,7 @@ static int finish_slice(const struct slice_work *w)
     return pass_finish(
         p, w->v->unit.pass,
         &(struct pass_grad){.tensor = (int32_t)(w->tensor - p->model->tensors),
-                            .grad = pass_at(p, &p->plan->grad),
+                            .grad = slice_grad(w),
                             .weight = w->at.table,
                             .m = (float *)w->at.state,
                             .v = w->at.state ? (float *)(w->at.state + w->slice->v_offset) : NULL,
@@ -260,7 +268,7 @@ static int start_embed_grad(const struct slice_work *w)
     int r = 0;
 
     if (!is_tied(p))
-        return p->device->ops->fill(p->device, TR_STREAM_COMPUTE, pass_at(p, &p->plan->grad), 0,
+        return p->device->ops->fill(p->device, TR_STREAM_COMPUTE, slice_grad(w), 0,
                                     (size_t)w->slice->rows * p->model->config.hidden * 4);
     for (int32_t g = 0; g < p->batch->n_grains && r == 0; g++)
         if ((r = make_dlogits(w, g)) == 0)
@@ -282,8 +290,17 @@ int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
                                              .n = p->batch->n_tokens,
                                              .ids = pass_at(p, &p->plan->ids),
                                              .dy = pass_at(p, &p->plan->dx),
-                                             .grad = pass_at(p, &p->plan->grad)}});
+                                             .grad = slice_grad(&w)}});
     if (r < 0 || (r = finish_slice(&w)) < 0 || !v->unit.last || !is_tied(p))
         return r;
     return finish_final_norm(&w);
+}
+
+/* Parked gradients of a table's slice, and of the final norm where its run of visits ends. */
+int pass_table_update(struct tr_pass_state *p, const struct tr_pass_visit *v)
+{
+    struct slice_work w = slice_work(p, v);
+    int embed = v->unit.place == TR_WORK_EMBED_GRAD, r = finish_slice(&w);
+
+    return r < 0 || !v->unit.last || embed != is_tied(p) ? r : finish_final_norm(&w);
 }

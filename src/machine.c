@@ -114,7 +114,10 @@ int run_start_machine(struct tr_run *run)
     if (!run->nll || !run->sumsq)
         return -ENOMEM;
     if ((r = hash_names(run)) < 0 ||
-        (r = tr_visits_make(&run->visits, run->model, train, train && run->params.clip_norm > 0)) <
+        (r = tr_visits_make(&run->visits, &(struct tr_visits_params){.model = run->model,
+                                                                     .train = train,
+                                                                     .norm_pass = run->plan.in.norm,
+                                                                     .parked = run->plan.parked})) <
             0 ||
         (r = copy_rope_tables(run)) < 0)
         return r;

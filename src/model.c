@@ -198,6 +198,7 @@ static int32_t add_tensor(struct builder *b, enum tr_role role, int32_t layer)
     t->dims = shapes[role].rows == ONE ? 1 : 2;
     t->dtype = b->p->dtypes[role];
     t->bytes = (uint64_t)t->rows * (uint64_t)t->cols * tr_dtype_size(t->dtype);
+    t->first_param = m->n_params;
     m->n_params += (uint64_t)t->rows * (uint64_t)t->cols;
     return m->n_tensors++;
 }

@@ -60,6 +60,7 @@ struct tr_tensor {
     int64_t rows, cols;  /* (rows, cols); 1-D: rows = 1 */
     enum tr_dtype dtype; /* in the store */
     uint64_t bytes;
+    uint64_t first_param;           /* index of its first element among all parameters */
     uint32_t first_piece, n_pieces; /* of its params, consecutive in the layout */
     uint64_t offset;                /* in its params span; tables: 0 */
     uint64_t m_offset, v_offset;    /* f32, in its state span; tables: 0 and see tr_model_slice */

@@ -168,6 +168,7 @@ static int make_plan(struct tr_run *run)
             .micro_tokens = micro < INT32_MAX ? (int32_t)micro : INT32_MAX,
             .positions = p->seq_len,
             .train = 1,
+            .norm = p->clip_norm > 0,
             .keep = keep,
             .budget = run->device_info.arena_bytes,
             .workspace = run->device_info.workspace_bytes});

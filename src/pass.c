@@ -153,6 +153,11 @@ void tr_pass_free(struct tr_pass_state *p)
     p->n_micro = 0;
 }
 
+static int pass_update(struct tr_pass_state *p, const struct tr_pass_visit *v)
+{
+    return v->unit.place == TR_WORK_BLOCK_GRAD ? pass_block_update(p, v) : pass_table_update(p, v);
+}
+
 int tr_pass_run(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     static int (*const work[])(struct tr_pass_state *, const struct tr_pass_visit *) = {
@@ -162,6 +167,7 @@ int tr_pass_run(struct tr_pass_state *p, const struct tr_pass_visit *v)
         [TR_WORK_HEAD_GRAD] = pass_head_grad,
         [TR_WORK_BLOCK_GRAD] = pass_block_grad,
         [TR_WORK_EMBED_GRAD] = pass_embed_grad,
+        [TR_WORK_UPDATE] = pass_update,
     };
 
     return work[v->unit.work](p, v);

@@ -100,6 +100,8 @@ int pass_block(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_block_forward(struct tr_pass_state *p, const char *span, int layer,
                        const struct tr_micro *u, int recompute);
 int pass_block_grad(struct tr_pass_state *p, const struct tr_pass_visit *v);
+int pass_block_update(struct tr_pass_state *p, const struct tr_pass_visit *v);
+int pass_table_update(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_head(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v);

@@ -3,7 +3,8 @@
  * Placement is one walk over all buffers (place_all) that hands out 4096-aligned offsets; trying a
  * choice means walking again and looking at the sum. The choices are made in the order in which
  * memory buys most: a second and third slot (overlap), one micro-batch (fewer passes over the
- * weights' panels), then records that stay (no reads), then activations that stay (no recompute).
+ * weights' panels), then records that stay (no reads), then all gradients until the global norm is
+ * known (no second backward), then activations that stay (no recompute).
  */
 #include "src/plan.h"
 
@@ -124,7 +125,8 @@ static void place_backward(struct tr_plan *p)
 {
     const struct tr_model *m = p->in.model;
     const struct tr_model_config *c = &m->config;
-    uint64_t grad = max64(block_grad_floats(m, p->several), slice_rows(m) * c->hidden);
+    uint64_t grad = p->parked ? m->n_params
+                              : max64(block_grad_floats(m, p->several), slice_rows(m) * c->hidden);
     uint64_t entries = (uint64_t)m->n_tensors + m->embed.n_slices + m->head.n_slices;
 
     place(p, &p->dx, (uint64_t)p->in.batch_tokens * c->hidden * 4);
@@ -227,6 +229,15 @@ static void grow_residents(struct tr_plan *p, const uint32_t spans[TR_SLOT_POOLS
         grow(p, order[i], spans[order[i]]);
 }
 
+/* With every gradient kept until the norm is known the backward pass runs once, not twice. */
+static void grow_parked(struct tr_plan *p)
+{
+    if (!p->in.norm)
+        return;
+    p->parked = 1;
+    p->parked = fits(p);
+}
+
 static void grow_kept(struct tr_plan *p)
 {
     int32_t low = p->keep, high = p->in.model->config.layers;
@@ -276,6 +287,7 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
     grow_overlap(plan, spans);
     grow_micro(plan);
     grow_residents(plan, spans);
+    grow_parked(plan);
     grow_kept(plan);
     place_all(plan);
     return 0;
@@ -299,6 +311,8 @@ uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, 
 {
     uint64_t at = 0;
 
+    if (plan->parked)
+        return plan->in.model->tensors[block->tensor[role]].first_param * 4;
     if (!plan->several) /* one tensor at a time, all at the start */
         return 0;
     for (int r = 0; r < (int)role; r++) {
@@ -309,6 +323,11 @@ uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, 
                 (uint64_t)plan->in.model->tensors[t].rows * plan->in.model->tensors[t].cols, 16);
     }
     return at * 4;
+}
+
+uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *table, int64_t row0)
+{
+    return plan->parked ? (table->first_param + (uint64_t)(row0 * table->cols)) * 4 : 0;
 }
 
 static void row(struct tr_plan_row *r, uint64_t bytes, const char *kind)
@@ -340,7 +359,9 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
     row(&rows[n++], p->frames.bytes - shared, "activations kept");
     row(&rows[n++], p->dx.bytes + p->back_scratch.bytes, "activation gradients");
     row(&rows[n++], p->grad.bytes + p->norm_grad.bytes,
-        p->several ? "weight gradients (one layer)" : "weight gradient (one tensor)");
+        p->parked    ? "weight gradients (all, until the norm is known)"
+        : p->several ? "weight gradients (one layer)"
+                     : "weight gradient (one tensor)");
     row(&rows[n++], p->logits.bytes + p->head_x.bytes, "logits of one slice");
     for (int i = 0; i < n; i++)
         known += rows[i].bytes;

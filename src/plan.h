@@ -44,6 +44,7 @@ struct tr_plan_params {
         micro_tokens;   /* tokens of a micro-batch at most, whole grains; 0: as the budget allows */
     int64_t positions;  /* rows of the rotary tables */
     int train;          /* 0: forward only */
+    int norm;           /* the global norm is measured before the update */
     int keep;           /* blocks that keep activations: -1 as the budget allows, else exactly */
     int64_t logit_rows; /* forward only: rows of logits taken out at once; 0: losses only */
     uint64_t budget;    /* arena bytes */
@@ -54,6 +55,7 @@ struct tr_plan {
     struct tr_plan_params in;
     int32_t micro_tokens; /* M: the most tokens of a micro-batch */
     int several;          /* a step may have more than one micro-batch */
+    int parked;           /* all gradients stay until the norm is known: no second backward */
     int32_t keep;         /* the last `keep` blocks keep their activations */
     uint32_t slots[TR_SLOT_POOLS];
     uint64_t slot_bytes[TR_SLOT_POOLS];
@@ -70,7 +72,7 @@ struct tr_plan {
     struct tr_place frames;   /* `keep` kept frames, then the shared one */
     struct tr_place mlp_out;  /* (M, hidden) */
     struct tr_place back_scratch;
-    struct tr_place grad;      /* one tensor, or one layer's with several micro-batches (inv. 4) */
+    struct tr_place grad; /* one tensor, one layer's with several micro-batches, all (inv. 4) */
     struct tr_place norm_grad; /* (hidden) the final norm's */
     struct tr_place head_x;    /* (grain, hidden) f32: normed input of the head */
     struct tr_place head_rstd; /* (N) */
@@ -88,6 +90,9 @@ uint64_t tr_plan_frame(const struct tr_plan *plan, int layer);
 int tr_plan_keeps(const struct tr_plan *plan, int layer);
 /* Offset of a block tensor's gradient in plan->grad. */
 uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, enum tr_role role);
+/* The same of a table's slice that begins at row0. */
+uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *table,
+                            int64_t row0);
 
 /* Rows "kind: bytes" of the memory table; returns how many. Text into text[i]. */
 #define TR_PLAN_ROWS 12

@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Both forms show samples as they were read, before packing; a sample that is kept out of the rows
+ * is shown too, because why it is kept out is what one wants to see.
+ */
 #include "src/preview.h"
 
 #include <jansson.h>
@@ -28,6 +32,8 @@ static int add_piece(struct tok_buf *b, const char *piece)
     return r;
 }
 
+/* Brackets mean that the token is learnt, which is decided where it stands, not where it is
+ * predicted. */
 static int add_token(struct tok_buf *b, const struct tr_preview_sample_params *p, int32_t token)
 {
     int32_t id = token & ~DATA_MASKED;

@@ -1,4 +1,10 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Best fit keeps the rows that have room in lists by how much room they have, and a bit a list; the
+ * smallest room that is large enough is the next set bit, so that a sample costs row_tokens / 64
+ * steps at most. Random draws come from a counter (epoch, what, place) under the seed: no state,
+ * the same on every machine, and epoch 7 can be made without the six before it.
+ */
 #include "src/rows.h"
 
 #include <string.h>
@@ -73,6 +79,8 @@ static int bins_init(struct bins *b, size_t rows, uint32_t most)
     return 0;
 }
 
+/* The row put in last is taken first; as rows of equal room are alike, that decides nothing but
+ * where a sample lies. */
 static void bins_put(struct bins *b, int32_t row, uint32_t room)
 {
     b->next[row] = b->head[room];

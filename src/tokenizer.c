@@ -85,6 +85,7 @@ static int load_config(struct tr_tokenizer *t, const struct tr_tokenizer_text *t
     return r;
 }
 
+/* The order matters: added tokens need the vocabulary, tries and cuts need the normalizer. */
 static int load(struct tr_tokenizer *t, const struct tr_tokenizer_text *text)
 {
     json_t *root;

@@ -13,6 +13,7 @@
 #include "src/base/mem.h"
 #include "src/tokenizer_utf8.h"
 
+/* Where "normalized" is absent, special tokens are taken as they are, as the reference does. */
 static int read_flags(struct tok_added *a, const char *where, json_t *v)
 {
     int r = tok_get_flag(v, "single_word", 0, where, &a->single_word);
@@ -26,6 +27,7 @@ static int read_flags(struct tok_added *a, const char *where, json_t *v)
     return r < 0 ? r : tok_get_flag(v, "normalized", !a->special, where, &a->normalized);
 }
 
+/* An added token may be a piece of the model already; then both must mean the same id. */
 static int name_piece(struct tr_tokenizer *t, const char *where, const char *text, int32_t id)
 {
     int32_t known = tok_piece_id(t, text, strlen(text));
@@ -251,6 +253,7 @@ static int find_match(struct tok_scan *s, struct tok_span *m)
     return 0;
 }
 
+/* Ordinary text before a match is given out first, and the match is held back. */
 int tok_scan_next(struct tok_scan *s, struct tok_span *span)
 {
     if (!s->holding)

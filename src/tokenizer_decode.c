@@ -124,6 +124,7 @@ static int end_bytes(struct tok_buf *run, struct list *out)
     return r < 0 ? r : end_piece(out);
 }
 
+/* A run of bytes becomes one piece, so that a character may come from several tokens. */
 static int join_bytes(const struct list *in, struct list *out)
 {
     struct tok_buf run = {0};
@@ -190,6 +191,7 @@ static int run_step(const struct tok_step *s, struct list *l)
     return r;
 }
 
+/* What the decoder is given for an id: the form that stood in the normalised text. */
 static const char *text_of(const struct tr_tokenizer *t, int32_t id)
 {
     const char *p = tr_tokenizer_piece(t, id);

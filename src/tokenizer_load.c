@@ -43,6 +43,8 @@ static int check_id(const char *where, const char *piece, json_t *v)
 }
 
 /* The largest id decides the size of the tables, added tokens included. */
+/* Done before anything is allocated by id. The tables take as much as the largest id says, which is
+ * why TOK_ID_LIMIT is not far above the largest vocabularies there are. */
 static int measure(struct tr_tokenizer *t, const char *where, json_t *vocab, json_t *added)
 {
     const char *key;
@@ -74,6 +76,8 @@ static int measure(struct tr_tokenizer *t, const char *where, json_t *vocab, jso
     return t->piece && t->flags ? 0 : -ENOMEM;
 }
 
+/* One-character pieces are what a text is first made of; they are found by code point, not by hash.
+ */
 static int add_char(struct tr_tokenizer *t, const char *text, size_t bytes, int32_t id)
 {
     uint32_t cp;
@@ -143,6 +147,9 @@ static int is_odd_symbol(const struct tr_tokenizer *t, int32_t id)
     return id == t->unk || (strlen(s) == 6 && !strncmp(s, "<0x", 3));
 }
 
+/* A merge can join two first symbols only where one ends its left half and the other begins its
+ * right half. Halves are made of characters, unless an odd symbol takes part: then nothing is
+ * known. */
 static int add_join(struct tr_tokenizer *t, int32_t left, int32_t right)
 {
     const char *a = t->piece[left], *b = t->piece[right];
@@ -179,6 +186,7 @@ static int add_merge(struct tr_tokenizer *t, const char *half[2], const size_t b
     return r < 0 ? r : add_join(t, left, right);
 }
 
+/* The rank of a merge is its place among those that count: "#version" lines do not. */
 static int load_merges(struct tr_tokenizer *t, const char *where, json_t *merges)
 {
     json_t *v;

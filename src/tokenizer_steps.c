@@ -131,6 +131,7 @@ static int read_prefix(struct reader *r, json_t *o, enum tok_prefix *out)
                : 0;
 }
 
+/* The decoder's scheme says only whether a first "▁" was put there and has to go. */
 static int read_metaspace_decoder(struct reader *r, json_t *o)
 {
     struct tok_step *s = add_step(r, TOK_METASPACE);
@@ -216,6 +217,7 @@ static int read_component(struct reader *r, json_t *o, const char *inner, int de
     return e;
 }
 
+/* The step that read_char fills is scratch here: t->meta takes what it says. */
 static int load_pre_tokenizer(struct tr_tokenizer *t, const char *where, json_t *o)
 {
     struct tok_steps scratch = {0};

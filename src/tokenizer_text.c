@@ -141,6 +141,7 @@ static int has_bytes(const struct tr_tokenizer *t, const char *text, size_t n)
     return 1;
 }
 
+/* A character of the vocabulary, or its bytes where all of them are pieces, or unk, or nothing. */
 static int push_char(struct encoder *e, const char *text, size_t n, uint32_t cp)
 {
     int32_t id = tok_char_id(e->t, cp);
@@ -182,6 +183,7 @@ static int encode_word(struct encoder *e, const char *text, size_t n)
     return r < 0 ? r : bpe_flush(&e->work);
 }
 
+/* "first" means the beginning of the whole text; "always", of every part between added tokens. */
 static int wants_prefix(const struct encoder *e, const struct tok_buf *b)
 {
     const struct tok_metaspace *m = &e->t->meta;
@@ -279,6 +281,7 @@ static int make_valid(struct tok_buf *out, const char **text, size_t *bytes)
     return r;
 }
 
+/* On failure the ids are as they were, and so is the place. */
 int tr_tokenizer_encode_more(const struct tr_tokenizer *t, const char *text, size_t bytes,
                              enum tr_text_place *place, struct tr_ids *ids)
 {

@@ -18,6 +18,7 @@
 
 #define SPACE "\xE2\x96\x81"
 
+/* Not normalized: a "<s>" in a text is the token, wherever it stands. */
 static json_t *added_tokens(void)
 {
     static const char *const names[] = {"<unk>", "<s>", "</s>"};
@@ -123,6 +124,7 @@ static void take_back(const char *folder, int made)
         rmdir(folder);
 }
 
+/* tokenizer.json comes last: a folder that has it is whole. */
 static int write_folder(const struct bpe_learnt *l, const char *folder, int made)
 {
     int r = tr_make_folder(folder);

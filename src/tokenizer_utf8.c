@@ -1,4 +1,10 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Decoding refuses overlong forms, surrogates and code points past U+10FFFF by the range of the
+ * second byte, as the Unicode standard's table 3-7 does; the length of what was still good tells
+ * how many bytes one replacement character stands for. Categories come from utf8proc: of a code
+ * point that was assigned after its Unicode version, the reference may know more.
+ */
 #include "src/tokenizer_utf8.h"
 
 #include <utf8proc.h>
@@ -53,6 +59,7 @@ size_t tr_utf8_back(const char *p, size_t at)
     return at;
 }
 
+/* ASCII by itself first: most texts are little else. */
 size_t tr_utf8_valid(const char *p, size_t n)
 {
     size_t i = 0;

@@ -15,6 +15,7 @@ static void add_span(struct tr_visit *v, uint32_t span, int changed)
 
 static struct tr_visit *add(struct tr_visits *v, struct tr_unit_visit unit)
 {
+    unit.place = unit.work;
     v->units[v->n] = unit;
     return &v->spans[v->n++];
 }
@@ -25,9 +26,13 @@ static void add_blocks(struct tr_visits *v, const struct tr_model *m, enum tr_pa
 
     for (int32_t i = 0; i < layers; i++) {
         int32_t l = pass == TR_PASS_FORWARD ? i : layers - 1 - i;
-        struct tr_visit *s = add(
-            v, (struct tr_unit_visit){pass == TR_PASS_FORWARD ? TR_WORK_BLOCK : TR_WORK_BLOCK_GRAD,
-                                      pass, l, i == 0, i == layers - 1});
+        struct tr_visit *s =
+            add(v, (struct tr_unit_visit){.work = pass == TR_PASS_FORWARD ? TR_WORK_BLOCK
+                                                                          : TR_WORK_BLOCK_GRAD,
+                                          .pass = pass,
+                                          .index = l,
+                                          .first = i == 0,
+                                          .last = i == layers - 1});
 
         add_span(s, m->blocks[l].params_span, pass == TR_PASS_UPDATE);
         if (pass == TR_PASS_UPDATE && m->has_state)
@@ -45,8 +50,10 @@ static void add_final_norm(struct tr_visit *s, const struct tr_model *m, int cha
 static void add_embed(struct tr_visits *v, const struct tr_model *m)
 {
     for (int32_t i = 0; i < m->embed.n_slices; i++) {
-        struct tr_visit *s = add(v, (struct tr_unit_visit){TR_WORK_EMBED, TR_PASS_FORWARD, i,
-                                                           i == 0, i == m->embed.n_slices - 1});
+        struct tr_visit *s = add(v, (struct tr_unit_visit){.work = TR_WORK_EMBED,
+                                                           .index = i,
+                                                           .first = i == 0,
+                                                           .last = i == m->embed.n_slices - 1});
 
         add_span(s, m->embed.slices[i].params_span, 0);
     }
@@ -57,8 +64,10 @@ static void add_head(struct tr_visits *v, const struct tr_model *m)
     const struct tr_table *t = tr_model_head(m);
 
     for (int32_t i = 0; i < t->n_slices; i++) {
-        struct tr_visit *s = add(v, (struct tr_unit_visit){TR_WORK_HEAD, TR_PASS_FORWARD, i, i == 0,
-                                                           i == t->n_slices - 1});
+        struct tr_visit *s = add(v, (struct tr_unit_visit){.work = TR_WORK_HEAD,
+                                                           .index = i,
+                                                           .first = i == 0,
+                                                           .last = i == t->n_slices - 1});
 
         add_span(s, t->slices[i].params_span, 0);
         add_span(s, m->final_norm_span, 0);
@@ -77,8 +86,11 @@ static void add_table_grad(struct tr_visits *v, const struct tr_model *m, enum t
     int ends = pass == TR_PASS_UPDATE && head != tied;
 
     for (int32_t i = t->n_slices - 1; i >= 0; i--) {
-        struct tr_visit *s =
-            add(v, (struct tr_unit_visit){work, pass, i, i == t->n_slices - 1, i == 0});
+        struct tr_visit *s = add(v, (struct tr_unit_visit){.work = work,
+                                                           .pass = pass,
+                                                           .index = i,
+                                                           .first = i == t->n_slices - 1,
+                                                           .last = i == 0});
 
         if (owns || head || tied) /* the norm pass of an untied embedding needs only gradients */
             add_span(s, t->slices[i].params_span, owns);
@@ -96,9 +108,26 @@ static void add_backward(struct tr_visits *v, const struct tr_model *m, enum tr_
     add_table_grad(v, m, TR_WORK_EMBED_GRAD, pass);
 }
 
-int tr_visits_make(struct tr_visits *v, const struct tr_model *m, int train, int norm_pass)
+/* The update pass without its backward: the visits from `first` on that change something. */
+static void only_update(struct tr_visits *v, uint32_t first)
 {
+    uint32_t n = first;
+
+    for (uint32_t i = first; i < v->n; i++) {
+        if (!v->spans[i].changed)
+            continue;
+        v->spans[n] = v->spans[i];
+        v->units[n] = v->units[i];
+        v->units[n++].work = TR_WORK_UPDATE;
+    }
+    v->n = n;
+}
+
+int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
+{
+    const struct tr_model *m = p->model;
     size_t most = 3 * ((size_t)m->config.layers + m->embed.n_slices + tr_model_head(m)->n_slices);
+    uint32_t update;
 
     memset(v, 0, sizeof(*v));
     v->spans = tr_alloc_array(TR_MEM_MISC, most, sizeof(*v->spans));
@@ -111,10 +140,13 @@ int tr_visits_make(struct tr_visits *v, const struct tr_model *m, int train, int
     add_blocks(v, m, TR_PASS_FORWARD);
     add_head(v, m);
     v->forward = v->n;
-    if (train && norm_pass)
+    if (p->train && p->norm_pass)
         add_backward(v, m, TR_PASS_NORM);
-    if (train)
+    update = v->n;
+    if (p->train)
         add_backward(v, m, TR_PASS_UPDATE);
+    if (p->parked)
+        only_update(v, update);
     return 0;
 }
 

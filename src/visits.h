@@ -5,7 +5,8 @@
  *
  *   embed 0..  block 0 .. L-1  head 0..n      forward: loss
  *   head' n..0  block' L-1 .. 0  embed' n..0  norm pass, when a global norm is asked for: clean
- *   head' n..0  block' L-1 .. 0  embed' n..0  backward + update: changed
+ *   head' n..0  block' L-1 .. 0  embed' n..0  backward + update: changed (where the plan has room
+ * for all gradients: the update alone)
  *
  * The table slices go up in the forward pass and down in the backward pass, so that those at the
  * turn stay. The final norm is changed last of the head's visits, and of a tied model with the
@@ -23,13 +24,14 @@ enum tr_work {
     TR_WORK_HEAD,  /* softmax statistics of slice `index` */
     TR_WORK_HEAD_GRAD,
     TR_WORK_BLOCK_GRAD,
-    TR_WORK_EMBED_GRAD
+    TR_WORK_EMBED_GRAD,
+    TR_WORK_UPDATE /* applies what the backward visit of this place has parked */
 };
 
 enum tr_pass { TR_PASS_FORWARD, TR_PASS_NORM, TR_PASS_UPDATE };
 
 struct tr_unit_visit {
-    enum tr_work work;
+    enum tr_work work, place; /* place: the same, or of an update the backward visit */
     enum tr_pass pass;
     int32_t index;   /* layer or slice */
     int first, last; /* of its run of visits of the same work */
@@ -42,8 +44,14 @@ struct tr_visits {
     uint32_t forward; /* how many of them are the forward pass */
 };
 
-/* train 0: forward only. norm_pass 1: with the norm pass. */
-int tr_visits_make(struct tr_visits *v, const struct tr_model *m, int train, int norm_pass);
+struct tr_visits_params {
+    const struct tr_model *model;
+    int train;     /* 0: forward only */
+    int norm_pass; /* the global norm is measured before the update */
+    int parked;    /* gradients stay from the norm pass: the update pass only applies them */
+};
+
+int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p);
 void tr_visits_free(struct tr_visits *v);
 
 #endif

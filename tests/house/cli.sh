@@ -4,7 +4,7 @@
 # and what --help may say.
 # Usage: cli.sh TAILRACE
 set -u
-tailrace=$1
+tailrace=$(realpath "$1")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 . "$(dirname "$0")/tiny.sh"

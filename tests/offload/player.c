@@ -193,20 +193,21 @@ void player_open(struct player *p, const struct player_params *params)
     assert_ok(player_open_engine(p));
 }
 
-void player_expect_store(struct player *p, char **model)
+int player_compare_store(struct player *p, char **model)
 {
     char *buf = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    int r = 0;
 
-    for (uint32_t i = 0; i < p->layout.n_spans; i++) {
-        const struct tr_span *s = &p->layout.spans[i];
+    for (uint32_t k = 0; k < p->layout.n_pieces && r == 0; k++) {
+        const struct tr_piece *piece = &p->layout.pieces[k];
+        const char *want = model[tr_layout_span_of(&p->layout, k)] + piece->offset;
 
-        for (uint32_t k = s->first_piece; k < s->first_piece + s->n_pieces; k++) {
-            assert_ok(tr_store_read_piece(p->store, k, buf));
-            assert_memory_equal(buf, model[i] + p->layout.pieces[k].offset,
-                                p->layout.pieces[k].bytes);
-        }
+        r = tr_store_read_piece(p->store, k, buf);
+        if (r == 0 && memcmp(buf, want, piece->bytes))
+            r = tr_error(-EILSEQ, "%s: not what the model holds", piece->name);
     }
     tr_free_pages(TR_MEM_IO, buf, TR_PIECE_BYTES);
+    return r;
 }
 
 int player_reopen(struct player *p)
@@ -220,9 +221,7 @@ int player_reopen(struct player *p)
     if (r < 0)
         return r;
     r = tr_store_open_hooked(&p->store, p->folder, TR_STORE_WRITE, &hook);
-    if (r == 0)
-        player_expect_store(p, p->model);
-    return r;
+    return r < 0 ? r : player_compare_store(p, p->model);
 }
 
 char **model_copy(const struct tr_layout *l, char **model)

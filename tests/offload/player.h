@@ -46,7 +46,8 @@ int player_step(struct player *p, int kind, int next_kind);
 int player_commit(struct player *p); /* the payload is the step's number */
 /* Closes the engine and the store; opens the store again and compares all of it with the model. */
 int player_reopen(struct player *p);
-void player_expect_store(struct player *p, char **model);
+/* -EILSEQ where the store holds anything else. */
+int player_compare_store(struct player *p, char **model);
 void player_close(struct player *p);
 
 int player_open_engine(struct player *p);

@@ -344,7 +344,8 @@ static void wrong_files(void **state)
         expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EINVAL, "layout says");
         assert_int_equal(truncate(path, st.st_size), 0);
         assert_int_equal(rename(path, aside), 0);
-        expect_error(tr_store_open(&s, folder, TR_STORE_READ), -ENOENT, names[i]);
+        expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EINVAL, names[i]);
+        expect_error(tr_store_discard(folder), -EINVAL, names[i]);
         assert_int_equal(symlink("aside", path), 0); /* never followed out of the folder */
         expect_error(tr_store_open(&s, folder, TR_STORE_READ), -ELOOP, names[i]);
         unlink(path);
@@ -355,6 +356,31 @@ static void wrong_files(void **state)
     tr_layout_free(&l);
 }
 
+/* A store that lost its description is not taken for an import that was cut off. */
+static void lost_json(void **state)
+{
+    char *folder = test_folder(), *json = tr_path(folder, "store.json");
+    struct tr_layout l;
+    struct tr_store *s;
+
+    (void)state;
+    expect_error(tr_store_open(&s, folder, TR_STORE_READ), -ENOENT, folder);
+    test_layout(&l, &small);
+    assert_ok(tr_store_create(&s, folder, &l, 2));
+    tr_store_close(s);
+    unlink(json);
+    expect_error(tr_store_open(&s, folder, TR_STORE_READ), -ENODATA, "import");
+    assert_ok(tr_store_discard(folder));
+    expect_error(tr_store_open(&s, folder, TR_STORE_READ), -ENOENT, "store.json");
+    tr_store_close(test_store(folder, &l, 2, NULL));
+    unlink(json);
+    expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EINVAL, "commits");
+    expect_error(tr_store_discard(folder), -EINVAL, "commits");
+    assert_int_equal(tr_folder_is_empty(folder), 0);
+    tr_free(TR_MEM_MISC, json);
+    tr_layout_free(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -362,7 +388,7 @@ int main(void)
         cmocka_unit_test(torn_commit),       cmocka_unit_test(damaged_piece),
         cmocka_unit_test(unfinished_import), cmocka_unit_test(one_generation),
         cmocka_unit_test(no_space),          cmocka_unit_test(hostile_json),
-        cmocka_unit_test(wrong_files),
+        cmocka_unit_test(wrong_files),       cmocka_unit_test(lost_json),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

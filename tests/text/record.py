@@ -7,10 +7,11 @@
 SHARED_DATA is ../shared/data of the checkout; TRAINED is made by
     tailrace tokenizer --data LICENSE --vocab 600 --out TRAINED
 
-Recorded: ids and decoded texts of three real tokenizers and of the trained one, over texts chosen to
-be awkward; and of a toy tokenizer in many variants (normalizers, pre-tokenizers, decoders, flags, added
-tokens), so that every branch is compared where no real file is at hand. Special tokens are left out
-when decoding, also those with "normalized", which the reference (0.23) forgets to leave out.
+Recorded: ids and decoded texts of three real tokenizers and of the trained one, over texts chosen
+to be awkward; and of a toy tokenizer in many variants (normalizers, pre-tokenizers, decoders,
+flags, added tokens), so that every branch is compared where no real file is at hand. Special tokens
+are left out when decoding, also those with "normalized", which the reference (0.23) forgets to
+leave out.
 """
 
 import copy
@@ -34,9 +35,11 @@ PLAIN = [
     "\n\n\t x \r\n",
     "The quick brown fox jumps over the lazy dog. 0123456789 3.14159",
     "na\u00efve caf\u00e9 \u00c5ngstr\u00f6m e\u0301 \u1e9e stra\u00dfe",
-    "\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8\u3002 \u4f60\u597d\uff0c\u4e16\u754c \ud55c\uad6d\uc5b4",
+    "\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8\u3002 "
+    "\u4f60\u597d\uff0c\u4e16\u754c \ud55c\uad6d\uc5b4",
     "\u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd \u0928\u092e\u0938\u094d\u0924\u0947",
-    "\U0001f600 \U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea \u2764\ufe0f \U0001f44d\U0001f3fd",
+    "\U0001f600 \U0001f469\u200d\U0001f469\u200d\U0001f467 "
+    "\U0001f1e9\U0001f1ea \u2764\ufe0f \U0001f44d\U0001f3fd",
     "\u0001\u0002\u001b[0m \u007f \u0000 nul",
     "\u00a0\u3000\u2028 spaces \u200b\ufeff",
     "\u2581\u2581x\u2581 y",
