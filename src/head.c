@@ -236,6 +236,14 @@ static int final_norm_grad(const struct slice_work *w)
     return pass_round_boundary(p, dx, (int64_t)p->batch->n_tokens * c->hidden);
 }
 
+/* A tied table's gradient has a place to wait in where all gradients are parked: then the head's
+ * part is made here, and the embedding's visit only adds its rows. The order of sums is the same.
+ */
+static int dw_with_head(const struct tr_pass_state *p)
+{
+    return !is_tied(p) || p->plan->parked;
+}
+
 int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     struct slice_work w = slice_work(p, v);
@@ -248,7 +256,7 @@ int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
         dx.add = !v->unit.first;
         if ((r = make_dlogits(&w, g)) < 0 ||
             (r = pass_op(p, &(struct tr_op){.kind = TR_OP_MATMUL_DX, .matmul = dx})) < 0 ||
-            (!tied && (r = table_dw(&w, g)) < 0))
+            (dw_with_head(p) && (r = table_dw(&w, g)) < 0))
             return r;
     }
     if (!tied && (r = finish_slice(&w)) < 0)
@@ -270,6 +278,8 @@ static int start_embed_grad(const struct slice_work *w)
     if (!is_tied(p))
         return p->device->ops->fill(p->device, TR_STREAM_COMPUTE, slice_grad(w), 0,
                                     (size_t)w->slice->rows * p->model->config.hidden * 4);
+    if (p->plan->parked) /* is there already */
+        return 0;
     for (int32_t g = 0; g < p->batch->n_grains && r == 0; g++)
         if ((r = make_dlogits(w, g)) == 0)
             r = table_dw(w, g);

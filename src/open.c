@@ -66,13 +66,16 @@ static int lock_folder(struct tr_run *run)
     return 0;
 }
 
-/* An import that was cut off starts over; what it made is ours to remove. */
+/* An import that was cut off starts over; what it made is ours to remove, as long as no commit has
+ * made a run of it (the store refuses otherwise). */
 static int clear_folder(struct tr_run *run)
 {
     int r = 0;
 
     if (exists(run->params.store, "."))
-        r = tr_remove_tree(run->params.store);
+        r = tr_store_discard(run->params.store);
+    if (r == -ENOENT) /* cut off before its first file */
+        r = 0;
     if (r == 0 && exists(run->params.out, "source")) {
         char *keep = tr_path(run->params.out, "source");
 
