@@ -199,8 +199,12 @@ static int without_json(const struct tr_store *s, int r)
 {
     if (has_record(s, TR_FILE_COMMIT0) || has_record(s, TR_FILE_COMMIT1))
         return tr_error(-EINVAL, "%s: store.json is missing, but there are commits", s->folder);
-    if (faccessat(s->folder_fd, tr_store_names[TR_FILE_GEN0], F_OK, 0) == 0)
-        return tr_error(-ENODATA, "%s: an import that was cut off: start it again", s->folder);
+    for (int i = 0; i <= TR_FILES; i++) {
+        const char *name = i < TR_FILES ? tr_store_names[i] : "store.json.tmp";
+
+        if (faccessat(s->folder_fd, name, F_OK, 0) == 0)
+            return tr_error(-ENODATA, "%s: an import that was cut off: start it again", s->folder);
+    }
     return r;
 }
 

@@ -213,6 +213,23 @@ int tr_folder_is_empty(const char *path)
     return empty;
 }
 
+int tr_folder_holds_only(const char *path, const char *name)
+{
+    DIR *d = opendir(path);
+    struct dirent *e;
+    int found = 0, others = 0;
+
+    while (d && (e = readdir(d))) {
+        if (!strcmp(e->d_name, name))
+            found = 1;
+        else if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+            others = 1;
+    }
+    if (d)
+        closedir(d);
+    return found && !others;
+}
+
 int tr_remove_tree(const char *path)
 {
     DIR *d = opendir(path);
