@@ -131,20 +131,14 @@ static void report_data(const struct tr_run *run)
                 (unsigned long long)i.dropped_tokens);
 }
 
-/* Steps in all, and the longest that any batch can be, which bounds the buffers. */
+/* Every epoch has the same number of steps (src/data.h). */
 static int count_steps(struct tr_run *run)
 {
-    double epochs = run->params.epochs;
-    int64_t whole = (int64_t)epochs, sum = 0;
+    double steps = ceil(run->params.epochs * (double)tr_data_steps(run->data, 0));
 
-    run->steps = run->params.steps;
-    if (run->steps > 0)
-        return 0;
-    for (int64_t e = 0; e < whole; e++)
-        sum += tr_data_steps(run->data, e);
-    if (epochs > (double)whole)
-        sum += (int64_t)ceil((epochs - (double)whole) * (double)tr_data_steps(run->data, whole));
-    run->steps = sum > 0 ? sum : 1;
+    if (run->params.steps == 0 && steps > 1e15)
+        return tr_error(-EINVAL, "--epochs %g: too many steps", run->params.epochs);
+    run->steps = run->params.steps > 0 ? run->params.steps : steps < 1 ? 1 : (int64_t)steps;
     return 0;
 }
 
