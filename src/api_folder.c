@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "src/base/err.h"
-#include "src/base/mem.h"
 #include "src/init.h"
 #include "src/inspect.h"
 #include "src/tailrace.h"
@@ -35,10 +34,7 @@ int tr_inspect_path(const char *path, int json, char **out)
     if (json) {
         *out = json_dumps(found, JSON_INDENT(2));
     } else {
-        char *text = tr_inspect_text(found);
-
-        *out = text ? strdup(text) : NULL;
-        tr_free(TR_MEM_TEXT, text);
+        *out = tr_inspect_text(found);
     }
     json_decref(found);
     return *out ? 0 : tr_error(-ENOMEM, "out of memory");

@@ -3,6 +3,7 @@
  * The public calls about texts: learning a tokenizer, previewing data. No logic.
  */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "src/base/err.h"
 #include "src/preview.h"
@@ -44,7 +45,9 @@ static int preview_text(const struct tr_preview_data_params *p, const struct tr_
                                 .path = p->data,
                                 .tokenizer = t,
                                 .vocab = t ? tr_tokenizer_vocab(t) : INT32_MAX,
-                                .seq_len = p->seq_len ? (int)p->seq_len : 2048,
+                                .seq_len = !p->seq_len              ? 2048
+                                           : p->seq_len < INT32_MAX ? (int)p->seq_len
+                                                                    : INT32_MAX,
                                 .batch_size = 1,
                                 .grain_tokens = 512,
                             });
@@ -56,7 +59,12 @@ static int preview_text(const struct tr_preview_data_params *p, const struct tr_
                                                           .line = add_line,
                                                           .arg = f});
     tr_data_close(data);
-    fclose(f);
+    if (fclose(f) != 0 && r == 0)
+        r = tr_error(-ENOMEM, "out of memory");
+    if (r < 0) {
+        free(*out);
+        *out = NULL;
+    }
     return r;
 }
 

@@ -127,8 +127,8 @@ static int read_ids(struct tr_data *d, const char *where, json_t *o)
                      n);
     if (r == 0 && !d->p.packing_asked && n > (size_t)d->p.seq_len)
         r = tr_error(-EMSGSIZE,
-                     "%s: %zu input_ids, but a row holds %d: pre-tokenised rows are not cut "
-                     "unless packing is asked for",
+                     "%s: %zu input_ids, but a row holds %d: raise --seq-len; rows are cut and "
+                     "packed only where train is given --packing on",
                      where, n, d->p.seq_len);
     for (size_t i = 0; r == 0 && i < n; i++)
         r = push_labelled(d, where, ids, labels, i);
@@ -332,6 +332,7 @@ int data_read(struct tr_data *d)
         return tr_error(-ENODATA, "%s: holds no record", d->path);
     return d->info.targets
                ? 0
-               : tr_error(-ENODATA, "%s: nothing to learn: none of %zu samples has a target",
-                          d->path, d->n_samples);
+               : tr_error(-ENODATA, "%s: nothing to learn: none of %zu samples has a target%s",
+                          d->path, d->n_samples,
+                          d->info.truncated ? " within --seq-len tokens" : "");
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/infer.h"
@@ -198,19 +199,23 @@ static int mean_loss(struct infer *f, const struct tr_eval_params *p, int64_t ba
     return r;
 }
 
-static int model_positions(const char *model, int64_t asked, int64_t *out)
+/* Tokens of a row, and of a batch of rows. */
+static int row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *out)
 {
+    char *path = tr_path(model, infer_is_run(model) ? "source/config.json" : "config.json");
     struct tr_model_config c;
-    char path[4096];
-    int r;
+    int r = path ? tr_config_read(path, &c) : -ENOMEM;
 
-    if (snprintf(path, sizeof(path), "%s/source/config.json", model) < (int)sizeof(path) &&
-        (r = tr_config_read(path, &c)) < 0) {
-        snprintf(path, sizeof(path), "%s/config.json", model);
-        if ((r = tr_config_read(path, &c)) < 0)
-            return r;
-    }
+    tr_free(TR_MEM_MISC, path);
+    if (r < 0)
+        return r;
     *out = asked ? asked : c.max_position < 2048 ? c.max_position : 2048;
+    if (*out > c.max_position)
+        return tr_error(-EINVAL, "--seq-len %lld: the model has %lld positions", (long long)asked,
+                        (long long)c.max_position);
+    if (rows > INT32_MAX / 2 / *out)
+        return tr_error(-EINVAL, "--batch-size %lld of --seq-len %lld: too many tokens a batch",
+                        (long long)rows, (long long)*out);
     return 0;
 }
 
@@ -223,7 +228,7 @@ int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)
     memset(report, 0, sizeof(*report));
     if (!p->model || !p->data)
         return tr_error(-EINVAL, "--%s is missing", p->model ? "data" : "model");
-    if ((r = model_positions(p->model, p->seq_len, &seq)) < 0)
+    if ((r = row_tokens(p->model, p->seq_len, batch, &seq)) < 0)
         return r;
     r = infer_open(&f, &(struct infer_params){.model = p->model,
                                               .tokenizer = p->tokenizer,
@@ -271,7 +276,7 @@ int tr_generate_text(const struct tr_generate_params *p, char **out)
 
     if (!p->model || !p->prompt)
         return tr_error(-EINVAL, "--%s is missing", p->model ? "prompt" : "model");
-    if ((r = model_positions(p->model, 0, &seq)) < 0)
+    if ((r = row_tokens(p->model, 0, 1, &seq)) < 0)
         return r;
     r = infer_open(&f, &(struct infer_params){.model = p->model,
                                               .tokenizer = p->tokenizer,

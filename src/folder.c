@@ -14,6 +14,8 @@
 #include "src/open.h"
 #include "src/options.h"
 
+#define PLAN_BYTES (1 << 20)
+
 void run_log(const struct tr_run *run, const char *fmt, ...)
 {
     char line[1024];
@@ -77,6 +79,25 @@ int run_write_plan(const struct tr_run *run)
     int r = path && json ? tr_json_write(path, json) : -ENOMEM;
 
     json_decref(json);
+    tr_free(TR_MEM_MISC, path);
+    return r;
+}
+
+/* An import that was killed right after its commit has left no plan.json; nothing is known then. */
+int run_check_store(const char *run, const struct tr_store *store)
+{
+    char *path = tr_path(run, "plan.json");
+    const char *uuid;
+    json_t *plan = NULL;
+    int r = path ? 0 : -ENOMEM;
+
+    if (r == 0 && access(path, F_OK) == 0)
+        r = tr_json_read(path, PLAN_BYTES, &plan);
+    uuid = json_string_value(json_object_get(plan, "store_uuid"));
+    if (r == 0 && uuid && strcmp(uuid, tr_store_uuid(store)))
+        r = tr_error(-EINVAL, "%s: is the store of another run; %s names the store %s",
+                     tr_store_folder(store), path, uuid);
+    json_decref(plan);
     tr_free(TR_MEM_MISC, path);
     return r;
 }

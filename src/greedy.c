@@ -109,11 +109,20 @@ static int step(struct infer *f, struct tr_ids *s, int32_t *which, int32_t *n, f
         if (id == eos)
             continue;
         r = tr_ids_push(&s[which[i]], id);
-        which[kept++] = which[i];
+        if ((int64_t)s[which[i]].n < f->run.plan.in.positions)
+            which[kept++] = which[i];
     }
     *n = kept;
     batch_free(&b);
     return r;
+}
+
+/* What a sequence may grow to: by `more`, and never past the positions there are. */
+static int64_t longest(const struct infer *f, const struct tr_ids *s, int64_t more)
+{
+    int64_t left = f->run.plan.in.positions - (int64_t)s->n;
+
+    return (int64_t)s->n + (more < left ? more : left);
 }
 
 /* How many sequences from `first` on fit into one pass with max_tokens more each. */
@@ -122,9 +131,27 @@ static int32_t group_size(const struct infer *f, const struct tr_ids *s, int32_t
     int64_t room = f->run.plan.in.batch_tokens, rows = f->run.plan.in.logit_rows;
     int32_t i = 0;
 
-    while (i < n && i < rows && (room -= (int64_t)s[i].n + more) >= 0)
+    while (i < n && i < rows && (room -= longest(f, &s[i], more)) >= 0)
         i++;
     return i;
+}
+
+/* Each needs a token to go on from, and a position for the next. */
+static int check_prompts(const struct infer *f, const struct tr_ids *s, int32_t n)
+{
+    int64_t positions = f->run.plan.in.positions;
+
+    for (int32_t i = 0; i < n; i++) {
+        if (s[i].n == 0)
+            return tr_error(-EINVAL,
+                            "prompt %d of %d: is empty, and the tokenizer puts nothing in front",
+                            i + 1, n);
+        if ((int64_t)s[i].n >= positions)
+            return tr_error(-E2BIG,
+                            "prompt %d of %d: %zu tokens, which leaves no room in %lld positions",
+                            i + 1, n, s[i].n, (long long)positions);
+    }
+    return 0;
 }
 
 int infer_greedy(struct infer *f, struct tr_ids *sequences, int32_t n, int64_t max_tokens)
@@ -132,14 +159,14 @@ int infer_greedy(struct infer *f, struct tr_ids *sequences, int32_t n, int64_t m
     int32_t vocab = f->run.model->config.vocab, most = (int32_t)f->run.plan.in.logit_rows;
     float *logits = tr_alloc_array(TR_MEM_BATCH, (size_t)most, (size_t)vocab * sizeof(float));
     int32_t *which = tr_alloc_array(TR_MEM_BATCH, (size_t)n, sizeof(*which));
-    int r = logits && which ? 0 : -ENOMEM;
+    int r = logits && which ? check_prompts(f, sequences, n) : -ENOMEM;
 
     for (int32_t first = 0; first < n && r == 0;) {
         int32_t group = group_size(f, sequences + first, n - first, max_tokens), active = group;
 
         if (group == 0) {
-            r = tr_error(-E2BIG, "a prompt of %zu tokens and %lld more do not fit into %d",
-                         sequences[first].n, (long long)max_tokens, f->run.plan.in.batch_tokens);
+            r = tr_error(-E2BIG, "prompt %d of %d: grows past the %d tokens of a batch", first + 1,
+                         n, f->run.plan.in.batch_tokens);
             break;
         }
         for (int32_t i = 0; i < group; i++)

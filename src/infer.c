@@ -16,7 +16,7 @@
 #include "src/base/sysmem.h"
 #include "src/options.h"
 
-static int is_run(const char *folder)
+int infer_is_run(const char *folder)
 {
     char *path = tr_path(folder, "run.yaml");
     struct stat st;
@@ -34,8 +34,11 @@ int run_store_open(const char *run, const char *store, struct tr_store **out)
 
     if (r == 0 && !store && (r = tr_options_read(yaml, &options)) == 0)
         store = options.store ? options.store : beside;
-    if (r == 0)
-        r = tr_store_open(out, store, TR_STORE_READ);
+    if (r == 0 && (r = tr_store_open(out, store, TR_STORE_READ)) == 0 &&
+        (r = run_check_store(run, *out)) < 0) {
+        tr_store_close(*out);
+        *out = NULL;
+    }
     tr_options_free(&options);
     tr_free(TR_MEM_MISC, beside);
     tr_free(TR_MEM_MISC, yaml);
@@ -45,8 +48,10 @@ int run_store_open(const char *run, const char *store, struct tr_store **out)
 int run_keep_open(const char *run, const struct tr_store *store, struct tr_kept **out)
 {
     char *keep = tr_path(run, "source");
-    int r = keep ? tr_keep_open(out, keep) : -ENOMEM;
+    int r = keep ? run_check_store(run, store) : -ENOMEM;
 
+    if (r == 0)
+        r = tr_keep_open(out, keep);
     tr_free(TR_MEM_MISC, keep);
     return r < 0 ? r : tr_keep_check_store(*out, store);
 }
@@ -95,7 +100,7 @@ static int import_folder(struct infer *f, const char *folder)
 static int open_tokenizer(struct infer *f, const struct infer_params *p)
 {
     char *keep = tr_path(p->model, "source"), *path = NULL;
-    const char *folder = p->tokenizer ? p->tokenizer : is_run(p->model) ? keep : p->model;
+    const char *folder = p->tokenizer ? p->tokenizer : infer_is_run(p->model) ? keep : p->model;
     struct stat st;
     int r = keep ? 0 : -ENOMEM;
 
@@ -117,7 +122,7 @@ static int open_machine(struct infer *f, const struct infer_params *p)
     if (r < 0)
         return r;
     run->params.device_memory = p->device_memory ? p->device_memory : free_bytes / 10 * 8;
-    run->params.threads = p->threads ? p->threads : sysconf(_SC_NPROCESSORS_ONLN);
+    run->params.threads = p->threads;
     run->params.durability = TR_KEEP_STEP;
     if ((r = run_open_device(run)) < 0)
         return r;
@@ -144,7 +149,7 @@ int infer_open(struct infer **out, const struct infer_params *p)
         return -ENOMEM;
     f->run.lock = -1;
     f->run.cursor.loss_scale = 1;
-    r = is_run(p->model) ? open_run_store(f, p->model) : import_folder(f, p->model);
+    r = infer_is_run(p->model) ? open_run_store(f, p->model) : import_folder(f, p->model);
     if (r < 0 || (r = open_tokenizer(f, p)) < 0 || (r = open_machine(f, p)) < 0) {
         infer_close(f);
         return r;

@@ -27,6 +27,7 @@ struct infer {
 /* The folder's tokenizer is optional: run.tokenizer is NULL where there is none. */
 int infer_open(struct infer **out, const struct infer_params *p);
 void infer_close(struct infer *f); /* NULL is allowed */
+int infer_is_run(const char *folder); /* rather than a model folder */
 
 /* The store of a run folder, for reading (`store`: where it is, NULL: where run.yaml says), and
  * what was kept of its source, checked to fit it. */

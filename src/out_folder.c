@@ -59,7 +59,7 @@ int tr_out_folder_begin(struct tr_out_folder *o, const char *path)
     if (mkdir(o->tmp, 0755) < 0) {
         int e = -errno;
 
-        tr_error(e, "%s: cannot create the folder: %s", o->tmp, strerror(-e));
+        tr_error(e, "%s: cannot create the folder: %s", path, strerror(-e));
         free_names(o);
         return e;
     }

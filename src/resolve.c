@@ -5,13 +5,14 @@
  */
 #include "src/open.h"
 
-#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/sysmem.h"
+#include "src/base/thread.h"
 #include "src/lr.h"
 
 static int copy_string(const char **s)
@@ -19,6 +20,52 @@ static int copy_string(const char **s)
     if (*s)
         *s = tr_strdup(TR_MEM_MISC, *s);
     return 0;
+}
+
+/* run.yaml must name the store for whoever reads it from another folder. */
+static int make_absolute(const char **path)
+{
+    char *here = **path == '/' ? NULL : getcwd(NULL, 0), *whole;
+
+    if (!here)
+        return **path == '/' ? 0 : tr_error(-errno, "%s: %s", *path, strerror(errno));
+    whole = tr_path(here, *path);
+    free(here);
+    if (!whole)
+        return -ENOMEM;
+    tr_free(TR_MEM_MISC, (void *)*path);
+    *path = whole;
+    return 0;
+}
+
+/* The folder itself, or the nearest one above it that exists. */
+static char *find_folder(const char *path)
+{
+    char *part = strdup(path), *real = part ? realpath(part, NULL) : NULL, *slash;
+
+    while (part && !real && (slash = strrchr(part, '/')) && slash != part) {
+        *slash = 0;
+        real = realpath(part, NULL);
+    }
+    if (part && !real)
+        real = realpath(*part == '/' ? "/" : ".", NULL);
+    free(part);
+    return real;
+}
+
+/* The source folder is never written (invariant 7), nor is anything made in it. */
+static int check_outside(const char *option, const char *path, const char *model)
+{
+    char *source = realpath(model, NULL), *folder = find_folder(path);
+    size_t n = source ? strlen(source) : 0;
+    int inside = n && folder && !strncmp(folder, source, n) && (!folder[n] || folder[n] == '/');
+
+    free(source);
+    free(folder);
+    if (!inside)
+        return 0;
+    return tr_error(-EINVAL, "%s %s: lies in the model folder %s, which is never written", option,
+                    path, model);
 }
 
 int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
@@ -35,6 +82,8 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
         return r;
     if (!p->model == !p->arch)
         return tr_error(-EINVAL, "one of --model and --arch is needed");
+    if (p->store && (r = make_absolute(&p->store)) < 0)
+        return r;
     if (!p->store)
         p->store = tr_path(p->out, "store");
     if (!p->device)
@@ -43,7 +92,9 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
         return -ENOMEM;
     if (strcmp(p->device, "cpu"))
         return tr_error(-ENOTSUP, "--device %s: this build knows the device cpu", p->device);
-    return 0;
+    if (p->model && (r = check_outside("--out", p->out, p->model)) == 0)
+        r = check_outside("--store", p->store, p->model);
+    return r;
 }
 
 void run_free_params(struct tr_run *run)
@@ -86,6 +137,8 @@ static void resolve_data(struct tr_train_params *p, const struct tr_model *m)
         p->epochs = 3;
     if (p->batch_size == 0)
         p->batch_size = 8;
+    if (p->micro_batch > p->batch_size)
+        p->micro_batch = p->batch_size;
     if (p->seq_len == 0)
         p->seq_len = m->config.max_position < 2048 ? m->config.max_position : 2048;
 }
@@ -102,7 +155,7 @@ static int resolve_machine(struct tr_train_params *p)
     if (p->host_memory == 0)
         p->host_memory = free_bytes / 10 * 8;
     if (p->threads == 0)
-        p->threads = sysconf(_SC_NPROCESSORS_ONLN);
+        p->threads = tr_thread_cores();
     if (p->durability == TR_KEEP_AUTO)
         p->durability = TR_KEEP_STEP;
     if (p->checkpoint_every == 0)
@@ -125,10 +178,12 @@ static int check(const struct tr_run *run)
         return tr_error(-EINVAL,
                         "f16 storage needs --clip-norm: an overflow must be seen before the "
                         "first update");
+    if (p->threads > INT32_MAX)
+        return tr_error(-EINVAL, "--threads %lld: too many", (long long)p->threads);
     if (p->seed > UINT32_MAX)
         return tr_error(-EINVAL, "--seed %llu: at most %u", (unsigned long long)p->seed,
                         UINT32_MAX);
-    if (p->seq_len * p->batch_size > INT32_MAX / 2)
+    if (p->batch_size > INT32_MAX / 2 / p->seq_len)
         return tr_error(-EINVAL, "--batch-size %lld of --seq-len %lld: too many tokens a step",
                         (long long)p->batch_size, (long long)p->seq_len);
     return 0;

@@ -43,7 +43,10 @@ static int export_model(struct tr_run *run)
     int r = keep && out ? 0 : -ENOMEM;
 
     if (r == 0 && tr_folder_is_empty(out) == 0)
-        run_log(run, "%s: is there already and is left as it is", out);
+        run_log(run,
+                "%s: is there already and is left as it is; where it is of an earlier step, "
+                "`tailrace export' writes this one to another folder",
+                out);
     else if (r == 0)
         r = tr_export(
             &(struct tr_export_params){.store = run->store, .keep = keep, .out = out, .dtype = -1});

@@ -21,7 +21,8 @@ static const struct tr_option options[] = {
      "folder with tokenizer.json"},
     {"data", "FILE", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(data), NULL,
      "text, or JSONL with text, prompt + completion, or input_ids"},
-    {"samples", "N", TR_OPTION_COUNT, 0, AT(samples), "all", "samples to look at"},
+    {"samples", "N", TR_OPTION_COUNT, 0, AT(samples), "all",
+     "with --exact-match: prompts to answer at most"},
     {"exact-match", NULL, TR_OPTION_SWITCH, 0, AT(exact_match), NULL,
      "prompt + completion data: answer each prompt and compare with the completion"},
     {"show", "N", TR_OPTION_COUNT, 0, offsetof(struct eval, show), "0",
@@ -66,9 +67,8 @@ static void print_json(const struct eval *eval, const struct tr_eval_report *rep
 
 static void print_plain(const struct eval *eval, const struct tr_eval_report *report)
 {
-    printf("loss         %.4f\nperplexity   %.2f\ntargets      %lld tokens of %lld samples\n",
-           report->loss, report->perplexity, (long long)report->targets,
-           (long long)report->samples);
+    printf("loss         %.4f\nperplexity   %.2f\ntargets      %lld of %lld tokens\n", report->loss,
+           report->perplexity, (long long)report->targets, (long long)report->tokens);
     if (eval->params.exact_match)
         printf("exact match  %.1f %% (%lld of %lld)\n",
                report->samples ? 100.0 * (double)report->matched / (double)report->samples : 0.0,

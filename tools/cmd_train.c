@@ -19,7 +19,7 @@ struct train {
     double first_loss;
     double seconds;
     uint64_t read_bytes, written_bytes;
-    int64_t steps; /* done by this process */
+    int64_t steps, skipped; /* of this process */
 };
 
 #define AT(member) offsetof(struct train, member)
@@ -120,6 +120,7 @@ static void take_report(struct train *train, const struct tr_step_report *report
 {
     if (train->steps++ == 0)
         train->first_loss = report->loss;
+    train->skipped += report->skipped;
     train->last = *report;
     train->seconds += report->seconds;
     train->read_bytes += report->read_bytes;
@@ -152,6 +153,11 @@ static void print_end(const struct train *train)
     }
     fprintf(f, "%lld steps in %s", (long long)train->steps, cli_time(text, train->seconds));
     fprintf(f, ", loss %.4f -> %.4f\n", train->first_loss, last->loss);
+    if (train->skipped)
+        fprintf(f, "skipped   %lld steps: their gradient was not finite, nothing was updated\n",
+                (long long)train->skipped);
+    if (!isfinite(last->loss))
+        fputs("the loss is not finite: this model is broken; lower --lr, or look at the data\n", f);
     fprintf(f, "disk      %s read", cli_size(text, train->read_bytes));
     fprintf(f, ", %s written\n", cli_size(text, train->written_bytes));
     print_peak(f, "device", last->device_peak_bytes, train->params.device_memory);

@@ -203,9 +203,10 @@ int tr_folder_is_empty(const char *path)
     struct stat st;
     int empty = 1;
 
-    if (!d && errno == ENOENT)
+    if (!d && errno == ENOENT && lstat(path, &st) < 0)
         return -ENOENT;
-    if (!d) /* a file is not empty; what cannot even be looked at is an error */
+    if (!d) /* a file, or a link to nothing, is not empty; what cannot even be looked at is an error
+             */
         return lstat(path, &st) < 0 ? fail("cannot open", path) : 0;
     while (empty && (e = readdir(d)))
         empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
@@ -271,10 +272,11 @@ int tr_free_bytes(const char *path, uint64_t *out)
 
 char *tr_path(const char *folder, const char *name)
 {
-    size_t n = strlen(folder) + strlen(name) + 2;
+    size_t length = strlen(folder), n = length + strlen(name) + 2;
+    int slash = length && folder[length - 1] == '/';
     char *p = tr_alloc(TR_MEM_MISC, n);
 
     if (p)
-        snprintf(p, n, "%s/%s", folder, name);
+        snprintf(p, n, "%s%s%s", folder, slash ? "" : "/", name);
     return p;
 }

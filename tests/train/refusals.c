@@ -220,6 +220,31 @@ static void long_rows(struct job *j)
     j->p.seq_len = 65;
 }
 
+static void inside_model(struct job *j)
+{
+    snprintf(j->out, sizeof(j->out), "%s/a/run", j->model);
+}
+
+static void store_inside_model(struct job *j)
+{
+    j->p.store = scratch_path("model/store");
+}
+
+static void huge_batch(struct job *j)
+{
+    j->p.batch_size = INT64_MAX;
+}
+
+static void huge_threads(struct job *j)
+{
+    j->p.threads = INT64_C(1) << 32;
+}
+
+static void hanging_link(struct job *j)
+{
+    assert_int_equal(symlink("nowhere", j->out), 0);
+}
+
 static const struct {
     const char *name;
     void (*spoil)(struct job *j);
@@ -243,6 +268,11 @@ static const struct {
     {"device budget too small", small_device, {"smallest", "--device-memory"}},
     {"host budget too small", small_host, {"host budget", "--host-memory"}},
     {"rows longer than the model's positions", long_rows, {"--seq-len 65", "64"}},
+    {"output in the model folder", inside_model, {"--out", "never written"}},
+    {"store in the model folder", store_inside_model, {"--store", "never written"}},
+    {"rows past counting", huge_batch, {"--batch-size 9223372036854775807", "too many"}},
+    {"threads past counting", huge_threads, {"--threads 4294967296", ""}},
+    {"output that is a link to nothing", hanging_link, {"out", "run.yaml"}, 1},
 };
 
 /* Returns what is wrong with the refusal of case i; says it. */
@@ -336,13 +366,61 @@ static void test_other_options(void **state)
     clear_job(&j);
 }
 
+/* Sizes that only look alike: the store of another run is not this one's. */
+static void test_other_store(void **state)
+{
+    char other[4352], mine[4400], theirs[4400];
+    struct tr_export_run_params e = {.out = scratch_path("exported")};
+    struct job j;
+
+    (void)state;
+    make_job(&j);
+    snprintf(other, sizeof(other), "%s", scratch_path("other"));
+    snprintf(theirs, sizeof(theirs), "%s/store", other);
+    snprintf(mine, sizeof(mine), "%s/store", j.out);
+    assert_int_equal(train(&j.p, NULL), 0);
+    j.p.out = other;
+    assert_int_equal(train(&j.p, NULL), 0);
+    j.p.out = j.out;
+    j.p.store = theirs;
+    assert_int_equal(train(&j.p, NULL), -EINVAL);
+    assert_non_null(strstr(tr_message(), "another run"));
+    e.run = j.out;
+    e.store = theirs;
+    assert_int_equal(tr_export_run(&e), -EINVAL);
+    e.store = mine;
+    assert_int_equal(tr_export_run(&e), 0);
+    tr_remove_tree(other);
+    tr_remove_tree(scratch_path("exported"));
+    clear_job(&j);
+}
+
+/* A store that was named by a relative path is found again from any folder. */
+static void test_relative_store(void **state)
+{
+    char *here = getcwd(NULL, 0), *text = NULL;
+    struct job j;
+
+    (void)state;
+    make_job(&j);
+    assert_int_equal(chdir(scratch()), 0);
+    j.p.store = "apart";
+    assert_int_equal(train(&j.p, NULL), 0);
+    assert_int_equal(chdir("/"), 0);
+    assert_int_equal(tr_verify_run(j.out, NULL, &text), 0);
+    tr_free_text(text);
+    tr_remove_tree(scratch_path("apart"));
+    clear_job(&j);
+    assert_int_equal(chdir(here), 0);
+    free(here);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_small_disk),
-        cmocka_unit_test(test_lock),
-        cmocka_unit_test(test_other_options),
+        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_small_disk),
+        cmocka_unit_test(test_lock),        cmocka_unit_test(test_other_options),
+        cmocka_unit_test(test_other_store), cmocka_unit_test(test_relative_store),
     };
 
     return cmocka_run_group_tests_name("refusals", tests, NULL, NULL);
