@@ -49,9 +49,14 @@ static int look_at_folder(struct tr_run *run, enum folder *state)
     r = tr_store_open(&run->store, run->params.store, TR_STORE_WRITE);
     if (r == 0)
         *state = FOLDER_OURS;
-    else if (r == -ENODATA || r == -ENOENT)
-        *state = FOLDER_CUT_OFF;
-    return r == -ENODATA || r == -ENOENT ? 0 : r;
+    if (r != -ENODATA && r != -ENOENT)
+        return r;
+    if (exists(out, "plan.json")) /* written after the import: this is no import that was cut off */
+        return tr_error(-ENOENT,
+                        "%s: the run's store is missing or empty; where is it now? --store",
+                        run->params.store);
+    *state = FOLDER_CUT_OFF;
+    return 0;
 }
 
 static int lock_folder(struct tr_run *run)
@@ -236,9 +241,13 @@ static int continue_run(struct tr_run *run)
     if ((r = lock_folder(run)) < 0 || (r = run_check_options(run)) < 0 ||
         (r = tr_cursor_parse(payload, bytes, &run->cursor)) < 0)
         return r;
+    if ((int64_t)run->cursor.step > run->steps)
+        return tr_error(-EINVAL, "%s: stands at step %llu, %lld are asked for", run->params.out,
+                        (unsigned long long)run->cursor.step, (long long)run->steps);
     run_log(run, "%s: continues after step %llu", run->params.out,
             (unsigned long long)run->cursor.step);
-    return run_write_options(run);
+    r = run_write_options(run);
+    return r < 0 ? r : run_write_plan(run);
 }
 
 static int start_or_continue(struct tr_run *run, enum folder state)
@@ -247,9 +256,6 @@ static int start_or_continue(struct tr_run *run, enum folder state)
 
     if (r < 0 || (r = metrics_open(&run->metrics, run->params.out)) < 0)
         return r;
-    if ((int64_t)run->cursor.step > run->steps)
-        return tr_error(-EINVAL, "%s: stands at step %llu, %lld are asked for", run->params.out,
-                        (unsigned long long)run->cursor.step, (long long)run->steps);
     return run_start_machine(run);
 }
 

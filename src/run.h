@@ -44,6 +44,8 @@ struct tr_run {
     struct tr_pass_state pass;
     struct tr_cursor cursor; /* of the steps queued so far */
     int64_t steps;           /* in all */
+    int trained;                   /* a step has been done since the run was opened */
+    int skips;                     /* steps in a row that were skipped */
     enum run_begun begun;
     float *nll;    /* host, (batch tokens) */
     double *sumsq; /* host */

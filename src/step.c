@@ -15,6 +15,8 @@
 #include "src/base/mem.h"
 #include "src/lr.h"
 
+#define MOST_SKIPS 3
+
 static double now(void)
 {
     struct timespec t;
@@ -115,26 +117,48 @@ static void prepare_update(struct tr_run *run, struct tr_step_report *report)
     run->pass.n_sumsq = 0;
 }
 
-/* All visits of the step; *skip: an overflow was met and nothing has been updated. */
+/* The last look before weights change: *skip where the loss, or the norm that was asked for, is not
+ * finite. Nothing of such a step is applied. */
+static int before_update(struct tr_run *run, enum tr_pass done, double *norm, int *skip)
+{
+    int r = done == TR_PASS_NORM ? clip(run, norm) : sync_compute(run);
+
+    if (r < 0)
+        return r;
+    *skip = r == 1 || !isfinite(weighted_loss(run));
+    return 0;
+}
+
+/* All visits of the step. */
 static int walk(struct tr_run *run, struct tr_step_report *report, int *skip)
 {
     const struct tr_visits *v = &run->visits;
     int r = 0;
 
     for (uint32_t i = 0; i < v->n && r == 0; i++) {
-        enum tr_pass pass = v->units[i].pass;
+        enum tr_pass pass = v->units[i].pass, done = i ? v->units[i - 1].pass : TR_PASS_FORWARD;
 
         if (i == v->forward)
             r = copy_losses(run);
-        if (r == 0 && pass == TR_PASS_UPDATE && v->units[i - 1].pass == TR_PASS_NORM) {
-            r = clip(run, &report->grad_norm);
-            *skip = r == 1;
-            r = r == 1 ? 0 : r;
-        }
+        if (r == 0 && pass == TR_PASS_UPDATE && done != TR_PASS_UPDATE)
+            r = before_update(run, done, &report->grad_norm, skip);
         if (r == 0) /* a skipped step's visits pass through: their write-backs change no byte */
             r = visit(run, i, !(pass == TR_PASS_UPDATE && *skip));
     }
     return r;
+}
+
+/* A few skipped steps in a row are the end, except while an f16 run still lowers its loss scale. */
+static int check_skips(struct tr_run *run, int skip)
+{
+    if (!skip || run->cursor.loss_scale > 1)
+        run->skips = 0;
+    if (!skip || ++run->skips < MOST_SKIPS)
+        return 0;
+    return tr_error(-EDOM,
+                    "step %llu: loss or gradient was not finite in %d steps in a row; nothing of "
+                    "them was applied; lower --lr, or look at the data and the model",
+                    (unsigned long long)run->cursor.step + 1, MOST_SKIPS);
 }
 
 static void advance_cursor(struct tr_run *run, int skipped)
@@ -228,7 +252,7 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
         (r = tr_pass_batch(&run->pass, &batch, (float)run->cursor.loss_scale)) < 0)
         return r;
     prepare_update(run, report);
-    if ((r = walk(run, report, &skip)) < 0)
+    if ((r = walk(run, report, &skip)) < 0 || (r = check_skips(run, skip)) < 0)
         return r;
     run->begun = RUN_NOTHING;
     advance_cursor(run, skip);
@@ -241,9 +265,9 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
     report->steps = run->steps;
     report->skipped = skip;
     report->eval_loss = NAN;
+    measure(run, report, &before, t0); /* the batch at hand is still this step's */
     if (run_eval_due(run) && (r = run_evaluate(run, run->valid, &report->eval_loss, NULL)) < 0)
         return r;
-    measure(run, report, &before, t0);
     if ((r = metrics_add(&run->metrics, report)) == 0 && commit_due(run))
         metrics_commit_started(&run->metrics);
     return r;

@@ -16,6 +16,7 @@ int tr_train_step(tr_run *run, struct tr_step_report *report)
     if ((int64_t)run->cursor.step >= run->steps)
         return 0;
     r = run_step(run, report);
+    run->trained |= r == 0;
     return r < 0 ? r : 1;
 }
 
@@ -37,19 +38,29 @@ static int commit_rest(struct tr_run *run)
     return metrics_commit_durable(&run->metrics);
 }
 
+/* RUN/model, or RUN/model-STEP where a run that was finished before has been taken further: what is
+ * there is left as it is (invariant 7). */
+static char *model_folder(const struct tr_run *run)
+{
+    char *out = tr_path(run->params.out, "model"), name[48];
+
+    if (!out || !run->trained || tr_folder_is_empty(out) != 0)
+        return out;
+    tr_free(TR_MEM_MISC, out);
+    snprintf(name, sizeof(name), "model-%llu", (unsigned long long)run->cursor.step);
+    return tr_path(run->params.out, name);
+}
+
 static int export_model(struct tr_run *run)
 {
-    char *keep = tr_path(run->params.out, "source"), *out = tr_path(run->params.out, "model");
-    int r = keep && out ? 0 : -ENOMEM;
+    char *keep = tr_path(run->params.out, "source"), *out = model_folder(run);
+    int r = keep && out ? 0 : -ENOMEM, there = r == 0 && tr_folder_is_empty(out) == 0;
 
-    if (r == 0 && tr_folder_is_empty(out) == 0)
-        run_log(run,
-                "%s: is there already and is left as it is; where it is of an earlier step, "
-                "`tailrace export' writes this one to another folder",
-                out);
-    else if (r == 0)
+    if (r == 0 && !there)
         r = tr_export(
             &(struct tr_export_params){.store = run->store, .keep = keep, .out = out, .dtype = -1});
+    if (r == 0)
+        run_log(run, "model     %s%s", out, there ? " (as it was)" : "");
     tr_free(TR_MEM_MISC, keep);
     tr_free(TR_MEM_MISC, out);
     return r;

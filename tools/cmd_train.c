@@ -154,10 +154,8 @@ static void print_end(const struct train *train)
     fprintf(f, "%lld steps in %s", (long long)train->steps, cli_time(text, train->seconds));
     fprintf(f, ", loss %.4f -> %.4f\n", train->first_loss, last->loss);
     if (train->skipped)
-        fprintf(f, "skipped   %lld steps: their gradient was not finite, nothing was updated\n",
+        fprintf(f, "skipped   %lld steps: loss or gradient was not finite, nothing was updated\n",
                 (long long)train->skipped);
-    if (!isfinite(last->loss))
-        fputs("the loss is not finite: this model is broken; lower --lr, or look at the data\n", f);
     fprintf(f, "disk      %s read", cli_size(text, train->read_bytes));
     fprintf(f, ", %s written\n", cli_size(text, train->written_bytes));
     print_peak(f, "device", last->device_peak_bytes, train->params.device_memory);
@@ -204,8 +202,6 @@ static int run(void *arg)
     }
     if (code == CLI_DONE)
         print_end(train);
-    if (code == CLI_DONE && train->params.export_model != TR_NO)
-        fprintf(train->progress.out, "model     %s/model\n", train->params.out);
     return code;
 }
 

@@ -415,12 +415,129 @@ static void test_relative_store(void **state)
     free(here);
 }
 
+/* A prompt is continued up to the model's last position; what leaves no room is refused, never
+ * read past the tables. */
+static void test_prompts(void **state)
+{
+    struct tiny small = {"llama", 32, 48, 2, 4, 2, 8, 300, 64, ""};
+    char text[4352], tokenizer[4352], model[4352], prompt[512], *out;
+    struct tr_generate_params p = {.model = model, .tokenizer = tokenizer, .prompt = "a b"};
+
+    (void)state;
+    snprintf(text, sizeof(text), "%s", scratch_path("text.txt"));
+    snprintf(tokenizer, sizeof(tokenizer), "%s", scratch_path("tokenizer"));
+    snprintf(model, sizeof(model), "%s", scratch_path("prompted"));
+    spit(text, "the cat sat on the mat, the cat ran", 35);
+    if (tr_learn_tokenizer(
+            &(struct tr_learn_params){.data = text, .out = tokenizer, .vocab = 262}) < 0)
+        fail_msg("%s", tr_message());
+    tiny_model(model, &small, TR_TYPE_F32, 5);
+    p.device_memory = 64 << 20;
+    p.max_tokens = INT64_MAX;
+    if (tr_generate_text(&p, &out) < 0)
+        fail_msg("%s", tr_message());
+    tr_free_text(out);
+    memset(prompt, 'z', sizeof(prompt));
+    prompt[sizeof(prompt) - 1] = 0;
+    p.prompt = prompt;
+    p.max_tokens = 1;
+    assert_int_equal(tr_generate_text(&p, &out), -E2BIG);
+    assert_non_null(strstr(tr_message(), "64 positions"));
+    tr_remove_tree(model);
+    tr_remove_tree(tokenizer);
+    unlink(text);
+}
+
+/* A run whose store has gone is not started over. */
+static void test_missing_store(void **state)
+{
+    char store[4400], moved[4400];
+    struct job j;
+
+    (void)state;
+    make_job(&j);
+    j.p.steps = 3;
+    assert_int_equal(train_part(&j.p, 1), 0);
+    snprintf(store, sizeof(store), "%s/store", j.out);
+    snprintf(moved, sizeof(moved), "%s/moved", j.out);
+    assert_int_equal(rename(store, moved), 0);
+    assert_int_equal(train(&j.p, NULL), -ENOENT);
+    assert_non_null(strstr(tr_message(), "--store"));
+    assert_int_equal(rename(moved, store), 0);
+    assert_int_equal(train(&j.p, NULL), 0);
+    clear_job(&j);
+}
+
+/* A finished run may be taken further; its first model stays, the new one lies beside it. */
+static void test_further(void **state)
+{
+    struct job j;
+    uint64_t first;
+
+    (void)state;
+    make_job(&j);
+    j.p.steps = 2;
+    j.p.schedule = TR_LR_CONSTANT; /* linear ends at 0: its last step changes nothing */
+    assert_int_equal(train(&j.p, NULL), 0);
+    first = file_hash(scratch_path("out/model/model.safetensors"));
+    j.p.steps = 1;
+    assert_int_equal(train(&j.p, NULL), -EINVAL);
+    j.p.steps = 3; /* the refusal has changed nothing */
+    assert_int_equal(train(&j.p, NULL), 0);
+    assert_true(file_hash(scratch_path("out/model/model.safetensors")) == first);
+    assert_true(file_hash(scratch_path("out/model-3/model.safetensors")) != first);
+    clear_job(&j);
+}
+
+/* A loss that is not finite is never applied; a few in a row end the run. */
+static void test_not_finite(void **state)
+{
+    struct tr_step_report report;
+    struct job j;
+    tr_run *run;
+    float *w, nan = __builtin_nanf("");
+    size_t n;
+    int r, steps = 0;
+
+    (void)state;
+    make_job(&j);
+    j.p.steps = 9;
+    j.p.optimizer = TR_OPT_SGD;
+    w = read_tensor(j.model, "model.norm.weight", &n);
+    {
+        size_t bytes;
+        char *data = slurp(weights(&j), &bytes);
+        char *at = memmem(data, bytes, w, n * sizeof(*w)); /* a row of ones is the first norm's */
+
+        assert_non_null(at);
+        memcpy(at, &nan, sizeof(nan));
+        spit(weights(&j), data, bytes);
+        tr_free(TR_MEM_TEXT, data);
+    }
+    free(w);
+    if (tr_train_open(&run, &j.p) < 0)
+        fail_msg("%s", tr_message());
+    while ((r = tr_train_step(run, &report)) == 1) {
+        assert_int_equal(report.skipped, 1);
+        steps++;
+    }
+    assert_int_equal(r, -EDOM);
+    assert_int_equal(steps, 2);
+    assert_non_null(strstr(tr_message(), "3 steps in a row"));
+    tr_train_close(run);
+    clear_job(&j);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refusals),    cmocka_unit_test(test_small_disk),
         cmocka_unit_test(test_lock),        cmocka_unit_test(test_other_options),
+        cmocka_unit_test(test_missing_store),
+        cmocka_unit_test(test_further),
+        cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_other_store), cmocka_unit_test(test_relative_store),
+        cmocka_unit_test(test_prompts),
     };
 
     return cmocka_run_group_tests_name("refusals", tests, NULL, NULL);
