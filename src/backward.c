@@ -173,23 +173,6 @@ static int mlp_grad(const struct block *b)
     return norm_grad(b, TR_ROLE_NORM2, b->f.x_mid, TR_F32, b->f.rstd2);
 }
 
-static int rope_grad(const struct block *b, float *dx, int64_t heads)
-{
-    const struct tr_plan *plan = b->p->plan;
-
-    return pass_op(
-        b->p, &(struct tr_op){.kind = TR_OP_ROPE,
-                              .rope = {.x = dx,
-                                       .position = (const int32_t *)pass_at(b->p, &plan->position) +
-                                                   b->u->first_token,
-                                       .cos = pass_at(b->p, &plan->cos),
-                                       .sin = pass_at(b->p, &plan->sin),
-                                       .n = b->u->n_tokens,
-                                       .heads = heads,
-                                       .head_dim = b->p->model->config.head_dim,
-                                       .inverse = 1}});
-}
-
 static int attention_core_grad(const struct block *b)
 {
     const struct tr_model_config *c = &b->p->model->config;
@@ -213,8 +196,8 @@ static int attention_core_grad(const struct block *b)
                                                   .dv = b->dv,
                                                   .delta = b->delta}});
 
-    if (r < 0 || (r = rope_grad(b, b->dq, c->heads)) < 0 ||
-        (r = rope_grad(b, b->dk, c->kv_heads)) < 0 || !c->qk_norm)
+    if (r < 0 || (r = pass_rope(b->p, b->u, b->dq, c->heads, 1)) < 0 ||
+        (r = pass_rope(b->p, b->u, b->dk, c->kv_heads, 1)) < 0 || !c->qk_norm)
         return r;
     if ((r = head_norm_grad(b, TR_ROLE_Q_NORM, b->f.q_raw, b->f.rstd_q, b->dq)) < 0)
         return r;

@@ -100,20 +100,21 @@ static int head_norm(const struct block *b, enum tr_role role, const float *x, f
                                                .rows_per_token = heads}});
 }
 
-static int rope(const struct block *b, float *x, int64_t heads)
+int pass_rope(const struct tr_pass_state *p, const struct tr_micro *u, float *x, int64_t heads,
+              int inverse)
 {
-    const struct tr_plan *plan = b->p->plan;
+    const struct tr_plan *plan = p->plan;
+    const int32_t *position = pass_at(p, &plan->position);
 
-    return pass_op(
-        b->p, &(struct tr_op){.kind = TR_OP_ROPE,
-                              .rope = {.x = x,
-                                       .position = (const int32_t *)pass_at(b->p, &plan->position) +
-                                                   b->u->first_token,
-                                       .cos = pass_at(b->p, &plan->cos),
-                                       .sin = pass_at(b->p, &plan->sin),
-                                       .n = b->u->n_tokens,
-                                       .heads = heads,
-                                       .head_dim = b->p->model->config.head_dim}});
+    return pass_op(p, &(struct tr_op){.kind = TR_OP_ROPE,
+                                      .rope = {.x = x,
+                                               .position = position + u->first_token,
+                                               .cos = pass_at(p, &plan->cos),
+                                               .sin = pass_at(p, &plan->sin),
+                                               .n = u->n_tokens,
+                                               .heads = heads,
+                                               .head_dim = p->model->config.head_dim,
+                                               .inverse = inverse}});
 }
 
 static int project_qk(const struct block *b)
@@ -128,9 +129,9 @@ static int project_qk(const struct block *b)
     if (c->qk_norm && ((r = head_norm(b, TR_ROLE_Q_NORM, f->q_raw, f->q, f->rstd_q)) < 0 ||
                        (r = head_norm(b, TR_ROLE_K_NORM, f->k_raw, f->k, f->rstd_k)) < 0))
         return r;
-    if ((r = rope(b, f->q, c->heads)) < 0)
+    if ((r = pass_rope(b->p, b->u, f->q, c->heads, 0)) < 0)
         return r;
-    return rope(b, f->k, c->kv_heads);
+    return pass_rope(b->p, b->u, f->k, c->kv_heads, 0);
 }
 
 static int attend(const struct block *b)

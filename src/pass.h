@@ -99,6 +99,9 @@ int pass_block(struct tr_pass_state *p, const struct tr_pass_visit *v);
 /* Forward of one micro-batch; recompute: for the backward pass, up to the last matmul's input. */
 int pass_block_forward(struct tr_pass_state *p, const char *span, int layer,
                        const struct tr_micro *u, int recompute);
+/* Rotates queries or keys by their positions, in place; inverse: their gradients. */
+int pass_rope(const struct tr_pass_state *p, const struct tr_micro *u, float *x, int64_t heads,
+              int inverse);
 int pass_block_grad(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_block_update(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_table_update(struct tr_pass_state *p, const struct tr_pass_visit *v);
