@@ -176,26 +176,15 @@ static int mlp_grad(const struct block *b)
 static int attention_core_grad(const struct block *b)
 {
     const struct tr_model_config *c = &b->p->model->config;
-    int r = pass_op(b->p,
-                    &(struct tr_op){.kind = TR_OP_ATTENTION_GRAD,
-                                    .attention = {.q = b->f.q,
-                                                  .k = b->f.k,
-                                                  .v = b->f.v,
-                                                  .o = b->f.o,
-                                                  .lse = b->f.lse,
-                                                  .n = b->u->n_tokens,
-                                                  .heads = c->heads,
-                                                  .kv_heads = c->kv_heads,
-                                                  .head_dim = c->head_dim,
-                                                  .window = c->window[b->v->unit.index],
-                                                  .scale = (float)(1 / __builtin_sqrt(c->head_dim)),
-                                                  .docs = b->u->docs,
-                                                  .d_o = b->d_o,
-                                                  .dq = b->dq,
-                                                  .dk = b->dk,
-                                                  .dv = b->dv,
-                                                  .delta = b->delta}});
+    struct tr_op_attention op = pass_attention(b->p, b->v->unit.index, b->u, &b->f);
+    int r;
 
+    op.d_o = b->d_o;
+    op.dq = b->dq;
+    op.dk = b->dk;
+    op.dv = b->dv;
+    op.delta = b->delta;
+    r = pass_op(b->p, &(struct tr_op){.kind = TR_OP_ATTENTION_GRAD, .attention = op});
     if (r < 0 || (r = pass_rope(b->p, b->u, b->dq, c->heads, 1)) < 0 ||
         (r = pass_rope(b->p, b->u, b->dk, c->kv_heads, 1)) < 0 || !c->qk_norm)
         return r;

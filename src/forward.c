@@ -134,24 +134,29 @@ static int project_qk(const struct block *b)
     return pass_rope(b->p, b->u, f->k, c->kv_heads, 0);
 }
 
+struct tr_op_attention pass_attention(const struct tr_pass_state *p, int layer,
+                                      const struct tr_micro *u, const struct pass_frame *f)
+{
+    const struct tr_model_config *c = &p->model->config;
+
+    return (struct tr_op_attention){.q = f->q,
+                                    .k = f->k,
+                                    .v = f->v,
+                                    .o = f->o,
+                                    .lse = f->lse,
+                                    .n = u->n_tokens,
+                                    .heads = c->heads,
+                                    .kv_heads = c->kv_heads,
+                                    .head_dim = c->head_dim,
+                                    .window = c->window[layer],
+                                    .scale = (float)(1 / __builtin_sqrt(c->head_dim)),
+                                    .docs = u->docs};
+}
+
 static int attend(const struct block *b)
 {
-    const struct tr_model_config *c = &b->p->model->config;
-
-    return pass_op(b->p,
-                   &(struct tr_op){.kind = TR_OP_ATTENTION,
-                                   .attention = {.q = b->f.q,
-                                                 .k = b->f.k,
-                                                 .v = b->f.v,
-                                                 .o = b->f.o,
-                                                 .lse = b->f.lse,
-                                                 .n = b->u->n_tokens,
-                                                 .heads = c->heads,
-                                                 .kv_heads = c->kv_heads,
-                                                 .head_dim = c->head_dim,
-                                                 .window = c->window[b->layer],
-                                                 .scale = (float)(1 / __builtin_sqrt(c->head_dim)),
-                                                 .docs = b->u->docs}});
+    return pass_op(b->p, &(struct tr_op){.kind = TR_OP_ATTENTION,
+                                         .attention = pass_attention(b->p, b->layer, b->u, &b->f)});
 }
 
 /* out = round(a + b); the residual stream is f32 inside a block and stored at its boundaries. */

@@ -7,7 +7,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/err.h"
@@ -18,12 +17,7 @@
 
 int infer_is_run(const char *folder)
 {
-    char *path = tr_path(folder, "run.yaml");
-    struct stat st;
-    int yes = path && stat(path, &st) == 0;
-
-    tr_free(TR_MEM_MISC, path);
-    return yes;
+    return tr_folder_has(folder, "run.yaml");
 }
 
 int run_store_open(const char *run, const char *store, struct tr_store **out)
@@ -99,16 +93,12 @@ static int import_folder(struct infer *f, const char *folder)
 /* The tokenizer asked for, or the model's own, or (a run) the one that was kept with it. */
 static int open_tokenizer(struct infer *f, const struct infer_params *p)
 {
-    char *keep = tr_path(p->model, "source"), *path = NULL;
+    char *keep = tr_path(p->model, "source");
     const char *folder = p->tokenizer ? p->tokenizer : infer_is_run(p->model) ? keep : p->model;
-    struct stat st;
     int r = keep ? 0 : -ENOMEM;
 
-    if (r == 0)
-        path = tr_path(folder, "tokenizer.json");
-    if (path && (p->tokenizer || stat(path, &st) == 0))
+    if (r == 0 && (p->tokenizer || tr_folder_has(folder, "tokenizer.json")))
         r = tr_tokenizer_open(&f->run.tokenizer, folder);
-    tr_free(TR_MEM_MISC, path);
     tr_free(TR_MEM_MISC, keep);
     return r;
 }

@@ -13,16 +13,6 @@
 #include "src/base/mem.h"
 #include "src/keep.h"
 
-static int has(const char *folder, const char *name)
-{
-    char *path = tr_path(folder, name);
-    struct stat st;
-    int there = path && stat(path, &st) == 0;
-
-    tr_free(TR_MEM_MISC, path);
-    return there;
-}
-
 static json_t *windows_json(const struct tr_model_config *c)
 {
     json_t *list = json_array();
@@ -172,7 +162,7 @@ static int describe_run(json_t *o, const char *folder)
         r |= json_object_set_new(o, "dtype", json_string(tr_dtype_name(k->model->dtype)));
         r |= json_object_set_new(o, "optimizer_state", json_boolean(k->model->has_state));
     }
-    if (r == 0 && has(folder, "store"))
+    if (r == 0 && tr_folder_has(folder, "store"))
         r = describe_store(o, store);
     tr_keep_close(k);
     tr_free(TR_MEM_MISC, keep_path);
@@ -190,16 +180,16 @@ static int describe(json_t *o, const char *path, const char **kind)
         *kind = "safetensors file";
         return describe_weights(o, path, 0);
     }
-    if (has(path, "store.json")) {
+    if (tr_folder_has(path, "store.json")) {
         *kind = "store";
         return describe_store(o, path);
     }
-    if (has(path, "source/" TR_KEEP_FILE)) {
+    if (tr_folder_has(path, "source/" TR_KEEP_FILE)) {
         *kind = "run";
         return describe_run(o, path);
     }
     *kind = "model folder";
-    if (has(path, "config.json"))
+    if (tr_folder_has(path, "config.json"))
         return describe_model(o, path);
     return tr_error(-EINVAL, "%s: neither a model folder (no config.json), nor a run, nor a store",
                     path);

@@ -15,7 +15,6 @@
 #include <math.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/err.h"
@@ -23,16 +22,6 @@
 
 /* What the run folder is before we touch it. */
 enum folder { FOLDER_NEW, FOLDER_OURS, FOLDER_CUT_OFF };
-
-static int exists(const char *folder, const char *name)
-{
-    char *path = tr_path(folder, name);
-    struct stat st;
-    int yes = path && stat(path, &st) == 0;
-
-    tr_free(TR_MEM_MISC, path);
-    return yes;
-}
 
 static int look_at_folder(struct tr_run *run, enum folder *state)
 {
@@ -44,14 +33,15 @@ static int look_at_folder(struct tr_run *run, enum folder *state)
         return 0; /* the last: cut off while its first file was written */
     if (empty < 0)
         return empty;
-    if (!exists(out, "run.yaml"))
+    if (!tr_folder_has(out, "run.yaml"))
         return tr_error(-EEXIST, "%s: exists, is not empty and holds no run (no run.yaml)", out);
     r = tr_store_open(&run->store, run->params.store, TR_STORE_WRITE);
     if (r == 0)
         *state = FOLDER_OURS;
     if (r != -ENODATA && r != -ENOENT)
         return r;
-    if (exists(out, "plan.json")) /* written after the import: this is no import that was cut off */
+    if (tr_folder_has(
+            out, "plan.json")) /* written after the import: this is no import that was cut off */
         return tr_error(-ENOENT,
                         "%s: the run's store is missing or empty; where is it now? --store",
                         run->params.store);
@@ -77,11 +67,11 @@ static int clear_folder(struct tr_run *run)
 {
     int r = 0;
 
-    if (exists(run->params.store, "."))
+    if (tr_folder_has(run->params.store, "."))
         r = tr_store_discard(run->params.store);
     if (r == -ENOENT) /* cut off before its first file */
         r = 0;
-    if (r == 0 && exists(run->params.out, "source")) {
+    if (r == 0 && tr_folder_has(run->params.out, "source")) {
         char *keep = tr_path(run->params.out, "source");
 
         r = keep ? tr_remove_tree(keep) : -ENOMEM;
@@ -94,7 +84,7 @@ static int open_tokenizer(struct tr_run *run)
 {
     const char *folder = run->params.tokenizer ? run->params.tokenizer : run->params.model;
 
-    if (!folder || (!run->params.tokenizer && !exists(folder, "tokenizer.json")))
+    if (!folder || (!run->params.tokenizer && !tr_folder_has(folder, "tokenizer.json")))
         return 0; /* pre-tokenised data needs none; other data will say so */
     return tr_tokenizer_open(&run->tokenizer, folder);
 }
@@ -178,10 +168,8 @@ static int make_plan(struct tr_run *run)
 
 static int check_host(const struct tr_run *run)
 {
-    uint64_t sum = 0;
+    uint64_t sum = tr_mem_host_peak();
 
-    for (int tag = 0; tag < TR_MEM_TAGS; tag++)
-        sum += tag == TR_MEM_ARENA ? 0 : tr_mem_peak((enum tr_mem_tag)tag);
     if (sum <= run->params.host_memory)
         return 0;
     return tr_error(-ENOMEM,

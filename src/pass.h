@@ -99,6 +99,9 @@ int pass_block(struct tr_pass_state *p, const struct tr_pass_visit *v);
 /* Forward of one micro-batch; recompute: for the backward pass, up to the last matmul's input. */
 int pass_block_forward(struct tr_pass_state *p, const char *span, int layer,
                        const struct tr_micro *u, int recompute);
+/* The attention of a block and micro-batch, forward; the gradient adds its own fields. */
+struct tr_op_attention pass_attention(const struct tr_pass_state *p, int layer,
+                                      const struct tr_micro *u, const struct pass_frame *f);
 /* Rotates queries or keys by their positions, in place; inverse: their gradients. */
 int pass_rope(const struct tr_pass_state *p, const struct tr_micro *u, float *x, int64_t heads,
               int inverse);

@@ -72,6 +72,15 @@ static double weighted_loss(const struct tr_run *run)
     return sum / b->weight_sum;
 }
 
+static int64_t count_targets(const struct tr_batch *b)
+{
+    int64_t n = 0;
+
+    for (int32_t t = 0; t < b->n_tokens; t++)
+        n += b->targets[t] >= 0;
+    return n;
+}
+
 /* Waits for the norm pass. The norm of the true gradient (loss scale taken off), summed over
  * tensors in the order of the visits. */
 static int read_norm(struct tr_run *run, double *norm)
@@ -119,13 +128,15 @@ static void prepare_update(struct tr_run *run, struct tr_step_report *report)
 
 /* The last look before weights change: *skip where the loss, or the norm that was asked for, is not
  * finite. Nothing of such a step is applied. */
-static int before_update(struct tr_run *run, enum tr_pass done, double *norm, int *skip)
+static int before_update(struct tr_run *run, enum tr_pass done, struct tr_step_report *report,
+                         int *skip)
 {
-    int r = done == TR_PASS_NORM ? clip(run, norm) : sync_compute(run);
+    int r = done == TR_PASS_NORM ? clip(run, &report->grad_norm) : sync_compute(run);
 
     if (r < 0)
         return r;
-    *skip = r == 1 || !isfinite(weighted_loss(run));
+    report->loss = weighted_loss(run);
+    *skip = r == 1 || !isfinite(report->loss);
     return 0;
 }
 
@@ -141,7 +152,7 @@ static int walk(struct tr_run *run, struct tr_step_report *report, int *skip)
         if (i == v->forward)
             r = copy_losses(run);
         if (r == 0 && pass == TR_PASS_UPDATE && done != TR_PASS_UPDATE)
-            r = before_update(run, done, &report->grad_norm, skip);
+            r = before_update(run, done, report, skip);
         if (r == 0) /* a skipped step's visits pass through: their write-backs change no byte */
             r = visit(run, i, !(pass == TR_PASS_UPDATE && *skip));
     }
@@ -207,11 +218,8 @@ static void measure(struct tr_run *run, struct tr_step_report *report,
                     const struct tr_offload_stats *before, double t0)
 {
     struct tr_offload_stats s;
-    uint64_t host = 0;
 
     tr_offload_stats(run->offload, &s);
-    for (int tag = 0; tag < TR_MEM_TAGS; tag++)
-        host += tag == TR_MEM_ARENA ? 0 : tr_mem_peak((enum tr_mem_tag)tag);
     report->seconds = now() - t0;
     report->tokens = run->pass.batch->n_tokens;
     report->tokens_per_s = (double)report->tokens / report->seconds;
@@ -220,9 +228,8 @@ static void measure(struct tr_run *run, struct tr_step_report *report,
     report->read_bytes = s.read_bytes - before->read_bytes;
     report->written_bytes = s.written_bytes - before->written_bytes;
     report->device_peak_bytes = run->plan.peak + run->device_info.workspace_bytes;
-    report->host_peak_bytes = host;
-    for (int32_t t = 0; t < run->pass.batch->n_tokens; t++)
-        report->targets += run->pass.batch->targets[t] >= 0;
+    report->host_peak_bytes = tr_mem_host_peak();
+    report->targets = count_targets(run->pass.batch);
 }
 
 int run_eval_due(const struct tr_run *run)
@@ -260,7 +267,6 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
         (r = run_begin(run, run_eval_due(run) ? RUN_FORWARD : next_step(run))) < 0 ||
         (r = sync_compute(run)) < 0)
         return r;
-    report->loss = weighted_loss(run);
     report->step = (int64_t)run->cursor.step;
     report->steps = run->steps;
     report->skipped = skip;
@@ -298,8 +304,7 @@ int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t
             return r;
         sum += weighted_loss(run) * batch.weight_sum;
         weights += batch.weight_sum;
-        for (int32_t t = 0; t < batch.n_tokens; t++)
-            n += batch.targets[t] >= 0;
+        n += count_targets(&batch);
         r = run_begin(run, s + 1 < steps ? RUN_FORWARD : next_step(run));
         if (r < 0)
             return r;

@@ -214,6 +214,16 @@ int tr_folder_is_empty(const char *path)
     return empty;
 }
 
+int tr_folder_has(const char *folder, const char *name)
+{
+    char *path = tr_path(folder, name);
+    struct stat st;
+    int yes = path && stat(path, &st) == 0;
+
+    tr_free(TR_MEM_MISC, path);
+    return yes;
+}
+
 int tr_folder_holds_only(const char *path, const char *name)
 {
     DIR *d = opendir(path);

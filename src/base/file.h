@@ -27,6 +27,8 @@ int tr_sync_folder(const char *path);
 int tr_make_folder(const char *path);               /* one level; an existing folder is fine */
 /* 1; 0, also for a file; -ENOENT without a message; or an error. */
 int tr_folder_is_empty(const char *path);
+/* 1 where FOLDER/NAME is there, whatever it is. */
+int tr_folder_has(const char *folder, const char *name);
 /* 1 where NAME is all that the folder holds. */
 int tr_folder_holds_only(const char *path, const char *name);
 int tr_remove_tree(const char *path);               /* only ever called on folders this run made */

@@ -106,6 +106,15 @@ uint64_t tr_mem_peak(enum tr_mem_tag tag)
     return atomic_load(&counters[tag].peak);
 }
 
+uint64_t tr_mem_host_peak(void)
+{
+    uint64_t sum = 0;
+
+    for (int tag = 0; tag < TR_MEM_TAGS; tag++)
+        sum += tag == TR_MEM_ARENA ? 0 : tr_mem_peak((enum tr_mem_tag)tag);
+    return sum;
+}
+
 const char *tr_mem_tag_name(enum tr_mem_tag tag)
 {
     static const char *const names[TR_MEM_TAGS] = {

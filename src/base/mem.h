@@ -33,6 +33,8 @@ void tr_free_pages(enum tr_mem_tag tag, void *p, size_t bytes);
 
 uint64_t tr_mem_now(enum tr_mem_tag tag);
 uint64_t tr_mem_peak(enum tr_mem_tag tag);
+/* Peaks of all tags but the device arena: what --host-memory bounds. */
+uint64_t tr_mem_host_peak(void);
 const char *tr_mem_tag_name(enum tr_mem_tag tag);
 
 static inline size_t tr_round_up(size_t n, size_t align)
