@@ -237,6 +237,9 @@ struct tr_device_ops {
     int (*record)(struct tr_device *d, enum tr_stream s, struct tr_event *e);
     int (*wait)(struct tr_device *d, enum tr_stream s, struct tr_event *e); /* the stream waits */
     int (*sync)(struct tr_device *d, enum tr_stream s); /* the host waits; returns kept errors */
+    /* The kept error with its message, or 0; does not wait, and the error stays kept. After an
+     * error of the device itself a call may never come back: who waits for one asks here. */
+    int (*error)(struct tr_device *d);
 };
 
 /* First member of every device. */
@@ -249,6 +252,7 @@ struct tr_device_params {
     int threads;           /* cpu: compute threads; 0: all cores of this process */
     unsigned delay_seed;   /* test mode: streams pause at random before each command; 0: off */
     const char *tier;      /* cpu: "c", "avx2", "avx512" pins a tier; NULL: the best */
+    int opaque; /* cpu, test mode: says that the host cannot see the arena: copies only */
 };
 
 /* The cpu device (cpu/device.c). */
