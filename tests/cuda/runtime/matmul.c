@@ -289,8 +289,8 @@ static int64_t parts_of(const struct problem *p)
     return !fake_state.options.blas_shape ? 1 : parts < p->k ? parts : p->k;
 }
 
-static void queue(const struct problem *p, const struct fake_product *product,
-                  const struct algo *a, const struct fake_matmul_call *q)
+static void queue(const struct problem *p, const struct fake_product *product, const struct algo *a,
+                  const struct fake_matmul_call *q)
 {
     struct matmul_command *c = fake_command_new(sizeof(*c));
 
