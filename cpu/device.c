@@ -177,7 +177,7 @@ static void device_info(const struct tr_device *device, struct tr_device_info *i
 
     *info = (struct tr_device_info){.arena_bytes = d->arena_bytes,
                                     .workspace_bytes = d->workspace_bytes,
-                                    .host_visible = 1,
+                                    .host_visible = 1, /* compute[]: f32 from any storage */
                                     .grain_tokens = GRAIN_TOKENS};
     snprintf(info->name, sizeof(info->name), "cpu (%s, %s)", tier, blas);
     snprintf(info->bits, sizeof(info->bits), "cpu %s, %s", tier, blas);

@@ -119,14 +119,15 @@ static int open_machine(struct infer *f, const struct infer_params *p)
     if (p->positions > run->model->config.max_position)
         return tr_error(-EINVAL, "%lld tokens: the model has %lld positions",
                         (long long)p->positions, (long long)run->model->config.max_position);
-    r = tr_plan_make(&run->plan,
-                     &(struct tr_plan_params){.model = run->model,
-                                              .batch_tokens = p->batch_tokens,
-                                              .grain_tokens = p->batch_tokens,
-                                              .positions = p->positions,
-                                              .logit_rows = p->logit_rows,
-                                              .budget = run->device_info.arena_bytes,
-                                              .workspace = run->device_info.workspace_bytes});
+    r = tr_plan_make(
+        &run->plan, &(struct tr_plan_params){.model = run->model,
+                                             .batch_tokens = p->batch_tokens,
+                                             .grain_tokens = p->batch_tokens,
+                                             .positions = p->positions,
+                                             .compute = run->device_info.compute[run->model->dtype],
+                                             .logit_rows = p->logit_rows,
+                                             .budget = run->device_info.arena_bytes,
+                                             .workspace = run->device_info.workspace_bytes});
     return r < 0 ? r : run_start_machine(run);
 }
 

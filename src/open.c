@@ -159,6 +159,7 @@ static int make_plan(struct tr_run *run)
             .grain_tokens = max32(tr_data_grain_tokens(d), v ? tr_data_grain_tokens(v) : 0),
             .micro_tokens = micro < INT32_MAX ? (int32_t)micro : INT32_MAX,
             .positions = p->seq_len,
+            .compute = run->device_info.compute[run->model->dtype],
             .train = 1,
             .norm = p->clip_norm > 0,
             .keep = keep,
