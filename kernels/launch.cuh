@@ -55,8 +55,10 @@ static inline void tr_launch(const struct tr_shim_grid &g, cudaStream_t stream,
     typedef decltype(call) closure;
     auto body = [](void *p) { (*static_cast<closure *>(p))(); };
     auto destroy = [](void *p) { delete static_cast<closure *>(p); };
+    struct tr_shim_grid launch = g;
 
-    (void)tr_fake_launch(stream, &g, body, destroy, new closure(call));
+    launch.kernel = reinterpret_cast<const void *>(kernel);
+    (void)tr_fake_launch(stream, &launch, body, destroy, new closure(call));
 }
 
 /* The kernel comes in parentheses where it has commas. */
