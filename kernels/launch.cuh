@@ -37,8 +37,8 @@ typedef int cudaError_t;
 typedef struct CUstream_st *cudaStream_t;
 #endif
 
-/* Queues body(arg) for every thread of the grid, then destroy(arg); destroy(arg) too when it refuses
- * (tests/cuda/runtime). */
+/* Queues body(arg) for every thread of the grid, then destroy(arg), which it also calls when it
+ * refuses (tests/cuda/runtime). */
 extern "C" cudaError_t tr_fake_launch(cudaStream_t s, const struct tr_shim_grid *g,
                                       void (*body)(void *), void (*destroy)(void *), void *arg);
 
