@@ -154,4 +154,10 @@ static inline float ptx_f16_high(uint32_t pair)
     return ptx_f16_fast((uint16_t)(pair >> 16));
 }
 
+static inline float ptx_exp2(float x)
+{
+    float y = exp2f(x);
+    return y < 0x1p-126f ? 0.0f : y;
+}
+
 #endif
