@@ -188,11 +188,12 @@ static void sum_delta(void *arg, int64_t begin, int64_t end, int worker)
 {
     const struct tr_attention_job *j = arg;
     const struct tr_op_attention *op = j->op;
+    const float *d_o = op->d_o, *o = op->o;
+    int64_t d = op->head_dim;
 
     (void)worker;
     for (int64_t i = begin; i < end; i++)
-        op->delta[i] = j->cpu->kernels->attention_dot(op->d_o + i * op->head_dim,
-                                                      op->o + i * op->head_dim, op->head_dim);
+        op->delta[i] = j->cpu->kernels->attention_dot(d_o + i * d, o + i * d, d);
 }
 
 /* Whether whole documents keep the workers busy: the slower way does 7 products instead of 5. */

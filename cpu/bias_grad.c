@@ -9,7 +9,7 @@ static void add_row(const struct tr_columns *c, float *acc, int64_t r, int64_t b
 {
     const struct tr_op_bias_grad *op = c->op;
 
-    c->k->add(acc, acc, op->dy + r * op->m + begin, n);
+    c->k->add(acc, acc, (const float *)op->dy + r * op->m + begin, n);
 }
 
 int tr_cpu_bias_grad(const struct tr_cpu *cpu, const struct tr_op_bias_grad *op)

@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Conversions between the storage dtypes and f32: the definitions are those of src/base/dtype.h and
- * src/base/philox.h, element by element; every tier must give the same bits.
+ * src/base/philox.h, element by element; every tier must give the same bits. And the op made of
+ * them.
  */
-#include "cpu/kernels.h"
+#include "cpu/cpu.h"
 
 #include <string.h>
 
+#include "cpu/kernels.h"
+#include "cpu/split.h"
 #include "src/base/philox.h"
+
+struct job {
+    const struct tr_cpu_kernels *k;
+    const struct tr_op_cast *op;
+};
 
 static void f32_copy(void *to, const void *from, int64_t n)
 {
@@ -84,4 +92,28 @@ void tr_cast_init_c(struct tr_cpu_kernels *k)
     k->from_f32[TR_F16] = f16_from_f32;
     k->random = random_halves;
     k->to_bf16_stochastic = to_bf16_stochastic;
+}
+
+static void cast_blocks(void *arg, int64_t begin, int64_t end, int worker)
+{
+    const struct job *j = arg;
+    const struct tr_op_cast *op = j->op;
+    size_t from_size = tr_dtype_size(op->from_dtype), to_size = tr_dtype_size(op->to_dtype);
+    float block[TR_BLOCK];
+
+    (void)worker;
+    for (int64_t i = begin; i < end; i += TR_BLOCK) {
+        int64_t n = tr_min64(TR_BLOCK, end - i);
+
+        j->k->to_f32[op->from_dtype](block, (const char *)op->from + (size_t)i * from_size, n);
+        j->k->from_f32[op->to_dtype]((char *)op->to + (size_t)i * to_size, block, n);
+    }
+}
+
+int tr_cpu_cast(const struct tr_cpu *cpu, const struct tr_op_cast *op)
+{
+    struct job j = {cpu->kernels, op};
+
+    tr_pool_run(cpu->pool, op->n, tr_split_grain(1), cast_blocks, &j);
+    return 0;
 }

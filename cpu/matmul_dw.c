@@ -35,8 +35,8 @@ static void do_tile(const struct job *job, int64_t row, int64_t column)
         g.k = op->grains.start[i + 1] - t0;
         if (g.k == 0)
             continue;
-        g.a = op->dy + t0 * op->m + m0;
-        g.b = op->x + t0 * op->k + k0;
+        g.a = (const float *)op->dy + t0 * op->m + m0;
+        g.b = (const float *)op->x + t0 * op->k + k0;
         tr_blas_gemm(job->cpu->blas, &g);
         g.beta = 1.0f;
     }

@@ -104,7 +104,7 @@ static void forward(void *arg, int64_t begin, int64_t end, int worker)
         float mean = k->rmsnorm_sumsq(x, op->cols) / (float)op->cols;
 
         op->rstd[r] = 1.0f / sqrtf(mean + op->eps);
-        k->rmsnorm_scale(op->y + r * op->cols, x, w, op->rstd[r], op->cols);
+        k->rmsnorm_scale((float *)op->y + r * op->cols, x, w, op->rstd[r], op->cols);
     }
 }
 
@@ -119,8 +119,8 @@ static void backward(void *arg, int64_t begin, int64_t end, int worker)
 
     for (int64_t r = begin; r < end; r++) {
         row.x = widen_row(j, r, scratch + op->cols);
-        row.dy = op->dy + r * op->cols;
-        row.dx = op->dx + r * op->cols;
+        row.dy = (const float *)op->dy + r * op->cols;
+        row.dx = (float *)op->dx + r * op->cols;
         row.rstd = op->rstd[r];
         row.mean = k->rmsnorm_dot(row.dy, row.w, row.x, op->cols) * row.rstd / (float)op->cols;
         k->rmsnorm_dx(&row);
@@ -134,7 +134,7 @@ static void add_row(const struct tr_columns *c, float *acc, int64_t r, int64_t b
     int64_t at = r * op->cols + begin;
     const float *x = widen(c->k, op->x, op->x_dtype, (int64_t[2]){at, n}, buffer);
 
-    c->k->rmsnorm_dw(acc, op->dy + at, x, op->rstd[r], n);
+    c->k->rmsnorm_dw(acc, (const float *)op->dy + at, x, op->rstd[r], n);
 }
 
 static int check_cols(const struct tr_op_rmsnorm *op)

@@ -40,7 +40,7 @@ static void turn_tokens(void *arg, int64_t begin, int64_t end, int worker)
                     *sin = op->sin + op->position[t] * half;
 
         for (int64_t h = 0; h < op->heads; h++)
-            j->k->rope(op->x + (t * op->heads + h) * op->head_dim, cos, sin,
+            j->k->rope((float *)op->x + (t * op->heads + h) * op->head_dim, cos, sin,
                        op->inverse ? -1.0f : 1.0f, half);
     }
 }

@@ -25,8 +25,39 @@ void tr_cpu_context_close(struct tr_cpu_context *c)
     c->cpu.pool = NULL;
 }
 
+/* The dtype of the activations of an op, where it has one. */
+static enum tr_dtype compute_dtype(const struct tr_op *op)
+{
+    switch (op->kind) {
+    case TR_OP_RMSNORM:
+    case TR_OP_RMSNORM_GRAD:
+        return op->rmsnorm.y_dtype;
+    case TR_OP_MATMUL:
+    case TR_OP_MATMUL_DX:
+    case TR_OP_MATMUL_DW:
+        return op->matmul.in_dtype ? op->matmul.in_dtype : op->matmul.out_dtype;
+    case TR_OP_BIAS_GRAD:
+        return op->bias_grad.dtype;
+    case TR_OP_ROPE:
+        return op->rope.dtype;
+    case TR_OP_ATTENTION:
+    case TR_OP_ATTENTION_GRAD:
+        return op->attention.dtype;
+    case TR_OP_SWIGLU:
+    case TR_OP_SWIGLU_GRAD:
+        return op->swiglu.dtype;
+    case TR_OP_XENT_GRAD:
+        return op->xent.dtype;
+    default:
+        return TR_F32;
+    }
+}
+
 int tr_cpu_run(const struct tr_cpu *cpu, const struct tr_op *op)
 {
+    if (compute_dtype(op) != TR_F32)
+        return tr_error(-EINVAL, "op %d: the cpu device computes in f32, not in %s", (int)op->kind,
+                        tr_dtype_name(compute_dtype(op)));
     switch (op->kind) {
     case TR_OP_EMBED:
         return tr_cpu_embed(cpu, &op->embed);
@@ -62,6 +93,8 @@ int tr_cpu_run(const struct tr_cpu *cpu, const struct tr_op *op)
         return tr_cpu_xent_loss(cpu, &op->xent);
     case TR_OP_XENT_GRAD:
         return tr_cpu_xent_grad(cpu, &op->xent);
+    case TR_OP_CAST:
+        return tr_cpu_cast(cpu, &op->cast);
     case TR_OP_SUMSQ:
         return tr_cpu_sumsq(cpu, &op->sumsq);
     case TR_OP_ROUND:

@@ -22,12 +22,15 @@ static void swiglu(float *out, const float *gate, const float *up, int64_t n)
 
 static void swiglu_grad(const struct tr_op_swiglu *op, int64_t begin, int64_t end)
 {
+    const float *gate = op->gate, *up = op->up, *dout = op->dout;
+    float *dgate = op->dgate, *dup = op->dup;
+
     for (int64_t i = begin; i < end; i++) {
-        float x = op->gate[i], u = op->up[i], d = op->dout[i];
+        float x = gate[i], u = up[i], d = dout[i];
         float s = 1.0f / (1.0f + tr_exp(-x));
 
-        op->dgate[i] = d * u * (s * (1.0f + x * (1.0f - s)));
-        op->dup[i] = d * (x * s);
+        dgate[i] = d * u * (s * (1.0f + x * (1.0f - s)));
+        dup[i] = d * (x * s);
     }
 }
 
@@ -43,7 +46,8 @@ static void forward(void *arg, int64_t begin, int64_t end, int worker)
     const struct tr_op_swiglu *op = j->op;
 
     (void)worker;
-    j->k->swiglu(op->out + begin, op->gate + begin, op->up + begin, end - begin);
+    j->k->swiglu((float *)op->out + begin, (const float *)op->gate + begin,
+                 (const float *)op->up + begin, end - begin);
 }
 
 static void backward(void *arg, int64_t begin, int64_t end, int worker)

@@ -24,12 +24,13 @@ static void swiglu(float *out, const float *gate, const float *up, int64_t n)
 
 static inline void gradient(const struct tr_op_swiglu *op, int64_t i, int64_t n)
 {
-    v16 x = v16_load(op->gate + i, n), u = v16_load(op->up + i, n), d = v16_load(op->dout + i, n);
+    v16 x = v16_load((const float *)op->gate + i, n), u = v16_load((const float *)op->up + i, n);
+    v16 d = v16_load((const float *)op->dout + i, n);
     v16 one = v16_set(1.0f), s = sigmoid(x);
     v16 slope = v16_mul(s, v16_add(one, v16_mul(x, v16_sub(one, s))));
 
-    v16_store(op->dgate + i, v16_mul(v16_mul(d, u), slope), n);
-    v16_store(op->dup + i, v16_mul(d, v16_mul(x, s)), n);
+    v16_store((float *)op->dgate + i, v16_mul(v16_mul(d, u), slope), n);
+    v16_store((float *)op->dup + i, v16_mul(d, v16_mul(x, s)), n);
 }
 
 static void swiglu_grad(const struct tr_op_swiglu *op, int64_t begin, int64_t end)

@@ -86,13 +86,17 @@ static void grad_rows(void *arg, int64_t begin, int64_t end, int worker)
 
     (void)worker;
     for (int64_t t = begin; t < end; t++) {
-        float *x = op->logits + t * op->rows, scale = op->scale[t], lse = op->lse[t];
+        const float *logits = op->logits + t * op->rows;
+        float *x = (float *)op->dlogits + t * op->rows, scale = op->scale[t], lse = op->lse[t];
         int64_t column = target_column(op, t);
+        size_t bytes = (size_t)op->rows * sizeof(float);
 
         if (scale == 0) {
-            memset(x, 0, (size_t)op->rows * sizeof(float));
+            memset(x, 0, bytes);
             continue;
         }
+        if (x != logits)
+            memcpy(x, logits, bytes);
         float target = column >= 0 ? (tr_exp(x[column] - lse) - 1.0f) * scale : 0;
         j->k->xent_grad(x, lse, scale, op->rows);
         if (column >= 0)

@@ -14,7 +14,9 @@ struct block {
     const struct tr_micro *u;
     int first, last; /* micro-batch of the step */
     struct pass_frame f;
-    float *dx, *dxn, *dact, *dup, *d_o, *dq, *dk, *dv, *delta;
+    float *dx, *dxn, *delta;
+    void *dy; /* dx in the compute dtype */
+    void *dact, *dup, *d_o, *dq, *dk, *dv;
 };
 
 static const struct tr_tensor *tensor(const struct block *b, enum tr_role r)
@@ -50,24 +52,44 @@ static int finish(const struct block *b, enum tr_role r)
                                            .n = (uint64_t)t->rows * (uint64_t)t->cols});
 }
 
-/* dx (= or +=) dy W */
-static int input_grad(const struct block *b, enum tr_role r, const float *dy, float *dx, int add)
+struct output {
+    void *dx;
+    enum tr_dtype dtype;
+    int add;
+};
+
+static int input_grad_as(const struct block *b, enum tr_role r, const void *dy,
+                         const struct output *out)
 {
     const struct tr_tensor *t = tensor(b, r);
 
     return pass_op(b->p, &(struct tr_op){.kind = TR_OP_MATMUL_DX,
                                          .matmul = {.w = b->v->at[0] + t->offset,
                                                     .w_dtype = t->dtype,
+                                                    .in_dtype = pass_compute(b->p),
+                                                    .out_dtype = out->dtype,
                                                     .dy = dy,
-                                                    .dx = dx,
+                                                    .dx = out->dx,
                                                     .n = b->u->n_tokens,
                                                     .m = t->rows,
                                                     .k = t->cols,
-                                                    .add = add,
+                                                    .add = out->add,
                                                     .grains = b->u->grains}});
 }
 
-static int bias_grad(const struct block *b, enum tr_role r, const float *dy)
+/* dx = dy W in the compute dtype, */
+static int input_grad(const struct block *b, enum tr_role r, const void *dy, void *dx)
+{
+    return input_grad_as(b, r, dy, &(struct output){dx, pass_compute(b->p), 0});
+}
+
+/* or dxn (= or +=) dy W in f32. */
+static int normed_grad(const struct block *b, enum tr_role r, const void *dy, int add)
+{
+    return input_grad_as(b, r, dy, &(struct output){b->dxn, TR_F32, add});
+}
+
+static int bias_grad(const struct block *b, enum tr_role r, const void *dy)
 {
     int e;
 
@@ -75,6 +97,7 @@ static int bias_grad(const struct block *b, enum tr_role r, const float *dy)
         return 0;
     e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_BIAS_GRAD,
                                       .bias_grad = {.dy = dy,
+                                                    .dtype = pass_compute(b->p),
                                                     .db = grad_of(b, r),
                                                     .n = b->u->n_tokens,
                                                     .m = tensor(b, r)->cols,
@@ -84,12 +107,13 @@ static int bias_grad(const struct block *b, enum tr_role r, const float *dy)
 }
 
 /* dW (= or +=) dy^T x, and the update when it is whole. */
-static int weight_grad(const struct block *b, enum tr_role r, const float *dy, const float *x)
+static int weight_grad(const struct block *b, enum tr_role r, const void *dy, const void *x)
 {
     const struct tr_tensor *t = tensor(b, r);
     int e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_MATMUL_DW,
                                           .matmul = {.dy = dy,
                                                      .x = x,
+                                                     .in_dtype = pass_compute(b->p),
                                                      .dw = grad_of(b, r),
                                                      .n = b->u->n_tokens,
                                                      .m = t->rows,
@@ -126,14 +150,15 @@ static int norm_grad(const struct block *b, enum tr_role r, const void *x, enum 
     return e < 0 ? e : finish(b, r);
 }
 
-static int head_norm_grad(const struct block *b, enum tr_role r, const float *x, const float *rstd,
-                          float *dy)
+static int head_norm_grad(const struct block *b, enum tr_role r, const void *x, const float *rstd,
+                          void *dy)
 {
     const struct tr_model_config *c = &b->p->model->config;
     int64_t heads = r == TR_ROLE_Q_NORM ? c->heads : c->kv_heads;
     int e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_RMSNORM_GRAD,
                                           .rmsnorm = {.x = x,
-                                                      .x_dtype = TR_F32,
+                                                      .x_dtype = pass_compute(b->p),
+                                                      .y_dtype = pass_compute(b->p),
                                                       .w = b->v->at[0] + tensor(b, r)->offset,
                                                       .w_dtype = tensor(b, r)->dtype,
                                                       .rstd = (float *)rstd,
@@ -150,23 +175,38 @@ static int head_norm_grad(const struct block *b, enum tr_role r, const float *x,
     return e < 0 ? e : finish(b, r);
 }
 
+/* The residual gradient as the matmuls take it. */
+static int lower_residual(const struct block *b)
+{
+    if (b->dy == b->dx)
+        return 0;
+    return pass_op(
+        b->p, &(struct tr_op){.kind = TR_OP_CAST,
+                              .cast = {.from = b->dx,
+                                       .from_dtype = TR_F32,
+                                       .to = b->dy,
+                                       .to_dtype = pass_compute(b->p),
+                                       .n = (int64_t)b->u->n_tokens * b->p->model->config.hidden}});
+}
+
 static int mlp_grad(const struct block *b)
 {
     int r;
 
-    if ((r = input_grad(b, TR_ROLE_DOWN, b->dx, b->dact, 0)) < 0 ||
-        (r = weight_grad(b, TR_ROLE_DOWN, b->dx, b->f.act)) < 0)
+    if ((r = lower_residual(b)) < 0 || (r = input_grad(b, TR_ROLE_DOWN, b->dy, b->dact)) < 0 ||
+        (r = weight_grad(b, TR_ROLE_DOWN, b->dy, b->f.act)) < 0)
         return r;
     r = pass_op(
         b->p, &(struct tr_op){.kind = TR_OP_SWIGLU_GRAD,
-                              .swiglu = {.gate = b->f.gate,
+                              .swiglu = {.dtype = pass_compute(b->p),
+                                         .gate = b->f.gate,
                                          .up = b->f.up,
                                          .dout = b->dact,
                                          .dgate = b->dact,
                                          .dup = b->dup,
                                          .n = (int64_t)b->u->n_tokens * b->p->model->config.ffn}});
-    if (r < 0 || (r = input_grad(b, TR_ROLE_GATE, b->dact, b->dxn, 0)) < 0 ||
-        (r = input_grad(b, TR_ROLE_UP, b->dup, b->dxn, 1)) < 0 ||
+    if (r < 0 || (r = normed_grad(b, TR_ROLE_GATE, b->dact, 0)) < 0 ||
+        (r = normed_grad(b, TR_ROLE_UP, b->dup, 1)) < 0 ||
         (r = weight_grad(b, TR_ROLE_GATE, b->dact, b->f.xn2)) < 0 ||
         (r = weight_grad(b, TR_ROLE_UP, b->dup, b->f.xn2)) < 0)
         return r;
@@ -197,9 +237,9 @@ static int projections_grad(const struct block *b)
 {
     int r;
 
-    if ((r = input_grad(b, TR_ROLE_Q, b->dq, b->dxn, 0)) < 0 ||
-        (r = input_grad(b, TR_ROLE_K, b->dk, b->dxn, 1)) < 0 ||
-        (r = input_grad(b, TR_ROLE_V, b->dv, b->dxn, 1)) < 0 ||
+    if ((r = normed_grad(b, TR_ROLE_Q, b->dq, 0)) < 0 ||
+        (r = normed_grad(b, TR_ROLE_K, b->dk, 1)) < 0 ||
+        (r = normed_grad(b, TR_ROLE_V, b->dv, 1)) < 0 ||
         (r = weight_grad(b, TR_ROLE_Q, b->dq, b->f.xn1)) < 0 ||
         (r = weight_grad(b, TR_ROLE_K, b->dk, b->f.xn1)) < 0 ||
         (r = weight_grad(b, TR_ROLE_V, b->dv, b->f.xn1)) < 0 ||
@@ -214,9 +254,9 @@ static int attention_grad(const struct block *b)
     struct tr_pass_state *p = b->p;
     int r;
 
-    if ((r = input_grad(b, TR_ROLE_O, b->dx, b->d_o, 0)) < 0 ||
-        (r = weight_grad(b, TR_ROLE_O, b->dx, b->f.o)) < 0 ||
-        (r = bias_grad(b, TR_ROLE_O_BIAS, b->dx)) < 0 || (r = attention_core_grad(b)) < 0 ||
+    if ((r = lower_residual(b)) < 0 || (r = input_grad(b, TR_ROLE_O, b->dy, b->d_o)) < 0 ||
+        (r = weight_grad(b, TR_ROLE_O, b->dy, b->f.o)) < 0 ||
+        (r = bias_grad(b, TR_ROLE_O_BIAS, b->dy)) < 0 || (r = attention_core_grad(b)) < 0 ||
         (r = projections_grad(b)) < 0)
         return r;
     return norm_grad(b, TR_ROLE_NORM1, pass_boundary(p, b->v->unit.index, b->u->first_token),
@@ -231,12 +271,13 @@ static void point_scratch(struct block *b)
 
     b->dx = pass_rows(b->p, &plan->dx, b->u->first_token, b->p->model->config.hidden);
     b->dxn = (float *)(base + s->dxn);
-    b->dact = (float *)(base + s->dact);
-    b->dup = (float *)(base + s->dup);
-    b->d_o = (float *)(base + s->d_o);
-    b->dq = (float *)(base + s->dq);
-    b->dk = (float *)(base + s->dk);
-    b->dv = (float *)(base + s->dv);
+    b->dy = pass_compute(b->p) == TR_F32 ? (void *)b->dx : base + s->dy;
+    b->dact = base + s->dact;
+    b->dup = base + s->dup;
+    b->d_o = base + s->d_o;
+    b->dq = base + s->dq;
+    b->dk = base + s->dk;
+    b->dv = base + s->dv;
     b->delta = (float *)(base + s->delta);
 }
 

@@ -36,7 +36,9 @@ static enum tr_dtype weight_dtype(const struct block *b, enum tr_role r)
     return b->p->model->tensors[b->p->model->blocks[b->layer].tensor[r]].dtype;
 }
 
-static int matmul(const struct block *b, enum tr_role role, const float *x, float *y)
+/* out: the compute dtype, or f32 where y joins the residual stream. */
+static int matmul(const struct block *b, enum tr_role role, const void *x, void *y,
+                  enum tr_dtype out)
 {
     const struct tr_model *m = b->p->model;
     const struct tr_tensor *w = &m->tensors[m->blocks[b->layer].tensor[role]];
@@ -53,6 +55,8 @@ static int matmul(const struct block *b, enum tr_role role, const float *x, floa
             .matmul = {.w = pass_weight(b->p, b->span, b->layer, role),
                        .w_dtype = w->dtype,
                        .bias = bias == TR_ROLES ? NULL : pass_weight(b->p, b->span, b->layer, bias),
+                       .in_dtype = pass_compute(b->p),
+                       .out_dtype = out,
                        .x = x,
                        .y = y,
                        .n = b->u->n_tokens,
@@ -62,7 +66,7 @@ static int matmul(const struct block *b, enum tr_role role, const float *x, floa
 }
 
 static int norm(const struct block *b, enum tr_role role, const void *x, enum tr_dtype x_dtype,
-                float *y, float *rstd)
+                void *y, float *rstd)
 {
     const struct tr_model_config *c = &b->p->model->config;
 
@@ -73,6 +77,7 @@ static int norm(const struct block *b, enum tr_role role, const void *x, enum tr
                                                .w = pass_weight(b->p, b->span, b->layer, role),
                                                .w_dtype = weight_dtype(b, role),
                                                .y = y,
+                                               .y_dtype = pass_compute(b->p),
                                                .rstd = rstd,
                                                .rows = b->u->n_tokens,
                                                .cols = c->hidden,
@@ -80,8 +85,7 @@ static int norm(const struct block *b, enum tr_role role, const void *x, enum tr
                                                .rows_per_token = 1}});
 }
 
-static int head_norm(const struct block *b, enum tr_role role, const float *x, float *y,
-                     float *rstd)
+static int head_norm(const struct block *b, enum tr_role role, const void *x, void *y, float *rstd)
 {
     const struct tr_model_config *c = &b->p->model->config;
     int64_t heads = role == TR_ROLE_Q_NORM ? c->heads : c->kv_heads;
@@ -89,10 +93,11 @@ static int head_norm(const struct block *b, enum tr_role role, const float *x, f
     return pass_op(b->p,
                    &(struct tr_op){.kind = TR_OP_RMSNORM,
                                    .rmsnorm = {.x = x,
-                                               .x_dtype = TR_F32,
+                                               .x_dtype = pass_compute(b->p),
                                                .w = pass_weight(b->p, b->span, b->layer, role),
                                                .w_dtype = weight_dtype(b, role),
                                                .y = y,
+                                               .y_dtype = pass_compute(b->p),
                                                .rstd = rstd,
                                                .rows = b->u->n_tokens * heads,
                                                .cols = c->head_dim,
@@ -100,7 +105,7 @@ static int head_norm(const struct block *b, enum tr_role role, const float *x, f
                                                .rows_per_token = heads}});
 }
 
-int pass_rope(const struct tr_pass_state *p, const struct tr_micro *u, float *x, int64_t heads,
+int pass_rope(const struct tr_pass_state *p, const struct tr_micro *u, void *x, int64_t heads,
               int inverse)
 {
     const struct tr_plan *plan = p->plan;
@@ -108,6 +113,7 @@ int pass_rope(const struct tr_pass_state *p, const struct tr_micro *u, float *x,
 
     return pass_op(p, &(struct tr_op){.kind = TR_OP_ROPE,
                                       .rope = {.x = x,
+                                               .dtype = pass_compute(p),
                                                .position = position + u->first_token,
                                                .cos = pass_at(p, &plan->cos),
                                                .sin = pass_at(p, &plan->sin),
@@ -121,10 +127,11 @@ static int project_qk(const struct block *b)
 {
     const struct tr_model_config *c = &b->p->model->config;
     const struct pass_frame *f = &b->f;
+    enum tr_dtype t = pass_compute(b->p);
     int r;
 
-    if ((r = matmul(b, TR_ROLE_Q, f->xn1, c->qk_norm ? f->q_raw : f->q)) < 0 ||
-        (r = matmul(b, TR_ROLE_K, f->xn1, c->qk_norm ? f->k_raw : f->k)) < 0)
+    if ((r = matmul(b, TR_ROLE_Q, f->xn1, c->qk_norm ? f->q_raw : f->q, t)) < 0 ||
+        (r = matmul(b, TR_ROLE_K, f->xn1, c->qk_norm ? f->k_raw : f->k, t)) < 0)
         return r;
     if (c->qk_norm && ((r = head_norm(b, TR_ROLE_Q_NORM, f->q_raw, f->q, f->rstd_q)) < 0 ||
                        (r = head_norm(b, TR_ROLE_K_NORM, f->k_raw, f->k, f->rstd_k)) < 0))
@@ -138,8 +145,10 @@ struct tr_op_attention pass_attention(const struct tr_pass_state *p, int layer,
                                       const struct tr_micro *u, const struct pass_frame *f)
 {
     const struct tr_model_config *c = &p->model->config;
+    const int32_t *first = pass_at(p, &p->plan->doc_first), *end = pass_at(p, &p->plan->doc_end);
 
-    return (struct tr_op_attention){.q = f->q,
+    return (struct tr_op_attention){.dtype = pass_compute(p),
+                                    .q = f->q,
                                     .k = f->k,
                                     .v = f->v,
                                     .o = f->o,
@@ -150,7 +159,9 @@ struct tr_op_attention pass_attention(const struct tr_pass_state *p, int layer,
                                     .head_dim = c->head_dim,
                                     .window = c->window[layer],
                                     .scale = (float)(1 / __builtin_sqrt(c->head_dim)),
-                                    .docs = u->docs};
+                                    .docs = u->docs,
+                                    .doc_first = first + u->first_token,
+                                    .doc_end = end + u->first_token};
 }
 
 static int attend(const struct block *b)
@@ -181,8 +192,8 @@ static int attention_half(const struct block *b)
     int r;
 
     if ((r = norm(b, TR_ROLE_NORM1, x, dtype, f->xn1, f->rstd1)) < 0 || (r = project_qk(b)) < 0 ||
-        (r = matmul(b, TR_ROLE_V, f->xn1, f->v)) < 0 || (r = attend(b)) < 0 ||
-        (r = matmul(b, TR_ROLE_O, f->o, f->x_mid)) < 0)
+        (r = matmul(b, TR_ROLE_V, f->xn1, f->v, pass_compute(b->p))) < 0 || (r = attend(b)) < 0 ||
+        (r = matmul(b, TR_ROLE_O, f->o, f->x_mid, TR_F32)) < 0)
         return r;
     return add(b, x, dtype, f->x_mid, f->x_mid, TR_F32);
 }
@@ -190,15 +201,17 @@ static int attention_half(const struct block *b)
 static int mlp_half(const struct block *b)
 {
     const struct pass_frame *f = &b->f;
+    enum tr_dtype t = pass_compute(b->p);
     int r;
 
     if ((r = norm(b, TR_ROLE_NORM2, f->x_mid, TR_F32, f->xn2, f->rstd2)) < 0 ||
-        (r = matmul(b, TR_ROLE_GATE, f->xn2, f->gate)) < 0 ||
-        (r = matmul(b, TR_ROLE_UP, f->xn2, f->up)) < 0)
+        (r = matmul(b, TR_ROLE_GATE, f->xn2, f->gate, t)) < 0 ||
+        (r = matmul(b, TR_ROLE_UP, f->xn2, f->up, t)) < 0)
         return r;
     return pass_op(
         b->p, &(struct tr_op){.kind = TR_OP_SWIGLU,
-                              .swiglu = {.gate = f->gate,
+                              .swiglu = {.dtype = t,
+                                         .gate = f->gate,
                                          .up = f->up,
                                          .out = f->act,
                                          .n = (int64_t)b->u->n_tokens * b->p->model->config.ffn}});
@@ -213,7 +226,7 @@ int pass_block_forward(struct tr_pass_state *p, const char *span, int layer,
 
     if ((r = attention_half(&b)) < 0 || (r = mlp_half(&b)) < 0 || recompute)
         return r;
-    if ((r = matmul(&b, TR_ROLE_DOWN, b.f.act, out)) < 0)
+    if ((r = matmul(&b, TR_ROLE_DOWN, b.f.act, out, TR_F32)) < 0)
         return r;
     return add(&b, b.f.x_mid, TR_F32, out, pass_boundary(p, layer + 1, u->first_token),
                p->model->dtype);

@@ -69,6 +69,7 @@ static int final_norm(const struct slice_work *w, int32_t g)
                                     .w = w->at.norm,
                                     .w_dtype = p->model->tensors[p->model->final_norm].dtype,
                                     .y = pass_at(p, &p->plan->head_x),
+                                    .y_dtype = pass_compute(p),
                                     .rstd = pass_rows(p, &p->plan->head_rstd, grain_token(w, g), 1),
                                     .rows = p->grain[g].start[1],
                                     .cols = c->hidden,
@@ -82,9 +83,10 @@ static struct tr_op_matmul slice_matmul(const struct slice_work *w, int32_t g)
 
     return (struct tr_op_matmul){.w = w->at.table,
                                  .w_dtype = w->tensor->dtype,
+                                 .in_dtype = pass_compute(p),
                                  .x = pass_at(p, &p->plan->head_x),
                                  .y = pass_at(p, &p->plan->logits),
-                                 .dy = pass_at(p, &p->plan->logits),
+                                 .dy = pass_at(p, &p->plan->dlogits),
                                  .n = p->grain[g].start[1],
                                  .m = w->slice->rows,
                                  .k = p->model->config.hidden,
@@ -108,6 +110,8 @@ static struct tr_op_xent xent(const struct slice_work *w, int32_t first_token, i
 
     return (struct tr_op_xent){
         .logits = pass_at(p, &plan->logits),
+        .dlogits = pass_at(p, &plan->dlogits),
+        .dtype = pass_compute(p),
         .n = n,
         .row0 = w->slice->row0,
         .rows = w->slice->rows,

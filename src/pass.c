@@ -24,28 +24,30 @@ struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const str
     char *base = p->arena + tr_plan_frame(p->plan, layer);
     int64_t t = kept ? u->first_token : 0;
     int64_t qd = (int64_t)c->heads * c->head_dim, kd = (int64_t)c->kv_heads * c->head_dim;
-    int64_t raw = c->qk_norm ? t : 0;
+    int64_t raw = c->qk_norm ? t : 0, size = (int64_t)tr_dtype_size(pass_compute(p));
 
-#define AT(field, width) ((float *)(base + f->field) + (width))
+#define AT(field, elements)  (base + f->field + (elements)*size)
+#define F32(field, elements) ((float *)(base + f->field) + (elements))
     return (struct pass_frame){
         .xn1 = AT(xn1, t * c->hidden),
-        .rstd1 = AT(rstd1, t),
+        .rstd1 = F32(rstd1, t),
         .q = AT(q, t * qd),
         .k = AT(k, t * kd),
         .v = AT(v, t * kd),
         .q_raw = AT(q_raw, raw * qd),
         .k_raw = AT(k_raw, raw * kd),
-        .rstd_q = AT(rstd_q, raw * c->heads),
-        .rstd_k = AT(rstd_k, raw * c->kv_heads),
+        .rstd_q = F32(rstd_q, raw * c->heads),
+        .rstd_k = F32(rstd_k, raw * c->kv_heads),
         .o = AT(o, t * qd),
-        .lse = AT(lse, t * c->heads),
-        .x_mid = AT(x_mid, t * c->hidden),
+        .lse = F32(lse, t * c->heads),
+        .x_mid = F32(x_mid, t * c->hidden),
         .xn2 = AT(xn2, t * c->hidden),
-        .rstd2 = AT(rstd2, t),
+        .rstd2 = F32(rstd2, t),
         .gate = AT(gate, t * c->ffn),
         .up = AT(up, t * c->ffn),
         .act = AT(act, t * c->ffn),
     };
+#undef F32
 #undef AT
 }
 
@@ -119,26 +121,56 @@ static int copy(const struct tr_pass_state *p, const struct tr_place *to, const 
                                    (size_t)p->batch->n_tokens * 4);
 }
 
+/* What is made of the batch for the device: (n_tokens) each. */
+struct made {
+    float *scale;                 /* d loss / d nll, loss = sum(w nll) / sum(w) */
+    int32_t *doc_first, *doc_end; /* counted from the token's micro-batch */
+};
+
+static void fill_scale(const struct tr_batch *b, float loss_scale, float *scale)
+{
+    for (int32_t t = 0; t < b->n_tokens; t++)
+        scale[t] = b->weight[t] > 0 ? (float)(b->weight[t] / b->weight_sum * loss_scale) : 0;
+}
+
+static void fill_docs(const struct tr_pass_state *p, const struct made *made)
+{
+    for (int i = 0; i < p->n_micro; i++) {
+        const struct tr_micro *u = &p->micro[i];
+        const int32_t *start = u->docs.start;
+
+        for (int32_t d = 0; d < u->docs.n; d++)
+            for (int32_t t = start[d]; t < start[d + 1]; t++) {
+                made->doc_first[u->first_token + t] = start[d];
+                made->doc_end[u->first_token + t] = start[d + 1];
+            }
+    }
+}
+
 int tr_pass_batch(struct tr_pass_state *p, const struct tr_batch *batch, float loss_scale)
 {
-    float *scale;
+    size_t n = (size_t)batch->n_tokens;
+    struct made made;
     int r = cut_batch(p, batch);
 
     if (r < 0)
         return r;
     p->batch = batch;
-    scale = tr_alloc_array(TR_MEM_BATCH, (size_t)batch->n_tokens, sizeof(*scale));
-    if (!scale)
+    made.scale = tr_alloc_array(TR_MEM_BATCH, 3 * n, sizeof(float));
+    if (!made.scale)
         return -ENOMEM;
-    for (int32_t t = 0; t < batch->n_tokens; t++) /* d loss / d nll, loss = sum(w nll) / sum(w) */
-        scale[t] =
-            batch->weight[t] > 0 ? (float)(batch->weight[t] / batch->weight_sum * loss_scale) : 0;
+    made.doc_first = (int32_t *)(made.scale + n);
+    made.doc_end = made.doc_first + n;
+    fill_scale(batch, loss_scale, made.scale);
+    fill_docs(p, &made);
     if ((r = copy(p, &p->plan->ids, batch->ids)) == 0 &&
         (r = copy(p, &p->plan->targets, batch->targets)) == 0 &&
         (r = copy(p, &p->plan->position, batch->position)) == 0 &&
-        (r = copy(p, &p->plan->scale, scale)) == 0)
+        (r = copy(p, &p->plan->doc_first, made.doc_first)) == 0 &&
+        (r = copy(p, &p->plan->doc_end, made.doc_end)) == 0 &&
+        (r = copy(p, &p->plan->scale, made.scale)) == 0)
         r = p->device->ops->sync(p->device, TR_STREAM_COMPUTE);
-    tr_free(TR_MEM_BATCH, scale);
+    tr_free(TR_MEM_BATCH, made.scale);
     return r;
 }
 

@@ -64,6 +64,12 @@ int tr_pass_run(struct tr_pass_state *p, const struct tr_pass_visit *v);
 
 /* --- between the files of the pass ---------------------------------------------------------- */
 
+/* The dtype in which the device computes this model. */
+static inline enum tr_dtype pass_compute(const struct tr_pass_state *p)
+{
+    return p->plan->in.compute;
+}
+
 static inline int pass_op(const struct tr_pass_state *p, const struct tr_op *op)
 {
     return p->device->ops->run(p->device, TR_STREAM_COMPUTE, op);
@@ -86,8 +92,8 @@ void *pass_boundary(const struct tr_pass_state *p, int layer, int64_t token);
 
 /* Activations of one block and micro-batch: pointers into a frame. */
 struct pass_frame {
-    float *xn1, *rstd1, *q, *k, *v, *q_raw, *k_raw, *rstd_q, *rstd_k;
-    float *o, *lse, *x_mid, *xn2, *rstd2, *gate, *up, *act;
+    void *xn1, *q, *k, *v, *q_raw, *k_raw, *o, *xn2, *gate, *up, *act; /* compute dtype */
+    float *rstd1, *rstd_q, *rstd_k, *lse, *x_mid, *rstd2;
 };
 struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const struct tr_micro *u);
 
@@ -103,7 +109,7 @@ int pass_block_forward(struct tr_pass_state *p, const char *span, int layer,
 struct tr_op_attention pass_attention(const struct tr_pass_state *p, int layer,
                                       const struct tr_micro *u, const struct pass_frame *f);
 /* Rotates queries or keys by their positions, in place; inverse: their gradients. */
-int pass_rope(const struct tr_pass_state *p, const struct tr_micro *u, float *x, int64_t heads,
+int pass_rope(const struct tr_pass_state *p, const struct tr_micro *u, void *x, int64_t heads,
               int inverse);
 int pass_block_grad(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_block_update(struct tr_pass_state *p, const struct tr_pass_visit *v);

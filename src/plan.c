@@ -24,53 +24,56 @@ static uint64_t aligned(uint64_t bytes)
     return tr_round_up(bytes, TR_STORE_ALIGN);
 }
 
-/* A bump inside a frame: 64-byte aligned f32 arrays. */
-static uint64_t take(uint64_t *used, uint64_t floats)
+/* A bump inside a frame: 64-byte aligned arrays. */
+static uint64_t take(uint64_t *used, uint64_t elements, enum tr_dtype dtype)
 {
     uint64_t at = *used;
 
-    *used += tr_round_up(floats * 4, 64);
+    *used += tr_round_up(elements * tr_dtype_size(dtype), 64);
     return at;
 }
 
-static void lay_frame(struct tr_frame *f, const struct tr_model_config *c, uint64_t m)
+static void lay_frame(struct tr_frame *f, const struct tr_model_config *c, enum tr_dtype t,
+                      uint64_t m)
 {
     uint64_t qd = (uint64_t)c->heads * c->head_dim, kd = (uint64_t)c->kv_heads * c->head_dim, n = 0;
 
-    f->xn1 = take(&n, m * c->hidden);
-    f->rstd1 = take(&n, m);
-    f->q = take(&n, m * qd);
-    f->k = take(&n, m * kd);
-    f->v = take(&n, m * kd);
-    f->q_raw = take(&n, c->qk_norm ? m * qd : 0);
-    f->k_raw = take(&n, c->qk_norm ? m * kd : 0);
-    f->rstd_q = take(&n, c->qk_norm ? m * c->heads : 0);
-    f->rstd_k = take(&n, c->qk_norm ? m * c->kv_heads : 0);
-    f->o = take(&n, m * qd);
-    f->lse = take(&n, m * c->heads);
-    f->x_mid = take(&n, m * c->hidden);
-    f->xn2 = take(&n, m * c->hidden);
-    f->rstd2 = take(&n, m);
-    f->gate = take(&n, m * c->ffn);
-    f->up = take(&n, m * c->ffn);
-    f->act = take(&n, m * c->ffn);
+    f->xn1 = take(&n, m * c->hidden, t);
+    f->rstd1 = take(&n, m, TR_F32);
+    f->q = take(&n, m * qd, t);
+    f->k = take(&n, m * kd, t);
+    f->v = take(&n, m * kd, t);
+    f->q_raw = take(&n, c->qk_norm ? m * qd : 0, t);
+    f->k_raw = take(&n, c->qk_norm ? m * kd : 0, t);
+    f->rstd_q = take(&n, c->qk_norm ? m * c->heads : 0, TR_F32);
+    f->rstd_k = take(&n, c->qk_norm ? m * c->kv_heads : 0, TR_F32);
+    f->o = take(&n, m * qd, t);
+    f->lse = take(&n, m * c->heads, TR_F32);
+    f->x_mid = take(&n, m * c->hidden, TR_F32);
+    f->xn2 = take(&n, m * c->hidden, t);
+    f->rstd2 = take(&n, m, TR_F32);
+    f->gate = take(&n, m * c->ffn, t);
+    f->up = take(&n, m * c->ffn, t);
+    f->act = take(&n, m * c->ffn, t);
     f->bytes = aligned(n);
 }
 
-static void lay_backward(struct tr_backward_scratch *b, const struct tr_model_config *c, uint64_t m)
+static void lay_backward(struct tr_backward_scratch *b, const struct tr_model_config *c,
+                         enum tr_dtype t, uint64_t m)
 {
     uint64_t qd = (uint64_t)c->heads * c->head_dim, kd = (uint64_t)c->kv_heads * c->head_dim;
     uint64_t n = 0, mlp, attention;
 
-    b->dxn = take(&n, m * c->hidden);
+    b->dxn = take(&n, m * c->hidden, TR_F32);
+    b->dy = take(&n, t == TR_F32 ? 0 : m * c->hidden, t);
     mlp = attention = n;
-    b->dact = take(&mlp, m * c->ffn);
-    b->dup = take(&mlp, m * c->ffn);
-    b->d_o = take(&attention, m * qd);
-    b->dq = take(&attention, m * qd);
-    b->dk = take(&attention, m * kd);
-    b->dv = take(&attention, m * kd);
-    b->delta = take(&attention, m * c->heads);
+    b->dact = take(&mlp, m * c->ffn, t);
+    b->dup = take(&mlp, m * c->ffn, t);
+    b->d_o = take(&attention, m * qd, t);
+    b->dq = take(&attention, m * qd, t);
+    b->dk = take(&attention, m * kd, t);
+    b->dv = take(&attention, m * kd, t);
+    b->delta = take(&attention, m * c->heads, TR_F32);
     b->bytes = aligned(max64(mlp, attention));
 }
 
@@ -112,6 +115,8 @@ static void place_batch(struct tr_plan *p)
     place(p, &p->targets, n);
     place(p, &p->position, n);
     place(p, &p->scale, n);
+    place(p, &p->doc_first, n);
+    place(p, &p->doc_end, n);
     place(p, &p->max, n);
     place(p, &p->sum, n);
     place(p, &p->target_logit, n);
@@ -143,21 +148,25 @@ static void place_all(struct tr_plan *p)
     uint64_t esize = tr_dtype_size(m->dtype), n = (uint64_t)p->in.batch_tokens;
     uint64_t boundaries = p->in.train ? (uint64_t)c->layers + 1 : 2; /* forward only: in and out */
     uint64_t logit_rows = max64((uint64_t)p->in.grain_tokens, (uint64_t)p->in.logit_rows);
+    enum tr_dtype t = p->in.compute;
 
     p->peak = 0;
     p->several = p->micro_tokens < p->in.batch_tokens;
-    lay_frame(&p->kept_frame, c, n);
-    lay_frame(&p->shared_frame, c, (uint64_t)p->micro_tokens);
-    lay_backward(&p->back, c, (uint64_t)p->micro_tokens);
+    lay_frame(&p->kept_frame, c, t, n);
+    lay_frame(&p->shared_frame, c, t, (uint64_t)p->micro_tokens);
+    lay_backward(&p->back, c, t, (uint64_t)p->micro_tokens);
     for (int i = 0; i < TR_SLOT_POOLS; i++)
         place(p, &p->pool[i], p->slots[i] * p->slot_bytes[i]);
     place_batch(p);
     place(p, &p->boundary, boundaries * n * c->hidden * esize);
     place(p, &p->frames, (uint64_t)p->keep * p->kept_frame.bytes + p->shared_frame.bytes);
     place(p, &p->mlp_out, (uint64_t)p->micro_tokens * c->hidden * 4);
-    place(p, &p->head_x, logit_rows * c->hidden * 4);
+    place(p, &p->head_x, logit_rows * c->hidden * tr_dtype_size(t));
     place(p, &p->head_rstd, max64(n, logit_rows) * 4);
     place(p, &p->logits, logit_rows * slice_rows(m) * 4);
+    p->dlogits = p->logits;
+    if (p->in.train && t != TR_F32)
+        place(p, &p->dlogits, logit_rows * slice_rows(m) * tr_dtype_size(t));
     place(p, &p->gathered, (uint64_t)p->in.logit_rows * c->hidden * esize);
     if (p->in.train)
         place_backward(p);
@@ -362,7 +371,10 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
         p->parked    ? "weight gradients (all, until the norm is known)"
         : p->several ? "weight gradients (one layer)"
                      : "weight gradient (one tensor)");
-    row(&rows[n++], p->logits.bytes + p->head_x.bytes, "logits of one slice");
+    row(&rows[n++],
+        p->logits.bytes + p->head_x.bytes +
+            (p->dlogits.offset == p->logits.offset ? 0 : p->dlogits.bytes),
+        "logits of one slice");
     for (int i = 0; i < n; i++)
         known += rows[i].bytes;
     row(&rows[n++], p->peak - known, "tokens, tables, norms");

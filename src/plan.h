@@ -18,9 +18,9 @@ struct tr_place {
     uint64_t offset, bytes;
 };
 
-/* Activations of one block, f32; offsets relative to the frame. A kept frame has room for all N
- * tokens of the step (micro-batches at their own tokens), the shared one for the M of a
- * micro-batch. */
+/* Activations of one block in the device's compute dtype (rstd, lse and x_mid in f32); offsets
+ * relative to the frame. A kept frame has room for all N tokens of the step (micro-batches at their
+ * own tokens), the shared one for the M of a micro-batch. */
 struct tr_frame {
     uint64_t xn1, rstd1, q, k, v;          /* normed input; q, k after rope */
     uint64_t q_raw, k_raw, rstd_q, rstd_k; /* before q_norm and k_norm; only with qk_norm */
@@ -28,9 +28,11 @@ struct tr_frame {
     uint64_t bytes;
 };
 
-/* Scratch of a block's backward pass, relative to its start: the halves never live together. */
+/* Scratch of a block's backward pass, relative to its start: the halves never live together. In
+ * the compute dtype, but dxn and delta, which are f32. */
 struct tr_backward_scratch {
     uint64_t dxn;       /* (M, hidden) gradient of a normed input */
+    uint64_t dy;        /* (M, hidden) the residual gradient as the matmuls take it; f32: unused */
     uint64_t dact, dup; /* (M, ffn); dact becomes the gate's gradient */
     uint64_t d_o, dq, dk, dv, delta;
     uint64_t bytes;
@@ -41,14 +43,15 @@ struct tr_plan_params {
     int32_t batch_tokens; /* N: the most tokens of a step */
     int32_t grain_tokens; /* the most tokens of a grain */
     int32_t
-        micro_tokens;   /* tokens of a micro-batch at most, whole grains; 0: as the budget allows */
-    int64_t positions;  /* rows of the rotary tables */
-    int train;          /* 0: forward only */
-    int norm;           /* the global norm is measured before the update */
-    int keep;           /* blocks that keep activations: -1 as the budget allows, else exactly */
-    int64_t logit_rows; /* forward only: rows of logits taken out at once; 0: losses only */
-    uint64_t budget;    /* arena bytes */
-    uint64_t workspace; /* of the device, for the message about the smallest budget */
+        micro_tokens;  /* tokens of a micro-batch at most, whole grains; 0: as the budget allows */
+    int64_t positions; /* rows of the rotary tables */
+    enum tr_dtype compute; /* of activations: what the device says for the model's dtype */
+    int train;             /* 0: forward only */
+    int norm;              /* the global norm is measured before the update */
+    int keep;              /* blocks that keep activations: -1 as the budget allows, else exactly */
+    int64_t logit_rows;    /* forward only: rows of logits taken out at once; 0: losses only */
+    uint64_t budget;       /* arena bytes */
+    uint64_t workspace;    /* of the device, for the message about the smallest budget */
 };
 
 struct tr_plan {
@@ -65,6 +68,7 @@ struct tr_plan {
 
     struct tr_place pool[TR_SLOT_POOLS];
     struct tr_place ids, targets, position, scale;    /* (N) */
+    struct tr_place doc_first, doc_end;               /* (N) documents, for attention */
     struct tr_place max, sum, target_logit, lse, nll; /* (N) */
     struct tr_place cos, sin;
     struct tr_place boundary; /* (layers + 1, N, hidden) storage dtype: input of each block */
@@ -74,9 +78,10 @@ struct tr_plan {
     struct tr_place back_scratch;
     struct tr_place grad; /* one tensor, one layer's with several micro-batches, all (inv. 4) */
     struct tr_place norm_grad; /* (hidden) the final norm's */
-    struct tr_place head_x;    /* (grain, hidden) f32: normed input of the head */
+    struct tr_place head_x;    /* (grain, hidden) compute dtype: normed input of the head */
     struct tr_place head_rstd; /* (N) */
     struct tr_place logits;    /* (grain or logit_rows, slice rows) f32 */
+    struct tr_place dlogits;   /* the same in the compute dtype; f32: the logits' own place */
     struct tr_place gathered;  /* (logit_rows, hidden) storage dtype */
     struct tr_place sumsq;     /* f64, one for each tensor or slice */
     uint64_t peak;             /* bytes of the arena in use */

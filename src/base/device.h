@@ -9,8 +9,11 @@
  * Streams run in order within themselves and at any time relative to each other; events order them.
  * Calls return at once; an error inside an op is kept and returned by the next sync of the device.
  *
- * Shapes: n tokens (rows of activations), all activations f32, all matrices row-major and dense.
- * Weights and block-boundary activations have the storage dtype; gradients are f32.
+ * Shapes: n tokens (rows of activations), all matrices row-major and dense. Weights and
+ * block-boundary activations have the storage dtype. Inside a block activations and their gradients
+ * have the device's compute dtype for that storage (info.compute: f32 on cpu, the storage dtype on
+ * cuda), but for the residual stream, its gradient, weight gradients, statistics and logits, which
+ * are f32 everywhere. Pointers whose dtype varies are void; the op names it.
  * Fixed order (invariant 1): every sum over tokens runs grain by grain (tr_grains), each grain's
  * partial sum is added in order in f32; tile and chunk sizes are functions of shapes alone.
  */
@@ -48,7 +51,8 @@ enum tr_op_kind {
     TR_OP_ADD,       /* out = round(a + b) in out's dtype */
     TR_OP_XENT,      /* online max, sum of exponentials and target logit over vocabulary slices */
     TR_OP_XENT_LOSS, /* lse = max + log(sum), nll = lse - target logit */
-    TR_OP_XENT_GRAD, /* logits -> (softmax - one-hot) * scale, in place */
+    TR_OP_XENT_GRAD, /* dlogits = (softmax - one-hot) * scale */
+    TR_OP_CAST,      /* to = from, rounded to nearest in to's dtype */
     TR_OP_SUMSQ,     /* *out = sum of squares (f64) */
     TR_OP_ROUND,     /* f32 values rounded to a storage dtype's grid in place */
     TR_OP_SGD,       /* LOMO's update; plain SGD is the same without clipping */
@@ -70,13 +74,14 @@ struct tr_op_rmsnorm {
     const void *x; /* (rows, cols) */
     enum tr_dtype x_dtype, w_dtype;
     const void *w; /* (cols) */
-    float *y;      /* (rows, cols); may be x where x is f32 */
+    void *y;       /* (rows, cols) y_dtype; may be x where the dtypes agree */
     float *rstd;   /* (rows) */
     int64_t rows, cols;
     float eps;
+    enum tr_dtype y_dtype; /* of y; in the gradient: of dy and dx */
     /* gradient: */
-    const float *dy;
-    float *dx; /* may be dy */
+    const void *dy;
+    void *dx;  /* may be dy */
     float *dw; /* (cols) */
     int add_dx, add_dw;
     struct tr_ranges grains; /* of tokens; a token has rows_per_token rows (heads) */
@@ -86,27 +91,31 @@ struct tr_op_rmsnorm {
 struct tr_op_matmul {
     const void *w; /* (m, k) */
     enum tr_dtype w_dtype;
-    const void *bias; /* (m) in w_dtype, or NULL; MATMUL only */
-    const float *x;   /* (n, k) */
-    float *y;         /* (n, m) */
-    const float *dy;  /* (n, m) */
-    float *dx;        /* (n, k) */
-    float *dw;        /* (m, k) */
+    const void *bias;        /* (m) in w_dtype, or NULL; MATMUL only */
+    enum tr_dtype in_dtype;  /* of x and dy: f32, or w_dtype where the device computes in it */
+    enum tr_dtype out_dtype; /* of y and dx: f32 or in_dtype */
+    const void *x;           /* (n, k) */
+    void *y;                 /* (n, m) */
+    const void *dy;          /* (n, m) */
+    void *dx;                /* (n, k) */
+    float *dw;               /* (m, k) */
     int64_t n, m, k;
-    int add; /* DX, DW: add to the output instead of overwriting it */
+    int add; /* DX (out_dtype f32 only), DW: add to the output instead of overwriting it */
     struct tr_ranges grains;
 };
 
 struct tr_op_bias_grad {
-    const float *dy; /* (n, m) */
-    float *db;       /* (m) */
+    const void *dy; /* (n, m) */
+    enum tr_dtype dtype;
+    float *db; /* (m) */
     int64_t n, m;
     int add;
     struct tr_ranges grains;
 };
 
 struct tr_op_rope {
-    float *x;                /* (n, heads, head_dim) */
+    void *x; /* (n, heads, head_dim) */
+    enum tr_dtype dtype;
     const int32_t *position; /* (n) */
     const float *cos, *sin;  /* (max_position, head_dim / 2) */
     int64_t n, heads, head_dim;
@@ -114,25 +123,30 @@ struct tr_op_rope {
 };
 
 struct tr_op_attention {
-    const float *q;     /* (n, heads, head_dim) */
-    const float *k, *v; /* (n, kv_heads, head_dim) */
-    float *o;           /* (n, heads, head_dim) */
-    float *lse;         /* (n, heads) */
+    enum tr_dtype dtype; /* of q, k, v, o and their gradients */
+    const void *q;       /* (n, heads, head_dim) */
+    const void *k, *v;   /* (n, kv_heads, head_dim) */
+    void *o;             /* (n, heads, head_dim) */
+    float *lse;          /* (n, heads) natural log of the sum of exponentials of scaled scores */
     int64_t n, heads, kv_heads, head_dim;
     int64_t window; /* keys seen, the query's own included; 0: all */
     float scale;
     struct tr_ranges docs;
+    /* The same documents in device memory: token t sees keys of tokens [doc_first[t], t] and is
+     * seen up to doc_end[t], both counted as t is. */
+    const int32_t *doc_first, *doc_end; /* (n) */
     /* gradient: */
-    const float *d_o;
-    float *dq, *dk, *dv; /* overwritten */
-    float *delta;        /* (n, heads) scratch: rowsum(d_o * o) */
+    const void *d_o;
+    void *dq, *dk, *dv; /* overwritten */
+    float *delta;       /* (n, heads) scratch: rowsum(d_o * o) */
 };
 
 struct tr_op_swiglu {
-    const float *gate, *up; /* (n) elements */
-    float *out;
-    const float *dout;
-    float *dgate, *dup; /* may be gate, up; dgate may be dout: an element is read before written */
+    enum tr_dtype dtype;   /* of all */
+    const void *gate, *up; /* (n) elements */
+    void *out;
+    const void *dout;
+    void *dgate, *dup; /* may be gate, up; dgate may be dout: an element is read before written */
     int64_t n;
 };
 
@@ -151,7 +165,16 @@ struct tr_op_xent {
     const int32_t *targets;          /* (n), -1: none */
     float *max, *sum, *target_logit; /* (n) */
     float *lse, *nll;                /* (n); nll is 0 where there is no target */
-    const float *scale; /* (n) XENT_GRAD: d loss / d nll of the token; 0 without target */
+    const float *scale;  /* (n) XENT_GRAD: d loss / d nll of the token; 0 without target */
+    void *dlogits;       /* (n, rows) XENT_GRAD: the result; may be logits where it is f32 */
+    enum tr_dtype dtype; /* of dlogits */
+};
+
+struct tr_op_cast {
+    const void *from; /* (n) */
+    enum tr_dtype from_dtype, to_dtype;
+    void *to; /* (n); apart from `from` */
+    int64_t n;
 };
 
 struct tr_op_sumsq {
@@ -200,6 +223,7 @@ struct tr_op {
         struct tr_op_swiglu swiglu;
         struct tr_op_add add;
         struct tr_op_xent xent;
+        struct tr_op_cast cast;
         struct tr_op_sumsq sumsq;
         struct tr_op_round round;
         struct tr_op_update update;
@@ -216,6 +240,8 @@ struct tr_device_info {
     uint64_t workspace_bytes;
     int host_visible; /* arena pointers can be read by the host and by disk I/O */
     int grain_tokens;
+    enum tr_dtype compute[TR_DTYPES]; /* dtype of activations, by storage dtype */
+    char remark[192];                 /* what works, but slower than it could; "" where nothing */
 };
 
 struct tr_device_ops {
@@ -237,6 +263,12 @@ struct tr_device_ops {
     int (*record)(struct tr_device *d, enum tr_stream s, struct tr_event *e);
     int (*wait)(struct tr_device *d, enum tr_stream s, struct tr_event *e); /* the stream waits */
     int (*sync)(struct tr_device *d, enum tr_stream s); /* the host waits; returns kept errors */
+    /* The kept error with its message, or 0; does not wait, and the error stays kept. After an
+     * error of the device itself a call may never come back: who waits for one asks here. */
+    int (*error)(struct tr_device *d);
+    /* Choices that the device made by shape and that bits depend on, a line each, for the record of
+     * a run: the length of the whole text, of which room bytes are written. NULL: it makes none. */
+    size_t (*choices)(struct tr_device *d, char *text, size_t room);
 };
 
 /* First member of every device. */
@@ -249,11 +281,21 @@ struct tr_device_params {
     int threads;           /* cpu: compute threads; 0: all cores of this process */
     unsigned delay_seed;   /* test mode: streams pause at random before each command; 0: off */
     const char *tier;      /* cpu: "c", "avx2", "avx512" pins a tier; NULL: the best */
+    int opaque;  /* cpu, test mode: says that the host cannot see the arena: copies only */
+    int ordinal; /* cuda: which GPU, as the driver counts them */
 };
 
 /* The cpu device (cpu/device.c). */
 int tr_device_open_cpu(struct tr_device **out, const struct tr_device_params *p);
 /* Its workspace for that many threads: what memory_bytes must exceed. */
 uint64_t tr_device_cpu_workspace(const struct tr_device_params *p);
+
+/* The cuda device (kernels/, through src/base/device_module.c). Its own use of device memory (the
+ * driver's context, code, workspace) counts against memory_bytes; 0: 90 % of what is free. */
+int tr_device_open_cuda(struct tr_device **out, const struct tr_device_params *p);
+/* Device memory of a GPU as its driver reports it, for default budgets. */
+int tr_device_cuda_memory(int ordinal, uint64_t *free, uint64_t *total);
+/* The cuda device's own use, measured: what memory_bytes must exceed on this GPU. */
+int tr_device_cuda_workspace(int ordinal, uint64_t *bytes);
 
 #endif

@@ -83,9 +83,10 @@ struct turn {
 static double rope_loss(void *arg)
 {
     struct turn *t = arg;
+    float *x = t->op.x;
 
     for (int i = 0; i < TOKENS * HEADS * DIM; i++)
-        t->op.x[i] = t->x[i];
+        x[i] = t->x[i];
     grad_ok(tr_cpu_rope(grad_cpu(), &t->op));
     return grad_dot(t->op.x, t->dy, TOKENS * HEADS * DIM);
 }
@@ -108,7 +109,14 @@ void grad_rope(void)
     }
     for (int i = 0; i < TOKENS * HEADS * DIM; i++)
         gradient[i] = t.dy[i];
-    t.op = (struct tr_op_rope){gradient, position, cos_table, sin_table, TOKENS, HEADS, DIM, 1};
+    t.op = (struct tr_op_rope){.x = gradient,
+                               .position = position,
+                               .cos = cos_table,
+                               .sin = sin_table,
+                               .n = TOKENS,
+                               .heads = HEADS,
+                               .head_dim = DIM,
+                               .inverse = 1};
     grad_ok(tr_cpu_rope(grad_cpu(), &t.op));
     t.op.x = grad_zeros(TOKENS * HEADS * DIM);
     t.op.inverse = 0;

@@ -72,6 +72,7 @@ void grad_xent(void)
     xent_loss(&h);
     for (int64_t row0 = 0; row0 < VOCABULARY; row0 += SLICE) {
         load_slice(&h, row0);
+        h.op.dlogits = h.op.logits;
         grad_ok(tr_cpu_xent_grad(grad_cpu(), &h.op));
         for (int t = 0; t < TOKENS; t++)
             memcpy(gradient + t * VOCABULARY + row0, h.op.logits + t * SLICE,

@@ -43,10 +43,11 @@ static void reference_query(const struct tr_op_attention *op, const struct wante
 {
     int64_t t = query[0], h = query[1], first = query[2], d = op->head_dim;
     int64_t kv = h / (op->heads / op->kv_heads), q = (t * op->heads + h) * d;
+    const float *qs = op->q, *ks = op->k, *vs = op->v, *d_o = op->d_o;
     double max = -INFINITY, sum = 0, delta = 0;
 
     for (int64_t j = first; j <= t; j++) {
-        p[j] = dot(op->q + q, op->k + (j * op->kv_heads + kv) * d, d) * op->scale;
+        p[j] = dot(qs + q, ks + (j * op->kv_heads + kv) * d, d) * op->scale;
         max = p[j] > max ? p[j] : max;
     }
     for (int64_t j = first; j <= t; j++)
@@ -55,17 +56,17 @@ static void reference_query(const struct tr_op_attention *op, const struct wante
     for (int64_t j = first; j <= t; j++) {
         int64_t k = (j * op->kv_heads + kv) * d;
         p[j] /= sum;
-        delta += p[j] * dot(op->d_o + q, op->v + k, d);
+        delta += p[j] * dot(d_o + q, vs + k, d);
         for (int64_t i = 0; i < d; i++)
-            w->o[q + i] += p[j] * op->v[k + i];
+            w->o[q + i] += p[j] * vs[k + i];
     }
     for (int64_t j = first; j <= t; j++) {
         int64_t k = (j * op->kv_heads + kv) * d;
-        double ds = p[j] * (dot(op->d_o + q, op->v + k, d) - delta) * op->scale;
+        double ds = p[j] * (dot(d_o + q, vs + k, d) - delta) * op->scale;
         for (int64_t i = 0; i < d; i++) {
-            w->dv[k + i] += p[j] * op->d_o[q + i];
-            w->dk[k + i] += ds * op->q[q + i];
-            w->dq[q + i] += ds * op->k[k + i];
+            w->dv[k + i] += p[j] * d_o[q + i];
+            w->dk[k + i] += ds * qs[q + i];
+            w->dq[q + i] += ds * ks[k + i];
         }
     }
 }
@@ -132,16 +133,16 @@ static void alone(struct check *c, const struct tr_op_attention *op)
 
     last.n = own[1];
     last.docs = (struct tr_ranges){1, own};
-    last.q += q;
-    last.d_o += q;
-    last.k += k;
-    last.v += k;
+    last.q = (const float *)op->q + q;
+    last.d_o = (const float *)op->d_o + q;
+    last.k = (const float *)op->k + k;
+    last.v = (const float *)op->v + k;
     open_outputs(c, &last);
     run(c, c->cpu, &last);
-    check_equal(c, "o alone", TR_F32, last.o, op->o + q, query_elements(&last));
-    check_equal(c, "dq alone", TR_F32, last.dq, op->dq + q, query_elements(&last));
-    check_equal(c, "dk alone", TR_F32, last.dk, op->dk + k, key_elements(&last));
-    check_equal(c, "dv alone", TR_F32, last.dv, op->dv + k, key_elements(&last));
+    check_equal(c, "o alone", TR_F32, last.o, (const float *)op->o + q, query_elements(&last));
+    check_equal(c, "dq alone", TR_F32, last.dq, (const float *)op->dq + q, query_elements(&last));
+    check_equal(c, "dk alone", TR_F32, last.dk, (const float *)op->dk + k, key_elements(&last));
+    check_equal(c, "dv alone", TR_F32, last.dv, (const float *)op->dv + k, key_elements(&last));
 }
 
 static struct tr_op_attention open_case(struct check *c, const struct shape *s)
@@ -187,7 +188,7 @@ static void window_edge(struct check *c)
     while (check_case(c, "window edge")) {
         struct tr_op_attention op = open_case(c, &(struct shape){1, 1, 16, 70, 1, {0, 300}});
         float *k = memcpy(check_bytes(c, key_elements(&op) * 4), op.k, key_elements(&op) * 4);
-        float *first = memcpy(check_scratch(c, 64), op.o, 64), *row = op.o + 250 * 16;
+        float *first = memcpy(check_scratch(c, 64), op.o, 64), *row = (float *)op.o + 250 * 16;
 
         op.k = k;
         check_ok(c, tr_cpu_attention(c->cpu, &op));

@@ -14,7 +14,7 @@ static void by_grain(struct check *c, const struct tr_op_bias_grad *op, const in
         int32_t own[2] = {0, start[g + 1] - start[g]};
         struct tr_op_bias_grad part = *op;
 
-        part.dy += start[g] * op->m;
+        part.dy = (const float *)op->dy + start[g] * op->m;
         part.n = own[1];
         part.grains = (struct tr_ranges){1, own};
         part.add = g > 0;
@@ -32,7 +32,7 @@ static void one(struct check *c, const int32_t start[4], int64_t m)
 
         op.dy = check_input(c, TR_F32, (size_t)(op.n * m), CHECK_NORMAL);
         for (int64_t i = 0; i < op.n * m; i++)
-            want[i % m] += op.dy[i];
+            want[i % m] += ((const float *)op.dy)[i];
         float *got = check_output(c, TR_F32, (size_t)m);
         op.db = got;
         check_ok(c, tr_cpu_bias_grad(c->cpu, &op));

@@ -70,6 +70,11 @@ static void add_to(struct sum *s, double term)
     s->magnitude += fabs(term);
 }
 
+static double at(const void *values, int64_t i)
+{
+    return ((const float *)values)[i];
+}
+
 static double weight(const struct tr_op_matmul *op, int64_t i, int64_t j)
 {
     return tr_load_f32(op->w, op->w_dtype, (size_t)(i * op->k + j));
@@ -80,7 +85,7 @@ static struct sum want_y(const struct tr_op_matmul *op, int64_t t, int64_t i)
     struct sum s = {0, 0};
 
     for (int64_t j = 0; j < op->k; j++)
-        add_to(&s, op->x[t * op->k + j] * weight(op, i, j));
+        add_to(&s, at(op->x, t * op->k + j) * weight(op, i, j));
     if (op->bias)
         add_to(&s, tr_load_f32(op->bias, op->w_dtype, (size_t)i));
     return s;
@@ -91,7 +96,7 @@ static struct sum want_dx(const struct tr_op_matmul *op, int64_t t, int64_t j)
     struct sum s = {0, 0};
 
     for (int64_t i = 0; i < op->m; i++)
-        add_to(&s, op->dy[t * op->m + i] * weight(op, i, j));
+        add_to(&s, at(op->dy, t * op->m + i) * weight(op, i, j));
     return s;
 }
 
@@ -100,7 +105,7 @@ static struct sum want_dw(const struct tr_op_matmul *op, int64_t i, int64_t j)
     struct sum s = {0, 0};
 
     for (int64_t t = 0; t < op->n; t++)
-        add_to(&s, (double)op->dy[t * op->m + i] * op->x[t * op->k + j]);
+        add_to(&s, at(op->dy, t * op->m + i) * at(op->x, t * op->k + j));
     return s;
 }
 
@@ -191,10 +196,10 @@ static void run_grain_by_grain(struct check *c, const struct tr_op_matmul *whole
 
         op.n = start[1];
         op.grains = (struct tr_ranges){1, start};
-        op.x += t0 * op.k;
-        op.y += t0 * op.m;
-        op.dx += t0 * op.k;
-        op.dy += t0 * op.m;
+        op.x = (const float *)op.x + t0 * op.k;
+        op.y = (float *)op.y + t0 * op.m;
+        op.dx = (float *)op.dx + t0 * op.k;
+        op.dy = (const float *)op.dy + t0 * op.m;
         check_ok(c, tr_cpu_matmul(c->cpu, &op));
         check_ok(c, tr_cpu_matmul_dx(c->cpu, &op));
         op.add = g > 0;
@@ -298,19 +303,19 @@ static void plain_part(void *arg, int64_t begin, int64_t end, int worker)
         g.a = op->x;
         g.b = p->w + begin * op->k;
         g.b_trans = 1;
-        g.c = op->y + begin;
+        g.c = (float *)op->y + begin;
         g.ldc = op->m;
     } else if (p->kind == DX) {
         g.k = op->m;
         g.a = op->dy;
         g.b = p->w + begin;
-        g.c = op->dx + begin;
+        g.c = (float *)op->dx + begin;
         g.ldc = op->k;
     } else {
         g.k = op->n;
         g.rows = end - begin;
         g.cols = g.ldc = op->k;
-        g.a = op->dy + begin;
+        g.a = (const float *)op->dy + begin;
         g.a_trans = 1;
         g.b = op->x;
         g.c = op->dw + begin * op->k;

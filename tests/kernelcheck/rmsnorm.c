@@ -30,7 +30,8 @@ static void reference_row(const struct tr_op_rmsnorm *op, const struct wanted *w
     double rstd = w->rstd[r] = 1 / sqrt(sum / (double)op->cols + op->eps);
     for (int64_t i = 0; i < op->cols; i++) {
         double xhat = tr_load_f32(op->x, op->x_dtype, (size_t)(r * op->cols + i)) * rstd;
-        double weight = tr_load_f32(op->w, op->w_dtype, (size_t)i), dy = op->dy[r * op->cols + i];
+        double weight = tr_load_f32(op->w, op->w_dtype, (size_t)i);
+        double dy = ((const float *)op->dy)[r * op->cols + i];
         w->y[r * op->cols + i] = xhat * weight;
         w->dx[r * op->cols + i] = rstd * dy * weight;
         w->dw[i] += dy * xhat;
@@ -95,10 +96,10 @@ static void by_grain(struct check *c, const struct tr_op_rmsnorm *op)
         part.rows = own[1] * op->rows_per_token;
         part.grains = (struct tr_ranges){1, own};
         part.x = (const char *)op->x + (size_t)at * x_size;
-        part.y += at;
+        part.y = (float *)all.y + at;
         part.rstd += row;
-        part.dy += at;
-        part.dx += at;
+        part.dy = (const float *)all.dy + at;
+        part.dx = (float *)all.dx + at;
         part.add_dw = g > 0;
         check_ok(c, tr_cpu_rmsnorm(c->cpu, &part));
         check_ok(c, tr_cpu_rmsnorm_grad(c->cpu, &part));
@@ -122,7 +123,7 @@ static void aliases(struct check *c, const struct tr_op_rmsnorm *op)
     check_equal(c, "dx as dy", TR_F32, other.dx, op->dx, n);
     check_equal(c, "dw with dx as dy", TR_F32, other.dw, op->dw, (size_t)op->cols);
     for (size_t i = 0; i < n; i++)
-        sum[i] = base[i] + op->dx[i];
+        sum[i] = base[i] + ((const float *)op->dx)[i];
     other.dy = op->dy;
     other.dx = base;
     other.add_dx = 1;

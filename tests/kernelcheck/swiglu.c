@@ -16,13 +16,14 @@ static struct wanted reference(struct check *c, const struct tr_op_swiglu *op)
 {
     size_t bytes = (size_t)op->n * sizeof(double);
     struct wanted w = {check_scratch(c, bytes), check_scratch(c, bytes), check_scratch(c, bytes)};
+    const float *gate = op->gate, *up = op->up, *dout = op->dout;
 
     for (int64_t i = 0; i < op->n; i++) {
-        double x = op->gate[i], s = 1 / (1 + exp(-x));
+        double x = gate[i], s = 1 / (1 + exp(-x));
 
-        w.out[i] = x * s * op->up[i];
-        w.dgate[i] = (double)op->dout[i] * op->up[i] * s * (1 + x * (1 - s));
-        w.dup[i] = op->dout[i] * x * s;
+        w.out[i] = x * s * up[i];
+        w.dgate[i] = (double)dout[i] * up[i] * s * (1 + x * (1 - s));
+        w.dup[i] = dout[i] * x * s;
     }
     return w;
 }

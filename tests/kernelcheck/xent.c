@@ -58,6 +58,7 @@ static void run(struct check *c, const struct tr_cpu *cpu, const struct logits *
             op.first = op.row0 == 0;
             op.logits = check_output(c, TR_F32, (size_t)(l->n * op.rows));
             move_slice(&op, (float *)l->values, l->vocabulary, 0);
+            op.dlogits = op.logits;
             check_ok(c, pass ? tr_cpu_xent_grad(cpu, &op) : tr_cpu_xent(cpu, &op));
             if (pass)
                 move_slice(&op, r->grad, l->vocabulary, 1);
@@ -170,7 +171,7 @@ static void bench(struct check *c)
         op.target_logit = r.target_logit;
         op.scale = r.max; /* any value but 0 */
         op.lse = r.max;
-        op.logits = memcpy(r.grad, l.values, (size_t)bytes);
+        op.dlogits = op.logits = memcpy(r.grad, l.values, (size_t)bytes);
         CHECK_BENCH(c, bytes, 0) tr_cpu_xent(c->cpu, &op);
         CHECK_BENCH(c, bytes * 2, 0) tr_cpu_xent_grad(c->cpu, &op);
     }
