@@ -128,7 +128,7 @@ static int place_host(struct tr_run *run)
 {
     const struct tr_layout *layout = &run->model->layout;
     struct tr_slot_pool pools[TR_SLOT_POOLS];
-    uint64_t used = tr_mem_host_peak(), least = used + STAGING_LEAST;
+    uint64_t used = tr_mem_host_now(), least = used + STAGING_LEAST;
     int64_t bytes;
 
     if (run->device_info.host_visible)

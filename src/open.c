@@ -303,6 +303,7 @@ int tr_train_open(tr_run **out, const struct tr_train_params *params)
         return -ENOMEM;
     run->lock = -1;
     run->cursor.loss_scale = 1;
+    tr_mem_restart_peaks();
     r = open_all(run, params);
     if (r < 0) {
         tr_train_close(run);
