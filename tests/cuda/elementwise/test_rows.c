@@ -20,13 +20,21 @@ struct rows_case {
 };
 
 static const struct rows_case cases[] = {
-    {5, 1, 1, TR_F32, TR_F32, TR_F32, 0},       {300, 1, 5, TR_F32, TR_BF16, TR_F32, 1},
-    {70, 3, 8, TR_BF16, TR_BF16, TR_BF16, 0},   {40, 7, 64, TR_F16, TR_F16, TR_F16, 1},
-    {37, 2, 127, TR_F32, TR_F32, TR_F16, 0},    {300, 2, 128, TR_BF16, TR_BF16, TR_BF16, 0},
-    {61, 1, 250, TR_F16, TR_F16, TR_F32, 1},    {33, 1, 257, TR_F32, TR_F32, TR_F32, 0},
-    {290, 1, 320, TR_BF16, TR_BF16, TR_F32, 1}, {20, 1, 2048, TR_F32, TR_BF16, TR_BF16, 0},
-    {9, 1, 4099, TR_BF16, TR_F16, TR_F32, 1},   {6, 1, 8192, TR_F16, TR_F16, TR_F16, 0},
-    {5, 1, 8200, TR_F32, TR_F32, TR_F32, 1},    {4, 1, 16384, TR_BF16, TR_BF16, TR_F32, 0},
+    {5, 1, 1, TR_F32, TR_F32, TR_F32, 0},
+    {300, 1, 5, TR_F32, TR_BF16, TR_F32, 1},
+    {70, 3, 8, TR_BF16, TR_BF16, TR_BF16, 0},
+    {40, 7, 64, TR_F16, TR_F16, TR_F16, 1},
+    {37, 2, 127, TR_F32, TR_F32, TR_F16, 0},
+    {300, 2, 128, TR_BF16, TR_BF16, TR_BF16, 0},
+    {61, 1, 250, TR_F16, TR_F16, TR_F32, 1},
+    {33, 1, 257, TR_F32, TR_F32, TR_F32, 0},
+    {290, 1, 320, TR_BF16, TR_BF16, TR_F32, 1},
+    {900, 1, 264, TR_F32, TR_BF16, TR_F32, 0},
+    /* three rows a block, one after the other */ {20, 1, 2048, TR_F32, TR_BF16, TR_BF16, 0},
+    {9, 1, 4099, TR_BF16, TR_F16, TR_F32, 1},
+    {6, 1, 8192, TR_F16, TR_F16, TR_F16, 0},
+    {5, 1, 8200, TR_F32, TR_F32, TR_F32, 1},
+    {4, 1, 16384, TR_BF16, TR_BF16, TR_F32, 0},
     {3, 1, 16383, TR_BF16, TR_F32, TR_BF16, 1},
 };
 
@@ -194,7 +202,7 @@ static void test_bias_grad(void **state)
 
 /* ---- the rule of grains ---- */
 
-enum { TOKENS = 90, GRAINS = 3, COLS = 72, HEADS = 2 };
+enum { TOKENS = 90, GRAINS = 3, COLS = 264, HEADS = 2 };
 static const int32_t starts[GRAINS + 1] = {0, 32, 57, TOKENS};
 
 /* The op's tokens of grains [begin, end), as a micro-batch of its own would give it. */
