@@ -503,6 +503,8 @@ static void check_all(enum tr_dtype t)
     struct bench b;
     char doing[64];
 
+    if (test_device_is_cpu())
+        skip();
     open_bench(&b);
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
         snprintf(doing, sizeof(doing), "%s, storage %s", checks[i].name, tr_dtype_name(t));
