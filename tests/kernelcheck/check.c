@@ -16,14 +16,11 @@
 #include "src/base/mem.h"
 #include "tests/kernelcheck/state.h"
 
-#define GUARD_BYTES 256
+#define GUARD_BYTES 256 /* the data stay aligned as a device's plan aligns buffers */
 #define GUARD_BYTE  0xa5
 #define POISON_BYTE 0xff /* a NaN in every dtype */
-
-const struct tr_cpu *check_cpu(struct check *c, int threads)
-{
-    return &c->state->cpus[threads];
-}
+#define SMALL_ARENA ((uint64_t)96 << 20)
+#define LARGE_ARENA ((uint64_t)4 << 30)
 
 /* ---- the generator ---- */
 
@@ -106,19 +103,19 @@ static float draw(struct check *c, enum check_values values)
 
 static struct check_buffer *new_buffer(struct check *c, size_t bytes)
 {
+    struct check_state *s = c->state;
     struct check_buffer *b = calloc(1, sizeof(*b));
-    size_t all = tr_round_up(bytes, 64) + 2 * GUARD_BYTES;
-    char *base = aligned_alloc(64, all);
+    size_t all = tr_round_up(bytes, 256) + 2 * GUARD_BYTES;
+    char *block = aligned_alloc(256, all);
 
-    if (!b || !base) {
+    if (!b || !block) {
         fprintf(stderr, "kernelcheck: out of memory\n");
         exit(1);
     }
-    memset(base, GUARD_BYTE, all);
-    b->data = base + GUARD_BYTES;
-    b->bytes = bytes;
-    b->next = c->state->buffers;
-    c->state->buffers = b;
+    memset(block, GUARD_BYTE, all);
+    *b = (struct check_buffer){s->buffers, block, block + GUARD_BYTES, NULL, bytes, all, s->placed};
+    s->placed += all;
+    s->buffers = b;
     return b;
 }
 
@@ -165,7 +162,7 @@ void check_freeze(struct check *c)
 
 static void judge_buffer(struct check *c, const struct check_buffer *b)
 {
-    size_t after = tr_round_up(b->bytes, 64) - b->bytes + GUARD_BYTES;
+    size_t after = b->block_bytes - GUARD_BYTES - b->bytes;
     const unsigned char *p = (const unsigned char *)b->data;
 
     for (size_t i = 1; i <= GUARD_BYTES; i++)
@@ -194,8 +191,14 @@ static void end_case(struct check *c)
         judge_buffer(c, b);
         s->buffers = b->next;
         free(b->kept);
-        free(b->data - GUARD_BYTES);
+        free(b->block);
         free(b);
+    }
+    s->placed = 0;
+    c->variant = 0;
+    if (s->planted) {
+        s->found |= s->case_failed;
+        return;
     }
     if (s->mutant && !s->case_failed)
         printf("FAIL %s: a result that %s was not found out\n", c->op, s->case_name);
@@ -215,6 +218,8 @@ int check_case(struct check *c, const char *fmt, ...)
         s->in_case = 0;
         return 0;
     }
+    if (s->planted && s->found)
+        return 0;
     va_start(ap, fmt);
     vsnprintf(s->case_name, sizeof(s->case_name), fmt, ap);
     va_end(ap);
@@ -247,24 +252,46 @@ static int open_cpus(struct check_state *s)
     return error;
 }
 
-struct check *check_open(const struct check_options *options)
+/* The device under test, with room for the buffers of the largest case. */
+static int open_mirror(struct check *c)
+{
+    struct check_state *s = c->state;
+    const struct check_options *o = &s->options;
+    const char *tier = o->tier < 0 ? NULL : tr_cpu_tier_name((enum tr_cpu_tier)o->tier);
+    int error =
+        mirror_open(&s->mirror, o->device, tier, o->bench || o->large ? LARGE_ARENA : SMALL_ARENA);
+
+    if (error)
+        return error;
+    c->device = &s->mirror;
+    tr_cpu_kernels_init(&s->kernels, tr_cpu_tier_best());
+    return 0;
+}
+
+int check_open(struct check **out, const struct check_options *options)
 {
     struct check *c = calloc(1, sizeof(*c));
     struct check_state *s = calloc(1, sizeof(*s));
+    int error;
 
     if (!c || !s)
         exit(1);
+    *out = c;
     c->state = s;
     s->options = *options;
-    if (open_cpus(s))
-        return NULL;
+    error = open_cpus(s);
     c->cpu = &s->cpus[2];
-    if (options->peak)
-        return c;
-    printf("seed %llu, %s\n", (unsigned long long)options->seed, tr_blas_bits(c->cpu->blas));
-    if (options->bench)
+    if (!error && options->device)
+        error = open_mirror(c);
+    if (error || options->peak)
+        return error;
+    printf("seed %llu, %s\n", (unsigned long long)options->seed,
+           c->device ? c->device->info.name : tr_blas_bits(c->cpu->blas));
+    if (options->bench && c->device)
+        error = bench_measure_device(&s->peaks, c->device);
+    else if (options->bench)
         bench_measure(&s->peaks, c->cpu, options->program);
-    return c;
+    return error;
 }
 
 void check_run_op(struct check *c, const char *op, void (*fn)(struct check *c),
@@ -275,12 +302,27 @@ void check_run_op(struct check *c, const char *op, void (*fn)(struct check *c),
 
     c->op = op;
     c->tier = tier;
+    c->compute = TR_F32;
     tr_cpu_kernels_init(&s->kernels, tier);
     fn(c);
     if (!s->options.bench)
-        printf("%-14s %-7s %d passed, %d failed\n", op, tr_cpu_tier_name(tier), s->passed - passed,
+        printf("%-14s %-7s %d passed, %d failed\n", op, check_where(c), s->passed - passed,
                s->failed - failed);
     fflush(stdout);
+}
+
+int check_finds_fault(struct check *c, const char *op, void (*fn)(struct check *c))
+{
+    struct check_state *s = c->state;
+    const char *kept = c->op;
+
+    c->op = op;
+    s->planted = 1;
+    s->found = 0;
+    fn(c);
+    s->planted = 0;
+    c->op = kept;
+    return s->found;
 }
 
 int check_close_all(struct check *c)
@@ -288,8 +330,9 @@ int check_close_all(struct check *c)
     struct check_state *s = c->state;
     int failed = s->failed;
 
-    if (!s->options.peak)
+    if (s->passed + failed)
         printf("%d passed, %d failed\n", s->passed, s->failed);
+    mirror_close(&s->mirror);
     for (int threads = 1; threads <= CHECK_MAX_THREADS; threads++)
         tr_pool_close(s->cpus[threads].pool);
     free(s->cpus[1].scratch);

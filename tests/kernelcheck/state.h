@@ -9,14 +9,17 @@
 #include "src/base/philox.h"
 #include "tests/kernelcheck/bench.h"
 #include "tests/kernelcheck/check.h"
+#include "tests/kernelcheck/mirror.h"
 
 #define CHECK_MAX_RESULTS 512
 
 struct check_buffer {
     struct check_buffer *next;
+    char *block; /* guard, data, guard */
     char *data;
     void *kept; /* copy of an input, NULL where writing is allowed */
-    size_t bytes;
+    size_t bytes, block_bytes;
+    uint64_t place; /* of the block's mirror, from the start of a device's arena */
 };
 
 struct bench_result {
@@ -31,10 +34,13 @@ struct check_state {
     char case_name[160];
     int in_case, case_failed, passed, failed;
     int mutant;             /* cases must fail, quietly, to pass */
+    int planted, found;     /* a fault is looked for, quietly; it was found */
     struct tr_philox key;   /* of the case's generator */
     struct tr_philox words; /* the last block drawn */
     uint64_t drawn;
     struct check_buffer *buffers; /* of this case */
+    uint64_t placed;              /* bytes of their mirrors */
+    struct mirror mirror;
     struct bench_peaks peaks;
     struct bench_result results[CHECK_MAX_RESULTS]; /* of tier C */
     int n_results;
@@ -42,5 +48,8 @@ struct check_state {
 
 /* Prints a line of a failed case, headed once by what is needed to repeat it. */
 void check_fail(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* planted.c: faults behind the ops of a device, and whether the ops' checks find them. */
+void check_planted(struct check *c);
 
 #endif

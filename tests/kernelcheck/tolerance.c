@@ -39,12 +39,15 @@ static const struct tolerance rows[] = {
     {"adamw", TOLERANCE_ABS_REL, 1e-6, 2e-6}, /* twenty steps of f32 against double */
 };
 
-const struct tolerance *tolerance_find(const char *op, const char *what)
+/* "prefix op.what", else "prefix op". */
+static const struct tolerance *find(const char *prefix, const struct tolerance_of *of)
 {
     const struct tolerance *found = NULL;
-    char name[96];
+    size_t word = strcspn(of->what, " ");
+    char op[96], name[192];
 
-    snprintf(name, sizeof(name), "%s.%s", op, what);
+    snprintf(op, sizeof(op), "%s%s%s", prefix, *prefix ? " " : "", of->op);
+    snprintf(name, sizeof(name), "%s.%.*s", op, (int)word, of->what);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         if (!strcmp(rows[i].row, name))
             return &rows[i];
@@ -52,4 +55,24 @@ const struct tolerance *tolerance_find(const char *op, const char *what)
             found = &rows[i];
     }
     return found;
+}
+
+int tolerance_find(const struct tolerance_of *of, struct tolerance *found)
+{
+    const struct tolerance *t = of->dtype != TR_F32 ? find("16-bit", of) : NULL;
+    double unit = of->dtype == TR_BF16 ? 0x1p-8 : 0x1p-11;
+
+    if (t) {
+        *found = *t;
+        found->limit *= t->kind == TOLERANCE_NMSE ? unit * unit : unit;
+        found->abs *= unit;
+        return 1;
+    }
+    if (of->device)
+        t = find(of->device, of);
+    if (!t)
+        t = find("", of);
+    if (t)
+        *found = *t;
+    return t != NULL;
 }
