@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "src/base/err.h"
+#include "src/base/mem.h"
 
 void tr_engine_kick(struct tr_offload *o)
 {
@@ -30,6 +31,34 @@ int tr_engine_error(const struct tr_offload *o)
     return o->error ? tr_error(o->error, "%s", o->error_text) : 0;
 }
 
+void tr_engine_called(struct tr_offload *o)
+{
+    int last = --o->calls == 0 && o->closed;
+
+    if (!o->abandoned) {
+        tr_engine_kick(o);
+        pthread_cond_broadcast(&o->changed);
+    }
+    pthread_mutex_unlock(&o->lock);
+    if (last)
+        tr_engine_free(o);
+}
+
+void tr_engine_free(struct tr_offload *o)
+{
+    while (o->free_tickets) {
+        struct tr_ticket *t = o->free_tickets;
+
+        o->free_tickets = t->next;
+        tr_free(TR_MEM_MISC, t);
+    }
+    tr_chunks_free(&o->staging);
+    tr_chunks_free(&o->parts);
+    pthread_cond_destroy(&o->changed);
+    pthread_mutex_destroy(&o->lock);
+    tr_free(TR_MEM_MISC, o);
+}
+
 /* Nothing new begins after an error, or when the engine closes (no commit is under way then). */
 static void decide(struct tr_offload *o)
 {
@@ -43,9 +72,7 @@ static void decide(struct tr_offload *o)
 
 static int finished(const struct tr_offload *o)
 {
-    int moving = o->reading || o->writing || tr_queue_under_way(o->queue);
-
-    return o->stop && !moving && !o->kicked;
+    return o->stop && !tr_moves_under_way(o) && !o->kicked;
 }
 
 static int turn(struct tr_offload *o)

@@ -3,7 +3,8 @@
  * The calls of the engine, on the caller's thread: they check, wait and hand over; nothing is moved
  * here. A caller waits for three things only: that its spans are in their slots (acquire), that a
  * commit is durable (commit, commit_wait), that all is written (drain, and everything in serial
- * mode). Each wait ends with the engine's first error, too, whatever it was.
+ * mode). Each wait ends with the engine's first error, too, whatever it was, and with an error of
+ * the device, which may have lost the callback that the wait is for.
  */
 #include "offload/offload.h"
 
@@ -16,7 +17,8 @@
 #include "src/base/mem.h"
 #include "src/base/thread.h"
 
-#define WORKERS 8 /* of the threads engine: enough blocking requests to fill a drive */
+#define PATIENCE_NS 100000000 /* of a waiting caller, before it asks how the device is */
+#define WORKERS     8         /* of the threads engine: enough blocking requests to fill a drive */
 
 static uint64_t now_ns(void)
 {
@@ -47,11 +49,6 @@ static int check_pools(const struct tr_offload_params *p)
 
 static int check_params(const struct tr_offload_params *p)
 {
-    struct tr_device_info info = {0};
-
-    p->device->ops->info(p->device, &info);
-    if (!info.host_visible)
-        return tr_error(-ENOTSUP, "%s: its memory cannot be reached by disk I/O", info.name);
     if (p->durability != TR_DURABLE_NONE && p->store->mode == TR_STORE_WRITE &&
         tr_store_generations(p->store) == 1)
         return tr_error(-EINVAL, "%s: has one generation, made for durability none",
@@ -61,22 +58,31 @@ static int check_params(const struct tr_offload_params *p)
     return check_pools(p);
 }
 
+/* What disk I/O goes to and from: the staging memory, or the slots themselves. Homes come and are
+ * too large to be registered one by one. */
+static uint32_t find_regions(const struct tr_offload *o, struct tr_io_region *regions)
+{
+    if (o->staging.memory) {
+        regions[0] = (struct tr_io_region){o->staging.memory, o->staging.bytes};
+        return 1;
+    }
+    for (uint32_t i = 0; i < o->n_pools && !o->opaque; i++)
+        regions[i] =
+            (struct tr_io_region){o->pools[i].base, o->pools[i].slot_bytes * o->pools[i].n_slots};
+    return o->opaque ? 0 : o->n_pools;
+}
+
 static int open_io(struct tr_offload *o, enum tr_io_kind kind)
 {
     struct tr_io_region *regions =
-        tr_alloc_array(TR_MEM_MISC, o->n_pools, sizeof(struct tr_io_region));
-    struct tr_io_params p = {.files = o->store->file,
-                             .regions = regions,
-                             .n_regions = o->n_pools,
-                             .depth = TR_IO_DEPTH,
-                             .workers = WORKERS};
+        tr_alloc_array(TR_MEM_MISC, o->n_pools + 1, sizeof(struct tr_io_region));
+    struct tr_io_params p = {
+        .files = o->store->file, .regions = regions, .depth = TR_IO_DEPTH, .workers = WORKERS};
     int r;
 
     if (!regions)
         return -ENOMEM;
-    for (uint32_t i = 0; i < o->n_pools; i++)
-        regions[i] =
-            (struct tr_io_region){o->pools[i].base, o->pools[i].slot_bytes * o->pools[i].n_slots};
+    p.n_regions = find_regions(o, regions);
     tr_store_close_queue(o->store);
     r = tr_io_open(&o->io, kind, &p);
     if (r == 0 && o->store->hook.wrap)
@@ -93,23 +99,41 @@ static int open_io(struct tr_offload *o, enum tr_io_kind kind)
 
 static void free_engine(struct tr_offload *o)
 {
+    int last;
+
     tr_queue_close(o->queue);
     tr_moves_close(o);
+    tr_chunks_close(&o->staging);
+    tr_homes_close(&o->homes);
     tr_slots_close(&o->slots);
     tr_schedule_free(&o->schedule);
-    while (o->free_tickets) {
-        struct tr_ticket *t = o->free_tickets;
-
-        o->free_tickets = t->next;
-        tr_free(TR_MEM_MISC, t);
-    }
-    pthread_cond_destroy(&o->changed);
-    pthread_mutex_destroy(&o->lock);
     tr_free(TR_MEM_MISC, o->pools);
     tr_free(TR_MEM_MISC, o->dirty);
     tr_free(TR_MEM_MISC, o->visits);
     tr_free(TR_MEM_MISC, o->started);
-    tr_free(TR_MEM_MISC, o);
+    pthread_mutex_lock(&o->lock);
+    o->closed = 1;
+    last = !o->calls;
+    pthread_mutex_unlock(&o->lock);
+    if (last)
+        tr_engine_free(o);
+}
+
+/* Memory that the ways of moves need: staging only where a span goes that way. */
+static int alloc_host(struct tr_offload *o, const struct tr_offload_params *p)
+{
+    uint64_t bytes = p->staging_bytes ? p->staging_bytes : TR_STAGING_BYTES;
+    uint64_t chunk = tr_chunk_bytes(bytes);
+    struct tr_device_info info = {0};
+    int r = tr_homes_open(&o->homes, p->device, &o->store->layout, p->in_host);
+
+    p->device->ops->info(p->device, &info);
+    o->opaque = !info.host_visible;
+    if (r == 0 && o->opaque && o->homes.n < o->store->layout.n_spans)
+        r = tr_chunks_open(&o->staging, p->device, bytes, chunk);
+    if (r == 0 && o->homes.n)
+        r = tr_chunks_open(&o->parts, p->device, 0, chunk);
+    return r;
 }
 
 static int alloc_engine(struct tr_offload *o, const struct tr_offload_params *p)
@@ -131,7 +155,21 @@ static int alloc_engine(struct tr_offload *o, const struct tr_offload_params *p)
     if (r < 0)
         return r;
     o->dirty = tr_alloc_array(TR_MEM_MISC, o->slots.n, sizeof(*o->dirty));
-    return o->dirty ? tr_moves_open(o) : -ENOMEM;
+    if (!o->dirty)
+        return -ENOMEM;
+    r = alloc_host(o, p);
+    return r < 0 ? r : tr_moves_open(o);
+}
+
+static void init_lock(struct tr_offload *o)
+{
+    pthread_condattr_t attr;
+
+    pthread_mutex_init(&o->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&o->changed, &attr);
+    pthread_condattr_destroy(&attr);
 }
 
 int tr_offload_open(struct tr_offload **out, const struct tr_offload_params *p)
@@ -144,8 +182,7 @@ int tr_offload_open(struct tr_offload **out, const struct tr_offload_params *p)
     o = tr_alloc(TR_MEM_MISC, sizeof(*o));
     if (!o)
         return -ENOMEM;
-    pthread_mutex_init(&o->lock, NULL);
-    pthread_cond_init(&o->changed, NULL);
+    init_lock(o);
     r = alloc_engine(o, p);
     if (r == 0)
         r = open_io(o, p->io);
@@ -159,6 +196,34 @@ int tr_offload_open(struct tr_offload **out, const struct tr_offload_params *p)
     return 0;
 }
 
+/* Waits for a change; where none comes, asks the device, which may have lost the callback that it
+ * hangs on. Lock held, but not while asking. */
+static void wait_changed(struct tr_offload *o)
+{
+    uint64_t until = now_ns() + PATIENCE_NS;
+    struct timespec t = {(time_t)(until / 1000000000u), (long)(until % 1000000000u)};
+    int r;
+
+    if (pthread_cond_timedwait(&o->changed, &o->lock, &t) == 0 || !o->calls || o->error)
+        return;
+    pthread_mutex_unlock(&o->lock);
+    r = o->device->ops->error(o->device);
+    pthread_mutex_lock(&o->lock);
+    if (r < 0)
+        tr_engine_fail(o, r);
+}
+
+/* After an error the device may still be at work on memory of ours, and callbacks may be due. When
+ * its streams have been waited for, those that have not come are not waited for any longer. */
+static void give_up_calls(struct tr_offload *o)
+{
+    for (int s = 0; s < TR_STREAMS; s++)
+        o->device->ops->sync(o->device, (enum tr_stream)s);
+    pthread_mutex_lock(&o->lock);
+    o->abandoned = o->calls > 0;
+    pthread_mutex_unlock(&o->lock);
+}
+
 int tr_offload_close(struct tr_offload *o)
 {
     int r;
@@ -166,12 +231,14 @@ int tr_offload_close(struct tr_offload *o)
     if (!o)
         return 0;
     pthread_mutex_lock(&o->lock);
-    while (o->tickets || (!o->error && o->flush.state != TR_FLUSH_IDLE))
-        pthread_cond_wait(&o->changed, &o->lock);
+    while (!o->error && (o->tickets || o->flush.state != TR_FLUSH_IDLE))
+        wait_changed(o);
     o->stop = 1;
     tr_engine_kick(o);
     pthread_mutex_unlock(&o->lock);
     pthread_join(o->thread, NULL);
+    if (o->error)
+        give_up_calls(o);
     r = tr_engine_error(o);
     /* What was written and not committed is forgotten. */
     tr_commit_copy(&o->store->next, &o->store->durable, &o->store->shape);
@@ -304,7 +371,7 @@ int tr_offload_acquire(struct tr_offload *o, uint32_t visit, void *at[TR_VISIT_S
     while (!o->error && !is_ready(o, visit)) {
         if (!from && !o->tickets) /* only now does the device have nothing to do */
             from = now_ns();
-        pthread_cond_wait(&o->changed, &o->lock);
+        wait_changed(o);
     }
     if (from)
         o->stats.wait_load_ns += now_ns() - from;
@@ -323,13 +390,12 @@ static void passed(void *arg)
     struct tr_offload *o = t->o;
 
     pthread_mutex_lock(&o->lock);
-    tr_writeback_passed(o, t);
+    if (!o->abandoned)
+        tr_writeback_passed(o, t);
     o->tickets--;
     t->next = o->free_tickets;
     o->free_tickets = t;
-    tr_engine_kick(o);
-    pthread_cond_broadcast(&o->changed);
-    pthread_mutex_unlock(&o->lock);
+    tr_engine_called(o);
 }
 
 static struct tr_ticket *take_ticket(struct tr_offload *o)
@@ -356,6 +422,7 @@ static void release(struct tr_offload *o, struct tr_ticket *t)
         o->pending[o->epoch & 1] += v->changed >> k & 1;
     }
     o->tickets++;
+    o->calls++;
     o->at++;
     o->acquired = 0;
 }
@@ -364,7 +431,7 @@ static void release(struct tr_offload *o, struct tr_ticket *t)
 static int wait_written(struct tr_offload *o)
 {
     while (!o->error && (o->tickets || o->pending[0] || o->pending[1]))
-        pthread_cond_wait(&o->changed, &o->lock);
+        wait_changed(o);
     return tr_engine_error(o);
 }
 
@@ -388,6 +455,7 @@ int tr_offload_release(struct tr_offload *o, uint32_t visit)
     if (r < 0) {
         tr_engine_fail(o, r);
         o->tickets--; /* will never pass */
+        o->calls--;
     } else if (o->serial) {
         r = wait_written(o);
     }
@@ -411,7 +479,7 @@ static int wait_committed(struct tr_offload *o)
     uint64_t from = now_ns();
 
     while (!o->error && o->flush.state != TR_FLUSH_IDLE)
-        pthread_cond_wait(&o->changed, &o->lock);
+        wait_changed(o);
     o->stats.wait_commit_ns += now_ns() - from;
     return tr_engine_error(o);
 }
@@ -468,6 +536,11 @@ void tr_offload_stats(struct tr_offload *o, struct tr_offload_stats *stats)
     pthread_mutex_lock(&o->lock);
     *stats = o->stats;
     pthread_mutex_unlock(&o->lock);
+}
+
+uint64_t tr_offload_host_bytes(const struct tr_offload *o)
+{
+    return o->staging.bytes + tr_homes_bytes(&o->homes);
 }
 
 const char *tr_offload_io_name(const struct tr_offload *o)

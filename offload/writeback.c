@@ -24,7 +24,10 @@ void tr_writeback_advance(struct tr_offload *o)
 {
     while (o->n_dirty) {
         uint32_t slot = o->dirty[o->dirty_first];
+        const struct tr_home *home = tr_home_of(&o->homes, o->slots.slot[slot].span);
 
+        if (home && home->writing) /* the change before this one is not on disk yet */
+            return;
         if (tr_flush_gates(o, o->slots.slot[slot].epoch))
             return;
         if (tr_store_needs_mark(o->store)) {

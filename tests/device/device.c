@@ -3,6 +3,7 @@
  * The cpu device's machinery: order within a stream and across streams, events, delays that expose
  * a missing wait, kept errors, and a budget that is exact to the byte.
  */
+#include <sched.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -181,11 +182,30 @@ static void errors_are_kept_until_a_sync(void **state)
 
     (void)state;
     assert_int_equal(d->ops->run(d, TR_STREAM_IN, &bad), -EINVAL);
+    assert_int_equal(d->ops->error(d), 0);
     assert_int_equal(d->ops->run(d, TR_STREAM_COMPUTE, &bad), 0);
     assert_int_equal(d->ops->run(d, TR_STREAM_COMPUTE, &worse), 0);
+    while (!d->ops->error(d)) /* comes without a sync, and stays */
+        sched_yield();
+    assert_int_equal(d->ops->error(d), -EINVAL);
+    assert_non_null(strstr(tr_error_message(), "0 x 1"));
     assert_int_equal(d->ops->sync(d, TR_STREAM_COMPUTE), -EINVAL);
     assert_non_null(strstr(tr_error_message(), "0 x 1")); /* the first one */
+    assert_int_equal(d->ops->error(d), 0);
     assert_int_equal(d->ops->sync(d, TR_STREAM_COMPUTE), 0);
+    d->ops->close(d);
+}
+
+static void opaque_says_so(void **state)
+{
+    struct tr_device_params p = {.memory_bytes = MEMORY, .threads = 2, .opaque = 1};
+    struct tr_device_info info;
+    struct tr_device *d = NULL;
+
+    (void)state;
+    assert_int_equal(tr_device_open_cpu(&d, &p), 0);
+    d->ops->info(d, &info);
+    assert_false(info.host_visible);
     d->ops->close(d);
 }
 
@@ -257,6 +277,7 @@ int main(void)
         cmocka_unit_test(an_event_is_the_point_of_its_last_record),
         cmocka_unit_test(close_drains),
         cmocka_unit_test(errors_are_kept_until_a_sync),
+        cmocka_unit_test(opaque_says_so),
         cmocka_unit_test(bad_parameters_are_refused),
         cmocka_unit_test(the_budget_is_exact),
     };

@@ -8,6 +8,14 @@
 
 #include "src/base/mem.h"
 
+/* Chunks of one block: every span is larger than all of the staging memory. */
+const struct way ways[WAYS] = {
+    [WAY_DIRECT] = {"straight into the slots"},
+    [WAY_STAGED] = {"staged", 1, 2 * TR_STORE_ALIGN},
+    [WAY_STAGED_HOMES] = {"staged, some spans at home", 1, 32 * TR_STORE_ALIGN, 0x66},
+    [WAY_HOMES] = {"visible, some spans at home", 0, 16 * TR_STORE_ALIGN, 0x3c},
+};
+
 /* The work of one visit, done on the compute stream. */
 struct work {
     const struct tr_layout *layout;
@@ -107,7 +115,7 @@ static void queue_work(struct player *p, const struct tr_visit *v, uint32_t visi
     w->player = p;
     w->salt = p->step * 131 + visit * 17;
     for (uint32_t k = 0; k < v->n_spans; k++) {
-        w->at[k] = at[k];
+        w->at[k] = test_device_memory(p->device, at[k]);
         w->expected[k] = hash_span(&p->layout, v->span[k], p->model[v->span[k]]);
         if (v->changed >> k & 1)
             transform(&p->layout, v->span[k], p->model[v->span[k]], w->salt);
@@ -143,6 +151,7 @@ int player_commit(struct player *p)
 int player_open_engine(struct player *p)
 {
     struct tr_slot_pool pools[MAX_POOLS];
+    unsigned char in_host[64] = {0};
     char *base = p->device->ops->arena(p->device);
     struct tr_offload_params op = {.store = p->store,
                                    .device = p->device,
@@ -151,8 +160,12 @@ int player_open_engine(struct player *p)
                                    .io = p->p.io,
                                    .durability = p->p.durability,
                                    .prefetch = p->p.prefetch,
-                                   .serial = p->p.serial};
+                                   .serial = p->p.serial,
+                                   .staging_bytes = p->p.way.staging_bytes,
+                                   .in_host = p->p.way.in_host ? in_host : NULL};
 
+    for (uint32_t i = 0; i < p->layout.n_spans; i++)
+        in_host[i] = p->p.way.in_host >> i & 1;
     for (uint32_t i = 0; i < p->p.shape.n_pools; i++) {
         pools[i] = (struct tr_slot_pool){base, span_max_bytes(&p->layout, i), p->p.slots[i]};
         base += pools[i].slot_bytes * pools[i].n_slots;
@@ -162,8 +175,12 @@ int player_open_engine(struct player *p)
 
 void player_open(struct player *p, const struct player_params *params)
 {
-    struct test_device_params dp = {
-        .delay_seed = params->seed, .eager = params->eager, .max_delay_us = params->max_delay_us};
+    struct test_device_params dp = {.delay_seed = params->seed,
+                                    .max_delay_us = params->max_delay_us,
+                                    .opaque = params->way.opaque,
+                                    .mutant = params->mutant,
+                                    .fault = params->fault,
+                                    .fault_after = params->fault_after};
 
     memset(p, 0, sizeof(*p));
     p->p = *params;

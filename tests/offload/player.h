@@ -14,6 +14,17 @@
 #define MAX_VISITS 64
 #define MAX_POOLS  2
 
+/* The ways of the bytes between disk and device. */
+struct way {
+    const char *name;
+    int opaque;
+    uint64_t staging_bytes;
+    uint64_t in_host; /* bit i: span i has a home in host memory */
+};
+
+enum { WAY_DIRECT, WAY_STAGED, WAY_STAGED_HOMES, WAY_HOMES, WAYS };
+extern const struct way ways[WAYS];
+
 struct player_params {
     struct shape shape;
     uint32_t slots[MAX_POOLS]; /* 0: as many as there are spans */
@@ -23,7 +34,10 @@ struct player_params {
     int serial;
     uint64_t seed;
     uint32_t max_delay_us;
-    int eager;             /* the device's defect */
+    struct way way;
+    enum device_mutant mutant;
+    enum device_fault fault;
+    uint32_t fault_after;
     struct faulty *faulty; /* around all I/O of the engine and the store, or NULL */
 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The engine end to end, against a model in plain memory (invariant 1 as far as offload goes:
- * slots, engine, depth and durability never change a byte).
+ * slots, engine, depth, durability, staging and the host tier never change a byte). The suite is
+ * played on every way that bytes take between disk and device.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -39,10 +40,22 @@ static int play(const struct player_params *params, int steps, struct tr_offload
     return r;
 }
 
+static const struct way *way;
+
 static struct player_params usual(uint64_t seed)
 {
-    return (struct player_params){
-        .shape = eight, .slots = {2, 2}, .io = TR_IO_THREADS, .seed = seed, .max_delay_us = 200};
+    struct player_params p = {.shape = eight,
+                              .slots = {2, 2},
+                              .io = TR_IO_THREADS,
+                              .way = *way,
+                              .seed = seed,
+                              .max_delay_us = 200};
+
+    if (way != &ways[WAY_DIRECT]) { /* every chunk is delayed, and there are many */
+        p.max_delay_us = 20;
+        p.shape.max_bytes = 10000;
+    }
+    return p;
 }
 
 static int have_uring(void)
@@ -83,6 +96,17 @@ static void every_setting(void **state)
     }
 }
 
+/* Of what does not go straight between disk and slot. */
+static uint64_t copied_bytes(const struct player *p)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < p->layout.n_spans; i++)
+        if (way->opaque || way->in_host >> i & 1)
+            bytes += p->layout.spans[i].bytes;
+    return bytes;
+}
+
 /* With everything resident the first step loads each span once and later ones none; every change is
  * written all the same. */
 static void all_resident(void **state)
@@ -103,8 +127,12 @@ static void all_resident(void **state)
     assert_int_equal(stats.loads, 8);
     assert_int_equal(stats.writes, 4 * 8);
     assert_int_equal(stats.commits, 4);
+    assert_int_equal(stats.host_loads, 0);
     assert_int_equal(stats.read_bytes, tr_layout_bytes(&p.layout));
     assert_int_equal(stats.written_bytes, 4 * tr_layout_bytes(&p.layout));
+    assert_int_equal(stats.copied_in_bytes, copied_bytes(&p));
+    assert_int_equal(stats.copied_out_bytes, 4 * copied_bytes(&p));
+    assert_int_equal(test_device_copies(p.device) > 0, way != &ways[WAY_DIRECT]);
     assert_ok(player_reopen(&p));
     player_close(&p);
 }
@@ -162,6 +190,7 @@ static void overlap(void **state)
     (void)state;
     params.faulty = &f;
     params.slots[0] = params.slots[1] = 3;
+    params.way.staging_bytes *= 16;
     player_open(&p, &params);
     for (int i = 0; i < 40 && !f.together; i++) {
         assert_ok(player_step(&p, 0, 0));
@@ -430,7 +459,8 @@ static void mutants_are_caught(void **state)
         early += play(&p, 6, NULL) < 0;
 #ifndef __SANITIZE_THREAD__ /* which rightly calls it a data race */
         p = usual(seed);
-        p.eager = 1;
+        p.mutant = DEVICE_EAGER;
+        p.max_delay_us = 200;
         eager += play(&p, 6, NULL) < 0;
 #else
         eager++;
@@ -442,6 +472,7 @@ static void mutants_are_caught(void **state)
 
 int main(void)
 {
+    int failed = 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_setting),
         cmocka_unit_test(all_resident),
@@ -458,5 +489,10 @@ int main(void)
         cmocka_unit_test(mutants_are_caught),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    for (int i = 0; i < WAYS; i++) {
+        way = &ways[i];
+        print_message("%s:\n", way->name);
+        failed += cmocka_run_group_tests(tests, NULL, NULL);
+    }
+    return failed;
 }

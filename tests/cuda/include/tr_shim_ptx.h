@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The functions of kernels/ptx.cuh for the CPU twin: the same fragments, the same bits, and what
+ * a GPU leaves undefined made an error or poison. mma adds its 16 products one by one, in order of
+ * k, to d in f32 (a GPU adds them wider and in an order of its own: tests compare with a
+ * tolerance). Fast conversions make the NaN of the hardware, so that nobody comes to rely on a
+ * payload.
+ */
+#ifndef TR_SHIM_PTX_H
+#define TR_SHIM_PTX_H
+
+#include <tr_shim_builtins.h>
+
+#include "src/base/dtype.h"
+
+enum tr_shim_type { TR_SHIM_BF16, TR_SHIM_F16 };
+
+void tr_shim_mma(enum tr_shim_type type, float d[4], const uint32_t a[4], const uint32_t b[2]);
+/* Exchanges the rows that the lanes have read: n matrices, lane 8 i + k brings row k of matrix i. */
+void tr_shim_ldmatrix(uint32_t *r, const uint32_t row[4], int n, bool trans);
+/* Ends the run when [p, p + bytes) is not aligned shared memory of this block. */
+void tr_shim_check_shared(const char *what, const void *p, size_t bytes);
+void tr_shim_cp_async(void *shared, const void *global, bool valid);
+void tr_shim_cp_async_commit(void);
+void tr_shim_cp_async_wait(int pending);
+
+static inline void ptx_mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
+{
+    tr_shim_mma(TR_SHIM_BF16, d, a, b);
+}
+
+static inline void ptx_mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2])
+{
+    tr_shim_mma(TR_SHIM_F16, d, a, b);
+}
+
+/* The lane reads its row here, in instrumented code, and as early as it may be read. */
+static inline void tr_shim_ldmatrix_read(uint32_t *r, const void *shared_row, int n, bool trans)
+{
+    uint32_t row[4] = {0, 0, 0, 0};
+
+    if ((int)(threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32 < 8 * n) {
+        tr_shim_check_shared("ldmatrix", shared_row, 16);
+        for (int i = 0; i < 8; i++)
+            row[i / 2] |= (uint32_t)((const uint16_t *)shared_row)[i] << i % 2 * 16;
+    }
+    tr_shim_ldmatrix(r, row, n, trans);
+}
+
+static inline void ptx_ldmatrix_x4(uint32_t r[4], const void *shared_row)
+{
+    tr_shim_ldmatrix_read(r, shared_row, 4, false);
+}
+
+static inline void ptx_ldmatrix_x4_trans(uint32_t r[4], const void *shared_row)
+{
+    tr_shim_ldmatrix_read(r, shared_row, 4, true);
+}
+
+static inline void ptx_ldmatrix_x2(uint32_t r[2], const void *shared_row)
+{
+    tr_shim_ldmatrix_read(r, shared_row, 2, false);
+}
+
+static inline void ptx_ldmatrix_x2_trans(uint32_t r[2], const void *shared_row)
+{
+    tr_shim_ldmatrix_read(r, shared_row, 2, true);
+}
+
+static inline void ptx_cp_async_16(void *shared, const void *global, bool valid)
+{
+    tr_shim_cp_async(shared, global, valid);
+}
+
+static inline void ptx_cp_async_commit(void)
+{
+    tr_shim_cp_async_commit();
+}
+
+template <int N> static inline void ptx_cp_async_wait(void)
+{
+    tr_shim_cp_async_wait(N);
+}
+
+static inline uint16_t ptx_f32_bf16(float x)
+{
+    return tr_f32_bf16(x);
+}
+
+static inline uint16_t ptx_f32_f16(float x)
+{
+    return tr_f32_f16(x);
+}
+
+static inline float ptx_bf16_f32(uint16_t h)
+{
+    return tr_bf16_f32(h);
+}
+
+static inline float ptx_f16_f32(uint16_t h)
+{
+    return tr_f16_f32(h);
+}
+
+static inline uint32_t ptx_pack_bf16(float low, float high)
+{
+    uint32_t l = low != low ? 0x7fff : tr_f32_bf16(low);
+    uint32_t h = high != high ? 0x7fff : tr_f32_bf16(high);
+    return l | h << 16;
+}
+
+static inline uint32_t ptx_pack_f16(float low, float high)
+{
+    uint32_t l = low != low ? 0x7fff : tr_f32_f16(low);
+    uint32_t h = high != high ? 0x7fff : tr_f32_f16(high);
+    return l | h << 16;
+}
+
+static inline float ptx_bf16_low(uint32_t pair)
+{
+    return tr_bits_f32(pair << 16);
+}
+
+static inline float ptx_bf16_high(uint32_t pair)
+{
+    return tr_bits_f32(pair & 0xffff0000);
+}
+
+static inline float ptx_f16_fast(uint16_t h)
+{
+    return (h & 0x7fff) > 0x7c00 ? tr_bits_f32(0x7fffffff) : tr_f16_f32(h);
+}
+
+static inline float ptx_f16_low(uint32_t pair)
+{
+    return ptx_f16_fast((uint16_t)pair);
+}
+
+static inline float ptx_f16_high(uint32_t pair)
+{
+    return ptx_f16_fast((uint16_t)(pair >> 16));
+}
+
+#endif

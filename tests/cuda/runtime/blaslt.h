@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Inside the fake cuBLASLt: what its opaque things hold.
+ */
+#ifndef TR_TESTS_CUDA_BLASLT_H
+#define TR_TESTS_CUDA_BLASLT_H
+
+#include <cublasLt.h>
+
+struct fake_layout {
+    int32_t type, order, batch_count;
+    uint64_t rows, cols;
+    int64_t ld, batch_stride;
+};
+
+struct fake_desc {
+    int32_t compute, scale, pointer_mode, transpose[2], bias_type;
+    uint32_t epilogue;
+    const void *bias;
+};
+
+struct fake_preference {
+    uint32_t search_mode, reductions, align[4];
+    uint64_t workspace;
+};
+
+/* fake_enter's answer as a status. */
+cublasStatus_t fake_blas_enter(const char *name, int flags);
+/* Whether this is a live handle, descriptor or layout. */
+int fake_blas_handle_live(cublasLtHandle_t h);
+const struct fake_desc *fake_desc_of(cublasLtMatmulDesc_t d);
+const struct fake_layout *fake_layout_of(cublasLtMatrixLayout_t l);
+const struct fake_preference *fake_preference_of(cublasLtMatmulPreference_t p);
+
+#endif
