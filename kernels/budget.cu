@@ -13,6 +13,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t free_before[MAX_GPUS]; /* 0: not asked, or not known */
+static uint64_t taken[MAX_GPUS];       /* by devices of ours that are open: in their own budgets */
 
 #ifdef __CUDACC__
 
@@ -85,10 +86,18 @@ void tr_cuda_memory_before(int ordinal)
     pthread_mutex_unlock(&lock);
 }
 
+void tr_cuda_memory_take(int ordinal, int64_t bytes)
+{
+    pthread_mutex_lock(&lock);
+    if (ordinal < MAX_GPUS)
+        taken[ordinal] += (uint64_t)bytes;
+    pthread_mutex_unlock(&lock);
+}
+
 int tr_cuda_memory(int ordinal, struct tr_cuda_memory *out)
 {
     size_t free_bytes = 0, total_bytes = 0;
-    uint64_t before;
+    uint64_t before, others;
     cudaError_t e;
     int error;
 
@@ -103,9 +112,11 @@ int tr_cuda_memory(int ordinal, struct tr_cuda_memory *out)
     out->total = total_bytes;
     pthread_mutex_lock(&lock);
     before = ordinal < MAX_GPUS ? free_before[ordinal] : 0;
+    others = ordinal < MAX_GPUS ? taken[ordinal] : 0;
     pthread_mutex_unlock(&lock);
     out->ours = out->total - out->free;
     if (before > out->free && before - out->free < out->ours)
         out->ours = before - out->free;
+    out->ours -= others < out->ours ? others : out->ours;
     return 0;
 }

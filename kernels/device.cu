@@ -308,8 +308,10 @@ void tr_cuda_close(struct tr_device *device)
     for (int s = 0; s < TR_STREAMS; s++)
         if (d->streams[s])
             cudaStreamDestroy(d->streams[s]);
-    if (d->memory)
+    if (d->memory) {
         cudaFree(d->memory);
+        tr_cuda_memory_take(d->ordinal, -(int64_t)d->memory_bytes);
+    }
     cudaGetLastError();
     pthread_mutex_destroy(&d->run_lock);
     pthread_mutex_destroy(&d->lock);

@@ -28,7 +28,7 @@ struct tr_cuda_device {
     int ordinal, multiprocessors;
     cudaStream_t streams[TR_STREAMS];
     char *memory, *arena;
-    uint64_t arena_bytes, workspace_bytes;
+    uint64_t memory_bytes, arena_bytes, workspace_bytes;
     pthread_mutex_t run_lock; /* one op at a time is queued: choices and scratch have one owner */
     pthread_mutex_t lock;     /* of all below */
     struct tr_cuda_kept op;   /* the first error of an op, until a sync returns it */
@@ -44,17 +44,22 @@ extern const struct tr_device_ops tr_cuda_ops;
 int tr_cuda_use(int ordinal);
 /* Closes a device, also one that was opened halfway. */
 void tr_cuda_close(struct tr_device *device);
-/* Opens all but the table. */
+/* Opens all but the table; the second leaves out the arena, for the least budget that would do. */
 int tr_cuda_open(struct tr_cuda_device *d, const struct tr_device_params *p);
+int tr_cuda_open_all_but_memory(struct tr_cuda_device *d, int ordinal);
+int tr_cuda_least(const struct tr_cuda_device *d, uint64_t *bytes);
 
 /* kernels/budget.cu: what the driver says of the memory of a GPU. */
 struct tr_cuda_memory {
     uint64_t free, total;
-    uint64_t ours; /* in use by this process, or by anybody where the driver cannot tell */
+    uint64_t ours; /* in use by this process, or by anybody where the driver cannot tell, but for
+                    * what its open devices have taken */
 };
 /* To be called once before a context is made; later calls keep the first figure. */
 void tr_cuda_memory_before(int ordinal);
 int tr_cuda_memory(int ordinal, struct tr_cuda_memory *out);
+/* A device's one allocation comes or, negative, goes. */
+void tr_cuda_memory_take(int ordinal, int64_t bytes);
 
 /* Driver and runtime fit, and there is a GPU of that number. */
 int tr_cuda_check_driver(int ordinal);

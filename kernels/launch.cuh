@@ -37,8 +37,8 @@ typedef int cudaError_t;
 typedef struct CUstream_st *cudaStream_t;
 #endif
 
-/* Queues body(arg) for every thread of the grid, then destroy(arg); destroy(arg) too when it refuses
- * (tests/cuda/runtime). */
+/* Queues body(arg) for every thread of the grid, then destroy(arg), which it also calls when it
+ * refuses (tests/cuda/runtime). */
 extern "C" cudaError_t tr_fake_launch(cudaStream_t s, const struct tr_shim_grid *g,
                                       void (*body)(void *), void (*destroy)(void *), void *arg);
 
@@ -55,8 +55,10 @@ static inline void tr_launch(const struct tr_shim_grid &g, cudaStream_t stream,
     typedef decltype(call) closure;
     auto body = [](void *p) { (*static_cast<closure *>(p))(); };
     auto destroy = [](void *p) { delete static_cast<closure *>(p); };
+    struct tr_shim_grid launch = g;
 
-    (void)tr_fake_launch(stream, &g, body, destroy, new closure(call));
+    launch.kernel = reinterpret_cast<const void *>(kernel);
+    (void)tr_fake_launch(stream, &launch, body, destroy, new closure(call));
 }
 
 /* The kernel comes in parentheses where it has commas. */

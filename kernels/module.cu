@@ -4,26 +4,43 @@
  */
 #include "kernels/device.h"
 
-static int open_device(const struct tr_module_host *host, struct tr_device **out,
-                       const struct tr_device_params *p)
+static struct tr_cuda_device *make_device(const struct tr_module_host *host)
 {
     struct tr_cuda_device *d;
-    int error;
 
     tr_cuda_host = host;
     d = (struct tr_cuda_device *)host->alloc(sizeof(*d));
     if (!d)
-        return -ENOMEM;
+        return NULL;
     d->base.ops = &tr_cuda_ops;
     pthread_mutex_init(&d->lock, NULL);
     pthread_mutex_init(&d->run_lock, NULL);
-    error = tr_cuda_open(d, p);
-    if (error) {
+    return d;
+}
+
+static int open_device(const struct tr_module_host *host, struct tr_device **out,
+                       const struct tr_device_params *p)
+{
+    struct tr_cuda_device *d = make_device(host);
+    int error = d ? tr_cuda_open(d, p) : -ENOMEM;
+
+    if (error && d)
         tr_cuda_close(&d->base);
-        return error;
-    }
-    *out = &d->base;
-    return 0;
+    if (!error)
+        *out = &d->base;
+    return error;
+}
+
+static int workspace(const struct tr_module_host *host, int ordinal, uint64_t *bytes)
+{
+    struct tr_cuda_device *d = make_device(host);
+    int error = d ? tr_cuda_open_all_but_memory(d, ordinal) : -ENOMEM;
+
+    if (!error)
+        error = tr_cuda_least(d, bytes);
+    if (d)
+        tr_cuda_close(&d->base);
+    return error;
 }
 
 static int memory(const struct tr_module_host *host, int ordinal, uint64_t *free, uint64_t *total)
@@ -52,7 +69,8 @@ extern "C" const struct tr_cuda_module *tr_cuda_module(void)
                                                  sizeof(struct tr_device_info),
                                                  sizeof(struct tr_device_params),
                                                  open_device,
-                                                 memory};
+                                                 memory,
+                                                 workspace};
 
     return &module;
 }

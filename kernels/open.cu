@@ -97,6 +97,21 @@ static int open_streams(struct tr_cuda_device *d)
     return 0;
 }
 
+/* With nothing left for the arena but one granule. */
+static uint64_t least_of(const struct tr_cuda_memory *now)
+{
+    return now->ours + RESERVE + (WORK + GRANULE - 1) / GRANULE * GRANULE + GRANULE;
+}
+
+int tr_cuda_least(const struct tr_cuda_device *d, uint64_t *bytes)
+{
+    struct tr_cuda_memory now;
+    int error = tr_cuda_memory(d->ordinal, &now);
+
+    *bytes = error ? 0 : least_of(&now);
+    return error;
+}
+
 static int take_memory(struct tr_cuda_device *d, uint64_t budget)
 {
     struct tr_cuda_memory now;
@@ -108,7 +123,7 @@ static int take_memory(struct tr_cuda_device *d, uint64_t budget)
         return error;
     if (budget == 0)
         budget = (now.ours + now.free) / 10 * 9;
-    least = now.ours + RESERVE + WORK + GRANULE;
+    least = least_of(&now);
     if (budget < least)
         return tr_cuda_refuse(-EINVAL,
                               "a device memory of %.1f MiB is too small: the cuda device itself "
@@ -122,6 +137,8 @@ static int take_memory(struct tr_cuda_device *d, uint64_t budget)
         return tr_cuda_error(e, "cannot take %.1f MiB of the %.1f MiB that are free on %s",
                              (double)bytes / MIB, (double)now.free / MIB, d->name);
     }
+    d->memory_bytes = bytes;
+    tr_cuda_memory_take(d->ordinal, (int64_t)bytes);
     /* The driver aligns large allocations to pages of its own, but promises 256 bytes. */
     d->arena = (char *)(((uintptr_t)d->memory + PAGE - 1) / PAGE * PAGE);
     d->arena_bytes = (bytes - WORK) / PAGE * PAGE;
@@ -145,20 +162,25 @@ static void describe(struct tr_cuda_device *d)
              d->cuda.sm, d->multiprocessors, runtime / 1000, runtime % 1000 / 10, blas);
 }
 
-int tr_cuda_open(struct tr_cuda_device *d, const struct tr_device_params *p)
+int tr_cuda_open_all_but_memory(struct tr_cuda_device *d, int ordinal)
 {
     int error;
 
-    d->ordinal = p->ordinal;
-    error = tr_cuda_check_driver(p->ordinal);
+    d->ordinal = ordinal;
+    error = tr_cuda_check_driver(ordinal);
     if (error)
         return error;
-    tr_cuda_memory_before(p->ordinal);
+    tr_cuda_memory_before(ordinal);
     error = open_context(d);
     if (!error)
         error = open_streams(d);
-    if (!error)
-        error = tr_cuda_matmul_open(&d->cuda.matmul);
+    return error ? error : tr_cuda_matmul_open(&d->cuda.matmul);
+}
+
+int tr_cuda_open(struct tr_cuda_device *d, const struct tr_device_params *p)
+{
+    int error = tr_cuda_open_all_but_memory(d, p->ordinal);
+
     if (!error)
         error = take_memory(d, p->memory_bytes);
     if (!error)

@@ -14,9 +14,9 @@
  * Conversions round to nearest, ties to even. They come in two kinds:
  *   exact  ptx_f32_bf16, ptx_f32_f16, ptx_bf16_f32, ptx_f16_f32, ptx_bf16_low, ptx_bf16_high:
  *          every bit as in src/base/dtype.h, NaN's payload too. For weights and states.
- *   fast   ptx_pack_bf16, ptx_pack_f16, ptx_f16_low, ptx_f16_high: one or two instructions; the same
- *          bits but for NaN, which becomes the hardware's own (0x7fff; 0x7fffffff). For operands
- *          of tensor cores and activations, where a NaN need only stay one.
+ *   fast   ptx_pack_bf16, ptx_pack_f16, ptx_f16_low, ptx_f16_high: one or two instructions; the
+ *          same bits but for NaN, which becomes the hardware's own (0x7fff; 0x7fffffff). For
+ *          operands of tensor cores and activations, where a NaN need only stay one.
  */
 #ifndef TR_KERNELS_PTX_CUH
 #define TR_KERNELS_PTX_CUH
@@ -177,6 +177,14 @@ TR_PTX float ptx_f16_f32(uint16_t h)
     if ((h & 0x7fff) > 0x7c00)
         x = __uint_as_float(sign | 0x7fc00000 | static_cast<uint32_t>(h & 0x3ff) << 13);
     return x;
+}
+
+/* 2^x within 2 ULP, one instruction; below 2^-126: 0. */
+TR_PTX float ptx_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 #endif

@@ -143,3 +143,13 @@ int tr_device_cuda_memory(int ordinal, uint64_t *free, uint64_t *total)
         error = m->memory(&host, ordinal, free, total);
     return error ? add_way_out(error) : 0;
 }
+
+int tr_device_cuda_workspace(int ordinal, uint64_t *bytes)
+{
+    const struct tr_cuda_module *m;
+    int error = load_module(&m);
+
+    if (!error)
+        error = m->workspace(&host, ordinal, bytes);
+    return error ? add_way_out(error) : 0;
+}

@@ -29,6 +29,7 @@ struct tr_cuda_module {
     int (*open)(const struct tr_module_host *host, struct tr_device **out,
                 const struct tr_device_params *p);
     int (*memory)(const struct tr_module_host *host, int ordinal, uint64_t *free, uint64_t *total);
+    int (*workspace)(const struct tr_module_host *host, int ordinal, uint64_t *bytes);
 };
 
 typedef const struct tr_cuda_module *tr_cuda_module_fn(void);

@@ -23,8 +23,14 @@ for header in $(find src offload cpu kernels tools tests -name '*.h' | sort); do
     *avx2*) flags=(-mavx2 -mfma -mf16c) ;;
     *_simd.h | */v16.h) continue ;; # templates: a tier's vector type comes before them
     esac
-    try "$cc" -std=gnu17 -D_GNU_SOURCE -Wall -Wno-unused -Werror "${flags[@]}" -I. -I"$build" \
-        -fsyntax-only -x c "$header"
+    compiler=("$cc" -std=gnu17 -x c)
+    case $header in # the execution model of CUDA is C++
+    tests/cuda/include/tr_shim_*.h | tests/cuda/shim/*.h)
+        compiler=("$cxx" -std=c++17 -DTR_SHIM_TSAN=0 -DTR_SHIM_ASAN=0 -Itests/cuda/include -x c++)
+        ;;
+    esac
+    try "${compiler[@]}" -D_GNU_SOURCE -Wall -Wno-unused -Werror "${flags[@]}" -I. -I"$build" \
+        -fsyntax-only "$header"
     count=$((count + 1))
 done
 try "$cc" -std=c11 -pedantic -Wall -Wextra -Werror -fsyntax-only -x c src/tailrace.h

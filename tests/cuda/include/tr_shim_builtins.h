@@ -44,7 +44,6 @@ void tr_shim_syncwarp(unsigned mask, const char *file, int line);
 /* Lanes of `mask` whose value is not 0. */
 unsigned tr_shim_vote(const char *what, unsigned mask, int value, const char *file, int line);
 uint64_t tr_shim_shuffle(const struct tr_shim_shfl *s, uint64_t value, const char *file, int line);
-unsigned tr_shim_activemask(void);
 void tr_shim_fence(void);
 
 static inline void __syncthreads(TR_SHIM_SITE)

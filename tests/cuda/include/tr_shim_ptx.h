@@ -15,61 +15,74 @@
 
 enum tr_shim_type { TR_SHIM_BF16, TR_SHIM_F16 };
 
-void tr_shim_mma(enum tr_shim_type type, float d[4], const uint32_t a[4], const uint32_t b[2]);
-/* Exchanges the rows that the lanes have read: n matrices, lane 8 i + k brings row k of matrix i. */
-void tr_shim_ldmatrix(uint32_t *r, const uint32_t row[4], int n, bool trans);
-/* Ends the run when [p, p + bytes) is not aligned shared memory of this block. */
-void tr_shim_check_shared(const char *what, const void *p, size_t bytes);
-void tr_shim_cp_async(void *shared, const void *global, bool valid);
+struct tr_shim_fragments {
+    float *d;
+    const uint32_t *a, *b;
+};
+
+/* n matrices into r: lane 8 i + k brings row k of matrix i. */
+struct tr_shim_rows {
+    uint32_t *r, row[4];
+    int n;
+    bool trans;
+};
+
+struct tr_shim_copy {
+    void *shared;
+    const void *global;
+    bool valid;
+};
+
+void tr_shim_mma(enum tr_shim_type type, struct tr_shim_fragments *f, const char *file, int line);
+void tr_shim_ldmatrix(struct tr_shim_rows *f, const char *file, int line);
+/* Ends the run when p is not 16 aligned bytes of this block's shared memory. */
+void tr_shim_check_shared(const char *what, const void *p, const char *file, int line);
+void tr_shim_cp_async(const struct tr_shim_copy *c, const char *file, int line);
 void tr_shim_cp_async_commit(void);
 void tr_shim_cp_async_wait(int pending);
 
-static inline void ptx_mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
+static inline void ptx_mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2], TR_SHIM_SITE)
 {
-    tr_shim_mma(TR_SHIM_BF16, d, a, b);
+    struct tr_shim_fragments f = {d, a, b};
+    tr_shim_mma(TR_SHIM_BF16, &f, file, line);
 }
 
-static inline void ptx_mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2])
+static inline void ptx_mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2], TR_SHIM_SITE)
 {
-    tr_shim_mma(TR_SHIM_F16, d, a, b);
+    struct tr_shim_fragments f = {d, a, b};
+    tr_shim_mma(TR_SHIM_F16, &f, file, line);
 }
 
-/* The lane reads its row here, in instrumented code, and as early as it may be read. */
-static inline void tr_shim_ldmatrix_read(uint32_t *r, const void *shared_row, int n, bool trans)
+/* The lane reads its row here, in code that the sanitizers see, and as early as it may be read. */
+static inline void tr_shim_read_row(struct tr_shim_rows *f, const void *shared_row,
+                                    const char *file, int line)
 {
-    uint32_t row[4] = {0, 0, 0, 0};
+    unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
 
-    if ((int)(threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32 < 8 * n) {
-        tr_shim_check_shared("ldmatrix", shared_row, 16);
+    if (thread % 32 < 8 * (unsigned)f->n) {
+        tr_shim_check_shared("ldmatrix", shared_row, file, line);
         for (int i = 0; i < 8; i++)
-            row[i / 2] |= (uint32_t)((const uint16_t *)shared_row)[i] << i % 2 * 16;
+            f->row[i / 2] |= (uint32_t)((const uint16_t *)shared_row)[i] << i % 2 * 16;
     }
-    tr_shim_ldmatrix(r, row, n, trans);
+    tr_shim_ldmatrix(f, file, line);
 }
 
-static inline void ptx_ldmatrix_x4(uint32_t r[4], const void *shared_row)
-{
-    tr_shim_ldmatrix_read(r, shared_row, 4, false);
-}
+#define TR_SHIM_LDMATRIX(name, n, trans)                                                           \
+    static inline void name(uint32_t r[n], const void *shared_row, TR_SHIM_SITE)                   \
+    {                                                                                              \
+        struct tr_shim_rows f = {r, {0, 0, 0, 0}, n, trans};                                       \
+        tr_shim_read_row(&f, shared_row, file, line);                                              \
+    }
 
-static inline void ptx_ldmatrix_x4_trans(uint32_t r[4], const void *shared_row)
-{
-    tr_shim_ldmatrix_read(r, shared_row, 4, true);
-}
+TR_SHIM_LDMATRIX(ptx_ldmatrix_x4, 4, false)
+TR_SHIM_LDMATRIX(ptx_ldmatrix_x4_trans, 4, true)
+TR_SHIM_LDMATRIX(ptx_ldmatrix_x2, 2, false)
+TR_SHIM_LDMATRIX(ptx_ldmatrix_x2_trans, 2, true)
 
-static inline void ptx_ldmatrix_x2(uint32_t r[2], const void *shared_row)
+static inline void ptx_cp_async_16(void *shared, const void *global, bool valid, TR_SHIM_SITE)
 {
-    tr_shim_ldmatrix_read(r, shared_row, 2, false);
-}
-
-static inline void ptx_ldmatrix_x2_trans(uint32_t r[2], const void *shared_row)
-{
-    tr_shim_ldmatrix_read(r, shared_row, 2, true);
-}
-
-static inline void ptx_cp_async_16(void *shared, const void *global, bool valid)
-{
-    tr_shim_cp_async(shared, global, valid);
+    struct tr_shim_copy c = {shared, global, valid};
+    tr_shim_cp_async(&c, file, line);
 }
 
 static inline void ptx_cp_async_commit(void)
@@ -139,6 +152,12 @@ static inline float ptx_f16_low(uint32_t pair)
 static inline float ptx_f16_high(uint32_t pair)
 {
     return ptx_f16_fast((uint16_t)(pair >> 16));
+}
+
+static inline float ptx_exp2(float x)
+{
+    float y = exp2f(x);
+    return y < 0x1p-126f ? 0.0f : y;
 }
 
 #endif

@@ -83,6 +83,7 @@ struct dim3 {
 struct tr_shim_grid {
     dim3 grid, block;
     size_t shared_bytes;
+    const void *kernel = nullptr; /* whose attributes hold; TR_LAUNCH fills it in */
 };
 
 #endif

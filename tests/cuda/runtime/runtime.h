@@ -12,13 +12,18 @@
 #define TR_TESTS_CUDA_RUNTIME_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <cuda_runtime_api.h>
 
 #include "tests/cuda/runtime/fake.h"
+
+#ifdef __cplusplus
+extern "C" {
+#else
+#include <stdatomic.h>
+#endif
 
 #define FAKE_SHARED_DEFAULT (48 << 10) /* sm_86 */
 #define FAKE_SHARED_OPTIN   (99 << 10)
@@ -100,6 +105,13 @@ cudaError_t fake_free(void *p);
 cudaError_t fake_free_host(void *p);
 
 /* --- stream.c --- */
+/* Whether s is a stream that work can be queued on; prints why not. */
+cudaError_t fake_stream_check(cudaStream_t s);
+/* Queues work of the present call: run(arg), not called once the context is dead, then
+ * destroy(arg), called always. */
+void fake_push_work(cudaStream_t s, void (*run)(void *), void (*destroy)(void *), void *arg);
+
+#ifndef __cplusplus
 struct fake_command {
     void (*run)(struct fake_command *c);     /* not called once the context is dead */
     void (*destroy)(struct fake_command *c); /* always; frees what the command owns but itself */
@@ -117,8 +129,6 @@ struct fake_mark {
 
 /* A zeroed command (size >= sizeof(struct fake_command)); aborts without memory. */
 void *fake_command_new(size_t size);
-/* Whether s is a stream that work can be queued on; prints why not. */
-cudaError_t fake_stream_check(cudaStream_t s);
 /* Returns how many commands the stream has been given, this one included. */
 unsigned fake_push(cudaStream_t s, struct fake_command *c);
 /* Queues a mark and returns it with one reference, the caller's. */
@@ -134,7 +144,12 @@ void fake_stream_destroy(cudaStream_t s);
 void fake_streams_join(void);
 void fake_event_destroy(cudaEvent_t e);
 
+#endif
+
 /* --- launch.cc --- */
 void fake_functions_forget(void);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -111,6 +111,39 @@ unsigned fake_push(cudaStream_t s, struct fake_command *c)
     return number;
 }
 
+struct work_command {
+    struct fake_command base;
+    void (*run)(void *), (*destroy)(void *);
+    void *arg;
+};
+
+static void run_work(struct fake_command *base)
+{
+    struct work_command *c = (struct work_command *)base;
+
+    c->run(c->arg);
+}
+
+static void destroy_work(struct fake_command *base)
+{
+    struct work_command *c = (struct work_command *)base;
+
+    c->destroy(c->arg);
+}
+
+void fake_push_work(cudaStream_t s, void (*run)(void *), void (*destroy)(void *), void *arg)
+{
+    struct work_command *c = fake_command_new(sizeof(*c));
+
+    c->base.run = run_work;
+    c->base.destroy = destroy_work;
+    c->base.fault = fake_take_planned_fault();
+    c->run = run;
+    c->destroy = destroy;
+    c->arg = arg;
+    fake_push(s, &c->base);
+}
+
 static void mark_done(struct fake_command *c)
 {
     struct fake_mark *m = *(struct fake_mark **)(c + 1);
