@@ -101,7 +101,7 @@ static float draw(struct check *c, enum check_values values)
 
 /* ---- buffers ---- */
 
-static struct check_buffer *new_buffer(struct check *c, size_t bytes)
+static char *new_buffer(struct check *c, size_t bytes)
 {
     struct check_state *s = c->state;
     struct check_buffer *b = calloc(1, sizeof(*b));
@@ -113,20 +113,23 @@ static struct check_buffer *new_buffer(struct check *c, size_t bytes)
         exit(1);
     }
     memset(block, GUARD_BYTE, all);
-    *b = (struct check_buffer){s->buffers, block, block + GUARD_BYTES, NULL, bytes, all, s->placed};
-    s->placed += all;
+    b->memory = (struct mirror_buffer){.next = s->buffers ? &s->buffers->memory : NULL,
+                                       .block = block,
+                                       .data = block + GUARD_BYTES,
+                                       .bytes = bytes,
+                                       .block_bytes = all};
     s->buffers = b;
-    return b;
+    return b->memory.data;
 }
 
 void *check_bytes(struct check *c, size_t bytes)
 {
-    return memset(new_buffer(c, bytes)->data, POISON_BYTE, bytes);
+    return memset(new_buffer(c, bytes), POISON_BYTE, bytes);
 }
 
 void *check_scratch(struct check *c, size_t bytes)
 {
-    return memset(new_buffer(c, bytes)->data, 0, bytes);
+    return memset(new_buffer(c, bytes), 0, bytes);
 }
 
 void *check_output(struct check *c, enum tr_dtype dtype, size_t n)
@@ -155,28 +158,28 @@ void check_freeze(struct check *c)
 {
     struct check_buffer *b = c->state->buffers;
 
-    b->kept = malloc(b->bytes + 1);
+    b->kept = malloc(b->memory.bytes + 1);
     if (b->kept)
-        memcpy(b->kept, b->data, b->bytes);
+        memcpy(b->kept, b->memory.data, b->memory.bytes);
 }
 
 static void judge_buffer(struct check *c, const struct check_buffer *b)
 {
-    size_t after = b->block_bytes - GUARD_BYTES - b->bytes;
-    const unsigned char *p = (const unsigned char *)b->data;
+    size_t bytes = b->memory.bytes, after = b->memory.block_bytes - GUARD_BYTES - bytes;
+    const unsigned char *p = (const unsigned char *)b->memory.data;
 
     for (size_t i = 1; i <= GUARD_BYTES; i++)
         if (p[-(ptrdiff_t)i] != GUARD_BYTE) {
-            check_fail(c, "wrote %zu bytes before a buffer of %zu bytes", i, b->bytes);
+            check_fail(c, "wrote %zu bytes before a buffer of %zu bytes", i, bytes);
             break;
         }
     for (size_t i = 0; i < after; i++)
-        if (p[b->bytes + i] != GUARD_BYTE) {
-            check_fail(c, "wrote %zu bytes past a buffer of %zu bytes", i, b->bytes);
+        if (p[bytes + i] != GUARD_BYTE) {
+            check_fail(c, "wrote %zu bytes past a buffer of %zu bytes", i, bytes);
             break;
         }
-    if (b->kept && memcmp(b->kept, b->data, b->bytes))
-        check_fail(c, "changed an input of %zu bytes", b->bytes);
+    if (b->kept && memcmp(b->kept, p, bytes))
+        check_fail(c, "changed an input of %zu bytes", bytes);
 }
 
 /* ---- cases ---- */
@@ -189,12 +192,11 @@ static void end_case(struct check *c)
         struct check_buffer *b = s->buffers;
 
         judge_buffer(c, b);
-        s->buffers = b->next;
+        s->buffers = check_next(b);
         free(b->kept);
-        free(b->block);
+        free(b->memory.block);
         free(b);
     }
-    s->placed = 0;
     c->variant = 0;
     if (s->planted) {
         s->found |= s->case_failed;
@@ -257,10 +259,13 @@ static int open_mirror(struct check *c)
 {
     struct check_state *s = c->state;
     const struct check_options *o = &s->options;
-    const char *tier = o->tier < 0 ? NULL : tr_cpu_tier_name((enum tr_cpu_tier)o->tier);
-    int error =
-        mirror_open(&s->mirror, o->device, tier, o->bench || o->large ? LARGE_ARENA : SMALL_ARENA);
+    struct mirror_params p = {.device = o->device};
+    int error;
 
+    p.tier = o->tier < 0 ? NULL : tr_cpu_tier_name((enum tr_cpu_tier)o->tier);
+    p.bytes = o->bench || o->large ? LARGE_ARENA : SMALL_ARENA;
+    s->mirror.all = 1;
+    error = mirror_open(&s->mirror, &p);
     if (error)
         return error;
     c->device = &s->mirror;

@@ -38,8 +38,9 @@
 #define CHECK_OPS(X)                                                                               \
     X(cast)                                                                                        \
     X(add)                                                                                         \
-    X(round) X(embed) X(sumsq) X(matmul) X(bias_grad) X(rmsnorm) X(rope) X(attention) X(swiglu)    \
-        X(xent) X(sgd) X(adamw)
+    X(round)                                                                                       \
+    X(embed) X(sumsq) X(matmul) X(bias_grad) X(rmsnorm) X(rope) X(attention) X(swiglu) X(xent)     \
+        X(sgd) X(adamw)
 
 #define CHECK_MAX_THREADS 3
 

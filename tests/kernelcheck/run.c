@@ -10,6 +10,8 @@
 #include "tests/kernelcheck/state.h"
 #include "tests/kernelcheck/variant.h"
 
+#define SHIFT 64 /* what the plan aligns buffers to at least */
+
 const struct tr_cpu *check_cpu(struct check *c, int threads)
 {
     return &c->state->cpus[threads];
@@ -61,10 +63,33 @@ static int run_on_cpu(struct check *c, const struct tr_op *op)
     return tr_cpu_run(&cpu, op);
 }
 
+/* A changed input is put right at once: references read it. */
+static void judge_inputs(struct check *c, const char *kind)
+{
+    for (struct check_buffer *b = c->state->buffers; b; b = check_next(b)) {
+        if (!b->kept || !memcmp(b->kept, b->memory.data, b->memory.bytes))
+            continue;
+        check_fail(c, "op %s changed an input of %zu bytes", kind, b->memory.bytes);
+        memcpy(b->memory.data, b->kept, b->memory.bytes);
+    }
+}
+
+static int run_on_device(struct check *c, const struct tr_op *op)
+{
+    int error;
+
+    if (!c->device->resident)
+        c->device->shift = c->variant ? SHIFT : 0;
+    error = mirror_run(c->device, &c->state->buffers->memory, op);
+    if (!c->device->resident)
+        judge_inputs(c, field_list(op->kind)->kind);
+    return error;
+}
+
 void check_run(struct check *c, enum tr_op_kind kind, const void *op)
 {
     struct tr_op whole = {.kind = kind};
 
     memcpy(&whole.embed, op, field_list(kind)->bytes);
-    check_ok(c, c->device ? mirror_run(c, &whole) : run_on_cpu(c, &whole));
+    check_ok(c, c->device ? run_on_device(c, &whole) : run_on_cpu(c, &whole));
 }

@@ -14,12 +14,8 @@
 #define CHECK_MAX_RESULTS 512
 
 struct check_buffer {
-    struct check_buffer *next;
-    char *block; /* guard, data, guard */
-    char *data;
-    void *kept; /* copy of an input, NULL where writing is allowed */
-    size_t bytes, block_bytes;
-    uint64_t place; /* of the block's mirror, from the start of a device's arena */
+    struct mirror_buffer memory; /* first: a list of these is one of those */
+    void *kept;                  /* copy of an input, NULL where writing is allowed */
 };
 
 struct bench_result {
@@ -39,12 +35,16 @@ struct check_state {
     struct tr_philox words; /* the last block drawn */
     uint64_t drawn;
     struct check_buffer *buffers; /* of this case */
-    uint64_t placed;              /* bytes of their mirrors */
     struct mirror mirror;
     struct bench_peaks peaks;
     struct bench_result results[CHECK_MAX_RESULTS]; /* of tier C */
     int n_results;
 };
+
+static inline struct check_buffer *check_next(const struct check_buffer *b)
+{
+    return (struct check_buffer *)b->memory.next;
+}
 
 /* Prints a line of a failed case, headed once by what is needed to repeat it. */
 void check_fail(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

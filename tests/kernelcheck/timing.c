@@ -17,7 +17,8 @@
 struct check_bench check_bench_begin(struct check *c, double bytes, double flops)
 {
     if (check_bench_on(c) && c->device) {
-        check_ok(c, mirror_fill(c));
+        c->device->shift = 0;
+        check_ok(c, mirror_fill(c->device, &c->state->buffers->memory));
         c->device->resident = 1;
     }
     return (struct check_bench){
