@@ -103,8 +103,10 @@ static void free_engine(struct tr_offload *o)
 
     tr_queue_close(o->queue);
     tr_moves_close(o);
-    tr_chunks_close(&o->staging);
-    tr_homes_close(&o->homes);
+    if (!o->abandoned) { /* else copies may still be at work on it, and it stays until the end */
+        tr_chunks_close(&o->staging);
+        tr_homes_close(&o->homes);
+    }
     tr_slots_close(&o->slots);
     tr_schedule_free(&o->schedule);
     tr_free(TR_MEM_MISC, o->pools);

@@ -33,6 +33,7 @@
 enum tr_io_kind { TR_IO_AUTO, TR_IO_URING, TR_IO_THREADS };
 
 #define TR_VISIT_SPANS 4
+#define TR_NONE        UINT32_MAX /* no span */
 
 struct tr_visit {
     uint32_t n_spans;

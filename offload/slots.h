@@ -30,8 +30,6 @@
 
 #include "offload/offload.h"
 
-#define TR_NONE UINT32_MAX
-
 enum tr_slot_state {
     TR_SLOT_FREE,
     TR_SLOT_READING,

@@ -123,6 +123,17 @@ static void queue_work(struct player *p, const struct tr_visit *v, uint32_t visi
     test_device_run(p->device, do_work, w);
 }
 
+int player_visit(struct player *p, const struct tr_visit *v, uint32_t visit)
+{
+    void *at[TR_VISIT_SPANS];
+    int r = tr_offload_acquire(p->o, visit, at);
+
+    if (r < 0)
+        return r;
+    queue_work(p, v, visit, at);
+    return tr_offload_release(p->o, visit);
+}
+
 int player_step(struct player *p, int kind, int next_kind)
 {
     struct tr_visit v[MAX_VISITS] = {0}, next[MAX_VISITS] = {0};
@@ -131,15 +142,8 @@ int player_step(struct player *p, int kind, int next_kind)
     int r = tr_offload_begin(p->o, v, n, next, n_next);
 
     p->step++;
-    for (uint32_t i = 0; i < n && r == 0; i++) {
-        void *at[TR_VISIT_SPANS];
-
-        r = tr_offload_acquire(p->o, i, at);
-        if (r < 0)
-            break;
-        queue_work(p, &v[i], i, at);
-        r = tr_offload_release(p->o, i);
-    }
+    for (uint32_t i = 0; i < n && r == 0; i++)
+        r = player_visit(p, &v[i], i);
     return r;
 }
 
@@ -266,4 +270,30 @@ void player_close(struct player *p)
     p->device->ops->close(p->device);
     model_free(&p->layout, p->model);
     tr_layout_free(&p->layout);
+}
+
+int player_play(const struct player_params *params, int steps, struct tr_offload_stats *stats)
+{
+    struct player p;
+    int r = 0;
+
+    player_open(&p, params);
+    for (int i = 0; i < steps && r == 0; i++) {
+        int kind = i % 4 == 3 ? 2 : i % 3 == 1;
+
+        r = player_step(&p, kind, i + 1 < steps ? 0 : -1);
+        if (r == 0 && (params->durability == TR_DURABLE_STEP || i + 1 == steps ||
+                       (params->durability == TR_DURABLE_CHECKPOINT && i % 3 == 2)))
+            r = player_commit(&p);
+    }
+    if (r == 0)
+        r = tr_offload_commit_wait(p.o);
+    if (stats && r == 0)
+        tr_offload_stats(p.o, stats);
+    if (r == 0)
+        r = player_reopen(&p);
+    if (r == 0 && p.mismatches)
+        r = tr_error(-EILSEQ, "%llu visits saw other bytes", (unsigned long long)p.mismatches);
+    player_close(&p);
+    return r;
 }

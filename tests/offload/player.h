@@ -54,9 +54,15 @@ struct player {
     uint64_t mismatches; /* visits that saw other bytes than the model has */
 };
 
+/* Opens, runs steps of all kinds, commits as the durability asks, and compares: an error, -EILSEQ
+ * where there were other bytes than the model's. stats may be NULL. */
+int player_play(const struct player_params *params, int steps, struct tr_offload_stats *stats);
+
 void player_open(struct player *p, const struct player_params *params);
 /* One step: begin, all visits. kind 0: forward and backward; 1: with a norm pass; 2: at random. */
 int player_step(struct player *p, int kind, int next_kind);
+/* One visit of a step that has begun. */
+int player_visit(struct player *p, const struct tr_visit *v, uint32_t visit);
 int player_commit(struct player *p); /* the payload is the step's number */
 /* Closes the engine and the store; opens the store again and compares all of it with the model. */
 int player_reopen(struct player *p);

@@ -13,33 +13,6 @@
 static const struct shape eight = {
     .n_spans = 8, .n_pools = 2, .max_pieces = 5, .max_bytes = 30000, .seed = 3};
 
-/* Runs steps of all kinds, commits as the mode asks, and compares. */
-static int play(const struct player_params *params, int steps, struct tr_offload_stats *stats)
-{
-    struct player p;
-    int r = 0;
-
-    player_open(&p, params);
-    for (int i = 0; i < steps && r == 0; i++) {
-        int kind = i % 4 == 3 ? 2 : i % 3 == 1;
-
-        r = player_step(&p, kind, i + 1 < steps ? 0 : -1);
-        if (r == 0 && (params->durability == TR_DURABLE_STEP || i + 1 == steps ||
-                       (params->durability == TR_DURABLE_CHECKPOINT && i % 3 == 2)))
-            r = player_commit(&p);
-    }
-    if (r == 0)
-        r = tr_offload_commit_wait(p.o);
-    if (stats && r == 0)
-        tr_offload_stats(p.o, stats);
-    if (r == 0)
-        r = player_reopen(&p);
-    if (r == 0 && p.mismatches)
-        r = -EILSEQ;
-    player_close(&p);
-    return r;
-}
-
 static const struct way *way;
 
 static struct player_params usual(uint64_t seed)
@@ -90,7 +63,7 @@ static void every_setting(void **state)
                 p.durability = (enum tr_durability)durability;
                 p.prefetch = (uint32_t)(seed % 3);
                 p.serial = seed % 5 == 0;
-                assert_ok(play(&p, 9, NULL));
+                assert_ok(player_play(&p, 9, NULL));
             }
         }
     }
@@ -174,7 +147,7 @@ static void faulty_disk(void **state)
             p.io = (enum tr_io_kind)io;
             p.faulty = &f;
             p.durability = (enum tr_durability)(seed % 3);
-            assert_ok(play(&p, 6, NULL));
+            assert_ok(player_play(&p, 6, NULL));
             assert_true(f.shortened > 10 && f.interrupted > 10 && f.delayed > 10);
         }
     }
@@ -456,12 +429,12 @@ static void mutants_are_caught(void **state)
 
         p.faulty = &f;
         p.slots[0] = p.slots[1] = 1;
-        early += play(&p, 6, NULL) < 0;
+        early += player_play(&p, 6, NULL) < 0;
 #ifndef __SANITIZE_THREAD__ /* which rightly calls it a data race */
         p = usual(seed);
         p.mutant = DEVICE_EAGER;
         p.max_delay_us = 200;
-        eager += play(&p, 6, NULL) < 0;
+        eager += player_play(&p, 6, NULL) < 0;
 #else
         eager++;
 #endif

@@ -131,11 +131,12 @@ static void ensure_configured(void)
 
 void fake_configure(const char *words)
 {
-    fake_drain_all();
+    fake_free_all();
     fake_streams_join();
     fake_functions_forget();
     pthread_mutex_lock(&fake_state.lock);
     fake_state.leaked = 0;
+    fake_state.used = fake_state.pinned = 0;
     configure(words);
     pthread_mutex_unlock(&fake_state.lock);
     atomic_store(&calls, 0);

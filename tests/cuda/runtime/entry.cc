@@ -3,12 +3,13 @@
  * The entries that C cannot or need not have: launches, whose configuration is C++'s dim3, and
  * cuBLASLt's two longest argument lists, gathered into a struct for matmul.c.
  */
-#include <kernels/launch.cuh>
+#include <cuda_runtime.h>
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/launch.cuh"
 #include "tests/cuda/runtime/blaslt.h"
 #include "tests/cuda/runtime/runtime.h"
 #include "tests/cuda/shim/shim.h"

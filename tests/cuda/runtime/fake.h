@@ -31,7 +31,7 @@
 extern "C" {
 #endif
 
-/* Starts anew with these words; nothing of the old life may be in use. NULL: the environment's. */
+/* Frees what is left and starts anew with these words. NULL: the environment's. */
 void fake_configure(const char *words);
 /* The n-th call from now (1: the next) fails as in fail=N:HOW. */
 void fake_fail(uint64_t n, const char *how);

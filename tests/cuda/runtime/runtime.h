@@ -93,6 +93,7 @@ struct fake_object *fake_object_find_locked(enum fake_kind kind, const void *p);
 int fake_object_live(enum fake_kind kind, const void *p);
 /* Takes it off the table: 1, or 0 where it was not there. */
 int fake_object_remove(enum fake_kind kind, const void *p, size_t *bytes);
+void fake_free_all(void);
 
 /* --- memory.c --- */
 enum fake_place { FAKE_AT_DEVICE, FAKE_AT_PINNED, FAKE_AT_PAGEABLE, FAKE_AT_NOWHERE };
