@@ -47,6 +47,16 @@ template <class T> struct tr_launch_as {
     typedef T type;
 };
 
+/* What the fake runtime looks at: a kernel gets no pointer to pageable host memory. */
+template <class T> static inline const void *tr_launch_pointer(T *p)
+{
+    return reinterpret_cast<const void *>(p);
+}
+template <class T> static inline const void *tr_launch_pointer(const T &)
+{
+    return nullptr;
+}
+
 template <class... P>
 static inline void tr_launch(const struct tr_shim_grid &g, cudaStream_t stream,
                              void (*kernel)(P...), typename tr_launch_as<P>::type... args)
@@ -55,9 +65,12 @@ static inline void tr_launch(const struct tr_shim_grid &g, cudaStream_t stream,
     typedef decltype(call) closure;
     auto body = [](void *p) { (*static_cast<closure *>(p))(); };
     auto destroy = [](void *p) { delete static_cast<closure *>(p); };
+    const void *pointers[] = {tr_launch_pointer(args)..., nullptr};
     struct tr_shim_grid launch = g;
 
     launch.kernel = reinterpret_cast<const void *>(kernel);
+    launch.pointers = pointers;
+    launch.n_pointers = sizeof...(args);
     (void)tr_fake_launch(stream, &launch, body, destroy, new closure(call));
 }
 

@@ -151,15 +151,18 @@ static int take_memory(struct tr_cuda_device *d, uint64_t budget)
     return 0;
 }
 
-static void describe(struct tr_cuda_device *d)
+static int describe(struct tr_cuda_device *d)
 {
     int runtime = 0;
     char blas[24];
+    cudaError_t e = cudaRuntimeGetVersion(&runtime);
 
-    cudaRuntimeGetVersion(&runtime);
+    if (e != cudaSuccess)
+        return tr_cuda_error(e, "the version of CUDA");
     tr_cuda_matmul_version(d->cuda.matmul, blas, sizeof(blas));
     snprintf(d->bits, sizeof(d->bits), "cuda sm_%d with %d SMs, CUDA %d.%d, cuBLASLt %s",
              d->cuda.sm, d->multiprocessors, runtime / 1000, runtime % 1000 / 10, blas);
+    return 0;
 }
 
 int tr_cuda_open_all_but_memory(struct tr_cuda_device *d, int ordinal)
@@ -183,7 +186,5 @@ int tr_cuda_open(struct tr_cuda_device *d, const struct tr_device_params *p)
 
     if (!error)
         error = take_memory(d, p->memory_bytes);
-    if (!error)
-        describe(d);
-    return error;
+    return error ? error : describe(d);
 }

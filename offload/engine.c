@@ -7,9 +7,13 @@
 #include "offload/engine.h"
 
 #include <stdio.h>
+#include <time.h>
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
+
+#define SECOND_NS   1000000000l
+#define PATIENCE_NS 100000000l /* of a waiting caller, before it asks how the device is */
 
 void tr_engine_kick(struct tr_offload *o)
 {
@@ -59,6 +63,28 @@ void tr_engine_free(struct tr_offload *o)
     tr_free(TR_MEM_MISC, o);
 }
 
+void tr_engine_wait(struct tr_offload *o)
+{
+    struct timespec until;
+    int r;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += PATIENCE_NS;
+    if (until.tv_nsec >= SECOND_NS) {
+        until.tv_nsec -= SECOND_NS;
+        until.tv_sec++;
+    }
+    if (pthread_cond_timedwait(&o->changed, &o->lock, &until) == 0 || !o->calls || o->error)
+        return;
+    pthread_mutex_unlock(&o->lock);
+    r = o->device->ops->error(o->device);
+    pthread_mutex_lock(&o->lock);
+    if (r < 0) {
+        tr_engine_fail(o, r);
+        tr_engine_kick(o);
+    }
+}
+
 /* Nothing new begins after an error, or when the engine closes (no commit is under way then). */
 static void decide(struct tr_offload *o)
 {
@@ -103,5 +129,9 @@ void *tr_engine_main(void *arg)
             break;
         r = turn(o);
     }
+    pthread_mutex_lock(&o->lock);
+    o->ended = 1;
+    pthread_cond_broadcast(&o->changed);
+    pthread_mutex_unlock(&o->lock);
     return NULL;
 }

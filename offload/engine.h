@@ -3,6 +3,7 @@
  * The offload engine from inside. Its parts, each a file:
  *
  *   offload.c     the calls of offload.h, on the caller's thread
+ *   open.c        the first and the last of them
  *   engine.c      the I/O thread, errors
  *   prefetch.c    which load of the schedule begins next
  *   writeback.c   which changed slot is written next, and which must wait for a commit
@@ -109,10 +110,10 @@ struct tr_offload {
     int failing; /* there is an error: nothing is staged any more */
 
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* something that a caller may wait for */
-    struct tr_io *io;       /* for wake, which any thread may call */
-    int kicked, stop;
-    int error; /* the first one; it stays */
+    pthread_cond_t changed;  /* something that a caller may wait for */
+    struct tr_io *io;        /* for wake, which any thread may call */
+    int kicked, stop, ended; /* stop: the I/O thread is to end; ended: it has */
+    int error;               /* the first one; it stays */
     char error_text[1024];
 
     struct tr_slots slots;
@@ -147,6 +148,10 @@ void tr_engine_fail(struct tr_offload *o, int error);
 /* The engine's error, with its message, in this thread; 0 where there is none. */
 int tr_engine_error(const struct tr_offload *o);
 void *tr_engine_main(void *o);
+/* Waits for a change; where none comes for a while, asks the device, which may have lost the
+ * callback that it hangs on. Any other thread than the I/O thread; the lock is not held while
+ * asking. */
+void tr_engine_wait(struct tr_offload *o);
 /* The end of every callback: lock held, given back. After it the engine may be gone. */
 void tr_engine_called(struct tr_offload *o);
 /* Frees what callbacks look at, and with it the engine: when the last one has come. */

@@ -28,9 +28,12 @@ void tr_homes_close(struct tr_homes *h)
     for (uint32_t i = 0; h->home && i < h->layout->n_spans; i++)
         if (h->home[i].base)
             h->device->ops->host_free(h->device, h->home[i].base, h->layout->spans[i].bytes);
+}
+
+void tr_homes_free(struct tr_homes *h)
+{
     tr_free(TR_MEM_MISC, h->planned);
     tr_free(TR_MEM_MISC, h->home);
-    memset(h, 0, sizeof(*h));
 }
 
 struct tr_home *tr_home_of(const struct tr_homes *h, uint32_t span)

@@ -33,7 +33,9 @@ struct tr_homes {
 
 int tr_homes_open(struct tr_homes *h, struct tr_device *device, const struct tr_layout *layout,
                   const unsigned char *in_host);
+/* The memory goes; with tr_homes_free, the rest. */
 void tr_homes_close(struct tr_homes *h);
+void tr_homes_free(struct tr_homes *h);
 
 struct tr_home *tr_home_of(const struct tr_homes *h, uint32_t span); /* NULL: it has none */
 /* Makes its memory where there is none yet: so opening is instant. */

@@ -11,7 +11,7 @@
 /* What the module that runs on the CPU lets a test do (tests/cuda/runtime/fake.h). */
 struct test_fake {
     void (*configure)(const char *words);
-    void (*fail)(uint64_t n, const char *how);
+    void (*fail_call)(uint64_t n, const char *how);
     uint64_t (*calls)(void);
     size_t (*leaks)(void);
     const char *(*kernel_error)(void);

@@ -148,6 +148,11 @@ char *test_device_memory(struct tr_device *d, void *at)
     return of(d)->memory + ((char *)at - of(d)->arena);
 }
 
+void test_device_fault_after(struct tr_device *d, uint64_t n)
+{
+    of(d)->p.fault_after = (uint32_t)n;
+}
+
 uint64_t test_device_copies(struct tr_device *d)
 {
     return __atomic_load_n(&of(d)->copies, __ATOMIC_RELAXED);

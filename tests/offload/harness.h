@@ -93,6 +93,7 @@ struct test_device_params {
 struct tr_device *test_device(const struct test_device_params *p);
 /* The memory behind an address of the device, for what stands in for its compute. */
 char *test_device_memory(struct tr_device *d, void *at);
+void test_device_fault_after(struct tr_device *d, uint64_t n); /* before its first command */
 uint64_t test_device_copies(struct tr_device *d);
 uint64_t test_device_host_bytes(struct tr_device *d); /* by host_alloc, now */
 /* Queues fn(arg) as a piece of compute. */

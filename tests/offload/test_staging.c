@@ -271,6 +271,33 @@ static void a_lost_callback_hangs_nobody(void **state)
     expect_device_error(FAULT_LOST, "broken");
 }
 
+/* The same where it is close that waits: for a load that nobody asked for any more, and for a
+ * write-back. */
+static void close_does_not_hang(void **state)
+{
+    (void)state;
+    for (uint32_t changed = 0; changed < 2; changed++) {
+        struct player_params params = usual(7, &ways[WAY_STAGED]);
+        struct tr_visit v = {.n_spans = 1, .span = {0}, .changed = changed};
+        struct player p;
+        uint64_t chunks;
+
+        params.fault = FAULT_LOST;
+        player_open(&p, &params);
+        chunks = p.layout.spans[0].bytes / TR_STORE_ALIGN;
+        if (changed) /* after the load and the visit */
+            test_device_fault_after(p.device, chunks + 1);
+        assert_ok(tr_offload_begin(p.o, &v, 1, NULL, 0));
+        if (changed)
+            assert_ok(player_visit(&p, &v, 0));
+        while (test_device_copies(p.device) <= (changed ? chunks : 0))
+            settle();
+        expect_error(tr_offload_close(p.o), -EIO, "broken");
+        p.o = NULL;
+        player_close(&p);
+    }
+}
+
 /* ---- mutants ---- */
 
 static int count_caught(enum device_mutant mutant, const struct way *way)
@@ -364,6 +391,7 @@ int main(void)
         cmocka_unit_test(a_refused_copy_or_call_comes_out),
         cmocka_unit_test(a_copy_that_failed_is_not_believed),
         cmocka_unit_test(a_lost_callback_hangs_nobody),
+        cmocka_unit_test(close_does_not_hang),
         cmocka_unit_test(mutants_are_caught),
         cmocka_unit_test(checksums_are_looked_at),
     };

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The functions of kernels/ptx.cuh for the CPU twin: the same fragments, the same bits, and what
- * a GPU leaves undefined made an error or poison. mma adds its 16 products one by one, in order of
- * k, to d in f32 (a GPU adds them wider and in an order of its own: tests compare with a
- * tolerance). Fast conversions make the NaN of the hardware, so that nobody comes to rely on a
- * payload.
+ * a GPU leaves undefined made an error or poison. mma adds its products to d eight at a time, as
+ * sums in f32 (a GPU adds them wider and in an order of its own: tests compare with a tolerance);
+ * so the bits of a sum depend on how it is cut into eights, as they do on a GPU. Fast conversions
+ * make the NaN of the hardware, so that nobody comes to rely on a payload.
  */
 #ifndef TR_SHIM_PTX_H
 #define TR_SHIM_PTX_H

@@ -247,6 +247,11 @@ cudaError_t fake_take_planned_fault(void)
     return e;
 }
 
+void fake_plan_fault(cudaError_t e)
+{
+    planned_fault = e;
+}
+
 void fake_fault(cudaError_t e)
 {
     int none = cudaSuccess;

@@ -84,6 +84,7 @@ void fake_fault(cudaError_t e);
 int fake_dead(void);
 /* The fault that the present call is to queue, once; cudaSuccess if none. */
 cudaError_t fake_take_planned_fault(void);
+void fake_plan_fault(cudaError_t e);
 void fake_set_in_callback(int on);
 int fake_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
@@ -99,6 +100,8 @@ void fake_free_all(void);
 enum fake_place { FAKE_AT_DEVICE, FAKE_AT_PINNED, FAKE_AT_PAGEABLE, FAKE_AT_NOWHERE };
 /* Where n bytes lie; NOWHERE: partly in an allocation, or against one. */
 enum fake_place fake_place_of(const void *p, size_t n);
+/* Whether a kernel could use p: device memory or pinned memory, its end included. */
+int fake_device_sees(const void *p);
 /* Charges device memory; 0 or cudaErrorMemoryAllocation. */
 cudaError_t fake_charge(size_t bytes);
 void fake_refund(size_t bytes);

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Every function, constant and field of our CUDA headers stands in signatures.h, where it is compared
-# with NVIDIA's. Usage: signatures.sh RUNTIME_FOLDER INCLUDE_FOLDER
+# Every function and constant of our CUDA headers stands in signatures.h, where it is compared with
+# NVIDIA's. Usage: signatures.sh RUNTIME_FOLDER INCLUDE_FOLDER
 set -eu
 list=$1/signatures.h
 headers="$2/cuda_runtime_api.h $2/cublasLt.h"

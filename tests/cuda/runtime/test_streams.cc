@@ -426,6 +426,33 @@ static void a_bad_kernel_ends_the_context(void **)
     assert_int_equal(fake_leaks(), 0);
 }
 
+/* Where a kernel gets host memory that is not pinned, a GPU faults. */
+static void kernels_see_no_pageable_memory(void **)
+{
+    int host[64], *x, *pinned;
+    cudaStream_t s;
+
+    fake_configure("");
+    x = static_cast<int *>(device_bytes(128));
+    pinned = static_cast<int *>(pinned_bytes(128));
+    s = new_stream();
+    TR_LAUNCH(count_up, 1, 16, 0, s, x + 16, 1);
+    TR_LAUNCH(count_up, 1, 16, 0, s, pinned, 1);
+    TR_LAUNCH(diverge, 1, 1, 0, s, nullptr);
+    TR_LAUNCH(diverge, 1, 1, 0, s, x + 32); /* its end */
+    OK(cudaStreamSynchronize(s));
+    assert_int_equal(pinned[1], 2);
+    host[0] = 0;
+    TR_LAUNCH(count_up, 1, 16, 0, s, host, 1);
+    OK(cudaGetLastError());
+    FAILS(cudaStreamSynchronize(s), cudaErrorIllegalAddress);
+    assert_non_null(strstr(fake_last_shim_error(), "argument 0"));
+    assert_int_equal(host[0], 0);
+    FAILS(cudaStreamDestroy(s), cudaErrorIllegalAddress);
+    FAILS(cudaFree(x), cudaErrorIllegalAddress);
+    FAILS(cudaFreeHost(pinned), cudaErrorIllegalAddress);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -441,6 +468,7 @@ int main(void)
         cmocka_unit_test(kernels_run),
         cmocka_unit_test(configurations_are_checked),
         cmocka_unit_test(shared_memory_is_raised_by_kernel),
+        cmocka_unit_test(kernels_see_no_pageable_memory),
         cmocka_unit_test(a_bad_kernel_ends_the_context),
     };
 

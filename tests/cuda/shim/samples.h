@@ -42,7 +42,7 @@ template <fault F> static __global__ void sample_reduce(float *out, const float 
     int t = (int)threadIdx.x;
 
     for (int round = 0; round < 2; round++) {
-        int end = F == OVERRUN ? REDUCE_THREADS : REDUCE_THREADS - 1;
+        int end = (int)blockDim.x - (F != OVERRUN);
         if (F != SHORT_FILL || t < end)
             s[t] = x[blockIdx.x * REDUCE_THREADS + t] + (float)round;
         if (F == OVERRUN && t == 0)
@@ -61,7 +61,7 @@ template <fault F> static __global__ void sample_reduce(float *out, const float 
             if (F != NO_LOOP_SYNC)
                 __syncthreads();
         }
-        if (t == 0)
+        if (t == REDUCE_THREADS - 1)
             out[2 * (F == RACING_BLOCKS ? 0 : blockIdx.x) + round] = s[0];
         if (F != NO_LAST_SYNC)
             __syncthreads();
@@ -94,9 +94,9 @@ template <fault F> static __global__ void sample_scan(float *y, const float *x)
     unsigned mask = F == FOREIGN_LANE ? 0x7fffffff : 0xffffffff;
     float v = x[blockIdx.x * blockDim.x + t];
 
-    if (F == ABSENT_LANE && t == 37)
+    if (F == ABSENT_LANE && t == 5)
         return;
-    if (F == LANE_AT_BARRIER && t == 37)
+    if (F == LANE_AT_BARRIER && t == 5)
         __syncthreads();
     if (F == READ_OUTSIDE && lane < 16)
         v = __shfl_sync(0xffff, v, lane == 3 ? 20 : lane);
