@@ -264,6 +264,8 @@ static void a_passing_error_passes(void **state)
     assert_int_equal(d->ops->run(d, TR_STREAM_COMPUTE, &op), 0);
     assert_int_equal(d->ops->sync(d, TR_STREAM_COMPUTE), -EIO);
     assert_non_null(strstr(tr_error_message(), "op add on the cuda device"));
+    fake->fail_call(1, "1"); /* nor may a copy's failure be taken for that of a launch */
+    assert_int_equal(d->ops->fill(d, TR_STREAM_COMPUTE, d->ops->arena(d), 0, 16), -EINVAL);
     assert_int_equal(d->ops->run(d, TR_STREAM_COMPUTE, &op), 0);
     assert_int_equal(d->ops->sync(d, TR_STREAM_COMPUTE), 0);
     d->ops->close(d);

@@ -318,6 +318,7 @@ static void grains_decide_the_bits(void **state)
     struct bench b;
     struct operands o;
     void *together, *apart;
+    size_t choices;
 
     (void)state;
     open_bench(&b);
@@ -325,13 +326,37 @@ static void grains_decide_the_bits(void **state)
         open_operands(&b, &o, &split, &pairs[p]);
         run_three(&b, &o, 0);
         together = all_results(&b, &o);
+        choices = b.d->ops->choices(b.d, NULL, 0);
         run_three(&b, &o, 1);
         apart = all_results(&b, &o);
         assert_memory_equal(together, apart, results_bytes(&o));
+        /* Nothing new was asked for: also where a grain lies changed no alignment. */
+        assert_int_equal(b.d->ops->choices(b.d, NULL, 0), choices);
         free(together);
         free(apart);
         close_operands(&o);
     }
+    b.d->ops->close(b.d);
+}
+
+/* Two grains of one length, at an odd and at an even row: one shape, one choice. */
+static void where_a_grain_lies_is_no_choice(void **state)
+{
+    static const struct shape twice = {{37, 21, 21, -1}, 131, 45};
+    struct bench b;
+    struct operands o;
+    char text[2048];
+    int lines = 0;
+
+    (void)state;
+    open_bench(&b);
+    open_operands(&b, &o, &twice, &pairs[1]);
+    run(&b, TR_OP_MATMUL, &o.op);
+    assert_true(b.d->ops->choices(b.d, text, sizeof(text)) < sizeof(text));
+    for (const char *at = text; (at = strchr(at, '\n')); at++)
+        lines++;
+    assert_int_equal(lines, 2);
+    close_operands(&o);
     b.d->ops->close(b.d);
 }
 
@@ -439,6 +464,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_are_right),
         cmocka_unit_test(grains_decide_the_bits),
+        cmocka_unit_test(where_a_grain_lies_is_no_choice),
         cmocka_unit_test(one_grain_for_all_has_other_bits),
         cmocka_unit_test(dropped_choices_come_back),
         cmocka_unit_test(what_cannot_be_done_is_refused),
