@@ -235,6 +235,44 @@ enum field_use field_use(const struct field *f, enum tr_op_kind kind)
                               : FIELD_UNUSED;
 }
 
+enum tr_dtype field_dtype(const struct tr_op *op)
+{
+    switch (op->kind) {
+    case TR_OP_EMBED:
+        return op->embed.dtype;
+    case TR_OP_RMSNORM:
+    case TR_OP_RMSNORM_GRAD:
+        return op->rmsnorm.y_dtype;
+    case TR_OP_MATMUL:
+    case TR_OP_MATMUL_DX:
+    case TR_OP_MATMUL_DW:
+        return op->matmul.in_dtype;
+    case TR_OP_BIAS_GRAD:
+        return op->bias_grad.dtype;
+    case TR_OP_ROPE:
+        return op->rope.dtype;
+    case TR_OP_ATTENTION:
+    case TR_OP_ATTENTION_GRAD:
+        return op->attention.dtype;
+    case TR_OP_SWIGLU:
+    case TR_OP_SWIGLU_GRAD:
+        return op->swiglu.dtype;
+    case TR_OP_ADD:
+        return op->add.out_dtype;
+    case TR_OP_XENT_GRAD:
+        return op->xent.dtype;
+    case TR_OP_CAST:
+        return op->cast.to_dtype;
+    case TR_OP_ROUND:
+        return op->round.dtype;
+    case TR_OP_SGD:
+    case TR_OP_ADAMW:
+        return op->update.dtype;
+    default:
+        return TR_F32;
+    }
+}
+
 const char *field_list_fault(const struct field_list *list)
 {
     size_t end = 0;

@@ -43,6 +43,9 @@ enum field_use field_use(const struct field *f, enum tr_op_kind kind);
  * pointer has a use; else what is wrong. */
 const char *field_list_fault(const struct field_list *list);
 
+/* The dtype that an op's results go by; f32 where they have no choice. */
+enum tr_dtype field_dtype(const struct tr_op *op);
+
 /* The pointer of a field in an op. */
 static inline void *field_get(const struct tr_op *op, const struct field *f)
 {

@@ -174,15 +174,25 @@ static struct tr_ranges *grains_of(struct tr_op *op)
                                           : &op->matmul.grains;
 }
 
-/* Queues the op, with the planted fault where it is of that kind. */
-static int queue(const struct mirror *m, struct tr_op *op)
+/* The planted fault where it is one of this op. */
+static struct mirror_fault fault_of(struct mirror *m, struct tr_op *op)
 {
     struct mirror_fault fault = m->fault;
+
+    if (fault.kind != op->kind || fault.dtype != field_dtype(op) ||
+        (fault.field && !field_get(op, fault.field)) ||
+        (fault.fault == FAULT_MERGE && grains_of(op)->n < 2))
+        fault.fault = FAULT_NONE;
+    m->faults += fault.fault != FAULT_NONE;
+    return fault;
+}
+
+static int queue(struct mirror *m, struct tr_op *op)
+{
+    struct mirror_fault fault = fault_of(m, op);
     int32_t merged[2] = {0};
     int error;
 
-    if (fault.kind != op->kind || (fault.field && !field_get(op, fault.field)))
-        fault.fault = FAULT_NONE;
     if (fault.fault == FAULT_SKIP)
         return 0;
     if (fault.fault == FAULT_MERGE) {

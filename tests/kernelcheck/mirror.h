@@ -24,7 +24,7 @@ struct mirror_buffer {
     uint64_t place; /* of the block, from the start of the arena */
 };
 
-/* A fault planted behind every op of one kind: what the checks must find out. */
+/* A fault planted behind every op of one kind and dtype: what the checks must find out. */
 enum fault_kind {
     FAULT_NONE,
     FAULT_SKIP,  /* the op does not run */
@@ -36,6 +36,7 @@ enum fault_kind {
 struct mirror_fault {
     enum fault_kind fault;
     enum tr_op_kind kind;
+    enum tr_dtype dtype; /* field_dtype */
     const struct field *field;
 };
 
@@ -47,6 +48,7 @@ struct mirror {
     int all;          /* every buffer is mirrored for every op, not only those it points to */
     int resident;     /* the mirrors are filled already: the op is only queued (timing) */
     struct mirror_fault fault;
+    uint64_t faults; /* how often it happened */
 };
 
 struct mirror_params {

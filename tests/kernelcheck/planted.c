@@ -46,22 +46,42 @@ static const char *const words[] = {
     [FAULT_UNDER] = "writes before",
 };
 
-static void plant(struct check *c, enum fault_kind fault, enum tr_op_kind kind,
-                  const struct field *f)
+/* 1 if the fault happened at all. */
+static int plant_dtype(struct check *c, const struct mirror_fault *fault)
 {
     struct check_state *s = c->state;
     int found;
 
-    c->device->fault = (struct mirror_fault){fault, kind, f};
-    found = check_finds_fault(c, checks[kind].op, checks[kind].fn);
+    c->device->fault = *fault;
+    c->device->faults = 0;
+    found = check_finds_fault(c, checks[fault->kind].op, checks[fault->kind].fn);
     c->device->fault = (struct mirror_fault){0};
+    if (!c->device->faults)
+        return 0;
     if (found)
         s->passed++;
     else
         s->failed++;
     if (!found)
-        printf("FAIL harness: %s %s %s was not found out\n", field_list(kind)->kind, words[fault],
-               f ? f->name : "");
+        printf("FAIL harness: %s %s %s %s was not found out\n", field_list(fault->kind)->kind,
+               tr_dtype_name(fault->dtype), words[fault->fault],
+               fault->field ? fault->field->name : "");
+    return 1;
+}
+
+/* In every dtype that the op comes in. Not to round to f32 is no fault. */
+static void plant(struct check *c, enum fault_kind fault, enum tr_op_kind kind,
+                  const struct field *f)
+{
+    int happened = 0;
+
+    for (enum tr_dtype d = TR_F32; d < TR_DTYPES; d++)
+        if (fault != FAULT_SKIP || kind != TR_OP_ROUND || d != TR_F32)
+            happened += plant_dtype(c, &(struct mirror_fault){fault, kind, d, f});
+    if (happened)
+        return;
+    c->state->failed++;
+    printf("FAIL harness: %s is never run with %s\n", field_list(kind)->kind, f ? f->name : "");
 }
 
 /* Sums have no row that could lie elsewhere, and the last bit of sumsq is nobody's business. */
