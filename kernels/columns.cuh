@@ -34,7 +34,7 @@ static inline void columns_cut(struct columns_grain *g, int64_t most, int64_t sl
 {
     int64_t chunk = (g->rows + most - 1) / most;
 
-    g->chunk = chunk ? (chunk + slots - 1) / slots * slots : 1; /* a grain may be empty */
+    g->chunk = chunk ? (chunk + slots - 1) / slots * slots : slots;
 }
 
 /* At most `most` chunks, fewer where the scratch holds no more; 0: not one row of sums fits. */

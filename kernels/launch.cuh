@@ -31,11 +31,7 @@ extern __shared__ uint4 tr_shared_dynamic[];
 
 #else
 
-#include <tr_shim_builtins.h>
-#ifndef CUDART_VERSION /* no <cuda_runtime.h> came before: the shim alone */
-typedef int cudaError_t;
-typedef struct CUstream_st *cudaStream_t;
-#endif
+#include <cuda_runtime.h> /* of tests/cuda/include, with the words of the shim */
 
 /* Queues body(arg) for every thread of the grid, then destroy(arg), which it also calls when it
  * refuses (tests/cuda/runtime). */

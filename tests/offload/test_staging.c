@@ -190,6 +190,62 @@ static void slot_is_free_before_the_disk(void **state)
     }
 }
 
+/* ---- a real device ---- */
+
+static void compare_span(const struct player *p, uint32_t span, const char *bytes)
+{
+    const struct tr_span *s = &p->layout.spans[span];
+
+    for (uint32_t i = s->first_piece; i < s->first_piece + s->n_pieces; i++) {
+        const struct tr_piece *piece = &p->layout.pieces[i];
+
+        assert_memory_equal(bytes + piece->offset, p->model[span] + piece->offset, piece->bytes);
+    }
+}
+
+/* The cpu device that hides its arena; the test looks into it all the same, as compute would. Every
+ * span is changed on its way through one slot, loaded again and compared. */
+static void on_the_cpu_device(void **state)
+{
+    struct tr_device_params dp = {.memory_bytes = 64 << 20, .threads = 1, .opaque = 1};
+    struct player_params params = usual(8, &ways[WAY_STAGED_HOMES]);
+    struct tr_device *cpu, *stand_in;
+    struct tr_visit v[16] = {{0}};
+    struct player p;
+
+    (void)state;
+    params.slots[0] = params.slots[1] = 1;
+    player_open(&p, &params);
+    assert_ok(tr_offload_close(p.o));
+    dp.delay_seed = 1;
+    assert_ok(tr_device_open_cpu(&cpu, &dp));
+    stand_in = p.device;
+    p.device = cpu;
+    assert_ok(player_open_engine(&p));
+    for (uint32_t i = 0; i < 16; i++)
+        v[i] = (struct tr_visit){.n_spans = 1, .span = {i % 8}, .changed = i < 8};
+    assert_ok(tr_offload_begin(p.o, v, 16, NULL, 0));
+    for (uint32_t i = 0; i < 16; i++) {
+        void *at[TR_VISIT_SPANS];
+        uint32_t s = i % 8;
+
+        assert_ok(tr_offload_acquire(p.o, i, at));
+        if (!v[i].changed)
+            compare_span(&p, s, at[0]);
+        if (v[i].changed) {
+            fill_span(p.model[s], &p.layout, s, 1);
+            fill_span(at[0], &p.layout, s, 1);
+        }
+        assert_ok(tr_offload_release(p.o, i));
+    }
+    assert_ok(player_commit(&p));
+    assert_ok(tr_offload_commit_wait(p.o));
+    assert_ok(player_reopen(&p));
+    cpu->ops->close(cpu);
+    p.device = stand_in;
+    player_close(&p);
+}
+
 /* ---- a device that fails ---- */
 
 #define STEPS 8
@@ -388,6 +444,7 @@ int main(void)
         cmocka_unit_test(homes_save_reads),
         cmocka_unit_test(extremes),
         cmocka_unit_test(slot_is_free_before_the_disk),
+        cmocka_unit_test(on_the_cpu_device),
         cmocka_unit_test(a_refused_copy_or_call_comes_out),
         cmocka_unit_test(a_copy_that_failed_is_not_believed),
         cmocka_unit_test(a_lost_callback_hangs_nobody),

@@ -37,6 +37,8 @@ void fake_configure(const char *words);
 void fake_fail(uint64_t n, const char *how);
 /* Calls so far. */
 uint64_t fake_calls(void);
+/* Pauses that delay=SEED has made so far. */
+uint64_t fake_pauses(void);
 /* What is not given back: streams, events, memory, cuBLASLt objects. Prints each on stderr. */
 size_t fake_leaks(void);
 /* The message of the last kernel that the execution model refused, "" if none. */

@@ -33,6 +33,9 @@ extern "C" {
 #define OK(call)         assert_int_equal(call, cudaSuccess)
 #define FAILS(call, how) assert_int_equal(call, how)
 
+/* fake_configure, after opening the gates that a failed test has left closed. */
+void fresh(const char *words);
+
 /* Holds a stream until it is opened: what is queued behind it has certainly not run. */
 struct gate;
 struct gate *gate_close(cudaStream_t s);

@@ -17,7 +17,7 @@ static void events_order_streams(void **)
     cudaEvent_t e;
     struct gate *g;
 
-    fake_configure("");
+    fresh("");
     x = static_cast<char *>(device_bytes(8));
     y = x + 4;
     a = new_stream();
@@ -59,7 +59,7 @@ static void waits_mean_the_last_record(void **)
     cudaEvent_t e;
     struct gate *g;
 
-    fake_configure("");
+    fresh("");
     a = new_stream();
     b = new_stream();
     e = new_event();
@@ -88,7 +88,7 @@ static int overtakes(const char *words, int with_event, int rounds)
     cudaEvent_t e;
     int seen = 0;
 
-    fake_configure(words);
+    fresh(words);
     x = static_cast<char *>(device_bytes(8));
     a = new_stream();
     b = new_stream();
@@ -111,8 +111,13 @@ static int overtakes(const char *words, int with_event, int rounds)
 
 static void delays_show_a_missing_event(void **)
 {
+    uint64_t before = fake_pauses();
+
+    assert_int_equal(overtakes("", 1, 300), 0);
+    assert_int_equal(fake_pauses(), before);
     assert_int_equal(overtakes("delay=1", 1, 300), 0);
     assert_int_equal(overtakes("delay=2", 1, 300), 0);
+    assert_true(fake_pauses() > before + 300); /* of some 2400 commands */
     if (UNDER_TSAN)
         return; /* the next test is the sharper one */
     for (int seed = 1; seed <= 4; seed++) {
@@ -170,7 +175,7 @@ static void pinned_sources_are_read_late(void **)
     cudaStream_t s;
     struct gate *g;
 
-    fake_configure("");
+    fresh("");
     x = static_cast<int *>(device_bytes(8));
     pinned = static_cast<int *>(pinned_bytes(4));
     s = new_stream();
@@ -208,7 +213,7 @@ static void registered_memory_is_pinned(void **)
     cudaStream_t s;
     struct gate *g;
 
-    fake_configure("");
+    fresh("");
     x = static_cast<int *>(device_bytes(4));
     s = new_stream();
     OK(cudaHostRegister(source, 4, cudaHostRegisterDefault));
@@ -231,7 +236,7 @@ static void a_destroyed_stream_finishes(void **)
     cudaEvent_t e;
     struct gate *g;
 
-    fake_configure("");
+    fresh("");
     x = static_cast<int *>(device_bytes(4));
     s = new_stream();
     e = new_event();
@@ -258,7 +263,7 @@ static void host_functions_run_in_order(void **)
     cudaError_t error = cudaSuccess;
     cudaStream_t s;
 
-    fake_configure("");
+    fresh("");
     s = new_stream();
     OK(cudaLaunchHostFunc(s, call_the_runtime, &error));
     OK(cudaStreamSynchronize(s));
@@ -272,7 +277,7 @@ static void only_nonblocking_streams(void **)
     cudaEvent_t e, timed;
     float ms;
 
-    fake_configure("");
+    fresh("");
     FAILS(cudaStreamCreateWithFlags(&s, cudaStreamDefault), cudaErrorInvalidValue);
     FAILS(cudaStreamSynchronize(nullptr), cudaErrorInvalidResourceHandle);
     FAILS(cudaStreamSynchronize(cudaStreamPerThread), cudaErrorInvalidResourceHandle);
@@ -320,7 +325,7 @@ static void kernels_run(void **)
     cudaStream_t s;
     struct gate *g;
 
-    fake_configure("");
+    fresh("");
     x = static_cast<int *>(device_bytes(sizeof(host)));
     s = new_stream();
     g = gate_close(s);
@@ -351,7 +356,7 @@ static void configurations_are_checked(void **)
     int *x;
     cudaStream_t s;
 
-    fake_configure("");
+    fresh("");
     x = static_cast<int *>(device_bytes(4096));
     s = new_stream();
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -373,7 +378,7 @@ static void shared_memory_is_raised_by_kernel(void **)
     int *x;
     cudaStream_t s;
 
-    fake_configure("");
+    fresh("");
     x = static_cast<int *>(device_bytes(4096));
     s = new_stream();
     TR_LAUNCH(use_shared, 1, 32, 48 << 10, s, x);
@@ -406,7 +411,7 @@ static void a_bad_kernel_ends_the_context(void **)
     cudaStream_t s;
     void *more;
 
-    fake_configure("");
+    fresh("");
     x = static_cast<int *>(device_bytes(8));
     s = new_stream();
     TR_LAUNCH(diverge, 1, 64, 0, s, x);
@@ -432,7 +437,7 @@ static void kernels_see_no_pageable_memory(void **)
     int host[64], *x, *pinned;
     cudaStream_t s;
 
-    fake_configure("");
+    fresh("");
     x = static_cast<int *>(device_bytes(128));
     pinned = static_cast<int *>(pinned_bytes(128));
     s = new_stream();

@@ -98,8 +98,7 @@ static void run_blocks(struct shim_engine *e)
 
     for (uint64_t i = 0; i < e->n_blocks && !e->failed; i++) {
         uint64_t b = shim_order_block(&e->order, i, e->n_blocks);
-        blockIdx = {(unsigned)(b % d->x), (unsigned)(b / d->x % d->y),
-                    (unsigned)(b / d->x / d->y)};
+        blockIdx = {(unsigned)(b % d->x), (unsigned)(b / d->x % d->y), (unsigned)(b / d->x / d->y)};
         shim_block_run(e, (int)(i & 1));
     }
 }
@@ -111,9 +110,10 @@ int tr_shim_run(const struct tr_shim_grid *g, void (*body)(void *arg), void *arg
     uint64_t n_threads = (uint64_t)g->block.x * g->block.y * g->block.z;
 
     if (!e || !n_threads || n_threads > SHIM_THREADS || e->running) {
-        snprintf(error, room, "%s", !e           ? "no memory for the grid"
-                                    : e->running ? "a grid launched by a kernel"
-                                                 : "a block of no or more than 1024 threads");
+        snprintf(error, room, "%s",
+                 !e           ? "no memory for the grid"
+                 : e->running ? "a grid launched by a kernel"
+                              : "a block of no or more than 1024 threads");
         return -1;
     }
     e->g = g;

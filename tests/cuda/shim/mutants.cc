@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Every planted fault is found: by a wrong result in one of the greedy orders at least, by a
- * message of the shim, or by a sanitizer. `mutants` runs them all; `mutants NAME` one of them, which
- * is how the sanitizers' reports are looked at: they end a program.
+ * message of the shim, or by a sanitizer. `mutants` runs them all; `mutants NAME` one of them,
+ * which is how the sanitizers' reports are looked at: they end a program.
  */
 #include "tests/cuda/shim/test.h"
 
@@ -25,7 +25,7 @@ template <fault F> static void reduce(void)
 
 template <fault F> static void transpose(void)
 {
-    TR_LAUNCH((sample_transpose<F>), dim3(2, 2), dim3(TILE, 8), TILE * (TILE + 1) * 4, NULL, y, x,
+    TR_LAUNCH((sample_transpose<F>), dim3(2, 2), dim3(TILE, 4), TILE * (TILE + 1) * 4, NULL, y, x,
               SIDE);
 }
 
@@ -57,10 +57,10 @@ struct mutant {
     const char *message; // a part of it
 };
 
+/* clang-format off */
 #define MUTANT(sample, fault, how, message)                                                        \
-    {                                                                                              \
-#sample " " #fault, sample<fault>, sample < NONE>, how, message                            \
-    }
+    {#sample " " #fault, sample<fault>, sample<NONE>, how, message}
+/* clang-format on */
 
 static const struct mutant mutants[] = {
     /* A race: a wrong result in a greedy order, and ThreadSanitizer names the line. */
@@ -89,8 +89,8 @@ static const struct mutant mutants[] = {
     MUTANT(scan, READ_OUTSIDE, SAID, "lane 3 reads lane 20, which mask 0x0000ffff does not name"),
     MUTANT(scan, SMALL_BLOCK, SAID, "names lanes that the block has not"),
     /* Guards; under AddressSanitizer the access itself. */
-    MUTANT(reduce, OVERRUN, OUT_OF_BOUNDS, "shared memory s of 1024 bytes: written 0 bytes past"),
-    MUTANT(reduce, UNDERRUN, OUT_OF_BOUNDS, "shared memory s of 1024 bytes: written 4 bytes before"),
+    MUTANT(reduce, OVERRUN, OUT_OF_BOUNDS, "shared memory s of 512 bytes: written 0 bytes past"),
+    MUTANT(reduce, UNDERRUN, OUT_OF_BOUNDS, "shared memory s of 512 bytes: written 4 bytes"),
     MUTANT(transpose, OVERRUN, OUT_OF_BOUNDS,
            "shared memory tile of 4224 bytes: written 0 bytes past"),
 };
@@ -201,14 +201,14 @@ static void test_after_failure(void **state)
 /* The message says block, place and thread. */
 static void test_message(void **state)
 {
+    const char *begin = "block (1,0,0): divergent barrier: thread (77,0,0) has ended while 50 "
+                        "threads wait in __syncthreads at ";
     const char *at;
 
     (void)state;
     assert_int_equal(tr_shim_set_order("descending"), 0);
     reduce<EARLY_EXIT>();
-    assert_int_equal(strncmp(launch_error, "block (1,0,0): divergent barrier: thread (77,0,0) has "
-                                           "ended while 178 threads wait in __syncthreads at ", 98),
-                     0);
+    assert_int_equal(strncmp(launch_error, begin, strlen(begin)), 0);
     at = strstr(launch_error, "samples.h:");
     assert_true(at && atoi(at + strlen("samples.h:")) > 0);
 }

@@ -33,9 +33,9 @@ enum fault {
     RACING_BLOCKS,   // two blocks write one element
 };
 
-enum { REDUCE_THREADS = 256 };
+enum { REDUCE_THREADS = 128 };
 
-/* out[block] = sum of the block's 256 inputs; twice, so that the array is used again. */
+/* out[block] = sum of the block's inputs; twice, so that the array is used again. */
 template <fault F> static __global__ void sample_reduce(float *out, const float *x)
 {
     TR_SHARED(float, s, [REDUCE_THREADS]);
@@ -51,7 +51,7 @@ template <fault F> static __global__ void sample_reduce(float *out, const float 
             (s + end)[-REDUCE_THREADS] = 1;
         if (F == EARLY_EXIT && t == 77)
             return;
-        if (F == TWO_BARRIERS && t < 128)
+        if (F == TWO_BARRIERS && t < REDUCE_THREADS / 2)
             __syncthreads();
         else if (F != NO_FIRST_SYNC)
             __syncthreads();
@@ -70,7 +70,7 @@ template <fault F> static __global__ void sample_reduce(float *out, const float 
 
 enum { TILE = 32 };
 
-/* y = x transposed; both n x n, blocks of 32 x 8. */
+/* y = x transposed; both n x n, blocks 32 wide. */
 template <fault F> static __global__ void sample_transpose(float *y, const float *x, int n)
 {
     TR_SHARED_DYNAMIC(float, tile);
