@@ -17,6 +17,7 @@
 #define SLICE_ROWS  4096
 #define SLICE_BYTES (16u << 20)
 #define SLICE_STEP  256
+#define SLICES      8 /* at least, of a table that has so many steps */
 
 enum extent { ONE, HIDDEN, FFN, VOCAB, HEAD_DIM, Q_ROWS, KV_ROWS };
 enum when { ALWAYS, QKV_BIAS, O_BIAS, QK_NORM };
@@ -225,12 +226,16 @@ static void add_state(struct builder *b, int32_t tensor)
     t->v_offset = add_bytes(b, "v of ", t->name, 0, bytes);
 }
 
+/* A small model's table is cut as well: its slot, its logits and its gradient would otherwise be
+ * the largest things on a device that holds one block at a time. */
 static int64_t slice_rows(const struct tr_model_config *c)
 {
     int64_t rows = SLICE_BYTES / ((int64_t)c->hidden * 4) / SLICE_STEP * SLICE_STEP;
+    int64_t share = (int64_t)tr_round_up((size_t)c->vocab, SLICES * SLICE_STEP) / SLICES;
 
-    rows = rows < SLICE_STEP ? SLICE_STEP : rows;
-    return rows < SLICE_ROWS ? rows : SLICE_ROWS;
+    rows = rows < share ? rows : share;
+    rows = rows < SLICE_ROWS ? rows : SLICE_ROWS;
+    return rows < SLICE_STEP ? SLICE_STEP : rows;
 }
 
 static void add_slice_params(struct builder *b, struct tr_table *table)
