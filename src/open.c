@@ -194,6 +194,8 @@ static int import(struct tr_run *run)
     p->generations = run->params.durability == TR_KEEP_NONE ? 1 : 2;
     p->payload = payload;
     p->payload_bytes = sizeof(payload);
+    p->progress = run->params.importing;
+    p->progress_arg = run->params.importing_arg;
     r = tr_import_run(run->import);
     tr_free(TR_MEM_MISC, keep);
     return r < 0 ? r : tr_store_open(&run->store, run->params.store, TR_STORE_WRITE);

@@ -47,7 +47,7 @@ void cli_print_text(char *text)
 
 static void on_signal(int number)
 {
-    static const char line[] = "\ntailrace: stopping after this step; once more stops at once\n";
+    static const char line[] = "\ntailrace: stopping in good order; once more stops at once\n";
 
     (void)number;
     if (interrupted)

@@ -20,19 +20,20 @@ static const struct tr_option options[] = {
 static int run(void *arg)
 {
     const struct tr_export_run_params *params = arg;
+    int64_t step;
 
-    if (tr_export_run(params) < 0)
+    if (tr_export_run(params, &step) < 0)
         return cli_fail();
-    printf("model in %s\n", params->out);
+    printf("model of step %lld in %s\n", (long long)step, params->out);
     return CLI_DONE;
 }
 
 const struct cli_command cmd_export = {
     .name = "export",
     .brief = "write a run's model as a Hugging Face folder",
-    .doc =
-        "Writes the last committed step of RUN as a Hugging Face folder: the tensor names, shapes, "
-        "shards and other files of the model that the run started from.",
+    .doc = "Writes the newest whole commit of RUN, and says of which step it is, as a Hugging Face "
+           "folder: the tensor names, shapes, "
+           "shards and other files of the model that the run started from.",
     .options = {options},
     .argument = argument,
     .params_size = sizeof(struct tr_export_run_params),

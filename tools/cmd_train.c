@@ -64,6 +64,14 @@ static void print_notice(void *arg, const char *line)
     progress_say(arg, line);
 }
 
+static int on_import(void *arg, uint64_t done, uint64_t total)
+{
+    struct train *train = arg;
+
+    progress_import(&train->progress, done, total);
+    return cli_interrupted();
+}
+
 static void print_memory(const struct train *train, const tr_run *run)
 {
     int n = tr_train_memory(run, NULL, 0);
@@ -190,8 +198,14 @@ static int run(void *arg)
     progress_start(&train->progress, train->json ? stderr : stdout);
     train->params.log = print_notice;
     train->params.log_arg = &train->progress;
-    if (tr_train_open(&run, &train->params) < 0)
-        return cli_fail();
+    train->params.importing = on_import;
+    train->params.importing_arg = train;
+    code = tr_train_open(&run, &train->params);
+    progress_end(&train->progress);
+    if (code < 0) {
+        cli_fail();
+        return code == -EINTR ? CLI_INTERRUPTED : CLI_FAILED;
+    }
     print_start(train, run);
     code = run_steps(train, run);
     tr_train_close(run);
