@@ -106,6 +106,7 @@ const struct tr_cpu *grad_cpu(void)
         cpu.kernels = &kernels;
         grad_ok(tr_pool_open(&cpu.pool, 2));
         grad_ok(tr_blas_open(&cpu.blas));
+        cpu.scratch_bytes = TR_CPU_SCRATCH_BYTES;
         cpu.scratch = aligned_alloc(4096, 2 * (size_t)TR_CPU_SCRATCH_BYTES);
     }
     return &cpu;

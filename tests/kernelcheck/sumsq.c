@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The sum of squares: within f64 rounding of a long double sum, the same bits on every tier and
- * thread count, and one changed element is seen.
+ * The sum of squares: within f64 rounding of a long double sum, the same bits on every tier, thread
+ * count and size of the scratch, and one changed element is seen.
  */
 #include <math.h>
 
@@ -14,6 +14,7 @@ static void one(struct check *c, int64_t n)
         double *out = check_bytes(c, sizeof(double)), got;
         struct tr_op_sumsq op = {.x = x, .n = n, .out = out};
         const struct tr_cpu *cpu;
+        struct tr_cpu small;
         long double want = 0;
 
         for (int64_t i = 0; i < n; i++)
@@ -25,6 +26,10 @@ static void one(struct check *c, int64_t n)
             check_ok(c, tr_cpu_sumsq(cpu, &op));
             check_true(c, *out == got, "variant %d gives %.17g, not %.17g", v, *out, got);
         }
+        small = *c->cpu;
+        small.scratch_bytes = 64; /* eight chunks at a time */
+        check_ok(c, tr_cpu_sumsq(&small, &op));
+        check_true(c, *out == got, "%.17g with little scratch, not %.17g", *out, got);
         CHECK_BENCH(c, (double)n * 4, (double)n * 2) tr_cpu_sumsq(c->cpu, &op);
         if (n == 0)
             continue;

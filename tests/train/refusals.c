@@ -207,7 +207,7 @@ static void occupied(struct job *j)
 
 static void small_device(struct job *j)
 {
-    j->p.device_memory = 1200000;
+    j->p.device_memory = 300000;
 }
 
 static void small_host(struct job *j)
