@@ -306,6 +306,8 @@ static int read_text(struct tr_data *d, struct data_file *f)
         if (n || !more)
             r = push_window(d, f, n, &place);
         want = n ? WINDOW : want * 2; /* no place to cut: look further */
+        if (r == 0 && want > WINDOW)
+            r = data_may_grow(d, want);
     }
     if (r == 0)
         r = end_document(d, d->path);

@@ -104,6 +104,7 @@ static int open_data(struct tr_run *run, const char *path, int shuffle, struct t
                                  .shuffle = shuffle,
                                  .seed = p->seed,
                                  .grain_tokens = run->device_info.grain_tokens,
+                                 .host_bytes = p->host_memory,
                              });
 }
 
