@@ -16,10 +16,8 @@ int tr_learn_tokenizer(const struct tr_learn_params *p)
 
     if ((r = tr_need(p->data, "data")) < 0 || (r = tr_need(p->out, "out")) < 0)
         return r;
-    if (p->vocab < 1 || p->vocab > 1 << 20)
-        return tr_error(-EINVAL, "--vocab %lld: from 259 to %d", (long long)p->vocab, 1 << 20);
-    return tr_tokenizer_train(&(struct tr_tokenizer_train_params){
-        .data = p->data, .out = p->out, .vocab = (int32_t)p->vocab});
+    return tr_tokenizer_train(
+        &(struct tr_tokenizer_train_params){.data = p->data, .out = p->out, .vocab = p->vocab});
 }
 
 /* Lines gathered into one text. */

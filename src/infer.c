@@ -24,8 +24,12 @@ int run_store_path(const char *run, char **out)
 {
     char *yaml = tr_path(run, "run.yaml");
     struct tr_train_params options = {0};
-    int r = yaml ? tr_options_read(yaml, &options) : -ENOMEM;
+    int r = yaml ? 0 : -ENOMEM;
 
+    if (r == 0 && tr_folder_has(run, ".") && !infer_is_run(run))
+        r = tr_error(-EINVAL, "%s: is not a run: it has no run.yaml", run);
+    if (r == 0)
+        r = tr_options_read(yaml, &options);
     if (r == 0) {
         *out = options.store ? tr_strdup(TR_MEM_MISC, options.store) : tr_path(run, "store");
         r = *out ? 0 : -ENOMEM;

@@ -132,7 +132,7 @@ struct tr_init_params {
 TR_API int tr_init_model(const struct tr_init_params *params);
 
 struct tr_export_run_params {
-    const char *run, *store, *out; /* store: default RUN/store */
+    const char *run, *store, *out; /* store: default as run.yaml says */
     enum tr_type dtype;            /* default: as stored */
 };
 /* Exports the newest whole commit; *step is the step it was made at (may be NULL). */
