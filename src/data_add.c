@@ -40,6 +40,7 @@ int data_push_text(struct tr_data *d, const char *where, const struct tr_ids *id
     return r;
 }
 
+/* start has one entry more than there are samples: where the next one begins. */
 static int grow(struct tr_data *d)
 {
     size_t room = d->room ? d->room * 2 : 1024;

@@ -52,6 +52,8 @@ static json_t *post_processor(void)
                      "tokens", "<s>");
 }
 
+/* The normalizer's steps backwards; Strip takes back the space that Prepend has put before a text.
+ */
 static json_t *decoder(void)
 {
     return json_pack("{s:s,s:[{s:s,s:{s:s},s:s},{s:s},{s:s},{s:s,s:s,s:i,s:i}]}", "type",
@@ -68,6 +70,7 @@ static json_t *merge_of(const struct bpe_learnt *l, int32_t id)
                      l->text.v + b->at, (size_t)b->bytes);
 }
 
+/* Merges in the order in which they were learnt, which is their rank when a text is encoded. */
 static json_t *model(const struct bpe_learnt *l)
 {
     json_t *vocab = json_object(), *merges = json_array();

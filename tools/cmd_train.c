@@ -34,6 +34,7 @@ static const struct tr_option own_options[] = {
     {NULL},
 };
 
+/* Everything from run.yaml but where it lies. */
 static int read_run_file(struct train *train)
 {
     char *path = NULL;
@@ -124,6 +125,7 @@ static void print_json(const struct tr_step_report *r)
     fflush(stdout);
 }
 
+/* With --json the numbers go to stdout, and a person at a terminal still sees a moving line. */
 static void take_report(struct train *train, const struct tr_step_report *report)
 {
     if (train->steps++ == 0)
@@ -170,6 +172,7 @@ static void print_end(const struct train *train)
     print_peak(f, "host", last->host_peak_bytes, train->params.host_memory);
 }
 
+/* A signal that came during the last step has interrupted nothing. */
 static int is_interrupted(const struct train *train)
 {
     return cli_interrupted() && (train->steps == 0 || train->last.step < train->last.steps);

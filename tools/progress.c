@@ -94,12 +94,15 @@ void progress_import(struct progress *p, uint64_t done, uint64_t total)
     fflush(p->out);
 }
 
+/* For a log file: the first and the last step always, between them one in ten, and where those ten
+ * take long a line a second, so that a slow run is seen to be alive. */
 static int is_due(const struct progress *p, const struct tr_step_report *r, double time)
 {
     return p->last_step == 0 || r->step >= r->steps || isfinite(r->eval_loss) || r->skipped ||
            r->step - p->last_step >= 10 || time - p->last_line >= 1;
 }
 
+/* The step time is smoothed, or the time left would jump with every hiccup of the disk. */
 void progress_step(struct progress *p, const struct tr_step_report *r)
 {
     double time = now();
