@@ -34,6 +34,7 @@ struct cpu_device {
     char *mapping, *arena;
     size_t mapping_bytes, arena_bytes, workspace_bytes;
     struct tr_cpu_stream *streams[TR_STREAMS];
+    int opaque;
     pthread_mutex_t lock; /* of the events and the kept error */
     int error;
     char message[512];
@@ -152,6 +153,17 @@ static int device_sync(struct tr_device *device, enum tr_stream s)
     return error;
 }
 
+static int device_error(struct tr_device *device)
+{
+    struct cpu_device *d = of(device);
+    int error;
+
+    pthread_mutex_lock(&d->lock);
+    error = d->error ? tr_error(d->error, "%s", d->message) : 0;
+    pthread_mutex_unlock(&d->lock);
+    return error;
+}
+
 static void *device_arena(struct tr_device *device)
 {
     return of(device)->arena;
@@ -177,7 +189,7 @@ static void device_info(const struct tr_device *device, struct tr_device_info *i
 
     *info = (struct tr_device_info){.arena_bytes = d->arena_bytes,
                                     .workspace_bytes = d->workspace_bytes,
-                                    .host_visible = 1, /* compute[]: f32 from any storage */
+                                    .host_visible = !d->opaque, /* compute[]: f32 from any */
                                     .grain_tokens = GRAIN_TOKENS};
     snprintf(info->name, sizeof(info->name), "cpu (%s, %s)", tier, blas);
     snprintf(info->bits, sizeof(info->bits), "cpu %s, %s", tier, blas);
@@ -213,6 +225,7 @@ static const struct tr_device_ops cpu_ops = {
     .record = device_record,
     .wait = device_wait,
     .sync = device_sync,
+    .error = device_error,
 };
 
 /* ---- opening ---- */
@@ -274,6 +287,7 @@ int tr_device_open_cpu(struct tr_device **out, const struct tr_device_params *p)
     if (!d)
         return -ENOMEM;
     d->base.ops = &cpu_ops;
+    d->opaque = p->opaque;
     pthread_mutex_init(&d->lock, NULL);
     error = tr_cpu_context_open(&d->context, p->tier, threads_of(p));
     if (!error)

@@ -179,5 +179,13 @@ TR_PTX float ptx_f16_f32(uint16_t h)
     return x;
 }
 
+/* 2^x within 2 ULP, one instruction; below 2^-126: 0. */
+TR_PTX float ptx_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 #endif
 #endif

@@ -241,6 +241,7 @@ struct tr_device_info {
     int host_visible; /* arena pointers can be read by the host and by disk I/O */
     int grain_tokens;
     enum tr_dtype compute[TR_DTYPES]; /* dtype of activations, by storage dtype */
+    char remark[192];                 /* what works, but slower than it could; "" where nothing */
 };
 
 struct tr_device_ops {
@@ -262,6 +263,12 @@ struct tr_device_ops {
     int (*record)(struct tr_device *d, enum tr_stream s, struct tr_event *e);
     int (*wait)(struct tr_device *d, enum tr_stream s, struct tr_event *e); /* the stream waits */
     int (*sync)(struct tr_device *d, enum tr_stream s); /* the host waits; returns kept errors */
+    /* The kept error with its message, or 0; does not wait, and the error stays kept. After an
+     * error of the device itself a call may never come back: who waits for one asks here. */
+    int (*error)(struct tr_device *d);
+    /* Choices that the device made by shape and that bits depend on, a line each, for the record of
+     * a run: the length of the whole text, of which room bytes are written. NULL: it makes none. */
+    size_t (*choices)(struct tr_device *d, char *text, size_t room);
 };
 
 /* First member of every device. */
@@ -274,11 +281,21 @@ struct tr_device_params {
     int threads;           /* cpu: compute threads; 0: all cores of this process */
     unsigned delay_seed;   /* test mode: streams pause at random before each command; 0: off */
     const char *tier;      /* cpu: "c", "avx2", "avx512" pins a tier; NULL: the best */
+    int opaque;  /* cpu, test mode: says that the host cannot see the arena: copies only */
+    int ordinal; /* cuda: which GPU, as the driver counts them */
 };
 
 /* The cpu device (cpu/device.c). */
 int tr_device_open_cpu(struct tr_device **out, const struct tr_device_params *p);
 /* Its workspace for that many threads: what memory_bytes must exceed. */
 uint64_t tr_device_cpu_workspace(const struct tr_device_params *p);
+
+/* The cuda device (kernels/, through src/base/device_module.c). Its own use of device memory (the
+ * driver's context, code, workspace) counts against memory_bytes; 0: 90 % of what is free. */
+int tr_device_open_cuda(struct tr_device **out, const struct tr_device_params *p);
+/* Device memory of a GPU as its driver reports it, for default budgets. */
+int tr_device_cuda_memory(int ordinal, uint64_t *free, uint64_t *total);
+/* The cuda device's own use, measured: what memory_bytes must exceed on this GPU. */
+int tr_device_cuda_workspace(int ordinal, uint64_t *bytes);
 
 #endif

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The functions of kernels/ptx.cuh for the CPU twin: the same fragments, the same bits, and what
- * a GPU leaves undefined made an error or poison. mma adds its 16 products one by one, in order of
- * k, to d in f32 (a GPU adds them wider and in an order of its own: tests compare with a
- * tolerance). Fast conversions make the NaN of the hardware, so that nobody comes to rely on a
- * payload.
+ * a GPU leaves undefined made an error or poison. mma adds its products to d eight at a time, as
+ * sums in f32 (a GPU adds them wider and in an order of its own: tests compare with a tolerance);
+ * so the bits of a sum depend on how it is cut into eights, as they do on a GPU. Fast conversions
+ * make the NaN of the hardware, so that nobody comes to rely on a payload.
  */
 #ifndef TR_SHIM_PTX_H
 #define TR_SHIM_PTX_H
@@ -61,8 +61,8 @@ static inline void tr_shim_read_row(struct tr_shim_rows *f, const void *shared_r
 
     if (thread % 32 < 8 * (unsigned)f->n) {
         tr_shim_check_shared("ldmatrix", shared_row, file, line);
-        for (int i = 0; i < 8; i++)
-            f->row[i / 2] |= (uint32_t)((const uint16_t *)shared_row)[i] << i % 2 * 16;
+        for (int i = 0; i < 4; i++)
+            f->row[i] = ((const uint32_t *)shared_row)[i];
     }
     tr_shim_ldmatrix(f, file, line);
 }
@@ -152,6 +152,12 @@ static inline float ptx_f16_low(uint32_t pair)
 static inline float ptx_f16_high(uint32_t pair)
 {
     return ptx_f16_fast((uint16_t)(pair >> 16));
+}
+
+static inline float ptx_exp2(float x)
+{
+    float y = exp2f(x);
+    return y < 0x1p-126f ? 0.0f : y;
 }
 
 #endif

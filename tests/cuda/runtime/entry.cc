@@ -3,12 +3,13 @@
  * The entries that C cannot or need not have: launches, whose configuration is C++'s dim3, and
  * cuBLASLt's two longest argument lists, gathered into a struct for matmul.c.
  */
-#include <kernels/launch.cuh>
+#include <cuda_runtime.h>
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/launch.cuh"
 #include "tests/cuda/runtime/blaslt.h"
 #include "tests/cuda/runtime/runtime.h"
 #include "tests/cuda/shim/shim.h"
@@ -122,6 +123,14 @@ const char *fake_last_shim_error(void)
     return copy;
 }
 
+static void keep_error(const char *error)
+{
+    fake_say("kernel: %s", error);
+    pthread_mutex_lock(&error_lock);
+    snprintf(shim_error, sizeof(shim_error), "%s", error);
+    pthread_mutex_unlock(&error_lock);
+}
+
 static void run_launch(void *arg)
 {
     struct launch *l = static_cast<struct launch *>(arg);
@@ -129,11 +138,22 @@ static void run_launch(void *arg)
 
     if (tr_shim_run(&l->grid, l->body, l->arg, error, sizeof(error)) == 0)
         return;
-    fake_say("kernel: %s", error);
-    pthread_mutex_lock(&error_lock);
-    memcpy(shim_error, error, sizeof(error));
-    pthread_mutex_unlock(&error_lock);
+    keep_error(error);
     fake_fault(cudaErrorLaunchFailure);
+}
+
+/* On a GPU the kernel would fault where it uses the pointer; here every use is possible, so the
+ * launch does, and at the same time: when it runs. */
+static void check_pointers(const struct tr_shim_grid *g)
+{
+    char error[sizeof(shim_error)];
+
+    for (unsigned i = 0; i < g->n_pointers; i++)
+        if (g->pointers[i] && !fake_device_sees(g->pointers[i])) {
+            snprintf(error, sizeof(error), "argument %u is neither device memory nor pinned", i);
+            keep_error(error);
+            fake_plan_fault(cudaErrorIllegalAddress);
+        }
 }
 
 static void destroy_launch(void *arg)
@@ -173,6 +193,7 @@ cudaError_t tr_fake_launch(cudaStream_t s, const struct tr_shim_grid *g, void (*
         destroy(arg);
         return fake_leave(e);
     }
+    check_pointers(g);
     l = static_cast<struct launch *>(malloc(sizeof(*l)));
     if (!l)
         abort();

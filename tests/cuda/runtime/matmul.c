@@ -194,10 +194,12 @@ static void run_matmul(struct fake_command *base)
 {
     struct matmul_command *c = (struct matmul_command *)base;
 
+    fake_memory_open();
     if (c->workspace_bytes)
         memset(c->workspace, 0xff, c->workspace_bytes); /* it is the library's, all of it */
     if (fake_product_run(&c->product))
         abort();
+    fake_memory_close();
 }
 
 /* Bytes from the first element to the last. */
@@ -239,8 +241,11 @@ static cublasStatus_t check_algo(const struct problem *p, const cublasLtMatmulAl
 static cublasStatus_t check_operands(const struct problem *p, const void *const data[4], float beta,
                                      const struct algo *a)
 {
+    const struct fake_layout *in = p->layout[2], *out = p->layout[3];
     const char *d = data[3];
 
+    if (beta != 0 && data[2] == d && (in->ld != out->ld || in->order != out->order))
+        return refuse(CUBLAS_STATUS_INVALID_VALUE, "C in the place of D has another layout");
     for (int i = 0; i < 4; i++) {
         const char *x = data[i];
         size_t bytes = extent(p->layout[i]);
@@ -251,7 +256,7 @@ static cublasStatus_t check_operands(const struct problem *p, const void *const 
             return refuse(CUBLAS_STATUS_INVALID_VALUE, "a matrix outside device memory");
         if ((uintptr_t)x % a->align[i])
             return refuse(CUBLAS_STATUS_INVALID_VALUE, "a matrix is aligned less than promised");
-        if (i < 2 && x < d + extent(p->layout[3]) && d < x + bytes)
+        if (i < 2 && x < d + extent(out) && d < x + bytes)
             return refuse(CUBLAS_STATUS_INVALID_VALUE, "the output overlaps an input");
     }
     return CUBLAS_STATUS_SUCCESS;
@@ -289,8 +294,8 @@ static int64_t parts_of(const struct problem *p)
     return !fake_state.options.blas_shape ? 1 : parts < p->k ? parts : p->k;
 }
 
-static void queue(const struct problem *p, const struct fake_product *product,
-                  const struct algo *a, const struct fake_matmul_call *q)
+static void queue(const struct problem *p, const struct fake_product *product, const struct algo *a,
+                  const struct fake_matmul_call *q)
 {
     struct matmul_command *c = fake_command_new(sizeof(*c));
 

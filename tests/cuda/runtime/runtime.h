@@ -31,7 +31,7 @@ extern "C" {
 
 struct fake_options {
     size_t memory, overhead, cublas, pinned;
-    int devices, driver, leaks, blas_shape;
+    int devices, driver, leaks, blas_shape, protect;
     unsigned delay;
     uint64_t fail_call; /* 0: by name, if there is one */
     char fail_name[48], fail_how[16], count[512];
@@ -84,6 +84,7 @@ void fake_fault(cudaError_t e);
 int fake_dead(void);
 /* The fault that the present call is to queue, once; cudaSuccess if none. */
 cudaError_t fake_take_planned_fault(void);
+void fake_plan_fault(cudaError_t e);
 void fake_set_in_callback(int on);
 int fake_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
@@ -93,11 +94,17 @@ struct fake_object *fake_object_find_locked(enum fake_kind kind, const void *p);
 int fake_object_live(enum fake_kind kind, const void *p);
 /* Takes it off the table: 1, or 0 where it was not there. */
 int fake_object_remove(enum fake_kind kind, const void *p, size_t *bytes);
+void fake_free_all(void);
 
 /* --- memory.c --- */
 enum fake_place { FAKE_AT_DEVICE, FAKE_AT_PINNED, FAKE_AT_PAGEABLE, FAKE_AT_NOWHERE };
 /* Where n bytes lie; NOWHERE: partly in an allocation, or against one. */
 enum fake_place fake_place_of(const void *p, size_t n);
+/* Whether a kernel could use p: device memory or pinned memory, its end included. */
+int fake_device_sees(const void *p);
+/* Around every use of device memory: outside it is inaccessible with protect=1. */
+void fake_memory_open(void);
+void fake_memory_close(void);
 /* Charges device memory; 0 or cudaErrorMemoryAllocation. */
 cudaError_t fake_charge(size_t bytes);
 void fake_refund(size_t bytes);

@@ -45,9 +45,15 @@ static void finish_mma(struct shim_engine *e, struct shim_warp *w, unsigned mask
         for (int i = 0; i < 4; i++)
             *element(d, lane, i) = ((struct tr_shim_fragments *)w->slots[lane])->d[i];
     for (int row = 0; row < M; row++)
-        for (int k = 0; k < K; k++)
+        for (int half = 0; half < K; half += K / 2) {
+            float sum[N] = {0};
+
+            for (int k = half; k < half + K / 2; k++)
+                for (int column = 0; column < N; column++)
+                    sum[column] += a[row][k] * b[k][column];
             for (int column = 0; column < N; column++)
-                d[row][column] += a[row][k] * b[k][column];
+                d[row][column] += sum[column];
+        }
     for (int lane = 0; lane < SHIM_LANES; lane++)
         for (int i = 0; i < 4; i++)
             ((struct tr_shim_fragments *)w->slots[lane])->d[i] = *element(d, lane, i);
