@@ -23,8 +23,9 @@ struct tr_cuda_matmul; /* kernels/matmul.cu: cuBLASLt, its workspace and its cho
 #define TR_CUDA_SCRATCH_BYTES (16u << 20)
 
 struct tr_cuda {
-    cudaStream_t stream;  /* the compute stream: in order, and so one owner of the scratch at a time */
-    char *scratch;        /* 256-aligned; undefined contents at the start of an op */
+    cudaStream_t
+        stream;    /* the compute stream: in order, and so one owner of the scratch at a time */
+    char *scratch; /* 256-aligned; undefined contents at the start of an op */
     size_t scratch_bytes; /* TR_CUDA_SCRATCH_BYTES */
     struct tr_cuda_matmul *matmul;
     int sm; /* compute capability as 10 * major + minor */

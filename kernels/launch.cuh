@@ -31,11 +31,7 @@ extern __shared__ uint4 tr_shared_dynamic[];
 
 #else
 
-#include <tr_shim_builtins.h>
-#ifndef CUDART_VERSION /* no <cuda_runtime.h> came before: the shim alone */
-typedef int cudaError_t;
-typedef struct CUstream_st *cudaStream_t;
-#endif
+#include <cuda_runtime.h> /* of tests/cuda/include, with the words of the shim */
 
 /* Queues body(arg) for every thread of the grid, then destroy(arg), which it also calls when it
  * refuses (tests/cuda/runtime). */
@@ -47,6 +43,16 @@ template <class T> struct tr_launch_as {
     typedef T type;
 };
 
+/* What the fake runtime looks at: a kernel gets no pointer to pageable host memory. */
+template <class T> static inline const void *tr_launch_pointer(T *p)
+{
+    return reinterpret_cast<const void *>(p);
+}
+template <class T> static inline const void *tr_launch_pointer(const T &)
+{
+    return nullptr;
+}
+
 template <class... P>
 static inline void tr_launch(const struct tr_shim_grid &g, cudaStream_t stream,
                              void (*kernel)(P...), typename tr_launch_as<P>::type... args)
@@ -55,8 +61,13 @@ static inline void tr_launch(const struct tr_shim_grid &g, cudaStream_t stream,
     typedef decltype(call) closure;
     auto body = [](void *p) { (*static_cast<closure *>(p))(); };
     auto destroy = [](void *p) { delete static_cast<closure *>(p); };
+    const void *pointers[] = {tr_launch_pointer(args)..., nullptr};
+    struct tr_shim_grid launch = g;
 
-    (void)tr_fake_launch(stream, &g, body, destroy, new closure(call));
+    launch.kernel = reinterpret_cast<const void *>(kernel);
+    launch.pointers = pointers;
+    launch.n_pointers = sizeof...(args);
+    (void)tr_fake_launch(stream, &launch, body, destroy, new closure(call));
 }
 
 /* The kernel comes in parentheses where it has commas. */

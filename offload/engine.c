@@ -7,8 +7,13 @@
 #include "offload/engine.h"
 
 #include <stdio.h>
+#include <time.h>
 
 #include "src/base/err.h"
+#include "src/base/mem.h"
+
+#define SECOND_NS   1000000000l
+#define PATIENCE_NS 100000000l /* of a waiting caller, before it asks how the device is */
 
 void tr_engine_kick(struct tr_offload *o)
 {
@@ -30,6 +35,56 @@ int tr_engine_error(const struct tr_offload *o)
     return o->error ? tr_error(o->error, "%s", o->error_text) : 0;
 }
 
+void tr_engine_called(struct tr_offload *o)
+{
+    int last = --o->calls == 0 && o->closed;
+
+    if (!o->abandoned) {
+        tr_engine_kick(o);
+        pthread_cond_broadcast(&o->changed);
+    }
+    pthread_mutex_unlock(&o->lock);
+    if (last)
+        tr_engine_free(o);
+}
+
+void tr_engine_free(struct tr_offload *o)
+{
+    while (o->free_tickets) {
+        struct tr_ticket *t = o->free_tickets;
+
+        o->free_tickets = t->next;
+        tr_free(TR_MEM_MISC, t);
+    }
+    tr_chunks_free(&o->staging);
+    tr_chunks_free(&o->parts);
+    pthread_cond_destroy(&o->changed);
+    pthread_mutex_destroy(&o->lock);
+    tr_free(TR_MEM_MISC, o);
+}
+
+void tr_engine_wait(struct tr_offload *o)
+{
+    struct timespec until;
+    int r;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += PATIENCE_NS;
+    if (until.tv_nsec >= SECOND_NS) {
+        until.tv_nsec -= SECOND_NS;
+        until.tv_sec++;
+    }
+    if (pthread_cond_timedwait(&o->changed, &o->lock, &until) == 0 || !o->calls || o->error)
+        return;
+    pthread_mutex_unlock(&o->lock);
+    r = o->device->ops->error(o->device);
+    pthread_mutex_lock(&o->lock);
+    if (r < 0) {
+        tr_engine_fail(o, r);
+        tr_engine_kick(o);
+    }
+}
+
 /* Nothing new begins after an error, or when the engine closes (no commit is under way then). */
 static void decide(struct tr_offload *o)
 {
@@ -43,9 +98,7 @@ static void decide(struct tr_offload *o)
 
 static int finished(const struct tr_offload *o)
 {
-    int moving = o->reading || o->writing || tr_queue_under_way(o->queue);
-
-    return o->stop && !moving && !o->kicked;
+    return o->stop && !tr_moves_under_way(o) && !o->kicked;
 }
 
 static int turn(struct tr_offload *o)
@@ -76,5 +129,9 @@ void *tr_engine_main(void *arg)
             break;
         r = turn(o);
     }
+    pthread_mutex_lock(&o->lock);
+    o->ended = 1;
+    pthread_cond_broadcast(&o->changed);
+    pthread_mutex_unlock(&o->lock);
     return NULL;
 }

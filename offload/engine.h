@@ -3,17 +3,21 @@
  * The offload engine from inside. Its parts, each a file:
  *
  *   offload.c     the calls of offload.h, on the caller's thread
+ *   open.c        the first and the last of them
  *   engine.c      the I/O thread, errors
  *   prefetch.c    which load of the schedule begins next
  *   writeback.c   which changed slot is written next, and which must wait for a commit
  *   flush.c       the commit in the background
  *   moves.c       one slot's transfer with the checksums of its pieces
+ *   staged.c      the same through host memory, for what disk I/O cannot reach
+ *   staging.c     the chunks of host memory for that
+ *   home.c        the host tier: spans that stay in host memory
  *
  * Threads. The caller, the I/O thread, and the device's own threads, which report that the compute
- * of a visit has passed. `lock` guards what stands below it in the struct; it is never held during
- * I/O or a checksum. The queue, the moves and the store (with its `next` commit) belong to the I/O
- * thread alone, from open to close. Whoever changes what the I/O thread decides by calls
- * tr_engine_kick.
+ * of a visit, or a copy, has passed. `lock` guards what stands below it in the struct; it is never
+ * held during I/O, a checksum or a call of the device. The queue, the moves and the store (with its
+ * `next` commit) belong to the I/O thread alone, from open to close. Whoever changes what the I/O
+ * thread decides by calls tr_engine_kick.
  *
  * Epochs. Each commit closes an epoch; a changed slot belongs to the epoch in which it was
  * released. At most two are alive: the one being committed and the current one. Write-backs of the
@@ -24,21 +28,36 @@
 #define TR_OFFLOAD_ENGINE_H
 
 #include <pthread.h>
+#include <xxhash.h>
 
 #include "offload/offload.h"
+#include "offload/home.h"
 #include "offload/schedule.h"
 #include "offload/slots.h"
+#include "offload/staging.h"
 #include "offload/store_private.h"
 
 /* A slot on its way from or to the disk. It is finished when all bytes have been moved and all
  * pieces checked; the two go on side by side. */
 struct tr_move {
-    struct tr_transfer transfer; /* first: what the queue hands back */
+    struct tr_transfer transfer; /* first: what the queue hands back; staged: what is to be moved */
     struct tr_offload *o;
     uint32_t slot, span;
+    uint64_t epoch;  /* of a write */
     uint32_t piece;  /* the next to be checked */
     int transferred; /* the queue is done with it */
     struct tr_move *next;
+
+    /* staged.c */
+    struct tr_chunk_pool *pool; /* where its chunks come from; NULL: straight into the slot */
+    struct tr_home *home;       /* NULL: none */
+    int from_home;              /* a load without the disk */
+    int slot_free;              /* a write that goes on without its slot */
+    struct tr_chunk *chunks;    /* on loan, in order */
+    uint64_t given;             /* all bytes before this one have gone into chunks */
+    uint64_t hashed;            /* all bytes before this one are in the checksums */
+    uint64_t copied, done;      /* bytes: through the device's copies; through everything */
+    XXH3_state_t *state;        /* of the piece at `hashed` */
 };
 
 /* A released visit whose compute has not passed yet. */
@@ -80,15 +99,21 @@ struct tr_offload {
 
     /* the I/O thread's */
     struct tr_queue *queue;
-    struct tr_move *moves; /* (slots) */
+    struct tr_move *moves; /* (slots), then of writes from homes (spans), where there are any */
+    uint32_t n_moves;
     unsigned char *arrived;
     struct tr_move *reading, *writing; /* under way, oldest first */
+    struct tr_chunk_pool staging;      /* memory on the way to and from the device */
+    struct tr_chunk_pool parts;        /* of homes on the way; no memory of their own */
+    struct tr_homes homes;
+    int opaque;  /* disk I/O cannot reach the device's memory */
+    int failing; /* there is an error: nothing is staged any more */
 
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* something that a caller may wait for */
-    struct tr_io *io;       /* for wake, which any thread may call */
-    int kicked, stop;
-    int error; /* the first one; it stays */
+    pthread_cond_t changed;  /* something that a caller may wait for */
+    struct tr_io *io;        /* for wake, which any thread may call */
+    int kicked, stop, ended; /* stop: the I/O thread is to end; ended: it has */
+    int error;               /* the first one; it stays */
     char error_text[1024];
 
     struct tr_slots slots;
@@ -103,6 +128,10 @@ struct tr_offload {
     uint64_t passed;  /* visits whose compute has passed, since open */
     uint32_t tickets; /* visits released and not passed */
     struct tr_ticket *free_tickets;
+    struct tr_chunk *copied; /* whose copies have passed, as the device's threads report it */
+    uint32_t calls;          /* callbacks asked for that have not come */
+    int abandoned;           /* close does not wait for them: they must leave all else alone */
+    int closed;              /* the last of them frees the rest */
 
     uint32_t *dirty; /* ring of slots that wait to be written, oldest first */
     uint32_t dirty_first, n_dirty;
@@ -119,6 +148,14 @@ void tr_engine_fail(struct tr_offload *o, int error);
 /* The engine's error, with its message, in this thread; 0 where there is none. */
 int tr_engine_error(const struct tr_offload *o);
 void *tr_engine_main(void *o);
+/* Waits for a change; where none comes for a while, asks the device, which may have lost the
+ * callback that it hangs on. Any other thread than the I/O thread; the lock is not held while
+ * asking. */
+void tr_engine_wait(struct tr_offload *o);
+/* The end of every callback: lock held, given back. After it the engine may be gone. */
+void tr_engine_called(struct tr_offload *o);
+/* Frees what callbacks look at, and with it the engine: when the last one has come. */
+void tr_engine_free(struct tr_offload *o);
 
 /* prefetch.c, writeback.c, flush.c: one step forward where there is one; I/O thread, lock held */
 void tr_prefetch_advance(struct tr_offload *o);
@@ -131,11 +168,27 @@ void tr_writeback_passed(struct tr_offload *o, const struct tr_ticket *t);
 int tr_flush_gates(const struct tr_offload *o, uint64_t epoch);
 void tr_flush_mark(struct tr_offload *o);
 
-/* moves.c; I/O thread. start: lock held. check: lock not held; 1 where there was something to do.
- */
+/* Checked in one go, then the queue has its turn. */
+#define TR_CHECK_BYTES TR_IO_CHUNK
+
+/* moves.c; I/O thread. start, under_way: lock held. check: lock not held; 1 where there was
+ * something to do. */
 int tr_moves_open(struct tr_offload *o);
 void tr_moves_close(struct tr_offload *o);
 void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot);
 int tr_moves_check(struct tr_offload *o);
+int tr_moves_under_way(const struct tr_offload *o);
+/* Lock not held: the move is over, its slot is what it was moved for. */
+void tr_move_finish(struct tr_move *m, int error);
+/* The error of a transfer of this span or a part of it, with the piece in the message. */
+int tr_move_error(const struct tr_move *m, const struct tr_transfer *t);
+uint32_t tr_move_end_piece(const struct tr_move *m);
+
+/* staged.c; I/O thread. start: lock held. advance, work: lock not held; 1 where there was something
+ * to do. advance: chunks are handed out and taken back; work: one move's checksums. A move may be
+ * gone afterwards. */
+void tr_staged_start(struct tr_move *m, struct tr_home *home);
+int tr_staged_advance(struct tr_offload *o);
+int tr_staged_work(struct tr_move *m);
 
 #endif

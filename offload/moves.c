@@ -3,6 +3,10 @@
  * A move is one slot's way from the disk or to it. A read is verified piece by piece as the bytes
  * arrive, against the checksums of the commit it stands on; a write is hashed while it is under
  * way, and its checksums are entered into the next commit.
+ *
+ * Here is the direct way, between the disk and the slot itself; what goes through host memory,
+ * since the disk cannot reach the slot or the span has a home there, is in staged.c. Which of the
+ * two is settled when a move starts.
  */
 #include <string.h>
 #include <xxhash.h>
@@ -10,9 +14,6 @@
 #include "offload/engine.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
-
-/* Checked in one go, then the queue has its turn. */
-#define CHECK_BYTES TR_IO_CHUNK
 
 static uint64_t chunks_of_pool(const struct tr_slot_pool *p)
 {
@@ -25,7 +26,8 @@ int tr_moves_open(struct tr_offload *o)
 
     for (uint32_t i = 0; i < o->n_pools; i++)
         chunks += chunks_of_pool(&o->pools[i]);
-    o->moves = tr_alloc_array(TR_MEM_MISC, o->slots.n, sizeof(*o->moves));
+    o->n_moves = o->slots.n + (o->homes.n ? o->store->layout.n_spans : 0);
+    o->moves = tr_alloc_array(TR_MEM_MISC, o->n_moves, sizeof(*o->moves));
     o->arrived = tr_alloc(TR_MEM_MISC, chunks);
     if (!o->moves || !o->arrived)
         return -ENOMEM;
@@ -36,11 +38,19 @@ int tr_moves_open(struct tr_offload *o)
         o->moves[i].transfer.arrived = o->arrived + chunks;
         chunks += tr_queue_chunks(o->pools[o->slots.slot[i].pool].slot_bytes);
     }
+    for (uint32_t i = 0; i < o->n_moves && (o->opaque || o->homes.n); i++) {
+        o->moves[i].o = o;
+        o->moves[i].state = XXH3_createState();
+        if (!o->moves[i].state)
+            return tr_error(-ENOMEM, "out of memory for checksums");
+    }
     return 0;
 }
 
 void tr_moves_close(struct tr_offload *o)
 {
+    for (uint32_t i = 0; o->moves && i < o->n_moves; i++)
+        XXH3_freeState(o->moves[i].state);
     tr_free(TR_MEM_MISC, o->moves);
     tr_free(TR_MEM_MISC, o->arrived);
 }
@@ -57,11 +67,14 @@ static struct tr_move **list_of(struct tr_offload *o, const struct tr_move *m)
 
 void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot)
 {
-    struct tr_move *m = &o->moves[slot], **last;
     uint32_t span = o->slots.slot[slot].span;
+    struct tr_home *home = tr_home_of(&o->homes, span);
+    struct tr_move *m = &o->moves[op == TR_IO_WRITE && home ? o->slots.n + span : slot], **last;
     const struct tr_span *s = &o->store->layout.spans[span];
 
+    m->slot = slot;
     m->span = span;
+    m->epoch = o->slots.slot[slot].epoch;
     m->piece = s->first_piece;
     m->transferred = 0;
     m->next = NULL;
@@ -75,10 +88,17 @@ void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot)
     for (last = list_of(o, m); *last; last = &(*last)->next)
         ;
     *last = m;
+    if (home || o->opaque) {
+        tr_staged_start(m, home);
+        return;
+    }
+    m->pool = NULL;
+    m->home = NULL;
+    m->from_home = m->slot_free = 0;
     tr_queue_add(o->queue, &m->transfer);
 }
 
-static uint32_t end_piece(const struct tr_move *m)
+uint32_t tr_move_end_piece(const struct tr_move *m)
 {
     const struct tr_span *s = &m->o->store->layout.spans[m->span];
 
@@ -109,16 +129,32 @@ static int64_t check_piece(struct tr_move *m)
 
 static void finish_write(struct tr_offload *o, const struct tr_move *m)
 {
-    tr_slot_written(&o->slots, m->slot);
+    if (!m->slot_free)
+        tr_slot_written(&o->slots, m->slot);
+    if (m->home)
+        m->home->writing = 0;
     o->store->next.generation[m->span] = (uint8_t)m->transfer.file;
     o->store->touched[m->transfer.file] = 1;
-    o->pending[o->slots.slot[m->slot].epoch & 1]--;
+    o->pending[m->epoch & 1]--;
     o->stats.writes++;
     o->stats.written_bytes += m->transfer.bytes;
 }
 
-static void finish(struct tr_offload *o, struct tr_move *m, int error)
+static void finish_read(struct tr_offload *o, const struct tr_move *m)
 {
+    tr_slot_loaded(&o->slots, m->slot);
+    if (m->home)
+        m->home->filled = 1;
+    o->stats.loads++;
+    if (m->from_home)
+        o->stats.host_loads++;
+    else
+        o->stats.read_bytes += m->transfer.bytes;
+}
+
+void tr_move_finish(struct tr_move *m, int error)
+{
+    struct tr_offload *o = m->o;
     struct tr_move **at = list_of(o, m);
 
     while (*at != m)
@@ -131,9 +167,7 @@ static void finish(struct tr_offload *o, struct tr_move *m, int error)
     } else if (m->transfer.op == TR_IO_WRITE) {
         finish_write(o, m);
     } else {
-        tr_slot_loaded(&o->slots, m->slot);
-        o->stats.loads++;
-        o->stats.read_bytes += m->transfer.bytes;
+        finish_read(o, m);
     }
     o->kicked = 1;
     pthread_cond_broadcast(&o->changed);
@@ -141,38 +175,38 @@ static void finish(struct tr_offload *o, struct tr_move *m, int error)
 }
 
 /* The piece in which a transfer failed: the last that begins at or before the place. */
-static int transfer_error(struct tr_move *m)
+int tr_move_error(const struct tr_move *m, const struct tr_transfer *t)
 {
     const struct tr_layout *l = &m->o->store->layout;
-    uint64_t at = m->transfer.error_offset - m->transfer.offset;
+    uint64_t at = t->error_offset - m->transfer.offset;
     uint32_t piece = l->spans[m->span].first_piece;
     char text[512];
 
-    while (piece + 1 < end_piece(m) && l->pieces[piece + 1].offset <= at)
+    while (piece + 1 < tr_move_end_piece(m) && l->pieces[piece + 1].offset <= at)
         piece++;
     tr_layout_describe(l, piece, text, sizeof(text));
-    return tr_error_prefix(tr_store_transfer_error(m->o->store, &m->transfer), "%s", text);
+    return tr_error_prefix(tr_store_transfer_error(m->o->store, t), "%s", text);
 }
 
 /* 1: something was done. A move may be gone afterwards. */
-static int work_on(struct tr_offload *o, struct tr_move *m)
+static int work_on(struct tr_move *m)
 {
     uint64_t checked = 0;
     int64_t n = 0;
 
     if (m->transfer.error) {
         if (m->transferred)
-            finish(o, m, transfer_error(m));
+            tr_move_finish(m, tr_move_error(m, &m->transfer));
         return m->transferred;
     }
-    while (m->piece < end_piece(m) && checked < CHECK_BYTES && (n = check_piece(m)) > 0)
+    while (m->piece < tr_move_end_piece(m) && checked < TR_CHECK_BYTES && (n = check_piece(m)) > 0)
         checked += (uint64_t)n;
     if (n < 0 && m->transferred) {
-        finish(o, m, (int)n);
+        tr_move_finish(m, (int)n);
         return 1;
     }
-    if (m->piece == end_piece(m) && m->transferred) {
-        finish(o, m, 0);
+    if (m->piece == tr_move_end_piece(m) && m->transferred) {
+        tr_move_finish(m, 0);
         return 1;
     }
     return checked > 0;
@@ -181,11 +215,24 @@ static int work_on(struct tr_offload *o, struct tr_move *m)
 /* Reads first: somebody may be waiting for them. */
 int tr_moves_check(struct tr_offload *o)
 {
+    int did = tr_staged_advance(o);
     struct tr_move *lists[] = {o->reading, o->writing};
 
     for (int i = 0; i < 2; i++)
         for (struct tr_move *m = lists[i]; m; m = m->next)
-            if (work_on(o, m))
+            if (m->pool ? tr_staged_work(m) : work_on(m))
                 return 1;
-    return 0;
+    return did;
+}
+
+/* What is staged stands still after an error, so the direct ways alone have an end to wait for. */
+int tr_moves_under_way(const struct tr_offload *o)
+{
+    const struct tr_move *lists[] = {o->reading, o->writing};
+
+    for (int i = 0; i < 2; i++)
+        for (const struct tr_move *m = lists[i]; m; m = m->next)
+            if (!m->pool || !o->error)
+                return 1;
+    return tr_queue_under_way(o->queue) > 0;
 }

@@ -3,20 +3,17 @@
  * The calls of the engine, on the caller's thread: they check, wait and hand over; nothing is moved
  * here. A caller waits for three things only: that its spans are in their slots (acquire), that a
  * commit is durable (commit, commit_wait), that all is written (drain, and everything in serial
- * mode). Each wait ends with the engine's first error, too, whatever it was.
+ * mode). Each wait ends with the engine's first error, too, whatever it was, and with an error of
+ * the device, which may have lost the callback that the wait is for.
  */
 #include "offload/offload.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "offload/engine.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
-#include "src/base/thread.h"
-
-#define WORKERS 8 /* of the threads engine: enough blocking requests to fill a drive */
 
 static uint64_t now_ns(void)
 {
@@ -24,159 +21,6 @@ static uint64_t now_ns(void)
 
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static int check_pools(const struct tr_offload_params *p)
-{
-    const struct tr_layout *l = tr_store_layout(p->store);
-
-    for (uint32_t i = 0; i < p->n_pools; i++)
-        if ((uintptr_t)p->pools[i].base % TR_STORE_ALIGN || p->pools[i].slot_bytes % TR_STORE_ALIGN)
-            return tr_error(-EINVAL, "slot pool %u is not aligned to %u bytes", i, TR_STORE_ALIGN);
-    for (uint32_t i = 0; i < l->n_spans; i++) {
-        const struct tr_span *s = &l->spans[i];
-
-        if (s->pool < p->n_pools && s->bytes > p->pools[s->pool].slot_bytes)
-            return tr_error(-EINVAL,
-                            "span %u (record %s) has %llu bytes, a slot of pool %u has %llu", i,
-                            l->segments[s->segment].record, (unsigned long long)s->bytes, s->pool,
-                            (unsigned long long)p->pools[s->pool].slot_bytes);
-    }
-    return 0;
-}
-
-static int check_params(const struct tr_offload_params *p)
-{
-    struct tr_device_info info = {0};
-
-    p->device->ops->info(p->device, &info);
-    if (!info.host_visible)
-        return tr_error(-ENOTSUP, "%s: its memory cannot be reached by disk I/O", info.name);
-    if (p->durability != TR_DURABLE_NONE && p->store->mode == TR_STORE_WRITE &&
-        tr_store_generations(p->store) == 1)
-        return tr_error(-EINVAL, "%s: has one generation, made for durability none",
-                        tr_store_folder(p->store));
-    if (!p->store->durable.sequence)
-        return tr_error(-ENODATA, "%s: has no commit yet", tr_store_folder(p->store));
-    return check_pools(p);
-}
-
-static int open_io(struct tr_offload *o, enum tr_io_kind kind)
-{
-    struct tr_io_region *regions =
-        tr_alloc_array(TR_MEM_MISC, o->n_pools, sizeof(struct tr_io_region));
-    struct tr_io_params p = {.files = o->store->file,
-                             .regions = regions,
-                             .n_regions = o->n_pools,
-                             .depth = TR_IO_DEPTH,
-                             .workers = WORKERS};
-    int r;
-
-    if (!regions)
-        return -ENOMEM;
-    for (uint32_t i = 0; i < o->n_pools; i++)
-        regions[i] =
-            (struct tr_io_region){o->pools[i].base, o->pools[i].slot_bytes * o->pools[i].n_slots};
-    tr_store_close_queue(o->store);
-    r = tr_io_open(&o->io, kind, &p);
-    if (r == 0 && o->store->hook.wrap)
-        r = o->store->hook.wrap(o->store->hook.arg, &o->io);
-    tr_free(TR_MEM_MISC, regions);
-    if (r < 0)
-        return r;
-    o->io->ops->describe(o->io, o->io_name, sizeof(o->io_name));
-    r = tr_queue_open(&o->queue, o->io, TR_IO_DEPTH);
-    if (r < 0)
-        o->io->ops->close(o->io);
-    return r;
-}
-
-static void free_engine(struct tr_offload *o)
-{
-    tr_queue_close(o->queue);
-    tr_moves_close(o);
-    tr_slots_close(&o->slots);
-    tr_schedule_free(&o->schedule);
-    while (o->free_tickets) {
-        struct tr_ticket *t = o->free_tickets;
-
-        o->free_tickets = t->next;
-        tr_free(TR_MEM_MISC, t);
-    }
-    pthread_cond_destroy(&o->changed);
-    pthread_mutex_destroy(&o->lock);
-    tr_free(TR_MEM_MISC, o->pools);
-    tr_free(TR_MEM_MISC, o->dirty);
-    tr_free(TR_MEM_MISC, o->visits);
-    tr_free(TR_MEM_MISC, o->started);
-    tr_free(TR_MEM_MISC, o);
-}
-
-static int alloc_engine(struct tr_offload *o, const struct tr_offload_params *p)
-{
-    int r;
-
-    o->store = p->store;
-    o->device = p->device;
-    o->n_pools = p->n_pools;
-    o->serial = p->serial;
-    o->prefetch = p->prefetch ? p->prefetch : UINT32_MAX;
-    if (p->serial)
-        o->prefetch = 0;
-    o->pools = tr_alloc_array(TR_MEM_MISC, p->n_pools, sizeof(*o->pools));
-    if (!o->pools)
-        return -ENOMEM;
-    memcpy(o->pools, p->pools, p->n_pools * sizeof(*o->pools));
-    r = tr_slots_open(&o->slots, o->pools, o->n_pools, o->store->layout.n_spans);
-    if (r < 0)
-        return r;
-    o->dirty = tr_alloc_array(TR_MEM_MISC, o->slots.n, sizeof(*o->dirty));
-    return o->dirty ? tr_moves_open(o) : -ENOMEM;
-}
-
-int tr_offload_open(struct tr_offload **out, const struct tr_offload_params *p)
-{
-    struct tr_offload *o;
-    int r = check_params(p);
-
-    if (r < 0)
-        return r;
-    o = tr_alloc(TR_MEM_MISC, sizeof(*o));
-    if (!o)
-        return -ENOMEM;
-    pthread_mutex_init(&o->lock, NULL);
-    pthread_cond_init(&o->changed, NULL);
-    r = alloc_engine(o, p);
-    if (r == 0)
-        r = open_io(o, p->io);
-    if (r == 0)
-        r = tr_thread_start(&o->thread, "tailrace-io", tr_engine_main, o);
-    if (r < 0) {
-        free_engine(o);
-        return r;
-    }
-    *out = o;
-    return 0;
-}
-
-int tr_offload_close(struct tr_offload *o)
-{
-    int r;
-
-    if (!o)
-        return 0;
-    pthread_mutex_lock(&o->lock);
-    while (o->tickets || (!o->error && o->flush.state != TR_FLUSH_IDLE))
-        pthread_cond_wait(&o->changed, &o->lock);
-    o->stop = 1;
-    tr_engine_kick(o);
-    pthread_mutex_unlock(&o->lock);
-    pthread_join(o->thread, NULL);
-    r = tr_engine_error(o);
-    /* What was written and not committed is forgotten. */
-    tr_commit_copy(&o->store->next, &o->store->durable, &o->store->shape);
-    free_engine(o);
-    return r;
 }
 
 static int make_schedule(struct tr_offload *o, struct tr_schedule *schedule,
@@ -304,7 +148,7 @@ int tr_offload_acquire(struct tr_offload *o, uint32_t visit, void *at[TR_VISIT_S
     while (!o->error && !is_ready(o, visit)) {
         if (!from && !o->tickets) /* only now does the device have nothing to do */
             from = now_ns();
-        pthread_cond_wait(&o->changed, &o->lock);
+        tr_engine_wait(o);
     }
     if (from)
         o->stats.wait_load_ns += now_ns() - from;
@@ -323,13 +167,12 @@ static void passed(void *arg)
     struct tr_offload *o = t->o;
 
     pthread_mutex_lock(&o->lock);
-    tr_writeback_passed(o, t);
+    if (!o->abandoned)
+        tr_writeback_passed(o, t);
     o->tickets--;
     t->next = o->free_tickets;
     o->free_tickets = t;
-    tr_engine_kick(o);
-    pthread_cond_broadcast(&o->changed);
-    pthread_mutex_unlock(&o->lock);
+    tr_engine_called(o);
 }
 
 static struct tr_ticket *take_ticket(struct tr_offload *o)
@@ -356,6 +199,7 @@ static void release(struct tr_offload *o, struct tr_ticket *t)
         o->pending[o->epoch & 1] += v->changed >> k & 1;
     }
     o->tickets++;
+    o->calls++;
     o->at++;
     o->acquired = 0;
 }
@@ -364,7 +208,7 @@ static void release(struct tr_offload *o, struct tr_ticket *t)
 static int wait_written(struct tr_offload *o)
 {
     while (!o->error && (o->tickets || o->pending[0] || o->pending[1]))
-        pthread_cond_wait(&o->changed, &o->lock);
+        tr_engine_wait(o);
     return tr_engine_error(o);
 }
 
@@ -388,6 +232,9 @@ int tr_offload_release(struct tr_offload *o, uint32_t visit)
     if (r < 0) {
         tr_engine_fail(o, r);
         o->tickets--; /* will never pass */
+        o->calls--;
+        t->next = o->free_tickets;
+        o->free_tickets = t;
     } else if (o->serial) {
         r = wait_written(o);
     }
@@ -411,7 +258,7 @@ static int wait_committed(struct tr_offload *o)
     uint64_t from = now_ns();
 
     while (!o->error && o->flush.state != TR_FLUSH_IDLE)
-        pthread_cond_wait(&o->changed, &o->lock);
+        tr_engine_wait(o);
     o->stats.wait_commit_ns += now_ns() - from;
     return tr_engine_error(o);
 }
@@ -468,6 +315,11 @@ void tr_offload_stats(struct tr_offload *o, struct tr_offload_stats *stats)
     pthread_mutex_lock(&o->lock);
     *stats = o->stats;
     pthread_mutex_unlock(&o->lock);
+}
+
+uint64_t tr_offload_host_bytes(const struct tr_offload *o)
+{
+    return o->staging.bytes + tr_homes_bytes(&o->homes);
 }
 
 const char *tr_offload_io_name(const struct tr_offload *o)

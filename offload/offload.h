@@ -21,7 +21,8 @@
  *                                 its write-backs wait until the commit is durable (invariant 3)
  *
  * Threads: one caller; one I/O thread (io_uring or the threads engine) which also does the
- * checksums; the device's own threads call back when the compute of a visit is done.
+ * checksums and queues copies; the device's own threads call back when the compute of a visit, or a
+ * copy, is done.
  */
 #ifndef TR_OFFLOAD_OFFLOAD_H
 #define TR_OFFLOAD_OFFLOAD_H
@@ -32,6 +33,7 @@
 enum tr_io_kind { TR_IO_AUTO, TR_IO_URING, TR_IO_THREADS };
 
 #define TR_VISIT_SPANS 4
+#define TR_NONE        UINT32_MAX /* no span */
 
 struct tr_visit {
     uint32_t n_spans;
@@ -39,7 +41,8 @@ struct tr_visit {
     uint32_t changed; /* bit i: span[i] is changed by this visit */
 };
 
-/* Slots of one size in device memory (host-visible devices: disk I/O goes straight into them). */
+/* Slots of one size in device memory. Where the host can see it, disk I/O goes straight into them;
+ * elsewhere through staging chunks (offload/staging.h). */
 struct tr_slot_pool {
     char *base;          /* 4096-aligned */
     uint64_t slot_bytes; /* multiple of 4096 */
@@ -55,19 +58,30 @@ struct tr_offload_params {
     enum tr_durability durability;
     uint32_t prefetch; /* loads in flight or ready ahead of the visit at most; 0: as slots allow */
     int serial;        /* for measurement: no overlap, every load and write-back waits */
+    /* Pinned host memory that bytes pass through on their way to and from a device whose memory the
+     * host cannot see; 0: TR_STAGING_BYTES. Taken only where a span goes that way. */
+    uint64_t staging_bytes;
+    /* (spans), copied; NULL: none. Spans with 1 have a home in pinned host memory: only their first
+     * load reads the disk. It saves reads, never writes. */
+    const unsigned char *in_host;
 };
+
+#define TR_STAGING_BYTES (64ull << 20)
 
 struct tr_offload;
 
 struct tr_offload_stats { /* since open */
     uint64_t read_bytes, written_bytes, loads, writes, commits;
+    uint64_t host_loads; /* of the loads: those served from the host tier */
+    uint64_t copied_in_bytes, copied_out_bytes;
     uint64_t wait_load_ns;   /* acquire waited for a load, the device having nothing to do */
     uint64_t wait_commit_ns; /* somebody waited for a commit */
 };
 
 int tr_offload_open(struct tr_offload **out, const struct tr_offload_params *p);
 /* Waits for what is under way, a commit included, and forgets the slots; commits nothing itself.
- * Returns the engine's error where there was one. NULL is allowed. */
+ * Returns the engine's error where there was one: then it waits for the disk and, once, for the
+ * streams of the device, but not for callbacks of a device that has lost them. NULL is allowed. */
 int tr_offload_close(struct tr_offload *o);
 
 /* Starts a step. Both arrays are copied; next (what follows this step, may be empty) only informs
@@ -92,6 +106,8 @@ int tr_offload_commit_wait(struct tr_offload *o);
 int tr_offload_committed(struct tr_offload *o);
 
 void tr_offload_stats(struct tr_offload *o, struct tr_offload_stats *stats);
+/* Pinned host memory: the staging chunks, and every home in full, used already or not. */
+uint64_t tr_offload_host_bytes(const struct tr_offload *o);
 const char *tr_offload_io_name(const struct tr_offload *o); /* "io_uring, O_DIRECT, registered" */
 
 #endif

@@ -61,9 +61,14 @@ int tr_store_transfer(struct tr_store *s, struct tr_transfer *t)
 int tr_store_check_piece(const struct tr_store *s, const struct tr_commit *c, uint32_t piece,
                          const void *bytes)
 {
+    return tr_store_check_hash(s, c, piece, XXH3_64bits(bytes, s->layout.pieces[piece].bytes));
+}
+
+int tr_store_check_hash(const struct tr_store *s, const struct tr_commit *c, uint32_t piece,
+                        uint64_t hash)
+{
     const struct tr_piece *p = &s->layout.pieces[piece];
     uint32_t span = tr_layout_span_of(&s->layout, piece);
-    uint64_t hash = XXH3_64bits(bytes, p->bytes);
     char text[512];
 
     if (hash == c->hash[piece])

@@ -10,12 +10,15 @@
  *                        ERROR ◀───────────────────────┘      tr_slot_write
  *                               tr_slot_fail
  *
- * READY    the bytes that the store has; IN_USE: being changed by a visit; DIRTY: newer than the
- * store. A visit that only reads pins a slot and leaves its state: it may share READY, IN_USE (the
- * stream of compute runs in order), DIRTY and WRITING (the disk only reads it, too). A visit that
+ * READY    the bytes that the store has, or will have once their home in host memory has been
+ *          written (offload/home.h); IN_USE: being changed by a visit; DIRTY: newer than the store.
+ *
+ * A visit that only reads pins a slot and leaves its state: it may share READY, IN_USE (the stream
+ * of compute runs in order), DIRTY and WRITING (what writes it only reads it, too). A visit that
  * changes a slot needs it READY, for what is DIRTY or WRITING belongs to a commit under way. A slot
  * is loaded over only when it is FREE or READY and not pinned: so a span is never read from the
- * store while newer bytes of it are on their way there.
+ * store while newer bytes of it are on their way there, unless from a home, which is loaded from
+ * instead.
  *
  * A slot keeps its span when it is done with; later steps find it there.
  * Threads: none of its own; the engine's lock guards all of it.
@@ -26,8 +29,6 @@
 #include <stdint.h>
 
 #include "offload/offload.h"
-
-#define TR_NONE UINT32_MAX
 
 enum tr_slot_state {
     TR_SLOT_FREE,

@@ -61,6 +61,8 @@ void tr_store_close_queue(struct tr_store *s);
 /* -EBADMSG with record, tensor and file unless the bytes are those that `c` names. */
 int tr_store_check_piece(const struct tr_store *s, const struct tr_commit *c, uint32_t piece,
                          const void *bytes);
+int tr_store_check_hash(const struct tr_store *s, const struct tr_commit *c, uint32_t piece,
+                        uint64_t hash); /* the same, of its checksum */
 
 /* Opening parts shared by create and open. */
 extern const char *const tr_store_names[TR_FILES];

@@ -2,7 +2,8 @@
  *
  * Write-back: when the compute of a visit has passed, the slots that it changed become dirty and
  * are written in that order, each to the generation that the durable commit does not name. Every
- * change is written, whatever the tiers hold: they save reads, never writes.
+ * change is written, whatever the tiers hold: they save reads, never writes. A span that is
+ * changed again while its home is still being written waits in its slot, and the queue behind it.
  */
 #include "offload/engine.h"
 
@@ -24,7 +25,10 @@ void tr_writeback_advance(struct tr_offload *o)
 {
     while (o->n_dirty) {
         uint32_t slot = o->dirty[o->dirty_first];
+        const struct tr_home *home = tr_home_of(&o->homes, o->slots.slot[slot].span);
 
+        if (home && home->writing) /* the change before this one is not on disk yet */
+            return;
         if (tr_flush_gates(o, o->slots.slot[slot].epoch))
             return;
         if (tr_store_needs_mark(o->store)) {

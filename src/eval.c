@@ -236,6 +236,7 @@ int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)
                                               .positions = seq,
                                               .logit_rows = p->exact_match ? 256 : 0,
                                               .threads = p->threads,
+                                              .device = p->device,
                                               .device_memory = p->device_memory});
     if (r < 0)
         return r;
@@ -284,6 +285,7 @@ int tr_generate_text(const struct tr_generate_params *p, char **out)
                                               .positions = seq,
                                               .logit_rows = 1,
                                               .threads = p->threads,
+                                              .device = p->device,
                                               .device_memory = p->device_memory});
     if (r < 0)
         return r;

@@ -83,6 +83,23 @@ int run_write_plan(const struct tr_run *run)
     return r;
 }
 
+/* Invariant 1 holds on one tier and BLAS, or one GPU model and library; a run that goes on
+ * elsewhere is told. */
+void run_note_bits(const struct tr_run *run)
+{
+    char *path = tr_path(run->params.out, "plan.json");
+    json_t *plan = NULL;
+    const char *bits;
+
+    if (path && access(path, F_OK) == 0 && tr_json_read(path, PLAN_BYTES, &plan) == 0 &&
+        (bits = json_string_value(json_object_get(plan, "bits"))) &&
+        strcmp(bits, run->device_info.bits))
+        run_log(run, "%s: was computed by %s so far, now by %s: the bits may differ",
+                run->params.out, bits, run->device_info.bits);
+    json_decref(plan);
+    tr_free(TR_MEM_MISC, path);
+}
+
 /* An import that was killed right after its commit has left no plan.json; nothing is known then. */
 int run_check_store(const char *run, const struct tr_store *store)
 {

@@ -12,7 +12,6 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
-#include "src/base/sysmem.h"
 #include "src/options.h"
 
 int infer_is_run(const char *folder)
@@ -106,12 +105,11 @@ static int open_tokenizer(struct infer *f, const struct infer_params *p)
 static int open_machine(struct infer *f, const struct infer_params *p)
 {
     struct tr_run *run = &f->run;
-    uint64_t free_bytes;
-    int r = tr_free_memory(&free_bytes);
+    int r = tr_devices_parse(p->device ? p->device : tr_devices_default(), &run->choice);
 
-    if (r < 0)
+    run->params.device_memory = p->device_memory;
+    if (r < 0 || (r = run_resolve_memory(run)) < 0)
         return r;
-    run->params.device_memory = p->device_memory ? p->device_memory : free_bytes / 10 * 8;
     run->params.threads = p->threads;
     run->params.durability = TR_KEEP_STEP;
     if ((r = run_open_device(run)) < 0)
@@ -128,7 +126,9 @@ static int open_machine(struct infer *f, const struct infer_params *p)
                                              .logit_rows = p->logit_rows,
                                              .budget = run->device_info.arena_bytes,
                                              .workspace = run->device_info.workspace_bytes});
-    return r < 0 ? r : run_start_machine(run);
+    if (r < 0 || (r = run_place(run)) < 0)
+        return r;
+    return run_start_machine(run);
 }
 
 int infer_open(struct infer **out, const struct infer_params *p)

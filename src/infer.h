@@ -12,6 +12,7 @@
 struct infer_params {
     const char *model;     /* HF folder or run */
     const char *tokenizer; /* folder, or NULL: the model's */
+    const char *device;    /* NULL: the default */
     int32_t batch_tokens;  /* of one pass at most */
     int64_t positions;     /* of one sequence at most */
     int32_t logit_rows;    /* rows of one infer_logits at most; 0: losses only */

@@ -10,13 +10,50 @@
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
+#include "src/base/sysmem.h"
+#include "src/tier.h"
+
+#define STAGING_LEAST (1u << 20) /* sixteen chunks of 64 KiB */
+
+static uint64_t min64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t max64(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint64_t resolve_share(uint64_t bytes, uint64_t by_default, uint64_t free_bytes)
+{
+    if (!bytes)
+        bytes = by_default;
+    if (!(bytes & TR_SHARE(0)))
+        return bytes;
+    return (uint64_t)((double)free_bytes * (double)(bytes & ~TR_SHARE(0)) / 100e3);
+}
+
+int run_resolve_memory(struct tr_run *run)
+{
+    struct tr_train_params *p = &run->params;
+    uint64_t device, host;
+    int r = tr_free_memory(&host);
+
+    if (r < 0 || (r = tr_devices_free(&run->choice, &device)) < 0)
+        return r;
+    p->device_memory =
+        resolve_share(p->device_memory, run->choice.cuda ? TR_SHARE(90) : TR_SHARE(80), device);
+    p->host_memory = resolve_share(p->host_memory, TR_SHARE(80), host);
+    return 0;
+}
 
 int run_open_device(struct tr_run *run)
 {
-    int r = tr_device_open_cpu(&run->device,
-                               &(struct tr_device_params){.memory_bytes = run->params.device_memory,
-                                                          .threads = (int)run->params.threads,
-                                                          .delay_seed = run->params.delay_seed});
+    int r = tr_devices_open(&run->device, &run->choice,
+                            &(struct tr_device_params){.memory_bytes = run->params.device_memory,
+                                                       .threads = (int)run->params.threads,
+                                                       .delay_seed = run->params.delay_seed});
 
     if (r < 0)
         return r;
@@ -76,6 +113,57 @@ static void set_update(struct tr_run *run)
     u->seed = (uint32_t)p->seed;
 }
 
+static void name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SLOT_POOLS])
+{
+    char *arena = run->device->ops->arena(run->device);
+
+    for (int i = 0; i < TR_SLOT_POOLS; i++)
+        pools[i] = (struct tr_slot_pool){.base = arena + run->plan.pool[i].offset,
+                                         .slot_bytes = run->plan.slot_bytes[i],
+                                         .n_slots = run->plan.slots[i]};
+}
+
+/* A host-visible device's memory is host memory: a tier beside it would only be a copy. */
+static int place_host(struct tr_run *run)
+{
+    const struct tr_layout *layout = &run->model->layout;
+    struct tr_slot_pool pools[TR_SLOT_POOLS];
+    uint64_t used = tr_mem_host_now(), least = used + STAGING_LEAST;
+    int64_t bytes;
+
+    if (run->device_info.host_visible)
+        return 0;
+    if (run->params.host_memory < least)
+        return tr_error(-ENOMEM,
+                        "the host budget is too small: %llu bytes are given, the data, tables and "
+                        "staging buffers take %llu; raise --host-memory",
+                        (unsigned long long)run->params.host_memory, (unsigned long long)least);
+    run->staging_bytes = min64(TR_STAGING_BYTES, (run->params.host_memory - used) / 2);
+    run->staging_bytes = max64(run->staging_bytes, STAGING_LEAST);
+    if (!(run->in_host = tr_alloc(TR_MEM_MISC, layout->n_spans)))
+        return -ENOMEM;
+    name_pools(run, pools);
+    bytes = tr_tier_choose(
+        &(struct tr_tier_params){.visits = &run->visits,
+                                 .layout = layout,
+                                 .pools = pools,
+                                 .n_pools = TR_SLOT_POOLS,
+                                 .budget = run->params.host_memory - used - run->staging_bytes},
+        run->in_host);
+    run->tier_bytes = bytes > 0 ? (uint64_t)bytes : 0;
+    return bytes < 0 ? (int)bytes : 0;
+}
+
+int run_place(struct tr_run *run)
+{
+    int r = tr_visits_make(&run->visits, &(struct tr_visits_params){.model = run->model,
+                                                                    .train = run->plan.in.train,
+                                                                    .norm_pass = run->plan.in.norm,
+                                                                    .parked = run->plan.parked});
+
+    return r < 0 ? r : place_host(run);
+}
+
 static int open_offload(struct tr_run *run)
 {
     static const enum tr_io_kind io[] = {
@@ -86,10 +174,7 @@ static int open_offload(struct tr_run *run)
                                                     [TR_KEEP_NONE] = TR_DURABLE_NONE};
     struct tr_slot_pool pools[TR_SLOT_POOLS];
 
-    for (int i = 0; i < TR_SLOT_POOLS; i++)
-        pools[i] = (struct tr_slot_pool){.base = run->pass.arena + run->plan.pool[i].offset,
-                                         .slot_bytes = run->plan.slot_bytes[i],
-                                         .n_slots = run->plan.slots[i]};
+    name_pools(run, pools);
     return tr_offload_open(
         &run->offload, &(struct tr_offload_params){.store = run->store,
                                                    .device = run->device,
@@ -98,28 +183,35 @@ static int open_offload(struct tr_run *run)
                                                    .io = io[run->params.io],
                                                    .durability = durability[run->params.durability],
                                                    .prefetch = (uint32_t)run->params.prefetch,
+                                                   .staging_bytes = run->staging_bytes,
+                                                   .in_host = run->in_host,
                                                    .serial = run->params.serial});
+}
+
+/* What a step reads back lies in pinned memory, so that its copies wait for nobody. */
+static size_t nll_bytes(const struct tr_run *run)
+{
+    return tr_round_up((size_t)run->plan.in.batch_tokens * sizeof(float), TR_STORE_ALIGN);
+}
+
+static size_t sumsq_bytes(const struct tr_run *run)
+{
+    return tr_round_up(run->plan.sumsq.bytes + 1, TR_STORE_ALIGN);
 }
 
 int run_start_machine(struct tr_run *run)
 {
-    int train = run->plan.in.train, r;
+    int r;
 
     run->pass.device = run->device;
     run->pass.model = run->model;
     run->pass.plan = &run->plan;
     run->pass.arena = run->device->ops->arena(run->device);
-    run->nll = tr_alloc_array(TR_MEM_BATCH, (size_t)run->plan.in.batch_tokens, sizeof(float));
-    run->sumsq = tr_alloc(TR_MEM_BATCH, run->plan.sumsq.bytes);
+    run->nll = run->device->ops->host_alloc(run->device, nll_bytes(run));
+    run->sumsq = run->device->ops->host_alloc(run->device, sumsq_bytes(run));
     if (!run->nll || !run->sumsq)
         return -ENOMEM;
-    if ((r = hash_names(run)) < 0 ||
-        (r = tr_visits_make(&run->visits, &(struct tr_visits_params){.model = run->model,
-                                                                     .train = train,
-                                                                     .norm_pass = run->plan.in.norm,
-                                                                     .parked = run->plan.parked})) <
-            0 ||
-        (r = copy_rope_tables(run)) < 0)
+    if ((r = hash_names(run)) < 0 || (r = copy_rope_tables(run)) < 0)
         return r;
     set_update(run);
     return open_offload(run);
@@ -133,10 +225,16 @@ void run_stop_machine(struct tr_run *run)
     tr_visits_free(&run->visits);
     tr_pass_free(&run->pass);
     tr_free(TR_MEM_MISC, run->pass.update.names);
-    tr_free(TR_MEM_BATCH, run->nll);
-    tr_free(TR_MEM_BATCH, run->sumsq);
+    tr_free(TR_MEM_MISC, run->in_host);
+    if (run->nll)
+        run->device->ops->host_free(run->device, run->nll, nll_bytes(run));
+    if (run->sumsq)
+        run->device->ops->host_free(run->device, run->sumsq, sumsq_bytes(run));
     if (run->device)
         run->device->ops->close(run->device);
+    run->in_host = NULL;
+    run->nll = NULL;
+    run->sumsq = NULL;
     run->offload = NULL;
     run->device = NULL;
 }

@@ -235,6 +235,7 @@ static int continue_run(struct tr_run *run)
                         (unsigned long long)run->cursor.step, (long long)run->steps);
     run_log(run, "%s: continues after step %llu", run->params.out,
             (unsigned long long)run->cursor.step);
+    run_note_bits(run);
     r = run_write_options(run);
     return r < 0 ? r : run_write_plan(run);
 }
@@ -284,7 +285,8 @@ static int open_all(struct tr_run *run, const struct tr_train_params *params)
         (r = run_open_device(run)) < 0 || (r = open_tokenizer(run)) < 0 ||
         (r = open_data(run, run->params.data, 1, &run->data)) < 0 ||
         (run->params.valid && (r = open_data(run, run->params.valid, 0, &run->valid)) < 0) ||
-        (r = count_steps(run)) < 0 || (r = make_plan(run)) < 0 || (r = check_host(run)) < 0)
+        (r = count_steps(run)) < 0 || (r = make_plan(run)) < 0 || (r = check_host(run)) < 0 ||
+        (r = run_place(run)) < 0)
         return r;
     if (state != FOLDER_OURS && (r = run_check_disk(run)) < 0)
         return r;
@@ -301,6 +303,7 @@ int tr_train_open(tr_run **out, const struct tr_train_params *params)
         return -ENOMEM;
     run->lock = -1;
     run->cursor.loss_scale = 1;
+    tr_mem_restart_peaks();
     r = open_all(run, params);
     if (r < 0) {
         tr_train_close(run);

@@ -14,7 +14,7 @@
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
-#include "src/base/sysmem.h"
+#include "src/tailrace.h"
 
 static const struct {
     const char *name;
@@ -22,17 +22,13 @@ static const struct {
 } units[] = {{"B", 0},  {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40},
              {"K", 10}, {"M", 20},   {"G", 30},   {"T", 40}};
 
+/* Of which memory is known later, with the device. */
 static int parse_percent(double value, uint64_t *out)
 {
-    uint64_t all;
-    int rc;
-
     if (!(value > 0 && value <= 100))
         return tr_error(-EINVAL, "a share of the free memory lies above 0%% and up to 100%%");
-    rc = tr_free_memory(&all);
-    if (rc == 0)
-        *out = (uint64_t)((double)all * value / 100);
-    return rc;
+    *out = TR_SHARE(value);
+    return 0;
 }
 
 static int parse_size(const char *text, uint64_t *out)
@@ -204,6 +200,10 @@ static void print_size(FILE *f, uint64_t bytes)
 {
     size_t best = 0;
 
+    if (bytes & TR_SHARE(0)) {
+        fprintf(f, "%g%%", (double)(bytes & ~TR_SHARE(0)) / 1000);
+        return;
+    }
     for (size_t i = 1; i < 5; i++)
         if (bytes % (1ull << units[i].shift) == 0)
             best = i;

@@ -11,9 +11,9 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/sysmem.h"
 #include "src/base/thread.h"
 #include "src/lr.h"
+#include "src/options.h"
 
 static int copy_string(const char **s)
 {
@@ -68,6 +68,30 @@ static int check_outside(const char *option, const char *path, const char *model
                     path, model);
 }
 
+/* A run that exists stays on its device; its bits may differ on another. */
+static const char *device_before(const struct tr_run *run, struct tr_train_params *before)
+{
+    char *path = tr_path(run->params.out, "run.yaml");
+    int r = path && tr_folder_has(run->params.out, "run.yaml") ? tr_options_read(path, before)
+                                                               : -ENOENT;
+
+    tr_free(TR_MEM_MISC, path);
+    return r == 0 ? before->device : NULL;
+}
+
+static int choose_device(struct tr_run *run)
+{
+    struct tr_train_params before = {0}, *p = &run->params;
+
+    if (!p->device) {
+        const char *name = device_before(run, &before);
+
+        p->device = tr_strdup(TR_MEM_MISC, name ? name : tr_devices_default());
+        tr_options_free(&before);
+    }
+    return p->device ? tr_devices_parse(p->device, &run->choice) : -ENOMEM;
+}
+
 int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
 {
     struct tr_train_params *p = &run->params;
@@ -86,12 +110,10 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
         return r;
     if (!p->store)
         p->store = tr_path(p->out, "store");
-    if (!p->device)
-        p->device = tr_strdup(TR_MEM_MISC, "cpu");
-    if (!p->store || !p->device)
+    if (!p->store)
         return -ENOMEM;
-    if (strcmp(p->device, "cpu"))
-        return tr_error(-ENOTSUP, "--device %s: this build knows the device cpu", p->device);
+    if ((r = choose_device(run)) < 0)
+        return r;
     if (p->model && (r = check_outside("--out", p->out, p->model)) == 0)
         r = check_outside("--store", p->store, p->model);
     return r;
@@ -143,17 +165,13 @@ static void resolve_data(struct tr_train_params *p, const struct tr_model *m)
         p->seq_len = m->config.max_position < 2048 ? m->config.max_position : 2048;
 }
 
-static int resolve_machine(struct tr_train_params *p)
+static int resolve_machine(struct tr_run *run)
 {
-    uint64_t free_bytes;
-    int r = tr_free_memory(&free_bytes);
+    struct tr_train_params *p = &run->params;
+    int r = run_resolve_memory(run);
 
     if (r < 0)
         return r;
-    if (p->device_memory == 0)
-        p->device_memory = free_bytes / 10 * 8;
-    if (p->host_memory == 0)
-        p->host_memory = free_bytes / 10 * 8;
     if (p->threads == 0)
         p->threads = tr_thread_cores();
     if (p->durability == TR_KEEP_AUTO)
@@ -196,6 +214,6 @@ int run_resolve(struct tr_run *run)
     resolve_training(&run->params, run->model);
     resolve_data(&run->params, run->model);
     run->cursor.loss_scale = run->params.loss_scale;
-    r = resolve_machine(&run->params);
+    r = resolve_machine(run);
     return r < 0 ? r : check(run);
 }

@@ -11,6 +11,7 @@
 
 #include "offload/offload.h"
 #include "src/cursor.h"
+#include "src/devices.h"
 #include "src/import.h"
 #include "src/keep.h"
 #include "src/pass.h"
@@ -36,11 +37,14 @@ struct tr_run {
     struct tr_import_params import_params;
     struct tr_import *import; /* a new run, or a model folder opened for inference */
     struct tr_kept *kept;     /* a run that exists */
+    struct tr_device_choice choice;
     struct tr_device *device;
     struct tr_device_info device_info;
     struct tr_plan plan;
     struct tr_offload *offload;
     struct tr_visits visits; /* forward visits come first */
+    unsigned char *in_host;  /* (spans) has a home in the host tier; NULL: there is none */
+    uint64_t tier_bytes, staging_bytes;
     struct tr_pass_state pass;
     struct tr_cursor cursor; /* of the steps queued so far */
     int64_t steps;           /* in all */
@@ -81,9 +85,13 @@ void metrics_close(struct tr_metrics *m);
 
 /* --- machine.c (device, offload, buffers of a run whose store and plan stand) ------------------
  */
+/* The visits of a step, and what the host tier holds of their spans; nothing is allocated yet. */
+int run_place(struct tr_run *run);
 int run_start_machine(struct tr_run *run);
 void run_stop_machine(struct tr_run *run);
 /* Opens the device for the budget in params; its arena size goes to the plan. */
 int run_open_device(struct tr_run *run);
+/* Budgets of the chosen device in bytes, where params name none or a share. */
+int run_resolve_memory(struct tr_run *run);
 
 #endif

@@ -36,6 +36,9 @@ enum tr_keep { TR_KEEP_AUTO, TR_KEEP_STEP, TR_KEEP_CHECKPOINT, TR_KEEP_NONE }; /
 enum tr_io_choice { TR_IO_BEST, TR_IO_RING, TR_IO_POOL };
 enum tr_type { TR_TYPE_SOURCE, TR_TYPE_F32, TR_TYPE_BF16, TR_TYPE_F16 };
 
+/* A memory budget as a share of what is free when the object is opened: TR_SHARE(80). */
+#define TR_SHARE(percent) (1ull << 63 | (uint64_t)((percent) * 1000))
+
 /* ---- training ------------------------------------------------------------------------------- */
 
 struct tr_train_params {
@@ -46,7 +49,7 @@ struct tr_train_params {
     const char *valid;     /* like data: loss measured every eval_every steps and at the end */
     const char *out;       /* run folder: absent, empty, or the same run to be continued */
     const char *store;     /* folder for the store; default OUT/store */
-    const char *device;    /* "cpu" */
+    const char *device;    /* "cpu", "cuda", "cuda:N"; default: the first GPU, else the cpu */
     int64_t steps;         /* or */
     double epochs;         /* default 3 */
     int64_t batch_size;    /* rows a step, default 8 */
@@ -68,8 +71,8 @@ struct tr_train_params {
     enum tr_recompute recompute;
     enum tr_keep durability;
     int64_t checkpoint_every; /* steps between commits with durability checkpoint; default 100 */
-    uint64_t device_memory;   /* bytes; default: 80 % of what is free */
-    uint64_t host_memory;     /* bytes; default: 80 % of what is free */
+    uint64_t device_memory;   /* bytes or TR_SHARE; default: 80 % (a GPU: 90 %) of what is free */
+    uint64_t host_memory;     /* bytes or TR_SHARE; default: 80 % of what is free */
     int64_t threads;          /* default: the cores of this process */
     int64_t prefetch;         /* loads ahead at most; default: as slots allow */
     enum tr_io_choice io;
@@ -151,7 +154,7 @@ TR_API int tr_preview_data(const struct tr_preview_data_params *params, char **o
 
 /* Greedy continuation and loss, streamed layer by layer like training; model: HF folder or run. */
 struct tr_eval_params {
-    const char *model, *tokenizer, *data;
+    const char *model, *tokenizer, *data, *device;
     int64_t batch_size, seq_len, samples, max_tokens, threads;
     uint64_t device_memory;
     int exact_match; /* prompt/completion data: generate and compare with the completion */
@@ -165,7 +168,7 @@ struct tr_eval_report {
 TR_API int tr_eval_data(const struct tr_eval_params *params, struct tr_eval_report *report);
 
 struct tr_generate_params {
-    const char *model, *tokenizer, *prompt;
+    const char *model, *tokenizer, *prompt, *device;
     int64_t max_tokens, threads;
     uint64_t device_memory;
 };

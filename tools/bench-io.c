@@ -43,7 +43,21 @@ static void idle_info(const struct tr_device *d, struct tr_device_info *info)
     info->host_visible = 1;
 }
 
-static const struct tr_device_ops idle_ops = {.info = idle_info, .call = idle_call};
+static int idle_error(struct tr_device *d)
+{
+    (void)d;
+    return 0;
+}
+
+static int idle_sync(struct tr_device *d, enum tr_stream s)
+{
+    (void)d;
+    (void)s;
+    return 0;
+}
+
+static const struct tr_device_ops idle_ops = {
+    .info = idle_info, .call = idle_call, .sync = idle_sync, .error = idle_error};
 
 static double seconds(void)
 {

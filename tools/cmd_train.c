@@ -136,7 +136,7 @@ static void print_peak(FILE *f, const char *name, uint64_t peak, uint64_t budget
     char text[32];
 
     fprintf(f, "%-9s %s peak", name, cli_size(text, peak));
-    if (budget)
+    if (budget && !(budget & TR_SHARE(0)))
         fprintf(f, " of a budget of %s", cli_size(text, budget));
     fputc('\n', f);
 }

@@ -295,5 +295,7 @@ uint64_t tr_device_cpu_workspace(const struct tr_device_params *p);
 int tr_device_open_cuda(struct tr_device **out, const struct tr_device_params *p);
 /* Device memory of a GPU as its driver reports it, for default budgets. */
 int tr_device_cuda_memory(int ordinal, uint64_t *free, uint64_t *total);
+/* The cuda device's own use, measured: what memory_bytes must exceed on this GPU. */
+int tr_device_cuda_workspace(int ordinal, uint64_t *bytes);
 
 #endif

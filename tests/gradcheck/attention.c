@@ -6,12 +6,28 @@
 
 #include "tests/gradcheck/grad.h"
 
+enum { TOKENS = 150 };
+
 static double loss(void *arg)
 {
     const struct tr_op_attention *op = arg;
 
-    grad_ok(tr_cpu_attention(grad_cpu(), op));
+    grad_run(TR_OP_ATTENTION, op);
     return grad_dot(op->o, op->d_o, op->n * op->heads * op->head_dim);
+}
+
+/* The documents for a device. */
+static void set_docs(struct tr_op_attention *op)
+{
+    int32_t first[TOKENS], end[TOKENS];
+
+    for (int32_t d = 0; d < op->docs.n; d++)
+        for (int32_t t = op->docs.start[d]; t < op->docs.start[d + 1]; t++) {
+            first[t] = op->docs.start[d];
+            end[t] = op->docs.start[d + 1];
+        }
+    op->doc_first = grad_ints(first, TOKENS);
+    op->doc_end = grad_ints(end, TOKENS);
 }
 
 static void one(const char *name, struct tr_op_attention op)
@@ -19,6 +35,7 @@ static void one(const char *name, struct tr_op_attention op)
     int64_t q = op.n * op.heads * op.head_dim, k = op.n * op.kv_heads * op.head_dim;
     float *values[3] = {grad_values(q), grad_values(k), grad_values(k)};
 
+    set_docs(&op);
     op.scale = 1 / sqrtf((float)op.head_dim);
     op.q = values[0];
     op.k = values[1];
@@ -30,8 +47,8 @@ static void one(const char *name, struct tr_op_attention op)
     op.dq = grad_zeros(q);
     op.dk = grad_zeros(k);
     op.dv = grad_zeros(k);
-    grad_ok(tr_cpu_attention(grad_cpu(), &op));
-    grad_ok(tr_cpu_attention_grad(grad_cpu(), &op));
+    grad_run(TR_OP_ATTENTION, &op);
+    grad_run(TR_OP_ATTENTION_GRAD, &op);
     grad_judge(&(struct grad_case){
         name,
         loss,
@@ -41,17 +58,18 @@ static void one(const char *name, struct tr_op_attention op)
 
 void grad_attention(void)
 {
-    static const int32_t whole[2] = {0, 150}, docs[4] = {0, 9, 80, 150};
+    static const int32_t whole[2] = {0, TOKENS}, docs[4] = {0, 9, 80, TOKENS};
 
-    one("attention", (struct tr_op_attention){
-                         .n = 150, .heads = 2, .kv_heads = 2, .head_dim = 8, .docs = {1, whole}});
+    one("attention",
+        (struct tr_op_attention){
+            .n = TOKENS, .heads = 2, .kv_heads = 2, .head_dim = 8, .docs = {1, whole}});
     one("attention, grouped queries",
         (struct tr_op_attention){
-            .n = 150, .heads = 6, .kv_heads = 2, .head_dim = 8, .docs = {1, whole}});
+            .n = TOKENS, .heads = 6, .kv_heads = 2, .head_dim = 8, .docs = {1, whole}});
     one("attention, documents, one kv head",
         (struct tr_op_attention){
-            .n = 150, .heads = 3, .kv_heads = 1, .head_dim = 5, .docs = {3, docs}});
+            .n = TOKENS, .heads = 3, .kv_heads = 1, .head_dim = 5, .docs = {3, docs}});
     one("attention, grouped, window, docs",
         (struct tr_op_attention){
-            .n = 150, .heads = 4, .kv_heads = 2, .head_dim = 8, .window = 7, .docs = {3, docs}});
+            .n = TOKENS, .heads = 4, .kv_heads = 2, .head_dim = 8, .window = 7, .docs = {3, docs}});
 }

@@ -11,7 +11,7 @@ static double embed_loss(void *arg)
 {
     const struct tr_op_embed *op = arg;
 
-    grad_ok(tr_cpu_embed(grad_cpu(), op));
+    grad_run(TR_OP_EMBED, op);
     return grad_dot(op->out, op->dy, op->n * op->cols);
 }
 
@@ -19,12 +19,13 @@ void grad_embed(void)
 {
     static const int32_t ids[9] = {3, 0, 3, 6, 6, 6, 1, 5, 3};
     float *table = grad_values(7 * 5);
-    struct tr_op_embed op = {.table = table, .rows = 7, .cols = 5, .n = 9, .ids = ids};
+    struct tr_op_embed op = {.table = table, .rows = 7, .cols = 5, .n = 9};
 
+    op.ids = grad_ints(ids, 9);
     op.out = grad_zeros(9 * 5);
     op.dy = grad_values(9 * 5);
     op.grad = grad_zeros(7 * 5);
-    grad_ok(tr_cpu_embed_grad(grad_cpu(), &op));
+    grad_run(TR_OP_EMBED_GRAD, &op);
     grad_judge(&(struct grad_case){"embed", embed_loss, &op, {{"table", table, op.grad, 7 * 5}}});
 }
 
@@ -32,7 +33,7 @@ static double matmul_loss(void *arg)
 {
     const struct tr_op_matmul *op = arg;
 
-    grad_ok(tr_cpu_matmul(grad_cpu(), op));
+    grad_run(TR_OP_MATMUL, op);
     return grad_dot(op->y, op->dy, op->n * op->m);
 }
 
@@ -56,8 +57,8 @@ void grad_matmul(void)
     float *w, *x, *bias;
     struct tr_op_matmul op = open_matmul(&w, &x, &bias);
 
-    grad_ok(tr_cpu_matmul_dx(grad_cpu(), &op));
-    grad_ok(tr_cpu_matmul_dw(grad_cpu(), &op));
+    grad_run(TR_OP_MATMUL_DX, &op);
+    grad_run(TR_OP_MATMUL_DW, &op);
     grad_judge(&(struct grad_case){
         "matmul", matmul_loss, &op, {{"x", x, op.dx, op.n * op.k}, {"w", w, op.dw, op.m * op.k}}});
 }
@@ -69,7 +70,7 @@ void grad_bias(void)
     struct tr_op_bias_grad grad = {.dy = op.dy, .db = grad_zeros(op.m), .n = op.n, .m = op.m};
 
     grad.grains = op.grains;
-    grad_ok(tr_cpu_bias_grad(grad_cpu(), &grad));
+    grad_run(TR_OP_BIAS_GRAD, &grad);
     grad_judge(&(struct grad_case){"bias", matmul_loss, &op, {{"bias", bias, grad.db, op.m}}});
 }
 
@@ -87,7 +88,7 @@ static double rope_loss(void *arg)
 
     for (int i = 0; i < TOKENS * HEADS * DIM; i++)
         x[i] = t->x[i];
-    grad_ok(tr_cpu_rope(grad_cpu(), &t->op));
+    grad_run(TR_OP_ROPE, &t->op);
     return grad_dot(t->op.x, t->dy, TOKENS * HEADS * DIM);
 }
 
@@ -110,14 +111,14 @@ void grad_rope(void)
     for (int i = 0; i < TOKENS * HEADS * DIM; i++)
         gradient[i] = t.dy[i];
     t.op = (struct tr_op_rope){.x = gradient,
-                               .position = position,
+                               .position = grad_ints(position, TOKENS),
                                .cos = cos_table,
                                .sin = sin_table,
                                .n = TOKENS,
                                .heads = HEADS,
                                .head_dim = DIM,
                                .inverse = 1};
-    grad_ok(tr_cpu_rope(grad_cpu(), &t.op));
+    grad_run(TR_OP_ROPE, &t.op);
     t.op.x = grad_zeros(TOKENS * HEADS * DIM);
     t.op.inverse = 0;
     grad_judge(

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gradcheck [SEED]. Exit status 0: all gradients agree and all mutants were caught.
+ * gradcheck [--device=cpu|cuda[:N]] [SEED]. Without --device the cpu device's functions, best tier,
+ * two threads. Exit status 0: all gradients agree and all mutants were caught; 77: there is no such
+ * device.
  */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu/blas.h"
-#include "cpu/kernels.h"
+#include "cpu/run.h"
 #include "src/base/err.h"
 #include "src/base/philox.h"
 #include "tests/gradcheck/grad.h"
+#include "tests/kernelcheck/fields.h"
+#include "tests/kernelcheck/mirror.h"
 
 #define SAMPLES 24
 #define STEP    0x1p-5
@@ -36,38 +39,42 @@ static double normal(void)
 }
 
 /* Arrays are small and live to the end: chained, so that leak checkers stay quiet. */
-struct chain {
-    struct chain *next;
-    float values[];
-};
+static struct mirror_buffer *arrays;
 
-static struct chain *arrays;
+static void out_of_memory(void)
+{
+    fprintf(stderr, "gradcheck: out of memory\n");
+    exit(1);
+}
 
 float *grad_zeros(int64_t n)
 {
-    struct chain *p = calloc(1, sizeof(*p) + (size_t)n * sizeof(float));
+    struct mirror_buffer *b = calloc(1, sizeof(*b));
+    size_t bytes = (size_t)n * sizeof(float);
 
-    if (!p) {
-        fprintf(stderr, "gradcheck: out of memory\n");
-        exit(1);
-    }
-    p->next = arrays;
-    arrays = p;
-    return p->values;
+    if (!b || !(b->data = calloc(1, bytes)))
+        out_of_memory();
+    b->block = b->data;
+    b->bytes = b->block_bytes = bytes;
+    b->next = arrays;
+    arrays = b;
+    return (float *)b->data;
 }
 
-static void free_all(void)
+int32_t *grad_ints(const int32_t *values, int64_t n)
 {
-    struct tr_cpu *cpu = (struct tr_cpu *)grad_cpu();
+    return memcpy(grad_zeros(n), values, (size_t)n * sizeof(*values));
+}
 
+static void free_arrays(void)
+{
     while (arrays) {
-        struct chain *next = arrays->next;
+        struct mirror_buffer *next = arrays->next;
 
+        free(arrays->data);
         free(arrays);
         arrays = next;
     }
-    tr_pool_close(cpu->pool);
-    free(cpu->scratch);
 }
 
 float *grad_values(int64_t n)
@@ -88,7 +95,12 @@ double grad_dot(const float *a, const float *b, int64_t n)
     return sum;
 }
 
-void grad_ok(int error)
+/* ---- what runs the ops ---- */
+
+static struct tr_cpu_context context;
+static struct mirror mirror;
+
+static void must(int error)
 {
     if (!error)
         return;
@@ -96,20 +108,30 @@ void grad_ok(int error)
     exit(1);
 }
 
-const struct tr_cpu *grad_cpu(void)
+void grad_run(enum tr_op_kind kind, const void *op)
 {
-    static struct tr_cpu_kernels kernels;
-    static struct tr_cpu cpu;
+    struct tr_op whole = {.kind = kind};
 
-    if (!cpu.pool) {
-        tr_cpu_kernels_init(&kernels, tr_cpu_tier_best());
-        cpu.kernels = &kernels;
-        grad_ok(tr_pool_open(&cpu.pool, 2));
-        grad_ok(tr_blas_open(&cpu.blas));
-        cpu.scratch = aligned_alloc(4096, 2 * (size_t)TR_CPU_SCRATCH_BYTES);
-    }
-    return &cpu;
+    memcpy(&whole.embed, op, field_list(kind)->bytes);
+    must(mirror.device ? mirror_run(&mirror, arrays, &whole) : tr_cpu_run(&context.cpu, &whole));
 }
+
+static int open_tested(const char *device)
+{
+    if (device)
+        return mirror_open(&mirror, &(struct mirror_params){device, NULL, 16 << 20});
+    context.cpu.scratch = aligned_alloc(4096, 2 * (size_t)TR_CPU_SCRATCH_BYTES);
+    return tr_cpu_context_open(&context, NULL, 2);
+}
+
+static void close_tested(void)
+{
+    mirror_close(&mirror);
+    tr_cpu_context_close(&context);
+    free(context.cpu.scratch);
+}
+
+/* ---- finite differences ---- */
 
 /* The slope along direction (of array a), by steps h and h / 2. The moved values are f32, so the
  * step really taken is measured. */
@@ -209,9 +231,20 @@ void grad_judge(const struct grad_case *c)
 
 int main(int argc, char **argv)
 {
-    if (argc > 1)
-        seed = (uint32_t)strtoul(argv[1], NULL, 0);
-    printf("seed %u, %s\n", seed, tr_cpu_tier_name(tr_cpu_tier_best()));
+    const char *device = NULL;
+    int error;
+
+    for (int i = 1; i < argc; i++)
+        if (!strncmp(argv[i], "--device=", 9))
+            device = argv[i] + 9;
+        else
+            seed = (uint32_t)strtoul(argv[i], NULL, 0);
+    error = open_tested(device);
+    if (error) {
+        fprintf(stderr, "gradcheck: %s\n", tr_error_message());
+        return error == -ENODEV ? 77 : 1;
+    }
+    printf("seed %u, %s\n", seed, device ? mirror.info.name : tr_cpu_tier_name(context.tier));
     grad_embed();
     grad_matmul();
     grad_bias();
@@ -220,7 +253,8 @@ int main(int argc, char **argv)
     grad_attention();
     grad_swiglu();
     grad_xent();
-    free_all();
+    free_arrays();
+    close_tested();
     printf("%d passed, %d failed\n", passed, failed);
     return failed ? 1 : 0;
 }

@@ -10,7 +10,7 @@ static double swiglu_loss(void *arg)
 {
     const struct tr_op_swiglu *op = arg;
 
-    grad_ok(tr_cpu_swiglu(grad_cpu(), op));
+    grad_run(TR_OP_SWIGLU, op);
     return grad_dot(op->out, op->dout, op->n);
 }
 
@@ -23,7 +23,7 @@ void grad_swiglu(void)
     op.dout = grad_values(op.n);
     op.dgate = grad_zeros(op.n);
     op.dup = grad_zeros(op.n);
-    grad_ok(tr_cpu_swiglu_grad(grad_cpu(), &op));
+    grad_run(TR_OP_SWIGLU_GRAD, &op);
     grad_judge(&(struct grad_case){
         "swiglu", swiglu_loss, &op, {{"gate", gate, op.dgate, 333}, {"up", up, op.dup, 333}}});
 }
@@ -49,19 +49,22 @@ static double xent_loss(void *arg)
 
     for (int64_t row0 = 0; row0 < VOCABULARY; row0 += SLICE) {
         load_slice(h, row0);
-        grad_ok(tr_cpu_xent(grad_cpu(), &h->op));
+        grad_run(TR_OP_XENT, &h->op);
     }
-    grad_ok(tr_cpu_xent_loss(grad_cpu(), &h->op));
+    grad_run(TR_OP_XENT_LOSS, &h->op);
     return grad_dot(h->op.nll, h->op.scale, TOKENS);
 }
 
 void grad_xent(void)
 {
     static const int32_t targets[TOKENS] = {0, 14, 15, -1, 44, 30};
-    static const float scale[TOKENS] = {1, 0.5f, 2, 0, 1.25f, 0.75f};
+    static const float scales[TOKENS] = {1, 0.5f, 2, 0, 1.25f, 0.75f};
     float *all = grad_zeros(8 * TOKENS), *gradient = grad_zeros(TOKENS * VOCABULARY);
-    struct head h = {.op = {.n = TOKENS, .rows = SLICE, .targets = targets, .scale = scale}};
+    struct head h = {.op = {.n = TOKENS, .rows = SLICE, .targets = grad_ints(targets, TOKENS)}};
+    float *scale = grad_zeros(TOKENS);
 
+    memcpy(scale, scales, sizeof(scales));
+    h.op.scale = scale;
     h.logits = grad_values(TOKENS * VOCABULARY);
     h.op.logits = grad_zeros(TOKENS * SLICE);
     h.op.max = all;
@@ -73,7 +76,7 @@ void grad_xent(void)
     for (int64_t row0 = 0; row0 < VOCABULARY; row0 += SLICE) {
         load_slice(&h, row0);
         h.op.dlogits = h.op.logits;
-        grad_ok(tr_cpu_xent_grad(grad_cpu(), &h.op));
+        grad_run(TR_OP_XENT_GRAD, &h.op);
         for (int t = 0; t < TOKENS; t++)
             memcpy(gradient + t * VOCABULARY + row0, h.op.logits + t * SLICE,
                    SLICE * sizeof(float));

@@ -8,7 +8,7 @@ static double loss(void *arg)
 {
     const struct tr_op_rmsnorm *op = arg;
 
-    grad_ok(tr_cpu_rmsnorm(grad_cpu(), op));
+    grad_run(TR_OP_RMSNORM, op);
     return grad_dot(op->y, op->dy, op->rows * op->cols);
 }
 
@@ -28,8 +28,8 @@ static void one(const char *name, int64_t rows_per_token, int64_t cols)
     op.rstd = grad_zeros(op.rows);
     op.dx = grad_zeros(n);
     op.dw = grad_zeros(cols);
-    grad_ok(tr_cpu_rmsnorm(grad_cpu(), &op));
-    grad_ok(tr_cpu_rmsnorm_grad(grad_cpu(), &op));
+    grad_run(TR_OP_RMSNORM, &op);
+    grad_run(TR_OP_RMSNORM_GRAD, &op);
     grad_judge(&(struct grad_case){name, loss, &op, {{"x", x, op.dx, n}, {"w", w, op.dw, cols}}});
 }
 

@@ -25,7 +25,7 @@ for header in $(find src offload cpu kernels tools tests -name '*.h' | sort); do
     esac
     compiler=("$cc" -std=gnu17 -x c)
     case $header in # the execution model of CUDA is C++
-    tests/cuda/include/tr_shim_*.h | tests/cuda/shim/*.h)
+    kernels/cublas.h | kernels/matmul.h | tests/cuda/*)
         compiler=("$cxx" -std=c++17 -DTR_SHIM_TSAN=0 -DTR_SHIM_ASAN=0 -Itests/cuda/include -x c++)
         ;;
     esac

@@ -55,19 +55,19 @@ static void twenty_steps(struct check *c, const struct tr_op_update *settings)
             op.g = check_input(c, TR_F32, N, CHECK_NORMAL);
             op.step_size = (float)(op.lr / (1 - pow(op.beta1, step)));
             op.sqrt_bias2 = (float)sqrt(1 - pow(op.beta2, step));
-            check_ok(c, tr_cpu_adamw(c->cpu, &op));
+            check_run(c, TR_OP_ADAMW, &op);
             for (int i = 0; i < N; i++)
                 textbook_step(&t[i], &op, op.g[i], step);
         }
         for (int i = 0; i < N; i++)
             want[i] = t[i].w;
-        check_close(c, "steps", w, want, N);
+        check_close(c, "steps", TR_F32, w, want, N);
     }
 }
 
 void check_adamw(struct check *c)
 {
-    struct update_check u = {tr_cpu_adamw, element, {.unscale = 1, .coefficient = 1}};
+    struct update_check u = {TR_OP_ADAMW, element, {.unscale = 1, .coefficient = 1}};
     struct tr_op_update *s = &u.settings;
 
     s->lr = 1e-3f;

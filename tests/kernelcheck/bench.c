@@ -126,16 +126,16 @@ void bench_measure(struct bench_peaks *peaks, const struct tr_cpu *cpu, const ch
                                         "SapphireRapids"};
 
     peaks->bytes = bench_copy(cpu);
-    peaks->flops = bench_gemm(cpu);
+    peaks->flops[TR_F32] = bench_gemm(cpu);
     snprintf(peaks->flops_by, sizeof(peaks->flops_by), "%s", tr_blas_bits(cpu->blas));
     printf("peak: %.1f GB/s copy; sgemm %s %.0f GFLOP/s", peaks->bytes * 1e-9, peaks->flops_by,
-           peaks->flops * 1e-9);
+           peaks->flops[TR_F32] * 1e-9);
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         double flops = gemm_as(types[i], program);
 
         printf(", %s %.0f", types[i], flops * 1e-9);
-        if (flops > peaks->flops) {
-            peaks->flops = flops;
+        if (flops > peaks->flops[TR_F32]) {
+            peaks->flops[TR_F32] = flops;
             snprintf(peaks->flops_by, sizeof(peaks->flops_by), "%s", types[i]);
         }
     }

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Casts against the scalar definitions of dtype.h: every 16-bit pattern widened, and f32 patterns
- * of every kind narrowed; random halves against philox.h, over a counter's carry. All bit for bit.
+ * of every kind narrowed; random halves against philox.h, over a counter's carry; the op between
+ * all dtypes. All bit for bit.
  */
 #include <string.h>
 
 #include "cpu/kernels.h"
 #include "src/base/philox.h"
-#include "tests/kernelcheck/check.h"
+#include "tests/kernelcheck/variant.h"
 
 static void widen_all(struct check *c, enum tr_dtype dtype)
 {
@@ -106,6 +107,44 @@ static void tiers_overwrite(struct check *c)
     }
 }
 
+static void check_op(struct check *c, enum tr_dtype from, enum tr_dtype to, int64_t n)
+{
+    size_t size = tr_dtype_size(from) + tr_dtype_size(to);
+
+    while (check_case(c, "op %s to %s n=%d", tr_dtype_name(from), tr_dtype_name(to), (int)n)) {
+        struct tr_op_cast op = {.from_dtype = from, .to_dtype = to, .n = n};
+        const float *wide = patterns(c, n);
+        void *x = check_output(c, from, (size_t)n), *want;
+
+        for (int64_t i = 0; i < n; i++) /* of 16 bits, all patterns come */
+            if (from == TR_F32)
+                ((float *)x)[i] = wide[i];
+            else
+                ((uint16_t *)x)[i] = (uint16_t)(n < 65536 ? check_random(c) : i);
+        check_freeze(c);
+        want = check_scratch(c, (size_t)n * tr_dtype_size(to));
+        for (int64_t i = 0; i < n; i++)
+            tr_store_f32(want, to, (size_t)i, tr_load_f32(x, from, (size_t)i));
+        op.from = x;
+        do {
+            op.to = check_output(c, to, (size_t)n);
+            check_run(c, TR_OP_CAST, &op);
+            check_equal(c, "to", to, op.to, want, (size_t)n);
+        } while (check_variant(c));
+        CHECK_BENCH(c, (double)(n * size), 0) check_run(c, TR_OP_CAST, &op);
+    }
+}
+
+static void check_ops(struct check *c)
+{
+    for (enum tr_dtype from = TR_F32; from < TR_DTYPES; from++)
+        for (enum tr_dtype to = TR_F32; to < TR_DTYPES; to++) {
+            check_op(c, from, to, 1);
+            check_op(c, from, to, 4099);
+            check_op(c, from, to, check_bench_on(c) ? 16 << 20 : 65536 + 37);
+        }
+}
+
 static void bench(struct check *c, enum tr_dtype dtype)
 {
     while (check_case(c, "%s n=1M", tr_dtype_name(dtype))) {
@@ -119,7 +158,8 @@ static void bench(struct check *c, enum tr_dtype dtype)
     }
 }
 
-void check_cast(struct check *c)
+/* The kernels of the cpu's tiers, which other ops use too. */
+static void check_kernels(struct check *c)
 {
     static const int64_t sizes[] = {1, 7, 16, 33, 4099};
 
@@ -138,4 +178,11 @@ void check_cast(struct check *c)
         bench(c, TR_BF16);
         bench(c, TR_F16);
     }
+}
+
+void check_cast(struct check *c)
+{
+    if (!c->device)
+        check_kernels(c);
+    check_ops(c);
 }

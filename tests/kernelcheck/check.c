@@ -16,14 +16,11 @@
 #include "src/base/mem.h"
 #include "tests/kernelcheck/state.h"
 
-#define GUARD_BYTES 256
+#define GUARD_BYTES 256 /* the data stay aligned as a device's plan aligns buffers */
 #define GUARD_BYTE  0xa5
 #define POISON_BYTE 0xff /* a NaN in every dtype */
-
-const struct tr_cpu *check_cpu(struct check *c, int threads)
-{
-    return &c->state->cpus[threads];
-}
+#define SMALL_ARENA ((uint64_t)96 << 20)
+#define LARGE_ARENA ((uint64_t)4 << 30)
 
 /* ---- the generator ---- */
 
@@ -104,32 +101,35 @@ static float draw(struct check *c, enum check_values values)
 
 /* ---- buffers ---- */
 
-static struct check_buffer *new_buffer(struct check *c, size_t bytes)
+static char *new_buffer(struct check *c, size_t bytes)
 {
+    struct check_state *s = c->state;
     struct check_buffer *b = calloc(1, sizeof(*b));
-    size_t all = tr_round_up(bytes, 64) + 2 * GUARD_BYTES;
-    char *base = aligned_alloc(64, all);
+    size_t all = tr_round_up(bytes, 256) + 2 * GUARD_BYTES;
+    char *block = aligned_alloc(256, all);
 
-    if (!b || !base) {
+    if (!b || !block) {
         fprintf(stderr, "kernelcheck: out of memory\n");
         exit(1);
     }
-    memset(base, GUARD_BYTE, all);
-    b->data = base + GUARD_BYTES;
-    b->bytes = bytes;
-    b->next = c->state->buffers;
-    c->state->buffers = b;
-    return b;
+    memset(block, GUARD_BYTE, all);
+    b->memory = (struct mirror_buffer){.next = s->buffers ? &s->buffers->memory : NULL,
+                                       .block = block,
+                                       .data = block + GUARD_BYTES,
+                                       .bytes = bytes,
+                                       .block_bytes = all};
+    s->buffers = b;
+    return b->memory.data;
 }
 
 void *check_bytes(struct check *c, size_t bytes)
 {
-    return memset(new_buffer(c, bytes)->data, POISON_BYTE, bytes);
+    return memset(new_buffer(c, bytes), POISON_BYTE, bytes);
 }
 
 void *check_scratch(struct check *c, size_t bytes)
 {
-    return memset(new_buffer(c, bytes)->data, 0, bytes);
+    return memset(new_buffer(c, bytes), 0, bytes);
 }
 
 void *check_output(struct check *c, enum tr_dtype dtype, size_t n)
@@ -158,28 +158,28 @@ void check_freeze(struct check *c)
 {
     struct check_buffer *b = c->state->buffers;
 
-    b->kept = malloc(b->bytes + 1);
+    b->kept = malloc(b->memory.bytes + 1);
     if (b->kept)
-        memcpy(b->kept, b->data, b->bytes);
+        memcpy(b->kept, b->memory.data, b->memory.bytes);
 }
 
 static void judge_buffer(struct check *c, const struct check_buffer *b)
 {
-    size_t after = tr_round_up(b->bytes, 64) - b->bytes + GUARD_BYTES;
-    const unsigned char *p = (const unsigned char *)b->data;
+    size_t bytes = b->memory.bytes, after = b->memory.block_bytes - GUARD_BYTES - bytes;
+    const unsigned char *p = (const unsigned char *)b->memory.data;
 
     for (size_t i = 1; i <= GUARD_BYTES; i++)
         if (p[-(ptrdiff_t)i] != GUARD_BYTE) {
-            check_fail(c, "wrote %zu bytes before a buffer of %zu bytes", i, b->bytes);
+            check_fail(c, "wrote %zu bytes before a buffer of %zu bytes", i, bytes);
             break;
         }
     for (size_t i = 0; i < after; i++)
-        if (p[b->bytes + i] != GUARD_BYTE) {
-            check_fail(c, "wrote %zu bytes past a buffer of %zu bytes", i, b->bytes);
+        if (p[bytes + i] != GUARD_BYTE) {
+            check_fail(c, "wrote %zu bytes past a buffer of %zu bytes", i, bytes);
             break;
         }
-    if (b->kept && memcmp(b->kept, b->data, b->bytes))
-        check_fail(c, "changed an input of %zu bytes", b->bytes);
+    if (b->kept && memcmp(b->kept, p, bytes))
+        check_fail(c, "changed an input of %zu bytes", bytes);
 }
 
 /* ---- cases ---- */
@@ -192,10 +192,15 @@ static void end_case(struct check *c)
         struct check_buffer *b = s->buffers;
 
         judge_buffer(c, b);
-        s->buffers = b->next;
+        s->buffers = check_next(b);
         free(b->kept);
-        free(b->data - GUARD_BYTES);
+        free(b->memory.block);
         free(b);
+    }
+    c->variant = 0;
+    if (s->planted) {
+        s->found |= s->case_failed;
+        return;
     }
     if (s->mutant && !s->case_failed)
         printf("FAIL %s: a result that %s was not found out\n", c->op, s->case_name);
@@ -203,6 +208,16 @@ static void end_case(struct check *c)
         s->failed++;
     else
         s->passed++;
+}
+
+/* Whether a case is worth a look for a fault in that dtype: 16-bit ones are in the case's name. */
+static int says(const char *name, enum tr_dtype dtype)
+{
+    const char *word = tr_dtype_name(dtype), *at = dtype == TR_F32 ? name : strstr(name, word);
+
+    while (at && at > name && at[-1] == 'b') /* the f16 in bf16 */
+        at = strstr(at + 1, word);
+    return at != NULL;
 }
 
 int check_case(struct check *c, const char *fmt, ...)
@@ -215,9 +230,13 @@ int check_case(struct check *c, const char *fmt, ...)
         s->in_case = 0;
         return 0;
     }
+    if (s->planted && s->found)
+        return 0;
     va_start(ap, fmt);
     vsnprintf(s->case_name, sizeof(s->case_name), fmt, ap);
     va_end(ap);
+    if (s->planted && !says(s->case_name, s->mirror.fault.dtype))
+        return 0;
     s->in_case = 1;
     s->case_failed = 0;
     seed_case(c);
@@ -247,24 +266,49 @@ static int open_cpus(struct check_state *s)
     return error;
 }
 
-struct check *check_open(const struct check_options *options)
+/* The device under test, with room for the buffers of the largest case. */
+static int open_mirror(struct check *c)
+{
+    struct check_state *s = c->state;
+    const struct check_options *o = &s->options;
+    struct mirror_params p = {.device = o->device};
+    int error;
+
+    p.tier = o->tier < 0 ? NULL : tr_cpu_tier_name((enum tr_cpu_tier)o->tier);
+    p.bytes = o->bench || o->large ? LARGE_ARENA : SMALL_ARENA;
+    s->mirror.all = 1;
+    error = mirror_open(&s->mirror, &p);
+    if (error)
+        return error;
+    c->device = &s->mirror;
+    tr_cpu_kernels_init(&s->kernels, tr_cpu_tier_best());
+    return 0;
+}
+
+int check_open(struct check **out, const struct check_options *options)
 {
     struct check *c = calloc(1, sizeof(*c));
     struct check_state *s = calloc(1, sizeof(*s));
+    int error;
 
     if (!c || !s)
         exit(1);
+    *out = c;
     c->state = s;
     s->options = *options;
-    if (open_cpus(s))
-        return NULL;
+    error = open_cpus(s);
     c->cpu = &s->cpus[2];
-    if (options->peak)
-        return c;
-    printf("seed %llu, %s\n", (unsigned long long)options->seed, tr_blas_bits(c->cpu->blas));
-    if (options->bench)
+    if (!error && options->device)
+        error = open_mirror(c);
+    if (error || options->peak)
+        return error;
+    printf("seed %llu, %s\n", (unsigned long long)options->seed,
+           c->device ? c->device->info.name : tr_blas_bits(c->cpu->blas));
+    if (options->bench && c->device)
+        error = bench_measure_device(&s->peaks, c->device);
+    else if (options->bench)
         bench_measure(&s->peaks, c->cpu, options->program);
-    return c;
+    return error;
 }
 
 void check_run_op(struct check *c, const char *op, void (*fn)(struct check *c),
@@ -275,12 +319,27 @@ void check_run_op(struct check *c, const char *op, void (*fn)(struct check *c),
 
     c->op = op;
     c->tier = tier;
+    c->compute = TR_F32;
     tr_cpu_kernels_init(&s->kernels, tier);
     fn(c);
     if (!s->options.bench)
-        printf("%-14s %-7s %d passed, %d failed\n", op, tr_cpu_tier_name(tier), s->passed - passed,
+        printf("%-14s %-7s %d passed, %d failed\n", op, check_where(c), s->passed - passed,
                s->failed - failed);
     fflush(stdout);
+}
+
+int check_finds_fault(struct check *c, const char *op, void (*fn)(struct check *c))
+{
+    struct check_state *s = c->state;
+    const char *kept = c->op;
+
+    c->op = op;
+    s->planted = 1;
+    s->found = 0;
+    fn(c);
+    s->planted = 0;
+    c->op = kept;
+    return s->found;
 }
 
 int check_close_all(struct check *c)
@@ -288,8 +347,9 @@ int check_close_all(struct check *c)
     struct check_state *s = c->state;
     int failed = s->failed;
 
-    if (!s->options.peak)
+    if (s->passed + failed)
         printf("%d passed, %d failed\n", s->passed, s->failed);
+    mirror_close(&s->mirror);
     for (int threads = 1; threads <= CHECK_MAX_THREADS; threads++)
         tr_pool_close(s->cpus[threads].pool);
     free(s->cpus[1].scratch);

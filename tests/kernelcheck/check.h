@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The kernel checker: every op of the cpu device, in every tier that the machine runs, against a
- * reference that the op's file computes (double where rounding matters), with poisoned outputs,
- * guard areas around every buffer, and inputs that must not change. With --bench the same call
- * sites print GB/s or GFLOP/s against the peak measured in the same run, and the factor over tier
- * C.
+ * The kernel checker: every op against a reference that the op's file computes (double where
+ * rounding matters), with poisoned outputs, guard areas around every buffer, and inputs that must
+ * not change: on the cpu device's functions in every tier that the machine runs, or, with --device,
+ * on any device through its table (mirror.h). With --bench the same call sites print GB/s or
+ * GFLOP/s against the peak measured in the same run, and the factor over tier C.
  *
  * A file checks one op:
  *
@@ -15,9 +15,9 @@
  *             float *y = check_output(c, TR_F32, n);
  *             double *want = check_scratch(c, n * sizeof(double));
  *             struct tr_op_rmsnorm op = {...};
- *             check_ok(c, tr_cpu_rmsnorm(c->cpu, &op));
- *             check_close(c, "y", y, want, n);
- *             CHECK_BENCH(c, bytes, flops) tr_cpu_rmsnorm(c->cpu, &op);
+ *             check_run(c, TR_OP_RMSNORM, &op);
+ *             check_close(c, "y", TR_F32, y, want, n);
+ *             CHECK_BENCH(c, bytes, flops) check_run(c, TR_OP_RMSNORM, &op);
  *         }
  *     }
  *
@@ -37,31 +37,52 @@
 /* The ops, in the order they are checked: the one place where a new op is registered. */
 #define CHECK_OPS(X)                                                                               \
     X(cast)                                                                                        \
-    X(add) X(round) X(embed) X(sumsq) X(matmul) X(bias_grad) X(rmsnorm) X(rope) X(attention)       \
-        X(swiglu) X(xent) X(sgd) X(adamw)
+    X(add)                                                                                         \
+    X(round)                                                                                       \
+    X(embed) X(sumsq) X(matmul) X(bias_grad) X(rmsnorm) X(rope) X(attention) X(swiglu) X(xent)     \
+        X(sgd) X(adamw)
 
 #define CHECK_MAX_THREADS 3
 
 struct check_options {
-    const char *op; /* NULL: all */
-    int tier;       /* -1: all that the machine runs */
+    const char *op;     /* NULL: all */
+    const char *device; /* NULL: the cpu's functions, tier by tier */
+    int tier;           /* -1: all that the machine runs */
     uint64_t seed;
     int bench;
+    int large;           /* a device: the sizes of the cpu tiers, not those for slow devices */
     int peak;            /* only measure the plain product */
     const char *program; /* argv[0], for measuring peaks in child processes */
 };
 
 struct check_state; /* check.c's own */
 
+struct mirror;
+
 struct check {
     const struct tr_cpu *cpu; /* the tier's kernels over 2 threads */
     enum tr_cpu_tier tier;
+    struct mirror *device; /* what runs the ops; NULL: cpu */
     const char *op;
+    int variant;           /* which way of running the ops, 0 the usual (variant.h) */
+    enum tr_dtype compute; /* of the case at hand: whose peak it is timed against */
     struct check_state *state;
 };
 
 /* The same tier over `threads` threads (1..CHECK_MAX_THREADS): values may not depend on it. */
 const struct tr_cpu *check_cpu(struct check *c, int threads);
+/* "avx2", "cuda". */
+const char *check_where(const struct check *c);
+
+/* Runs an op on what is checked; an error fails the case. op: the struct of that kind. All that it
+ * points to (but ranges) lies in buffers of the case. */
+void check_run(struct check *c, enum tr_op_kind kind, const void *op);
+
+/* The dtype of activations where the storage dtype is this; and whether any storage has it. */
+enum tr_dtype check_compute(const struct check *c, enum tr_dtype storage);
+int check_computes(const struct check *c, enum tr_dtype dtype);
+/* For sizes: a device that may be slow (a CPU that plays a GPU). */
+int check_small(const struct check *c);
 
 int check_case(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -92,10 +113,12 @@ double check_random_unit(struct check *c);
 void check_ok(struct check *c, int error); /* a call's return value: must be 0 */
 void check_equal(struct check *c, const char *what, enum tr_dtype dtype, const void *got,
                  const void *want, size_t n); /* bit for bit, NaN included */
-void check_close(struct check *c, const char *what, const float *got, const double *want, size_t n);
-/* By the tolerance row "op.row" where what is not the row's name. */
-void check_close_as(struct check *c, const char *row, const char *what, const float *got,
-                    const double *want, size_t n);
+/* The tolerance row is "op.what" by the first word of what. Of a 16-bit result, what its last
+ * rounding explains is taken off the distance first. */
+void check_close(struct check *c, const char *what, enum tr_dtype dtype, const void *got,
+                 const double *want, size_t n);
+/* A result moved towards what is wanted by as much as rounding to its dtype may have moved it. */
+double check_unrounded(enum tr_dtype dtype, double got, double want);
 void check_true(struct check *c, int ok, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* 1 if the comparison finds a difference; prints and counts nothing (for mutants). */
@@ -106,7 +129,7 @@ struct check_bench {
     struct check *c;
     double bytes, flops; /* moved and done by one run; 0: not counted */
     double start, total, best, sum2;
-    int runs;
+    int runs, batch, left; /* batch: runs between two looks at the clock; left: of this one */
 };
 
 struct check_bench check_bench_begin(struct check *c, double bytes, double flops);
@@ -118,12 +141,14 @@ int check_bench_next(struct check_bench *b);
 /* For cases that are worth only timing (large shapes). */
 int check_bench_on(const struct check *c);
 
-/* For main.c: what all checks share; NULL with a message on failure. check_close_all prints the
- * closing line and returns the number of failed cases. */
-struct check *check_open(const struct check_options *options);
+/* For main.c: what all checks share. check_close_all prints the closing line and returns the number
+ * of failed cases; it is called after a failure to open, too. */
+int check_open(struct check **out, const struct check_options *options);
 int check_close_all(struct check *c);
 void check_run_op(struct check *c, const char *op, void (*fn)(struct check *c),
                   enum tr_cpu_tier tier);
+/* 1 if fn's cases find anything wrong, quietly, up to the first that does. */
+int check_finds_fault(struct check *c, const char *op, void (*fn)(struct check *c));
 
 #define CHECK_DECLARE(name) void check_##name(struct check *c);
 CHECK_OPS(CHECK_DECLARE)

@@ -17,8 +17,7 @@ static int32_t *draw_ids(struct check *c, int64_t n, int64_t vocabulary)
     return ids;
 }
 
-static void in_slices(struct check *c, const struct tr_cpu *cpu, struct tr_op_embed op,
-                      int64_t vocabulary)
+static void in_slices(struct check *c, struct tr_op_embed op, int64_t vocabulary)
 {
     const char *table = op.table;
     float *grad = op.grad;
@@ -29,8 +28,8 @@ static void in_slices(struct check *c, const struct tr_cpu *cpu, struct tr_op_em
             op.rows = vocabulary - op.row0;
         op.table = table + (size_t)(op.row0 * op.cols) * tr_dtype_size(op.dtype);
         op.grad = grad + op.row0 * op.cols;
-        check_ok(c, tr_cpu_embed(cpu, &op));
-        check_ok(c, tr_cpu_embed_grad(cpu, &op));
+        check_run(c, TR_OP_EMBED, &op);
+        check_run(c, TR_OP_EMBED_GRAD, &op);
     }
 }
 
@@ -41,7 +40,6 @@ static void one(struct check *c, const struct tr_op_embed *shape, int64_t vocabu
     while (check_case(c, "%s n=%d vocabulary=%d cols=%d", tr_dtype_name(shape->dtype),
                       (int)shape->n, (int)vocabulary, (int)shape->cols)) {
         struct tr_op_embed op = *shape;
-        const struct tr_cpu *cpu;
 
         op.table = check_input(c, op.dtype, rows, CHECK_SPECIAL);
         op.ids = draw_ids(c, op.n, vocabulary);
@@ -55,15 +53,15 @@ static void one(struct check *c, const struct tr_op_embed *shape, int64_t vocabu
             memcpy(want + i * bytes, (const char *)op.table + at * bytes, bytes);
             sum[at] += op.dy[i];
         }
-        for (int v = -1; (cpu = v < 0 ? c->cpu : check_variant(c, v)); v++) {
+        do {
             op.out = check_output(c, op.dtype, n);
             op.grad = check_scratch(c, rows * 4);
-            in_slices(c, cpu, op, vocabulary);
+            in_slices(c, op, vocabulary);
             check_equal(c, "out", op.dtype, op.out, want, n);
             check_equal(c, "grad", TR_F32, op.grad, sum, rows);
-        }
-        CHECK_BENCH(c, (double)n * 2 * tr_dtype_size(op.dtype), 0) tr_cpu_embed(c->cpu, &op);
-        CHECK_BENCH(c, (double)n * 12, 0) tr_cpu_embed_grad(c->cpu, &op);
+        } while (check_variant(c));
+        CHECK_BENCH(c, (double)n * 2 * tr_dtype_size(op.dtype), 0) check_run(c, TR_OP_EMBED, &op);
+        CHECK_BENCH(c, (double)n * 12, 0) check_run(c, TR_OP_EMBED_GRAD, &op);
     }
 }
 
@@ -75,5 +73,5 @@ void check_embed(struct check *c)
         one(c, &(struct tr_op_embed){.dtype = d, .n = 200, .cols = 96}, 50);
     }
     if (check_bench_on(c))
-        one(c, &(struct tr_op_embed){.dtype = TR_BF16, .n = 1024, .cols = 2048}, 4096);
+        one(c, &(struct tr_op_embed){.dtype = TR_BF16, .n = 8192, .cols = 4096}, 4096);
 }

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kernelcheck [--op=NAME] [--tier=c|avx2|avx512] [--seed=N] [--list] [--bench]
- * Exit status 0: all passed; 1: something differed; 2: wrong usage.
+ * kernelcheck [--op=NAME] [--tier=c|avx2|avx512] [--device=cpu|cuda[:N] [--large]] [--seed=N]
+ *             [--list] [--bench]
+ * Without --device the functions of the cpu device are checked tier by tier, with it the ops of
+ * that device, through its table. Exit status 0: all passed; 1: something differed; 2: wrong usage;
+ * 77: there is no such device.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -35,8 +38,8 @@ static int known(const char *op)
 static int usage(const char *why)
 {
     fprintf(stderr,
-            "kernelcheck: %s\nusage: kernelcheck [--op=NAME] [--tier=c|avx2|avx512] [--seed=N]"
-            " [--list] [--bench]\n",
+            "kernelcheck: %s\nusage: kernelcheck [--op=NAME] [--tier=c|avx2|avx512]"
+            " [--device=cpu|cuda[:N] [--large]] [--seed=N] [--list] [--bench]\n",
             why);
     return 2;
 }
@@ -54,6 +57,8 @@ static int parse(int argc, char **argv, struct check_options *o)
     static const struct option known_options[] = {
         {"op", required_argument, NULL, 'o'},
         {"tier", required_argument, NULL, 't'},
+        {"device", required_argument, NULL, 'd'},
+        {"large", no_argument, NULL, 'L'},
         {"seed", required_argument, NULL, 's'},
         {"list", no_argument, NULL, 'l'},
         {"bench", no_argument, NULL, 'b'},
@@ -76,6 +81,10 @@ static int parse(int argc, char **argv, struct check_options *o)
             o->tier = tier;
         else if (key == 'o')
             o->op = optarg;
+        else if (key == 'd')
+            o->device = optarg;
+        else if (key == 'L')
+            o->large = 1;
         else if (key == 's')
             o->seed = strtoull(optarg, NULL, 0);
         else if (key == 'b')
@@ -93,8 +102,8 @@ static void run_all(struct check *c, const struct check_options *o)
     for (size_t i = 0; i < N_OPS; i++) {
         if (o->op && strcmp(o->op, ops[i].name))
             continue;
-        for (enum tr_cpu_tier t = TR_TIER_C; t <= best; t++)
-            if (o->tier < 0 || o->tier == (int)t)
+        for (enum tr_cpu_tier t = o->device ? best : TR_TIER_C; t <= best; t++)
+            if (o->device || o->tier < 0 || o->tier == (int)t)
                 check_run_op(c, ops[i].name, ops[i].fn, t);
     }
 }
@@ -103,14 +112,15 @@ int main(int argc, char **argv)
 {
     struct check_options o = {.tier = -1, .seed = (uint64_t)time(NULL), .program = argv[0]};
     struct check *c;
-    int stop = parse(argc, argv, &o);
+    int stop = parse(argc, argv, &o), error;
 
     if (stop)
         return stop - 1;
-    c = check_open(&o);
-    if (!c) {
+    error = check_open(&c, &o);
+    if (error) {
         fprintf(stderr, "kernelcheck: %s\n", tr_error_message());
-        return 1;
+        check_close_all(c);
+        return error == -ENODEV ? 77 : 1;
     }
     if (o.peak) {
         printf("%.0f\n", bench_gemm(check_cpu(c, 2)));

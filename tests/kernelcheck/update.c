@@ -50,14 +50,14 @@ static void run_split(struct check *c, const struct update_check *u, const struc
     struct tr_op_update part = *op;
 
     part.n = op->n / 3;
-    check_ok(c, u->op(c->cpu, &part));
+    check_run(c, u->kind, &part);
     part.first += part.n;
     part.w = (char *)op->w + (size_t)part.n * tr_dtype_size(op->dtype);
     part.g += part.n;
     part.m += part.n;
     part.v += part.n;
     part.n = op->n - part.n;
-    check_ok(c, u->op(c->cpu, &part));
+    check_run(c, u->kind, &part);
 }
 
 static void judge(struct check *c, const struct tr_op_update *got, const struct tr_op_update *want)
@@ -82,6 +82,7 @@ static struct tr_op_update draw(struct check *c, const struct update_check *u, e
         g[18] = -INFINITY;
         g[39] = 0x1p-149f;
     }
+    check_freeze(c);
     op.w = check_inout(c, dtype, (size_t)n, CHECK_NORMAL);
     op.m = check_inout(c, TR_F32, (size_t)n, CHECK_NORMAL);
     op.g = g;
@@ -103,22 +104,21 @@ void check_update(struct check *c, const struct update_check *u, enum tr_dtype d
                       s->rounding ? "stochastic" : "nearest", (int)n, (double)s->weight_decay,
                       (double)s->clip_value, (double)s->coefficient)) {
         struct tr_op_update from = draw(c, u, dtype, n), want, got;
-        const struct tr_cpu *cpu;
 
         open_state(c, &want, &from);
         reference(u, &want);
-        for (int v = -1; (cpu = v < 0 ? c->cpu : check_variant(c, v)); v++) {
+        do {
             open_state(c, &got, &from);
-            check_ok(c, u->op(cpu, &got));
+            check_run(c, u->kind, &got);
             judge(c, &got, &want);
-        }
+        } while (check_variant(c));
         open_state(c, &got, &from);
         run_split(c, u, &got);
         judge(c, &got, &want);
         if (s->rounding && dtype == TR_BF16) { /* another seed, another step: other bits */
             open_state(c, &got, &from);
             got.step++;
-            check_ok(c, u->op(c->cpu, &got));
+            check_run(c, u->kind, &got);
             check_true(c, n < 16 || check_differs(got.w, want.w, (size_t)n * 2), "step is ignored");
         }
     }
@@ -126,13 +126,15 @@ void check_update(struct check *c, const struct update_check *u, enum tr_dtype d
 
 static void bench(struct check *c, const struct update_check *u, enum tr_dtype dtype)
 {
-    while (check_case(c, "%s %s n=4M", tr_dtype_name(dtype),
-                      u->settings.rounding ? "stochastic" : "nearest")) {
-        struct tr_op_update op = draw(c, u, dtype, 4 << 20);
-        double state = u->op == tr_cpu_adamw ? 16 : 0;
+    int64_t n = (c->device ? 32 : 4) << 20;
+
+    while (check_case(c, "%s %s n=%dM", tr_dtype_name(dtype),
+                      u->settings.rounding ? "stochastic" : "nearest", (int)(n >> 20))) {
+        struct tr_op_update op = draw(c, u, dtype, n);
+        double state = u->kind == TR_OP_ADAMW ? 16 : 0;
 
         CHECK_BENCH(c, (double)op.n * (4 + state + 2 * (double)tr_dtype_size(dtype)), 0)
-        u->op(c->cpu, &op);
+        check_run(c, u->kind, &op);
     }
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the checks of sgd and adamw share: one update by its written order of arithmetic against the
- * op, bit for bit, in every dtype and rounding, over threads, tiers and split ranges.
+ * op, bit for bit, in every dtype and rounding, in every variant and over split ranges.
  */
 #ifndef TR_TESTS_KERNELCHECK_UPDATE_H
 #define TR_TESTS_KERNELCHECK_UPDATE_H
@@ -9,7 +9,7 @@
 #include "tests/kernelcheck/check.h"
 
 struct update_check {
-    int (*op)(const struct tr_cpu *cpu, const struct tr_op_update *op);
+    enum tr_op_kind kind;
     /* The new f32 value of element i, before rounding; updates op's m and v. */
     float (*element)(const struct tr_op_update *op, int64_t i, float x);
     struct tr_op_update settings;

@@ -10,6 +10,8 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 
+#define MAX_FOLDERS 1024
+
 void expect_error(int r, int code, const char *word)
 {
     if (r != code)
@@ -32,7 +34,7 @@ uint32_t rng_below(uint64_t *state, uint32_t n)
     return (uint32_t)(rng_next(state) % n);
 }
 
-static char *folders[256];
+static char *folders[MAX_FOLDERS];
 static int n_folders;
 
 static void remove_folders(void)
@@ -50,7 +52,7 @@ char *test_folder(void)
 
     if (n_folders == 0)
         atexit(remove_folders);
-    assert_true(n_folders < 256);
+    assert_true(n_folders < MAX_FOLDERS);
     assert_true(
         asprintf(&path, "%s/tr-offload-%d-%d", tmp ? tmp : "/tmp", (int)getpid(), n_folders) > 0);
     tr_remove_tree(path);

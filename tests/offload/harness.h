@@ -54,15 +54,48 @@ void fill_bytes(void *p, size_t n, uint64_t seed);
 struct tr_store *test_store(const char *folder, const struct tr_layout *l, int generations,
                             const struct tr_io_hook *hook);
 
-/* A device whose arena is host memory and whose streams are threads; with a seed each command is
- * delayed at random. eager: `call` does not wait for its stream (a defect, on purpose). */
+/* Defects of a device, and of what an engine makes of it, on purpose. */
+enum device_mutant {
+    DEVICE_SOUND,
+    DEVICE_EAGER,     /* the callback of a visit does not wait for its compute */
+    DEVICE_LATE_IN,   /* callbacks do not wait for copies in, only compute does: as if a chunk were
+                         free before its copy is done */
+    DEVICE_EAGER_OUT, /* callbacks do not wait for copies out: as if the write began before */
+    DEVICE_STALE,     /* copies out are forgotten when the same memory is copied in again: as if a
+                         write-back did not reach the home */
+    DEVICE_DEAF       /* a copy fails, and error() does not tell it */
+};
+
+/* What may go wrong with a device: the nth of its copies in or out, or callbacks. */
+enum device_fault {
+    FAULT_NONE,
+    FAULT_COPY_IN,  /* refused at once */
+    FAULT_COPY_OUT, /* refused at once */
+    FAULT_CALL,     /* refused at once */
+    FAULT_ASYNC_IN, /* not done; error() tells it */
+    FAULT_ASYNC_OUT,
+    FAULT_LOST /* this callback and all later ones do not come before the device is closed, sync
+                  returns the error at once */
+};
+
+/* A device whose streams are threads; with a seed each command is delayed at random. opaque: its
+ * memory lies elsewhere than its addresses say, where there is none: any access but a copy ends in
+ * a fault. */
 struct test_device_params {
     uint64_t arena_bytes;
     uint64_t delay_seed;
     uint32_t max_delay_us;
-    int eager;
+    int opaque;
+    enum device_mutant mutant;
+    enum device_fault fault;
+    uint32_t fault_after;
 };
 struct tr_device *test_device(const struct test_device_params *p);
+/* The memory behind an address of the device, for what stands in for its compute. */
+char *test_device_memory(struct tr_device *d, void *at);
+void test_device_fault_after(struct tr_device *d, uint64_t n); /* before its first command */
+uint64_t test_device_copies(struct tr_device *d);
+uint64_t test_device_host_bytes(struct tr_device *d); /* by host_alloc, now */
 /* Queues fn(arg) as a piece of compute. */
 void test_device_run(struct tr_device *d, void (*fn)(void *arg), void *arg);
 

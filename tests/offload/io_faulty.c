@@ -215,6 +215,13 @@ static void take_back(struct faulty_io *t, struct tr_io_request *done)
     }
 }
 
+static int is_held(const struct faulty *f, const struct shadow *s)
+{
+    return (s->real.op == TR_IO_SYNC && atomic_load(&f->hold_syncs)) ||
+           (s->real.op == TR_IO_WRITE && s->real.file <= TR_FILE_GEN1 &&
+            atomic_load(&f->hold_writes));
+}
+
 /* Hands held requests back in an order of its own; the rest waits for another turn. */
 static struct tr_io_request *tell(struct faulty_io *t)
 {
@@ -226,8 +233,7 @@ static struct tr_io_request *tell(struct faulty_io *t)
         struct shadow *s = list;
 
         list = s->next;
-        if ((s->real.op == TR_IO_SYNC && atomic_load(&t->f->hold_syncs)) ||
-            percent(t->f, t->f->delay_percent)) {
+        if (is_held(t->f, s) || percent(t->f, t->f->delay_percent)) {
             t->f->delayed++;
             hold(t, s);
             continue;

@@ -53,9 +53,10 @@ struct faulty {
     enum tr_file fail_file;
     uint32_t fail_after;
     enum mutant mutant;
-    uint32_t patience;      /* of the early mutants: requests until they do what they said */
-    struct io_log *log;     /* or NULL */
-    _Atomic int hold_syncs; /* while set, no sync is told to be done */
+    uint32_t patience;       /* of the early mutants: requests until they do what they said */
+    struct io_log *log;      /* or NULL */
+    _Atomic int hold_syncs;  /* while set, no sync is told to be done */
+    _Atomic int hold_writes; /* while set, no write of data is told to be done */
 
     uint32_t seen;                            /* requests that matched so far */
     uint64_t shortened, interrupted, delayed; /* what was done, for a test that counts */

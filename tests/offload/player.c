@@ -8,6 +8,14 @@
 
 #include "src/base/mem.h"
 
+/* Chunks of one block: every span is larger than all of the staging memory. */
+const struct way ways[WAYS] = {
+    [WAY_DIRECT] = {"straight into the slots"},
+    [WAY_STAGED] = {"staged", 1, 2 * TR_STORE_ALIGN},
+    [WAY_STAGED_HOMES] = {"staged, some spans at home", 1, 32 * TR_STORE_ALIGN, 0x66},
+    [WAY_HOMES] = {"visible, some spans at home", 0, 16 * TR_STORE_ALIGN, 0x3c},
+};
+
 /* The work of one visit, done on the compute stream. */
 struct work {
     const struct tr_layout *layout;
@@ -107,12 +115,23 @@ static void queue_work(struct player *p, const struct tr_visit *v, uint32_t visi
     w->player = p;
     w->salt = p->step * 131 + visit * 17;
     for (uint32_t k = 0; k < v->n_spans; k++) {
-        w->at[k] = at[k];
+        w->at[k] = test_device_memory(p->device, at[k]);
         w->expected[k] = hash_span(&p->layout, v->span[k], p->model[v->span[k]]);
         if (v->changed >> k & 1)
             transform(&p->layout, v->span[k], p->model[v->span[k]], w->salt);
     }
     test_device_run(p->device, do_work, w);
+}
+
+int player_visit(struct player *p, const struct tr_visit *v, uint32_t visit)
+{
+    void *at[TR_VISIT_SPANS];
+    int r = tr_offload_acquire(p->o, visit, at);
+
+    if (r < 0)
+        return r;
+    queue_work(p, v, visit, at);
+    return tr_offload_release(p->o, visit);
 }
 
 int player_step(struct player *p, int kind, int next_kind)
@@ -123,15 +142,8 @@ int player_step(struct player *p, int kind, int next_kind)
     int r = tr_offload_begin(p->o, v, n, next, n_next);
 
     p->step++;
-    for (uint32_t i = 0; i < n && r == 0; i++) {
-        void *at[TR_VISIT_SPANS];
-
-        r = tr_offload_acquire(p->o, i, at);
-        if (r < 0)
-            break;
-        queue_work(p, &v[i], i, at);
-        r = tr_offload_release(p->o, i);
-    }
+    for (uint32_t i = 0; i < n && r == 0; i++)
+        r = player_visit(p, &v[i], i);
     return r;
 }
 
@@ -143,6 +155,7 @@ int player_commit(struct player *p)
 int player_open_engine(struct player *p)
 {
     struct tr_slot_pool pools[MAX_POOLS];
+    unsigned char in_host[64] = {0};
     char *base = p->device->ops->arena(p->device);
     struct tr_offload_params op = {.store = p->store,
                                    .device = p->device,
@@ -151,8 +164,12 @@ int player_open_engine(struct player *p)
                                    .io = p->p.io,
                                    .durability = p->p.durability,
                                    .prefetch = p->p.prefetch,
-                                   .serial = p->p.serial};
+                                   .serial = p->p.serial,
+                                   .staging_bytes = p->p.way.staging_bytes,
+                                   .in_host = p->p.way.in_host ? in_host : NULL};
 
+    for (uint32_t i = 0; i < p->layout.n_spans; i++)
+        in_host[i] = p->p.way.in_host >> i & 1;
     for (uint32_t i = 0; i < p->p.shape.n_pools; i++) {
         pools[i] = (struct tr_slot_pool){base, span_max_bytes(&p->layout, i), p->p.slots[i]};
         base += pools[i].slot_bytes * pools[i].n_slots;
@@ -162,8 +179,12 @@ int player_open_engine(struct player *p)
 
 void player_open(struct player *p, const struct player_params *params)
 {
-    struct test_device_params dp = {
-        .delay_seed = params->seed, .eager = params->eager, .max_delay_us = params->max_delay_us};
+    struct test_device_params dp = {.delay_seed = params->seed,
+                                    .max_delay_us = params->max_delay_us,
+                                    .opaque = params->way.opaque,
+                                    .mutant = params->mutant,
+                                    .fault = params->fault,
+                                    .fault_after = params->fault_after};
 
     memset(p, 0, sizeof(*p));
     p->p = *params;
@@ -249,4 +270,30 @@ void player_close(struct player *p)
     p->device->ops->close(p->device);
     model_free(&p->layout, p->model);
     tr_layout_free(&p->layout);
+}
+
+int player_play(const struct player_params *params, int steps, struct tr_offload_stats *stats)
+{
+    struct player p;
+    int r = 0;
+
+    player_open(&p, params);
+    for (int i = 0; i < steps && r == 0; i++) {
+        int kind = i % 4 == 3 ? 2 : i % 3 == 1;
+
+        r = player_step(&p, kind, i + 1 < steps ? 0 : -1);
+        if (r == 0 && (params->durability == TR_DURABLE_STEP || i + 1 == steps ||
+                       (params->durability == TR_DURABLE_CHECKPOINT && i % 3 == 2)))
+            r = player_commit(&p);
+    }
+    if (r == 0)
+        r = tr_offload_commit_wait(p.o);
+    if (stats && r == 0)
+        tr_offload_stats(p.o, stats);
+    if (r == 0)
+        r = player_reopen(&p);
+    if (r == 0 && p.mismatches)
+        r = tr_error(-EILSEQ, "%llu visits saw other bytes", (unsigned long long)p.mismatches);
+    player_close(&p);
+    return r;
 }

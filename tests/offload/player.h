@@ -14,6 +14,17 @@
 #define MAX_VISITS 64
 #define MAX_POOLS  2
 
+/* The ways of the bytes between disk and device. */
+struct way {
+    const char *name;
+    int opaque;
+    uint64_t staging_bytes;
+    uint64_t in_host; /* bit i: span i has a home in host memory */
+};
+
+enum { WAY_DIRECT, WAY_STAGED, WAY_STAGED_HOMES, WAY_HOMES, WAYS };
+extern const struct way ways[WAYS];
+
 struct player_params {
     struct shape shape;
     uint32_t slots[MAX_POOLS]; /* 0: as many as there are spans */
@@ -23,7 +34,10 @@ struct player_params {
     int serial;
     uint64_t seed;
     uint32_t max_delay_us;
-    int eager;             /* the device's defect */
+    struct way way;
+    enum device_mutant mutant;
+    enum device_fault fault;
+    uint32_t fault_after;
     struct faulty *faulty; /* around all I/O of the engine and the store, or NULL */
 };
 
@@ -40,9 +54,15 @@ struct player {
     uint64_t mismatches; /* visits that saw other bytes than the model has */
 };
 
+/* Opens, runs steps of all kinds, commits as the durability asks, and compares: an error, -EILSEQ
+ * where there were other bytes than the model's. stats may be NULL. */
+int player_play(const struct player_params *params, int steps, struct tr_offload_stats *stats);
+
 void player_open(struct player *p, const struct player_params *params);
 /* One step: begin, all visits. kind 0: forward and backward; 1: with a norm pass; 2: at random. */
 int player_step(struct player *p, int kind, int next_kind);
+/* One visit of a step that has begun. */
+int player_visit(struct player *p, const struct tr_visit *v, uint32_t visit);
 int player_commit(struct player *p); /* the payload is the step's number */
 /* Closes the engine and the store; opens the store again and compares all of it with the model. */
 int player_reopen(struct player *p);

@@ -6,7 +6,8 @@
  * each crash the store must open at the last durable commit or at the one that was being made, with
  * all its bytes.
  *
- * The same is done with defects put in on purpose, which must be found.
+ * The same is done with defects put in on purpose, which must be found; all of it on each way that
+ * bytes take between disk and device.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -20,6 +21,8 @@
 #include "tests/offload/player.h"
 
 #define STEPS 6
+
+static const struct way *way;
 
 struct image {
     char *data[TR_FILES];
@@ -88,6 +91,7 @@ static void record(struct recording *c, enum tr_durability durability, enum muta
         .slots = {2 + (uint32_t)(seed % 2)},
         .io = TR_IO_THREADS,
         .durability = durability,
+        .way = *way,
         .seed = seed,
         .max_delay_us = 100};
     int r = 0;
@@ -377,6 +381,7 @@ static void mutant_early_sync(void **state)
 
 int main(void)
 {
+    int failed = 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(durability_step),       cmocka_unit_test(durability_checkpoint),
         cmocka_unit_test(durability_none),       cmocka_unit_test(mutant_no_data_sync),
@@ -387,5 +392,10 @@ int main(void)
     /* Thousands of small stores: in memory where there is such a place. */
     if (access("/dev/shm", W_OK) == 0)
         setenv("TMPDIR", "/dev/shm", 1);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    for (int i = 0; i < WAYS; i++) {
+        way = &ways[i];
+        print_message("%s:\n", way->name);
+        failed += cmocka_run_group_tests(tests, NULL, NULL);
+    }
+    return failed;
 }

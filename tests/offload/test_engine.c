@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The engine end to end, against a model in plain memory (invariant 1 as far as offload goes:
- * slots, engine, depth and durability never change a byte).
+ * slots, engine, depth, durability, staging and the host tier never change a byte). The suite is
+ * played on every way that bytes take between disk and device.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,37 +13,22 @@
 static const struct shape eight = {
     .n_spans = 8, .n_pools = 2, .max_pieces = 5, .max_bytes = 30000, .seed = 3};
 
-/* Runs steps of all kinds, commits as the mode asks, and compares. */
-static int play(const struct player_params *params, int steps, struct tr_offload_stats *stats)
-{
-    struct player p;
-    int r = 0;
-
-    player_open(&p, params);
-    for (int i = 0; i < steps && r == 0; i++) {
-        int kind = i % 4 == 3 ? 2 : i % 3 == 1;
-
-        r = player_step(&p, kind, i + 1 < steps ? 0 : -1);
-        if (r == 0 && (params->durability == TR_DURABLE_STEP || i + 1 == steps ||
-                       (params->durability == TR_DURABLE_CHECKPOINT && i % 3 == 2)))
-            r = player_commit(&p);
-    }
-    if (r == 0)
-        r = tr_offload_commit_wait(p.o);
-    if (stats && r == 0)
-        tr_offload_stats(p.o, stats);
-    if (r == 0)
-        r = player_reopen(&p);
-    if (r == 0 && p.mismatches)
-        r = -EILSEQ;
-    player_close(&p);
-    return r;
-}
+static const struct way *way;
 
 static struct player_params usual(uint64_t seed)
 {
-    return (struct player_params){
-        .shape = eight, .slots = {2, 2}, .io = TR_IO_THREADS, .seed = seed, .max_delay_us = 200};
+    struct player_params p = {.shape = eight,
+                              .slots = {2, 2},
+                              .io = TR_IO_THREADS,
+                              .way = *way,
+                              .seed = seed,
+                              .max_delay_us = 200};
+
+    if (way != &ways[WAY_DIRECT]) { /* every chunk is delayed, and there are many */
+        p.max_delay_us = 20;
+        p.shape.max_bytes = 10000;
+    }
+    return p;
 }
 
 static int have_uring(void)
@@ -77,10 +63,21 @@ static void every_setting(void **state)
                 p.durability = (enum tr_durability)durability;
                 p.prefetch = (uint32_t)(seed % 3);
                 p.serial = seed % 5 == 0;
-                assert_ok(play(&p, 9, NULL));
+                assert_ok(player_play(&p, 9, NULL));
             }
         }
     }
+}
+
+/* Of what does not go straight between disk and slot. */
+static uint64_t copied_bytes(const struct player *p)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < p->layout.n_spans; i++)
+        if (way->opaque || way->in_host >> i & 1)
+            bytes += p->layout.spans[i].bytes;
+    return bytes;
 }
 
 /* With everything resident the first step loads each span once and later ones none; every change is
@@ -103,8 +100,12 @@ static void all_resident(void **state)
     assert_int_equal(stats.loads, 8);
     assert_int_equal(stats.writes, 4 * 8);
     assert_int_equal(stats.commits, 4);
+    assert_int_equal(stats.host_loads, 0);
     assert_int_equal(stats.read_bytes, tr_layout_bytes(&p.layout));
     assert_int_equal(stats.written_bytes, 4 * tr_layout_bytes(&p.layout));
+    assert_int_equal(stats.copied_in_bytes, copied_bytes(&p));
+    assert_int_equal(stats.copied_out_bytes, 4 * copied_bytes(&p));
+    assert_int_equal(test_device_copies(p.device) > 0, way != &ways[WAY_DIRECT]);
     assert_ok(player_reopen(&p));
     player_close(&p);
 }
@@ -146,7 +147,7 @@ static void faulty_disk(void **state)
             p.io = (enum tr_io_kind)io;
             p.faulty = &f;
             p.durability = (enum tr_durability)(seed % 3);
-            assert_ok(play(&p, 6, NULL));
+            assert_ok(player_play(&p, 6, NULL));
             assert_true(f.shortened > 10 && f.interrupted > 10 && f.delayed > 10);
         }
     }
@@ -162,6 +163,7 @@ static void overlap(void **state)
     (void)state;
     params.faulty = &f;
     params.slots[0] = params.slots[1] = 3;
+    params.way.staging_bytes *= 16;
     player_open(&p, &params);
     for (int i = 0; i < 40 && !f.together; i++) {
         assert_ok(player_step(&p, 0, 0));
@@ -427,11 +429,12 @@ static void mutants_are_caught(void **state)
 
         p.faulty = &f;
         p.slots[0] = p.slots[1] = 1;
-        early += play(&p, 6, NULL) < 0;
+        early += player_play(&p, 6, NULL) < 0;
 #ifndef __SANITIZE_THREAD__ /* which rightly calls it a data race */
         p = usual(seed);
-        p.eager = 1;
-        eager += play(&p, 6, NULL) < 0;
+        p.mutant = DEVICE_EAGER;
+        p.max_delay_us = 200;
+        eager += player_play(&p, 6, NULL) < 0;
 #else
         eager++;
 #endif
@@ -442,6 +445,7 @@ static void mutants_are_caught(void **state)
 
 int main(void)
 {
+    int failed = 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_setting),
         cmocka_unit_test(all_resident),
@@ -458,5 +462,10 @@ int main(void)
         cmocka_unit_test(mutants_are_caught),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    for (int i = 0; i < WAYS; i++) {
+        way = &ways[i];
+        print_message("%s:\n", way->name);
+        failed += cmocka_run_group_tests(tests, NULL, NULL);
+    }
+    return failed;
 }

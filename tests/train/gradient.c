@@ -46,7 +46,7 @@ static struct tr_train_params params(const char *model, const char *data, const 
                                     .schedule = TR_LR_CONSTANT,
                                     .warmup = -1,
                                     .lr = lr,
-                                    .device_memory = 64 << 20,
+                                    .device_memory = 192 << 20,
                                     .threads = 2,
                                     .packing = TR_NO,
                                     .durability = TR_KEEP_NONE};
@@ -97,7 +97,7 @@ static double loss_at(const char *model, const char *data)
                                .data = data,
                                .batch_size = 4,
                                .seq_len = 64,
-                               .device_memory = 64 << 20,
+                               .device_memory = 192 << 20,
                                .threads = 1};
 
     if (tr_eval_data(&p, &report) < 0)

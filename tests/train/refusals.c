@@ -531,13 +531,11 @@ static void test_not_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_small_disk),
-        cmocka_unit_test(test_lock),        cmocka_unit_test(test_other_options),
-        cmocka_unit_test(test_missing_store),
-        cmocka_unit_test(test_further),
-        cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_other_store), cmocka_unit_test(test_relative_store),
-        cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_small_disk),
+        cmocka_unit_test(test_lock),           cmocka_unit_test(test_other_options),
+        cmocka_unit_test(test_missing_store),  cmocka_unit_test(test_further),
+        cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_other_store),
+        cmocka_unit_test(test_relative_store), cmocka_unit_test(test_prompts),
     };
 
     return cmocka_run_group_tests_name("refusals", tests, NULL, NULL);

@@ -83,6 +83,9 @@ struct dim3 {
 struct tr_shim_grid {
     dim3 grid, block;
     size_t shared_bytes;
+    /* Filled in by TR_LAUNCH: the function, and its arguments that are pointers (others: NULL). */
+    const void *kernel = nullptr, *const *pointers = nullptr;
+    unsigned n_pointers = 0;
 };
 
 #endif

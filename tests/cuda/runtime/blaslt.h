@@ -24,6 +24,29 @@ struct fake_preference {
     uint64_t workspace;
 };
 
+/* The arguments of cublasLtMatmul; of the heuristic, those that it has. */
+struct fake_matmul_call {
+    cublasLtHandle_t handle;
+    cublasLtMatmulDesc_t desc;
+    cublasLtMatrixLayout_t layout[4]; /* A, B, C, D */
+    const void *alpha, *beta, *data[4];
+    const cublasLtMatmulAlgo_t *algo;
+    void *workspace;
+    size_t workspace_bytes;
+    cudaStream_t stream;
+};
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* --- matmul.c --- */
+cublasStatus_t fake_matmul(const struct fake_matmul_call *q);
+cublasStatus_t fake_matmul_heuristic(const struct fake_matmul_call *q,
+                                     cublasLtMatmulPreference_t preference, int wanted,
+                                     cublasLtMatmulHeuristicResult_t *r, int *count);
+
+/* --- blaslt.c --- */
 /* fake_enter's answer as a status. */
 cublasStatus_t fake_blas_enter(const char *name, int flags);
 /* Whether this is a live handle, descriptor or layout. */
@@ -31,5 +54,9 @@ int fake_blas_handle_live(cublasLtHandle_t h);
 const struct fake_desc *fake_desc_of(cublasLtMatmulDesc_t d);
 const struct fake_layout *fake_layout_of(cublasLtMatrixLayout_t l);
 const struct fake_preference *fake_preference_of(cublasLtMatmulPreference_t p);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -72,7 +72,10 @@ static void read_word(struct fake_options *o, const char *word)
     const struct {
         const char *name;
         int *to;
-    } numbers[] = {{"devices=", &o->devices}, {"driver=", &o->driver}, {"leaks=", &o->leaks}};
+    } numbers[] = {{"devices=", &o->devices},
+                   {"driver=", &o->driver},
+                   {"leaks=", &o->leaks},
+                   {"protect=", &o->protect}};
     const char *value = strchr(word, '=');
     size_t n = value ? (size_t)(value + 1 - word) : 0;
 
@@ -131,11 +134,12 @@ static void ensure_configured(void)
 
 void fake_configure(const char *words)
 {
-    fake_drain_all();
+    fake_free_all();
     fake_streams_join();
     fake_functions_forget();
     pthread_mutex_lock(&fake_state.lock);
     fake_state.leaked = 0;
+    fake_state.used = fake_state.pinned = 0;
     configure(words);
     pthread_mutex_unlock(&fake_state.lock);
     atomic_store(&calls, 0);
@@ -244,6 +248,11 @@ cudaError_t fake_take_planned_fault(void)
 
     planned_fault = cudaSuccess;
     return e;
+}
+
+void fake_plan_fault(cudaError_t e)
+{
+    planned_fault = e;
 }
 
 void fake_fault(cudaError_t e)

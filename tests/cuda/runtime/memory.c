@@ -68,25 +68,33 @@ static void refund_pinned(size_t bytes)
     pthread_mutex_unlock(&fake_state.lock);
 }
 
-/* Pages of poison that share their memory until they are written: a large arena costs nothing but
- * what is used of it. */
-static int map_poison(char *at, size_t bytes)
+enum { STEP = 2 << 20 };
+static int poison = -1; /* a file of STEP bytes of it */
+
+static void make_poison(void)
 {
-    enum { STEP = 2 << 20 };
     static char page[4096];
     int fd = memfd_create("poison", MFD_CLOEXEC);
-    int ok = fd >= 0 && ftruncate(fd, STEP) == 0;
+    int ok = fd >= 0;
 
     memset(page, POISON, sizeof(page));
     for (size_t i = 0; ok && i < STEP; i += sizeof(page))
         ok = pwrite(fd, page, sizeof(page), (off_t)i) == (ssize_t)sizeof(page);
-    for (size_t i = 0; ok && i < bytes; i += STEP) {
-        size_t n = bytes - i < STEP ? bytes - i : STEP;
+    if (ok)
+        poison = fd;
+}
 
-        ok = mmap(at + i, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0) != MAP_FAILED;
-    }
-    if (fd >= 0)
-        close(fd);
+/* Pages that share their memory until they are written: a large arena costs what is used of it. */
+static int map_poison(char *at, size_t bytes)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    int ok;
+
+    pthread_once(&once, make_poison);
+    ok = poison >= 0;
+    for (size_t i = 0; ok && i < bytes; i += STEP)
+        ok = mmap(at + i, bytes - i < STEP ? bytes - i : STEP, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_FIXED, poison, 0) != MAP_FAILED;
     return ok;
 }
 
@@ -97,6 +105,44 @@ static char *mapping_of(char *p, size_t bytes, size_t *length)
 
     *length = body + 2 * page;
     return p + round_up(bytes, FAKE_ALIGN) - body - page;
+}
+
+static int users; /* of device memory, at present; under fake_state.lock, as the protection is */
+
+static void protect(const struct fake_object *o, int access)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), length;
+    char *base = mapping_of(o->p, o->bytes, &length);
+
+    if (mprotect(base + page, length - 2 * page, access))
+        abort();
+}
+
+static void protect_all(int access)
+{
+    for (struct fake_object *o = fake_state.objects; o; o = o->next)
+        if (o->kind == FAKE_DEVICE_MEMORY)
+            protect(o, access);
+}
+
+void fake_memory_open(void)
+{
+    if (!fake_state.options.protect)
+        return;
+    pthread_mutex_lock(&fake_state.lock);
+    if (users++ == 0)
+        protect_all(PROT_READ | PROT_WRITE);
+    pthread_mutex_unlock(&fake_state.lock);
+}
+
+void fake_memory_close(void)
+{
+    if (!fake_state.options.protect)
+        return;
+    pthread_mutex_lock(&fake_state.lock);
+    if (--users == 0)
+        protect_all(PROT_NONE);
+    pthread_mutex_unlock(&fake_state.lock);
 }
 
 static void *map(size_t bytes)
@@ -157,7 +203,9 @@ static cudaError_t allocate(void **out, size_t bytes, enum fake_kind kind)
         device ? fake_refund(charge) : refund_pinned(charge);
         return cudaErrorMemoryAllocation;
     }
+    fake_memory_open();
     fake_object_add(kind, p, bytes);
+    fake_memory_close();
     *out = p;
     return cudaSuccess;
 }
@@ -171,9 +219,11 @@ cudaError_t fake_free(void *p)
     if (!fake_object_live(FAKE_DEVICE_MEMORY, p))
         return cudaErrorInvalidValue;
     fake_drain_all();
+    fake_memory_open();
     fake_object_remove(FAKE_DEVICE_MEMORY, p, &bytes);
     fake_refund(charge_of(bytes));
     unmap(p, bytes, "device memory");
+    fake_memory_close();
     return cudaSuccess;
 }
 
@@ -192,6 +242,23 @@ cudaError_t fake_free_host(void *p)
     return cudaSuccess;
 }
 
+static int is_memory(const struct fake_object *o)
+{
+    return o->kind == FAKE_DEVICE_MEMORY || o->kind == FAKE_PINNED || o->kind == FAKE_REGISTERED;
+}
+
+int fake_device_sees(const void *p)
+{
+    uintptr_t a = (uintptr_t)p;
+    int sees = 0;
+
+    pthread_mutex_lock(&fake_state.lock);
+    for (struct fake_object *o = fake_state.objects; o && !sees; o = o->next)
+        sees = is_memory(o) && a >= (uintptr_t)o->p && a <= (uintptr_t)o->p + o->bytes;
+    pthread_mutex_unlock(&fake_state.lock);
+    return sees;
+}
+
 enum fake_place fake_place_of(const void *p, size_t n)
 {
     enum fake_place place = FAKE_AT_PAGEABLE;
@@ -203,9 +270,7 @@ enum fake_place fake_place_of(const void *p, size_t n)
     for (struct fake_object *o = fake_state.objects; o; o = o->next) {
         uintptr_t start = (uintptr_t)o->p, end = start + o->bytes;
 
-        if ((o->kind != FAKE_DEVICE_MEMORY && o->kind != FAKE_PINNED &&
-             o->kind != FAKE_REGISTERED) ||
-            b <= start || a >= end)
+        if (!is_memory(o) || b <= start || a >= end)
             continue;
         place = o->kind == FAKE_DEVICE_MEMORY ? FAKE_AT_DEVICE : FAKE_AT_PINNED;
         if (a < start || b > end)

@@ -102,10 +102,18 @@ static int free_one(void)
         fake_free(found.p);
     } else if (found.kind == FAKE_PINNED) {
         fake_free_host(found.p);
-    } else { /* registered memory is the caller's, cuBLASLt's things outlive a reset as leaks */
+    } else { /* registered memory is the caller's */
         fake_object_remove(found.kind, found.p, NULL);
+        if (found.kind != FAKE_REGISTERED)
+            free(found.p);
     }
     return 1;
+}
+
+void fake_free_all(void)
+{
+    while (free_one())
+        ;
 }
 
 cudaError_t cudaDeviceReset(void)
@@ -117,8 +125,7 @@ cudaError_t cudaDeviceReset(void)
     late = fake_surface();
     if (fake_leaks())
         fake_state.leaked = 1;
-    while (free_one())
-        ;
+    fake_free_all();
     return fake_leave(e ? e : late);
 }
 

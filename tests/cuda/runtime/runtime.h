@@ -12,7 +12,6 @@
 #define TR_TESTS_CUDA_RUNTIME_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,13 +19,19 @@
 
 #include "tests/cuda/runtime/fake.h"
 
+#ifdef __cplusplus
+extern "C" {
+#else
+#include <stdatomic.h>
+#endif
+
 #define FAKE_SHARED_DEFAULT (48 << 10) /* sm_86 */
 #define FAKE_SHARED_OPTIN   (99 << 10)
 #define FAKE_ALIGN          256 /* of every allocation, and no more than that */
 
 struct fake_options {
     size_t memory, overhead, cublas, pinned;
-    int devices, driver, leaks, blas_shape;
+    int devices, driver, leaks, blas_shape, protect;
     unsigned delay;
     uint64_t fail_call; /* 0: by name, if there is one */
     char fail_name[48], fail_how[16], count[512];
@@ -79,6 +84,7 @@ void fake_fault(cudaError_t e);
 int fake_dead(void);
 /* The fault that the present call is to queue, once; cudaSuccess if none. */
 cudaError_t fake_take_planned_fault(void);
+void fake_plan_fault(cudaError_t e);
 void fake_set_in_callback(int on);
 int fake_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
@@ -88,11 +94,17 @@ struct fake_object *fake_object_find_locked(enum fake_kind kind, const void *p);
 int fake_object_live(enum fake_kind kind, const void *p);
 /* Takes it off the table: 1, or 0 where it was not there. */
 int fake_object_remove(enum fake_kind kind, const void *p, size_t *bytes);
+void fake_free_all(void);
 
 /* --- memory.c --- */
 enum fake_place { FAKE_AT_DEVICE, FAKE_AT_PINNED, FAKE_AT_PAGEABLE, FAKE_AT_NOWHERE };
 /* Where n bytes lie; NOWHERE: partly in an allocation, or against one. */
 enum fake_place fake_place_of(const void *p, size_t n);
+/* Whether a kernel could use p: device memory or pinned memory, its end included. */
+int fake_device_sees(const void *p);
+/* Around every use of device memory: outside it is inaccessible with protect=1. */
+void fake_memory_open(void);
+void fake_memory_close(void);
 /* Charges device memory; 0 or cudaErrorMemoryAllocation. */
 cudaError_t fake_charge(size_t bytes);
 void fake_refund(size_t bytes);
@@ -100,6 +112,13 @@ cudaError_t fake_free(void *p);
 cudaError_t fake_free_host(void *p);
 
 /* --- stream.c --- */
+/* Whether s is a stream that work can be queued on; prints why not. */
+cudaError_t fake_stream_check(cudaStream_t s);
+/* Queues work of the present call: run(arg), not called once the context is dead, then
+ * destroy(arg), called always. */
+void fake_push_work(cudaStream_t s, void (*run)(void *), void (*destroy)(void *), void *arg);
+
+#ifndef __cplusplus
 struct fake_command {
     void (*run)(struct fake_command *c);     /* not called once the context is dead */
     void (*destroy)(struct fake_command *c); /* always; frees what the command owns but itself */
@@ -117,8 +136,6 @@ struct fake_mark {
 
 /* A zeroed command (size >= sizeof(struct fake_command)); aborts without memory. */
 void *fake_command_new(size_t size);
-/* Whether s is a stream that work can be queued on; prints why not. */
-cudaError_t fake_stream_check(cudaStream_t s);
 /* Returns how many commands the stream has been given, this one included. */
 unsigned fake_push(cudaStream_t s, struct fake_command *c);
 /* Queues a mark and returns it with one reference, the caller's. */
@@ -134,7 +151,12 @@ void fake_stream_destroy(cudaStream_t s);
 void fake_streams_join(void);
 void fake_event_destroy(cudaEvent_t e);
 
+#endif
+
 /* --- launch.cc --- */
 void fake_functions_forget(void);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

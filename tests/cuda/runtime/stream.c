@@ -27,6 +27,7 @@ struct CUstream_st {
 };
 
 static struct CUstream_st *zombies; /* under fake_state.lock */
+static atomic_uint_fast64_t pauses;
 
 static void futex_wait(atomic_uint *word, unsigned seen)
 {
@@ -56,10 +57,18 @@ static void pause_at_random(struct CUstream_st *s)
         return;
     s->rng = s->rng * 6364136223846793005u + 1442695040888963407u;
     r = (unsigned)(s->rng >> 33);
+    if (r % 4 > 1)
+        return;
+    atomic_fetch_add_explicit(&pauses, 1, memory_order_relaxed);
     if (r % 4 == 0)
         usleep(r / 4 % 500);
-    else if (r % 4 == 1)
+    else
         sched_yield();
+}
+
+uint64_t fake_pauses(void)
+{
+    return atomic_load_explicit(&pauses, memory_order_relaxed);
 }
 
 static struct fake_command *take(struct CUstream_st *s)
@@ -109,6 +118,41 @@ unsigned fake_push(cudaStream_t s, struct fake_command *c)
     pthread_mutex_unlock(&s->push);
     futex_wake(&s->queued);
     return number;
+}
+
+struct work_command {
+    struct fake_command base;
+    void (*run)(void *), (*destroy)(void *);
+    void *arg;
+};
+
+static void run_work(struct fake_command *base)
+{
+    struct work_command *c = (struct work_command *)base;
+
+    fake_memory_open();
+    c->run(c->arg);
+    fake_memory_close();
+}
+
+static void destroy_work(struct fake_command *base)
+{
+    struct work_command *c = (struct work_command *)base;
+
+    c->destroy(c->arg);
+}
+
+void fake_push_work(cudaStream_t s, void (*run)(void *), void (*destroy)(void *), void *arg)
+{
+    struct work_command *c = fake_command_new(sizeof(*c));
+
+    c->base.run = run_work;
+    c->base.destroy = destroy_work;
+    c->base.fault = fake_take_planned_fault();
+    c->run = run;
+    c->destroy = destroy;
+    c->arg = arg;
+    fake_push(s, &c->base);
 }
 
 static void mark_done(struct fake_command *c)

@@ -6,7 +6,6 @@
  */
 #include "tests/cuda/shim/engine.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 __thread uint3 threadIdx, blockIdx;
@@ -35,7 +34,7 @@ static void make_current(struct shim_engine *e, struct shim_thread *t)
 
 static void finish(struct shim_engine *e, struct shim_thread *t)
 {
-    SHIM_RELEASE(&e->end_sync);
+    SHIM_RELEASE(&e->grid_sync->end);
     if (t->n_copies)
         shim_copy_end(e, t);
     if (e->barrier.arrived) {
@@ -58,7 +57,7 @@ static void run_threads(struct fiber *self)
 
     fiber_entered(self, &e->main);
     for (;;) {
-        SHIM_ACQUIRE(&e->start_sync);
+        SHIM_ACQUIRE(&e->grid_sync->start);
         e->body(e->arg);
         finish(e, e->current);
         struct shim_thread *t = pick(e);
@@ -79,10 +78,10 @@ static void run_threads(struct fiber *self)
 
 static struct shim_fiber *fiber_new(struct shim_engine *e, int slot)
 {
-    struct shim_fiber *f = (struct shim_fiber *)calloc(1, sizeof *f);
+    struct shim_fiber *f = (struct shim_fiber *)shim_alloc(sizeof *f);
 
     if (!f || fiber_create(&f->fiber, run_threads, e, slot)) {
-        free(f);
+        shim_free(f);
         return NULL;
     }
     e->fibers[slot] = f;
@@ -96,8 +95,7 @@ static struct shim_fiber *fiber_take(struct shim_engine *e, const struct shim_th
     struct shim_fiber *f;
 
 #if TR_SHIM_TSAN
-    int slot = e->set * SHIM_THREADS + t->number;
-    f = e->fibers[slot] ? e->fibers[slot] : fiber_new(e, slot);
+    f = e->fibers[e->set * SHIM_THREADS + t->number];
 #else
     f = e->idle;
     if (f)
@@ -199,13 +197,13 @@ int tr_shim_barrier(enum tr_shim_reduce reduce, int value, const char *file, int
     t->site = {names[reduce], file, line};
     t->mask = 0;
     barrier_join(e, t, reduce);
-    SHIM_RELEASE(&b->sync[phase]);
+    SHIM_RELEASE(&e->sync->barrier[phase]);
     t->state = SHIM_WAITING;
     b->sum += value != 0;
     if (++b->arrived == e->n_threads)
         barrier_open(e);
     shim_block_yield(e);
-    SHIM_ACQUIRE(&b->sync[phase]);
+    SHIM_ACQUIRE(&e->sync->barrier[phase]);
     return b->result[phase];
 }
 
@@ -214,8 +212,8 @@ void tr_shim_fence(void)
     struct shim_engine *e = shim_now;
 
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    SHIM_ACQUIRE(&e->fence_sync);
-    SHIM_RELEASE(&e->fence_sync);
+    SHIM_ACQUIRE(&e->grid_sync->fence);
+    SHIM_RELEASE(&e->grid_sync->fence);
 }
 
 void shim_block_prepare(struct shim_engine *e)
@@ -232,6 +230,13 @@ void shim_block_prepare(struct shim_engine *e)
         int lanes = e->n_threads - i * SHIM_LANES;
         e->warps[i].present = lanes >= SHIM_LANES ? 0xffffffff : (1u << lanes) - 1;
     }
+#if TR_SHIM_TSAN
+    for (int i = 0; i < e->n_threads * (e->n_blocks > 1 ? 2 : 1); i++) {
+        int slot = i < e->n_threads ? i : SHIM_THREADS + i - e->n_threads;
+        if (!e->fibers[slot])
+            fiber_new(e, slot);
+    }
+#endif
 }
 
 static void begin(struct shim_engine *e)
@@ -241,6 +246,7 @@ static void begin(struct shim_engine *e)
     for (int i = 0; i < n; i++) {
         e->threads[i].state = SHIM_UNSTARTED;
         e->threads[i].group = 0;
+        e->threads[i].n_copies = 0; // a grid that failed may have left some
     }
     for (int i = 0; i * SHIM_LANES < n; i++) {
         e->warps[i].ready = e->warps[i].present;
@@ -251,19 +257,35 @@ static void begin(struct shim_engine *e)
     e->barrier.arrived = 0;
 }
 
-void shim_block_run(struct shim_engine *e)
+/* Fibers in the middle of a kernel are of no more use; but what they have done comes before what
+ * follows the grid. */
+static void abandon(struct shim_engine *e)
+{
+#if TR_SHIM_TSAN
+    for (int i = 0; i < 2 * SHIM_THREADS; i++)
+        if (e->fibers[i]) {
+            __tsan_switch_to_fiber(e->fibers[i]->fiber.tsan, __tsan_switch_to_fiber_no_sync);
+            SHIM_RELEASE(&e->grid_sync->end);
+        }
+    __tsan_switch_to_fiber(e->main.tsan, __tsan_switch_to_fiber_no_sync);
+#endif
+    shim_block_free(e);
+}
+
+void shim_block_run(struct shim_engine *e, int set)
 {
     begin(e);
     shim_shared_begin(e);
-    e->set ^= 1;
+    if (e->failed)
+        return;
+    e->set = set;
     switch_to(e, &e->main, pick(e));
     e->current = NULL;
     if (!e->failed && e->n_done < e->n_threads)
         shim_report_stuck(e);
     shim_shared_end(e);
-    /* What was abandoned is in the middle of a kernel. */
     if (e->failed)
-        shim_block_free(e);
+        abandon(e);
 }
 
 void shim_block_free(struct shim_engine *e)
@@ -271,7 +293,7 @@ void shim_block_free(struct shim_engine *e)
     for (int i = 0; i < 2 * SHIM_THREADS; i++)
         if (e->fibers[i]) {
             fiber_destroy(&e->fibers[i]->fiber);
-            free(e->fibers[i]);
+            shim_free(e->fibers[i]);
             e->fibers[i] = NULL;
         }
     e->n_fibers = 0;

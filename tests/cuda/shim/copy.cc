@@ -7,9 +7,6 @@
  */
 #include <tr_shim_ptx.h>
 
-#include <stdlib.h>
-#include <string.h>
-
 #include "tests/cuda/shim/engine.h"
 
 static void fill16(void *p, uint32_t word)
@@ -51,10 +48,13 @@ static struct shim_copy *append(struct shim_engine *e, struct shim_thread *t)
 {
     if (t->n_copies == t->room_copies) {
         int room = t->room_copies ? 2 * t->room_copies : 16;
-        void *p = realloc(t->copies, (size_t)room * sizeof *t->copies);
+        struct shim_copy *p = (struct shim_copy *)shim_alloc((size_t)room * sizeof *p);
         if (!p)
             shim_fail(e, "no memory for %d copies", room);
-        t->copies = (struct shim_copy *)p;
+        for (int i = 0; i < t->n_copies; i++)
+            p[i] = t->copies[i];
+        shim_free(t->copies);
+        t->copies = p;
         t->room_copies = room;
     }
     return &t->copies[t->n_copies++];
@@ -110,5 +110,5 @@ void shim_copy_end(struct shim_engine *e, struct shim_thread *t)
 void shim_copy_free(struct shim_engine *e)
 {
     for (int i = 0; i < SHIM_THREADS; i++)
-        free(e->threads[i].copies);
+        shim_free(e->threads[i].copies);
 }

@@ -21,7 +21,8 @@ static void test_reduce(void **state)
     (void)state;
     for (int i = 0; i < N; i++)
         x[i] = test_value((uint32_t)i);
-    EACH_ORDER(order) {
+    EACH_ORDER(order)
+    {
         memset(out, 0xff, sizeof out);
         TR_LAUNCH((sample_reduce<NONE>), BLOCKS, REDUCE_THREADS, 0, NULL, out, x);
         assert_string_equal(launch_error, "");
@@ -42,9 +43,10 @@ static void test_transpose(void **state)
     (void)state;
     for (int i = 0; i < N * N; i++)
         x[i] = (float)i;
-    EACH_ORDER(order) {
+    EACH_ORDER(order)
+    {
         memset(y, 0xff, sizeof y);
-        TR_LAUNCH((sample_transpose<NONE>), dim3(3, 3), dim3(TILE, 8), TILE * (TILE + 1) * 4, NULL,
+        TR_LAUNCH((sample_transpose<NONE>), dim3(3, 3), dim3(TILE, 4), TILE * (TILE + 1) * 4, NULL,
                   y, x, N);
         assert_string_equal(launch_error, "");
         for (int i = 0; i < N * N; i++)
@@ -54,13 +56,14 @@ static void test_transpose(void **state)
 
 static void test_scan(void **state)
 {
-    enum { BLOCKS = 2, THREADS = 1024 };
+    enum { BLOCKS = 2, THREADS = TR_SHIM_TSAN ? 256 : 1024 }; // 0.8 MB for each thread there
     static float x[BLOCKS * THREADS], y[BLOCKS * THREADS];
 
     (void)state;
     for (int i = 0; i < BLOCKS * THREADS; i++)
         x[i] = test_value((uint32_t)i);
-    EACH_ORDER(order) {
+    EACH_ORDER(order)
+    {
         TR_LAUNCH((sample_scan<NONE>), BLOCKS, THREADS, 0, NULL, y, x);
         assert_string_equal(launch_error, "");
         float sum = 0;
@@ -78,7 +81,8 @@ static void test_swap(void **state)
     (void)state;
     for (int i = 0; i < 64; i++)
         x[i] = 100 + i;
-    EACH_ORDER(order) {
+    EACH_ORDER(order)
+    {
         TR_LAUNCH((sample_swap<NONE>), 1, 64, 0, NULL, y, x);
         assert_string_equal(launch_error, "");
         for (int i = 0; i < 64; i++)
@@ -95,7 +99,8 @@ static void test_stream(void **state)
     (void)state;
     for (int i = 0; i < TILES * STREAM_THREADS * 4; i++)
         x[i] = test_value((uint32_t)i);
-    EACH_ORDER(order) {
+    EACH_ORDER(order)
+    {
         TR_LAUNCH((sample_stream<NONE>), 1, STREAM_THREADS, 0, NULL, y, x, TILES);
         assert_string_equal(launch_error, "");
         for (int t = 0; t < STREAM_THREADS; t++) {
@@ -127,7 +132,8 @@ static void test_indices(void **state)
     static struct indices out[THREADS * BLOCKS];
 
     (void)state;
-    EACH_ORDER(order) {
+    EACH_ORDER(order)
+    {
         for (struct indices &o : out)
             o = {};
         TR_LAUNCH(note_indices, dim3(2, 4, 3), dim3(5, 3, 7), 0, NULL, out);
@@ -206,7 +212,8 @@ static void test_shuffles(void **state)
     int out[320];
 
     (void)state;
-    EACH_ORDER(order) {
+    EACH_ORDER(order)
+    {
         TR_LAUNCH(shuffle_all, 1, 32, 0, NULL, out);
         assert_string_equal(launch_error, "");
         for (int lane = 0; lane < 32; lane++) {
@@ -249,7 +256,8 @@ static void test_votes(void **state)
     unsigned out[80 * 9];
 
     (void)state;
-    EACH_ORDER(order) {
+    EACH_ORDER(order)
+    {
         TR_LAUNCH(vote_all, 1, 80, 0, NULL, out);
         assert_string_equal(launch_error, "");
         for (unsigned t = 0; t < 80; t++) {
@@ -277,7 +285,8 @@ static __global__ void add_atomically(int *i, unsigned *u, float *f, int *most)
 static void test_atomics(void **state)
 {
     (void)state;
-    EACH_ORDER(order) {
+    EACH_ORDER(order)
+    {
         int i = 0, most = -5;
         unsigned u = 0;
         float f = 0;
@@ -304,7 +313,8 @@ static void test_last_block(void **state)
     int parts[20];
 
     (void)state;
-    EACH_ORDER(order) {
+    EACH_ORDER(order)
+    {
         int came = 0, sum = 0;
         TR_LAUNCH(last_block, 20, 1, 0, NULL, parts, &came, &sum);
         assert_string_equal(launch_error, "");
@@ -321,7 +331,7 @@ static void *reduce_often(void *arg)
     (void)arg;
     for (int i = 0; i < N; i++)
         x[i] = test_value((uint32_t)i);
-    for (int round = 0; round < 20; round++) {
+    for (int round = 0; round < (TR_SHIM_TSAN ? 2 : 20); round++) {
         memset(out, 0xff, 2 * BLOCKS * sizeof *out);
         TR_LAUNCH((sample_reduce<NONE>), BLOCKS, REDUCE_THREADS, 0, NULL, out, x);
         for (int b = 0; b < BLOCKS; b++)

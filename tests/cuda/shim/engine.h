@@ -37,7 +37,9 @@ enum {
     SHIM_WARPS = 32,
     SHIM_THREADS = SHIM_LANES * SHIM_WARPS,
     SHIM_SHARED_NAMES = 32,
-    SHIM_SHARED_BYTES = 256 << 10, // more than any GPU gives a block, guards included
+    SHIM_STATIC_BYTES = 48 << 10, // nvcc refuses more
+    SHIM_SHARED_BYTES = 99 << 10, // sm_86's limit for a block
+    SHIM_ARENA_BYTES = 256 << 10, // with guards
 };
 
 struct shim_site {
@@ -72,7 +74,6 @@ struct shim_meeting {
     struct shim_site site;
     unsigned mask, arrived;
     int phase;
-    char sync[2]; // for ThreadSanitizer: addresses, by phase
 };
 
 struct shim_warp {
@@ -100,7 +101,16 @@ struct shim_barrier {
     enum tr_shim_reduce reduce;
     int arrived, first, phase;
     int sum, result[2];
-    char sync[2];
+};
+
+/* Addresses on which ThreadSanitizer sees the block's threads meet, by phase: who goes on early
+ * and comes to the next barrier must not be seen by who goes on late. */
+struct shim_sync {
+    char barrier[2], meetings[SHIM_WARPS][SHIM_LANES][2];
+};
+
+struct shim_grid_sync {
+    char start, end, fence;
 };
 
 struct shim_engine {
@@ -118,16 +128,19 @@ struct shim_engine {
     struct shim_thread *current;
     struct shim_barrier barrier;
 
+    struct shim_engine *next; // among those without a thread
+
     struct fiber main;
     struct shim_fiber *fibers[2 * SHIM_THREADS], *idle;
     int n_fibers, set;
 
     char *arena;
-    size_t arena_used;
+    size_t arena_used, static_bytes, shared_bytes;
     int n_shared;
     struct shim_shared shared[SHIM_SHARED_NAMES];
 
-    char start_sync, end_sync, fence_sync;
+    struct shim_sync *sync; // behind the arena
+    struct shim_grid_sync *grid_sync, no_grid_sync;
     struct shim_warp warps[SHIM_WARPS];
     struct shim_thread threads[SHIM_THREADS];
 };
@@ -142,10 +155,12 @@ static inline struct shim_warp *shim_warp_of(struct shim_engine *e, const struct
 /* Lets the others run until this thread is ready again: it has set its state. */
 void shim_block_yield(struct shim_engine *e);
 void shim_block_wake(struct shim_engine *e, int warp, unsigned lanes);
-/* Once a grid: what all its blocks have in common. */
+/* Once a grid: what all its blocks have in common; under ThreadSanitizer its fibers too, since a
+ * fiber knows all that its maker did. */
 void shim_block_prepare(struct shim_engine *e);
-/* Runs one block from the thread's own stack; e->failed says how it went. */
-void shim_block_run(struct shim_engine *e);
+/* Runs one block from the thread's own stack, on one of two sets of fibers; e->failed says how it
+ * went. */
+void shim_block_run(struct shim_engine *e, int set);
 void shim_block_free(struct shim_engine *e);
 
 /* Waits until every lane of `mask` has come to the same site, with `slot` for finish(), which the

@@ -11,7 +11,7 @@
 
 enum { GUARD_BYTES = 4096 };
 
-#ifdef __x86_64__
+#if defined(__x86_64__) && !defined(TR_SHIM_UCONTEXT)
 
 /* Saves what the System V ABI lets a callee keep, swaps the stacks, restores. The control words of
  * SSE and x87 stay: kernels do not change them. */

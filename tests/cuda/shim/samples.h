@@ -33,16 +33,21 @@ enum fault {
     RACING_BLOCKS,   // two blocks write one element
 };
 
-enum { REDUCE_THREADS = 256 };
+static inline const char *sample_file(void)
+{
+    return __FILE__;
+}
 
-/* out[block] = sum of the block's 256 inputs; twice, so that the array is used again. */
+enum { REDUCE_THREADS = 128 };
+
+/* out[block] = sum of the block's inputs; twice, so that the array is used again. */
 template <fault F> static __global__ void sample_reduce(float *out, const float *x)
 {
     TR_SHARED(float, s, [REDUCE_THREADS]);
     int t = (int)threadIdx.x;
 
     for (int round = 0; round < 2; round++) {
-        int end = F == OVERRUN ? REDUCE_THREADS : REDUCE_THREADS - 1;
+        int end = (int)blockDim.x - (F != OVERRUN);
         if (F != SHORT_FILL || t < end)
             s[t] = x[blockIdx.x * REDUCE_THREADS + t] + (float)round;
         if (F == OVERRUN && t == 0)
@@ -51,7 +56,7 @@ template <fault F> static __global__ void sample_reduce(float *out, const float 
             (s + end)[-REDUCE_THREADS] = 1;
         if (F == EARLY_EXIT && t == 77)
             return;
-        if (F == TWO_BARRIERS && t < 128)
+        if (F == TWO_BARRIERS && t < REDUCE_THREADS / 2)
             __syncthreads();
         else if (F != NO_FIRST_SYNC)
             __syncthreads();
@@ -61,7 +66,7 @@ template <fault F> static __global__ void sample_reduce(float *out, const float 
             if (F != NO_LOOP_SYNC)
                 __syncthreads();
         }
-        if (t == 0)
+        if (t == REDUCE_THREADS - 1)
             out[2 * (F == RACING_BLOCKS ? 0 : blockIdx.x) + round] = s[0];
         if (F != NO_LAST_SYNC)
             __syncthreads();
@@ -70,7 +75,7 @@ template <fault F> static __global__ void sample_reduce(float *out, const float 
 
 enum { TILE = 32 };
 
-/* y = x transposed; both n x n, blocks of 32 x 8. */
+/* y = x transposed; both n x n, blocks 32 wide. */
 template <fault F> static __global__ void sample_transpose(float *y, const float *x, int n)
 {
     TR_SHARED_DYNAMIC(float, tile);
@@ -94,9 +99,9 @@ template <fault F> static __global__ void sample_scan(float *y, const float *x)
     unsigned mask = F == FOREIGN_LANE ? 0x7fffffff : 0xffffffff;
     float v = x[blockIdx.x * blockDim.x + t];
 
-    if (F == ABSENT_LANE && t == 37)
+    if (F == ABSENT_LANE && t == 5)
         return;
-    if (F == LANE_AT_BARRIER && t == 37)
+    if (F == LANE_AT_BARRIER && t == 5)
         __syncthreads();
     if (F == READ_OUTSIDE && lane < 16)
         v = __shfl_sync(0xffff, v, lane == 3 ? 20 : lane);

@@ -7,6 +7,8 @@
 #ifndef TR_TESTS_CUDA_SANITIZER_H
 #define TR_TESTS_CUDA_SANITIZER_H
 
+#include <stdlib.h>
+
 #if TR_SHIM_TSAN
 #include <sanitizer/tsan_interface.h>
 
@@ -37,6 +39,31 @@ void __tsan_write16(void *p);
 #define SHIM_POISON(p, n)   ((void)(p))
 #define SHIM_UNPOISON(p, n) ((void)(p))
 #endif
+
+/* Memory of the shim's own: to ThreadSanitizer it is new, whoever had those bytes before. NULL when
+ * there is none. */
+static inline void *shim_alloc(size_t bytes)
+{
+#if TR_SHIM_TSAN
+    __tsan_ignore_thread_begin();
+#endif
+    void *p = aligned_alloc(256, (bytes + 255) / 256 * 256);
+#if TR_SHIM_TSAN
+    __tsan_ignore_thread_end();
+#endif
+    return p;
+}
+
+static inline void shim_free(void *p)
+{
+#if TR_SHIM_TSAN
+    __tsan_ignore_thread_begin();
+#endif
+    free(p);
+#if TR_SHIM_TSAN
+    __tsan_ignore_thread_end();
+#endif
+}
 
 /* Sanitized frames are several times larger. */
 enum { SHIM_STACK_BYTES = TR_SHIM_TSAN + TR_SHIM_ASAN > 0 ? 256 << 10 : 64 << 10 };

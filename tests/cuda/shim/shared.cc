@@ -4,49 +4,29 @@
  * block as its threads reach their declarations. What is given out is poison, with guards around
  * it that are looked at when the block has ended; AddressSanitizer stops at the access itself.
  *
- * Under ThreadSanitizer the memory is new in each block: the same bytes in two blocks are not
- * the same memory, and no order between blocks may be made up.
+ * Under ThreadSanitizer the memory is new in each block, and so is what its barriers synchronise
+ * on: the same bytes in two blocks are not the same memory, and no order between blocks may be made
+ * up.
  */
 #include "tests/cuda/shim/engine.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { GUARD = 256, GUARD_BYTE = 0xa5, POISON_BYTE = 0xff };
 
 static const char dynamic_key = 0;
 
-static char *arena_new(void)
-{
-#if TR_SHIM_TSAN
-    __tsan_ignore_thread_begin();
-#endif
-    void *p = aligned_alloc(256, SHIM_SHARED_BYTES);
-#if TR_SHIM_TSAN
-    __tsan_ignore_thread_end();
-#endif
-    return (char *)p;
-}
-
-static void arena_free(char *arena)
-{
-#if TR_SHIM_TSAN
-    __tsan_ignore_thread_begin();
-#endif
-    if (arena)
-        SHIM_UNPOISON(arena, SHIM_SHARED_BYTES);
-    free(arena);
-#if TR_SHIM_TSAN
-    __tsan_ignore_thread_end();
-#endif
-}
-
 void shim_shared_begin(struct shim_engine *e)
 {
     e->n_shared = 0;
-    e->arena_used = 0;
-    if (!e->arena)
-        e->arena = arena_new();
+    e->arena_used = e->static_bytes = e->shared_bytes = 0;
+    if (e->arena)
+        return;
+    e->arena = (char *)shim_alloc(SHIM_ARENA_BYTES + sizeof *e->sync);
+    if (e->arena)
+        e->sync = (struct shim_sync *)(void *)(e->arena + SHIM_ARENA_BYTES);
+    else
+        shim_fail(e, "no memory for a block");
 }
 
 static void *give(struct shim_engine *e, const struct shim_shared *wanted, size_t align)
@@ -57,9 +37,14 @@ static void *give(struct shim_engine *e, const struct shim_shared *wanted, size_
         align = 16;
     at = (e->arena_used + GUARD + align - 1) & ~(align - 1);
     end = at + wanted->bytes + GUARD;
-    if (!e->arena || end > SHIM_SHARED_BYTES || e->n_shared == SHIM_SHARED_NAMES)
-        shim_fail(e, "%s: %zu bytes of shared memory are more than there are", wanted->name,
-                  wanted->bytes);
+    e->shared_bytes += wanted->bytes;
+    if (wanted->key != &dynamic_key)
+        e->static_bytes += wanted->bytes;
+    if (e->static_bytes > SHIM_STATIC_BYTES || e->shared_bytes > SHIM_SHARED_BYTES ||
+        end > SHIM_ARENA_BYTES || e->n_shared == SHIM_SHARED_NAMES)
+        shim_fail(e,
+                  "%s: with %zu bytes of shared memory, of them %zu static, a block has too many",
+                  wanted->name, e->shared_bytes, e->static_bytes);
     struct shim_shared *s = &e->shared[e->n_shared++];
     *s = *wanted;
     s->base = e->arena + at;
@@ -133,7 +118,9 @@ void shim_shared_end(struct shim_engine *e)
 
 void shim_shared_free(struct shim_engine *e)
 {
-    arena_free(e->arena);
+    if (e->arena)
+        SHIM_UNPOISON(e->arena, SHIM_ARENA_BYTES);
+    shim_free(e->arena);
     e->arena = NULL;
 }
 

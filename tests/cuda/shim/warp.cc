@@ -56,7 +56,7 @@ void shim_warp_meet(const struct shim_meet *m, void *slot)
     if (!(m->mask & bit) || m->mask & ~w->present)
         check_mask(e, m, bit);
     struct shim_meeting *g = find(w, m);
-    char *sync = &g->sync[g->phase];
+    char *sync = &e->sync->meetings[t->number / SHIM_LANES][g - w->meetings][g->phase];
     if (m->orders)
         SHIM_RELEASE(sync);
     t->site = m->site;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cublasLtMatmul and its heuristic: they refuse what the real library refuses, and more that is
+ * The product and its heuristic: they refuse what the real library refuses, and more that is
  * plainly a mistake (memory that is not the device's, an output that overlaps an input, an
  * algorithm that was chosen for another product), each with a line on stderr. The result of the
  * heuristic holds the product it was asked for, the alignment it relies on and the workspace it
@@ -140,30 +140,31 @@ static struct algo algo_of(const struct problem *p, const uint32_t align[4])
     return a;
 }
 
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
-    cublasLtHandle_t lightHandle, cublasLtMatmulDesc_t operationDesc, cublasLtMatrixLayout_t Adesc,
-    cublasLtMatrixLayout_t Bdesc, cublasLtMatrixLayout_t Cdesc, cublasLtMatrixLayout_t Ddesc,
-    cublasLtMatmulPreference_t preference, int requestedAlgoCount,
-    cublasLtMatmulHeuristicResult_t heuristicResultsArray[], int *returnAlgoCount)
+static struct problem problem_of(const struct fake_matmul_call *q)
+{
+    struct problem p = {.desc = fake_desc_of(q->desc)};
+
+    for (int i = 0; i < 4; i++)
+        p.layout[i] = fake_layout_of(q->layout[i]);
+    return p;
+}
+
+cublasStatus_t fake_matmul_heuristic(const struct fake_matmul_call *q,
+                                     cublasLtMatmulPreference_t preference, int wanted,
+                                     cublasLtMatmulHeuristicResult_t *r, int *count)
 {
     cublasStatus_t e = fake_blas_enter("cublasLtMatmulAlgoGetHeuristic", 0);
     const struct fake_preference *f = fake_preference_of(preference);
-    struct problem p = {fake_desc_of(operationDesc),
-                        {fake_layout_of(Adesc), fake_layout_of(Bdesc), fake_layout_of(Cdesc),
-                         fake_layout_of(Ddesc)},
-                        0,
-                        0,
-                        0};
-    cublasLtMatmulHeuristicResult_t *r = heuristicResultsArray;
+    struct problem p = problem_of(q);
     struct algo a;
 
     if (e)
         return e;
-    if (!fake_blas_handle_live(lightHandle))
+    if (!fake_blas_handle_live(q->handle))
         return refuse(CUBLAS_STATUS_NOT_INITIALIZED, "no such handle");
-    if (!f || !r || !returnAlgoCount || requestedAlgoCount < 1)
+    if (!f || !r || !count || wanted < 1)
         return CUBLAS_STATUS_INVALID_VALUE;
-    *returnAlgoCount = 0;
+    *count = 0;
     e = check_problem(&p);
     if (e)
         return e;
@@ -176,7 +177,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     memcpy(&r->algo, &a, sizeof(a));
     r->workspaceSize = a.workspace;
     r->wavesCount = 1;
-    *returnAlgoCount = 1;
+    *count = 1;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -193,10 +194,12 @@ static void run_matmul(struct fake_command *base)
 {
     struct matmul_command *c = (struct matmul_command *)base;
 
+    fake_memory_open();
     if (c->workspace_bytes)
         memset(c->workspace, 0xff, c->workspace_bytes); /* it is the library's, all of it */
     if (fake_product_run(&c->product))
         abort();
+    fake_memory_close();
 }
 
 /* Bytes from the first element to the last. */
@@ -238,8 +241,11 @@ static cublasStatus_t check_algo(const struct problem *p, const cublasLtMatmulAl
 static cublasStatus_t check_operands(const struct problem *p, const void *const data[4], float beta,
                                      const struct algo *a)
 {
+    const struct fake_layout *in = p->layout[2], *out = p->layout[3];
     const char *d = data[3];
 
+    if (beta != 0 && data[2] == d && (in->ld != out->ld || in->order != out->order))
+        return refuse(CUBLAS_STATUS_INVALID_VALUE, "C in the place of D has another layout");
     for (int i = 0; i < 4; i++) {
         const char *x = data[i];
         size_t bytes = extent(p->layout[i]);
@@ -250,7 +256,7 @@ static cublasStatus_t check_operands(const struct problem *p, const void *const 
             return refuse(CUBLAS_STATUS_INVALID_VALUE, "a matrix outside device memory");
         if ((uintptr_t)x % a->align[i])
             return refuse(CUBLAS_STATUS_INVALID_VALUE, "a matrix is aligned less than promised");
-        if (i < 2 && x < d + extent(p->layout[3]) && d < x + bytes)
+        if (i < 2 && x < d + extent(out) && d < x + bytes)
             return refuse(CUBLAS_STATUS_INVALID_VALUE, "the output overlaps an input");
     }
     return CUBLAS_STATUS_SUCCESS;
@@ -289,7 +295,7 @@ static int64_t parts_of(const struct problem *p)
 }
 
 static void queue(const struct problem *p, const struct fake_product *product, const struct algo *a,
-                  void *workspace, cudaStream_t stream)
+                  const struct fake_matmul_call *q)
 {
     struct matmul_command *c = fake_command_new(sizeof(*c));
 
@@ -297,52 +303,42 @@ static void queue(const struct problem *p, const struct fake_product *product, c
     c->base.fault = fake_take_planned_fault();
     c->product = *product;
     c->product.parts = parts_of(p);
-    c->workspace = workspace;
+    c->workspace = q->workspace;
     c->workspace_bytes = a->workspace;
-    c->product.sums = a->workspace ? workspace : NULL;
-    fake_push(stream, &c->base);
+    c->product.sums = a->workspace ? q->workspace : NULL;
+    fake_push(q->stream, &c->base);
 }
 
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t lightHandle, cublasLtMatmulDesc_t computeDesc,
-                              const void *alpha, const void *A, cublasLtMatrixLayout_t Adesc,
-                              const void *B, cublasLtMatrixLayout_t Bdesc, const void *beta,
-                              const void *C, cublasLtMatrixLayout_t Cdesc, void *D,
-                              cublasLtMatrixLayout_t Ddesc, const cublasLtMatmulAlgo_t *algo,
-                              void *workspace, size_t workspaceSizeInBytes, cudaStream_t stream)
+cublasStatus_t fake_matmul(const struct fake_matmul_call *q)
 {
     cublasStatus_t e = fake_blas_enter("cublasLtMatmul", FAKE_QUEUES);
-    struct problem p = {fake_desc_of(computeDesc),
-                        {fake_layout_of(Adesc), fake_layout_of(Bdesc), fake_layout_of(Cdesc),
-                         fake_layout_of(Ddesc)},
-                        0,
-                        0,
-                        0};
+    struct problem p = problem_of(q);
     struct fake_product product = {.parts = 1};
     struct algo a;
 
     if (e)
         return e;
-    if (!fake_blas_handle_live(lightHandle))
+    if (!fake_blas_handle_live(q->handle))
         return refuse(CUBLAS_STATUS_NOT_INITIALIZED, "no such handle");
-    if (!alpha || !beta || fake_stream_check(stream))
+    if (!q->alpha || !q->beta || fake_stream_check(q->stream))
         return refuse(CUBLAS_STATUS_INVALID_VALUE, "alpha, beta or the stream is missing");
-    if ((e = check_problem(&p)) || (e = check_algo(&p, algo, &a)))
+    if ((e = check_problem(&p)) || (e = check_algo(&p, q->algo, &a)))
         return e;
-    memcpy(&product.alpha, alpha, 4);
-    memcpy(&product.beta, beta, 4);
-    if ((e = check_operands(&p, (const void *const[]){A, B, C, D}, product.beta, &a)) ||
-        (e = check_workspace(&a, workspace, workspaceSizeInBytes)) ||
+    memcpy(&product.alpha, q->alpha, 4);
+    memcpy(&product.beta, q->beta, 4);
+    if ((e = check_operands(&p, q->data, product.beta, &a)) ||
+        (e = check_workspace(&a, q->workspace, q->workspace_bytes)) ||
         (e = check_bias(&p, &product.bias_dtype)))
         return e;
     product.m = p.m;
     product.n = p.n;
     product.k = p.k;
     product.batches = p.layout[3]->batch_count;
-    product.a = matrix(p.layout[0], A, p.desc->transpose[0] != CUBLAS_OP_N);
-    product.b = matrix(p.layout[1], B, p.desc->transpose[1] != CUBLAS_OP_N);
-    product.c = matrix(p.layout[2], C, 0);
-    product.d = matrix(p.layout[3], D, 0);
+    product.a = matrix(p.layout[0], q->data[0], p.desc->transpose[0] != CUBLAS_OP_N);
+    product.b = matrix(p.layout[1], q->data[1], p.desc->transpose[1] != CUBLAS_OP_N);
+    product.c = matrix(p.layout[2], q->data[2], 0);
+    product.d = matrix(p.layout[3], q->data[3], 0);
     product.bias = p.desc->epilogue == CUBLASLT_EPILOGUE_BIAS ? p.desc->bias : NULL;
-    queue(&p, &product, &a, workspace, stream);
+    queue(&p, &product, &a, q);
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The cuda device as its own files see it: kernels/open.cu opens one, kernels/device.cu is its
+ * table. Everything of the device memory is one allocation:
+ *
+ *     | arena | scratch | cuBLASLt's workspace |
+ */
+#ifndef TR_KERNELS_DEVICE_H
+#define TR_KERNELS_DEVICE_H
+
+#include <pthread.h>
+
+#include "kernels/cuda.h"
+#include "src/base/device_module.h"
+
+struct tr_event {
+    cudaEvent_t event;
+};
+
+struct tr_cuda_kept {
+    int code; /* 0: none */
+    char message[512];
+};
+
+struct tr_cuda_device {
+    struct tr_device base;
+    struct tr_cuda cuda;
+    int ordinal, multiprocessors;
+    cudaStream_t streams[TR_STREAMS];
+    char *memory, *arena;
+    uint64_t memory_bytes, arena_bytes, workspace_bytes;
+    pthread_mutex_t run_lock; /* one op at a time is queued: choices and scratch have one owner */
+    pthread_mutex_t lock;     /* of all below */
+    struct tr_cuda_kept op;   /* the first error of an op, until a sync returns it */
+    struct tr_cuda_kept lost; /* an error of the device itself, for good */
+    char name[96], bits[96], remark[192];
+};
+
+/* What the program gave the module; set before anything else is called. */
+extern const struct tr_module_host *tr_cuda_host;
+extern const struct tr_device_ops tr_cuda_ops;
+
+/* Makes the device current for the calling thread. */
+int tr_cuda_use(int ordinal);
+/* Closes a device, also one that was opened halfway. */
+void tr_cuda_close(struct tr_device *device);
+/* Opens all but the table; the second leaves out the arena, for the least budget that would do. */
+int tr_cuda_open(struct tr_cuda_device *d, const struct tr_device_params *p);
+int tr_cuda_open_all_but_memory(struct tr_cuda_device *d, int ordinal);
+int tr_cuda_least(const struct tr_cuda_device *d, uint64_t *bytes);
+
+/* kernels/budget.cu: what the driver says of the memory of a GPU. */
+struct tr_cuda_memory {
+    uint64_t free, total;
+    uint64_t ours; /* in use by this process, or by anybody where the driver cannot tell, but for
+                    * what its open devices have taken */
+};
+/* To be called once before a context is made; later calls keep the first figure. */
+void tr_cuda_memory_before(int ordinal);
+int tr_cuda_memory(int ordinal, struct tr_cuda_memory *out);
+/* A device's one allocation comes or, negative, goes. */
+void tr_cuda_memory_take(int ordinal, int64_t bytes);
+
+/* Driver and runtime fit, and there is a GPU of that number. */
+int tr_cuda_check_driver(int ordinal);
+
+#endif

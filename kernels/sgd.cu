@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * LOMO's update (plain SGD without clipping): the arithmetic of device.h, operation by operation.
+ */
+#include "kernels/update.cuh"
+
+template <enum tr_dtype D, bool stochastic, bool whole>
+static __device__ __forceinline__ void sgd_group(const struct tr_op_update &op, int64_t i)
+{
+    float w[VEC], g[VEC];
+
+    vec_get<D, whole>(w, op.w, i, op.n);
+    vec_get<TR_F32, whole>(g, op.g, i, op.n);
+    for (int j = 0; j < VEC; j++)
+        w[j] = __fmaf_rn(-op.lr, update_gradient(op, g[j]), update_decayed(op, w[j]));
+    update_put<D, stochastic, whole>(op, i, w);
+}
+
+template <enum tr_dtype D, bool stochastic>
+static __global__ void __launch_bounds__(VEC_THREADS) sgd(const struct tr_op_update op)
+{
+    int64_t i = update_index(op);
+
+    if (vec_whole<D>(op.w, i, op.n) && vec_whole<TR_F32>(op.g, i, op.n))
+        sgd_group<D, stochastic, true>(op, i);
+    else
+        sgd_group<D, stochastic, false>(op, i);
+}
+
+int tr_cuda_sgd(const struct tr_cuda *cuda, const struct tr_op_update *op)
+{
+    unsigned blocks = 0;
+    int ret = update_blocks(op, &blocks);
+
+    if (ret || !blocks)
+        return ret;
+    if (op->dtype == TR_BF16 && op->rounding == TR_ROUND_STOCHASTIC)
+        TR_LAUNCH((sgd<TR_BF16, true>), blocks, VEC_THREADS, 0, cuda->stream, *op);
+    else
+        TR_BY_DTYPE(op->dtype, D,
+                    TR_LAUNCH((sgd<D, false>), blocks, VEC_THREADS, 0, cuda->stream, *op));
+    return tr_cuda_launched(cuda, "sgd");
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What all optimizers share on the device: the gradient as they see it, weight decay, and the way
+ * back to the storage dtype. A thread updates one group of eight elements; with stochastic rounding
+ * that is the group whose random bits come from one call of Philox. The arithmetic is that of
+ * device.h, operation by operation, and so are the bits those of the cpu device.
+ */
+#ifndef TR_KERNELS_UPDATE_CUH
+#define TR_KERNELS_UPDATE_CUH
+
+#include "kernels/cuda.h"
+#include "kernels/launch.cuh"
+#include "kernels/vec.cuh"
+#include "src/base/philox.h"
+
+/* By how much the first group begins before element 0: groups count from the tensor's start. */
+static __host__ __device__ __forceinline__ int update_shift(const struct tr_op_update &op)
+{
+    return op.rounding == TR_ROUND_STOCHASTIC && op.dtype == TR_BF16 ? (int)(op.first % VEC) : 0;
+}
+
+/* The first element of this thread's group: the first group may begin before element 0. */
+static __device__ __forceinline__ int64_t update_index(const struct tr_op_update &op)
+{
+    return vec_index() - update_shift(op);
+}
+
+static __device__ __forceinline__ float update_gradient(const struct tr_op_update &op, float g)
+{
+    g = __fmul_rn(g, op.unscale);
+    if (op.clip_value > 0) {
+        g = -op.clip_value > g ? -op.clip_value : g;
+        g = op.clip_value < g ? op.clip_value : g;
+    }
+    return __fmul_rn(g, op.coefficient);
+}
+
+static __device__ __forceinline__ float update_decayed(const struct tr_op_update &op, float w)
+{
+    float decay = __fsub_rn(1.0f, __fmul_rn(op.lr, op.weight_decay));
+
+    return op.weight_decay != 0 ? __fmul_rn(w, decay) : w;
+}
+
+/* Infinity and NaN are kept, as in tr_f32_bf16_stochastic. */
+static __device__ __forceinline__ float update_stochastic(float x, uint16_t random)
+{
+    uint32_t u = __float_as_uint(x);
+
+    return (u & 0x7f800000) == 0x7f800000 ? x : __uint_as_float((u + random) & 0xffff0000);
+}
+
+/* w = round(x). What stochastic rounding leaves is exact in bf16. */
+template <enum tr_dtype D, bool stochastic, bool whole>
+static __device__ __forceinline__ void update_put(const struct tr_op_update &op, int64_t i,
+                                                  float x[VEC])
+{
+    if constexpr (stochastic) {
+        struct tr_philox r = tr_philox_round((uint64_t)(op.first + i), op.step, op.seed, op.name);
+
+        for (int j = 0; j < VEC; j++)
+            x[j] = update_stochastic(x[j], tr_philox_half(r, j));
+    }
+    vec_put<D, whole>(op.w, i, op.n, x);
+}
+
+/* Checks, and counts the blocks. */
+static inline int update_blocks(const struct tr_op_update *op, unsigned *blocks)
+{
+    if (op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_F16)
+        return tr_cuda_refuse(-EINVAL, "stochastic rounding is defined for bf16, not for f16");
+    *blocks = op->n ? vec_blocks(update_shift(*op) + op->n) : 0;
+    return 0;
+}
+
+#endif

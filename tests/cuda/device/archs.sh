@@ -1,0 +1,33 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Every kernel for every architecture that the project names and this nvcc knows, and the portable
+# code. Usage: archs.sh NVCC SOURCE_ROOT NAME...
+set -u
+nvcc=$1 root=$2
+shift 2
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+
+known=$("$nvcc" --list-gpu-code) || exit 1
+code=(-gencode arch=compute_80,code=compute_80)
+for arch in 80 86 89 90 100 120; do
+    if grep -qx "sm_$arch" <<< "$known"; then
+        code+=(-gencode "arch=compute_$arch,code=sm_$arch")
+    else
+        echo "this nvcc does not know sm_$arch"
+    fi
+done
+
+failed=0
+for name in "$@"; do
+    if "$nvcc" -std=c++17 -O3 -I"$root" -Xptxas -v -c -o "$work/$name.o" "${code[@]}" \
+        "$root/kernels/$name.cu" > "$work/$name.log" 2>&1 &&
+        ! grep -E '[1-9][0-9]* bytes spill' "$work/$name.log"; then
+        echo "$name: $(grep -c 'Compiling entry' "$work/$name.log") kernels and architectures"
+    else
+        grep -vE '^ptxas info' "$work/$name.log"
+        echo "FAILED: $name"
+        failed=1
+    fi
+done
+exit $failed

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The optimizers' updates have the bits of the cpu device, in every storage dtype, with both
+ * roundings, wherever a range begins (invariant 1: any split of a tensor gives the same bytes).
+ */
+#include "tests/cuda/elementwise/harness.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+#include "tests/cuda/elementwise/bridge.h"
+
+static struct tr_op update(enum tr_op_kind kind, enum tr_dtype dtype, size_t n)
+{
+    struct tr_op op = {kind};
+    struct tr_op_update *u = &op.update;
+    float *v;
+
+    *u = (struct tr_op_update){.dtype = dtype,
+                               .n = (int64_t)n,
+                               .unscale = 0.125f,
+                               .clip_value = 0.5f,
+                               .coefficient = 0.75f,
+                               .lr = 0.01f,
+                               .weight_decay = 0.1f,
+                               .beta1 = 0.9f,
+                               .beta2 = 0.999f,
+                               .eps = 1e-8f,
+                               .step_size = 0.02f,
+                               .sqrt_bias2 = 0.3f,
+                               .step = 77,
+                               .seed = 5,
+                               .name = 0x1234567u};
+    u->w = make(dtype, n, 1);
+    u->g = make(TR_F32, n, 4);
+    u->m = make(TR_F32, n, 0.1f);
+    u->v = v = make(TR_F32, n, 0.1f);
+    for (size_t i = 0; i < n; i++)
+        v[i] *= v[i];
+    tr_store_f32(u->w, dtype, n / 2, INFINITY);
+    tr_store_f32((float *)u->g, TR_F32, n / 3, -INFINITY);
+    return op;
+}
+
+/* The same update of copies. */
+static struct tr_op copied(const struct tr_op *op)
+{
+    struct tr_op copy = *op;
+    size_t n = (size_t)op->update.n;
+
+    copy.update.w = make_copy(op->update.dtype, op->update.w, n);
+    copy.update.m = make_copy(TR_F32, op->update.m, n);
+    copy.update.v = make_copy(TR_F32, op->update.v, n);
+    return copy;
+}
+
+/* Elements [begin, end) of op. */
+static struct tr_op part(const struct tr_op *op, int64_t begin, int64_t end)
+{
+    struct tr_op p = *op;
+
+    p.update.w = (char *)op->update.w + (size_t)begin * tr_dtype_size(op->update.dtype);
+    p.update.g += begin;
+    p.update.m += begin;
+    p.update.v += begin;
+    p.update.n = end - begin;
+    p.update.first += begin;
+    return p;
+}
+
+static void expect_same(const char *what, const struct tr_op *got, const struct tr_op *want)
+{
+    size_t n = (size_t)want->update.n;
+
+    expect_bits(what, got->update.w, want->update.w, n * tr_dtype_size(want->update.dtype));
+    expect_bits("m", got->update.m, want->update.m, n * sizeof(float));
+    expect_bits("v", got->update.v, want->update.v, n * sizeof(float));
+}
+
+static void update_one(const struct tr_op *op)
+{
+    struct tr_op want = copied(op), got = copied(op), split = copied(op);
+    int64_t cut = op->update.n / 3, cuts[] = {0, cut, cut + 1, op->update.n};
+
+    run_cpu(&want);
+    run_cuda(&got);
+    expect_same("update", &got, &want);
+    for (int i = 0; i < 3; i++) {
+        struct tr_op p = part(&split, cuts[i], cuts[i + 1]);
+        run_cuda(&p);
+    }
+    expect_same("update in parts", &split, &want);
+}
+
+static void variants(struct tr_op op)
+{
+    update_one(&op);
+    op.update.clip_value = 0;
+    op.update.weight_decay = 0;
+    update_one(&op);
+    op.update.first = ((int64_t)1 << 35) + 8;
+    update_one(&op);
+    op.update.first = 3;
+    update_one(&op);
+    if (op.update.dtype == TR_F16)
+        return;
+    op.update.rounding = TR_ROUND_STOCHASTIC;
+    update_one(&op);
+    op.update.first = ((int64_t)1 << 35) + 8;
+    update_one(&op);
+}
+
+static void test_update(void **state)
+{
+    static const size_t sizes[] = {1, 8, 13, 2048, 2500};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (int d = 0; d < TR_DTYPES; d++) {
+            harness_shift(i == 3 ? 1 : 0);
+            variants(update(TR_OP_SGD, (enum tr_dtype)d, sizes[i]));
+            variants(update(TR_OP_ADAMW, (enum tr_dtype)d, sizes[i]));
+        }
+}
+
+static void test_stochastic_f16(void **state)
+{
+    struct tr_op op = update(TR_OP_SGD, TR_F16, 8);
+
+    (void)state;
+    op.update.rounding = TR_ROUND_STOCHASTIC;
+    assert_int_equal(bridge_run(&op, TR_CUDA_SCRATCH_BYTES), -EINVAL);
+    assert_non_null(strstr(bridge_message(), "bf16"));
+}
+
+const struct CMUnitTest update_tests[] = {HARNESS_TEST(test_update),
+                                          HARNESS_TEST(test_stochastic_f16)};
+const size_t update_count = COUNT(update_tests);

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/device/which.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/err.h"
+
+#define GRANULE (2u << 20) /* what a GPU hands out at a time */
+
+static const char *name(void)
+{
+    const char *s = getenv("TR_TEST_DEVICE");
+
+    return s && *s ? s : "cpu";
+}
+
+int test_device_is_cpu(void)
+{
+    return strcmp(name(), "cpu") == 0;
+}
+
+const struct test_fake *test_device_fake(void)
+{
+    const char *path = getenv("TAILRACE_CUDA_MODULE");
+    const struct test_fake *(*get)(void) = NULL;
+    void *module;
+
+    if (test_device_is_cpu() || !path || !(module = dlopen(path, RTLD_NOW | RTLD_LOCAL)))
+        return NULL;
+    *(void **)&get = dlsym(module, "tr_test_fake");
+    return get ? get() : NULL;
+}
+
+int test_device_delays(void)
+{
+    return test_device_is_cpu() || test_device_fake();
+}
+
+static void delay_fake(unsigned seed)
+{
+    const struct test_fake *fake = test_device_fake();
+    const char *words = getenv("TR_FAKE_CUDA");
+    char all[512];
+
+    if (!fake)
+        return;
+    snprintf(all, sizeof(all), "%s,delay=%u", words ? words : "", seed);
+    fake->configure(all);
+}
+
+int test_device_open(struct tr_device **out, struct tr_device_params *p, uint64_t arena_bytes)
+{
+    uint64_t workspace;
+    int error;
+
+    if (test_device_is_cpu()) {
+        p->memory_bytes = tr_device_cpu_workspace(p) + arena_bytes;
+        return tr_device_open_cpu(out, p);
+    }
+    if (strncmp(name(), "cuda", 4) != 0)
+        return tr_error(-EINVAL, "TR_TEST_DEVICE: no device %s", name());
+    p->ordinal = name()[4] == ':' ? atoi(name() + 5) : 0;
+    delay_fake(p->delay_seed);
+    error = tr_device_cuda_workspace(p->ordinal, &workspace);
+    if (error)
+        return error;
+    p->memory_bytes = workspace + arena_bytes + 2 * GRANULE;
+    return tr_device_open_cuda(out, p);
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The cuda device against the cpu device, by training: the same model, data and options on both.
+ *
+ * f32 on both sides differs only by the order of sums, so losses and norms of twenty steps stay
+ * within 1e-4 of each other. With bf16 and f16 storage the cuda device computes in that type, the
+ * cpu device in f32. At the first step, with equal weights, every activation is then off by up to
+ * half an ulp, 2^-9 or 2^-12 of it, and loss and norm by no more. Later the weights themselves
+ * round apart; there the measure is the path of the same model in f32: the cuda device may be three
+ * times as far from it as the cpu device is, whose only error is the storage (the rule by which
+ * tests/parity compares with PyTorch). A learning rate that is off by a fifth must be seen.
+ *
+ * Runs on whatever TAILRACE_CUDA_MODULE names: the fake runtime in the suite, a GPU elsewhere.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "src/base/file.h"
+#include "tests/train/common.h"
+
+#define STEPS 20
+
+static const struct tiny shapes[] = {
+    {"llama", 64, 96, 2, 4, 2, 16, 300, 512, ""},
+    {"qwen3", 48, 80, 2, 4, 2, 24, 200, 512, ""},
+    {"mistral", 64, 96, 2, 4, 1, 16, 200, 512, "\"sliding_window\": 40"},
+};
+
+struct path {
+    double loss[STEPS], norm[STEPS];
+};
+
+static struct path follow(const struct tr_train_params *params, const char *device)
+{
+    struct tr_train_params p = *params;
+    struct tr_step_report report;
+    struct path path;
+    tr_run *run;
+    int r;
+
+    p.device = device;
+    p.out = scratch_path("run-%s", device);
+    if (tr_train_open(&run, &p) < 0)
+        fail_msg("%s: %s", device, tr_message());
+    while ((r = tr_train_step(run, &report)) == 1) {
+        path.loss[report.step - 1] = report.loss;
+        path.norm[report.step - 1] = report.grad_norm;
+        assert_true(report.device_peak_bytes <= p.device_memory);
+    }
+    if (r < 0 || tr_train_finish(run) < 0)
+        fail_msg("%s: %s", device, tr_message());
+    tr_train_close(run);
+    assert_int_equal(tr_remove_tree(p.out), 0);
+    return path;
+}
+
+/* The largest relative difference of the first `steps` steps of two paths. */
+static double apart(const struct path *a, const struct path *b, int steps)
+{
+    double worst = 0;
+
+    for (int i = 0; i < steps; i++) {
+        double loss = fabs(a->loss[i] / b->loss[i] - 1), norm = fabs(a->norm[i] / b->norm[i] - 1);
+
+        worst = !(loss <= worst) ? loss : worst; /* NaN is worst of all */
+        worst = !(norm <= worst) ? norm : worst;
+    }
+    return worst;
+}
+
+struct paths {
+    struct path cpu, cpu_f32, cuda, other; /* other: with a learning rate that is off by a fifth */
+};
+
+static struct paths follow_all(const struct tiny *t, enum tr_type dtype)
+{
+    char model[4352], data[4352];
+    struct tr_train_params p = {.model = model,
+                                .data = data,
+                                .steps = STEPS,
+                                .batch_size = 6,
+                                .seq_len = 100,
+                                .lr = 0.3,
+                                .dtype = dtype,
+                                .rounding = TR_ROUNDING_NEAREST,
+                                .device_memory = 256 << 20,
+                                .threads = 1,
+                                .durability = TR_KEEP_NONE,
+                                .export_model = TR_NO};
+    struct paths paths;
+
+    snprintf(model, sizeof(model), "%s", scratch_path("model-%s", t->family));
+    snprintf(data, sizeof(data), "%s", scratch_path("data-%s.jsonl", t->family));
+    tiny_model(model, t, dtype, 3);
+    token_data(data, 12, 20, 100, t->vocab);
+    paths.cpu = follow(&p, "cpu");
+    paths.cuda = follow(&p, "cuda");
+    p.lr *= 1.2;
+    paths.other = follow(&p, "cuda");
+    p.lr /= 1.2;
+    p.dtype = TR_TYPE_F32;
+    paths.cpu_f32 = follow(&p, "cpu");
+    assert_int_equal(tr_remove_tree(model), 0);
+    return paths;
+}
+
+static void compare(const struct tiny *t, enum tr_type dtype, double first)
+{
+    struct paths p = follow_all(t, dtype);
+    const struct path *truth = dtype == TR_TYPE_F32 ? &p.cpu : &p.cpu_f32;
+    double cuda = apart(truth, &p.cuda, STEPS), other = apart(truth, &p.other, STEPS);
+    double allowed = dtype == TR_TYPE_F32 ? 1e-4 : 3 * apart(truth, &p.cpu, STEPS);
+
+    print_message("%s, type %d: %g apart at the first step (of %g), %g over all (of %g), "
+                  "with another rate %g\n",
+                  t->family, dtype, apart(&p.cpu, &p.cuda, 1), first, cuda, allowed, other);
+    assert_true(p.cpu.loss[STEPS - 1] < p.cpu.loss[0] - 0.1);
+    if (!(apart(&p.cpu, &p.cuda, 1) <= first) || !(cuda <= allowed))
+        fail_msg("%s: the devices are too far apart", t->family);
+    assert_true(other > allowed && apart(&p.cpu, &p.other, 2) > first);
+}
+
+static void test_f32(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+        compare(&shapes[i], TR_TYPE_F32, 1e-6);
+}
+
+static void test_bf16(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+        compare(&shapes[i], TR_TYPE_BF16, 1.0 / 512);
+}
+
+static void test_f16(void **state)
+{
+    (void)state;
+    compare(&shapes[0], TR_TYPE_F16, 1.0 / 4096);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_f32),
+        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_f16),
+    };
+    const char *module = getenv("TAILRACE_CUDA_MODULE");
+
+    if (!module || !*module) {
+        puts("skipped: no CUDA module is named");
+        return 77;
+    }
+    return cmocka_run_group_tests_name("devices", tests, NULL, NULL);
+}
