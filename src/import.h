@@ -7,7 +7,7 @@
 #ifndef TR_SRC_IMPORT_H
 #define TR_SRC_IMPORT_H
 
-#include "src/model.h"
+#include "src/keep.h"
 
 struct tr_import_params {
     const char *model;     /* Hugging Face folder, or NULL for: */
