@@ -50,10 +50,11 @@ static __device__ __forceinline__ float mma_row_max(const float s[MMA_KEYS / 8][
     return fmaxf(most, __shfl_xor_sync(0xffffffff, most, 2));
 }
 
-/* Scores into probabilities; what is summed so far shrinks where the base moves. */
+/* Where a row's scores outgrow its base the base moves, and what is summed so far shrinks. */
 template <int HD, int M>
-static __device__ __forceinline__ void mma_fold(float s[M][MMA_KEYS / 8][4], float o[M][HD / 8][4],
-                                                struct mma_softmax<M> *rows, float scale)
+static __device__ __forceinline__ void mma_move_base(float o[M][HD / 8][4],
+                                                     const float s[M][MMA_KEYS / 8][4],
+                                                     struct mma_softmax<M> *rows, float scale)
 {
     float shrink[M][2];
     bool moved = false;
@@ -62,22 +63,13 @@ static __device__ __forceinline__ void mma_fold(float s[M][MMA_KEYS / 8][4], flo
     for (int m = 0; m < M; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            float base = rows->base[m][half], most = mma_row_max(s[m], half), sum = 0;
+            float base = rows->base[m][half], most = mma_row_max(s[m], half);
             bool moves = (most - base) * scale > 8; /* NaN, as where nothing is seen yet: no */
 
             shrink[m][half] = moves ? ptx_exp2((base - most) * scale) : 1;
+            rows->base[m][half] = moves ? most : base;
+            rows->sum[m][half] *= shrink[m][half];
             moved |= moves;
-            base = moves ? most : base;
-            rows->base[m][half] = base;
-            base = base == -INFINITY ? 0 : -base * scale;
-#pragma unroll
-            for (int n = 0; n < MMA_KEYS / 8; n++)
-#pragma unroll
-                for (int e = half * 2; e < half * 2 + 2; e++) {
-                    s[m][n][e] = ptx_exp2(__fmaf_rn(s[m][n][e], scale, base));
-                    sum += s[m][n][e];
-                }
-            rows->sum[m][half] = rows->sum[m][half] * shrink[m][half] + sum;
         }
     if (!__any_sync(0xffffffff, moved))
         return;
@@ -136,18 +128,40 @@ mma_scores(float s[M][MMA_KEYS / 8][4], const struct mma_queries<HD, M> *q, cons
     }
 }
 
-/* o += p v */
+/* Scores of eight keys into probabilities. offset: of the lane's two rows. */
+static __device__ __forceinline__ void mma_exp(float s[4], float sum[2], const float offset[2],
+                                               float scale)
+{
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+        s[e] = ptx_exp2(__fmaf_rn(s[e], scale, offset[e / 2]));
+        sum[e / 2] += s[e];
+    }
+}
+
+/* o += p v, sixteen keys at a time: exponentials of the next run beside products of these. */
 template <int DT, int HD, int M>
 static __device__ __forceinline__ void
-mma_values(float o[M][HD / 8][4], const float p[M][MMA_KEYS / 8][4], const uint16_t *v)
+mma_values(float o[M][HD / 8][4], float s[M][MMA_KEYS / 8][4], struct mma_softmax<M> *rows,
+           const uint16_t *v, float scale)
 {
+    float offset[M][2];
+
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+            offset[m][half] = rows->base[m][half] == -INFINITY ? 0 : -rows->base[m][half] * scale;
 #pragma unroll
     for (int c = 0; c < MMA_KEYS / 16; c++) {
         uint32_t a[M][4], b[4];
 
 #pragma unroll
-        for (int m = 0; m < M; m++)
-            mma_pack_a<DT>(a[m], p[m][2 * c], p[m][2 * c + 1]);
+        for (int m = 0; m < M; m++) {
+            mma_exp(s[m][2 * c], rows->sum[m], offset[m], scale);
+            mma_exp(s[m][2 * c + 1], rows->sum[m], offset[m], scale);
+            mma_pack_a<DT>(a[m], s[m][2 * c], s[m][2 * c + 1]);
+        }
 #pragma unroll
         for (int n = 0; n < HD / 16; n++) {
             mma_load_b_trans<HD>(b, v, c * 16, n * 2);
@@ -166,7 +180,7 @@ static __device__ __forceinline__ void
 mma_finish(const struct tr_op_attention *op, const struct attention_tile *t, int32_t row0,
            const float o[M][HD / 8][4], const struct mma_softmax<M> *rows)
 {
-    struct mma_rows to = mma_rows_of(op, t, op->o, op->heads, blockIdx.y);
+    struct mma_rows to = mma_rows_of(op, t, op->heads, blockIdx.y, row0);
     int lane = threadIdx.x & 31;
 
 #pragma unroll
@@ -185,19 +199,22 @@ mma_finish(const struct tr_op_attention *op, const struct attention_tile *t, int
                 op->lse[(int64_t)(t->doc + row) * op->heads + blockIdx.y] =
                     rows->base[m][half] * op->scale + logf(sum);
         }
-        mma_store<DT, HD>(&to, row0 + m * 16, o[m], by);
+        mma_store<DT, HD>(op->o, &to, o[m], by);
+        mma_rows_pass(&to, 16);
     }
 }
 
 /* Queries of a tile, as far as they are kept: waits for them. */
 template <int HD, int M>
-static __device__ __forceinline__ void mma_open_queries(struct mma_queries<HD, M> *q,
-                                                        const struct mma_rows *rows, int32_t first,
-                                                        uint16_t *shared)
+static __device__ __forceinline__ void
+mma_open_queries(struct mma_queries<HD, M> *q, const struct tr_op_attention *op,
+                 const struct attention_tile *t, uint16_t *shared)
 {
+    struct mma_rows rows = mma_rows_of(op, t, op->heads, blockIdx.y, t->first);
+
     q->tile = shared;
     q->row0 = threadIdx.x / 32 * 16 * M;
-    mma_load_tile<HD, 64 * M>(shared, rows, first);
+    mma_load_tile<HD, 64 * M>(shared, op->q, &rows);
     ptx_cp_async_commit();
     if (M > 1)
         return;
@@ -218,10 +235,8 @@ static __device__ __forceinline__ void mma_attend(const struct tr_op_attention *
     uint16_t *k = shared + (M > 1 ? 64 * M * pitch : 0), *v = k + MMA_KEYS * pitch;
     int32_t span = attention_span(op), row0 = threadIdx.x / 32 * 16 * M;
     struct attention_reach keys = attention_keys(t, 64 * M, span, MMA_KEYS);
-    int64_t kv = blockIdx.y / (op->heads / op->kv_heads);
-    struct mma_rows q_rows = mma_rows_of(op, t, op->q, op->heads, blockIdx.y);
-    struct mma_rows k_rows = mma_rows_of(op, t, op->k, op->kv_heads, kv);
-    struct mma_rows v_rows = mma_rows_of(op, t, op->v, op->kv_heads, kv);
+    struct mma_rows next =
+        mma_rows_of(op, t, op->kv_heads, (int32_t)blockIdx.y / attention_group(op), keys.begin);
     float s[M][MMA_KEYS / 8][4], o[M][HD / 8][4];
     struct mma_queries<HD, M> q;
     struct mma_softmax<M> rows;
@@ -232,8 +247,8 @@ static __device__ __forceinline__ void mma_attend(const struct tr_op_attention *
         rows.base[m][0] = rows.base[m][1] = -INFINITY;
         rows.sum[m][0] = rows.sum[m][1] = 0;
     }
-    mma_open_queries<HD, M>(&q, &q_rows, t->first, shared);
-    mma_load_tile<HD, MMA_KEYS>(k, &k_rows, keys.begin);
+    mma_open_queries<HD, M>(&q, op, t, shared);
+    mma_load_tile<HD, MMA_KEYS>(k, op->k, &next);
     ptx_cp_async_commit();
     for (int32_t key = keys.begin; key < keys.end; key += MMA_KEYS) {
         int32_t least = t->first + row0 - key;
@@ -241,21 +256,22 @@ static __device__ __forceinline__ void mma_attend(const struct tr_op_attention *
 
         ptx_cp_async_wait<0>();
         __syncthreads(); /* K is there, and no warp reads V any more */
-        mma_load_tile<HD, MMA_KEYS>(v, &v_rows, key);
+        mma_load_tile<HD, MMA_KEYS>(v, op->v, &next);
+        mma_rows_pass(&next, MMA_KEYS);
         ptx_cp_async_commit();
         if (sees != ATTENTION_NONE)
             mma_scores<DT, HD, M>(s, &q, k);
         ptx_cp_async_wait<0>();
         __syncthreads(); /* V is there, and no warp reads K any more */
         if (key + MMA_KEYS < keys.end)
-            mma_load_tile<HD, MMA_KEYS>(k, &k_rows, key + MMA_KEYS);
+            mma_load_tile<HD, MMA_KEYS>(k, op->k, &next);
         ptx_cp_async_commit();
         if (sees == ATTENTION_NONE)
             continue;
         if (sees == ATTENTION_SOME)
             mma_mask<M>(s, least, span);
-        mma_fold<HD, M>(s, o, &rows, op->scale * ATTENTION_LOG2E);
-        mma_values<DT, HD, M>(o, s, v);
+        mma_move_base<HD, M>(o, s, &rows, op->scale * ATTENTION_LOG2E);
+        mma_values<DT, HD, M>(o, s, &rows, v, op->scale * ATTENTION_LOG2E);
     }
     mma_finish<DT, HD, M>(op, t, t->first + row0, o, &rows);
 }
@@ -265,11 +281,11 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, M == 1 ? 3 : 2)
     attention_mma(const struct tr_op_attention op)
 {
     TR_SHARED_DYNAMIC(uint16_t, shared);
-    int32_t at = (int32_t)(gridDim.x - 1 - blockIdx.x) * 64 * M; /* long rows of tiles first */
-    int32_t end = min(at + 64 * M, (int32_t)op.n);
-    struct attention_tile t;
+    int32_t begin = (int32_t)(gridDim.x - 1 - blockIdx.x) * 64 * M; /* long rows of tiles first */
+    int32_t end = min(begin + 64 * M, (int32_t)op.n);
+    struct attention_tile t = {begin, 0, 0};
 
-    while (attention_next(&op, &at, end, 64 * M, &t)) {
+    while (attention_next(&op, end, 64 * M, &t)) {
         mma_attend<DT, HD, M>(&op, &t, shared);
         __syncthreads(); /* before the next tile's queries come */
     }
@@ -387,7 +403,7 @@ static __device__ __forceinline__ void plain_attend(const struct tr_op_attention
     typedef plain_shape<HD> shape;
     float *k = q + shape::tile, *v = k + shape::tile, *square = v + shape::tile;
     struct attention_reach keys = attention_keys(t, shape::size, attention_span(op), shape::size);
-    int64_t kv = blockIdx.y / (op->heads / op->kv_heads);
+    int32_t kv = (int32_t)blockIdx.y / attention_group(op);
     struct plain_rows q_rows = plain_rows_of(op, t, op->q, op->heads, blockIdx.y);
     struct plain_rows k_rows = plain_rows_of(op, t, op->k, op->kv_heads, kv);
     struct plain_rows v_rows = plain_rows_of(op, t, op->v, op->kv_heads, kv);
@@ -420,10 +436,11 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
 {
     TR_SHARED_DYNAMIC(float, shared);
     constexpr int size = plain_shape<HD>::size;
-    int32_t at = (int32_t)(gridDim.x - 1 - blockIdx.x) * size, end = min(at + size, (int32_t)op.n);
-    struct attention_tile t;
+    int32_t begin = (int32_t)(gridDim.x - 1 - blockIdx.x) * size;
+    int32_t end = min(begin + size, (int32_t)op.n);
+    struct attention_tile t = {begin, 0, 0};
 
-    while (attention_next(&op, &at, end, size, &t)) {
+    while (attention_next(&op, end, size, &t)) {
         plain_attend<DT, HD>(&op, &t, shared);
         __syncthreads(); /* before the next tile's queries come */
     }

@@ -30,19 +30,18 @@ struct attention_tile {
     int32_t first;  /* the tile's first */
 };
 
-/* The next tile that begins in [*at, end) of the op; *at moves on. */
-static __device__ __forceinline__ bool attention_next(const struct tr_op_attention *op, int32_t *at,
-                                                      int32_t end, int32_t size,
-                                                      struct attention_tile *t)
+/* The next tile that begins before `end` in the op: t is the one before, at first
+ * {the window's first token, 0}. */
+static __device__ __forceinline__ bool attention_next(const struct tr_op_attention *op, int32_t end,
+                                                      int32_t size, struct attention_tile *t)
 {
-    while (*at < end) {
-        int32_t doc = op->doc_first[*at], doc_end = op->doc_end[*at];
+    int32_t at;
 
-        t->doc = doc;
-        t->length = doc_end - doc;
-        t->first = (*at - doc + size - 1) / size * size;
-        *at = doc_end;
-        if (doc + t->first < min(doc_end, end))
+    while ((at = t->doc + t->length) < end) {
+        t->doc = op->doc_first[at];
+        t->length = op->doc_end[at] - t->doc;
+        t->first = (at - t->doc + size - 1) / size * size;
+        if (t->first < t->length && t->doc + t->first < end)
             return true;
     }
     return false;
@@ -87,11 +86,10 @@ static __device__ __forceinline__ enum attention_sight attention_sees(int32_t le
     return least >= 0 && most < span ? ATTENTION_ALL : ATTENTION_SOME;
 }
 
-/* Row `token` (counted in the op) of head `head` in a tensor of `heads` heads, in elements. */
-static __device__ __forceinline__ int64_t attention_at(const struct tr_op_attention *op,
-                                                       int64_t heads, int64_t token, int64_t head)
+/* Heads of queries to one of keys. */
+static __device__ __forceinline__ int32_t attention_group(const struct tr_op_attention *op)
 {
-    return (token * heads + head) * op->head_dim;
+    return (int32_t)op->heads / (int32_t)op->kv_heads;
 }
 
 /* 0 where the op can run; sets nothing. */
@@ -101,7 +99,7 @@ static inline int attention_check(const struct tr_op_attention *op)
         return tr_cuda_refuse(-EINVAL,
                               "attention: %lld heads are not a multiple of %lld key-value heads",
                               (long long)op->heads, (long long)op->kv_heads);
-    if (op->head_dim <= 0 || op->head_dim > 256 || op->n > INT32_MAX || op->heads > 65535)
+    if (op->head_dim <= 0 || op->head_dim > 256 || op->n > 1 << 30 || op->heads > 65535)
         return tr_cuda_refuse(-EINVAL, "attention: %lld tokens, %lld heads of %lld: too many",
                               (long long)op->n, (long long)op->heads, (long long)op->head_dim);
     return 0;

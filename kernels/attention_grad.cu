@@ -83,7 +83,7 @@ template <int KEYS>
 static __device__ __forceinline__ struct grad_walk
 grad_begin(const struct tr_op_attention *op, const struct attention_tile *t, int size, int step)
 {
-    int32_t group = (int32_t)(op->heads / op->kv_heads), span = attention_span(op);
+    int32_t group = attention_group(op), span = attention_span(op);
     int32_t head = (int32_t)blockIdx.y * (KEYS ? group : 1);
     struct attention_reach columns =
         KEYS ? attention_queries(t, size, span) : attention_keys(t, size, span, step);
@@ -137,16 +137,13 @@ static __device__ __forceinline__ float mma_fetch(const struct tr_op_attention *
                                                   const struct grad_walk *w, uint16_t *columns)
 {
     constexpr int step = mma_step<HD>::columns;
-    int64_t kv = w->head / (op->heads / op->kv_heads);
-    struct mma_rows first = KEYS ? mma_rows_of(op, t, op->q, op->heads, w->head)
-                                 : mma_rows_of(op, t, op->k, op->kv_heads, kv);
-    struct mma_rows second = first;
+    int32_t kv = w->head / attention_group(op);
+    struct mma_rows rows =
+        mma_rows_of(op, t, KEYS ? op->heads : op->kv_heads, KEYS ? w->head : kv, w->column);
     int32_t query = w->column + threadIdx.x % step;
 
-    second.row0 += KEYS ? (const uint16_t *)op->d_o - (const uint16_t *)op->q
-                        : (const uint16_t *)op->v - (const uint16_t *)op->k;
-    mma_load_tile<HD, step>(columns, &first, w->column);
-    mma_load_tile<HD, step>(columns + mma_step<HD>::column_tile, &second, w->column);
+    mma_load_tile<HD, step>(columns, KEYS ? op->q : op->k, &rows);
+    mma_load_tile<HD, step>(columns + mma_step<HD>::column_tile, KEYS ? op->d_o : op->v, &rows);
     ptx_cp_async_commit();
     if (!KEYS || threadIdx.x >= 2 * step)
         return 0;
@@ -268,11 +265,10 @@ static __device__ __forceinline__ void mma_grad_open(const struct tr_op_attentio
                                                      const struct attention_tile *t, uint16_t *rows)
 {
     int64_t heads = KEYS ? op->kv_heads : op->heads;
-    struct mma_rows first = mma_rows_of(op, t, KEYS ? op->k : op->q, heads, blockIdx.y);
-    struct mma_rows second = mma_rows_of(op, t, KEYS ? op->v : op->d_o, heads, blockIdx.y);
+    struct mma_rows from = mma_rows_of(op, t, heads, blockIdx.y, t->first);
 
-    mma_load_tile<HD, MMA_ROWS>(rows, &first, t->first);
-    mma_load_tile<HD, MMA_ROWS>(rows + mma_step<HD>::row_tile, &second, t->first);
+    mma_load_tile<HD, MMA_ROWS>(rows, KEYS ? op->k : op->q, &from);
+    mma_load_tile<HD, MMA_ROWS>(rows + mma_step<HD>::row_tile, KEYS ? op->v : op->d_o, &from);
 }
 
 template <int DT, int HD, int KEYS>
@@ -281,16 +277,12 @@ static __device__ __forceinline__ void mma_grad_close(const struct tr_op_attenti
                                                       const float sums[KEYS ? 2 : 1][HD / 8][4])
 {
     const float by[2] = {1, 1};
-    int32_t row0 = t->first + threadIdx.x / 32 * 16;
     int64_t heads = KEYS ? op->kv_heads : op->heads;
-    struct mma_rows first = mma_rows_of(op, t, KEYS ? op->dk : op->dq, heads, blockIdx.y);
+    struct mma_rows to = mma_rows_of(op, t, heads, blockIdx.y, t->first + threadIdx.x / 32 * 16);
 
-    mma_store<DT, HD>(&first, row0, sums[0], by);
-    if (KEYS) {
-        struct mma_rows second = mma_rows_of(op, t, op->dv, heads, blockIdx.y);
-
-        mma_store<DT, HD>(&second, row0, sums[KEYS ? 1 : 0], by);
-    }
+    mma_store<DT, HD>(KEYS ? op->dk : op->dq, &to, sums[0], by);
+    if (KEYS)
+        mma_store<DT, HD>(op->dv, &to, sums[KEYS ? 1 : 0], by);
 }
 
 /* One tile of rows. With two stages the next step's columns travel while this one's are used. */
@@ -354,10 +346,11 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, 2)
     attention_grad_mma(const struct tr_op_attention op, int stages)
 {
     TR_SHARED_DYNAMIC(uint16_t, shared);
-    int32_t at = grad_window<KEYS>(MMA_ROWS), end = min(at + MMA_ROWS, (int32_t)op.n);
-    struct attention_tile t;
+    int32_t begin = grad_window<KEYS>(MMA_ROWS);
+    int32_t end = min(begin + MMA_ROWS, (int32_t)op.n);
+    struct attention_tile t = {begin, 0, 0};
 
-    while (attention_next(&op, &at, end, MMA_ROWS, &t)) {
+    while (attention_next(&op, end, MMA_ROWS, &t)) {
         mma_grad_tile<DT, HD, KEYS>(&op, &t, shared, stages);
         __syncthreads(); /* before the next tile's rows come */
     }
@@ -432,37 +425,37 @@ static __device__ __forceinline__ void
 plain_grad_tile(const struct tr_op_attention *op, const struct attention_tile *t, float *shared)
 {
     typedef plain_shape<HD> shape;
-    float *tile[4] = {shared, shared + shape::tile, shared + 2 * shape::tile,
-                      shared + 3 * shape::tile};
+    float *first = shared + 2 * shape::tile, *second = shared + 3 * shape::tile;
     float *square = shared + 4 * shape::tile;
     struct grad_walk w = grad_begin<KEYS>(op, t, shape::size, shape::size);
-    int64_t heads = KEYS ? op->kv_heads : op->heads, others = KEYS ? op->heads : op->kv_heads;
+    int64_t heads = KEYS ? op->kv_heads : op->heads;
+    int64_t others = KEYS ? op->heads : op->kv_heads;
     struct plain_rows rows = plain_rows_of(op, t, KEYS ? op->k : op->q, heads, blockIdx.y);
     float sums[KEYS ? 2 : 1][shape::rows_each][HD / 16] = {};
     float by[shape::rows_each];
 
     for (int i = 0; i < shape::rows_each; i++)
         by[i] = 1;
-    plain_load<DT, HD>(tile[0], &rows, t->first);
+    plain_load<DT, HD>(shared, &rows, t->first);
     rows.tensor = KEYS ? op->v : op->d_o;
-    plain_load<DT, HD>(tile[1], &rows, t->first);
+    plain_load<DT, HD>(shared + shape::tile, &rows, t->first);
     do {
-        int64_t head = KEYS ? w.head : w.head / (op->heads / op->kv_heads);
+        int32_t head = KEYS ? w.head : w.head / attention_group(op);
         struct plain_rows columns = plain_rows_of(op, t, KEYS ? op->q : op->k, others, head);
         float s[shape::rows_each][shape::columns_each], dp[shape::rows_each][shape::columns_each];
         int count = min(shape::size, w.columns.end - w.column);
 
-        plain_load<DT, HD>(tile[2], &columns, w.column);
+        plain_load<DT, HD>(first, &columns, w.column);
         columns.tensor = KEYS ? op->d_o : op->v;
-        plain_load<DT, HD>(tile[3], &columns, w.column);
+        plain_load<DT, HD>(second, &columns, w.column);
         __syncthreads();
-        plain_scores<HD>(s, tile[0], tile[2], (int)op->head_dim);
-        plain_scores<HD>(dp, tile[1], tile[3], (int)op->head_dim);
+        plain_scores<HD>(s, shared, first, (int)op->head_dim);
+        plain_scores<HD>(dp, shared + shape::tile, second, (int)op->head_dim);
         plain_grad_fold<HD, KEYS>(s, dp, op, t, &w, square);
         __syncthreads();
-        plain_product<HD>(sums[0], square, tile[2], count);
+        plain_product<HD>(sums[0], square, first, count);
         if (KEYS)
-            plain_product<HD>(sums[KEYS ? 1 : 0], square + shape::square, tile[3], count);
+            plain_product<HD>(sums[KEYS ? 1 : 0], square + shape::square, second, count);
         __syncthreads(); /* before the next columns come */
     } while (grad_advance(&w, shape::size));
     rows.tensor = KEYS ? op->dk : op->dq;
@@ -478,10 +471,11 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
 {
     TR_SHARED_DYNAMIC(float, shared);
     constexpr int size = plain_shape<HD>::size;
-    int32_t at = grad_window<KEYS>(size), end = min(at + size, (int32_t)op.n);
-    struct attention_tile t;
+    int32_t begin = grad_window<KEYS>(size);
+    int32_t end = min(begin + size, (int32_t)op.n);
+    struct attention_tile t = {begin, 0, 0};
 
-    while (attention_next(&op, &at, end, size, &t)) {
+    while (attention_next(&op, end, size, &t)) {
         plain_grad_tile<DT, HD, KEYS>(&op, &t, shared);
         __syncthreads(); /* before the next tile's rows come */
     }

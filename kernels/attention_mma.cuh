@@ -96,74 +96,100 @@ template <int BLOCKS> static __device__ __forceinline__ void mma_zero(float d[BL
         d[n][0] = d[n][1] = d[n][2] = d[n][3] = 0;
 }
 
-/* The rows of one document and head. */
+/* Rows of one document and head, of any tensor with as many heads: where they begin, in elements,
+ * and how many there are to the document's end. */
 struct mma_rows {
-    const uint16_t *row0;
-    int32_t length, head_dim;
-    int64_t stride; /* elements */
+    int64_t at;
+    int32_t left, head_dim, stride;
 };
 
 static __device__ __forceinline__ struct mma_rows mma_rows_of(const struct tr_op_attention *op,
                                                               const struct attention_tile *t,
-                                                              const void *tensor, int64_t heads,
-                                                              int64_t head)
+                                                              int64_t heads, int32_t head,
+                                                              int32_t first)
 {
-    return {(const uint16_t *)tensor + attention_at(op, heads, t->doc, head), t->length,
-            (int32_t)op->head_dim, heads * op->head_dim};
+    int32_t head_dim = (int32_t)op->head_dim, stride = (int32_t)heads * head_dim;
+
+    return {(int64_t)(t->doc + first) * stride + head * head_dim, t->length - first, head_dim,
+            stride};
 }
 
-/* Rows [first, first + ROWS) into a tile, zeros past the document's end and the head's. Copies are
- * on their way when this returns; heads that are no multiple of 16 bytes are stored at once. */
-template <int HD, int ROWS>
-static __device__ __forceinline__ void mma_load_tile(uint16_t *tile, const struct mma_rows *from,
-                                                     int32_t first)
+static __device__ __forceinline__ void mma_rows_pass(struct mma_rows *rows, int32_t count)
 {
-    constexpr int lanes = HD / 8 <= 4 ? 4 : HD / 8 <= 8 ? 8 : 16;
-    constexpr int step = ATTENTION_THREADS / lanes;
-    int chunk = threadIdx.x % lanes, row = threadIdx.x / lanes, value = chunk * 8;
+    rows->at += count * rows->stride;
+    rows->left -= count;
+}
 
-    if (chunk >= HD / 8)
-        return;
-    bool whole = from->head_dim % 8 == 0, inside = value < from->head_dim;
-    const uint16_t *source = from->row0 + (first + row) * from->stride + value;
+/* One thread's share of a tile: 16 bytes of every `step` rows. */
+template <int HD> struct mma_share {
+    static constexpr int lanes = HD / 8 <= 4 ? 4 : HD / 8 <= 8 ? 8 : 16;
+    static constexpr int step = ATTENTION_THREADS / lanes;
+};
 
-#pragma unroll
-    for (int i = 0; i < ROWS; i += step, source += step * from->stride) {
-        uint16_t *to = tile + mma_at<HD>(i, row, chunk & ~1, chunk & 1);
-        bool valid = inside && first + row + i < from->length;
+/* Tiles that reach past the document or are wider than its heads: zeros there. Heads that are no
+ * multiple of 16 bytes are stored at once. */
+template <int HD, int ROWS>
+static __device__ __forceinline__ void mma_load_part(uint16_t *tile, const void *tensor,
+                                                     const struct mma_rows *rows)
+{
+    int chunk = threadIdx.x % mma_share<HD>::lanes, row = threadIdx.x / mma_share<HD>::lanes;
+    const uint16_t *from = (const uint16_t *)tensor + rows->at + chunk * 8;
 
-        if (whole) {
-            ptx_cp_async_16(to, source, valid);
-        } else {
-            uint2 low = {0, 0}, high = {0, 0};
+#pragma unroll 1
+    for (; chunk < HD / 8 && row < ROWS; row += mma_share<HD>::step) {
+        uint16_t *to = tile + mma_at<HD>(0, row, chunk & ~1, chunk & 1);
+        int32_t left = row < rows->left ? rows->head_dim - chunk * 8 : 0;
+        uint2 low = {0, 0}, high = {0, 0};
 
-            if (valid)
-                low = *(const uint2 *)source;
-            if (valid && value + 4 < from->head_dim)
-                high = *(const uint2 *)(source + 4);
-            *(uint4 *)to = {low.x, low.y, high.x, high.y};
+        if (rows->head_dim % 8 == 0) {
+            ptx_cp_async_16(to, from + row * rows->stride, left > 0);
+            continue;
         }
+        if (left > 0)
+            low = *(const uint2 *)(from + row * rows->stride);
+        if (left > 4)
+            high = *(const uint2 *)(from + row * rows->stride + 4);
+        *(uint4 *)to = {low.x, low.y, high.x, high.y};
     }
 }
 
-/* A warp's 16 rows of accumulators, times `by` of the row, to rows row0.. of the tensor. */
+/* The next ROWS rows into a tile. Copies are on their way when this returns. */
+template <int HD, int ROWS>
+static __device__ __forceinline__ void mma_load_tile(uint16_t *tile, const void *tensor,
+                                                     const struct mma_rows *rows)
+{
+    int chunk = threadIdx.x % mma_share<HD>::lanes, row = threadIdx.x / mma_share<HD>::lanes;
+    int32_t step = mma_share<HD>::step * rows->stride;
+    const uint16_t *from = (const uint16_t *)tensor + rows->at + (row * rows->stride + chunk * 8);
+
+    if (rows->left < ROWS || rows->head_dim != HD) {
+        mma_load_part<HD, ROWS>(tile, tensor, rows);
+        return;
+    }
+    if (chunk < HD / 8)
+#pragma unroll
+        for (int i = 0; i < ROWS; i += mma_share<HD>::step, from += step)
+            ptx_cp_async_16(tile + mma_at<HD>(i, row, chunk & ~1, chunk & 1), from, true);
+}
+
+/* A warp's 16 rows of accumulators, times `by` of the row. */
 template <int DT, int HD>
-static __device__ __forceinline__ void mma_store(const struct mma_rows *to, int32_t row0,
+static __device__ __forceinline__ void mma_store(void *tensor, const struct mma_rows *rows,
                                                  const float d[HD / 8][4], const float by[2])
 {
     int lane = threadIdx.x & 31;
 
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        int32_t row = row0 + lane / 4 + half * 8;
-        uint16_t *at = (uint16_t *)to->row0 + row * to->stride + lane % 4 * 2;
+        int32_t row = lane / 4 + half * 8;
+        uint16_t *to = (uint16_t *)tensor + rows->at + (row * rows->stride + lane % 4 * 2);
 
-        if (row >= to->length)
+        if (row >= rows->left)
             continue;
 #pragma unroll
         for (int n = 0; n < HD / 8; n++)
-            if (n * 8 + lane % 4 * 2 < to->head_dim)
-                *(uint32_t *)(at + n * 8) =
+            if (n * 8 + lane % 4 * 2 < rows->head_dim)
+                *(uint32_t *)(to + n * 8) =
                     mma_pack<DT>(d[n][half * 2] * by[half], d[n][half * 2 + 1] * by[half]);
     }
 }

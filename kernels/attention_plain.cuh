@@ -48,17 +48,18 @@ template <int DT> static __device__ __forceinline__ void plain_put(void *p, int6
 /* A head of a document's rows in a tensor of `heads` heads. */
 struct plain_rows {
     const void *tensor;
-    int64_t row0, stride; /* elements */
-    int32_t length, head_dim;
+    int64_t row0; /* elements */
+    int32_t length, head_dim, stride;
 };
 
 static __device__ __forceinline__ struct plain_rows plain_rows_of(const struct tr_op_attention *op,
                                                                   const struct attention_tile *t,
                                                                   const void *tensor, int64_t heads,
-                                                                  int64_t head)
+                                                                  int32_t head)
 {
-    return {tensor, attention_at(op, heads, t->doc, head), heads * op->head_dim, t->length,
-            (int32_t)op->head_dim};
+    int32_t head_dim = (int32_t)op->head_dim, stride = (int32_t)heads * head_dim;
+
+    return {tensor, (int64_t)t->doc * stride + head * head_dim, t->length, head_dim, stride};
 }
 
 /* Rows [first, first + size) into a tile, zeros past the document's end and the head's. */
@@ -71,7 +72,9 @@ static __device__ __forceinline__ void plain_load(float *tile, const struct plai
         bool valid = first + row < from->length && d < from->head_dim;
 
         tile[row * plain_shape<HD>::pitch + d] =
-            valid ? plain_get<DT>(from->tensor, from->row0 + (first + row) * from->stride + d) : 0;
+            valid ? plain_get<DT>(from->tensor,
+                                  from->row0 + (int64_t)(first + row) * from->stride + d)
+                  : 0;
     }
 }
 
@@ -140,7 +143,8 @@ plain_store(const struct plain_rows *to, int32_t first,
 #pragma unroll
         for (int j = 0; j < HD / 16; j++)
             if (row < to->length && plain_x() + j * 16 < to->head_dim)
-                plain_put<DT>((void *)to->tensor, to->row0 + row * to->stride + plain_x() + j * 16,
+                plain_put<DT>((void *)to->tensor,
+                              to->row0 + (int64_t)row * to->stride + plain_x() + j * 16,
                               sum[i][j] * by[i]);
     }
 }

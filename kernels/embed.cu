@@ -171,7 +171,7 @@ static __device__ __forceinline__ void sum_row(const struct tr_op_embed &op, int
 
         add_tokens(op, acc, &token, 1);
     } else {
-        for (int64_t begin = first; total > 0; begin += SUM_TILE) {
+        for (int64_t begin = first; total > 0 && begin < op.n; begin += SUM_TILE) {
             int count = list_window(op, id, begin, list);
 
             add_tokens(op, acc, list, count);

@@ -97,10 +97,16 @@ static int open_streams(struct tr_cuda_device *d)
     return 0;
 }
 
-/* With nothing left for the arena but one granule. */
+/* All of a budget that is not arena. It does not depend on the budget, or the smallest budget that
+ * a plan names would not be enough: so the granule that rounding may cost is always counted. */
+static uint64_t overhead_of(const struct tr_cuda_memory *now)
+{
+    return now->ours + RESERVE + (WORK + GRANULE - 1) / GRANULE * GRANULE + GRANULE + PAGE;
+}
+
 static uint64_t least_of(const struct tr_cuda_memory *now)
 {
-    return now->ours + RESERVE + (WORK + GRANULE - 1) / GRANULE * GRANULE + GRANULE;
+    return overhead_of(now) + PAGE;
 }
 
 int tr_cuda_least(const struct tr_cuda_device *d, uint64_t *bytes)
@@ -130,7 +136,9 @@ static int take_memory(struct tr_cuda_device *d, uint64_t budget)
                               "needs %.1f MiB on %s (%.1f MiB in use, %.1f MiB of workspace)",
                               (double)budget / MIB, (double)least / MIB, d->name,
                               (double)now.ours / MIB, (double)(RESERVE + WORK) / MIB);
-    bytes = (budget - now.ours - RESERVE) / GRANULE * GRANULE;
+    d->workspace_bytes = overhead_of(&now);
+    d->arena_bytes = (budget - d->workspace_bytes) / PAGE * PAGE;
+    bytes = d->arena_bytes + WORK + PAGE;
     e = cudaMalloc((void **)&d->memory, bytes);
     if (e != cudaSuccess) {
         d->memory = NULL;
@@ -141,10 +149,6 @@ static int take_memory(struct tr_cuda_device *d, uint64_t budget)
     tr_cuda_memory_take(d->ordinal, (int64_t)bytes);
     /* The driver aligns large allocations to pages of its own, but promises 256 bytes. */
     d->arena = (char *)(((uintptr_t)d->memory + PAGE - 1) / PAGE * PAGE);
-    d->arena_bytes = (bytes - WORK) / PAGE * PAGE;
-    if (d->arena != d->memory)
-        d->arena_bytes -= PAGE;
-    d->workspace_bytes = budget - d->arena_bytes;
     d->cuda.scratch = d->arena + d->arena_bytes;
     d->cuda.scratch_bytes = TR_CUDA_SCRATCH_BYTES;
     tr_cuda_matmul_give(d->cuda.matmul, d->cuda.scratch + TR_CUDA_SCRATCH_BYTES);

@@ -29,7 +29,7 @@ static __global__ void __launch_bounds__(VEC_THREADS) sgd(const struct tr_op_upd
 
 int tr_cuda_sgd(const struct tr_cuda *cuda, const struct tr_op_update *op)
 {
-    unsigned blocks;
+    unsigned blocks = 0;
     int ret = update_blocks(op, &blocks);
 
     if (ret || !blocks)

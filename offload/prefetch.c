@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Prefetch walks ahead in the schedule. Which span goes into which slot is settled there; here is
- * only when: as soon as the slot's last use before has passed and what it held is on disk. Loads
- * begin in the order of need; one whose slot is not free yet is passed over for the time being, for
- * the drive would otherwise stand still.
+ * only when: as soon as the slot's last use before has passed and what it held is on disk, or in
+ * its home on the way there. Loads begin in the order of need; one whose slot is not free yet is
+ * passed over for the time being, for the drive would otherwise stand still.
  */
 #include "offload/engine.h"
 

@@ -2,7 +2,8 @@
  *
  * Write-back: when the compute of a visit has passed, the slots that it changed become dirty and
  * are written in that order, each to the generation that the durable commit does not name. Every
- * change is written, whatever the tiers hold: they save reads, never writes.
+ * change is written, whatever the tiers hold: they save reads, never writes. A span that is
+ * changed again while its home is still being written waits in its slot, and the queue behind it.
  */
 #include "offload/engine.h"
 

@@ -23,7 +23,7 @@ struct tr_import_params {
     const void *payload; /* of the first commit */
     size_t payload_bytes;
     int threads; /* with arch; 0: all cores of this process */
-    void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
+    int (*progress)(void *arg, uint64_t done, uint64_t total); /* non-zero stops; may be NULL */
     void *progress_arg;
 };
 

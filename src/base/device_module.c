@@ -64,8 +64,8 @@ static const struct tr_module_host host = {
 /* 1 and the path of the module, 0 where there is none. */
 static int find_module(char *path, size_t room)
 {
-    static const char *const beside[] = {"", "tailrace/", "../lib/tailrace/", "../kernels/",
-                                         "../../kernels/"};
+    static const char *const beside[] = {
+        "", "tailrace/", "../lib/tailrace/", "../kernels/", "../../kernels/", "../../../kernels/"};
     char self[PATH_MAX];
     Dl_info info;
 

@@ -106,6 +106,21 @@ uint64_t tr_mem_peak(enum tr_mem_tag tag)
     return atomic_load(&counters[tag].peak);
 }
 
+uint64_t tr_mem_host_now(void)
+{
+    uint64_t sum = 0;
+
+    for (int tag = 0; tag < TR_MEM_TAGS; tag++)
+        sum += tag == TR_MEM_ARENA ? 0 : tr_mem_now((enum tr_mem_tag)tag);
+    return sum;
+}
+
+void tr_mem_restart_peaks(void)
+{
+    for (int tag = 0; tag < TR_MEM_TAGS; tag++)
+        atomic_store(&counters[tag].peak, atomic_load(&counters[tag].now));
+}
+
 uint64_t tr_mem_host_peak(void)
 {
     uint64_t sum = 0;

@@ -35,6 +35,9 @@ uint64_t tr_mem_now(enum tr_mem_tag tag);
 uint64_t tr_mem_peak(enum tr_mem_tag tag);
 /* Peaks of all tags but the device arena: what --host-memory bounds. */
 uint64_t tr_mem_host_peak(void);
+uint64_t tr_mem_host_now(void);
+/* Peaks count from now on: a process may open one run after the other. */
+void tr_mem_restart_peaks(void);
 const char *tr_mem_tag_name(enum tr_mem_tag tag);
 
 static inline size_t tr_round_up(size_t n, size_t align)

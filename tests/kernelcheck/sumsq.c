@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The sum of squares: within f64 rounding of a long double sum, the same bits in every variant, and
- * one changed element is seen.
+ * The sum of squares: within f64 rounding of a long double sum, the same bits in every variant and
+ * with every size of the cpu's scratch, and one changed element is seen.
  */
 #include <math.h>
 #include <string.h>
@@ -38,6 +38,13 @@ static void one(struct check *c, int64_t n)
         while (check_variant(c)) {
             check_run(c, TR_OP_SUMSQ, &op);
             check_true(c, *out == got, "variant %d gives %.17g, not %.17g", c->variant, *out, got);
+        }
+        if (c->cpu) {
+            struct tr_cpu small = *c->cpu;
+
+            small.scratch_bytes = 64; /* eight chunks at a time */
+            check_ok(c, tr_cpu_sumsq(&small, &op));
+            check_true(c, *out == got, "%.17g with little scratch, not %.17g", *out, got);
         }
         CHECK_BENCH(c, (double)n * 4, (double)n * 2) check_run(c, TR_OP_SUMSQ, &op);
         if (n == 0)

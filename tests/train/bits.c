@@ -17,23 +17,12 @@
 
 #include <cmocka.h>
 
-#include "tests/train/common.h"
+#include "tests/train/placement.h"
 
 static const struct tiny shapes[] = {
     {"llama", 96, 160, 5, 6, 2, 16, 9000, 512, ""}, /* three vocabulary slices */
     {"llama-tied", 64, 96, 3, 4, 2, 16, 300, 512, ""},
     {"qwen3", 48, 80, 3, 4, 2, 24, 300, 512, ""},
-};
-
-struct variant {
-    const char *name;
-    int smallest; /* device memory: the smallest that fits */
-    enum tr_io_choice io;
-    int64_t prefetch, threads, micro_batch;
-    enum tr_recompute recompute;
-    enum tr_keep durability;
-    unsigned delay_seed;
-    int interrupted, serial;
 };
 
 static const struct variant variants[] = {
@@ -58,95 +47,34 @@ static const struct variant variants[] = {
     {"nothing overlaps", .serial = 1, .smallest = 1},
 };
 
-/* device: the budget where the variant does not ask for the smallest. */
-static uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t device)
+static void check(const struct tiny *shape, enum tr_type dtype, enum tr_optimizer optimizer)
 {
-    struct tr_step_report last;
-    char out[4352];
-    int r = 0;
-
-    snprintf(out, sizeof(out), "%s", scratch_path("run"));
-    p.io = v->io;
-    p.prefetch = v->prefetch;
-    p.threads = v->threads ? v->threads : 2;
-    p.micro_batch = v->micro_batch;
-    p.recompute = v->recompute;
-    p.durability = v->durability;
-    p.checkpoint_every = 2;
-    p.delay_seed = v->delay_seed;
-    p.serial = v->serial;
-    p.device_memory = v->smallest ? smallest_budget(p) : device;
-    p.out = out;
-    if (v->interrupted)
-        r = train_part(&p, 2);
-    if (r == 0)
-        r = train(&p, &last);
-    if (r < 0)
-        fail_msg("%s: %s", v->name, tr_message());
-    assert_true(last.device_peak_bytes <= p.device_memory);
-    return file_hash(scratch_path("run/model/model.safetensors"));
-}
-
-static void remove_run(void)
-{
-    char command[8192];
-
-    snprintf(command, sizeof(command), "rm -rf '%s'", scratch_path("run"));
-    assert_int_equal(system(command), 0);
-}
-
-static void check_all(const struct tiny *t, enum tr_type dtype, enum tr_optimizer optimizer)
-{
-    char model[4352], data[4352];
-    struct tr_train_params p = {.model = model,
-                                .data = data,
-                                .steps = 4,
-                                .batch_size = 13,
-                                .seq_len = 200,
-                                .optimizer = optimizer,
-                                .seed = 11,
-                                .lr = optimizer == TR_OPT_ADAMW ? 1e-3 : 0.1};
-    uint64_t expected;
-
-    snprintf(model, sizeof(model), "%s", scratch_path("model-%s-%d", t->family, dtype));
-    snprintf(data, sizeof(data), "%s", scratch_path("data-%s.jsonl", t->family));
-    tiny_model(model, t, dtype, 3);
-    token_data(data, 40, 30, 200, t->vocab);
-    expected = run_variant(p, &(struct variant){"everything resident"}, 1ull << 30);
-    remove_run();
-    for (size_t i = 0; i < sizeof(variants) / sizeof(variants[0]); i++) {
-        if (run_variant(p, &variants[i], 1ull << 30) != expected)
-            fail_msg("%s: other bits than with everything resident", variants[i].name);
-        remove_run();
-    }
-    p.seed = 12; /* the comparison sees a difference where there is one */
-    assert_true(run_variant(p, &variants[0], 1ull << 30) != expected);
-    remove_run();
-    remove(data);
+    check_placements(&(struct placements){shape, dtype, optimizer, variants,
+                                          sizeof(variants) / sizeof(variants[0])});
 }
 
 static void test_f32_sgd(void **state)
 {
     (void)state;
-    check_all(&shapes[0], TR_TYPE_F32, TR_OPT_SGD);
+    check(&shapes[0], TR_TYPE_F32, TR_OPT_SGD);
 }
 
 static void test_bf16_lomo(void **state)
 {
     (void)state;
-    check_all(&shapes[0], TR_TYPE_BF16, TR_OPT_LOMO);
+    check(&shapes[0], TR_TYPE_BF16, TR_OPT_LOMO);
 }
 
 static void test_bf16_adamw_tied(void **state)
 {
     (void)state;
-    check_all(&shapes[1], TR_TYPE_BF16, TR_OPT_ADAMW);
+    check(&shapes[1], TR_TYPE_BF16, TR_OPT_ADAMW);
 }
 
 static void test_f16_lomo_qwen3(void **state)
 {
     (void)state;
-    check_all(&shapes[2], TR_TYPE_F16, TR_OPT_LOMO);
+    check(&shapes[2], TR_TYPE_F16, TR_OPT_LOMO);
 }
 
 /* About 60M parameters, 64 layers, with a budget of an eighth of the weights: slots, slices and

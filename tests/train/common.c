@@ -144,19 +144,34 @@ int train_part(const struct tr_train_params *p, int steps)
     return r;
 }
 
+/* What the device needs for itself, where the budget does not reach for that. */
+static uint64_t device_least(const char *message)
+{
+    const char *says = strstr(message, "itself needs ");
+
+    return says ? (uint64_t)((strtod(says + strlen("itself needs "), NULL) + 0.1) * 1048576) : 0;
+}
+
 uint64_t smallest_budget(struct tr_train_params p)
 {
-    const char *says;
+    static const char says[] = "smallest that would do is ";
+    const char *at;
     tr_run *run;
+    int r;
 
-    p.device_memory = 4 << 20; /* room for the workspace alone */
+    p.device_memory = 4 << 20; /* room for the workspace of the cpu device alone */
     p.out = scratch_path("never-made");
-    assert_int_equal(tr_train_open(&run, &p), -ENOMEM);
-    says = strstr(tr_message(), "smallest that would do is ");
-    if (!says)
+    r = tr_train_open(&run, &p);
+    if (r == -EINVAL && device_least(tr_message())) {
+        p.device_memory = device_least(tr_message());
+        r = tr_train_open(&run, &p);
+    }
+    assert_int_equal(r, -ENOMEM);
+    at = strstr(tr_message(), says);
+    if (!at)
         fail_msg("no smallest budget in: %s", tr_message());
     assert_int_equal(access(p.out, F_OK), -1);
-    return strtoull(says + strlen("smallest that would do is "), NULL, 10);
+    return strtoull(at + strlen(says), NULL, 10);
 }
 
 uint64_t file_hash(const char *path)

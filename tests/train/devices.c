@@ -6,8 +6,9 @@
  * within 1e-4 of each other. With bf16 and f16 storage the cuda device computes in that type, the
  * cpu device in f32. At the first step, with equal weights, every activation is then off by up to
  * half an ulp, 2^-9 or 2^-12 of it, and loss and norm by no more. Later the weights themselves
- * round apart; there the measure is what the type alone does to the cpu device: the distance of its
- * path from that of the same model in f32. A learning rate that is off by a tenth must be seen.
+ * round apart; there the measure is the path of the same model in f32: the cuda device may be three
+ * times as far from it as the cpu device is, whose only error is the storage (the rule by which
+ * tests/parity compares with PyTorch). A learning rate that is off by a fifth must be seen.
  *
  * Runs on whatever TAILRACE_CUDA_MODULE names: the fake runtime in the suite, a GPU elsewhere.
  */
@@ -74,7 +75,7 @@ static double apart(const struct path *a, const struct path *b, int steps)
 }
 
 struct paths {
-    struct path cpu, cpu_f32, cuda, other; /* other: with a learning rate that is off by a tenth */
+    struct path cpu, cpu_f32, cuda, other; /* other: with a learning rate that is off by a fifth */
 };
 
 static struct paths follow_all(const struct tiny *t, enum tr_type dtype)
@@ -100,9 +101,9 @@ static struct paths follow_all(const struct tiny *t, enum tr_type dtype)
     token_data(data, 12, 20, 100, t->vocab);
     paths.cpu = follow(&p, "cpu");
     paths.cuda = follow(&p, "cuda");
-    p.lr *= 1.1;
+    p.lr *= 1.2;
     paths.other = follow(&p, "cuda");
-    p.lr /= 1.1;
+    p.lr /= 1.2;
     p.dtype = TR_TYPE_F32;
     paths.cpu_f32 = follow(&p, "cpu");
     assert_int_equal(tr_remove_tree(model), 0);
@@ -114,7 +115,7 @@ static void compare(const struct tiny *t, enum tr_type dtype, double first)
     struct paths p = follow_all(t, dtype);
     const struct path *truth = dtype == TR_TYPE_F32 ? &p.cpu : &p.cpu_f32;
     double cuda = apart(truth, &p.cuda, STEPS), other = apart(truth, &p.other, STEPS);
-    double allowed = dtype == TR_TYPE_F32 ? 1e-4 : 2 * apart(truth, &p.cpu, STEPS);
+    double allowed = dtype == TR_TYPE_F32 ? 1e-4 : 3 * apart(truth, &p.cpu, STEPS);
 
     print_message("%s, type %d: %g apart at the first step (of %g), %g over all (of %g), "
                   "with another rate %g\n",

@@ -207,7 +207,7 @@ static void occupied(struct job *j)
 
 static void small_device(struct job *j)
 {
-    j->p.device_memory = 1200000;
+    j->p.device_memory = 300000;
 }
 
 static void small_host(struct job *j)
@@ -387,9 +387,9 @@ static void test_other_store(void **state)
     assert_non_null(strstr(tr_message(), "another run"));
     e.run = j.out;
     e.store = theirs;
-    assert_int_equal(tr_export_run(&e), -EINVAL);
+    assert_int_equal(tr_export_run(&e, NULL), -EINVAL);
     e.store = mine;
-    assert_int_equal(tr_export_run(&e), 0);
+    assert_int_equal(tr_export_run(&e, NULL), 0);
     tr_remove_tree(other);
     tr_remove_tree(scratch_path("exported"));
     clear_job(&j);
@@ -531,13 +531,11 @@ static void test_not_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_small_disk),
-        cmocka_unit_test(test_lock),        cmocka_unit_test(test_other_options),
-        cmocka_unit_test(test_missing_store),
-        cmocka_unit_test(test_further),
-        cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_other_store), cmocka_unit_test(test_relative_store),
-        cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_small_disk),
+        cmocka_unit_test(test_lock),           cmocka_unit_test(test_other_options),
+        cmocka_unit_test(test_missing_store),  cmocka_unit_test(test_further),
+        cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_other_store),
+        cmocka_unit_test(test_relative_store), cmocka_unit_test(test_prompts),
     };
 
     return cmocka_run_group_tests_name("refusals", tests, NULL, NULL);

@@ -11,16 +11,17 @@
 #include "kernels/attention.cuh"
 #undef attention_next
 
-static __device__ inline bool attention_next(const struct tr_op_attention *op, int32_t *at,
-                                             int32_t end, int32_t size, struct attention_tile *t)
+static __device__ inline bool attention_next(const struct tr_op_attention *op, int32_t end,
+                                             int32_t size, struct attention_tile *t)
 {
+    int32_t at = t->doc + t->length;
+
     (void)attention_next_of_document;
-    if (*at >= end)
+    if (at >= end)
         return false;
-    t->doc = op->doc_first[*at] / size * size;
-    t->length = op->doc_end[*at] - t->doc;
-    t->first = *at / size * size - t->doc;
-    *at = op->doc_end[*at];
+    t->doc = op->doc_first[at] / size * size;
+    t->length = op->doc_end[at] - t->doc;
+    t->first = at / size * size - t->doc;
     return true;
 }
 

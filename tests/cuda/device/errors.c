@@ -81,6 +81,13 @@ static void note(struct life *l, int error)
     tr_error(0, "%s", "");
 }
 
+static int went(struct life *l, int error)
+{
+    note(l, error);
+    return !l->error;
+}
+
+/* Stops at the first failure: what follows may depend on what was not queued. */
 static void work(struct tr_device *d, struct life *l, char *host)
 {
     const struct tr_device_ops *o = d->ops;
@@ -88,18 +95,15 @@ static void work(struct tr_device *d, struct life *l, char *host)
     struct tr_op matmul = product(arena), add = sum(arena);
     struct tr_event *e = NULL;
 
-    note(l, o->event_open(d, &e));
-    note(l, o->fill(d, TR_STREAM_IN, arena, 0, 2 * 65536));
-    note(l, o->copy_in(d, TR_STREAM_IN, arena, host, 1024));
-    if (e) {
-        note(l, o->record(d, TR_STREAM_IN, e));
-        note(l, o->wait(d, TR_STREAM_COMPUTE, e));
-    }
-    note(l, o->run(d, TR_STREAM_COMPUTE, &matmul));
-    note(l, o->run(d, TR_STREAM_COMPUTE, &add));
-    note(l, o->call(d, TR_STREAM_COMPUTE, nothing, NULL));
-    note(l, o->copy_out(d, TR_STREAM_COMPUTE, host, arena + 3 * 65536, 1024));
-    note(l, o->error(d));
+    (void)(went(l, o->event_open(d, &e)) &&
+           went(l, o->fill(d, TR_STREAM_IN, arena, 0, 2 * 65536)) &&
+           went(l, o->copy_in(d, TR_STREAM_IN, arena, host, 1024)) &&
+           went(l, o->record(d, TR_STREAM_IN, e)) && went(l, o->wait(d, TR_STREAM_COMPUTE, e)) &&
+           went(l, o->run(d, TR_STREAM_COMPUTE, &matmul)) &&
+           went(l, o->run(d, TR_STREAM_COMPUTE, &add)) &&
+           went(l, o->call(d, TR_STREAM_COMPUTE, nothing, NULL)) &&
+           went(l, o->copy_out(d, TR_STREAM_COMPUTE, host, arena + 3 * 65536, 1024)) &&
+           went(l, o->error(d)));
     for (int s = 0; s < TR_STREAMS; s++)
         note(l, o->sync(d, (enum tr_stream)s));
     o->event_close(d, e);

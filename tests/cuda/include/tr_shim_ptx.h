@@ -61,8 +61,8 @@ static inline void tr_shim_read_row(struct tr_shim_rows *f, const void *shared_r
 
     if (thread % 32 < 8 * (unsigned)f->n) {
         tr_shim_check_shared("ldmatrix", shared_row, file, line);
-        for (int i = 0; i < 8; i++)
-            f->row[i / 2] |= (uint32_t)((const uint16_t *)shared_row)[i] << i % 2 * 16;
+        for (int i = 0; i < 4; i++)
+            f->row[i] = ((const uint32_t *)shared_row)[i];
     }
     tr_shim_ldmatrix(f, file, line);
 }

@@ -72,7 +72,10 @@ static void read_word(struct fake_options *o, const char *word)
     const struct {
         const char *name;
         int *to;
-    } numbers[] = {{"devices=", &o->devices}, {"driver=", &o->driver}, {"leaks=", &o->leaks}};
+    } numbers[] = {{"devices=", &o->devices},
+                   {"driver=", &o->driver},
+                   {"leaks=", &o->leaks},
+                   {"protect=", &o->protect}};
     const char *value = strchr(word, '=');
     size_t n = value ? (size_t)(value + 1 - word) : 0;
 

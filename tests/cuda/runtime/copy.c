@@ -23,14 +23,18 @@ static void run_copy(struct fake_command *base)
 {
     struct copy_command *c = (struct copy_command *)base;
 
+    fake_memory_open();
     memcpy(c->dst, c->src, c->bytes);
+    fake_memory_close();
 }
 
 static void run_fill(struct fake_command *base)
 {
     struct copy_command *c = (struct copy_command *)base;
 
+    fake_memory_open();
     memset(c->dst, c->value, c->bytes);
+    fake_memory_close();
 }
 
 static void destroy_copy(struct fake_command *base)
@@ -109,8 +113,11 @@ cudaError_t cudaMemcpy(void *dst, const void *src, size_t count, enum cudaMemcpy
         e = fake_surface();
     if (!e && count)
         e = check(fake_place_of(dst, count), fake_place_of(src, count), kind);
-    if (!e && count)
+    if (!e && count) {
+        fake_memory_open();
         memcpy(dst, src, count);
+        fake_memory_close();
+    }
     return fake_leave(e);
 }
 

@@ -194,10 +194,12 @@ static void run_matmul(struct fake_command *base)
 {
     struct matmul_command *c = (struct matmul_command *)base;
 
+    fake_memory_open();
     if (c->workspace_bytes)
         memset(c->workspace, 0xff, c->workspace_bytes); /* it is the library's, all of it */
     if (fake_product_run(&c->product))
         abort();
+    fake_memory_close();
 }
 
 /* Bytes from the first element to the last. */

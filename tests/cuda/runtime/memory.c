@@ -107,6 +107,44 @@ static char *mapping_of(char *p, size_t bytes, size_t *length)
     return p + round_up(bytes, FAKE_ALIGN) - body - page;
 }
 
+static int users; /* of device memory, at present; under fake_state.lock, as the protection is */
+
+static void protect(const struct fake_object *o, int access)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), length;
+    char *base = mapping_of(o->p, o->bytes, &length);
+
+    if (mprotect(base + page, length - 2 * page, access))
+        abort();
+}
+
+static void protect_all(int access)
+{
+    for (struct fake_object *o = fake_state.objects; o; o = o->next)
+        if (o->kind == FAKE_DEVICE_MEMORY)
+            protect(o, access);
+}
+
+void fake_memory_open(void)
+{
+    if (!fake_state.options.protect)
+        return;
+    pthread_mutex_lock(&fake_state.lock);
+    if (users++ == 0)
+        protect_all(PROT_READ | PROT_WRITE);
+    pthread_mutex_unlock(&fake_state.lock);
+}
+
+void fake_memory_close(void)
+{
+    if (!fake_state.options.protect)
+        return;
+    pthread_mutex_lock(&fake_state.lock);
+    if (--users == 0)
+        protect_all(PROT_NONE);
+    pthread_mutex_unlock(&fake_state.lock);
+}
+
 static void *map(size_t bytes)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), body = round_up(bytes, page);
@@ -165,7 +203,9 @@ static cudaError_t allocate(void **out, size_t bytes, enum fake_kind kind)
         device ? fake_refund(charge) : refund_pinned(charge);
         return cudaErrorMemoryAllocation;
     }
+    fake_memory_open();
     fake_object_add(kind, p, bytes);
+    fake_memory_close();
     *out = p;
     return cudaSuccess;
 }
@@ -179,9 +219,11 @@ cudaError_t fake_free(void *p)
     if (!fake_object_live(FAKE_DEVICE_MEMORY, p))
         return cudaErrorInvalidValue;
     fake_drain_all();
+    fake_memory_open();
     fake_object_remove(FAKE_DEVICE_MEMORY, p, &bytes);
     fake_refund(charge_of(bytes));
     unmap(p, bytes, "device memory");
+    fake_memory_close();
     return cudaSuccess;
 }
 

@@ -31,7 +31,7 @@ extern "C" {
 
 struct fake_options {
     size_t memory, overhead, cublas, pinned;
-    int devices, driver, leaks, blas_shape;
+    int devices, driver, leaks, blas_shape, protect;
     unsigned delay;
     uint64_t fail_call; /* 0: by name, if there is one */
     char fail_name[48], fail_how[16], count[512];
@@ -102,6 +102,9 @@ enum fake_place { FAKE_AT_DEVICE, FAKE_AT_PINNED, FAKE_AT_PAGEABLE, FAKE_AT_NOWH
 enum fake_place fake_place_of(const void *p, size_t n);
 /* Whether a kernel could use p: device memory or pinned memory, its end included. */
 int fake_device_sees(const void *p);
+/* Around every use of device memory: outside it is inaccessible with protect=1. */
+void fake_memory_open(void);
+void fake_memory_close(void);
 /* Charges device memory; 0 or cudaErrorMemoryAllocation. */
 cudaError_t fake_charge(size_t bytes);
 void fake_refund(size_t bytes);

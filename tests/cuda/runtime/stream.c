@@ -130,7 +130,9 @@ static void run_work(struct fake_command *base)
 {
     struct work_command *c = (struct work_command *)base;
 
+    fake_memory_open();
     c->run(c->arg);
+    fake_memory_close();
 }
 
 static void destroy_work(struct fake_command *base)

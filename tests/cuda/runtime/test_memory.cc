@@ -139,6 +139,45 @@ static void guards_catch(void **)
     assert_non_null(strstr(child_text, "wrote just outside pinned memory of 100 bytes"));
 }
 
+__global__ void add_one(int *x)
+{
+    x[threadIdx.x] += 1;
+}
+
+static int *fill_and_add(void)
+{
+    int *x = static_cast<int *>(device_bytes(4096));
+    cudaStream_t s = new_stream();
+
+    OK(cudaMemsetAsync(x, 0, 4096, s));
+    TR_LAUNCH(add_one, 1, 32, 0, s, x);
+    OK(cudaStreamSynchronize(s));
+    assert_int_equal(peek(x), 1);
+    OK(cudaStreamDestroy(s));
+    return x;
+}
+
+static void use_as_told(void)
+{
+    OK(cudaFree(fill_and_add()));
+}
+
+static void read_by_the_host(void)
+{
+    volatile int *x = fill_and_add();
+
+    OK(cudaFree(device_bytes(4096)));
+    (void)x[0];
+}
+
+/* Device memory is not the host's to read; without protect=1 it goes unseen. */
+static void protection_keeps_the_host_out(void **)
+{
+    assert_int_equal(in_child(use_as_told, "protect=1,leaks=86"), 0);
+    assert_int_equal(in_child(read_by_the_host, "leaks=86"), 86);
+    ends_were_guarded(in_child(read_by_the_host, "protect=1,leaks=86"));
+}
+
 static void wrong_pointers_are_refused(void **)
 {
     char *x, *pinned, pageable[16] = "";
@@ -256,7 +295,7 @@ int main(void)
         cmocka_unit_test(the_cap_holds),      cmocka_unit_test(pinned_memory_has_a_cap),
         cmocka_unit_test(memory_is_poison),   cmocka_unit_test(guards_catch),
         cmocka_unit_test(freeing_waits),      cmocka_unit_test(wrong_pointers_are_refused),
-        cmocka_unit_test(leaks_are_reported),
+        cmocka_unit_test(leaks_are_reported), cmocka_unit_test(protection_keeps_the_host_out),
     };
 
     return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -37,7 +37,9 @@ enum {
     SHIM_WARPS = 32,
     SHIM_THREADS = SHIM_LANES * SHIM_WARPS,
     SHIM_SHARED_NAMES = 32,
-    SHIM_SHARED_BYTES = 256 << 10, // more than any GPU gives a block, guards included
+    SHIM_STATIC_BYTES = 48 << 10, // nvcc refuses more
+    SHIM_SHARED_BYTES = 99 << 10, // sm_86's limit for a block
+    SHIM_ARENA_BYTES = 256 << 10, // with guards
 };
 
 struct shim_site {
@@ -133,7 +135,7 @@ struct shim_engine {
     int n_fibers, set;
 
     char *arena;
-    size_t arena_used;
+    size_t arena_used, static_bytes, shared_bytes;
     int n_shared;
     struct shim_shared shared[SHIM_SHARED_NAMES];
 

@@ -19,12 +19,12 @@ static const char dynamic_key = 0;
 void shim_shared_begin(struct shim_engine *e)
 {
     e->n_shared = 0;
-    e->arena_used = 0;
+    e->arena_used = e->static_bytes = e->shared_bytes = 0;
     if (e->arena)
         return;
-    e->arena = (char *)shim_alloc(SHIM_SHARED_BYTES + sizeof *e->sync);
+    e->arena = (char *)shim_alloc(SHIM_ARENA_BYTES + sizeof *e->sync);
     if (e->arena)
-        e->sync = (struct shim_sync *)(void *)(e->arena + SHIM_SHARED_BYTES);
+        e->sync = (struct shim_sync *)(void *)(e->arena + SHIM_ARENA_BYTES);
     else
         shim_fail(e, "no memory for a block");
 }
@@ -37,9 +37,14 @@ static void *give(struct shim_engine *e, const struct shim_shared *wanted, size_
         align = 16;
     at = (e->arena_used + GUARD + align - 1) & ~(align - 1);
     end = at + wanted->bytes + GUARD;
-    if (end > SHIM_SHARED_BYTES || e->n_shared == SHIM_SHARED_NAMES)
-        shim_fail(e, "%s: %zu bytes of shared memory are more than there are", wanted->name,
-                  wanted->bytes);
+    e->shared_bytes += wanted->bytes;
+    if (wanted->key != &dynamic_key)
+        e->static_bytes += wanted->bytes;
+    if (e->static_bytes > SHIM_STATIC_BYTES || e->shared_bytes > SHIM_SHARED_BYTES ||
+        end > SHIM_ARENA_BYTES || e->n_shared == SHIM_SHARED_NAMES)
+        shim_fail(e,
+                  "%s: with %zu bytes of shared memory, of them %zu static, a block has too many",
+                  wanted->name, e->shared_bytes, e->static_bytes);
     struct shim_shared *s = &e->shared[e->n_shared++];
     *s = *wanted;
     s->base = e->arena + at;
@@ -114,7 +119,7 @@ void shim_shared_end(struct shim_engine *e)
 void shim_shared_free(struct shim_engine *e)
 {
     if (e->arena)
-        SHIM_UNPOISON(e->arena, SHIM_SHARED_BYTES);
+        SHIM_UNPOISON(e->arena, SHIM_ARENA_BYTES);
     shim_free(e->arena);
     e->arena = NULL;
 }

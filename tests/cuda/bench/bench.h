@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Measures a device through its table. Every figure is printed as a row of a Markdown table, beside
+ * the ratio that a target names: to a peak measured in the same run on the same device.
+ */
+#ifndef TR_TESTS_CUDA_BENCH_H
+#define TR_TESTS_CUDA_BENCH_H
+
+#include "src/base/device.h"
+
+struct bench {
+    struct tr_device *d;
+    char *arena;
+    uint64_t arena_bytes;
+    int quick;        /* small sizes and one round, for a test */
+    double copy_rate; /* bytes per second that a copy kernel moves, both ways added */
+    double gemm_rate; /* FLOP/s of the largest product */
+};
+
+/* Fails the program with the device's message. */
+void bench_must(int error);
+/* Seconds of one round of fn, which queues work on any streams: the best of a few batches. */
+double bench_time(const struct bench *b, void (*fn)(const struct bench *b, void *arg), void *arg);
+/* A row: what, figure in unit, and the ratio to peak where peak is not 0. */
+void bench_row(const char *what, double figure, const char *unit, double peak);
+
+void bench_copies(struct bench *b);
+void bench_memory(struct bench *b); /* sets copy_rate */
+void bench_gemm(struct bench *b);   /* sets gemm_rate; then attention against it */
+
+#endif

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/train/placement.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t device)
+{
+    struct tr_step_report last;
+    char out[4352];
+    int r = 0;
+
+    snprintf(out, sizeof(out), "%s", scratch_path("run"));
+    p.io = v->io;
+    p.prefetch = v->prefetch;
+    p.threads = v->threads ? v->threads : 2;
+    p.micro_batch = v->micro_batch;
+    p.recompute = v->recompute;
+    p.durability = v->durability;
+    p.checkpoint_every = 2;
+    p.delay_seed = v->delay_seed;
+    p.serial = v->serial;
+    p.host_memory = v->host_memory;
+    p.device_memory = v->smallest ? smallest_budget(p) : device;
+    p.out = out;
+    if (v->interrupted)
+        r = train_part(&p, 2);
+    if (r == 0)
+        r = train(&p, &last);
+    if (r < 0)
+        fail_msg("%s: %s", v->name, tr_message());
+    assert_true(last.device_peak_bytes <= p.device_memory);
+    return file_hash(scratch_path("run/model/model.safetensors"));
+}
+
+void remove_run(void)
+{
+    char command[8192];
+
+    snprintf(command, sizeof(command), "rm -rf '%s'", scratch_path("run"));
+    assert_int_equal(system(command), 0);
+}
+
+void check_placements(const struct placements *all)
+{
+    const struct tiny *t = all->shape;
+    char model[4352], data[4352];
+    struct tr_train_params p = {.model = model,
+                                .data = data,
+                                .steps = 4,
+                                .batch_size = 13,
+                                .seq_len = 200,
+                                .optimizer = all->optimizer,
+                                .seed = 11,
+                                .lr = all->optimizer == TR_OPT_ADAMW ? 1e-3 : 0.1};
+    uint64_t expected;
+
+    snprintf(model, sizeof(model), "%s", scratch_path("model-%s-%d", t->family, all->dtype));
+    snprintf(data, sizeof(data), "%s", scratch_path("data-%s.jsonl", t->family));
+    tiny_model(model, t, all->dtype, 3);
+    token_data(data, 40, 30, 200, t->vocab);
+    expected = run_variant(p, &(struct variant){"everything resident"}, 1ull << 30);
+    remove_run();
+    for (size_t i = 0; i < all->n; i++) {
+        if (run_variant(p, &all->variants[i], 1ull << 30) != expected)
+            fail_msg("%s: other bits than with everything resident", all->variants[i].name);
+        remove_run();
+    }
+    p.seed = 12; /* the comparison sees a difference where there is one */
+    assert_true(run_variant(p, &all->variants[0], 1ull << 30) != expected);
+    remove_run();
+    remove(data);
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Invariant 1 as a test: one training under many placements, the exported bytes compared.
+ */
+#ifndef TR_TESTS_TRAIN_PLACEMENT_H
+#define TR_TESTS_TRAIN_PLACEMENT_H
+
+#include "tests/train/common.h"
+
+/* What changes memory and time, and never the result. */
+struct variant {
+    const char *name;
+    int smallest;         /* device memory: the smallest that fits */
+    uint64_t host_memory; /* 0: the default */
+    enum tr_io_choice io;
+    int64_t prefetch, threads, micro_batch;
+    enum tr_recompute recompute;
+    enum tr_keep durability;
+    unsigned delay_seed;
+    int interrupted, serial;
+};
+
+/* Runs p, but for what the variant says, in SCRATCH/run; the hash of the exported weights. device:
+ * the budget where the variant does not ask for the smallest. Also invariant 6: the measured device
+ * peak is within the budget. */
+uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t device);
+void remove_run(void); /* SCRATCH/run */
+
+struct placements {
+    const struct tiny *shape;
+    enum tr_type dtype;
+    enum tr_optimizer optimizer;
+    const struct variant *variants;
+    size_t n;
+};
+
+/* All variants give the bits of everything resident; another seed of rounding gives others. */
+void check_placements(const struct placements *p);
+
+#endif
