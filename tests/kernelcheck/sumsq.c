@@ -39,7 +39,7 @@ static void one(struct check *c, int64_t n)
             check_run(c, TR_OP_SUMSQ, &op);
             check_true(c, *out == got, "variant %d gives %.17g, not %.17g", c->variant, *out, got);
         }
-        if (c->cpu) {
+        if (!c->device) {
             struct tr_cpu small = *c->cpu;
 
             small.scratch_bytes = 64; /* eight chunks at a time */
