@@ -22,13 +22,18 @@ struct tr_cpu {
     struct tr_pool *pool;
     const struct tr_cpu_kernels *kernels;
     const struct tr_blas *blas;
-    char *scratch; /* worker w owns bytes [w, w + 1) * scratch_bytes, 64-aligned */
-    size_t scratch_bytes;
+    char *scratch; /* worker w owns bytes [w, w + 1) * tr_cpu_scratch_bytes, 64-aligned */
+    int f32_only;  /* no weight is stored in 16 bits */
 };
+
+static inline size_t tr_cpu_scratch_bytes(int f32_only)
+{
+    return f32_only ? TR_CPU_SCRATCH_F32 : TR_CPU_SCRATCH_BYTES;
+}
 
 static inline void *tr_cpu_scratch(const struct tr_cpu *cpu, int worker)
 {
-    return cpu->scratch + (size_t)worker * cpu->scratch_bytes;
+    return cpu->scratch + (size_t)worker * tr_cpu_scratch_bytes(cpu->f32_only);
 }
 
 /* The ops; each returns 0 or a negative errno with a message. */

@@ -175,7 +175,7 @@ static int run_product(const struct product *shape, int64_t columns, int64_t dep
 {
     struct product p = *shape;
 
-    if (p.w_dtype != TR_F32 && p.cpu->scratch_bytes < TR_CPU_SCRATCH_BYTES)
+    if (p.w_dtype != TR_F32 && p.cpu->f32_only)
         return tr_error(-EINVAL, "matmul: %s weights on a cpu device opened for f32 alone",
                         tr_dtype_name(p.w_dtype));
     p.columns = tr_tiles_across(columns);

@@ -142,7 +142,7 @@ static int check_cols(const struct tr_cpu *cpu, const struct tr_op_rmsnorm *op)
 {
     int wide = op->x_dtype == TR_F32 && op->w_dtype == TR_F32;
 
-    if (!wide && op->cols > (int64_t)(cpu->scratch_bytes / sizeof(float) / 2))
+    if (!wide && op->cols > (int64_t)(tr_cpu_scratch_bytes(cpu->f32_only) / sizeof(float) / 2))
         return tr_error(-EINVAL, "rmsnorm: rows of %lld elements exceed the cpu device's scratch",
                         (long long)op->cols);
     return 0;

@@ -9,6 +9,7 @@
 #include "cpu/split.h"
 
 #define CHUNK 4096
+#define BATCH ((int64_t)256 * CHUNK) /* elements whose partials are in the scratch at a time */
 
 struct job {
     const struct tr_cpu_kernels *k;
@@ -45,11 +46,10 @@ static void sum_chunks(void *arg, int64_t begin, int64_t end, int worker)
 
 int tr_cpu_sumsq(const struct tr_cpu *cpu, const struct tr_op_sumsq *op)
 {
-    int64_t batch = (int64_t)(cpu->scratch_bytes / sizeof(double)) * CHUNK; /* elements at a time */
     double sum = 0;
 
-    for (int64_t i = 0; i < op->n; i += batch) {
-        int64_t n = tr_min64(batch, op->n - i), chunks = (n + CHUNK - 1) / CHUNK;
+    for (int64_t i = 0; i < op->n; i += BATCH) {
+        int64_t n = tr_min64(BATCH, op->n - i), chunks = (n + CHUNK - 1) / CHUNK;
         struct job j = {cpu->kernels, op->x + i, n, tr_cpu_scratch(cpu, 0)};
 
         tr_pool_run(cpu->pool, chunks, tr_split_grain(CHUNK), sum_chunks, &j);

@@ -84,7 +84,7 @@ void progress_import(struct progress *p, uint64_t done, uint64_t total)
 
     if (p->last_line == 0)
         p->last_line = time;
-    if (time - p->last_line < (p->live && p->open ? 0.1 : 1) || width(p) < 60)
+    if (time - p->last_line < (!p->live ? 5 : p->open ? 0.1 : 1) || width(p) < 60)
         return;
     p->last_line = time;
     fprintf(p->out, "%simport %3.0f %%  %s of %s%s", p->live ? "\r\033[K" : "",

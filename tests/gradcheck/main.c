@@ -120,7 +120,6 @@ static int open_tested(const char *device)
 {
     if (device)
         return mirror_open(&mirror, &(struct mirror_params){device, NULL, 16 << 20});
-    context.cpu.scratch_bytes = TR_CPU_SCRATCH_BYTES;
     context.cpu.scratch = aligned_alloc(4096, 2 * (size_t)TR_CPU_SCRATCH_BYTES);
     return tr_cpu_context_open(&context, NULL, 2);
 }

@@ -260,10 +260,8 @@ static int open_cpus(struct check_state *s)
     if (!scratch && !error)
         error = tr_error(-ENOMEM, "out of memory");
     for (int threads = 1; threads <= CHECK_MAX_THREADS && !error; threads++) {
-        s->cpus[threads] = (struct tr_cpu){.kernels = &s->kernels,
-                                           .blas = blas,
-                                           .scratch = scratch,
-                                           .scratch_bytes = TR_CPU_SCRATCH_BYTES};
+        s->cpus[threads] =
+            (struct tr_cpu){.kernels = &s->kernels, .blas = blas, .scratch = scratch};
         error = tr_pool_open(&s->cpus[threads].pool, threads);
     }
     return error;

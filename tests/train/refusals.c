@@ -266,7 +266,7 @@ static const struct {
     {"unwritable output", unwritable, {"out/run", "Not a directory"}, 1},
     {"existing output folder", occupied, {"out", "not empty"}, 1},
     {"device budget too small", small_device, {"smallest", "--device-memory"}},
-    {"host budget too small", small_host, {"budget", "--host-memory"}},
+    {"host budget too small", small_host, {"host memory", "--host-memory"}},
     {"rows longer than the model's positions", long_rows, {"--seq-len 65", "64"}},
     {"output in the model folder", inside_model, {"--out", "never written"}},
     {"store in the model folder", store_inside_model, {"--store", "never written"}},

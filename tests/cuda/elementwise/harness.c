@@ -163,7 +163,6 @@ int harness_begin(void **state)
         if (!scratch || tr_cpu_context_open(&cpu, "c", 1))
             return -1;
         cpu.cpu.scratch = scratch;
-        cpu.cpu.scratch_bytes = TR_CPU_SCRATCH_BYTES;
     }
     random_state = 0x9e3779b97f4a7c15u;
     shift = 0;
