@@ -285,10 +285,9 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, M == 1 ? 3 : 2)
     int32_t end = min(begin + 64 * M, (int32_t)op.n);
     struct attention_tile t = {begin, 0, 0};
 
-    while (attention_next(&op, end, 64 * M, &t)) {
+    /* Behind a tile's last barrier only V is read; the next tile has one before V is written. */
+    while (attention_next(&op, end, 64 * M, &t))
         mma_attend<DT, HD, M>(&op, &t, shared);
-        __syncthreads(); /* before the next tile's queries come */
-    }
 }
 
 /* Bytes of shared memory of a block. */
@@ -425,7 +424,7 @@ static __device__ __forceinline__ void plain_attend(const struct tr_op_attention
         plain_fold<HD>(s, square, &rows, t->first - key, op);
         __syncthreads();
         plain_product<HD>(rows.o, square, v, min(shape::size, keys.end - key));
-        __syncthreads(); /* before the next keys come */
+        __syncthreads(); /* before the next keys come, or queries */
     }
     plain_finish<DT, HD>(op, t, &rows);
 }
@@ -440,10 +439,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
     int32_t end = min(begin + size, (int32_t)op.n);
     struct attention_tile t = {begin, 0, 0};
 
-    while (attention_next(&op, end, size, &t)) {
+    while (attention_next(&op, end, size, &t))
         plain_attend<DT, HD>(&op, &t, shared);
-        __syncthreads(); /* before the next tile's queries come */
-    }
 }
 
 template <int DT, int HD>

@@ -456,7 +456,7 @@ plain_grad_tile(const struct tr_op_attention *op, const struct attention_tile *t
         plain_product<HD>(sums[0], square, first, count);
         if (KEYS)
             plain_product<HD>(sums[KEYS ? 1 : 0], square + shape::square, second, count);
-        __syncthreads(); /* before the next columns come */
+        __syncthreads(); /* before the next columns come, or rows */
     } while (grad_advance(&w, shape::size));
     rows.tensor = KEYS ? op->dk : op->dq;
     plain_store<DT, HD>(&rows, t->first, sums[0], by);
@@ -475,10 +475,8 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS)
     int32_t end = min(begin + size, (int32_t)op.n);
     struct attention_tile t = {begin, 0, 0};
 
-    while (attention_next(&op, end, size, &t)) {
+    while (attention_next(&op, end, size, &t))
         plain_grad_tile<DT, HD, KEYS>(&op, &t, shared);
-        __syncthreads(); /* before the next tile's rows come */
-    }
 }
 
 template <int DT, int HD, int KEYS>

@@ -115,7 +115,7 @@ void case_open(struct attention_case *c, const struct shape *s, enum tr_dtype dt
     c->op.kv_heads = s->kv_heads;
     c->op.head_dim = s->head_dim;
     c->op.window = s->window;
-    c->op.scale = 1 / sqrtf((float)s->head_dim);
+    c->op.scale = (float)s->sharpness / sqrtf((float)s->head_dim);
     open_documents(c);
     for (int i = 0; i < INPUTS; i++) {
         bool keys = i == INPUT_K || i == INPUT_V;

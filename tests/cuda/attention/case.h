@@ -14,6 +14,7 @@
 
 struct shape {
     int heads, kv_heads, head_dim, window, docs, length[SHAPE_DOCS];
+    int sharpness = 1; /* scores this many times as large, so that maxima grow */
 };
 
 /* o, dq: (n, heads, head_dim); dk, dv: (n, kv_heads, head_dim); lse: (n, heads). */

@@ -10,14 +10,13 @@
  *     the sum of squared terms is seven standard deviations (a sum of |terms| would forgive a
  *     missing key);
  *   - ds has delta = d_o . o from the rounded o: errors 4 u |d_o o|, one for all keys of a query;
- *   - arithmetic in f32: exponents of up to 2^4 lose 2^-20 of p at most, all alike, and sums less:
- *     16 * 2^-24 of the sum of |terms|, the terms of dp and delta inside ds included.
+ *   - arithmetic in f32: a sum loses a few 2^-24 of its |terms|: 8 of those of the last product,
+ *     with those of dp and delta inside ds, and p, all alike, 2 of those of its score and 2 of
+ *     those of the score that rules lse.
  */
 #include <math.h>
 
 #include "tests/cuda/attention/case.h"
-
-#define F32_LOSS (16 * 0x1p-24)
 
 /* Of each element: the sum, of squared and of absolute terms. */
 struct sums {
@@ -29,8 +28,10 @@ struct state {
     struct sums results[RESULTS];
     std::vector<double> p; /* of one query, by key */
     double normal;         /* below it values are rounded as if they were as large */
+    double loss;           /* of f32 for the query, in roundings */
 };
 
+/* size: what f32 can lose of the term, in units of 2^-24. */
 static void add(struct sums *s, size_t i, double term, double error, double size)
 {
     s->sum[i] += term;
@@ -80,23 +81,27 @@ static size_t key_row(const struct place *at, size_t key)
 static void forward(struct state *s, const struct place *at)
 {
     const struct attention_case *c = s->c;
-    double max = -INFINITY, sum = 0;
+    double max = -INFINITY, largest = 0, sum = 0;
 
     for (size_t j = at->first; j <= at->query; j++) {
-        s->p[j] =
-            c->op.scale * dot(&c->input[INPUT_Q][at->q], &c->input[INPUT_K][key_row(at, j)], at->d);
+        const double *q = &c->input[INPUT_Q][at->q], *k = &c->input[INPUT_K][key_row(at, j)];
+
+        s->p[j] = c->op.scale * dot(q, k, at->d);
         max = fmax(max, s->p[j]);
+        largest = fmax(largest, c->op.scale * dot_sizes(q, k, at->d));
     }
     for (size_t j = at->first; j <= at->query; j++)
         sum += s->p[j] = exp(s->p[j] - max);
-    add(&s->results[RESULT_LSE], at->row, max + log(sum), 0, 1 + fabs(max));
+    s->loss = 8 + 4 * largest;
+    add(&s->results[RESULT_LSE], at->row, max + log(sum), 0, s->loss);
     for (size_t j = at->first; j <= at->query; j++) {
         s->p[j] /= sum;
         for (size_t i = 0; i < at->d; i++) {
             double term = s->p[j] * c->input[INPUT_V][key_row(at, j) + i];
 
             add(&s->results[RESULT_O], at->q + i, term,
-                fmax(s->p[j], s->normal) * c->input[INPUT_V][key_row(at, j) + i], fabs(term));
+                fmax(s->p[j], s->normal) * c->input[INPUT_V][key_row(at, j) + i],
+                s->loss * fabs(term));
         }
     }
 }
@@ -114,7 +119,7 @@ static void backward(struct state *s, const struct place *at)
         size_t k = key_row(at, j);
         const double *v = &c->input[INPUT_V][k], *key = &c->input[INPUT_K][k];
         double weight = s->p[j] * c->op.scale, ds = weight * (dot(d_o, v, at->d) - delta);
-        double size = weight * (dot_sizes(d_o, v, at->d) + delta_size);
+        double size = s->loss * weight * (dot_sizes(d_o, v, at->d) + delta_size);
         double rounded = fmax(fabs(ds), s->normal), p = fmax(s->p[j], s->normal);
         double error = sqrt(rounded * rounded + weight * weight * delta_error * delta_error);
 
@@ -125,7 +130,7 @@ static void backward(struct state *s, const struct place *at)
             add(&s->results[RESULT_DQ], at->q + i, ds * key[i], rounded * key[i],
                 size * fabs(key[i]));
             add(&s->results[RESULT_DK], k + i, ds * q[i], error * q[i], size * fabs(q[i]));
-            add(&s->results[RESULT_DV], k + i, dv, p * d_o[i], fabs(dv));
+            add(&s->results[RESULT_DV], k + i, dv, p * d_o[i], s->loss * fabs(dv));
         }
     }
     for (size_t i = 0; i < at->d; i++)
@@ -176,6 +181,6 @@ void reference_run(struct reference *r, const struct attention_case *c)
         for (size_t j = 0; j < sums->sum.size(); j++)
             r->allowed[i][j] =
                 rounding * (fmax(fabs(sums->sum[j]), s.normal) + 4 * sqrt(sums->squares[j])) +
-                F32_LOSS * sums->sizes[j] + 1e-30;
+                0x1p-24 * sums->sizes[j] + 1e-30;
     }
 }
