@@ -17,6 +17,9 @@
 
 enum { WANT_Q = 1, WANT_KV = 2 };
 
+_Static_assert(2 * TR_QUERY_TILE * TR_KEY_TILE * sizeof(float) <= TR_CPU_SCRATCH_F32,
+               "two tiles of scores in scratch");
+
 /* c (rows, head_dim) += a b, or a^T b for the sums of keys. */
 static void product(const struct tr_attention_tile *t, const float *a, const float *b, float *c,
                     int to_keys)

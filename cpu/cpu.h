@@ -13,19 +13,27 @@
 struct tr_cpu_kernels; /* cpu/kernels.h: row and range kernels, C first, tiers overwrite */
 struct tr_blas;        /* cpu/blas.h: single-threaded sgemm of the right kernel type */
 
-/* Scratch of each worker: panels of the matmuls, tiles of attention. */
+/* Scratch of each worker: panels of the matmuls, which widen 16-bit weights in them, and tiles of
+ * attention, which are all that a device for f32 alone needs room for. */
 #define TR_CPU_SCRATCH_BYTES (1u << 20)
+#define TR_CPU_SCRATCH_F32   (1u << 17)
 
 struct tr_cpu {
     struct tr_pool *pool;
     const struct tr_cpu_kernels *kernels;
     const struct tr_blas *blas;
-    char *scratch; /* worker w owns bytes [w, w + 1) * TR_CPU_SCRATCH_BYTES, 64-aligned */
+    char *scratch; /* worker w owns bytes [w, w + 1) * tr_cpu_scratch_bytes, 64-aligned */
+    int f32_only;  /* no weight is stored in 16 bits */
 };
+
+static inline size_t tr_cpu_scratch_bytes(int f32_only)
+{
+    return f32_only ? TR_CPU_SCRATCH_F32 : TR_CPU_SCRATCH_BYTES;
+}
 
 static inline void *tr_cpu_scratch(const struct tr_cpu *cpu, int worker)
 {
-    return cpu->scratch + (size_t)worker * TR_CPU_SCRATCH_BYTES;
+    return cpu->scratch + (size_t)worker * tr_cpu_scratch_bytes(cpu->f32_only);
 }
 
 /* The ops; each returns 0 or a negative errno with a message. */

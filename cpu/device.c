@@ -237,12 +237,12 @@ static int threads_of(const struct tr_device_params *p)
 
 uint64_t tr_device_cpu_workspace(const struct tr_device_params *p)
 {
-    return (uint64_t)threads_of(p) * TR_CPU_SCRATCH_BYTES + 3 * PAGE;
+    return (uint64_t)threads_of(p) * tr_cpu_scratch_bytes(p->f32_only) + 3 * PAGE;
 }
 
 static int map_memory(struct cpu_device *d, const struct tr_device_params *p)
 {
-    size_t scratch = (size_t)threads_of(p) * TR_CPU_SCRATCH_BYTES;
+    size_t scratch = (size_t)threads_of(p) * tr_cpu_scratch_bytes(p->f32_only);
 
     d->workspace_bytes = (size_t)tr_device_cpu_workspace(p);
     if (p->memory_bytes < d->workspace_bytes + PAGE)
@@ -257,6 +257,7 @@ static int map_memory(struct cpu_device *d, const struct tr_device_params *p)
     if (!d->mapping)
         return -ENOMEM;
     d->context.cpu.scratch = d->mapping + PAGE;
+    d->context.cpu.f32_only = p->f32_only;
     d->arena = d->context.cpu.scratch + scratch + PAGE;
     if (mprotect(d->mapping, PAGE, PROT_NONE) || mprotect(d->arena - PAGE, PAGE, PROT_NONE) ||
         mprotect(d->arena + d->arena_bytes, PAGE, PROT_NONE))

@@ -175,6 +175,9 @@ static int run_product(const struct product *shape, int64_t columns, int64_t dep
 {
     struct product p = *shape;
 
+    if (p.w_dtype != TR_F32 && p.cpu->f32_only)
+        return tr_error(-EINVAL, "matmul: %s weights on a cpu device opened for f32 alone",
+                        tr_dtype_name(p.w_dtype));
     p.columns = tr_tiles_across(columns);
     p.depth = tr_tiles_up_to(depth, DEPTH);
     p.rows = p.columns.count < 4 ? ROWS * p.columns.count / 4 : ROWS;

@@ -137,9 +137,12 @@ static void add_row(const struct tr_columns *c, float *acc, int64_t r, int64_t b
     c->k->rmsnorm_dw(acc, (const float *)op->dy + at, x, op->rstd[r], n);
 }
 
-static int check_cols(const struct tr_op_rmsnorm *op)
+/* Two rows of scratch: the weight and x, where they have to be widened. */
+static int check_cols(const struct tr_cpu *cpu, const struct tr_op_rmsnorm *op)
 {
-    if (op->cols > (int64_t)(TR_CPU_SCRATCH_BYTES / sizeof(float) / 2))
+    int wide = op->x_dtype == TR_F32 && op->w_dtype == TR_F32;
+
+    if (!wide && op->cols > (int64_t)(tr_cpu_scratch_bytes(cpu->f32_only) / sizeof(float) / 2))
         return tr_error(-EINVAL, "rmsnorm: rows of %lld elements exceed the cpu device's scratch",
                         (long long)op->cols);
     return 0;
@@ -148,7 +151,7 @@ static int check_cols(const struct tr_op_rmsnorm *op)
 int tr_cpu_rmsnorm(const struct tr_cpu *cpu, const struct tr_op_rmsnorm *op)
 {
     struct job j = {cpu, op};
-    int ret = check_cols(op);
+    int ret = check_cols(cpu, op);
 
     if (!ret)
         tr_pool_run(cpu->pool, op->rows, tr_split_grain(op->cols), forward, &j);
@@ -166,7 +169,7 @@ int tr_cpu_rmsnorm_grad(const struct tr_cpu *cpu, const struct tr_op_rmsnorm *op
                            .cols = op->cols,
                            .out = op->dw,
                            .add = op->add_dw};
-    int ret = check_cols(op);
+    int ret = check_cols(cpu, op);
 
     if (ret)
         return ret;

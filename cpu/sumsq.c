@@ -9,7 +9,7 @@
 #include "cpu/split.h"
 
 #define CHUNK 4096
-#define BATCH ((int64_t)(TR_CPU_SCRATCH_BYTES / sizeof(double))) /* chunks at a time */
+#define BATCH ((int64_t)256 * CHUNK) /* elements whose partials are in the scratch at a time */
 
 struct job {
     const struct tr_cpu_kernels *k;
@@ -48,8 +48,8 @@ int tr_cpu_sumsq(const struct tr_cpu *cpu, const struct tr_op_sumsq *op)
 {
     double sum = 0;
 
-    for (int64_t i = 0; i < op->n; i += BATCH * CHUNK) {
-        int64_t n = tr_min64(BATCH * CHUNK, op->n - i), chunks = (n + CHUNK - 1) / CHUNK;
+    for (int64_t i = 0; i < op->n; i += BATCH) {
+        int64_t n = tr_min64(BATCH, op->n - i), chunks = (n + CHUNK - 1) / CHUNK;
         struct job j = {cpu->kernels, op->x + i, n, tr_cpu_scratch(cpu, 0)};
 
         tr_pool_run(cpu->pool, chunks, tr_split_grain(CHUNK), sum_chunks, &j);

@@ -115,25 +115,26 @@ static __device__ __forceinline__ void part_load(struct row_part &p, const struc
 {
     load_row<X>(p.x, vec_at<X>(op.x, row * op.cols), i, cols);
     load_row<Y>(p.dy, vec_at<Y>(op.dy, row * op.cols), i, cols);
+    load_w(p.w, op, i);
 }
 
-static __device__ __forceinline__ float part_dot(const struct row_part &p, float sum)
+/* dw's terms, then dy * w in place of dy; returns sum and the row's terms of c. */
+static __device__ __forceinline__ float part_add(struct row_part &p, float acc[VEC], float rstd,
+                                                 float sum)
 {
-    for (int j = 0; j < VEC; j++)
-        sum = __fmaf_rn(__fmul_rn(p.dy[j], p.w[j]), p.x[j], sum);
+    for (int j = 0; j < VEC; j++) {
+        acc[j] = __fmaf_rn(p.dy[j], __fmul_rn(p.x[j], rstd), acc[j]);
+        p.dy[j] = __fmul_rn(p.dy[j], p.w[j]);
+        sum = __fmaf_rn(p.dy[j], p.x[j], sum);
+    }
     return sum;
 }
 
-/* Turns dy into dx, after adding dw's terms. */
-static __device__ __forceinline__ void part_turn(struct row_part &p, float acc[VEC], float rstd,
-                                                 float mean)
+/* Turns dy * w into dx. */
+static __device__ __forceinline__ void part_turn(struct row_part &p, float rstd, float mean)
 {
-    for (int j = 0; j < VEC; j++) {
-        float xhat = __fmul_rn(p.x[j], rstd), wdy = __fmul_rn(p.dy[j], p.w[j]);
-
-        acc[j] = __fmaf_rn(p.dy[j], xhat, acc[j]);
-        p.dy[j] = __fmul_rn(rstd, __fsub_rn(wdy, __fmul_rn(xhat, mean)));
-    }
+    for (int j = 0; j < VEC; j++)
+        p.dy[j] = __fmul_rn(rstd, __fsub_rn(p.dy[j], __fmul_rn(__fmul_rn(p.x[j], rstd), mean)));
 }
 
 template <enum tr_dtype Y>
@@ -160,8 +161,6 @@ static __global__ void __launch_bounds__(K == 1 ? 1024 : 512)
     struct row_part part;
     float acc[K][VEC] = {};
 
-    if (K == 1)
-        load_w(part.w, op, part_index(0, lanes));
     for (int64_t r = begin; r < end; r += slots, turn ^= 1) {
         int64_t at = r + threadIdx.x / lanes, row = g.row0 + at;
         int64_t cols = at < end ? op.cols : 0;
@@ -170,9 +169,7 @@ static __global__ void __launch_bounds__(K == 1 ? 1024 : 512)
 #pragma unroll
         for (int k = 0; k < K; k++) {
             part_load<X, Y>(part, op, row, part_index(k, lanes), cols);
-            if (K > 1)
-                load_w(part.w, op, part_index(k, lanes));
-            sum = part_dot(part, sum);
+            sum = part_add(part, acc[k], rstd, sum);
         }
         sum = sum_threads(sum, lanes, shared[turn]);
         float mean = __fdiv_rn(__fmul_rn(sum, rstd), (float)op.cols);
@@ -181,9 +178,10 @@ static __global__ void __launch_bounds__(K == 1 ? 1024 : 512)
         for (int k = 0; k < K; k++) {
             if (K > 1) {
                 part_load<X, Y>(part, op, row, part_index(k, lanes), cols);
-                load_w(part.w, op, part_index(k, lanes));
+                for (int j = 0; j < VEC; j++)
+                    part.dy[j] = __fmul_rn(part.dy[j], part.w[j]);
             }
-            part_turn(part, acc[k], rstd, mean);
+            part_turn(part, rstd, mean);
             part_store<Y>(part, op, row, part_index(k, lanes), cols);
         }
     }

@@ -28,19 +28,27 @@ void tr_free_text(char *text)
     free(text);
 }
 
-int tr_export_run(const struct tr_export_run_params *p)
+int tr_export_run(const struct tr_export_run_params *p, int64_t *step)
 {
+    unsigned char payload[TR_PAYLOAD_BYTES];
+    struct tr_cursor cursor = {0};
     struct tr_store *store = NULL;
+    size_t bytes;
     char *keep;
     int r;
 
     if ((r = tr_need(p->run, "run")) < 0 || (r = tr_need(p->out, "out")) < 0 ||
         (r = run_store_open(p->run, p->store, &store)) < 0)
         return r;
+    tr_store_payload(store, payload, sizeof(payload), &bytes);
     keep = tr_path(p->run, "source");
-    r = keep ? tr_export(&(struct tr_export_params){
-                   .store = store, .keep = keep, .out = p->out, .dtype = (int)p->dtype - 1})
-             : -ENOMEM;
+    r = tr_cursor_parse(payload, bytes, &cursor);
+    if (r == 0)
+        r = keep ? tr_export(&(struct tr_export_params){
+                       .store = store, .keep = keep, .out = p->out, .dtype = (int)p->dtype - 1})
+                 : -ENOMEM;
+    if (step)
+        *step = (int64_t)cursor.step;
     tr_free(TR_MEM_MISC, keep);
     tr_store_close(store);
     return r;

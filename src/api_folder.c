@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/mem.h"
+#include "src/infer.h"
 #include "src/init.h"
 #include "src/inspect.h"
 #include "src/tailrace.h"
@@ -25,11 +27,17 @@ int tr_init_model(const struct tr_init_params *p)
 
 int tr_inspect_path(const char *path, int json, char **out)
 {
-    json_t *found;
+    json_t *found = NULL;
+    char *store = NULL;
     int r;
 
     *out = NULL;
-    if ((r = tr_need(path, "PATH")) < 0 || (r = tr_inspect(path, &found)) < 0)
+    if ((r = tr_need(path, "PATH")) == 0 && infer_is_run(path))
+        r = run_store_path(path, &store);
+    if (r == 0)
+        r = tr_inspect(path, store, &found);
+    tr_free(TR_MEM_MISC, store);
+    if (r < 0)
         return r;
     if (json) {
         *out = json_dumps(found, JSON_INDENT(2));

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "src/base/err.h"
+#include "src/base/sysmem.h"
 #include "src/preview.h"
 #include "src/tailrace.h"
 
@@ -15,10 +16,8 @@ int tr_learn_tokenizer(const struct tr_learn_params *p)
 
     if ((r = tr_need(p->data, "data")) < 0 || (r = tr_need(p->out, "out")) < 0)
         return r;
-    if (p->vocab < 1 || p->vocab > 1 << 20)
-        return tr_error(-EINVAL, "--vocab %lld: from 259 to %d", (long long)p->vocab, 1 << 20);
-    return tr_tokenizer_train(&(struct tr_tokenizer_train_params){
-        .data = p->data, .out = p->out, .vocab = (int32_t)p->vocab});
+    return tr_tokenizer_train(
+        &(struct tr_tokenizer_train_params){.data = p->data, .out = p->out, .vocab = p->vocab});
 }
 
 /* Lines gathered into one text. */
@@ -35,10 +34,14 @@ static int preview_text(const struct tr_preview_data_params *p, const struct tr_
                         char **out)
 {
     struct tr_data *data = NULL;
+    uint64_t free_bytes;
     size_t bytes;
-    FILE *f = open_memstream(out, &bytes);
-    int r;
+    FILE *f;
+    int r = tr_free_memory(&free_bytes);
 
+    if (r < 0)
+        return r;
+    f = open_memstream(out, &bytes);
     if (!f)
         return tr_error(-ENOMEM, "out of memory");
     r = tr_data_open(&data, &(struct tr_data_params){
@@ -50,6 +53,7 @@ static int preview_text(const struct tr_preview_data_params *p, const struct tr_
                                                                     : INT32_MAX,
                                 .batch_size = 1,
                                 .grain_tokens = 512,
+                                .host_bytes = free_bytes / 10 * 8,
                             });
     if (r == 0)
         r = tr_preview(&(struct tr_preview_sample_params){.data = data,

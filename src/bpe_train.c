@@ -214,6 +214,8 @@ static struct entry heap_pop(struct trainer *t)
     return top;
 }
 
+/* Pointers into the table hold until the next new pair: whoever keeps one across count_pairs copies
+ * it first (merge_pair). */
 static struct pair *pair_of(struct trainer *t, uint64_t key)
 {
     const struct bpe_map_entry *e = bpe_map_find(&t->map, key);
@@ -401,6 +403,7 @@ static int learn(struct trainer *t)
     return 0;
 }
 
+/* Only now, when all words have been counted: an entry for each count on the way would be stale. */
 static int start_heap(struct trainer *t)
 {
     int r = 0;

@@ -107,6 +107,8 @@ static int append_letter(struct bpe_words *w, struct word *x, uint32_t cp)
     return r < 0 ? r : append(w, x, cp);
 }
 
+/* White space is a word of its own kind, run by run: indentation becomes few long pieces, and no
+ * piece mixes a line's end with the word that follows. */
 static int append_white(struct bpe_words *w, struct word *x, uint32_t cp)
 {
     int r = 0;
@@ -164,8 +166,11 @@ static int read_jsonl(struct bpe_words *w, struct data_file *f)
 
     while ((r = data_file_line(f, &line, &bytes)) > 0) {
         char where[4200];
+        size_t blank = 0;
 
-        if (strspn(line, " \t\r") >= bytes)
+        while (blank < bytes && strchr(" \t\r", line[blank])) /* the line has no NUL to stop at */
+            blank++;
+        if (blank == bytes)
             continue;
         snprintf(where, sizeof(where), "%s:%llu", f->path, (unsigned long long)f->line);
         r = read_line(w, where, line, bytes);

@@ -74,6 +74,8 @@ static const char *first_architecture(struct tr_keys *k)
     return name;
 }
 
+/* "architectures" decides, as it does for the reference; "model_type" serves files without it, and
+ * must not say otherwise. */
 static const struct family *find_family(struct tr_keys *k)
 {
     const char *architecture = first_architecture(k), *type = tr_keys_text(k, "model_type", NULL);
@@ -112,6 +114,8 @@ static void refuse_unknown(struct tr_keys *k, const struct family *f)
         tr_keys_refuse(k, "attention_dropout", "only 0 is supported");
 }
 
+/* The bounds are far above any model there is, and low enough that products of any three stay
+ * within 64 bits: all sizes are computed from these without further checks. */
 static void read_shape(struct tr_keys *k, const struct family *f, struct tr_model_config *c)
 {
     int64_t head_dim, kv;
@@ -154,6 +158,8 @@ static int layer_has_window(struct tr_keys *k, int32_t layer, int by_number)
     return 0;
 }
 
+/* Two ways to say which layers have the window: a number from which on, and a name for each layer.
+ * A folder may have both; where they differ the names win, as they do in the reference. */
 static void read_windows(struct tr_keys *k, const struct family *f, struct tr_model_config *c)
 {
     /* transformers takes 4096 only where the key is missing: null means no window. */
@@ -184,6 +190,8 @@ static void read_windows(struct tr_keys *k, const struct family *f, struct tr_mo
     }
 }
 
+/* What the file says of its own weights. Nothing is converted for it: the type of each tensor
+ * stands in the safetensors header, this one is for `init` and is rewritten on export. */
 static int read_dtype(struct tr_keys *k)
 {
     const char *old = tr_keys_text(k, "torch_dtype", NULL), *name = tr_keys_text(k, "dtype", old);

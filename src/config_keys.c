@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One function for each type of value. All go through tr_keys_refuse, which keeps the first error
+ * alone: what follows from a bad value (a count that does not divide another) would only hide it.
+ */
 #include "src/config_keys.h"
 
 #include <math.h>
@@ -30,6 +34,8 @@ void tr_keys_refuse(struct tr_keys *k, const char *key, const char *need)
     free(text);
 }
 
+/* After an error the least value is returned: in range, so that the caller's own arithmetic holds
+ * until it looks at r. */
 int64_t tr_keys_int(struct tr_keys *k, const char *key, int64_t min, int64_t max, int64_t fallback)
 {
     const json_t *v = tr_keys_get(k, key);
@@ -45,6 +51,7 @@ int64_t tr_keys_int(struct tr_keys *k, const char *key, int64_t min, int64_t max
     return min;
 }
 
+/* A whole number counts as one with a fraction: config.json files write 10000 and 10000.0. */
 double tr_keys_real(struct tr_keys *k, const char *key, double min, double max, double fallback)
 {
     const json_t *v = tr_keys_get(k, key);

@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * By way of f32, which holds every value of the two others: one rounding at most. An import or an
+ * export is bound by the disk, so there is no faster twin. A value that becomes infinite is counted
+ * and not written off: a model with one infinite weight answers nothing but NaN.
+ */
 #include <errno.h>
 #include <math.h>
 

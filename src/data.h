@@ -34,6 +34,8 @@ struct tr_data_params {
     int shuffle;       /* 0 for evaluation: file order */
     uint64_t seed;
     int grain_tokens; /* 512 on cpu, 2048 on cuda */
+    /* What all host memory of this process may take (tr_mem_host_peak); 0: no bound. */
+    uint64_t host_bytes;
 };
 
 struct tr_data;

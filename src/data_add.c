@@ -7,6 +7,18 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
+int data_may_grow(const struct tr_data *d, uint64_t bytes)
+{
+    uint64_t now = tr_mem_host_peak();
+
+    if (!d->p.host_bytes || now + bytes <= d->p.host_bytes)
+        return 0;
+    return tr_error(-ENOMEM,
+                    "%s: takes more than the budget of %llu bytes of host memory (after %zu "
+                    "tokens); use a part of it, or raise train's --host-memory",
+                    d->path, (unsigned long long)d->p.host_bytes, d->tokens.n);
+}
+
 int data_push(struct tr_data *d, const char *where, int32_t id, int masked)
 {
     const char *piece = d->p.tokenizer ? tr_tokenizer_piece(d->p.tokenizer, id) : NULL;
@@ -14,6 +26,8 @@ int data_push(struct tr_data *d, const char *where, int32_t id, int masked)
     if (id < 0 || id >= d->p.vocab)
         return tr_error(-ERANGE, "%s: token %d%s%.64s is past the model's vocabulary of %d", where,
                         id, piece ? ", " : "", piece ? piece : "", d->p.vocab);
+    if (d->tokens.n == d->tokens.room && data_may_grow(d, d->tokens.room * 2) < 0)
+        return -ENOMEM;
     return tr_ids_push(&d->tokens, masked ? id | DATA_MASKED : id);
 }
 
@@ -26,12 +40,16 @@ int data_push_text(struct tr_data *d, const char *where, const struct tr_ids *id
     return r;
 }
 
+/* start has one entry more than there are samples: where the next one begins. */
 static int grow(struct tr_data *d)
 {
     size_t room = d->room ? d->room * 2 : 1024;
-    uint64_t *start = tr_realloc(TR_MEM_TEXT, d->start, (room + 1) * sizeof(*start));
+    uint64_t *start;
     uint32_t *length;
 
+    if (data_may_grow(d, d->room * (sizeof(*start) + sizeof(*length))) < 0)
+        return -ENOMEM;
+    start = tr_realloc(TR_MEM_TEXT, d->start, (room + 1) * sizeof(*start));
     if (!start)
         return -ENOMEM;
     if (!d->start)

@@ -45,11 +45,13 @@ static int32_t longest_row(const struct tr_data *d)
     return (int32_t)most;
 }
 
+/* A file of fewer rows than a batch holds makes one short batch; memory is planned for that. */
 static int32_t batch_rows(const struct tr_data *d)
 {
     return d->rows.n_rows < (size_t)d->p.batch_size ? (int32_t)d->rows.n_rows : d->p.batch_size;
 }
 
+/* Half of INT32_MAX: offsets in a batch are 32-bit, and so are sums of two of them. */
 int data_batch_init(struct tr_data *d)
 {
     size_t tokens, rows;

@@ -25,12 +25,12 @@ int data_file_open(struct data_file *f, const char *path)
     f->fd = open(path, O_RDONLY | O_CLOEXEC);
     if (f->fd < 0)
         return tr_error(-errno, "%s: cannot open the data: %s", path, strerror(errno));
-    if (fstat(f->fd, &st) < 0 || S_ISDIR(st.st_mode)) {
-        close(f->fd);
-        f->fd = -1;
-        return tr_error(-EISDIR, "%s: is a folder, data is one text or JSONL file", path);
-    }
-    return 0;
+    if (fstat(f->fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode)))
+        return 0;
+    close(f->fd);
+    f->fd = -1;
+    return tr_error(-EINVAL, "%s: is a %s, data is one text or JSONL file", path,
+                    S_ISDIR(st.st_mode) ? "folder" : "device");
 }
 
 void data_file_close(struct data_file *f)

@@ -155,6 +155,7 @@ static int recognise(struct tr_data *d, const char *where, json_t *o)
     return 0;
 }
 
+/* The first record has said what the file is; one that differs is an error, not another format. */
 static int read_object(struct tr_data *d, const char *where, json_t *o)
 {
     json_t *text = json_object_get(o, "text"), *prompt = json_object_get(o, "prompt");
@@ -230,6 +231,7 @@ static int read_jsonl(struct tr_data *d, struct data_file *f)
     return r;
 }
 
+/* Only ever called for a window that is known to hold one: the slow way finds the line. */
 static int has_bad_id(const struct tr_data *d, const char *text, size_t n)
 {
     enum tr_text_place place = TR_TEXT_INSIDE;
@@ -306,6 +308,8 @@ static int read_text(struct tr_data *d, struct data_file *f)
         if (n || !more)
             r = push_window(d, f, n, &place);
         want = n ? WINDOW : want * 2; /* no place to cut: look further */
+        if (r == 0 && want > WINDOW)
+            r = data_may_grow(d, want);
     }
     if (r == 0)
         r = end_document(d, d->path);

@@ -38,7 +38,10 @@ static inline int data_is_target(const struct tr_data *d, uint64_t i)
 int data_read(struct tr_data *d);
 /* One line of a JSONL file; `where` names it in messages. The first one decides the format. */
 int data_read_record(struct tr_data *d, const char *where, const char *line, size_t bytes);
-/* data_add.c: tokens and samples; sample_end cuts, counts, and masks the first token. */
+/* data_add.c: tokens and samples; sample_end cuts, counts, and masks the first token. Whatever
+ * grows with the file asks data_may_grow first: a file may be larger than memory, or have no end.
+ */
+int data_may_grow(const struct tr_data *d, uint64_t bytes);
 int data_push(struct tr_data *d, const char *where, int32_t id, int masked);
 int data_push_text(struct tr_data *d, const char *where, const struct tr_ids *ids, int masked);
 int data_sample_end(struct tr_data *d);

@@ -187,7 +187,8 @@ static int mean_loss(struct infer *f, const struct tr_eval_params *p, int64_t ba
                                                   .seq_len = (int)seq,
                                                   .packing = 1,
                                                   .batch_size = (int)batch,
-                                                  .grain_tokens = f->run.device_info.grain_tokens});
+                                                  .grain_tokens = f->run.device_info.grain_tokens,
+                                                  .host_bytes = f->run.params.host_memory});
 
     if (r < 0)
         return r;

@@ -104,8 +104,8 @@ static int write_pieces(struct tr_import *i, struct tr_store *s)
     for (uint32_t p = 0; r == 0 && p < l->n_pieces; p++) {
         r = write_piece(i, s, p, of[p], buf);
         done += tr_round_up(l->pieces[p].bytes, TR_STORE_ALIGN);
-        if (r == 0 && i->p->progress)
-            i->p->progress(i->p->progress_arg, done, total);
+        if (r == 0 && i->p->progress && i->p->progress(i->p->progress_arg, done, total))
+            r = tr_error(-EINTR, "the import was interrupted; nothing is left of it");
     }
     tr_free(TR_MEM_MISC, of);
     if (buf)

@@ -7,7 +7,7 @@
 #ifndef TR_SRC_IMPORT_H
 #define TR_SRC_IMPORT_H
 
-#include "src/model.h"
+#include "src/keep.h"
 
 struct tr_import_params {
     const char *model;     /* Hugging Face folder, or NULL for: */
@@ -23,7 +23,7 @@ struct tr_import_params {
     const void *payload; /* of the first commit */
     size_t payload_bytes;
     int threads; /* with arch; 0: all cores of this process */
-    void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
+    int (*progress)(void *arg, uint64_t done, uint64_t total); /* non-zero stops; may be NULL */
     void *progress_arg;
 };
 

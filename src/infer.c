@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Opening a model for forward passes. A run's own store is read where it lies; a model folder is
- * imported into a temporary store (in TMPDIR, or /var/tmp) that is removed at the close.
+ * imported into a temporary store (in TMPDIR, or /var/tmp) whose files lose their names as soon as
+ * they are open.
  */
 #include "src/infer.h"
 
@@ -19,22 +20,36 @@ int infer_is_run(const char *folder)
     return tr_folder_has(folder, "run.yaml");
 }
 
+int run_store_path(const char *run, char **out)
+{
+    char *yaml = tr_path(run, "run.yaml");
+    struct tr_train_params options = {0};
+    int r = yaml ? 0 : -ENOMEM;
+
+    if (r == 0 && tr_folder_has(run, ".") && !infer_is_run(run))
+        r = tr_error(-EINVAL, "%s: is not a run: it has no run.yaml", run);
+    if (r == 0)
+        r = tr_options_read(yaml, &options);
+    if (r == 0) {
+        *out = options.store ? tr_strdup(TR_MEM_MISC, options.store) : tr_path(run, "store");
+        r = *out ? 0 : -ENOMEM;
+    }
+    tr_options_free(&options);
+    tr_free(TR_MEM_MISC, yaml);
+    return r;
+}
+
 int run_store_open(const char *run, const char *store, struct tr_store **out)
 {
-    char *yaml = tr_path(run, "run.yaml"), *beside = tr_path(run, "store");
-    struct tr_train_params options = {0};
-    int r = yaml && beside ? 0 : -ENOMEM;
+    char *path = NULL;
+    int r = store ? 0 : run_store_path(run, &path);
 
-    if (r == 0 && !store && (r = tr_options_read(yaml, &options)) == 0)
-        store = options.store ? options.store : beside;
-    if (r == 0 && (r = tr_store_open(out, store, TR_STORE_READ)) == 0 &&
+    if (r == 0 && (r = tr_store_open(out, store ? store : path, TR_STORE_READ)) == 0 &&
         (r = run_check_store(run, *out)) < 0) {
         tr_store_close(*out);
         *out = NULL;
     }
-    tr_options_free(&options);
-    tr_free(TR_MEM_MISC, beside);
-    tr_free(TR_MEM_MISC, yaml);
+    tr_free(TR_MEM_MISC, path);
     return r;
 }
 
@@ -85,6 +100,10 @@ static int import_folder(struct infer *f, const char *folder)
     r = store ? tr_import_run(f->run.import) : -ENOMEM;
     if (r == 0)
         r = tr_store_open(&f->run.store, store, TR_STORE_READ);
+    /* The open files are all that is read from here on: without their names a process that is
+     * killed leaves nothing on the disk. */
+    if (r == 0)
+        r = tr_remove_tree(f->temporary);
     tr_free(TR_MEM_MISC, store);
     return r;
 }
@@ -158,7 +177,7 @@ void infer_close(struct infer *f)
     tr_store_close(f->run.store);
     tr_import_close(f->run.import);
     tr_keep_close(f->run.kept);
-    if (f->temporary)
+    if (f->temporary && tr_folder_is_empty(f->temporary) != -ENOENT) /* an import that failed */
         tr_remove_tree(f->temporary);
     tr_free(TR_MEM_MISC, f->temporary);
     tr_free(TR_MEM_MISC, f);

@@ -22,7 +22,7 @@ struct infer_params {
 
 struct infer {
     struct tr_run run;
-    char *temporary; /* folder of a temporary store, removed at close */
+    char *temporary; /* folder of a temporary store; gone once the store is open */
 };
 
 /* The folder's tokenizer is optional: run.tokenizer is NULL where there is none. */
@@ -30,6 +30,8 @@ int infer_open(struct infer **out, const struct infer_params *p);
 void infer_close(struct infer *f); /* NULL is allowed */
 int infer_is_run(const char *folder); /* rather than a model folder */
 
+/* Where run.yaml says that the store is; freed with tr_free(TR_MEM_MISC, ...). */
+int run_store_path(const char *run, char **out);
 /* The store of a run folder, for reading (`store`: where it is, NULL: where run.yaml says), and
  * what was kept of its source, checked to fit it. */
 int run_store_open(const char *run, const char *store, struct tr_store **out);

@@ -1,4 +1,10 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A random model as a folder: the export's writer, filled from a generator instead of a store.
+ * `train
+ * --arch` goes the other way round and imports the same values without a folder between; both fill
+ * by (seed, tensor, element), so both start from the same bits.
+ */
 #include "src/init.h"
 
 #include "src/base/err.h"

@@ -11,6 +11,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
+#include "src/cursor.h"
 #include "src/keep.h"
 
 static json_t *windows_json(const struct tr_model_config *c)
@@ -128,7 +129,8 @@ static json_t *segments_json(const struct tr_layout *l)
 
 static int describe_store(json_t *o, const char *folder)
 {
-    char payload[TR_PAYLOAD_BYTES];
+    unsigned char payload[TR_PAYLOAD_BYTES];
+    struct tr_cursor cursor;
     struct tr_store *s;
     const struct tr_layout *l;
     size_t bytes;
@@ -146,15 +148,17 @@ static int describe_store(json_t *o, const char *folder)
                                       (json_int_t)bytes, "generation_bytes",
                                       (json_int_t)tr_layout_bytes(l), "spans", (int)l->n_spans,
                                       "pieces", (int)l->n_pieces, "segments", segments_json(l)));
+    if (tr_cursor_parse(payload, bytes, &cursor) == 0) /* a store need not be a run's */
+        r |= json_object_set_new(o, "steps_done", json_integer((json_int_t)cursor.step));
     tr_store_close(s);
     return r < 0 ? tr_error(-ENOMEM, "no memory for a description") : 0;
 }
 
-static int describe_run(json_t *o, const char *folder)
+static int describe_run(json_t *o, const char *folder, const char *store)
 {
-    char *keep_path = tr_path(folder, "source"), *store = tr_path(folder, "store");
+    char *keep_path = tr_path(folder, "source"), *beside = tr_path(folder, "store");
     struct tr_kept *k = NULL;
-    int r = keep_path && store ? tr_keep_open(&k, keep_path) : -ENOMEM;
+    int r = keep_path && beside ? tr_keep_open(&k, keep_path) : -ENOMEM;
 
     if (r == 0) {
         r = json_object_set_new(o, "config", config_json(&k->model->config));
@@ -162,15 +166,15 @@ static int describe_run(json_t *o, const char *folder)
         r |= json_object_set_new(o, "dtype", json_string(tr_dtype_name(k->model->dtype)));
         r |= json_object_set_new(o, "optimizer_state", json_boolean(k->model->has_state));
     }
-    if (r == 0 && tr_folder_has(folder, "store"))
-        r = describe_store(o, store);
+    if (r == 0)
+        r = describe_store(o, store ? store : beside);
     tr_keep_close(k);
     tr_free(TR_MEM_MISC, keep_path);
-    tr_free(TR_MEM_MISC, store);
+    tr_free(TR_MEM_MISC, beside);
     return r;
 }
 
-static int describe(json_t *o, const char *path, const char **kind)
+static int describe(json_t *o, const char *path, const char *store, const char **kind)
 {
     struct stat st;
 
@@ -186,8 +190,13 @@ static int describe(json_t *o, const char *path, const char **kind)
     }
     if (tr_folder_has(path, "source/" TR_KEEP_FILE)) {
         *kind = "run";
-        return describe_run(o, path);
+        return describe_run(o, path, store);
     }
+    if (tr_folder_has(path, "run.yaml"))
+        return tr_error(-ENODATA,
+                        "%s: a run whose import is not done or was cut off; its command starts it "
+                        "again",
+                        path);
     *kind = "model folder";
     if (tr_folder_has(path, "config.json"))
         return describe_model(o, path);
@@ -195,11 +204,11 @@ static int describe(json_t *o, const char *path, const char **kind)
                     path);
 }
 
-int tr_inspect(const char *path, json_t **out)
+int tr_inspect(const char *path, const char *store, json_t **out)
 {
     json_t *o = json_pack("{s:s, s:s}", "kind", "", "path", path);
     const char *kind = "";
-    int r = o ? describe(o, path, &kind) : tr_error(-EINVAL, "the path is not valid UTF-8");
+    int r = o ? describe(o, path, store, &kind) : tr_error(-EINVAL, "the path is not valid UTF-8");
 
     *out = NULL;
     if (r == 0)

@@ -7,8 +7,8 @@
 
 #include <jansson.h>
 
-/* New reference. */
-int tr_inspect(const char *path, json_t **out);
+/* New reference. `store`: where the store of a run is; NULL: beside it, RUN/store. */
+int tr_inspect(const char *path, const char *store, json_t **out);
 /* The same for people, lines of text; freed with free(). NULL without memory. */
 char *tr_inspect_text(const json_t *found);
 

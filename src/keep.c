@@ -1,4 +1,12 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tailrace-shards.json, written once at the import and read by everything that meets the run later:
+ * resume, export, evaluation. It holds what config.json does not say: the type of each role,
+ * whether there is optimizer state, which name a tied table had, and the files that the weights
+ * came in. The layout of the store is not in it, but follows from it: the same function makes the
+ * table again, and tr_keep_check_store holds it against the store. So a program whose layout has
+ * changed refuses an older run instead of reading its bytes in the wrong places.
+ */
 #include "src/keep.h"
 
 #include <string.h>
@@ -12,6 +20,8 @@
 #define VERSION    1
 #define FILE_BYTES (64u << 20)
 
+/* By role, as layers of different types are refused on import; a role the family lacks has one all
+ * the same, so that the list is always as long. */
 static json_t *types_json(const struct tr_model *m)
 {
     enum tr_dtype types[TR_ROLES];
@@ -122,6 +132,7 @@ void tr_keep_close(struct tr_kept *k)
     tr_free(TR_MEM_MISC, k);
 }
 
+/* Spans and pieces decide where bytes lie; names only show that the same thing lies there. */
 static int same_layout(const struct tr_layout *a, const struct tr_layout *b)
 {
     if (a->n_spans != b->n_spans || a->n_pieces != b->n_pieces || a->n_segments != b->n_segments)

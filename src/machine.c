@@ -48,11 +48,21 @@ int run_resolve_memory(struct tr_run *run)
     return 0;
 }
 
+static int is_all_f32(const struct tr_model *m)
+{
+    int all = 1;
+
+    for (int32_t i = 0; i < m->n_tensors; i++)
+        all &= m->tensors[i].dtype == TR_F32;
+    return all;
+}
+
 int run_open_device(struct tr_run *run)
 {
     int r = tr_devices_open(&run->device, &run->choice,
                             &(struct tr_device_params){.memory_bytes = run->params.device_memory,
                                                        .threads = (int)run->params.threads,
+                                                       .f32_only = is_all_f32(run->model),
                                                        .delay_seed = run->params.delay_seed});
 
     if (r < 0)

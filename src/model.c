@@ -17,6 +17,7 @@
 #define SLICE_ROWS  4096
 #define SLICE_BYTES (16u << 20)
 #define SLICE_STEP  256
+#define SLICES      8 /* at least, of a table that has so many steps */
 
 enum extent { ONE, HIDDEN, FFN, VOCAB, HEAD_DIM, Q_ROWS, KV_ROWS };
 enum when { ALWAYS, QKV_BIAS, O_BIAS, QK_NORM };
@@ -53,6 +54,7 @@ struct builder {
     int bad; /* memory has run out: nothing is appended any more */
 };
 
+/* A name for a size, so that the table above reads like the model's own documentation. */
 static int64_t extent_of(const struct tr_model_config *c, enum extent e)
 {
     switch (e) {
@@ -119,6 +121,8 @@ static char *copy_name(struct builder *b, const char *prefix, const char *name)
     return s;
 }
 
+/* A segment is what one phase needs of a record and another does not: parameters are read in every
+ * pass, optimizer state only where the update is made. */
 static void add_segment(struct builder *b, const char *record, const char *kind)
 {
     struct tr_layout *l = &b->m->layout;
@@ -173,6 +177,8 @@ static uint64_t add_bytes(struct builder *b, const char *prefix, const char *nam
     return at;
 }
 
+/* The entry alone; where its bytes lie is said by add_params, since a table's are cut into slices.
+ */
 static int32_t add_tensor(struct builder *b, enum tr_role role, int32_t layer)
 {
     const struct tr_model_config *c = &b->m->config;
@@ -214,6 +220,7 @@ static void add_params(struct builder *b, int32_t tensor)
     t->n_pieces = b->m->layout.n_pieces - t->first_piece;
 }
 
+/* m and v of a tensor behind one another: an update reads and writes both. */
 static void add_state(struct builder *b, int32_t tensor)
 {
     struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[tensor];
@@ -225,12 +232,16 @@ static void add_state(struct builder *b, int32_t tensor)
     t->v_offset = add_bytes(b, "v of ", t->name, 0, bytes);
 }
 
+/* A small model's table is cut as well: its slot, its logits and its gradient would otherwise be
+ * the largest things on a device that holds one block at a time. */
 static int64_t slice_rows(const struct tr_model_config *c)
 {
     int64_t rows = SLICE_BYTES / ((int64_t)c->hidden * 4) / SLICE_STEP * SLICE_STEP;
+    int64_t share = (int64_t)tr_round_up((size_t)c->vocab, SLICES * SLICE_STEP) / SLICES;
 
-    rows = rows < SLICE_STEP ? SLICE_STEP : rows;
-    return rows < SLICE_ROWS ? rows : SLICE_ROWS;
+    rows = rows < share ? rows : share;
+    rows = rows < SLICE_ROWS ? rows : SLICE_ROWS;
+    return rows < SLICE_STEP ? SLICE_STEP : rows;
 }
 
 static void add_slice_params(struct builder *b, struct tr_table *table)
@@ -290,6 +301,7 @@ static void add_table(struct builder *b, struct tr_table *table, enum tr_role ro
     }
 }
 
+/* All of a block is one span: it is computed whole, so it is read whole, front to back. */
 static void add_block(struct builder *b, int32_t layer)
 {
     struct tr_block *block = &b->m->blocks[layer];
@@ -315,6 +327,7 @@ static void add_block(struct builder *b, int32_t layer)
             add_state(b, block->tensor[r]);
 }
 
+/* A record of its own and not a part of the head: a tied model has no head to put it in. */
 static void add_final_norm(struct builder *b)
 {
     struct tr_model *m = b->m;

@@ -104,6 +104,7 @@ static int open_data(struct tr_run *run, const char *path, int shuffle, struct t
                                  .shuffle = shuffle,
                                  .seed = p->seed,
                                  .grain_tokens = run->device_info.grain_tokens,
+                                 .host_bytes = p->host_memory,
                              });
 }
 
@@ -194,6 +195,8 @@ static int import(struct tr_run *run)
     p->generations = run->params.durability == TR_KEEP_NONE ? 1 : 2;
     p->payload = payload;
     p->payload_bytes = sizeof(payload);
+    p->progress = run->params.importing;
+    p->progress_arg = run->params.importing_arg;
     r = tr_import_run(run->import);
     tr_free(TR_MEM_MISC, keep);
     return r < 0 ? r : tr_store_open(&run->store, run->params.store, TR_STORE_WRITE);

@@ -31,6 +31,8 @@ static int parse_percent(double value, uint64_t *out)
     return 0;
 }
 
+/* Through double, for "1.5GiB"; the text itself must begin with a digit, which leaves out the
+ * signs, hexadecimals, "inf" and "nan" that strtod would take. */
 static int parse_size(const char *text, uint64_t *out)
 {
     double value, bytes = -1;
@@ -94,6 +96,7 @@ static int parse_real(const struct tr_option *o, const char *text, double *out)
     return 0;
 }
 
+/* The message lists what could have been said: the shortest help there is. */
 static int parse_choice(const struct tr_choice_name *choices, const char *text, int *out)
 {
     char names[256] = "";
@@ -117,6 +120,7 @@ static int parse_switch(const char *text, int *out)
     return parse_choice(words, text, out);
 }
 
+/* Copied, as values come from a command line, from a file's buffer, or from another struct. */
 static int set_text(const char *text, char **place)
 {
     char *copy;
@@ -189,6 +193,8 @@ int tr_option_set(const struct tr_option *table, const struct tr_option *o, void
     return rc;
 }
 
+/* Zero is "not given" throughout. Where 0 switches something off TR_OPTION_ZERO_OFF stores -1 for
+ * it; where it is a value like any other (a seed) it is also the default. */
 int tr_option_is_set(const struct tr_option *o, const void *params)
 {
     static const char zero[8];
@@ -196,6 +202,7 @@ int tr_option_is_set(const struct tr_option *o, const void *params)
     return memcmp((const char *)params + o->offset, zero, value_bytes(o->kind)) != 0;
 }
 
+/* The largest unit that divides it: what is printed is the same number again. */
 static void print_size(FILE *f, uint64_t bytes)
 {
     size_t best = 0;

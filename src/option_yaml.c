@@ -46,6 +46,7 @@ static int expect_event(struct reader *r, yaml_event_type_t type, const char *wh
 }
 
 /* The scalar of the current event, copied. */
+/* Tags and aliases are refused: "!!int 3" is YAML's business, options have types of their own. */
 static int take_scalar(struct reader *r, const char *what, char **out)
 {
     const char *text = (const char *)r->event.data.scalar.value;
@@ -122,6 +123,7 @@ fail_parser:
     return rc;
 }
 
+/* Always in double quotes: a path that is "no", "1e3" or "~" stays the text it is. */
 void tr_yaml_print_quoted(FILE *f, const char *text)
 {
     fputc('"', f);

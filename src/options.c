@@ -204,6 +204,8 @@ struct option_file {
     unsigned char seen[sizeof(tr_train_options) / sizeof(*tr_train_options)];
 };
 
+/* What a flag may override a file may not contradict: twice the same key, or two that exclude each
+ * other, is a slip in one hand. */
 static int read_option(void *arg, const char *key, const char *value)
 {
     struct option_file *file = arg;
@@ -296,6 +298,7 @@ static int is_same(const struct tr_option *o, const void *a, const void *b)
     return strcmp(text[0], text[1]) == 0;
 }
 
+/* The names of what differs go into the message: "other settings" alone would send one to diff. */
 int tr_options_compare(const struct tr_train_params *a, const struct tr_train_params *b,
                        char *names, size_t size)
 {

@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The temporary name lies beside the place, not in it and not in /tmp: only within one file system
+ * is a rename atomic. Its process id keeps two exports apart; rename() replaces an empty folder and
+ * refuses a full one, so that of two that finish at once one fails and nothing is lost.
+ */
 #include "src/out_folder.h"
 
 #include <limits.h>

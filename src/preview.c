@@ -73,6 +73,8 @@ static int show_text(const struct tr_preview_sample_params *p, size_t sample)
     return r;
 }
 
+/* The same names and the same -100 as the reference's data: the two can be compared by a program.
+ */
 static int show_json(const struct tr_preview_sample_params *p, size_t sample)
 {
     const struct tr_data *d = p->data;

@@ -13,7 +13,6 @@
 #include "src/cursor.h"
 #include "src/devices.h"
 #include "src/import.h"
-#include "src/keep.h"
 #include "src/pass.h"
 #include "src/tailrace.h"
 

@@ -79,6 +79,8 @@ static int read_dtype(const struct place *p, const json_t *v, struct tr_st_tenso
     return tr_error(-EINVAL, "%s: tensor %s: unknown dtype \"%.20s\"", p->where, p->name, name);
 }
 
+/* No dimensions at all is a scalar; a dimension of 0 makes a tensor without bytes. Both are in the
+ * format, and neither is part of a model: source_check.c refuses them by shape. */
 static int read_shape(const struct place *p, const json_t *v, struct tr_st_tensor *t)
 {
     size_t dims = json_array_size(v);
@@ -96,6 +98,7 @@ static int read_shape(const struct place *p, const json_t *v, struct tr_st_tenso
     return 0;
 }
 
+/* `end` is compared before it is used: from here on offset + bytes cannot overflow. */
 static int read_offsets(const struct place *p, const json_t *v, uint64_t data_bytes,
                         struct tr_st_tensor *t)
 {
@@ -118,6 +121,7 @@ static int read_offsets(const struct place *p, const json_t *v, uint64_t data_by
     return 0;
 }
 
+/* Counted in bits, for the types that are narrower than a byte. */
 static int check_size(const struct place *p, const struct tr_st_tensor *t, int bits)
 {
     uint64_t n = (uint64_t)bits;
@@ -134,6 +138,7 @@ static int check_size(const struct place *p, const struct tr_st_tensor *t, int b
     return 0;
 }
 
+/* Names go into messages and logs: what could forge a line of those is not let in. */
 static int check_name(const char *name, const char *where)
 {
     size_t n = strlen(name);
@@ -197,6 +202,8 @@ static int by_offset(const void *a, const void *b)
     return strcmp(x->name, y->name); /* tensors without elements share a place */
 }
 
+/* Together with the check of each size this says that every byte of the file belongs to exactly one
+ * tensor: nothing is read twice, nothing is hidden between. */
 static int check_contiguous(const struct tr_st_header *h, uint64_t data_bytes, const char *where)
 {
     uint64_t end = 0;
@@ -221,6 +228,7 @@ static int check_contiguous(const struct tr_st_header *h, uint64_t data_bytes, c
     return 0;
 }
 
+/* n_tensors counts an entry before it is read, so that what a half-read one owns is freed too. */
 static int read_header(const json_t *root, uint64_t data_bytes, const char *where,
                        struct tr_st_header *out)
 {
@@ -293,6 +301,7 @@ static int plain_file_name(const char *s)
     return 1;
 }
 
+/* A name that leaves the folder would read any file of the machine into a model. */
 int tr_safetensors_parse_index(const char *text, size_t bytes, const char *where, json_t **out)
 {
     const char *name;

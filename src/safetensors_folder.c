@@ -34,6 +34,8 @@ static int open_regular(const char *path, struct stat *st)
     return tr_error(e, "%s: not a regular file", path);
 }
 
+/* The file begins with the length of its header, eight bytes little-endian, in no text. Both bounds
+ * are checked before memory is taken: the length is the file's word for it (invariant 9). */
 static int read_header_text(int fd, const char *path, uint64_t size, char **text, uint64_t *bytes)
 {
     unsigned char le[8];
@@ -88,6 +90,8 @@ static int take_tensors(struct tr_safetensors *s, struct tr_st_header *h)
     return 0;
 }
 
+/* Size, inode and time of what has been checked are kept: switch_shard holds them against what it
+ * opens later, so that the checks are of the bytes that are read. */
 static int read_shard(struct tr_safetensors *s, struct tr_st_shard *shard)
 {
     struct tr_st_header h;
@@ -145,6 +149,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(sort_table[*(const uint32_t *)a].name, sort_table[*(const uint32_t *)b].name);
 }
 
+/* Sorted, two of one name lie side by side; the same order serves tr_safetensors_find. */
 static int sort_names(struct tr_safetensors *s)
 {
     s->by_name = tr_alloc_array(TR_MEM_MISC, s->n_tensors, sizeof(*s->by_name));
@@ -165,6 +170,8 @@ static int sort_names(struct tr_safetensors *s)
     return 0;
 }
 
+/* The map names a file once for each tensor: each is opened once. Files are counted as they come,
+ * since every one of them costs an open and a header, however short the index is. */
 static int add_index_shards(struct tr_safetensors *s, const char *folder, json_t *map)
 {
     json_t *seen = json_object();
@@ -210,6 +217,7 @@ static int check_index(struct tr_safetensors *s, const char *where, json_t *map)
     return 0;
 }
 
+/* A note, no error: nothing is read or sized by that number. */
 static void note_total(struct tr_safetensors *s, const char *where)
 {
     const json_t *v = json_object_get(s->index_metadata, "total_size");
@@ -278,6 +286,7 @@ static int no_weights(const char *folder)
                     folder);
 }
 
+/* Both names at once is what an upload over an older one leaves: either could be the model. */
 static int open_weights(struct tr_safetensors *s, const char *folder)
 {
     char *single = tr_path(folder, "model.safetensors");
@@ -388,6 +397,7 @@ const char *tr_safetensors_path(const struct tr_safetensors *s, const struct tr_
     return s->shards[t->shard].path;
 }
 
+/* Tensors are asked for in the order of the store, which is nearly that of the files. */
 static int switch_shard(struct tr_safetensors *s, uint32_t shard)
 {
     const struct tr_st_shard *h = &s->shards[shard];

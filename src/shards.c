@@ -46,6 +46,7 @@ void tr_shards_free(struct tr_shards *s)
     memset(s, 0, sizeof(*s));
 }
 
+/* n_files is only set once there is an array, so that tr_shards_free takes a half-made table. */
 static int alloc_files(struct tr_shards *s, uint32_t n)
 {
     s->files = tr_alloc_array(TR_MEM_MISC, n, sizeof(*s->files));
@@ -73,6 +74,7 @@ static int add_tensor(struct tr_shard_file *f, const char *name, int32_t tensor,
     return t->name ? 0 : -ENOMEM;
 }
 
+/* In the order of the data, not of the header: so they were written, and so they are read. */
 static int copy_shard(struct tr_shard_file *f, const struct tr_safetensors *source, uint32_t shard,
                       const struct tr_model *m)
 {
@@ -106,6 +108,7 @@ int tr_shards_from_source(struct tr_shards *s, const struct tr_safetensors *sour
 }
 
 /* The file of each tensor when files are filled one after the other; returns how many. */
+/* A tensor is never cut, as no reader could join it: one above 4 GiB has a file to itself. */
 static uint32_t split(const struct tr_model *m, uint32_t *file_of)
 {
     uint64_t bytes = 0;
@@ -186,6 +189,8 @@ json_t *tr_shards_to_json(const struct tr_shards *s)
     return NULL;
 }
 
+/* The file is ours and still not trusted: it lies in a folder where anyone may edit it, and its
+ * names become paths. */
 static int file_from_json(struct tr_shard_file *f, const json_t *o, const struct tr_model *m,
                           const char *where)
 {

@@ -47,6 +47,7 @@ uint64_t tr_shards_bytes(const struct tr_shards *s, const struct tr_model *m, in
     return n;
 }
 
+/* dtype, shape, data_offsets: the order in which the reference's writer has them. */
 static json_t *entry_json(const struct tr_tensor *t, int dtype, uint64_t at)
 {
     json_t *shape = t->dims == 1 ? json_pack("[I]", (json_int_t)t->cols)
@@ -105,6 +106,9 @@ static int write_header(struct out_file *o, const struct tr_shard_file *f, const
     return r;
 }
 
+/* Written pages are given back as it goes. Left to itself the kernel would hold them until the end,
+ * and a memory cgroup counts them: the export of a large model must not need its size (the page
+ * cache of 2.2 GB would not fit in the 1 GiB that the whole run is promised to stay in). */
 static int write_chunk(struct out_file *o, const void *buf, size_t n)
 {
     int r = tr_pwrite(o->fd, o->path, buf, n, o->at);
@@ -140,6 +144,7 @@ static int write_tensor(struct out_file *o, const struct tr_shards_write_params 
     return 0;
 }
 
+/* O_EXCL: the folder is ours and new; whatever has that name already was put there meanwhile. */
 static int write_file(struct out_file *o, const struct tr_shards_write_params *p,
                       const struct tr_shard_file *f, void *buf)
 {
@@ -201,6 +206,7 @@ static json_t *weight_map(const struct tr_shards *s)
     return NULL;
 }
 
+/* total_size is made anew, since the dtype may be another one; the rest of the metadata stays. */
 static int write_index(const struct tr_shards_write_params *p)
 {
     const struct tr_shards *s = p->shards;

@@ -13,6 +13,7 @@
 #include "src/init.h"
 #include "src/keep.h"
 
+/* All that can be wrong with a folder is found here, by headers and config.json alone. */
 static int open_folder(struct tr_source *s, int dtype)
 {
     struct tr_model_config *config = tr_alloc(TR_MEM_MISC, sizeof(*config));
@@ -85,6 +86,8 @@ void tr_source_close(struct tr_source *s)
     tr_free(TR_MEM_MISC, s);
 }
 
+/* Values that keep their type are read straight into the caller's buffer; the others go through the
+ * scratch, a chunk at a time, so that memory does not depend on the tensor. */
 static int fill_from_folder(struct tr_source *s, const struct tr_tensor *t, uint64_t from, size_t n,
                             enum tr_dtype type, void *buf)
 {

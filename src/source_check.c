@@ -79,6 +79,8 @@ static int match_tensors(struct tr_source *s)
     return 0;
 }
 
+/* The first layer decides for its role, and the others must agree: a slot is sized for any block,
+ * and the plan has one type for activations at the borders between them. */
 static int take_types(struct tr_source *s, int dtype, enum tr_dtype types[TR_ROLES])
 {
     const struct tr_st_tensor *first[TR_ROLES] = {NULL};
@@ -129,6 +131,8 @@ static int check_tied(struct tr_source *s)
     return r;
 }
 
+/* The table is made twice: first for names and shapes alone, as types are known only when every
+ * tensor has been found, and offsets in the store follow from the types. */
 int tr_source_check(struct tr_source *s, const struct tr_model_config *config, int dtype)
 {
     enum tr_dtype types[TR_ROLES] = {TR_F32};

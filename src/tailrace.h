@@ -26,6 +26,8 @@ TR_API const char *tr_message(void);
 
 /* Notices ("short sequences: ...", "io_uring refused: ..."), a line each without newline. */
 typedef void tr_log_fn(void *arg, const char *line);
+/* How far an import is; non-zero stops it: -EINTR, and nothing of it stays on the disk. */
+typedef int tr_import_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 
 enum tr_optimizer { TR_OPT_DEFAULT, TR_OPT_LOMO, TR_OPT_SGD, TR_OPT_ADAMW };
 enum tr_lr_schedule { TR_LR_DEFAULT, TR_LR_LINEAR, TR_LR_COSINE, TR_LR_CONSTANT };
@@ -82,6 +84,8 @@ struct tr_train_params {
     unsigned delay_seed;      /* test: device streams pause at random */
     tr_log_fn *log;
     void *log_arg;
+    tr_import_fn *importing;
+    void *importing_arg;
 };
 
 struct tr_step_report {
@@ -128,10 +132,11 @@ struct tr_init_params {
 TR_API int tr_init_model(const struct tr_init_params *params);
 
 struct tr_export_run_params {
-    const char *run, *store, *out; /* store: default RUN/store */
+    const char *run, *store, *out; /* store: default as run.yaml says */
     enum tr_type dtype;            /* default: as stored */
 };
-TR_API int tr_export_run(const struct tr_export_run_params *params);
+/* Exports the newest whole commit; *step is the step it was made at (may be NULL). */
+TR_API int tr_export_run(const struct tr_export_run_params *params, int64_t *step);
 
 struct tr_learn_params {
     const char *data, *out;

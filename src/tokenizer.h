@@ -64,7 +64,7 @@ int tr_ids_push(struct tr_ids *ids, int32_t id);
  * reference. Deterministic. OUT must be absent or empty. */
 struct tr_tokenizer_train_params {
     const char *data, *out;
-    int32_t vocab;
+    int64_t vocab;
 };
 int tr_tokenizer_train(const struct tr_tokenizer_train_params *p);
 

@@ -92,6 +92,7 @@ static int add_char(struct tr_tokenizer *t, const char *text, size_t bytes, int3
     return 0;
 }
 
+/* Two pieces of one id would decode to one of them; two ids of one piece cannot be (JSON keys). */
 static int load_vocab(struct tr_tokenizer *t, const char *where, json_t *vocab)
 {
     const char *key;
@@ -215,6 +216,8 @@ static int load_merges(struct tr_tokenizer *t, const char *where, json_t *merges
 }
 
 /* Fields of other BPE variants must be absent, null or empty. */
+/* Each of these would give other ids without a word: a tokenizer that is nearly right is worse than
+ * none, as the model was trained on the exact one. */
 static int refuse_variants(const char *where, json_t *model)
 {
     static const char *const keys[] = {"continuing_subword_prefix", "end_of_word_suffix"};
@@ -231,6 +234,7 @@ static int refuse_variants(const char *where, json_t *model)
     return 0;
 }
 
+/* A byte piece that the vocabulary lacks is -1; a text that needs it falls back to unk. */
 static int load_flags(struct tr_tokenizer *t, const char *where, json_t *model)
 {
     int r = tok_get_flag(model, "fuse_unk", 0, where, &t->fuse_unk);

@@ -35,6 +35,8 @@ static int unsupported(const struct reader *r, const char *type)
     return tr_error(-ENOTSUP, "%s: %s: \"%.64s\" is not supported", r->where, r->what, type);
 }
 
+/* A fixed number of steps: real files have a handful, and a list that grows would have to be
+ * bounded all the same. */
 static struct tok_step *add_step(struct reader *r, enum tok_step_kind kind)
 {
     struct tok_step *s;
@@ -106,6 +108,7 @@ static int read_strip(struct reader *r, json_t *o)
     return e < 0 ? e : tok_get_count(o, "stop", 1 << 20, r->where, &s->stop);
 }
 
+/* Old files have the switch, newer ones the scheme, some both. */
 static int read_prefix(struct reader *r, json_t *o, enum tok_prefix *out)
 {
     const char *s = json_string_value(json_object_get(o, "prepend_scheme"));

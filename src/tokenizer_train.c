@@ -52,6 +52,8 @@ static json_t *post_processor(void)
                      "tokens", "<s>");
 }
 
+/* The normalizer's steps backwards; Strip takes back the space that Prepend has put before a text.
+ */
 static json_t *decoder(void)
 {
     return json_pack("{s:s,s:[{s:s,s:{s:s},s:s},{s:s},{s:s},{s:s,s:s,s:i,s:i}]}", "type",
@@ -68,6 +70,7 @@ static json_t *merge_of(const struct bpe_learnt *l, int32_t id)
                      l->text.v + b->at, (size_t)b->bytes);
 }
 
+/* Merges in the order in which they were learnt, which is their rank when a text is encoded. */
 static json_t *model(const struct bpe_learnt *l)
 {
     json_t *vocab = json_object(), *merges = json_array();
@@ -148,12 +151,12 @@ int tr_tokenizer_train(const struct tr_tokenizer_train_params *p)
     if (state == 0)
         return tr_error(-EEXIST, "%s: exists and is not an empty folder", p->out);
     if (p->vocab <= BPE_TRAIN_FIRST + 1 || p->vocab >= TOK_ID_LIMIT)
-        return tr_error(-EINVAL, "a vocabulary of %d pieces: it must be between %d and %d",
-                        p->vocab, BPE_TRAIN_FIRST + 2, TOK_ID_LIMIT - 1);
+        return tr_error(-EINVAL, "a vocabulary of %lld pieces: it must be between %d and %d",
+                        (long long)p->vocab, BPE_TRAIN_FIRST + 2, TOK_ID_LIMIT - 1);
     bpe_words_init(&words);
     r = bpe_words_read(&words, p->data);
     if (r == 0) {
-        r = bpe_train(&learnt, &words, p->vocab);
+        r = bpe_train(&learnt, &words, (int32_t)p->vocab);
         if (r < 0)
             tr_error_prefix(r, "%s", p->data);
     }

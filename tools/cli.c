@@ -45,9 +45,11 @@ void cli_print_text(char *text)
     tr_free_text(text);
 }
 
+/* Only what a handler may do: a flag, write(), _exit(). The second signal is for those who will not
+ * wait: what has been committed stays whole either way. */
 static void on_signal(int number)
 {
-    static const char line[] = "\ntailrace: stopping after this step; once more stops at once\n";
+    static const char line[] = "\ntailrace: stopping in good order; once more stops at once\n";
 
     (void)number;
     if (interrupted)

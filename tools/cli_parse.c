@@ -60,6 +60,7 @@ static void collect_options(struct given *g)
     }
 }
 
+/* Asked after the option file has been read: what is required may stand there. */
 static void require_options(const struct given *g, const void *params, struct argp_state *state)
 {
     for (int i = 0; i < g->n_options; i++) {
@@ -119,6 +120,8 @@ struct parse {
     int rc; /* of prepare */
 };
 
+/* The order is the precedence: the command's own options say which file, the file fills the struct,
+ * the flags overwrite it, and then it is seen what is still missing. */
 static void set_all(struct parse *p, struct argp_state *state)
 {
     const struct cli_command *command = p->given.command;
@@ -154,6 +157,7 @@ static error_t parse_one(int key, char *arg, struct argp_state *state)
     return ARGP_ERR_UNKNOWN;
 }
 
+/* argp exits by itself on wrong usage (2) and on --help (0); what returns is a line that parsed. */
 static int run_parsed(const struct cli_command *command, struct parse *p, int argc, char **argv)
 {
     struct argp argp = {.options = p->given.argp_options,

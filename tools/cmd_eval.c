@@ -42,6 +42,7 @@ static const struct tr_option options[] = {
     {NULL},
 };
 
+/* The library hands over every answer; how many are wanted is a matter of this program. */
 static void print_answer(void *arg, const char *line)
 {
     struct eval *eval = arg;

@@ -10,7 +10,7 @@ static const struct tr_option argument[] = {{"run", "RUN", TR_OPTION_PATH, 0, AT
 
 static const struct tr_option options[] = {
     {"out", "DIR", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(out), NULL, "folder to make"},
-    {"store", "DIR", TR_OPTION_PATH, 0, AT(store), "RUN/store",
+    {"store", "DIR", TR_OPTION_PATH, 0, AT(store), "as the run says",
      "where the run keeps its parameters"},
     {"dtype", "TYPE", TR_OPTION_CHOICE, 0, AT(dtype), "as stored", "f32, bf16 or f16",
      .choices = tr_type_choices},
@@ -20,19 +20,20 @@ static const struct tr_option options[] = {
 static int run(void *arg)
 {
     const struct tr_export_run_params *params = arg;
+    int64_t step;
 
-    if (tr_export_run(params) < 0)
+    if (tr_export_run(params, &step) < 0)
         return cli_fail();
-    printf("model in %s\n", params->out);
+    printf("model of step %lld in %s\n", (long long)step, params->out);
     return CLI_DONE;
 }
 
 const struct cli_command cmd_export = {
     .name = "export",
     .brief = "write a run's model as a Hugging Face folder",
-    .doc =
-        "Writes the last committed step of RUN as a Hugging Face folder: the tensor names, shapes, "
-        "shards and other files of the model that the run started from.",
+    .doc = "Writes the newest whole commit of RUN, and says of which step it is, as a Hugging Face "
+           "folder: the tensor names, shapes, "
+           "shards and other files of the model that the run started from.",
     .options = {options},
     .argument = argument,
     .params_size = sizeof(struct tr_export_run_params),

@@ -9,7 +9,7 @@
 static const struct tr_option options[] = {
     {"data", "FILE", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(data), NULL, "text, or JSONL"},
     {"vocab", "N", TR_OPTION_COUNT, TR_OPTION_REQUIRED, AT(vocab), NULL,
-     "tokens in all, with 3 special ones and 256 bytes"},
+     "tokens in all, with 3 special ones and 256 bytes; 261 at least"},
     {"out", "DIR", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(out), NULL, "folder to make"},
     {NULL},
 };

@@ -34,6 +34,7 @@ static const struct tr_option own_options[] = {
     {NULL},
 };
 
+/* Everything from run.yaml but where it lies. */
 static int read_run_file(struct train *train)
 {
     char *path = NULL;
@@ -62,6 +63,14 @@ static int prepare(void *arg)
 static void print_notice(void *arg, const char *line)
 {
     progress_say(arg, line);
+}
+
+static int on_import(void *arg, uint64_t done, uint64_t total)
+{
+    struct train *train = arg;
+
+    progress_import(&train->progress, done, total);
+    return cli_interrupted();
 }
 
 static void print_memory(const struct train *train, const tr_run *run)
@@ -116,6 +125,7 @@ static void print_json(const struct tr_step_report *r)
     fflush(stdout);
 }
 
+/* With --json the numbers go to stdout, and a person at a terminal still sees a moving line. */
 static void take_report(struct train *train, const struct tr_step_report *report)
 {
     if (train->steps++ == 0)
@@ -162,6 +172,7 @@ static void print_end(const struct train *train)
     print_peak(f, "host", last->host_peak_bytes, train->params.host_memory);
 }
 
+/* A signal that came during the last step has interrupted nothing. */
 static int is_interrupted(const struct train *train)
 {
     return cli_interrupted() && (train->steps == 0 || train->last.step < train->last.steps);
@@ -190,8 +201,14 @@ static int run(void *arg)
     progress_start(&train->progress, train->json ? stderr : stdout);
     train->params.log = print_notice;
     train->params.log_arg = &train->progress;
-    if (tr_train_open(&run, &train->params) < 0)
-        return cli_fail();
+    train->params.importing = on_import;
+    train->params.importing_arg = train;
+    code = tr_train_open(&run, &train->params);
+    progress_end(&train->progress);
+    if (code < 0) {
+        cli_fail();
+        return code == -EINTR ? CLI_INTERRUPTED : CLI_FAILED;
+    }
     print_start(train, run);
     code = run_steps(train, run);
     tr_train_close(run);

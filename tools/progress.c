@@ -77,12 +77,32 @@ static void rewrite_line(struct progress *p, const struct tr_step_report *r, con
     p->open = 1;
 }
 
+void progress_import(struct progress *p, uint64_t done, uint64_t total)
+{
+    double time = now();
+    char text[2][32];
+
+    if (p->last_line == 0)
+        p->last_line = time;
+    if (time - p->last_line < (!p->live ? 5 : p->open ? 0.1 : 1) || width(p) < 60)
+        return;
+    p->last_line = time;
+    fprintf(p->out, "%simport %3.0f %%  %s of %s%s", p->live ? "\r\033[K" : "",
+            100.0 * (double)done / (double)(total ? total : 1), cli_size(text[0], done),
+            cli_size(text[1], total), p->live ? "" : "\n");
+    p->open = p->live;
+    fflush(p->out);
+}
+
+/* For a log file: the first and the last step always, between them one in ten, and where those ten
+ * take long a line a second, so that a slow run is seen to be alive. */
 static int is_due(const struct progress *p, const struct tr_step_report *r, double time)
 {
     return p->last_step == 0 || r->step >= r->steps || isfinite(r->eval_loss) || r->skipped ||
            r->step - p->last_step >= 10 || time - p->last_line >= 1;
 }
 
+/* The step time is smoothed, or the time left would jump with every hiccup of the disk. */
 void progress_step(struct progress *p, const struct tr_step_report *r)
 {
     double time = now();

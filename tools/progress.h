@@ -22,6 +22,8 @@ struct progress {
 };
 
 void progress_start(struct progress *p, FILE *out);
+/* An import that takes longer than a second (in a log file: five) shows how far it is. */
+void progress_import(struct progress *p, uint64_t done, uint64_t total);
 void progress_step(struct progress *p, const struct tr_step_report *report);
 /* A line of text that stays, above the rewriting one. */
 void progress_say(struct progress *p, const char *line);

@@ -281,13 +281,14 @@ struct tr_device_params {
     int threads;           /* cpu: compute threads; 0: all cores of this process */
     unsigned delay_seed;   /* test mode: streams pause at random before each command; 0: off */
     const char *tier;      /* cpu: "c", "avx2", "avx512" pins a tier; NULL: the best */
+    int f32_only; /* no weight is stored in 16 bits: a smaller workspace will do */
     int opaque;  /* cpu, test mode: says that the host cannot see the arena: copies only */
     int ordinal; /* cuda: which GPU, as the driver counts them */
 };
 
 /* The cpu device (cpu/device.c). */
 int tr_device_open_cpu(struct tr_device **out, const struct tr_device_params *p);
-/* Its workspace for that many threads: what memory_bytes must exceed. */
+/* Its workspace for these params: what memory_bytes must exceed. */
 uint64_t tr_device_cpu_workspace(const struct tr_device_params *p);
 
 /* The cuda device (kernels/, through src/base/device_module.c). Its own use of device memory (the

@@ -102,12 +102,45 @@ static void the_budget_is_exact(void **state)
     assert_int_equal(tr_mem_now(TR_MEM_ARENA), before);
 }
 
+/* A device for f32 alone takes less for itself, and says what it cannot do instead of doing it
+ * past its scratch. */
+static void f32_alone_takes_less(void **state)
+{
+    static const int32_t start[] = {0, 1};
+    struct tr_device_params all = {.memory_bytes = MEMORY, .threads = 2}, p = all;
+    struct tr_device *d = NULL;
+    struct tr_op op = {.kind = TR_OP_MATMUL};
+    char *arena;
+
+    (void)state;
+    p.f32_only = 1;
+    assert_true(4 * tr_device_cpu_workspace(&p) < tr_device_cpu_workspace(&all));
+    assert_int_equal(tr_device_open_cpu(&d, &p), 0);
+    arena = d->ops->arena(d);
+    memset(arena, 0, 16384);
+    op.matmul = (struct tr_op_matmul){.w = arena,
+                                        .x = arena + 4096,
+                                        .y = arena + 8192,
+                                        .n = 1,
+                                        .m = 16,
+                                        .k = 16,
+                                        .grains = {1, start}};
+    assert_int_equal(d->ops->run(d, TR_STREAM_COMPUTE, &op), 0);
+    assert_int_equal(d->ops->sync(d, TR_STREAM_COMPUTE), 0);
+    op.matmul.w_dtype = TR_BF16;
+    d->ops->run(d, TR_STREAM_COMPUTE, &op);
+    assert_int_equal(d->ops->sync(d, TR_STREAM_COMPUTE), -EINVAL);
+    assert_non_null(strstr(tr_error_message(), "f32 alone"));
+    d->ops->close(d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opaque_says_so),
         cmocka_unit_test(bad_parameters_are_refused),
         cmocka_unit_test(the_budget_is_exact),
+        cmocka_unit_test(f32_alone_takes_less),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

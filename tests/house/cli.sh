@@ -88,6 +88,14 @@ gives 1 'nothere' preview --data nothere --tokenizer nothere
 
 make_tiny_model "$tailrace" "$work" || say 'no tiny model'
 
+# a model folder is no run, and a vocabulary has bounds
+gives 1 'model: is not a run' export model --out x
+gives 1 'model: is not a run' verify model
+gives 1 'a vocabulary of 260 pieces: it must be between 261 and' \
+    tokenizer --data text.txt --vocab 260 --out x
+gives 1 'a vocabulary of 99999999999 pieces: it must be between 261 and' \
+    tokenizer --data text.txt --vocab 99999999999 --out x
+
 # outputs are never overwritten
 gives 1 'model' init --arch arch.json --out model
 gives 1 'tokenizer' tokenizer --data text.txt --vocab 300 --out tokenizer

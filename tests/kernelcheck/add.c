@@ -55,6 +55,7 @@ void check_add(struct check *c)
 {
     for (enum tr_dtype a = TR_F32; a < TR_DTYPES; a++)
         for (enum tr_dtype out = TR_F32; out < TR_DTYPES; out++) {
+            one(c, a, out, 0);
             one(c, a, out, 1);
             one(c, a, out, 37);
             one(c, a, out, check_bench_on(c) ? BENCH_N : check_small(c) ? 5003 : 40003);

@@ -80,6 +80,7 @@ void check_bias_grad(struct check *c)
     for (enum tr_dtype d = TR_F32; d < TR_DTYPES; d++) {
         if (!check_computes(c, d))
             continue;
+        one(c, d, (int32_t[]){0, 0, 0, 0}, 3);
         one(c, d, (int32_t[]){0, 1, 2, 4}, 1);
         one(c, d, (int32_t[]){0, 33, 33, 101}, 19); /* a grain of no tokens */
         one(c, d, (int32_t[]){0, 33, 70, 101}, 72);

@@ -139,6 +139,7 @@ static void check_ops(struct check *c)
 {
     for (enum tr_dtype from = TR_F32; from < TR_DTYPES; from++)
         for (enum tr_dtype to = TR_F32; to < TR_DTYPES; to++) {
+            check_op(c, from, to, 0);
             check_op(c, from, to, 1);
             check_op(c, from, to, 4099);
             check_op(c, from, to, check_bench_on(c) ? 16 << 20 : 65536 + 37);

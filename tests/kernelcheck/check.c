@@ -20,7 +20,8 @@
 #define GUARD_BYTE  0xa5
 #define POISON_BYTE 0xff /* a NaN in every dtype */
 #define SMALL_ARENA ((uint64_t)96 << 20)
-#define LARGE_ARENA ((uint64_t)4 << 30)
+#define LARGE_ARENA ((uint64_t)512 << 20)
+#define BENCH_ARENA ((uint64_t)8 << 30)
 
 /* ---- the generator ---- */
 
@@ -275,8 +276,8 @@ static int open_mirror(struct check *c)
     int error;
 
     p.tier = o->tier < 0 ? NULL : tr_cpu_tier_name((enum tr_cpu_tier)o->tier);
-    p.bytes = o->bench || o->large ? LARGE_ARENA : SMALL_ARENA;
-    s->mirror.all = 1;
+    p.bytes = o->bench ? BENCH_ARENA : o->large ? LARGE_ARENA : SMALL_ARENA;
+    s->mirror.all = !o->bench; /* the shapes worth timing are gigabytes in all */
     error = mirror_open(&s->mirror, &p);
     if (error)
         return error;

@@ -68,6 +68,7 @@ static void one(struct check *c, const struct tr_op_embed *shape, int64_t vocabu
 void check_embed(struct check *c)
 {
     for (enum tr_dtype d = TR_F32; d < TR_DTYPES; d++) {
+        one(c, &(struct tr_op_embed){.dtype = d, .n = 0, .cols = 3}, 5);
         one(c, &(struct tr_op_embed){.dtype = d, .n = 1, .cols = 1}, 1);
         one(c, &(struct tr_op_embed){.dtype = d, .n = 37, .cols = 19}, 11);
         one(c, &(struct tr_op_embed){.dtype = d, .n = 200, .cols = 96}, 50);

@@ -261,6 +261,7 @@ void check_rmsnorm(struct check *c)
         struct dtypes block = {s, s, compute, TR_F32}, middle = {TR_F32, s, compute, TR_F32};
         struct dtypes head = {compute, s, compute, compute};
 
+        one(c, &(struct shape){{0, 0, 0, 0}, 1, 5}, &block);
         one(c, &(struct shape){{0, 1, 2, 3}, 1, 5}, &block);
         one(c, &(struct shape){{0, 33, 40, 101}, 1, 37}, &block);
         one(c, &(struct shape){{0, 33, 33, 101}, 1, 72}, &middle); /* a grain of no tokens */

@@ -31,6 +31,7 @@ static void one(struct check *c, enum tr_dtype dtype, int64_t n)
 void check_round(struct check *c)
 {
     for (enum tr_dtype d = TR_F32; d < TR_DTYPES; d++) {
+        one(c, d, 0);
         one(c, d, 1);
         one(c, d, 1027);
         one(c, d, check_bench_on(c) ? 16 << 20 : 40003);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The sum of squares: within f64 rounding of a long double sum, the same bits in every variant, and
- * one changed element is seen.
+ * one changed element is seen. The largest size is more than the cpu's scratch takes at a time.
  */
 #include <math.h>
 #include <string.h>
@@ -50,7 +50,7 @@ static void one(struct check *c, int64_t n)
 
 void check_sumsq(struct check *c)
 {
-    static const int64_t sizes[] = {0, 1, 15, 4095, 4096, 4097, 100003};
+    static const int64_t sizes[] = {0, 1, 15, 4095, 4096, 4097, 100003, (1 << 20) + 4097};
 
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
         one(c, sizes[i]);

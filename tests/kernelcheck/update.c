@@ -140,7 +140,7 @@ static void bench(struct check *c, const struct update_check *u, enum tr_dtype d
 
 void check_update_all(struct check *c, const struct update_check *u)
 {
-    static const int64_t sizes[] = {1, 13, 41, 5003, 40001};
+    static const int64_t sizes[] = {0, 1, 13, 41, 5003, 40001};
 
     for (enum tr_dtype d = TR_F32; d < TR_DTYPES; d++) {
         if (u->settings.rounding == TR_ROUND_STOCHASTIC && d == TR_F16)

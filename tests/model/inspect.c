@@ -35,7 +35,7 @@ static json_t *inspect(const char *path, const char *kind)
 {
     json_t *o;
 
-    if (tr_inspect(path, &o) < 0)
+    if (tr_inspect(path, NULL, &o) < 0)
         fail_msg("%s", tr_error_message());
     assert_string_equal(json_string_value(json_object_get(o, "kind")), kind);
     return o;
@@ -90,6 +90,11 @@ static void runs_and_stores(void **state)
     assert_int_equal(number(o, "store", "generations"), 2);
     assert_int_equal(number(o, "parameters", NULL), 37784);
     json_decref(o);
+    rename(make_path(temp, "run/store"), make_path(temp, "elsewhere"));
+    assert_refused(tr_inspect(make_path(temp, "run"), NULL, &o), "run/store: cannot open");
+    assert_int_equal(tr_inspect(make_path(temp, "run"), make_path(temp, "elsewhere"), &o), 0);
+    assert_int_equal(number(o, "store", "generations"), 2);
+    json_decref(o);
 }
 
 static void other_paths(void **state)
@@ -97,11 +102,15 @@ static void other_paths(void **state)
     json_t *o;
 
     (void)state;
-    assert_refused(tr_inspect(make_path(temp, "none"), &o), "none: cannot open");
-    assert_refused(tr_inspect(temp, &o), "neither a model folder (no config.json), nor a run");
-    assert_refused(tr_inspect(make_path(temp, "m/config.json"), &o), "config.json: ");
+    assert_refused(tr_inspect(make_path(temp, "none"), NULL, &o), "none: cannot open");
+    assert_refused(tr_inspect(temp, NULL, &o),
+                   "neither a model folder (no config.json), nor a run");
+    mkdir(make_path(temp, "cut"), 0755);
+    make_file(make_path(temp, "cut"), "run.yaml", "seed: 0\n");
+    assert_refused(tr_inspect(make_path(temp, "cut"), NULL, &o), "a run whose import is not done");
+    assert_refused(tr_inspect(make_path(temp, "m/config.json"), NULL, &o), "config.json: ");
     make_file(temp, "store.json", "{}");
-    assert_refused(tr_inspect(temp, &o), "store.json");
+    assert_refused(tr_inspect(temp, NULL, &o), "store.json");
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fresh, clean)

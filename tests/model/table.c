@@ -137,19 +137,22 @@ static void pieces_cover_the_tensors(void **state)
 
 static void slices_cover_the_tables(void **state)
 {
-    static const int hidden[] = {24, 1024, 4096, 16384, 65536},
-                     rows[] = {4096, 4096, 1024, 256, 256};
+    static const struct {
+        int hidden, vocab, rows;
+    } cases[] = {{24, 40001, 4096},  {1024, 40001, 4096}, {4096, 40001, 1024}, {16384, 9001, 256},
+                 {65536, 9001, 256}, {24, 9001, 1280},    {192, 2048, 256},    {8, 31, 256}};
 
     (void)state;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 8; i++) {
+        int vocab = cases[i].vocab, hidden = cases[i].hidden, rows = cases[i].rows;
         struct make_shape s = {.family = "llama",
                                .layers = 1,
-                               .hidden = hidden[i],
+                               .hidden = hidden,
                                .ffn = 8,
                                .heads = 1,
                                .kv_heads = 1,
                                .head_dim = 8,
-                               .vocab = 9001};
+                               .vocab = vocab};
         struct make_folder f;
         struct tr_model *m;
         int64_t row = 0;
@@ -161,15 +164,15 @@ static void slices_cover_the_tables(void **state)
             const struct tr_span *state_span = &m->layout.spans[slice->state_span];
 
             assert_int_equal(slice->row0, row);
-            assert_int_equal(slice->rows, 9001 - row < rows[i] ? 9001 - row : rows[i]);
+            assert_int_equal(slice->rows, vocab - row < rows ? vocab - row : rows);
             assert_int_equal(m->layout.spans[slice->params_span].pool, TR_SLOTS_TABLE);
             assert_int_equal(state_span->pool, TR_SLOTS_TABLE_STATE);
-            assert_true(slice->v_offset >= (uint64_t)(slice->rows * hidden[i]) * 4);
+            assert_true(slice->v_offset >= (uint64_t)(slice->rows * hidden) * 4);
             assert_true(state_span->bytes >=
-                        slice->v_offset + (uint64_t)(slice->rows * hidden[i]) * 4);
+                        slice->v_offset + (uint64_t)(slice->rows * hidden) * 4);
             row += slice->rows;
         }
-        assert_int_equal(row, 9001);
+        assert_int_equal(row, vocab);
         tr_model_close(m);
     }
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/mem.h"
 #include "src/data.h"
 #include "src/data_file.h"
 
@@ -134,6 +135,46 @@ static void a_line_has_a_longest_length(void **state)
     free(text);
 }
 
+/* What the file would take is known only as it is read: the bound holds on the way. */
+static void a_file_may_be_larger_than_memory(void **state)
+{
+    struct tr_tokenizer *t = text_toy(NULL, NULL);
+    size_t bytes = 1 << 20;
+    char *text = malloc(bytes);
+    struct tr_data *d = NULL;
+    struct tr_data_params p;
+
+    (void)state;
+    for (size_t i = 0; i < bytes; i++)
+        text[i] = "ab \n"[i * 7 % 11 % 4];
+    p = params(text_file("large.txt", text, bytes), t);
+    p.host_bytes = tr_mem_host_peak() + (16 << 20);
+    p.vocab = tr_tokenizer_vocab(t);
+    assert_int_equal(tr_data_open(&d, &p), 0);
+    tr_data_close(d);
+    p.host_bytes = tr_mem_host_peak() + 1000;
+    expect(&p, "large.txt: takes more than the budget of");
+    for (size_t i = 0; i + 18 <= bytes; i += 18)
+        memcpy(text + i, "{\"input_ids\":[3]}\n", 18);
+    p = params(text_file("large.jsonl", text, bytes / 18 * 18), t);
+    p.host_bytes = tr_mem_host_peak() + 1000;
+    expect(&p, "large.jsonl: takes more than the budget of");
+    free(text);
+    tr_tokenizer_close(t);
+}
+
+static void a_device_has_no_end(void **state)
+{
+    struct tr_tokenizer *t = text_toy(NULL, NULL);
+    struct tr_data_params p = params("/dev/zero", t);
+
+    (void)state;
+    expect(&p, "/dev/zero: is a device, data is one text or JSONL file");
+    p.path = "/tmp";
+    expect(&p, "/tmp: is a folder, data is one");
+    tr_tokenizer_close(t);
+}
+
 static void there_is_no_step_past_the_end(void **state)
 {
     static const char ids[] = "{\"input_ids\":[1,2]}\n";
@@ -159,6 +200,8 @@ int main(void)
         cmocka_unit_test(an_id_past_the_vocabulary_has_a_line),
         cmocka_unit_test(a_text_needs_a_tokenizer),
         cmocka_unit_test(a_line_has_a_longest_length),
+        cmocka_unit_test(a_file_may_be_larger_than_memory),
+        cmocka_unit_test(a_device_has_no_end),
         cmocka_unit_test(there_is_no_step_past_the_end),
     };
 

@@ -207,7 +207,7 @@ static void occupied(struct job *j)
 
 static void small_device(struct job *j)
 {
-    j->p.device_memory = 1200000;
+    j->p.device_memory = 300000;
 }
 
 static void small_host(struct job *j)
@@ -266,7 +266,7 @@ static const struct {
     {"unwritable output", unwritable, {"out/run", "Not a directory"}, 1},
     {"existing output folder", occupied, {"out", "not empty"}, 1},
     {"device budget too small", small_device, {"smallest", "--device-memory"}},
-    {"host budget too small", small_host, {"host budget", "--host-memory"}},
+    {"host budget too small", small_host, {"host memory", "--host-memory"}},
     {"rows longer than the model's positions", long_rows, {"--seq-len 65", "64"}},
     {"output in the model folder", inside_model, {"--out", "never written"}},
     {"store in the model folder", store_inside_model, {"--store", "never written"}},
@@ -387,9 +387,9 @@ static void test_other_store(void **state)
     assert_non_null(strstr(tr_message(), "another run"));
     e.run = j.out;
     e.store = theirs;
-    assert_int_equal(tr_export_run(&e), -EINVAL);
+    assert_int_equal(tr_export_run(&e, NULL), -EINVAL);
     e.store = mine;
-    assert_int_equal(tr_export_run(&e), 0);
+    assert_int_equal(tr_export_run(&e, NULL), 0);
     tr_remove_tree(other);
     tr_remove_tree(scratch_path("exported"));
     clear_job(&j);

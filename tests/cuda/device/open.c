@@ -71,7 +71,8 @@ static void the_budget_holds(void **state)
     d->ops->info(d, &info);
     during = bytes_free();
     assert_true(before - during <= p.memory_bytes);
-    assert_int_equal(info.arena_bytes + info.workspace_bytes, p.memory_bytes);
+    assert_true(info.arena_bytes + info.workspace_bytes <= p.memory_bytes);
+    assert_true(info.arena_bytes + info.workspace_bytes > p.memory_bytes - 4096);
     assert_true(info.arena_bytes >= ARENA);
     assert_true(info.arena_bytes <= ARENA + 6 * MIB);
     assert_int_equal(d->ops->fill(d, TR_STREAM_COMPUTE, d->ops->arena(d), 1, info.arena_bytes), 0);

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What is left on the disk where something ends early: of a model folder opened for inference
+ * nothing, already while it is open; of an import that its caller stops nothing; and a run whose
+ * newest commit is damaged exports the step before, and says so.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/infer.h"
+#include "tests/train/common.h"
+
+static const struct tiny shape = {"llama", 64, 96, 3, 4, 2, 16, 300, 256, ""};
+
+static struct tr_train_params job(const char *name)
+{
+    static char model[4352], data[4352], out[4352];
+
+    snprintf(model, sizeof(model), "%s", scratch_path("%s-model", name));
+    snprintf(data, sizeof(data), "%s", scratch_path("%s.jsonl", name));
+    snprintf(out, sizeof(out), "%s", scratch_path("%s-run", name));
+    tiny_model(model, &shape, TR_TYPE_F32, 1);
+    token_data(data, 12, 20, 50, 300);
+    return (struct tr_train_params){.model = model,
+                                    .data = data,
+                                    .out = out,
+                                    .steps = 4,
+                                    .batch_size = 4,
+                                    .seq_len = 64,
+                                    .durability = TR_KEEP_STEP,
+                                    .threads = 1,
+                                    .device_memory = 32 << 20};
+}
+
+/* The files have no names while they are read: the greedy answer comes all the same. */
+static void test_inference(void **state)
+{
+    struct tr_train_params p = job("infer");
+    struct infer *f = NULL;
+    struct tr_ids prompt = {0};
+    const char *temporary = scratch_path("temporary");
+
+    (void)state;
+    assert_int_equal(tr_make_folder(temporary), 0);
+    setenv("TMPDIR", temporary, 1);
+    assert_int_equal(infer_open(&f, &(struct infer_params){.model = p.model,
+                                                           .batch_tokens = 16,
+                                                           .positions = 16,
+                                                           .logit_rows = 1,
+                                                           .threads = 1,
+                                                           .device_memory = 32 << 20}),
+                     0);
+    assert_int_equal(tr_folder_is_empty(temporary), 1);
+    assert_int_equal(tr_ids_push(&prompt, 7), 0);
+    assert_int_equal(infer_greedy(f, &prompt, 1, 4), 0);
+    assert_true(prompt.n > 1);
+    tr_ids_free(&prompt);
+    infer_close(f);
+    assert_int_equal(tr_folder_is_empty(temporary), 1);
+    unsetenv("TMPDIR");
+}
+
+static int stop_half_way(void *arg, uint64_t done, uint64_t total)
+{
+    ++*(int *)arg;
+    return done > total / 2;
+}
+
+static void test_stopped_import(void **state)
+{
+    struct tr_train_params p = job("stop");
+    struct tr_step_report last;
+    tr_run *run = NULL;
+    int calls = 0;
+
+    (void)state;
+    p.importing = stop_half_way;
+    p.importing_arg = &calls;
+    assert_int_equal(tr_train_open(&run, &p), -EINTR);
+    assert_non_null(strstr(tr_message(), "interrupted"));
+    assert_true(calls > 1);
+    assert_int_equal(tr_folder_is_empty(p.out), -ENOENT);
+    p.importing = NULL;
+    assert_int_equal(train(&p, &last), 0);
+}
+
+/* The step that is exported while commit record `record` is damaged. */
+static int64_t step_without(const char *run, int record)
+{
+    char path[4500], out[4500];
+    unsigned char was[64], is[64];
+    int64_t step = -1;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/store/commit%d", run, record);
+    snprintf(out, sizeof(out), "%s-without-%d", run, record);
+    fd = open(path, O_RDWR);
+    assert_int_equal(pread(fd, was, sizeof(was), 0), sizeof(was));
+    for (size_t i = 0; i < sizeof(was); i++)
+        is[i] = (unsigned char)~was[i];
+    assert_int_equal(pwrite(fd, is, sizeof(is), 0), sizeof(is));
+    assert_int_equal(tr_export_run(&(struct tr_export_run_params){.run = run, .out = out}, &step),
+                     0);
+    assert_int_equal(pwrite(fd, was, sizeof(was), 0), sizeof(was));
+    close(fd);
+    return step;
+}
+
+static void test_damaged_commit(void **state)
+{
+    struct tr_train_params p = job("torn");
+    struct tr_step_report last;
+    int64_t first, second;
+
+    (void)state;
+    assert_int_equal(train(&p, &last), 0);
+    first = step_without(p.out, 0); /* the records are written by turns: which is the newest? */
+    second = step_without(p.out, 1);
+    assert_int_equal(first > second ? first : second, 4);
+    assert_int_equal(first > second ? second : first, 3);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_inference),
+        cmocka_unit_test(test_stopped_import),
+        cmocka_unit_test(test_damaged_commit),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
