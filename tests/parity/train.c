@@ -63,8 +63,8 @@ static struct tr_train_params params_of(const json_t *recorded)
         .beta2 = recorded_number(recorded, "beta2"),
         .eps = recorded_number(recorded, "eps"),
         .durability = TR_KEEP_NONE,
-        .device_memory = 64 << 20,
-        .host_memory = 64 << 20,
+        .device_memory = 256 << 20,
+        .host_memory = 256 << 20,
         .threads = 2,
     };
 }
