@@ -47,8 +47,11 @@ int tr_cuda_check_driver(int ordinal)
         cudaGetLastError();
         return tr_cuda_refuse(-ENODEV, "there is no NVIDIA GPU");
     }
-    if (e != cudaSuccess)
-        return tr_cuda_error(e, "CUDA does not start");
+    if (e != cudaSuccess) {
+        cudaGetLastError();
+        return tr_cuda_refuse(-ENODEV, "CUDA does not start: %s (%s)", cudaGetErrorName(e),
+                              cudaGetErrorString(e));
+    }
     if (ordinal < 0 || ordinal >= count)
         return tr_cuda_refuse(-ENODEV, "there is no GPU %d: this machine has %d, counted from 0",
                               ordinal, count);
