@@ -25,19 +25,20 @@ static struct tr_cuda_device *of(const struct tr_device *d)
     return (struct tr_cuda_device *)d;
 }
 
-static thread_local int current = -1;
-
+/* Asked of the driver every time: the thread is the caller's, and other code on it may have made
+ * another GPU current since. It costs far less than a launch. */
 int tr_cuda_use(int ordinal)
 {
-    cudaError_t e;
+    cudaError_t e = cudaSetDevice(ordinal);
 
-    if (current == ordinal)
-        return 0;
-    e = cudaSetDevice(ordinal);
-    if (e != cudaSuccess)
-        return tr_cuda_error(e, "cannot use GPU %d", ordinal);
-    current = ordinal;
-    return 0;
+    return e == cudaSuccess ? 0 : tr_cuda_error(e, "cannot use GPU %d", ordinal);
+}
+
+/* The same where something is given back: a failure must not replace the message that tells why. */
+static void use_quietly(const struct tr_cuda_device *d)
+{
+    if (cudaSetDevice(d->ordinal) != cudaSuccess)
+        cudaGetLastError();
 }
 
 /* ---- kept errors ---- */
@@ -119,7 +120,8 @@ static void device_host_free(struct tr_device *device, void *p, size_t bytes)
 {
     if (!p)
         return;
-    if (bytes > 0 && tr_cuda_use(of(device)->ordinal) == 0 && cudaHostUnregister(p) != cudaSuccess)
+    use_quietly(of(device));
+    if (bytes > 0 && cudaHostUnregister(p) != cudaSuccess)
         cudaGetLastError(); /* it was never pinned, or the device is lost */
     tr_cuda_host->free_pages(p, bytes);
 }
@@ -224,7 +226,8 @@ static void device_event_close(struct tr_device *device, struct tr_event *e)
 {
     if (!e)
         return;
-    if (tr_cuda_use(of(device)->ordinal) == 0 && cudaEventDestroy(e->event) != cudaSuccess)
+    use_quietly(of(device));
+    if (cudaEventDestroy(e->event) != cudaSuccess)
         cudaGetLastError();
     tr_cuda_host->free(e);
 }
@@ -352,7 +355,7 @@ void tr_cuda_close(struct tr_device *device)
 
 static void device_close(struct tr_device *device)
 {
-    tr_cuda_use(of(device)->ordinal);
+    use_quietly(of(device));
     tr_cuda_close(device);
 }
 
