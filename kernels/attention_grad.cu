@@ -31,8 +31,10 @@ template <int HD> struct mma_step {
 template <int DT>
 static __device__ __forceinline__ void delta_get(float x[8], const void *p, int64_t i, int left)
 {
-    if (DT != TR_F32 && left >= 8 && i % 8 == 0) {
-        uint4 u = *(const uint4 *)((const uint16_t *)p + i);
+    const uint16_t *at = (const uint16_t *)p + i;
+
+    if (DT != TR_F32 && left >= 8 && (uintptr_t)at % 16 == 0) { /* p itself may lie anywhere */
+        uint4 u = *(const uint4 *)at;
         uint32_t pairs[4] = {u.x, u.y, u.z, u.w};
 
 #pragma unroll

@@ -17,6 +17,13 @@ struct tr_event {
     cudaEvent_t event;
 };
 
+/* Where the functions of a stream's calls run: a stream of its own that follows it. */
+struct tr_cuda_caller {
+    cudaStream_t stream;
+    cudaEvent_t due;
+    pthread_mutex_t lock; /* a call is three commands that belong together */
+};
+
 struct tr_cuda_kept {
     int code; /* 0: none */
     char message[512];
@@ -27,6 +34,7 @@ struct tr_cuda_device {
     struct tr_cuda cuda;
     int ordinal, multiprocessors;
     cudaStream_t streams[TR_STREAMS];
+    struct tr_cuda_caller callers[TR_STREAMS];
     char *memory, *arena;
     uint64_t memory_bytes, arena_bytes, workspace_bytes;
     pthread_mutex_t run_lock; /* one op at a time is queued: choices and scratch have one owner */

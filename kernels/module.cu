@@ -15,6 +15,8 @@ static struct tr_cuda_device *make_device(const struct tr_module_host *host)
     d->base.ops = &tr_cuda_ops;
     pthread_mutex_init(&d->lock, NULL);
     pthread_mutex_init(&d->run_lock, NULL);
+    for (int s = 0; s < TR_STREAMS; s++)
+        pthread_mutex_init(&d->callers[s].lock, NULL);
     return d;
 }
 

@@ -47,8 +47,11 @@ int tr_cuda_check_driver(int ordinal)
         cudaGetLastError();
         return tr_cuda_refuse(-ENODEV, "there is no NVIDIA GPU");
     }
-    if (e != cudaSuccess)
-        return tr_cuda_error(e, "CUDA does not start");
+    if (e != cudaSuccess) {
+        cudaGetLastError();
+        return tr_cuda_refuse(-ENODEV, "CUDA does not start: %s (%s)", cudaGetErrorName(e),
+                              cudaGetErrorString(e));
+    }
     if (ordinal < 0 || ordinal >= count)
         return tr_cuda_refuse(-ENODEV, "there is no GPU %d: this machine has %d, counted from 0",
                               ordinal, count);
@@ -83,16 +86,39 @@ static int open_context(struct tr_cuda_device *d)
     return 0;
 }
 
+static int open_stream(const struct tr_cuda_device *d, cudaStream_t *out)
+{
+    cudaError_t e = cudaStreamCreateWithFlags(out, cudaStreamNonBlocking);
+
+    if (e == cudaSuccess)
+        return 0;
+    *out = NULL;
+    return tr_cuda_error(e, "a stream of %s", d->name);
+}
+
+static int open_event(const struct tr_cuda_device *d, cudaEvent_t *out)
+{
+    cudaError_t e = cudaEventCreateWithFlags(out, cudaEventDisableTiming);
+
+    if (e == cudaSuccess)
+        return 0;
+    *out = NULL;
+    return tr_cuda_error(e, "an event of %s", d->name);
+}
+
 static int open_streams(struct tr_cuda_device *d)
 {
-    for (int s = 0; s < TR_STREAMS; s++) {
-        cudaError_t e = cudaStreamCreateWithFlags(&d->streams[s], cudaStreamNonBlocking);
+    int error = 0;
 
-        if (e != cudaSuccess) {
-            d->streams[s] = NULL;
-            return tr_cuda_error(e, "a stream of %s", d->name);
-        }
+    for (int s = 0; s < TR_STREAMS && !error; s++) {
+        error = open_stream(d, &d->streams[s]);
+        if (!error)
+            error = open_stream(d, &d->callers[s].stream);
+        if (!error)
+            error = open_event(d, &d->callers[s].due);
     }
+    if (error)
+        return error;
     d->cuda.stream = d->streams[TR_STREAM_COMPUTE];
     return 0;
 }

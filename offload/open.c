@@ -120,7 +120,7 @@ static int alloc_host(struct tr_offload *o, const struct tr_offload_params *p)
     if (r == 0 && o->opaque && o->homes.n < o->store->layout.n_spans)
         r = tr_chunks_open(&o->staging, p->device, bytes, chunk);
     if (r == 0 && o->homes.n)
-        r = tr_chunks_open(&o->parts, p->device, 0, chunk);
+        r = tr_chunks_open(&o->parts, p->device, 0, TR_HOME_PART_CHUNKS * chunk);
     return r;
 }
 

@@ -15,7 +15,7 @@
 #include "src/base/mem.h"
 
 #define SLICE_ROWS  4096
-#define SLICE_BYTES (16u << 20)
+#define SLICE_BYTES (64u << 20)
 #define SLICE_STEP  256
 #define SLICES      8 /* at least, of a table that has so many steps */
 

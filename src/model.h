@@ -7,7 +7,7 @@
  * disk, one slot of memory. A table (embedding, lm_head) is cut into slices of rows, each a span,
  * so that a large vocabulary costs no more device memory than a small one. The final norm is a span
  * of its own. The slice is a function of shapes alone: a multiple of 256 rows, at most 4096 rows,
- * 16 MiB in f32, and an eighth of the vocabulary. A tied table belongs to the embedding unit.
+ * 64 MiB in f32, and an eighth of the vocabulary. A tied table belongs to the embedding unit.
  *
  * Disk order: embedding params [slice...], embedding state [slice...], block 0 params, block 0
  * state,

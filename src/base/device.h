@@ -256,7 +256,8 @@ struct tr_device_ops {
     int (*fill)(struct tr_device *d, enum tr_stream s, void *to, int byte, size_t bytes);
     int (*run)(struct tr_device *d, enum tr_stream s, const struct tr_op *op);
     /* Calls fn(arg) on a device-owned thread when all before it in the stream is done. fn must be
-     * short and must not call the device. */
+     * short and must not call the device. What is queued behind it, an event too, need not wait for
+     * fn; other calls and a sync of the stream do. */
     int (*call)(struct tr_device *d, enum tr_stream s, void (*fn)(void *arg), void *arg);
     int (*event_open)(struct tr_device *d, struct tr_event **out);
     void (*event_close)(struct tr_device *d, struct tr_event *e);
@@ -281,7 +282,7 @@ struct tr_device_params {
     int threads;           /* cpu: compute threads; 0: all cores of this process */
     unsigned delay_seed;   /* test mode: streams pause at random before each command; 0: off */
     const char *tier;      /* cpu: "c", "avx2", "avx512" pins a tier; NULL: the best */
-    int f32_only; /* no weight is stored in 16 bits: a smaller workspace will do */
+    int f32_only;          /* no weight is stored in 16 bits: a smaller workspace will do */
     int opaque;  /* cpu, test mode: says that the host cannot see the arena: copies only */
     int ordinal; /* cuda: which GPU, as the driver counts them */
 };

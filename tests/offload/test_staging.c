@@ -290,7 +290,7 @@ static int run_until_error(const struct player_params *params, const char *word)
 
 static void expect_device_error(enum device_fault fault, const char *word)
 {
-    static const uint32_t after[] = {0, 7, 40, 90};
+    static const uint32_t after[] = {0, 7, 20, 40};
 
     for (int w = WAY_STAGED; w < WAYS; w++) {
         for (size_t i = 0; i < sizeof(after) / sizeof(after[0]); i++) {

@@ -147,6 +147,34 @@ static int check_mutants(const struct shape *of, enum tr_dtype dtype)
     return failed;
 }
 
+/* A kept frame's rows begin where its micro-batch does: heads of 40 bytes, three to a token, lie on
+ * 8 bytes at every odd token. */
+static int check_place(enum tr_dtype dtype)
+{
+    const struct shape s = {3, 1, 20, 0, 1, {OWN}};
+    struct attention_case c;
+    struct tr_cuda cuda = {};
+    std::vector<unsigned char> o, d_o, dq;
+    size_t bytes;
+
+    cuda.sm = 80;
+    case_open(&c, &s, dtype, 3);
+    if (case_run(&c, 80))
+        return complain(dtype, "attention does not run");
+    bytes = case_elements(&c, RESULT_O) * tr_dtype_size(dtype);
+    dq.assign(case_bytes(&c, RESULT_DQ, 0), case_bytes(&c, RESULT_DQ, 0) + bytes);
+    o.resize(bytes + 8);
+    d_o.resize(bytes + 8);
+    memcpy(o.data() + 8, c.op.o, bytes);
+    memcpy(d_o.data() + 8, c.op.d_o, bytes);
+    c.op.o = o.data() + 8;
+    c.op.d_o = d_o.data() + 8;
+    if (tr_cuda_attention_grad(&cuda, &c.op) ||
+        memcmp(dq.data(), case_bytes(&c, RESULT_DQ, 0), bytes))
+        return complain(dtype, "the gradient depends on where o lies");
+    return 0;
+}
+
 int bits_check(void)
 {
     const struct shape plain = {2, 1, 33, 0, 3, {BEFORE, OWN, 5}};
@@ -163,6 +191,7 @@ int bits_check(void)
     failures += check_kernels(&tensor, TR_F16, 86);
     failures += check_kernels(&wide, TR_BF16, 80);
     failures += check_kernels(&wide, TR_BF16, 86);
+    failures += check_place(TR_BF16);
     failures += check_mutants(&plain, TR_F32);
     failures += check_mutants(&more, TR_F16); /* finer than bf16: more bits to tell by */
     return failures;

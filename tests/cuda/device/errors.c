@@ -216,7 +216,7 @@ static void an_error_of_the_device_stays(void **state)
     assert_int_equal(tr_device_open_cuda(&d, &params), 0);
     assert_int_equal(d->ops->event_open(d, &e), 0);
     op = sum(d->ops->arena(d));
-    fake->fail_call(1, "700"); /* the kernel faults while it runs */
+    fake->fail_call(2, "700"); /* the kernel faults while it runs; the first call names the GPU */
     assert_int_equal(d->ops->run(d, TR_STREAM_COMPUTE, &op), 0);
     code = d->ops->sync(d, TR_STREAM_COMPUTE);
     assert_int_equal(code, -EIO);
@@ -246,7 +246,7 @@ static void a_lost_device_is_seen_without_waiting(void **state)
     (void)state;
     assert_int_equal(tr_device_open_cuda(&d, &params), 0);
     assert_int_equal(d->ops->error(d), 0);
-    fake->fail_call(1, "lost");
+    fake->fail_call(2, "lost");
     assert_int_equal(d->ops->error(d), -EIO);
     assert_non_null(strstr(tr_error_message(), "the device is lost"));
     assert_int_equal(d->ops->sync(d, TR_STREAM_COMPUTE), -EIO);
@@ -264,11 +264,11 @@ static void a_passing_error_passes(void **state)
     (void)state;
     assert_int_equal(tr_device_open_cuda(&d, &params), 0);
     op = sum(d->ops->arena(d));
-    fake->fail_call(1, "701");
+    fake->fail_call(2, "701");
     assert_int_equal(d->ops->run(d, TR_STREAM_COMPUTE, &op), 0);
     assert_int_equal(d->ops->sync(d, TR_STREAM_COMPUTE), -EIO);
     assert_non_null(strstr(tr_error_message(), "op add on the cuda device"));
-    fake->fail_call(1, "1"); /* nor may a copy's failure be taken for that of a launch */
+    fake->fail_call(2, "1"); /* nor may a copy's failure be taken for that of a launch */
     assert_int_equal(d->ops->fill(d, TR_STREAM_COMPUTE, d->ops->arena(d), 0, 16), -EINVAL);
     assert_int_equal(d->ops->run(d, TR_STREAM_COMPUTE, &op), 0);
     assert_int_equal(d->ops->sync(d, TR_STREAM_COMPUTE), 0);

@@ -166,6 +166,8 @@ static void missing_things_are_named(void **state)
     p.ordinal = -1;
     refused(&p, -ENODEV, "no GPU -1");
     p.ordinal = 0;
+    need_fake("fail=cudaGetDeviceCount:999"); /* the driver's module is not loaded, or asleep */
+    refused(&p, -ENODEV, "CUDA does not start: cudaErrorUnknown");
     need_fake("fail=cudaFuncGetAttributes:209");
     refused(&p, -ENODEV, "gpu_archs");
     need_fake("fail=cublasLtCreate:1");
