@@ -1,16 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Measures a whole training step of PyTorch, f32 eager, resident in RAM, and of tailrace beside it.
+"""Measures a whole training step of PyTorch and of tailrace beside it. Needs torch, transformers.
 
-Both train all parameters of the same model by plain SGD without clipping on 1024 tokens a step (4
-rows of 256), with the same number of threads and activations kept. Needs torch and transformers.
+Both train all parameters of the same model without clipping, by one of two recipes:
+
+  sgd    on the CPU: f32, eager, resident in RAM, plain SGD, activations kept, 1024 tokens a step (4
+         rows of 256), the same number of threads
+  lomo   on a GPU (--device cuda): bf16, activation checkpointing, every parameter updated inside
+         the backward pass by lomo-optim, or where that is missing by hooks that do the same
 
     python3 tools/compare-torch.py config.json --threads 2
     python3 tools/compare-torch.py config.json --threads 2 --tailrace build/tools/tailrace
+    python3 tools/compare-torch.py config.json --device cuda --seq-len 2048 --tailrace PROGRAM
 
 With --tailrace the two programs take turns, `--rounds` times each, so that a machine whose speed
 drifts slows both; every round is a fresh process. Printed: the median of all steps but each
 process's first, and PyTorch's seconds over tailrace's (at least 1: tailrace is at least as fast).
+On a GPU tailrace gets half of the device memory that PyTorch had allocated at its peak.
 Weights are random, tokens too: neither program's time depends on them.
 """
 
@@ -35,13 +41,67 @@ def arguments():
     parser.add_argument("--steps", type=int, default=4, help="measured steps of a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tailrace", metavar="BINARY", help="the program to compare with")
-    parser.add_argument("--device-memory", default="80%", help="of tailrace; all must be resident")
+    parser.add_argument("--device", default="cpu", help="of both: cpu, cuda or cuda:N")
+    parser.add_argument("--recipe", choices=("sgd", "lomo"), help="sgd on the cpu, lomo on a GPU")
+    parser.add_argument("--device-memory", help="of tailrace; sgd: 80%%, all must be resident")
+    parser.add_argument("--store", metavar="DIR", help="folder for tailrace's parameters")
+    parser.add_argument("--table", action="store_true", help="rows of a Markdown table at the end")
     parser.add_argument("--json", action="store_true", help="one JSON object at the end")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.recipe = options.recipe or ("sgd" if options.device == "cpu" else "lomo")
+    return options
 
 
-def torch_steps(options):
+def fuse_updates(model, rate):
+    """The backward pass with every update inside it; returns a function of the loss, and a name."""
+    import torch
+
+    try:
+        os.environ.setdefault("LOCAL_RANK", "0")
+        import lomo_optim
+
+        optimizer = lomo_optim.Lomo(model, lr=rate)
+        return lambda loss: optimizer.fused_backward(loss, rate), "lomo-optim"
+    except Exception as error:  # whatever it is: then without it
+        print(f"no lomo-optim ({error}): fused by hooks", file=sys.stderr)
+
+    def update(parameter):
+        with torch.no_grad():
+            parameter.add_(parameter.grad, alpha=-rate)
+        parameter.grad = None
+
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(update)
+    return lambda loss: loss.backward(), "hooks"
+
+
+def lomo_steps(options):
+    """The recipe of the GPU: seconds of each step, bytes allocated at the peak, and how."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    on_gpu = options.device != "cpu"
+    config = AutoConfig.from_pretrained(options.config)
+    config.use_cache = False
+    with torch.device(options.device):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).train()
+        ids = torch.randint(0, config.vocab_size, (options.rows, options.seq_len))
+    model.gradient_checkpointing_enable()
+    backward, how = fuse_updates(model, 1e-5)
+    seconds = []
+    for _ in range(options.steps + 1):
+        start = time.perf_counter()
+        backward(model(input_ids=ids, labels=ids).loss)
+        if on_gpu:
+            torch.cuda.synchronize(options.device)
+        seconds.append(time.perf_counter() - start)
+    peak = torch.cuda.max_memory_allocated(options.device) if on_gpu else 0
+    return {"seconds": seconds, "peak": peak, "how": how}
+
+
+def sgd_steps(options):
     """Seconds of each step in this process, the first (allocation) included."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -59,7 +119,7 @@ def torch_steps(options):
         model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
         optimizer.step()
         seconds.append(time.perf_counter() - start)
-    return seconds
+    return {"seconds": seconds, "peak": 0, "how": "SGD"}
 
 
 def torch_round(options):
@@ -78,66 +138,76 @@ def torch_round(options):
         str(options.seq_len),
         "--steps",
         str(options.steps),
+        "--device",
+        options.device,
+        "--recipe",
+        options.recipe,
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
         sys.exit(f"compare-torch: PyTorch failed:\n{result.stderr}")
-    return json.loads(result.stdout.splitlines()[-1])[1:]
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def prepare(options, folder):
-    """A random model of the same shape and enough rows of random tokens."""
+    """Enough rows of random tokens."""
     with open(options.config, encoding="utf-8") as file:
         vocab = json.load(file)["vocab_size"]
-    model, data = os.path.join(folder, "model"), os.path.join(folder, "data.jsonl")
-    subprocess.run(
-        [
-            options.tailrace,
-            "init",
-            "--arch",
-            options.config,
-            "--seed",
-            "1",
-            "--dtype",
-            "f32",
-            "--out",
-            model,
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    data = os.path.join(folder, "data.jsonl")
     with open(data, "w", encoding="utf-8") as out:
         for _ in range(options.rows * (options.steps + 1)):
             ids = [random.randrange(vocab) for _ in range(options.seq_len)]
             out.write(json.dumps({"input_ids": ids, "labels": ids}) + "\n")
-    return model, data
+    return data
 
 
-def tailrace_round(options, model, data, folder):
+def own_options(options, torch):
+    """What the recipe means for tailrace. On a GPU: half of PyTorch's peak."""
+    if options.recipe == "sgd":
+        return [
+            "--optimizer",
+            "sgd",
+            "--dtype",
+            "f32",
+            "--recompute",
+            "none",
+            "--device-memory",
+            options.device_memory or "80%",
+        ]
+    words = ["--optimizer", "lomo", "--dtype", "bf16"]
+    memory = options.device_memory or (str(torch["peak"] // 2) if torch["peak"] else None)
+    return words + (["--device-memory", memory] if memory else [])
+
+
+def tailrace_round(options, torch, data, folder):
     run = os.path.join(folder, "run")
+    store = os.path.join(options.store or folder, "store")
     shutil.rmtree(run, ignore_errors=True)
+    shutil.rmtree(store, ignore_errors=True)
     command = [
         options.tailrace,
         "train",
-        "--model",
-        model,
+        "--arch",
+        options.config,
+        "--seed",
+        "1",
+        "--device",
+        options.device,
+        "--store",
+        store,
         "--data",
         data,
         "--out",
         run,
-        "--optimizer",
-        "sgd",
         "--lr",
-        "1e-4",
+        "1e-5",
         "--schedule",
         "constant",
         "--warmup",
         "0",
         "--clip-norm",
         "0",
-        "--dtype",
-        "f32",
         "--packing",
         "off",
         "--seq-len",
@@ -148,23 +218,37 @@ def tailrace_round(options, model, data, folder):
         str(options.steps + 1),
         "--threads",
         str(options.threads),
-        "--recompute",
-        "none",
         "--export",
         "no",
         "--durability",
         "none",
-        "--device-memory",
-        options.device_memory,
-    ]
+    ] + own_options(options, torch)
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         sys.exit(f"compare-torch: {' '.join(command)} failed:\n{result.stderr}")
     with open(os.path.join(run, "metrics.jsonl"), encoding="utf-8") as file:
-        return [json.loads(line)["seconds"] for line in file][1:]
+        steps = [json.loads(line) for line in file]
+    return {
+        "seconds": [step["seconds"] for step in steps],
+        "peak": steps[-1]["device_peak_bytes"],
+    }
 
 
-def report(options, torch_seconds, tailrace_seconds):
+def table(result, torch, tailrace):
+    tokens = result["tokens"]
+    speeds = f"{tokens / result['tailrace_seconds']:.0f} / {tokens / result['torch_seconds']:.0f}"
+    what = f"tailrace / PyTorch ({torch['how']}, checkpointing), bf16, {tokens} tokens a step"
+    print(f"| {what}: tokens/s | {speeds} | {result['ratio']:.3f} | at least 1.3 |")
+    if torch["peak"]:
+        print(
+            f"| {what}: device peak, MiB | {tailrace['peak'] / 2**20:.0f} / "
+            f"{torch['peak'] / 2**20:.0f} | {tailrace['peak'] / torch['peak']:.3f} | at most 0.5 |"
+        )
+
+
+def report(options, torch, tailrace):
+    torch_seconds = [s for r in torch for s in r["seconds"][1:]]
+    tailrace_seconds = [s for r in tailrace for s in r["seconds"][1:]]
     tokens = options.rows * options.seq_len
     result = {
         "threads": options.threads,
@@ -184,6 +268,8 @@ def report(options, torch_seconds, tailrace_seconds):
             f"{tokens / result['tailrace_seconds']:.0f} tokens/s"
         )
         print(f"PyTorch's time / tailrace's time: {result['ratio']:.2f}")
+        if options.table:
+            table(result, torch[-1], tailrace[-1])
     if options.json:
         print(json.dumps(result))
 
@@ -191,20 +277,20 @@ def report(options, torch_seconds, tailrace_seconds):
 def main():
     options = arguments()
     if options.worker:
-        print(json.dumps(torch_steps(options)))
+        print(json.dumps(sgd_steps(options) if options.recipe == "sgd" else lomo_steps(options)))
         return
-    torch_seconds, tailrace_seconds = [], []
+    torch, tailrace = [], []
     load = os.getloadavg()[0]
-    if load > 0.5:
+    if load > 0.5 and options.device == "cpu":
         print(f"Beware: load {load:.1f} before the start; only a quiet machine compares fairly.")
     with tempfile.TemporaryDirectory(prefix="compare-torch-") as folder:
         if options.tailrace:
-            model, data = prepare(options, folder)
+            data = prepare(options, folder)
         for _ in range(options.rounds):
-            torch_seconds += torch_round(options)
+            torch.append(torch_round(options))
             if options.tailrace:
-                tailrace_seconds += tailrace_round(options, model, data, folder)
-    report(options, torch_seconds, tailrace_seconds)
+                tailrace.append(tailrace_round(options, torch[-1], data, folder))
+    report(options, torch, tailrace)
 
 
 if __name__ == "__main__":

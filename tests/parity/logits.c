@@ -17,6 +17,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/infer.h"
+#include "tests/device/budget.h"
 #include "tests/parity/recorded.h"
 
 #define TOLERANCE 1e-4
@@ -111,7 +112,7 @@ static double distance_of(const char *folder, const char *model, int packed)
                                               .positions = s.n_tokens < 64 ? s.n_tokens : 64,
                                               .logit_rows = s.n_tokens,
                                               .threads = 2,
-                                              .device_memory = 256 << 20}) < 0)
+                                              .device_memory = test_budget(NULL, 64 << 20)}) < 0)
         fail_msg("%s: %s", folder, tr_error_message());
     logits = calloc((size_t)s.n_tokens * (size_t)f->run.model->config.vocab, sizeof(float));
     assert_non_null(logits);

@@ -16,6 +16,7 @@
 
 #include "src/base/file.h"
 #include "src/tailrace.h"
+#include "tests/device/budget.h"
 #include "tests/parity/recorded.h"
 
 #define LOSS_TOLERANCE 1e-5
@@ -63,8 +64,8 @@ static struct tr_train_params params_of(const json_t *recorded)
         .beta2 = recorded_number(recorded, "beta2"),
         .eps = recorded_number(recorded, "eps"),
         .durability = TR_KEEP_NONE,
-        .device_memory = 256 << 20,
-        .host_memory = 256 << 20,
+        .device_memory = test_budget(NULL, 64 << 20),
+        .host_memory = 64 << 20,
         .threads = 2,
     };
 }

@@ -22,6 +22,7 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
+#include "tests/device/budget.h"
 #include "tests/train/common.h"
 
 #define STEPS 20
@@ -45,6 +46,7 @@ static struct path follow(const struct tr_train_params *params, const char *devi
     int r;
 
     p.device = device;
+    p.device_memory = test_budget(device, 256 << 20);
     p.out = scratch_path("run-%s", device);
     if (tr_train_open(&run, &p) < 0)
         fail_msg("%s: %s", device, tr_message());
@@ -89,7 +91,6 @@ static struct paths follow_all(const struct tiny *t, enum tr_type dtype)
                                 .lr = 0.3,
                                 .dtype = dtype,
                                 .rounding = TR_ROUNDING_NEAREST,
-                                .device_memory = 256 << 20,
                                 .threads = 1,
                                 .durability = TR_KEEP_NONE,
                                 .export_model = TR_NO};

@@ -20,6 +20,7 @@
 #include "src/base/file.h"
 #include "src/run.h"
 #include "src/safetensors.h"
+#include "tests/device/budget.h"
 #include "tests/train/common.h"
 
 static const struct tiny families[] = {
@@ -46,7 +47,7 @@ static struct tr_train_params params(const char *model, const char *data, const 
                                     .schedule = TR_LR_CONSTANT,
                                     .warmup = -1,
                                     .lr = lr,
-                                    .device_memory = 192 << 20,
+                                    .device_memory = test_budget(NULL, 192 << 20),
                                     .threads = 2,
                                     .packing = TR_NO,
                                     .durability = TR_KEEP_NONE};
@@ -97,7 +98,7 @@ static double loss_at(const char *model, const char *data)
                                .data = data,
                                .batch_size = 4,
                                .seq_len = 64,
-                               .device_memory = 192 << 20,
+                               .device_memory = test_budget(NULL, 192 << 20),
                                .threads = 1};
 
     if (tr_eval_data(&p, &report) < 0)

@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "tests/device/budget.h"
+
 uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t device)
 {
     struct tr_step_report last;
@@ -58,21 +60,21 @@ void check_placements(const struct placements *all)
                                 .optimizer = all->optimizer,
                                 .seed = 11,
                                 .lr = all->optimizer == TR_OPT_ADAMW ? 1e-3 : 0.1};
-    uint64_t expected;
+    uint64_t budget = test_budget(NULL, 1ull << 30), expected;
 
     snprintf(model, sizeof(model), "%s", scratch_path("model-%s-%d", t->family, all->dtype));
     snprintf(data, sizeof(data), "%s", scratch_path("data-%s.jsonl", t->family));
     tiny_model(model, t, all->dtype, 3);
     token_data(data, 40, 30, 200, t->vocab);
-    expected = run_variant(p, &(struct variant){"everything resident"}, 1ull << 30);
+    expected = run_variant(p, &(struct variant){"everything resident"}, budget);
     remove_run();
     for (size_t i = 0; i < all->n; i++) {
-        if (run_variant(p, &all->variants[i], 1ull << 30) != expected)
+        if (run_variant(p, &all->variants[i], budget) != expected)
             fail_msg("%s: other bits than with everything resident", all->variants[i].name);
         remove_run();
     }
     p.seed = 12; /* the comparison sees a difference where there is one */
-    assert_true(run_variant(p, &all->variants[0], 1ull << 30) != expected);
+    assert_true(run_variant(p, &all->variants[0], budget) != expected);
     remove_run();
     remove(data);
 }

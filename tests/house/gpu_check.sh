@@ -1,0 +1,90 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# tools/gpu-check without a GPU: the whole script at tiny sizes on the fake cuda device, with an
+# nvidia-smi of its own that tells what it is told. The report must have every row, must say that it
+# is a rehearsal, and must be there where something failed or no time was left.
+# Usage: gpu_check.sh ROOT BUILD MODULE
+set -u
+root=$1 build=$(realpath "$2") module=$(realpath "$3")
+work=$(mktemp -d) || exit 2
+trap 'rm -rf "$work" "$build/gpu-train"' EXIT
+failed=0
+unset TAILRACE_CUDA_MODULE TAILRACE_DEVICE TR_TEST_DEVICE
+export TR_FAKE_CUDA=memory=2GiB PATH=$work/bin:$PATH
+
+say() {
+    echo "gpu_check.sh: $*"
+    failed=1
+}
+
+mkdir "$work/bin"
+cat > "$work/bin/nvidia-smi" << 'END_OF_SMI'
+#!/bin/bash
+for word; do
+    case $word in
+    --query-gpu=name) echo 'Pretended GPU' ;;
+    --query-gpu=compute_cap) echo 8.6 ;;
+    --query-gpu=memory.total*) echo 2048 ;;
+    --query-gpu=memory.used) echo 40 ;;
+    --query-gpu=*) echo 1 ;;
+    --query-compute-apps=*) echo "/somewhere/tailrace, ${PRETENDED_MIB:-100}" ;;
+    esac
+done
+END_OF_SMI
+# compute-sanitizer, too, only says that it was there.
+printf '#!/bin/bash\n' > "$work/bin/compute-sanitizer"
+chmod +x "$work/bin"/*
+
+# rehearse CODE OPTIONS...: the exit code, and $report.
+rehearse() {
+    local code=$1 got
+    shift
+    rm -rf "$work/reports"
+    "$root/tools/gpu-check" --no-build --build "$build" --reports "$work/reports" \
+        --rehearse "$module" "$@" > "$work/out" 2>&1
+    got=$?
+    [ $got -eq "$code" ] || { say "exit $got, not $code: $*" && cat "$work/out"; }
+    report=$(echo "$work"/reports/rehearsal-pretended-gpu-*.md)
+    [ -s "$report" ] || { say "no report: $*" && cat "$work/out"; }
+}
+
+# has PATTERN...: of extended regular expressions, lines that the report must have.
+has() {
+    local pattern
+    for pattern; do
+        grep -qE -- "$pattern" "$report" || { say "the report has no '$pattern'" && cat "$report"; }
+    done
+}
+
+rehearse 0 --big
+has 'no figure here was measured on a GPU' \
+    '^Phases done.* tests, bench, train, torch, sanitize, big' \
+    '^\| test_table \| passed' '^\| test_parity_logits \| passed' '^\| gpu-bench \| passed' \
+    '^\| compute-sanitizer racecheck, small sizes \| passed' \
+    '^\| both at once, each, against the slower alone \| [0-9.]+ GB/s \| [0-9.]+ \|' \
+    '^\| update sgd, .* \| [0-9.]+ GB/s \| [0-9.]+ \|' '^\| rmsnorm, .* \| [0-9.]+ \|' \
+    '^\| attention \| .* \| [0-9.]+ \|' '^\| attention_grad \| .* \| [0-9.]+ \|' \
+    '^\| tiny: a step of 128 tokens, 6 of 6 blocks resident.* tokens/s' \
+    '^\| tiny: arithmetic of that step / best cuBLAS rate.*at least 0.75' \
+    '^\| tiny: device memory, by the driver / the budget \(256 MiB.*\| 100 MiB.*\| 0.391 \|' \
+    '^\| tiny: a step of 256 tokens, 6 of 6 blocks resident' \
+    '^\| tiny: a step of 256 tokens, [1-5] of 6 blocks resident' \
+    '^\| tiny: streaming from pinned host memory / resident, tokens/s at 256 tokens \| [0-9.]+ s' \
+    '^\| (PyTorch on the same GPU, 1.1B \| skipped|tailrace / PyTorch .*device peak)' \
+    '^\| tiny: a step of 128 tokens, LOMO.*of 8 blocks.*loss [0-9.]+ \|  \| is done'
+! grep -q 'FAILED' "$report" || { say 'something failed' && cat "$report"; }
+
+# More memory than the budget, as the driver sees it, is a failure.
+PRETENDED_MIB=300 rehearse 1 --only big
+has '^\| tiny: device memory \| FAILED: above the budget'
+# So is a run that fails; what came before it stands.
+TR_FAKE_CUDA=memory=2GiB,fail=cudaStreamCreateWithFlags:2 rehearse 1 --only train,torch
+has '^\| tiny: a resident step \| FAILED: ' '^\| PyTorch on the same GPU'
+# Without time nothing is run, and the report says so.
+rehearse 0 --only tests,train --seconds 0
+has '^\| test_table \| not run: no time left' '^\| train \| not run: no time left'
+
+# A rehearsal has no place among the reports of real GPUs.
+! "$root/tools/gpu-check" --no-build --build "$build" --rehearse "$module" > /dev/null 2>&1 ||
+    say 'a rehearsal wrote to tests/reports'
+exit $failed
