@@ -10,9 +10,9 @@
  * once.
  *
  * The driver may run the functions of `call` of all streams on one thread: none may wait. And a
- * stream stands still from the moment it reaches a function until that has returned, some 20 us, as
- * long as a quarter of a chunk's copy takes. So each stream has a second one for its functions,
- * which follows it by an event, and the stream itself goes on.
+ * stream stands still from the moment it reaches a function until the host has run it and the
+ * driver has heard of that. So each stream has a second one for its functions, which follows it by
+ * an event, and the stream itself goes on.
  */
 #include "kernels/device.h"
 
@@ -111,8 +111,8 @@ static void *device_host_alloc(struct tr_device *device, size_t bytes)
 
     if (!p || bytes == 0 || enter(d))
         return p;
-    /* Pinning touches every page, one by one: of 2 MiB, where the system has them, it is several
-     * times as fast, and homes are pinned between two reads of the first step. */
+    /* Pinning touches every page: of 2 MiB there are far fewer, where the system has them, and
+     * homes are pinned between two reads of the first step. */
     madvise(p, bytes, MADV_HUGEPAGE);
     e = cudaHostRegister(p, bytes, cudaHostRegisterPortable);
     if (e == cudaSuccess)

@@ -23,8 +23,7 @@
 #define TR_CHUNK_BYTES (4u << 20)
 
 /* Parts of homes under way: as many as TR_STAGING_BYTES makes chunks. They cost no memory, and so
- * each is as large as several chunks: of the 75 us that 4 MiB take at 55 GB/s, the few between one
- * copy and the next would be a twentieth. */
+ * each is as large as several chunks: the pauses between copies weigh less. */
 #define TR_HOME_PARTS       16u
 #define TR_HOME_PART_CHUNKS 4u
 
