@@ -34,9 +34,10 @@
 
 static const struct tiny shape = {"llama", 32, 48, 2, 2, 1, 16, 100, 64, ""};
 
-static char model[4352], data[4352], run[4352], exported[4352], said[4352], told[4352];
+static char model[4352], data[4352], held_out[4352], run[4352], exported[4352];
+static char said[4352], told[4352];
 static uint64_t device_memory, expected;
-static int lives;
+static int lives, evaluates = 1;
 
 /* What one process made of it. */
 struct life {
@@ -60,7 +61,7 @@ static void become(const char *words)
     execl(TAILRACE, "tailrace", "train", "--model", model, "--data", data, "--out", run, "--steps",
           "4", "--batch-size", "2", "--seq-len", "32", "--durability", "step", "--device", "cuda",
           "--device-memory", bytes, "--host-memory", lives % 2 ? "64MiB" : "24MiB", "--json",
-          (char *)NULL);
+          evaluates ? "--eval-every" : NULL, "2", "--valid", held_out, (char *)NULL);
     _exit(98);
 }
 
@@ -172,18 +173,20 @@ static void check_failure(const struct life *l, const char *fault, const char *n
         fail_msg("%s at %s: a run was made of it", fault, l->call);
 }
 
+/* The step that failed may be done all the same: its evaluation comes after its commit. */
 static void check_continued(const struct life *failed, const char *fault)
 {
-    int again = access(run, F_OK) == 0;
+    int run_is_there = access(run, F_OK) == 0, first;
     struct life l = live("");
 
     if (l.code != 0 || l.errors)
         fail_msg("after %s at %s: exit code %d; %s", fault, failed->call, l.code, l.error);
+    first = l.first ? l.first : STEPS + 1;
     if (failed->code == 0)
-        assert_int_equal(l.last, 0); /* nothing was left to do */
-    else if (l.first < failed->last || l.first > failed->last + 1 + (again != 0))
+        assert_int_equal(first, STEPS + 1);
+    else if (first < failed->last || first > failed->last + 1 + run_is_there)
         fail_msg("after %s at %s: %d steps were reported, and then step %d", fault, failed->call,
-                 failed->last, l.first);
+                 failed->last, first);
     if (file_hash(exported) != expected)
         fail_msg("after %s at %s: other bytes", fault, failed->call);
     assert_int_equal(tr_remove_tree(run), 0);
@@ -292,17 +295,26 @@ static void test_launches(void **state)
     calls_fail("launch", 0, 1, "701", "cudaErrorLaunchOutOfResources");
 }
 
-/* An update that is not launched leaves the weights as they were, nobody waits for a load any more,
- * and the commit of the step is next: a third of the second step, with all parameters in their
- * slots. */
+/* An update that is not launched leaves the weights as they were. With all parameters in their
+ * slots nobody waits for a load after it: at the end of a step, the commit is next. */
 static void test_last_launches(void **state)
 {
-    uint64_t budget = device_memory;
+    uint64_t budget = device_memory, calls;
 
     (void)state;
+    evaluates = 0;
     device_memory += 16 * MIB;
-    calls_fail("launch", 1.7 / STEPS, 2.0 / STEPS, "701", "cudaErrorLaunchOutOfResources");
+    calls = count_calls("launch");
+    assert_int_equal(calls % STEPS, 0); /* the steps are alike */
+    for (uint64_t i = 0; i < POINTS; i++) {
+        char fault[64];
+
+        snprintf(fault, sizeof(fault), ",fail=launch@%llu:701",
+                 (unsigned long long)(calls / STEPS * 2 - i));
+        assert_true(fail_and_continue(fault, "cudaErrorLaunchOutOfResources"));
+    }
     device_memory = budget;
+    evaluates = 1;
 }
 
 static void test_copies(void **state)
@@ -346,6 +358,7 @@ static int setup(void **state)
                                 .steps = STEPS,
                                 .batch_size = 2,
                                 .seq_len = 32,
+                                .valid = held_out,
                                 .durability = TR_KEEP_STEP,
                                 .device = "cuda",
                                 .host_memory = 24 * MIB};
@@ -354,12 +367,14 @@ static int setup(void **state)
     (void)state;
     snprintf(model, sizeof(model), "%s", scratch_path("model"));
     snprintf(data, sizeof(data), "%s", scratch_path("data.jsonl"));
+    snprintf(held_out, sizeof(held_out), "%s", scratch_path("held-out.jsonl"));
     snprintf(run, sizeof(run), "%s", scratch_path("run"));
     snprintf(exported, sizeof(exported), "%s", scratch_path("run/model/model.safetensors"));
     snprintf(said, sizeof(said), "%s", scratch_path("said"));
     snprintf(told, sizeof(told), "%s", scratch_path("told"));
     tiny_model(model, &shape, TR_TYPE_BF16, 4);
     token_data(data, 20, 20, 32, shape.vocab);
+    token_data(held_out, 2, 20, 32, shape.vocab);
     device_memory = smallest_budget(p);
     l = live("");
     if (l.code || l.first != 1 || l.last != STEPS)
