@@ -285,9 +285,12 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS, M == 1 ? 3 : 2)
     int32_t end = min(begin + 64 * M, (int32_t)op.n);
     struct attention_tile t = {begin, 0, 0};
 
-    /* Behind a tile's last barrier only V is read; the next tile has one before V is written. */
-    while (attention_next(&op, end, 64 * M, &t))
+    /* The barrier is not for order: behind a tile's last one only V is read, and the next tile has
+     * one before V is written. Without it ptxas keeps the tile across the loop by spilling. */
+    while (attention_next(&op, end, 64 * M, &t)) {
         mma_attend<DT, HD, M>(&op, &t, shared);
+        __syncthreads();
+    }
 }
 
 /* Bytes of shared memory of a block. */

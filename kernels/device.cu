@@ -14,6 +14,7 @@
 #include "kernels/device.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "kernels/matmul.h"
 
@@ -52,14 +53,20 @@ static int kept_error(const struct tr_cuda_kept *kept)
     return kept->code ? tr_cuda_host->error(kept->code, kept->message) : 0;
 }
 
-/* After a failure with its message kept: for good, if the driver has given up the device. */
+/* After a failure with its message kept: for good, if the driver has given up the device. cuBLASLt
+ * does not tell why it fails then: the driver does. */
 static int judge(struct tr_cuda_device *d, int code)
 {
     cudaError_t e = cudaStreamQuery(d->streams[TR_STREAM_COMPUTE]);
+    char first[256];
 
     if (e == cudaSuccess || e == cudaErrorNotReady)
         return code;
     cudaGetLastError();
+    if (strstr(tr_cuda_host->message(), "CUBLAS_STATUS_")) {
+        snprintf(first, sizeof(first), "%s", tr_cuda_host->message());
+        code = tr_cuda_error(e, "%s", first);
+    }
     pthread_mutex_lock(&d->lock);
     keep(&d->lost, code);
     pthread_mutex_unlock(&d->lock);
@@ -171,10 +178,10 @@ static int device_run(struct tr_device *device, enum tr_stream s, const struct t
     pthread_mutex_unlock(&d->run_lock);
     if (!error)
         return 0;
+    error = judge(d, error);
     pthread_mutex_lock(&d->lock);
     keep(&d->op, error);
     pthread_mutex_unlock(&d->lock);
-    judge(d, error);
     return 0;
 }
 

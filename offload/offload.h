@@ -16,9 +16,10 @@
  *   acquire(3) .. release(3)      backward + update of block 2: changed, so its write-back starts
  *   acquire(4) .. release(4)      when the compute stream has passed the release
  *   acquire(5) .. release(5)
- *   commit(payload)               in the background: writes done, synced, commit record, synced
- *   begin(...)                    the next step's loads and forward visits overlap that commit;
- *                                 its write-backs wait until the commit is durable (invariant 3)
+ *   begin(...)                    the next step's loads start
+ *   commit(payload)               in the background: writes done, synced, commit record, synced;
+ *                                 the next step's loads and forward visits overlap it, its
+ *                                 write-backs wait until it is durable (invariant 3)
  *
  * Threads: one caller; one I/O thread (io_uring or the threads engine) which also does the
  * checksums and queues copies; the device's own threads call back when the compute of a visit, or a
@@ -97,7 +98,8 @@ int tr_offload_release(struct tr_offload *o, uint32_t visit);
 int tr_offload_drain(struct tr_offload *o);
 
 /* Starts a commit of all released visits with this payload (copied). An earlier commit still under
- * way is waited for. TR_DURABLE_NONE: only allowed as the clean end of a run. */
+ * way is waited for. That the visits' compute went well is for the caller to know: it has synced
+ * the device. TR_DURABLE_NONE: only allowed as the clean end of a run. */
 int tr_offload_commit(struct tr_offload *o, const void *payload, size_t bytes);
 /* Waits until the last commit started is durable. */
 int tr_offload_commit_wait(struct tr_offload *o);

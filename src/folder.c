@@ -142,19 +142,26 @@ void run_make_summary(struct tr_run *run)
 {
     const struct tr_plan *p = &run->plan;
     const struct tr_model *m = run->model;
-    char text[1024];
+    char text[1536], host[384] = "";
 
+    run->device->ops->info(run->device, &run->device_info); /* its remark may have come by now */
+    if (run->in_host)
+        snprintf(host, sizeof(host),
+                 "host: %.1f of %.1f MiB stay in pinned memory, %.1f MiB of staging buffers%s%s\n",
+                 (double)run->tier_bytes / 1048576, (double)tr_layout_bytes(&m->layout) / 1048576,
+                 (double)run->staging_bytes / 1048576, *run->device_info.remark ? "; " : "",
+                 run->device_info.remark);
     snprintf(
         text, sizeof(text),
         "model: %s, %.1f M parameters, %d layers, %s\n"
         "device: %s, %.1f of %.1f MiB\n"
-        "disk: %s, %.1f MiB a generation\n"
+        "%sdisk: %s, %.1f MiB a generation\n"
         "step: up to %d tokens in micro-batches of up to %d, %d of %d blocks keep activations\n"
         "steps: %lld of %lld done\n",
         m->config.architecture, (double)m->n_params / 1e6, m->config.layers,
         tr_dtype_name(m->dtype), run->device_info.name,
         (double)(p->peak + run->device_info.workspace_bytes) / 1048576,
-        (double)run->params.device_memory / 1048576, tr_offload_io_name(run->offload),
+        (double)run->params.device_memory / 1048576, host, tr_offload_io_name(run->offload),
         (double)tr_layout_bytes(&m->layout) / 1048576, p->in.batch_tokens, p->micro_tokens, p->keep,
         m->config.layers, (long long)run->cursor.step, (long long)run->steps);
     tr_free(TR_MEM_MISC, run->summary);

@@ -24,6 +24,9 @@ int run_check_options(const struct tr_run *run);
 int run_write_plan(const struct tr_run *run);
 /* A notice where the run's device before had other bits than this one. */
 void run_note_bits(const struct tr_run *run);
+/* Adds to RUN/matmuls.txt what the device has chosen by shape; a notice where it chose otherwise
+ * before (choices.c). */
+int run_record_choices(const struct tr_run *run);
 /* Removes what this call has made in the run folder (`folder`: and the folder itself). */
 void run_unmake(struct tr_run *run, int folder);
 void run_make_summary(struct tr_run *run);

@@ -2,8 +2,9 @@
  *
  * THE STEP. The visits are walked in order: acquire waits until the unit's spans are in their
  * slots, the pass queues the unit's compute, release lets the engine write back what the visit
- * changes once the compute is done. Then the commit starts in the background and the engine is told
- * what follows, so that the next step's loads overlap the end of this one.
+ * changes once the compute is done. Then the engine is told what follows, so that the next step's
+ * loads overlap the end of this one, and when the device has done all of the step without an error,
+ * the commit starts in the background.
  */
 #include "src/run.h"
 
@@ -199,7 +200,9 @@ static int commit_due(const struct tr_run *run)
            (step % run->params.checkpoint_every == 0 || step == run->steps);
 }
 
-/* Starts the commit; the one before is durable by then, so its steps' lines are written. */
+/* Starts the commit; the one before is durable by then, so its steps' lines are written. Not before
+ * the compute has been waited for: an op that could not run has left weights as they were, and
+ * their write-back looks like any other. */
 static int start_commit(struct tr_run *run)
 {
     unsigned char payload[TR_CURSOR_BYTES];
@@ -263,9 +266,8 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
         return r;
     run->begun = RUN_NOTHING;
     advance_cursor(run, skip);
-    if ((r = start_commit(run)) < 0 ||
-        (r = run_begin(run, run_eval_due(run) ? RUN_FORWARD : next_step(run))) < 0 ||
-        (r = sync_compute(run)) < 0)
+    if ((r = run_begin(run, run_eval_due(run) ? RUN_FORWARD : next_step(run))) < 0 ||
+        (r = sync_compute(run)) < 0 || (r = start_commit(run)) < 0)
         return r;
     report->step = (int64_t)run->cursor.step;
     report->steps = run->steps;

@@ -70,6 +70,8 @@ int tr_train_finish(tr_run *run)
 {
     int r = commit_rest(run);
 
+    if (r == 0)
+        r = run_record_choices(run);
     if (r < 0 || (int64_t)run->cursor.step < run->steps || run->params.export_model == TR_NO)
         return r;
     tr_offload_close(run->offload); /* the export reads the store by itself */

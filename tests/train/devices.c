@@ -147,12 +147,64 @@ static void test_f16(void **state)
     compare(&shapes[0], TR_TYPE_F16, 1.0 / 4096);
 }
 
+static void count_notices(void *arg, const char *line)
+{
+    *(int *)arg += strstr(line, "another algorithm") != NULL;
+}
+
+/* One changed digit of a recorded choice; the file keeps its length. */
+static void change_choice(const char *path)
+{
+    FILE *f = fopen(path, "r+");
+    char line[512], *digit;
+
+    assert_non_null(f);
+    assert_non_null(fgets(line, sizeof(line), f));
+    digit = strstr(line, "algorithm ");
+    assert_non_null(digit);
+    fseek(f, digit - line + (long)strlen("algorithm "), SEEK_SET);
+    fputc(digit[strlen("algorithm ")] == '7' ? '8' : '7', f);
+    fclose(f);
+}
+
+/* A run that goes on says where the library chooses otherwise than before, and only then. */
+static void test_choices(void **state)
+{
+    char model[4352], data[4352], out[4352];
+    int notices = 0;
+    struct tr_train_params p = {.model = model,
+                                .data = data,
+                                .out = out,
+                                .device = "cuda",
+                                .steps = 3,
+                                .batch_size = 4,
+                                .seq_len = 64,
+                                .device_memory = test_budget("cuda", 256 << 20),
+                                .export_model = TR_NO,
+                                .log = count_notices,
+                                .log_arg = &notices};
+
+    (void)state;
+    snprintf(model, sizeof(model), "%s", scratch_path("model-choices"));
+    snprintf(data, sizeof(data), "%s", scratch_path("data-choices.jsonl"));
+    snprintf(out, sizeof(out), "%s", scratch_path("run-choices"));
+    tiny_model(model, &shapes[0], TR_TYPE_BF16, 3);
+    token_data(data, 12, 64, 64, shapes[0].vocab); /* every step has the same shapes */
+    assert_int_equal(train_part(&p, 1), 0);
+    assert_int_equal(train_part(&p, 1), 0);
+    assert_int_equal(notices, 0);
+    change_choice(scratch_path("run-choices/matmuls.txt"));
+    assert_int_equal(train_part(&p, 1), 0);
+    assert_int_equal(notices, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_f32),
         cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_f16),
+        cmocka_unit_test(test_choices),
     };
     const char *module = getenv("TAILRACE_CUDA_MODULE");
 

@@ -52,12 +52,17 @@ static void read_fail(struct fake_options *o, const char *word, const char *text
 {
     const char *colon = strchr(text, ':');
     size_t n = colon ? (size_t)(colon - text) : 0;
+    char *at;
 
     if (!n || n >= sizeof(o->fail_name) || !colon[1] || strlen(colon) > sizeof(o->fail_how))
         refuse_word(word);
     snprintf(o->fail_name, sizeof(o->fail_name), "%.*s", (int)n, text);
     snprintf(o->fail_how, sizeof(o->fail_how), "%s", colon + 1);
     o->fail_call = strtoull(o->fail_name, NULL, 10);
+    if ((at = strchr(o->fail_name, '@'))) {
+        *at = '\0';
+        o->fail_nth = strtoull(at + 1, NULL, 10);
+    }
 }
 
 static void read_word(struct fake_options *o, const char *word)
@@ -119,6 +124,7 @@ static void configure(const char *words)
         if (*word)
             read_word(&o, word);
     fake_state.options = o;
+    fake_state.named = 0;
     atomic_store_explicit(&configured, 1, memory_order_release);
 }
 
@@ -171,6 +177,18 @@ static int ends_context(cudaError_t e)
             e != cudaErrorHostMemoryNotRegistered);
 }
 
+/* Is it this call? The lock is held. */
+static int is_hit(const char *name, uint64_t number)
+{
+    const struct fake_options *o = &fake_state.options;
+
+    if (o->fail_call)
+        return o->fail_call == number;
+    if (strcmp(o->fail_name, name))
+        return 0;
+    return !o->fail_nth || ++fake_state.named == o->fail_nth;
+}
+
 /* What the injection says of this call: 1 and *e, how. */
 static int is_to_fail(const char *name, uint64_t number, cudaError_t *e)
 {
@@ -178,7 +196,7 @@ static int is_to_fail(const char *name, uint64_t number, cudaError_t *e)
     int hit;
 
     pthread_mutex_lock(&fake_state.lock);
-    hit = o->fail_call ? o->fail_call == number : !strcmp(o->fail_name, name);
+    hit = is_hit(name, number);
     if (hit && !strcmp(o->fail_how, "sticky"))
         *e = cudaErrorIllegalAddress;
     else if (hit && !strcmp(o->fail_how, "lost"))

@@ -13,16 +13,17 @@
  *   blas=shape      sums of a product are cut as m, n and k say, as the real library may; without
  *                   it an element's bits depend on its row, its column and k alone
  *   fail=N:HOW      call N (counted from 1 over all functions that can fail) fails; N may be the
- *                   name of a function, or "launch": all its calls. HOW is an error number;
- * "sticky": illegal address, in this call and all later ones; "lost": a device that fell off its
- *                   bus, likewise. Errors that end a context (700 and above but not 712, 713, 8xx)
- *                   are sticky by themselves, and asynchronous where the call queues work: they
- *                   show at the next synchronisation
+ *                   name of a function, or "launch": all its calls; NAME@K: the K-th of them.
+ *                   HOW is an error number; "sticky": illegal address, in this call and all
+ *                   later ones; "lost": a device that fell off its bus, likewise. Errors that end
+ *                   a context (700 and above but not 712, 713, 8xx) are sticky by themselves, and
+ *                   asynchronous where the call queues work: they show at the next synchronisation
  *   protect=1       device memory cannot be touched while no stream works on it, so that a host
  *                   that does dies of it, as it does where the memory is a GPU's. Streams then
  *                   meet in a lock, which blunts ThreadSanitizer
  *   leaks=CODE      the exit code of a process that leaves something behind (default: unchanged)
- *   count=FILE      gets the number of calls at exit
+ *   count=FILE      gets the number of calls at exit, and in a second line, with fail=NAME@K, that
+ *                   of the function's
  */
 #ifndef TR_TESTS_CUDA_FAKE_H
 #define TR_TESTS_CUDA_FAKE_H

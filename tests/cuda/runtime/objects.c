@@ -129,6 +129,14 @@ cudaError_t cudaDeviceReset(void)
     return fake_leave(e ? e : late);
 }
 
+static int write_count(FILE *f)
+{
+    if (fprintf(f, "%llu\n", (unsigned long long)fake_calls()) < 0)
+        return -1;
+    return fake_state.options.fail_nth ? fprintf(f, "%llu\n", (unsigned long long)fake_state.named)
+                                       : 0;
+}
+
 /* After main and after all handlers of atexit: what the program forgot, and the count of calls. */
 __attribute__((destructor)) static void at_exit(void)
 {
@@ -138,7 +146,7 @@ __attribute__((destructor)) static void at_exit(void)
     if (o->count[0]) {
         FILE *f = fopen(o->count, "w");
 
-        if (!f || fprintf(f, "%llu\n", (unsigned long long)fake_calls()) < 0 || fclose(f))
+        if (!f || write_count(f) < 0 || fclose(f))
             fake_say("cannot write %s", o->count);
     }
     if ((fake_leaks() || fake_state.leaked) && o->leaks) {

@@ -34,6 +34,7 @@ struct fake_options {
     int devices, driver, leaks, blas_shape, protect;
     unsigned delay;
     uint64_t fail_call; /* 0: by name, if there is one */
+    uint64_t fail_nth;  /* of that name; 0: all */
     char fail_name[48], fail_how[16], count[512];
 };
 
@@ -66,6 +67,7 @@ struct fake_state {
     size_t used, pinned; /* bytes charged */
     int leaked;          /* something was left behind at a reset */
     int streams_made;
+    uint64_t named; /* calls of the function that is to fail */
 };
 
 extern struct fake_state fake_state;

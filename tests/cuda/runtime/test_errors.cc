@@ -127,6 +127,12 @@ static void a_function_fails_by_name(void **)
     OK(cudaGetDevice(&n));
     FAILS(cudaHostRegister(buffer, 64, 0), cudaErrorNotSupported);
     FAILS(cudaHostRegister(buffer, 64, 0), cudaErrorNotSupported);
+    fake_configure("fail=cudaGetDevice@2:2");
+    OK(cudaSetDevice(0));
+    OK(cudaGetDevice(&n));
+    OK(cudaSetDevice(0));
+    FAILS(cudaGetDevice(&n), cudaErrorMemoryAllocation);
+    OK(cudaGetDevice(&n));
 }
 
 static void sticky_errors_stay(void **)
@@ -226,18 +232,25 @@ static void three_calls(void)
         OK(cudaGetDevice(&n));
 }
 
-static void calls_are_counted(void **)
+static void expect_count(const char *fail, const char *count)
 {
-    char path[] = "/tmp/fake-cuda-count-XXXXXX", words[64], text[16] = "";
+    char path[] = "/tmp/fake-cuda-count-XXXXXX", words[96], text[16] = "";
     int fd = mkstemp(path);
 
     assert_true(fd >= 0);
-    snprintf(words, sizeof(words), "count=%s", path);
+    snprintf(words, sizeof(words), "count=%s%s", path, fail);
     assert_int_equal(in_child(three_calls, words), 0);
     assert_true(read(fd, text, sizeof(text) - 1) > 0);
-    assert_string_equal(text, "3\n");
+    assert_string_equal(text, count);
     close(fd);
     unlink(path);
+}
+
+static void calls_are_counted(void **)
+{
+    expect_count("", "3\n");
+    expect_count(",fail=cudaGetDevice@4:2", "3\n3\n");
+    expect_count(",fail=cudaSetDevice@4:2", "3\n0\n");
 }
 
 static void unknown_words_abort(void **)
