@@ -196,20 +196,32 @@ static cublasStatus_t ask(const struct tr_cuda_matmul *m, struct tr_cuda_choice 
     return status;
 }
 
+/* By FNV-1a; callers clear a shape's padding. */
+static int set_of(const struct tr_cuda_shape *s)
+{
+    const unsigned char *bytes = (const unsigned char *)s;
+    uint64_t hash = 0xcbf29ce484222325u;
+
+    for (size_t i = 0; i < sizeof(*s); i++)
+        hash = (hash ^ bytes[i]) * 0x100000001b3u;
+    return (int)((hash >> 32 ^ hash) % TR_CUDA_SETS);
+}
+
 int tr_cuda_choose(struct tr_cuda_matmul *m, const struct tr_cuda_shape *s,
                    const struct tr_cuda_choice **out)
 {
-    struct tr_cuda_choice *c;
+    int set = set_of(s);
+    struct tr_cuda_choice *c, *ways = &m->choices[set * TR_CUDA_WAYS];
     cublasStatus_t status;
 
-    for (int i = 0; i < TR_CUDA_CHOICES; i++) {
-        c = &m->choices[i];
+    for (int i = 0; i < TR_CUDA_WAYS; i++) {
+        c = &ways[i];
         if (c->desc && memcmp(&c->shape, s, sizeof(*s)) == 0) {
             *out = c;
             return 0;
         }
     }
-    c = &m->choices[m->next];
+    c = &ways[m->next[set]];
     drop_choice(m, c);
     memcpy(&c->shape, s, sizeof(*s));
     status = make_desc(m, c);
@@ -221,7 +233,7 @@ int tr_cuda_choose(struct tr_cuda_matmul *m, const struct tr_cuda_shape *s,
         drop_choice(m, c);
         return tr_cuda_blas_error(m, status, s);
     }
-    m->next = (m->next + 1) % TR_CUDA_CHOICES;
+    m->next[set] = (uint8_t)((m->next[set] + 1) % TR_CUDA_WAYS);
     *out = c;
     return 0;
 }

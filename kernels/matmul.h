@@ -12,8 +12,12 @@
 /* Fixed, because the library's choice of an algorithm depends on it. */
 #define TR_CUDA_MATMUL_WORKSPACE_BYTES (32u << 20)
 
-#define TR_CUDA_CHOICES 256 /* kept at a time */
-#define TR_CUDA_ALIGNED 16  /* what the widest loads of the library's kernels need */
+/* Kept at a time. A step asks for about twelve shapes for every length of a grain, in every layer
+ * again: so many that a step of 64 grains finds all of them, few looked at for each. */
+#define TR_CUDA_SETS    128
+#define TR_CUDA_WAYS    8
+#define TR_CUDA_CHOICES (TR_CUDA_SETS * TR_CUDA_WAYS)
+#define TR_CUDA_ALIGNED 16 /* what the widest loads of the library's kernels need */
 
 /* Everything that a choice depends on. */
 struct tr_cuda_shape {
@@ -36,8 +40,8 @@ struct tr_cuda_matmul {
     struct tr_cublas blas;
     cublasLtHandle_t handle;
     void *workspace;
-    struct tr_cuda_choice choices[TR_CUDA_CHOICES];
-    int next; /* the one to be replaced next */
+    struct tr_cuda_choice choices[TR_CUDA_CHOICES]; /* set by set, by a hash of the shape */
+    uint8_t next[TR_CUDA_SETS];                     /* of a set: the one to be replaced next */
 };
 
 /* Opens the library. -ENODEV and what is missing where it is not there. */

@@ -29,7 +29,7 @@ int tr_cuda_check_driver(int ordinal)
 
     /* Read when the driver starts in this process: all code is on the GPU before memory is
      * measured. */
-    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+    setenv("CUDA_MODULE_LOADING", "EAGER", 1);
     e = cudaGetDeviceCount(&count);
     if (e == cudaErrorInsufficientDriver) {
         cudaGetLastError();

@@ -65,7 +65,7 @@ static struct tr_train_params params_of(const json_t *recorded)
         .eps = recorded_number(recorded, "eps"),
         .durability = TR_KEEP_NONE,
         .device_memory = test_budget(NULL, 64 << 20),
-        .host_memory = 64 << 20,
+        .host_memory = 256 << 20,
         .threads = 2,
     };
 }

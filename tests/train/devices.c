@@ -179,7 +179,7 @@ static void test_choices(void **state)
                                 .steps = 3,
                                 .batch_size = 4,
                                 .seq_len = 64,
-                                .device_memory = 256 << 20,
+                                .device_memory = test_budget("cuda", 256 << 20),
                                 .export_model = TR_NO,
                                 .log = count_notices,
                                 .log_arg = &notices};

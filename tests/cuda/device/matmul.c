@@ -387,11 +387,11 @@ static void one_grain_for_all_has_other_bits(void **state)
 /* More shapes than are kept: the first one's answer is dropped, asked for again, and the same. */
 static void dropped_choices_come_back(void **state)
 {
-    static const struct shape most = {{300, -1}, 24, 16};
+    static const struct shape most = {{3000, -1}, 24, 16};
     struct bench b;
     struct operands o;
     void *first, *again;
-    int32_t start[2] = {0, 300};
+    int32_t start[2] = {0, 3000};
     char text[256];
 
     (void)state;
@@ -401,15 +401,15 @@ static void dropped_choices_come_back(void **state)
     run(&b, TR_OP_MATMUL, &o.op);
     first = fetch(&b, &o.y);
     assert_true(b.d->ops->choices(b.d, text, sizeof(text)) > 0);
-    assert_non_null(strstr(text, "bf16 to bf16 tn 24x300x16"));
-    for (start[1] = 1; start[1] < 300; start[1]++) {
+    assert_non_null(strstr(text, "bf16 to bf16 tn 24x3000x16"));
+    for (start[1] = 1; start[1] < 3000; start[1]++) {
         o.op.n = start[1];
         run(&b, TR_OP_MATMUL, &o.op);
     }
     b.d->ops->choices(b.d, text, sizeof(text));
-    assert_null(strstr(text, "24x300x16"));
-    assert_true(b.d->ops->choices(b.d, NULL, 0) > 256 * 20);
-    o.op.n = 300;
+    assert_null(strstr(text, "24x3000x16"));
+    assert_true(b.d->ops->choices(b.d, NULL, 0) > 1000 * 20);
+    o.op.n = 3000;
     run(&b, TR_OP_MATMUL, &o.op);
     again = fetch(&b, &o.y);
     assert_memory_equal(first, again, bytes_of(&o.y));
