@@ -77,6 +77,9 @@ has 'no figure here was measured on a GPU' \
 # More memory than the budget, as the driver sees it, is a failure.
 PRETENDED_MIB=300 rehearse 1 --only big
 has '^\| tiny: device memory \| FAILED: above the budget'
+# A driver that tells nothing has not said that the budget holds.
+PRETENDED_MIB=0 rehearse 0 --only big
+has '^\| tiny: device memory.*not measured.* - \|'
 # So is a run that fails; what came before it stands.
 TR_FAKE_CUDA=memory=2GiB,fail=cudaStreamCreateWithFlags:2 rehearse 1 --only train,torch
 has '^\| tiny: a resident step \| FAILED: ' '^\| PyTorch on the same GPU'
