@@ -254,6 +254,27 @@ static void a_lost_device_is_seen_without_waiting(void **state)
     fake->configure("");
 }
 
+/* cuBLASLt has a status of its own, which says little: the driver is asked, too. */
+static void cublas_tells_what_the_driver_tells(void **state)
+{
+    const struct test_fake *fake = need_fake("memory=256MiB,fail=cublasLtMatmul:lost");
+    struct tr_device *d = NULL;
+    struct tr_op op;
+
+    (void)state;
+    assert_int_equal(tr_device_open_cuda(&d, &params), 0);
+    op = product(d->ops->arena(d));
+    assert_int_equal(d->ops->run(d, TR_STREAM_COMPUTE, &op), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(d->ops->sync(d, TR_STREAM_COMPUTE), -EIO);
+        assert_non_null(strstr(tr_error_message(), "op matmul on the cuda device: cuBLASLt"));
+        assert_non_null(strstr(tr_error_message(), "CUBLAS_STATUS_EXECUTION_FAILED: cudaError"));
+        assert_non_null(strstr(tr_error_message(), "what was committed before is intact"));
+    }
+    d->ops->close(d);
+    fake->configure("");
+}
+
 /* A refusal by the runtime that is no fault of the device: one error, and work goes on. */
 static void a_passing_error_passes(void **state)
 {
@@ -283,6 +304,7 @@ int main(void)
         cmocka_unit_test(an_error_of_the_device_stays),
         cmocka_unit_test(a_lost_device_is_seen_without_waiting),
         cmocka_unit_test(a_passing_error_passes),
+        cmocka_unit_test(cublas_tells_what_the_driver_tells),
         cmocka_unit_test(failures_are_told),
         cmocka_unit_test(every_call_may_fail),
     };
