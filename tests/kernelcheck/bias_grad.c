@@ -34,8 +34,8 @@ static const void *draw(struct check *c, enum tr_dtype dtype, size_t n)
     return dy;
 }
 
-/* A grain's edge moved by half a grain must show in the sum: one token alone may round away in every
- * column. */
+/* A grain's edge moved by half a grain must show in the sum: one token alone may round away in
+ * every column. */
 static void moved_grain(struct check *c, const struct tr_op_bias_grad *op)
 {
     const int32_t *start = op->grains.start;

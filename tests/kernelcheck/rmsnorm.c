@@ -135,8 +135,8 @@ static void by_grain(struct check *c, const struct tr_op_rmsnorm *op, const stru
     compare(c, &all, d, op);
 }
 
-/* A grain's edge moved by half a grain must show in the sum: one token alone may round away in every
- * column. */
+/* A grain's edge moved by half a grain must show in the sum: one token alone may round away in
+ * every column. */
 static void moved_grain(struct check *c, const struct tr_op_rmsnorm *op, const struct dtypes *d)
 {
     const int32_t *start = op->grains.start;
