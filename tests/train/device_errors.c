@@ -129,7 +129,7 @@ static int is_one_of(const char *name, const char *const *names)
 }
 
 /* What failed may have had no consequence: it pins memory, or gives something back, or waits for
- * the streams of a device that is closed. */
+ * the streams of a device that is closed, or makes the GPU current for one of these. */
 static int may_pass(const char *call)
 {
     static const char *const names[] = {"cudaHostRegister",
@@ -138,6 +138,7 @@ static int may_pass(const char *call)
                                         "cudaStreamDestroy",
                                         "cudaStreamSynchronize",
                                         "cudaFree",
+                                        "cudaSetDevice",
                                         "cublasLtDestroy",
                                         "cublasLtMatmulDescDestroy",
                                         "cublasLtMatmulPreferenceDestroy",
@@ -151,7 +152,6 @@ static int may_pass(const char *call)
 static int is_opening(const char *call)
 {
     static const char *const names[] = {"cudaGetDeviceCount",
-                                        "cudaSetDevice",
                                         "cudaGetDeviceProperties",
                                         "cudaFuncGetAttributes",
                                         "cudaStreamCreateWithFlags",
