@@ -23,16 +23,16 @@ static const struct tiny shapes[] = {
 #define LITTLE (24u << 20) /* host memory for the data and small staging buffers */
 
 /* The first few say most; one model takes them all. */
-#define FEW 6
+#define FEW 4
 #define ALL (sizeof(variants) / sizeof(variants[0]))
 
 static const struct variant variants[] = {
-    {"smallest budget", .smallest = 1},
     {"smallest budget, streamed from disk", .smallest = 1, .host_memory = LITTLE},
     {"streamed from disk, threads engine", .host_memory = LITTLE, .io = TR_IO_POOL},
-    {"smallest budget, prefetch 1", .smallest = 1, .prefetch = 1, .host_memory = LITTLE},
     {"micro-batches of one grain, all kept", .micro_batch = 1, .recompute = TR_RECOMPUTE_NONE},
     {"interrupted and resumed", .interrupted = 1, .smallest = 1},
+    {"smallest budget", .smallest = 1},
+    {"smallest budget, prefetch 1", .smallest = 1, .prefetch = 1, .host_memory = LITTLE},
     {"micro-batches of one grain", .micro_batch = 1},
     {"all recomputed", .recompute = TR_RECOMPUTE_ALL},
     {"durability checkpoint", .durability = TR_KEEP_CHECKPOINT, .smallest = 1},
