@@ -15,16 +15,6 @@
 
 #define STAGING_LEAST (1u << 20) /* sixteen chunks of 64 KiB */
 
-static uint64_t min64(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-static uint64_t max64(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
 static uint64_t resolve_share(uint64_t bytes, uint64_t by_default, uint64_t free_bytes)
 {
     if (!bytes)
@@ -138,7 +128,7 @@ static int place_host(struct tr_run *run)
 {
     const struct tr_layout *layout = &run->model->layout;
     struct tr_slot_pool pools[TR_SLOT_POOLS];
-    uint64_t used = tr_mem_host_now(), least = used + STAGING_LEAST;
+    uint64_t used = tr_mem_host_now(), least = used + STAGING_LEAST, half;
     int64_t bytes;
 
     if (run->device_info.host_visible)
@@ -148,8 +138,10 @@ static int place_host(struct tr_run *run)
                         "the host budget is too small: %llu bytes are given, the data, tables and "
                         "staging buffers take %llu; raise --host-memory",
                         (unsigned long long)run->params.host_memory, (unsigned long long)least);
-    run->staging_bytes = min64(TR_STAGING_BYTES, (run->params.host_memory - used) / 2);
-    run->staging_bytes = max64(run->staging_bytes, STAGING_LEAST);
+    half = (run->params.host_memory - used) / 2;
+    run->staging_bytes = half > TR_STAGING_BYTES ? TR_STAGING_BYTES
+                         : half < STAGING_LEAST  ? STAGING_LEAST
+                                                 : half;
     if (!(run->in_host = tr_alloc(TR_MEM_MISC, layout->n_spans)))
         return -ENOMEM;
     name_pools(run, pools);
