@@ -33,7 +33,7 @@
 
 enum tr_io_kind { TR_IO_AUTO, TR_IO_URING, TR_IO_THREADS };
 
-#define TR_VISIT_SPANS 4
+#define TR_VISIT_SPANS 16
 #define TR_NONE        UINT32_MAX /* no span */
 
 struct tr_visit {
@@ -48,6 +48,9 @@ struct tr_slot_pool {
     char *base;          /* 4096-aligned */
     uint64_t slot_bytes; /* multiple of 4096 */
     uint32_t n_slots;
+    /* 1 + the pool whose slots this pool's spans go to, which has its own; 0: to this pool's. Spans
+     * of several sizes that are needed one by one share slots of the largest size so. */
+    uint32_t shares;
 };
 
 struct tr_offload_params {

@@ -20,14 +20,21 @@ static int check_pools(const struct tr_offload_params *p)
     for (uint32_t i = 0; i < p->n_pools; i++)
         if ((uintptr_t)p->pools[i].base % TR_STORE_ALIGN || p->pools[i].slot_bytes % TR_STORE_ALIGN)
             return tr_error(-EINVAL, "slot pool %u is not aligned to %u bytes", i, TR_STORE_ALIGN);
+    for (uint32_t i = 0; i < p->n_pools; i++)
+        if (p->pools[i].shares > p->n_pools ||
+            (p->pools[i].shares && p->pools[p->pools[i].shares - 1].shares))
+            return tr_error(-EINVAL, "slot pool %u shares slots of a pool that has none", i);
     for (uint32_t i = 0; i < l->n_spans; i++) {
         const struct tr_span *s = &l->spans[i];
+        const struct tr_slot_pool *pool = s->pool < p->n_pools ? &p->pools[s->pool] : NULL;
 
-        if (s->pool < p->n_pools && s->bytes > p->pools[s->pool].slot_bytes)
+        if (pool && pool->shares)
+            pool = &p->pools[pool->shares - 1];
+        if (pool && s->bytes > pool->slot_bytes)
             return tr_error(-EINVAL,
                             "span %u (record %s) has %llu bytes, a slot of pool %u has %llu", i,
                             l->segments[s->segment].record, (unsigned long long)s->bytes, s->pool,
-                            (unsigned long long)p->pools[s->pool].slot_bytes);
+                            (unsigned long long)pool->slot_bytes);
     }
     return 0;
 }

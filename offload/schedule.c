@@ -116,6 +116,13 @@ static int better(const struct play *y, uint32_t a, uint32_t b)
     return y->used[a] < y->used[b];
 }
 
+static uint32_t pool_of(const struct play *y, uint32_t span)
+{
+    uint32_t pool = y->p->spans[span].pool, shares = y->p->pools[pool].shares;
+
+    return shares ? shares - 1 : pool;
+}
+
 static uint32_t choose(const struct play *y, uint32_t pool, uint32_t visit)
 {
     uint32_t best = TR_NONE, first = 0;
@@ -130,7 +137,7 @@ static uint32_t choose(const struct play *y, uint32_t pool, uint32_t visit)
 
 static int place(struct play *y, struct tr_schedule *out, uint32_t v, uint32_t span)
 {
-    uint32_t pool = y->p->spans[span].pool, slot = choose(y, pool, v);
+    uint32_t pool = pool_of(y, span), slot = choose(y, pool, v);
 
     if (slot == TR_NONE)
         return tr_error(-ENOSPC, "visit %u needs more than the %u slots of pool %u at once", v,

@@ -117,10 +117,14 @@ static void name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SL
 {
     char *arena = run->device->ops->arena(run->device);
 
-    for (int i = 0; i < TR_SLOT_POOLS; i++)
+    for (int i = 0; i < TR_SLOT_POOLS; i++) {
+        int slots_of = tr_plan_pool(&run->plan, i);
+
         pools[i] = (struct tr_slot_pool){.base = arena + run->plan.pool[i].offset,
                                          .slot_bytes = run->plan.slot_bytes[i],
-                                         .n_slots = run->plan.slots[i]};
+                                         .n_slots = run->plan.slots[i],
+                                         .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1};
+    }
 }
 
 /* A host-visible device's memory is host memory: a tier beside it would only be a copy. */
@@ -161,7 +165,9 @@ int run_place(struct tr_run *run)
     int r = tr_visits_make(&run->visits, &(struct tr_visits_params){.model = run->model,
                                                                     .train = run->plan.in.train,
                                                                     .norm_pass = run->plan.in.norm,
-                                                                    .parked = run->plan.parked});
+                                                                    .parked = run->plan.parked,
+                                                                    .by_parts = run->plan.by_parts,
+                                                                    .keep = run->plan.keep});
 
     return r < 0 ? r : place_host(run);
 }

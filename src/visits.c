@@ -20,23 +20,60 @@ static struct tr_visit *add(struct tr_visits *v, struct tr_unit_visit unit)
     return &v->spans[v->n++];
 }
 
-static void add_blocks(struct tr_visits *v, const struct tr_model *m, enum tr_pass pass)
+/* The parts of a block that the unit names, and where they are updated their state behind them. */
+static void add_block(struct tr_visits *v, const struct tr_model *m, struct tr_unit_visit unit)
 {
-    int32_t layers = m->config.layers;
+    const struct tr_block *block = &m->blocks[unit.index];
+    int changed = unit.work == TR_WORK_BLOCK_GRAD && unit.pass == TR_PASS_UPDATE;
+    struct tr_visit *s = add(v, unit);
+
+    for (int part = unit.from; part <= (int)unit.to; part++)
+        add_span(s, block->params_span[part], changed);
+    for (int part = unit.from; changed && m->has_state && part <= (int)unit.to; part++)
+        add_span(s, block->state_span[part], 1);
+}
+
+static void add_parts_forward(struct tr_visits *v, const struct tr_model *m,
+                              struct tr_unit_visit unit, int end)
+{
+    unit.work = TR_WORK_BLOCK;
+    for (int part = 0; part < end; part++) {
+        unit.from = unit.to = (enum tr_part)part;
+        add_block(v, m, unit);
+    }
+}
+
+/* What the last part would make again is the next block's input, which is there. */
+static void add_parts_backward(struct tr_visits *v, const struct tr_model *m,
+                               struct tr_unit_visit unit, int kept)
+{
+    if (!kept)
+        add_parts_forward(v, m, unit, TR_PART_DOWN);
+    unit.work = TR_WORK_BLOCK_GRAD;
+    for (int part = TR_PARTS - 1; part >= 0; part--) {
+        unit.from = unit.to = (enum tr_part)part;
+        add_block(v, m, unit);
+    }
+}
+
+static void add_blocks(struct tr_visits *v, const struct tr_visits_params *p, enum tr_pass pass)
+{
+    int32_t layers = p->model->config.layers;
 
     for (int32_t i = 0; i < layers; i++) {
         int32_t l = pass == TR_PASS_FORWARD ? i : layers - 1 - i;
-        struct tr_visit *s =
-            add(v, (struct tr_unit_visit){.work = pass == TR_PASS_FORWARD ? TR_WORK_BLOCK
-                                                                          : TR_WORK_BLOCK_GRAD,
-                                          .pass = pass,
-                                          .index = l,
-                                          .first = i == 0,
-                                          .last = i == layers - 1});
+        struct tr_unit_visit unit = {.work = pass == TR_PASS_FORWARD ? TR_WORK_BLOCK
+                                                                     : TR_WORK_BLOCK_GRAD,
+                                     .pass = pass,
+                                     .index = l,
+                                     .to = TR_PART_DOWN};
 
-        add_span(s, m->blocks[l].params_span, pass == TR_PASS_UPDATE);
-        if (pass == TR_PASS_UPDATE && m->has_state)
-            add_span(s, m->blocks[l].state_span, 1);
+        if (!p->by_parts)
+            add_block(v, p->model, unit);
+        else if (pass == TR_PASS_FORWARD)
+            add_parts_forward(v, p->model, unit, TR_PARTS);
+        else
+            add_parts_backward(v, p->model, unit, l >= layers - p->keep);
     }
 }
 
@@ -101,11 +138,11 @@ static void add_table_grad(struct tr_visits *v, const struct tr_model *m, enum t
     }
 }
 
-static void add_backward(struct tr_visits *v, const struct tr_model *m, enum tr_pass pass)
+static void add_backward(struct tr_visits *v, const struct tr_visits_params *p, enum tr_pass pass)
 {
-    add_table_grad(v, m, TR_WORK_HEAD_GRAD, pass);
-    add_blocks(v, m, pass);
-    add_table_grad(v, m, TR_WORK_EMBED_GRAD, pass);
+    add_table_grad(v, p->model, TR_WORK_HEAD_GRAD, pass);
+    add_blocks(v, p, pass);
+    add_table_grad(v, p->model, TR_WORK_EMBED_GRAD, pass);
 }
 
 /* The update pass without its backward: the visits from `first` on that change something. */
@@ -126,7 +163,8 @@ static void only_update(struct tr_visits *v, uint32_t first)
 int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
 {
     const struct tr_model *m = p->model;
-    size_t most = 3 * ((size_t)m->config.layers + m->embed.n_slices + tr_model_head(m)->n_slices);
+    size_t blocks = (size_t)m->config.layers * (p->by_parts ? 2 * TR_PARTS : 1);
+    size_t most = 3 * (blocks + m->embed.n_slices + tr_model_head(m)->n_slices);
     uint32_t update;
 
     memset(v, 0, sizeof(*v));
@@ -137,14 +175,14 @@ int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
         return -ENOMEM;
     }
     add_embed(v, m);
-    add_blocks(v, m, TR_PASS_FORWARD);
+    add_blocks(v, p, TR_PASS_FORWARD);
     add_head(v, m);
     v->forward = v->n;
     if (p->train && p->norm_pass)
-        add_backward(v, m, TR_PASS_NORM);
+        add_backward(v, p, TR_PASS_NORM);
     update = v->n;
     if (p->train)
-        add_backward(v, m, TR_PASS_UPDATE);
+        add_backward(v, p, TR_PASS_UPDATE);
     if (p->parked)
         only_update(v, update);
     return 0;
