@@ -319,6 +319,24 @@ static int32_t clamp_micro(const struct tr_plan_params *in)
     return m < in->batch_tokens ? m : in->batch_tokens;
 }
 
+/* The smallest micro-batches have the smallest activations, but where there is only one the weight
+ * gradients are smaller: whichever takes less. */
+static int fits_in_micro(struct tr_plan *p)
+{
+    uint64_t small;
+
+    p->micro_tokens = clamp_micro(&p->in);
+    place_all(p);
+    if (p->in.micro_tokens)
+        return p->peak <= p->in.budget;
+    small = p->peak;
+    p->micro_tokens = p->in.batch_tokens;
+    place_all(p);
+    if (small < p->peak)
+        p->micro_tokens = clamp_micro(&p->in);
+    return fits(p);
+}
+
 /* The least that works: `slots` slots of each kind of span, or what there is of the kind. */
 static int fits_with(struct tr_plan *p, int by_parts, uint32_t slots)
 {
@@ -329,7 +347,7 @@ static int fits_with(struct tr_plan *p, int by_parts, uint32_t slots)
 
         set_slots(p, i, 1, deep ? slots : 1);
     }
-    return fits(p);
+    return fits_in_micro(p);
 }
 
 /* Whole blocks need the fewest loads, but one that has to go before the next can come leaves the
@@ -361,7 +379,6 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
 
     memset(plan, 0, sizeof(*plan));
     plan->in = *p;
-    plan->micro_tokens = clamp_micro(p);
     plan->keep = p->keep > 0 ? p->keep : 0;
     if (!choose_streams(plan, &smallest))
         return tr_error(
