@@ -87,7 +87,7 @@ static uint32_t random_visits(struct player *p, struct tr_visit *v)
         memset(&v[i], 0, sizeof(v[i]));
         for (uint32_t k = 0; k < wanted; k++) {
             uint32_t span = rng_below(&p->rng, p->layout.n_spans), again = 0;
-            uint32_t pool = p->layout.spans[span].pool;
+            uint32_t pool = p->p.shared ? 0 : p->layout.spans[span].pool;
 
             for (uint32_t j = 0; j < v[i].n_spans; j++)
                 again |= v[i].span[j] == span;
@@ -173,6 +173,11 @@ int player_open_engine(struct player *p)
     for (uint32_t i = 0; i < p->p.shape.n_pools; i++) {
         pools[i] = (struct tr_slot_pool){base, span_max_bytes(&p->layout, i), p->p.slots[i]};
         base += pools[i].slot_bytes * pools[i].n_slots;
+    }
+    if (p->p.shared) { /* the room of both is enough for as many slots of the larger size */
+        if (pools[0].slot_bytes < pools[1].slot_bytes)
+            pools[0].slot_bytes = pools[1].slot_bytes;
+        pools[1] = (struct tr_slot_pool){.slot_bytes = pools[1].slot_bytes, .shares = 1};
     }
     return tr_offload_open(&p->o, &op);
 }

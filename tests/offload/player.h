@@ -28,6 +28,7 @@ extern const struct way ways[WAYS];
 struct player_params {
     struct shape shape;
     uint32_t slots[MAX_POOLS]; /* 0: as many as there are spans */
+    int shared; /* spans of pool 1 go to the slots of pool 0; slots: equally many of both */
     enum tr_io_kind io;
     enum tr_durability durability;
     uint32_t prefetch;

@@ -69,6 +69,19 @@ static void every_setting(void **state)
     }
 }
 
+/* Spans of two sizes in slots of the larger one. */
+static void shared_slots(void **state)
+{
+    (void)state;
+    for (uint32_t slots = 1; slots <= 4; slots++) {
+        struct player_params p = usual(50 + slots);
+
+        p.slots[0] = p.slots[1] = slots;
+        p.shared = 1;
+        assert_ok(player_play(&p, 9, NULL));
+    }
+}
+
 /* Of what does not go straight between disk and slot. */
 static uint64_t copied_bytes(const struct player *p)
 {
@@ -395,6 +408,33 @@ static void misuse(void **state)
     player_close(&p);
 }
 
+/* A pool shares the slots of one that has its own, and they are large enough. */
+static void misuse_of_shared_slots(void **state)
+{
+    struct player_params params = usual(5);
+    struct tr_slot_pool pools[2];
+    struct tr_offload *engine;
+    struct player p;
+
+    (void)state;
+    player_open(&p, &params);
+    for (int i = 0; i < 2; i++)
+        pools[i] = (struct tr_slot_pool){.slot_bytes = span_max_bytes(&p.layout, (uint32_t)i)};
+    for (int i = 0; i < 3; i++) {
+        static const char *const says[] = {"that has none", "that has none", "a slot of pool"};
+
+        pools[0].shares = i == 0 ? 2 : 0;
+        pools[1].shares = i == 1 ? 3 : 1;
+        pools[0].slot_bytes -= i == 2 ? TR_STORE_ALIGN : 0;
+        expect_error(tr_offload_open(&engine, &(struct tr_offload_params){.store = p.store,
+                                                                          .device = p.device,
+                                                                          .pools = pools,
+                                                                          .n_pools = 2}),
+                     -EINVAL, says[i]);
+    }
+    player_close(&p);
+}
+
 /* Without durability: open while it runs, clean after its one commit. */
 static void no_durability(void **state)
 {
@@ -448,6 +488,7 @@ int main(void)
     int failed = 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_setting),
+        cmocka_unit_test(shared_slots),
         cmocka_unit_test(all_resident),
         cmocka_unit_test(fewest_loads),
         cmocka_unit_test(faulty_disk),
@@ -458,6 +499,7 @@ int main(void)
         cmocka_unit_test(errors_come_out),
         cmocka_unit_test(damage_is_named),
         cmocka_unit_test(misuse),
+        cmocka_unit_test(misuse_of_shared_slots),
         cmocka_unit_test(no_durability),
         cmocka_unit_test(mutants_are_caught),
     };

@@ -91,6 +91,25 @@ static uint32_t least(struct search *s, uint32_t v, uint32_t held)
     return best;
 }
 
+/* Spans of a pool that shares another's slots are loaded as if they were of that one. */
+static void compare_shared(const struct tr_schedule *expected, const struct tr_schedule_params *p)
+{
+    struct tr_slot_pool pools[2] = {p->pools[0], {.slot_bytes = 4096, .shares = 1}};
+    struct tr_schedule_params shared = *p;
+    struct tr_schedule s;
+
+    shared.pools = pools;
+    shared.n_pools = 2;
+    for (uint32_t i = 1; i < MAX_SPANS; i += 2)
+        spans[i].pool = 1;
+    assert_ok(tr_schedule_make(&s, &shared));
+    for (uint32_t i = 1; i < MAX_SPANS; i += 2)
+        spans[i].pool = 0;
+    assert_int_equal(s.n_loads, expected->n_loads);
+    assert_memory_equal(s.loads, expected->loads, s.n_loads * sizeof(*s.loads));
+    tr_schedule_free(&s);
+}
+
 static void compare(const struct tr_visit *visits, uint32_t n, uint32_t room, uint32_t held)
 {
     struct tr_slot_pool pool = {NULL, 4096, room};
@@ -110,6 +129,7 @@ static void compare(const struct tr_visit *visits, uint32_t n, uint32_t room, ui
         if (held >> i & 1)
             holds[at++] = i;
     assert_ok(tr_schedule_make(&s, &p));
+    compare_shared(&s, &p);
     assert_int_equal(play(&s, &p, holds), least(&search, 0, held));
     tr_schedule_free(&s);
 }
