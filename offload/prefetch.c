@@ -25,13 +25,18 @@ void tr_prefetch_advance(struct tr_offload *o)
     for (uint32_t i = o->first_load; i < o->schedule.n_loads; i++) {
         const struct tr_load *l = &o->schedule.loads[i];
 
-        ahead += l->visit >= o->wanted;
+        ahead += l->visit >= o->wanted && !l->fresh;
         if (ahead > o->prefetch)
             break;
         if (o->started[i] || !may_begin(o, l))
             continue;
         tr_slot_load(&o->slots, l->slot, l->span);
         o->started[i] = 1;
+        if (l->fresh) {
+            tr_slot_loaded(&o->slots, l->slot);
+            pthread_cond_broadcast(&o->changed);
+            continue;
+        }
         tr_move_start(o, TR_IO_READ, l->slot);
     }
 }

@@ -33,7 +33,7 @@ static struct player_params usual(uint64_t seed)
 
 static int have_uring(void)
 {
-    struct tr_io_file files[TR_FILES] = {{-1}, {-1}, {-1}, {-1}};
+    struct tr_io_file files[TR_IO_FILES] = {{-1}, {-1}, {-1}, {-1}, {-1}};
     struct tr_io_params p = {.files = files, .depth = 4};
     struct tr_io *io;
 

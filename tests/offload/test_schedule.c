@@ -238,7 +238,7 @@ static void refusals(void **state)
     tr_schedule_free(&s);
     v.span[1] = 64;
     expect_error(tr_schedule_make(&s, &p), -EINVAL, "span 64");
-    v.n_spans = 5;
+    v.n_spans = TR_VISIT_SPANS + 1;
     expect_error(tr_schedule_make(&s, &p), -EINVAL, "at most");
     spans[2].pool = 0;
 }
