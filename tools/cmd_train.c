@@ -118,10 +118,12 @@ static void print_json(const struct tr_step_report *r)
         fputs(", ", stdout);
     }
     printf("\"tokens\": %lld, \"targets\": %lld, \"skipped\": %s, \"read_bytes\": %llu, "
-           "\"written_bytes\": %llu, \"device_peak_bytes\": %llu, \"host_peak_bytes\": %llu}\n",
+           "\"written_bytes\": %llu, \"spilled_bytes\": %llu, \"device_peak_bytes\": %llu, "
+           "\"host_peak_bytes\": %llu}\n",
            (long long)r->tokens, (long long)r->targets, r->skipped ? "true" : "false",
            (unsigned long long)r->read_bytes, (unsigned long long)r->written_bytes,
-           (unsigned long long)r->device_peak_bytes, (unsigned long long)r->host_peak_bytes);
+           (unsigned long long)r->spilled_bytes, (unsigned long long)r->device_peak_bytes,
+           (unsigned long long)r->host_peak_bytes);
     fflush(stdout);
 }
 

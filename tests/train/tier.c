@@ -116,7 +116,12 @@ static void check(uint32_t blocks, uint32_t slots, uint32_t room)
 {
     struct step s;
     unsigned char in_host[BLOCKS], first[BLOCKS] = {0};
-    struct tr_tier_params p = {&s.list, &s.layout, &s.pool, 1, room * BYTES + BYTES / 2};
+    struct tr_tier_params p = {.visits = &s.list,
+                               .spans = s.spans,
+                               .n_spans = blocks,
+                               .pools = &s.pool,
+                               .n_pools = 1,
+                               .budget = room * BYTES + BYTES / 2};
     uint32_t per_step, chosen = 0;
     int64_t bytes;
 
