@@ -7,12 +7,14 @@
  */
 #include "offload/engine.h"
 
-/* `after` speaks of this step's visits; one of the step before that is not over yet still pins. */
+/* `after` speaks of this step's visits; one of the step before that is not over yet still pins.
+ * What is made afresh moves no bytes and gains nothing by an early place; when its visit is wanted,
+ * all loads before have begun, and what there was of it has been dropped. */
 static int may_begin(const struct tr_offload *o, const struct tr_load *l)
 {
     int used = l->after && o->passed < o->base + l->after;
 
-    return !used && tr_slot_may_load(&o->slots, l->slot);
+    return !used && (!l->fresh || l->visit < o->wanted) && tr_slot_may_load(&o->slots, l->slot);
 }
 
 void tr_prefetch_advance(struct tr_offload *o)
