@@ -114,7 +114,8 @@ struct tr_offload {
     struct tr_chunk_pool staging;      /* memory on the way to and from the device */
     struct tr_chunk_pool parts;        /* of homes on the way; no memory of their own */
     struct tr_homes homes;
-    struct tr_layout layout; /* the store's, then the scratch spans */
+    struct tr_layout layout; /* the store's and its names, then the scratch spans */
+    char (*scratch_names)[24];
     uint32_t first_scratch_piece;
     unsigned char *scratch_placed; /* (scratch): has a place in the scratch file */
     uint64_t *scratch_hash;        /* (scratch pieces) as they were saved */

@@ -10,6 +10,7 @@
  * is too small says so before the first step.
  */
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -23,72 +24,60 @@ static uint32_t pieces_of(uint64_t bytes)
     return (uint32_t)((bytes + TR_PIECE_BYTES - 1) / TR_PIECE_BYTES);
 }
 
-/* Room for the scratch spans behind those of the store. */
-static int grow_layout(struct tr_layout *l, const struct tr_offload_params *p)
+/* The store's layout, its names borrowed, with room for the scratch spans behind. */
+static int copy_layout(struct tr_offload *o, const struct tr_offload_params *p)
 {
-    size_t segments = (size_t)l->n_segments + p->n_scratch, pieces = l->n_pieces;
-    struct tr_segment *s = tr_realloc(TR_MEM_MISC, l->segments, segments * sizeof(*s));
-    struct tr_span *spans;
-    struct tr_piece *ps;
+    const struct tr_layout *from = &o->store->layout;
+    struct tr_layout *to = &o->layout;
+    size_t pieces = from->n_pieces;
 
-    if (!s)
-        return -ENOMEM;
-    l->segments = s;
-    spans = tr_realloc(TR_MEM_MISC, l->spans, (l->n_spans + p->n_scratch) * sizeof(*spans));
-    if (!spans)
-        return -ENOMEM;
-    l->spans = spans;
     for (uint32_t i = 0; i < p->n_scratch; i++)
         pieces += pieces_of(p->scratch[i].bytes);
-    ps = tr_realloc(TR_MEM_MISC, l->pieces, pieces * sizeof(*ps));
-    if (!ps)
+    to->segments =
+        tr_alloc_array(TR_MEM_MISC, (size_t)from->n_segments + p->n_scratch, sizeof(*to->segments));
+    to->spans =
+        tr_alloc_array(TR_MEM_MISC, (size_t)from->n_spans + p->n_scratch, sizeof(*to->spans));
+    to->pieces = tr_alloc_array(TR_MEM_MISC, pieces, sizeof(*to->pieces));
+    o->scratch_names = tr_alloc_array(TR_MEM_MISC, p->n_scratch, sizeof(*o->scratch_names));
+    if (!to->segments || !to->spans || !to->pieces || !o->scratch_names)
         return -ENOMEM;
-    l->pieces = ps;
-    return 0;
-}
-
-static int add_pieces(struct tr_layout *l, struct tr_span *s)
-{
-    s->first_piece = l->n_pieces;
-    s->n_pieces = pieces_of(s->bytes);
-    for (uint64_t at = 0; at < s->bytes; at += TR_PIECE_BYTES) {
-        uint64_t left = s->bytes - at;
-        struct tr_piece *p = &l->pieces[l->n_pieces++];
-
-        *p = (struct tr_piece){.name = tr_strdup(TR_MEM_MISC, "activations"),
-                               .tensor_offset = at,
-                               .offset = at,
-                               .bytes = left < TR_PIECE_BYTES ? left : TR_PIECE_BYTES};
-        if (!p->name)
-            return -ENOMEM;
-    }
+    memcpy(to->segments, from->segments, from->n_segments * sizeof(*to->segments));
+    memcpy(to->spans, from->spans, from->n_spans * sizeof(*to->spans));
+    memcpy(to->pieces, from->pieces, from->n_pieces * sizeof(*to->pieces));
+    to->n_segments = from->n_segments;
+    to->n_spans = from->n_spans;
+    to->n_pieces = from->n_pieces;
     return 0;
 }
 
 /* *offset: where the file ends so far. */
-static int add_span(struct tr_layout *l, const struct tr_scratch *scratch, uint32_t number,
+static int add_span(struct tr_offload *o, const struct tr_scratch *scratch, uint32_t number,
                     uint64_t *offset)
 {
-    struct tr_segment *segment = &l->segments[l->n_segments];
-    struct tr_span *s = &l->spans[l->n_spans];
-    char name[32];
+    static char kind[] = "within a step", tensor[] = "activations";
+    struct tr_layout *l = &o->layout;
+    char *name = o->scratch_names[number];
 
     if (!scratch->bytes || scratch->bytes % TR_STORE_ALIGN)
         return tr_error(-EINVAL, "scratch span %u: %llu bytes are not a multiple of %u", number,
                         (unsigned long long)scratch->bytes, TR_STORE_ALIGN);
-    snprintf(name, sizeof(name), "scratch %u", number);
-    segment->record = tr_strdup(TR_MEM_MISC, name);
-    segment->kind = tr_strdup(TR_MEM_MISC, "within a step");
-    *s = (struct tr_span){.segment = l->n_segments++,
-                          .pool = scratch->pool,
-                          .offset = *offset,
-                          .bytes = scratch->bytes};
-    l->n_spans++;
+    snprintf(name, sizeof(o->scratch_names[number]), "scratch %u", number);
+    l->segments[l->n_segments] = (struct tr_segment){name, kind};
+    l->spans[l->n_spans++] = (struct tr_span){.segment = l->n_segments++,
+                                              .pool = scratch->pool,
+                                              .first_piece = l->n_pieces,
+                                              .n_pieces = pieces_of(scratch->bytes),
+                                              .offset = *offset,
+                                              .bytes = scratch->bytes};
     if (scratch->spills)
         *offset += scratch->bytes;
-    if (!segment->record || !segment->kind)
-        return -ENOMEM;
-    return add_pieces(l, s);
+    for (uint64_t at = 0; at < scratch->bytes; at += TR_PIECE_BYTES) {
+        uint64_t left = scratch->bytes - at;
+
+        l->pieces[l->n_pieces++] =
+            (struct tr_piece){tensor, at, at, left < TR_PIECE_BYTES ? left : TR_PIECE_BYTES};
+    }
+    return 0;
 }
 
 /* Whether the file system takes O_DIRECT is known from the files beside it. */
@@ -118,18 +107,17 @@ static int open_file(struct tr_store *s, uint64_t bytes)
 int tr_scratch_open(struct tr_offload *o, const struct tr_offload_params *p)
 {
     uint64_t file = 0;
-    int r = tr_layout_copy(&o->layout, &o->store->layout);
+    int r = copy_layout(o, p);
 
     if (r < 0 || !p->n_scratch)
         return r;
     o->first_scratch_piece = o->layout.n_pieces;
-    r = grow_layout(&o->layout, p);
     o->scratch_placed = tr_alloc(TR_MEM_MISC, p->n_scratch);
-    if (r < 0 || !o->scratch_placed)
+    if (!o->scratch_placed)
         return -ENOMEM;
     for (uint32_t i = 0; i < p->n_scratch && r == 0; i++) {
         o->scratch_placed[i] = p->scratch[i].spills != 0;
-        r = add_span(&o->layout, &p->scratch[i], i, &file);
+        r = add_span(o, &p->scratch[i], i, &file);
     }
     if (r < 0)
         return r;
@@ -150,7 +138,10 @@ void tr_scratch_close(struct tr_offload *o)
     *f = (struct tr_io_file){.fd = -1};
     tr_free(TR_MEM_MISC, o->scratch_placed);
     tr_free(TR_MEM_MISC, o->scratch_hash);
-    tr_layout_free(&o->layout);
+    tr_free(TR_MEM_MISC, o->scratch_names);
+    tr_free(TR_MEM_MISC, o->layout.segments);
+    tr_free(TR_MEM_MISC, o->layout.spans);
+    tr_free(TR_MEM_MISC, o->layout.pieces);
 }
 
 int tr_scratch_check_saves(const struct tr_offload *o, const struct tr_visit *visits,
