@@ -64,12 +64,14 @@ static json_t *plan_json(const struct tr_run *run)
     for (int i = 0; i < n; i++)
         json_array_append_new(memory, json_pack("{s:s, s:I}", "kind", rows[i].kind, "bytes",
                                                 (json_int_t)rows[i].bytes));
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:o}", "store_uuid",
-                     tr_store_uuid(run->store), "device", run->device_info.name, "bits",
-                     run->device_info.bits, "device_bytes",
-                     (json_int_t)(p->peak + run->device_info.workspace_bytes), "steps",
-                     (json_int_t)run->steps, "micro_tokens", (int)p->micro_tokens, "kept_blocks",
-                     (int)p->keep, "block_slots", (int)p->slots[TR_SLOTS_BLOCK], "memory", memory);
+    return json_pack(
+        "{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:i, s:I, s:I, s:o}", "store_uuid",
+        tr_store_uuid(run->store), "device", run->device_info.name, "bits", run->device_info.bits,
+        "device_bytes", (json_int_t)(p->peak + run->device_info.workspace_bytes), "steps",
+        (json_int_t)run->steps, "micro_tokens", (int)p->micro_tokens, "kept_blocks", (int)p->keep,
+        "block_slots", (int)p->slots[TR_SLOTS_BLOCK], "block_input_slots",
+        (int)p->slots[TR_SLOTS_BOUNDARY], "spill_host_bytes", (json_int_t)run->spill_host_bytes,
+        "spill_disk_bytes", (json_int_t)run->spill_bytes, "memory", memory);
 }
 
 int run_write_plan(const struct tr_run *run)

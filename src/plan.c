@@ -389,7 +389,10 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
         row_slots(&rows[n++], p, "block state slots", TR_SLOTS_BLOCK_STATE);
         row_slots(&rows[n++], p, "table state slots", TR_SLOTS_TABLE_STATE);
     }
-    row_slots(&rows[n++], p, "block inputs", TR_SLOTS_BOUNDARY);
+    snprintf(rows[n].kind, sizeof(rows[n].kind), "block inputs (%u of %u x %.1f MiB)",
+             p->slots[TR_SLOTS_BOUNDARY], tr_plan_boundaries(p),
+             (double)p->slot_bytes[TR_SLOTS_BOUNDARY] / 1048576);
+    rows[n++].bytes = p->pool[TR_SLOTS_BOUNDARY].bytes;
     row(&rows[n++], shared + p->mlp_out.bytes, "activations of one block");
     row(&rows[n++], p->frames.bytes - shared, "activations kept");
     row(&rows[n++], p->dx.bytes + p->back_scratch.bytes, "activation gradients");
