@@ -101,7 +101,7 @@ static void check_run(const struct tr_run *run, const struct tr_step_report *las
     assert_int_equal(last->spilled_bytes, spill);
     assert_int_equal(run->spill_bytes + run->spill_host_bytes, spill);
     assert_true(last->device_peak_bytes <= run->params.device_memory);
-    assert_true(!cuda || last->host_peak_bytes <= run->params.host_memory);
+    assert_true(tr_offload_host_bytes(run->offload) <= run->params.host_memory);
     assert_true(isfinite(last->eval_loss));
     if (!way) {
         assert_int_equal(spill, 0);
