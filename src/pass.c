@@ -13,8 +13,9 @@ void *pass_boundary(const struct tr_pass_state *p, int layer, int64_t token)
     uint64_t row = (uint64_t)c->hidden * tr_dtype_size(p->model->dtype);
     uint32_t span = p->model->layout.n_spans + (uint32_t)layer, k = 0;
 
-    while (p->visit->spans->span[k] != span)
-        assert(++k < p->visit->spans->n_spans);
+    while (k + 1 < p->visit->spans->n_spans && p->visit->spans->span[k] != span)
+        k++;
+    assert(p->visit->spans->span[k] == span);
     return p->visit->at[k] + (uint64_t)token * row;
 }
 
