@@ -2,9 +2,10 @@
  *
  * Placement is one walk over all buffers (place_all) that hands out 4096-aligned offsets; trying a
  * choice means walking again and looking at the sum. The choices are made in the order in which
- * memory buys most: a second and third slot (overlap), one micro-batch (fewer passes over the
- * weights' panels), then records that stay (no reads), then all gradients until the global norm is
- * known (no second backward), then activations that stay (no recompute).
+ * memory buys most: a second and third slot (overlap), block inputs that stay (of all that can stay
+ * they alone save writes too, and drives wear), one micro-batch (fewer passes over the weights'
+ * panels), then records that stay (no reads), then all gradients until the global norm is known (no
+ * second backward), then activations that stay (no recompute).
  */
 #include "src/plan.h"
 
@@ -171,7 +172,6 @@ static void place_all(struct tr_plan *p)
     const struct tr_model_config *c = &m->config;
     uint64_t esize = tr_dtype_size(m->dtype), n = (uint64_t)p->in.batch_tokens;
     uint64_t m_tokens = (uint64_t)p->micro_tokens, across = p->by_parts ? n : m_tokens;
-    uint64_t boundaries = p->in.train ? (uint64_t)c->layers + 1 : 2; /* forward only: in and out */
     uint64_t logit_rows = max64((uint64_t)p->in.grain_tokens, (uint64_t)p->in.logit_rows);
     enum tr_dtype t = p->in.compute;
 
@@ -183,7 +183,6 @@ static void place_all(struct tr_plan *p)
     for (int i = 0; i < TR_SLOT_POOLS; i++)
         place(p, &p->pool[i], p->slots[i] * p->slot_bytes[i]);
     place_batch(p);
-    place(p, &p->boundary, boundaries * n * c->hidden * esize);
     place(p, &p->frames, (uint64_t)p->keep * p->kept_frame.bytes + p->shared_frame.bytes);
     place(p, &p->act, m_tokens * c->ffn * tr_dtype_size(t));
     place(p, &p->mlp_out, m_tokens * c->hidden * 4);
@@ -226,6 +225,10 @@ static void count_spans(struct tr_plan *p)
         p->spans[pool]++;
         p->slot_bytes[pool] = max64(p->slot_bytes[pool], l->spans[i].bytes);
     }
+    p->spans[TR_SLOTS_BOUNDARY] = p->in.train ? tr_plan_boundaries(p) : 2; /* forward: in and out */
+    p->slot_bytes[TR_SLOTS_BOUNDARY] =
+        aligned((uint64_t)p->in.batch_tokens * (uint64_t)p->in.model->config.hidden *
+                tr_dtype_size(p->in.model->dtype));
 }
 
 static void set_slots(struct tr_plan *p, int pool, int n_pools, uint32_t slots)
@@ -347,6 +350,7 @@ static int fits_with(struct tr_plan *p, int by_parts, uint32_t slots)
 
         set_slots(p, i, 1, deep ? slots : 1);
     }
+    p->slots[TR_SLOTS_BOUNDARY] = 2; /* what a block reads and what it makes */
     return fits_in_micro(p);
 }
 
@@ -391,6 +395,7 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
             (unsigned long long)(smallest + p->workspace),
             (double)(smallest + p->workspace) / 1048576);
     grow_overlap(plan);
+    grow(plan, TR_SLOTS_BOUNDARY, 1, plan->spans[TR_SLOTS_BOUNDARY]);
     grow_micro(plan);
     grow_residents(plan);
     grow_parked(plan);
@@ -402,11 +407,32 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
 
 int tr_plan_pool(const struct tr_plan *plan, int pool)
 {
-    int state = pool >= TR_SLOTS_BLOCK_STATE && pool < TR_SLOTS_TABLE_STATE;
+    if (plan->by_parts && pool >= TR_SLOTS_BLOCK && pool < TR_SLOTS_BLOCK + TR_PARTS)
+        return TR_SLOTS_BLOCK;
+    if (plan->by_parts && pool >= TR_SLOTS_BLOCK_STATE && pool < TR_SLOTS_BLOCK_STATE + TR_PARTS)
+        return TR_SLOTS_BLOCK_STATE;
+    return pool;
+}
 
-    if (!plan->by_parts || (pool >= TR_SLOTS_TABLE && !state))
-        return pool;
-    return state ? TR_SLOTS_BLOCK_STATE : TR_SLOTS_BLOCK;
+uint32_t tr_plan_boundaries(const struct tr_plan *plan)
+{
+    return (uint32_t)plan->in.model->config.layers + 1;
+}
+
+struct tr_span *tr_plan_spans(const struct tr_plan *plan, uint32_t *n_spans)
+{
+    const struct tr_layout *l = &plan->in.model->layout;
+    uint32_t n = l->n_spans + tr_plan_boundaries(plan);
+    struct tr_span *spans = tr_alloc_array(TR_MEM_MISC, n, sizeof(*spans));
+
+    if (!spans)
+        return NULL;
+    memcpy(spans, l->spans, l->n_spans * sizeof(*spans));
+    for (uint32_t i = l->n_spans; i < n; i++)
+        spans[i] = (struct tr_span){.pool = TR_SLOTS_BOUNDARY,
+                                    .bytes = plan->slot_bytes[TR_SLOTS_BOUNDARY]};
+    *n_spans = n;
+    return spans;
 }
 
 int tr_plan_keeps(const struct tr_plan *plan, int layer)
@@ -474,7 +500,10 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
                   TR_SLOTS_BLOCK_STATE);
         row_slots(&rows[n++], p, "table state slots", TR_SLOTS_TABLE_STATE);
     }
-    row(&rows[n++], p->boundary.bytes, "block inputs");
+    snprintf(rows[n].kind, sizeof(rows[n].kind), "block inputs (%u of %u x %.1f MiB)",
+             p->slots[TR_SLOTS_BOUNDARY], tr_plan_boundaries(p),
+             (double)p->slot_bytes[TR_SLOTS_BOUNDARY] / 1048576);
+    rows[n++].bytes = p->pool[TR_SLOTS_BOUNDARY].bytes;
     row(&rows[n++], shared + p->act.bytes + p->mlp_out.bytes, "activations of one block");
     row(&rows[n++], p->frames.bytes - shared, "activations kept");
     row(&rows[n++], p->dx.bytes + p->back_scratch.bytes, "activation gradients");

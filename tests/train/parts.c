@@ -49,18 +49,40 @@ static const char *expected(enum tr_pass pass, int kept)
     return kept ? "-5-4-3-2-1-0" : "01234-5-4-3-2-1-0";
 }
 
+/* Behind its parts a visit names the block's input where it is read, and the output, which it makes
+ * anew: changed and fresh. Returns how many; 9 if they are others. */
+static uint32_t count_boundaries(const struct tr_unit_visit *u, const struct tr_visit *s,
+                                 const struct tr_model *m, uint32_t k)
+{
+    int forward = u->work == TR_WORK_BLOCK;
+    int reads =
+        u->work != TR_WORK_UPDATE && (u->from == TR_PART_KV || (forward && u->from == TR_PART_O));
+    uint32_t n = 0, fresh = 0, input = m->layout.n_spans + (uint32_t)u->index;
+
+    if (reads && s->span[k + n++] != input)
+        return 9;
+    if (forward && u->to == TR_PART_DOWN) {
+        fresh = 1u << (k + n);
+        if (s->span[k + n++] != input + 1)
+            return 9;
+    }
+    return s->fresh == fresh && (s->changed & fresh) == fresh ? n : 9;
+}
+
 static int names_its_spans(const struct tr_visits *v, uint32_t i, const struct tr_model *m)
 {
     const struct tr_unit_visit *u = &v->units[i];
     const struct tr_visit *s = &v->spans[i];
     const struct tr_block *b = &m->blocks[u->index];
     int update = u->pass == TR_PASS_UPDATE && u->work != TR_WORK_BLOCK, state;
+    uint32_t n;
 
     state = update && m->has_state;
-    return u->from == u->to && s->n_spans == 1u + (uint32_t)state &&
+    n = 1 + (uint32_t)state;
+    return u->from == u->to && s->n_spans == n + count_boundaries(u, s, m, n) &&
            s->span[0] == b->params_span[u->from] &&
            (!state || s->span[1] == b->state_span[u->from]) &&
-           s->changed == (update ? (state ? 3u : 1u) : 0u);
+           (s->changed & ~s->fresh) == (update ? (state ? 3u : 1u) : 0u);
 }
 
 /* Are the visits of the blocks what they must be? */
@@ -169,12 +191,15 @@ static void whole_blocks(void **state)
     assert_int_equal(tr_visits_make(&v, &p), 0);
     for (uint32_t i = 0; i < v.n; i++) {
         int update = v.units[i].pass == TR_PASS_UPDATE;
+        uint32_t n_spans;
 
         if (!is_block(&v.units[i]))
             continue;
         n++;
-        assert_int_equal(v.spans[i].n_spans, update ? 2 * TR_PARTS : TR_PARTS);
-        assert_int_equal(v.spans[i].changed, update ? (1u << 2 * TR_PARTS) - 1 : 0);
+        n_spans = update ? 2 * TR_PARTS : TR_PARTS;
+        assert_int_equal(v.spans[i].n_spans,
+                         n_spans + count_boundaries(&v.units[i], &v.spans[i], m, n_spans));
+        assert_int_equal(v.spans[i].changed & ~v.spans[i].fresh, update ? (1u << n_spans) - 1 : 0);
     }
     assert_int_equal(n, 3 * 3);
     tr_visits_free(&v);
