@@ -77,6 +77,10 @@ struct tr_cpu_kernels {
     /* The updates of device.h on f32 values x, elements [begin, end) of op's g, m and v. */
     void (*sgd)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
     void (*adamw)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
+    void (*momentum)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
+    void (*adam_mini)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
+    /* The sum of G * G over a piece of adam_mini: elements [begin, begin + n) of op's g. */
+    double (*gradient_sumsq)(const struct tr_op_update *op, int64_t begin, int64_t n);
 };
 
 /* Fills the table: C, then every tier up to `tier`. */
@@ -87,7 +91,9 @@ void tr_cpu_kernels_init_simd(struct tr_cpu_kernels *k, enum tr_cpu_tier tier);
 
 /* What has kernels of its own: the one place where a new row is registered. */
 #define TR_CPU_KERNELS(X)                                                                          \
-    X(cast) X(add) X(sumsq) X(rmsnorm) X(rope) X(swiglu) X(xent) X(attention) X(sgd) X(adamw)
+    X(cast)                                                                                        \
+    X(add) X(sumsq) X(rmsnorm) X(rope) X(swiglu) X(xent) X(attention) X(sgd) X(adamw) X(momentum)  \
+        X(adam_mini)
 
 #define TR_CPU_KERNELS_DECLARE(op)                                                                 \
     void tr_##op##_init_c(struct tr_cpu_kernels *k);                                               \
@@ -97,6 +103,14 @@ TR_CPU_KERNELS(TR_CPU_KERNELS_DECLARE)
 
 /* Folds the accumulators by halves: lane j + 8 onto j, then 4, 2, 1. */
 static inline float tr_lanes_sum(float lanes[TR_LANES])
+{
+    for (int half = TR_LANES / 2; half; half /= 2)
+        for (int j = 0; j < half; j++)
+            lanes[j] += lanes[j + half];
+    return lanes[0];
+}
+
+static inline double tr_lanes_sum_f64(double lanes[TR_LANES])
 {
     for (int half = TR_LANES / 2; half; half /= 2)
         for (int j = 0; j < half; j++)

@@ -57,6 +57,8 @@ enum tr_op_kind {
     TR_OP_ROUND,     /* f32 values rounded to a storage dtype's grid in place */
     TR_OP_SGD,       /* LOMO's update; plain SGD is the same without clipping */
     TR_OP_ADAMW,
+    TR_OP_MOMENTUM,  /* SGD with momentum */
+    TR_OP_ADAM_MINI, /* Adam with one second moment for each block of elements */
     TR_OP_KINDS
 };
 
@@ -197,13 +199,21 @@ enum tr_rounding { TR_ROUND_NEAREST, TR_ROUND_STOCHASTIC };
  * X = fma(-lr, G, X). ADAMW: if weight_decay: X = X * (1 - lr * weight_decay);
  * m = fma(1 - beta1, G - m, m); v = fma((1 - beta2) * G, G, beta2 * v);
  * denom = sqrt(v) / sqrt_bias2 + eps; X = fma(-step_size, m / denom, X), step_size = lr / bias1.
- * w = round(X); stochastic rounding (bf16 only): tr_philox_round(first + i, step, seed, name). */
+ * MOMENTUM: decay as before; m = fma(beta1, m, G); X = fma(-lr, m, X).
+ * ADAM_MINI: the range is whole blocks of `block` elements. mean = f32(sum of G * G in f64 over the
+ * block / block), where pieces of 1024 elements are summed as element i to lane i % 16, lanes are
+ * folded by halves, and pieces are added in order; v = fma(1 - beta2, mean, beta2 * v); scale =
+ * step_size / (sqrt(v) / sqrt_bias2 + eps); then of each element, after decay, m as in ADAMW and X
+ * = fma(-scale, m, X). w = round(X); stochastic rounding (bf16 only): tr_philox_round(first + i,
+ * step, seed, name). */
 struct tr_op_update {
     void *w; /* (n) */
     enum tr_dtype dtype;
     const float *g; /* (n) */
-    float *m, *v;   /* (n) ADAMW */
+    float *m;       /* (n) all but SGD */
+    float *v;       /* (n) ADAMW; (n / block) ADAM_MINI */
     int64_t n, first;
+    int64_t block; /* ADAM_MINI */
     float unscale, clip_value, coefficient, lr, weight_decay;
     float beta1, beta2, eps, step_size, sqrt_bias2;
     enum tr_rounding rounding;

@@ -166,14 +166,17 @@ static const struct field round_fields[] = {
     VALUE(round, dtype),
 };
 
+#define UPDATES (ON2(SGD, ADAMW) | ON2(MOMENTUM, ADAM_MINI))
+
 static const struct field update_fields[] = {
-    FIELD(update, w, .out = ON2(SGD, ADAMW)),
+    FIELD(update, w, .out = UPDATES),
     VALUE(update, dtype),
-    FIELD(update, g, .in = ON2(SGD, ADAMW)),
-    FIELD(update, m, .out = ON(ADAMW)),
-    FIELD(update, v, .out = ON(ADAMW)),
+    FIELD(update, g, .in = UPDATES),
+    FIELD(update, m, .out = UPDATES & ~ON(SGD)),
+    FIELD(update, v, .out = ON2(ADAMW, ADAM_MINI)),
     VALUE(update, n),
     VALUE(update, first),
+    VALUE(update, block),
     VALUE(update, unscale),
     VALUE(update, clip_value),
     VALUE(update, coefficient),
@@ -217,6 +220,8 @@ static const struct field_list lists[TR_OP_KINDS] = {
     KIND(ROUND, round),
     KIND(SGD, update),
     KIND(ADAMW, update),
+    KIND(MOMENTUM, update),
+    KIND(ADAM_MINI, update),
 };
 
 const struct field_list *field_list(enum tr_op_kind kind)
@@ -267,6 +272,8 @@ enum tr_dtype field_dtype(const struct tr_op *op)
         return op->round.dtype;
     case TR_OP_SGD:
     case TR_OP_ADAMW:
+    case TR_OP_MOMENTUM:
+    case TR_OP_ADAM_MINI:
         return op->update.dtype;
     default:
         return TR_F32;

@@ -48,6 +48,13 @@ void remove_run(void)
     assert_int_equal(system(command), 0);
 }
 
+static double lr_of(const struct placements *all)
+{
+    int adam = all->optimizer == TR_OPT_ADAMW || all->optimizer == TR_OPT_ADAM_MINI;
+
+    return adam ? 1e-3 : 0.1 * (1 - all->momentum);
+}
+
 void check_placements(const struct placements *all)
 {
     const struct tiny *t = all->shape;
@@ -59,7 +66,9 @@ void check_placements(const struct placements *all)
                                 .seq_len = 200,
                                 .optimizer = all->optimizer,
                                 .seed = 11,
-                                .lr = all->optimizer == TR_OPT_ADAMW ? 1e-3 : 0.1};
+                                .lr = lr_of(all),
+                                .momentum = all->momentum,
+                                .clip_norm = all->clip_norm};
     uint64_t budget = test_budget(NULL, 1ull << 30), expected;
 
     snprintf(model, sizeof(model), "%s", scratch_path("model-%s-%d", t->family, all->dtype));
