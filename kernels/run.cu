@@ -10,7 +10,7 @@ static const char *const names[TR_OP_KINDS] = {
     "matmul_dw",   "bias_grad",  "rope",    "attention",    "attention_grad", "swiglu",
     "swiglu_grad", "add",        "xent",    "xent_loss",    "xent_grad",      "cast",
     "sumsq",       "round",      "sgd",     "adamw",
-    "momentum",    "adam_mini"};
+    "momentum",    "adam_mini",  "adalomo_sum", "adalomo_factor", "adalomo"};
 
 static int dispatch(const struct tr_cuda *cuda, const struct tr_op *op)
 {
@@ -63,6 +63,12 @@ static int dispatch(const struct tr_cuda *cuda, const struct tr_op *op)
         return tr_cuda_momentum(cuda, &op->update);
     case TR_OP_ADAM_MINI:
         return tr_cuda_adam_mini(cuda, &op->update);
+    case TR_OP_ADALOMO_SUM:
+        return tr_cuda_adalomo_sum(cuda, &op->update);
+    case TR_OP_ADALOMO_FACTOR:
+        return tr_cuda_adalomo_factor(cuda, &op->update);
+    case TR_OP_ADALOMO:
+        return tr_cuda_adalomo(cuda, &op->update);
     case TR_OP_KINDS:
         break;
     }

@@ -23,6 +23,7 @@ const struct tr_choice_name tr_type_choices[] = {
 static const struct tr_choice_name optimizers[] = {
     {"lomo", TR_OPT_LOMO},
                                                      {"sgd", TR_OPT_SGD},
+                                                     {"adalomo", TR_OPT_ADALOMO},
                                                      {"adam-mini", TR_OPT_ADAM_MINI},
                                                      {"adamw", TR_OPT_ADAMW},
                                                      {NULL, 0}};
@@ -82,18 +83,19 @@ const struct tr_option tr_train_options[] = {
      "several samples in a row, kept apart; off: one sample a row", .choices = on_off},
 
     {"optimizer", "NAME", TR_OPTION_CHOICE, FIXED, AT(optimizer), "lomo",
-     "lomo (no state), sgd (one value a parameter with --momentum), adam-mini (one), adamw (two)",
+     "state on disk: lomo and sgd none (sgd with --momentum 4 bytes a parameter), adalomo hardly"
+     " any, adam-mini 4, adamw 8",
      .section = "Optimizer:", .choices = optimizers},
     {"lr", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(lr), "by optimizer and model size",
-     "peak learning rate; lomo: 0.03 at 7B rising to 0.3 below 10M, adam-mini and adamw:"
-     " 1e-5 to 1e-3; sgd as lomo, times 1 - momentum"},
+     "peak learning rate; from 7B to 10M parameters lomo 0.03 to 0.3, sgd the same times"
+     " 1 - momentum, adalomo 1e-3 to 1e-2, adam-mini and adamw 1e-5 to 1e-3"},
     {"schedule", "NAME", TR_OPTION_CHOICE, FIXED, AT(schedule), "linear",
      "linear, cosine or constant, after the warm-up", .choices = schedules},
     {"warmup", "X", TR_OPTION_REAL, FIXED | OFF, AT(warmup), "0.03",
      "share of all steps (below 1) or number of steps; 0: none"},
     {"weight-decay", "X", TR_OPTION_REAL, FIXED | ZERO, AT(weight_decay), "0",
      "decoupled weight decay"},
-    {"clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(clip_norm), "1; sgd: 0",
+    {"clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(clip_norm), "1; sgd, adalomo: 0",
      "bound of the gradient's global norm, exact by a second backward; 0: off"},
     {"clip-value", "X", TR_OPTION_REAL, FIXED | ZERO, AT(clip_value), "0",
      "bound of every gradient element; 0: off"},

@@ -130,6 +130,9 @@ struct pass_grad {
     void *weight;      /* (n) */
     float *m, *v;      /* its state, or NULL */
     uint64_t first, n; /* elements of the tensor */
+    /* Of a table that is summed before it is updated: parts of it have been summed, will be. */
+    enum tr_sweep sweep;
+    int goes_on, goes_further;
 };
 int pass_finish(struct tr_pass_state *p, enum tr_pass pass, const struct pass_grad *g);
 

@@ -136,6 +136,8 @@ enum tr_state_kind run_state_kind(const struct tr_train_params *p)
         return TR_STATE_ADAMW;
     case TR_OPT_ADAM_MINI:
         return TR_STATE_ADAM_MINI;
+    case TR_OPT_ADALOMO:
+        return TR_STATE_ADALOMO;
     case TR_OPT_SGD:
         return p->momentum > 0 ? TR_STATE_MOMENTUM : TR_STATE_NONE;
     case TR_OPT_LOMO:
@@ -157,7 +159,7 @@ static void resolve_training(struct tr_train_params *p, const struct tr_model *m
     if (p->warmup == 0)
         p->warmup = 0.03;
     if (p->clip_norm == 0)
-        p->clip_norm = p->optimizer == TR_OPT_SGD ? -1 : 1;
+        p->clip_norm = p->optimizer == TR_OPT_SGD || p->optimizer == TR_OPT_ADALOMO ? -1 : 1;
     if (p->beta1 == 0)
         p->beta1 = 0.9;
     if (p->beta2 == 0)

@@ -37,10 +37,9 @@ static const enum block blocks[TR_ROLES] = {
 };
 
 static const char *const names[TR_STATE_KINDS] = {
-    [TR_STATE_NONE] = "none",
-    [TR_STATE_ADAMW] = "adamw",
-    [TR_STATE_MOMENTUM] = "momentum",
-    [TR_STATE_ADAM_MINI] = "adam-mini",
+    [TR_STATE_NONE] = "none",         [TR_STATE_ADAMW] = "adamw",
+    [TR_STATE_MOMENTUM] = "momentum", [TR_STATE_ADAM_MINI] = "adam-mini",
+    [TR_STATE_ADALOMO] = "adalomo",
 };
 
 int64_t tr_state_block(const struct tr_model_config *c, const struct tr_tensor *t)
@@ -64,6 +63,11 @@ void tr_state_parts(enum tr_state_kind kind, const struct tr_model_config *c,
 {
     uint64_t n = (uint64_t)rows.rows * (uint64_t)t->cols;
 
+    if (kind == TR_STATE_ADALOMO) {
+        parts[0] = (struct tr_state_part){"r of ", t->dims == 2 ? (uint64_t)rows.rows * 4 : 0};
+        parts[1] = (struct tr_state_part){"c of ", rows.row0 == 0 ? (uint64_t)t->cols * 4 : 0};
+        return;
+    }
     parts[0] = (struct tr_state_part){"m of ", kind == TR_STATE_NONE ? 0 : n * 4};
     parts[1] = (struct tr_state_part){"v of ", kind == TR_STATE_ADAMW ? n * 4 : 0};
     if (kind == TR_STATE_ADAM_MINI)

@@ -6,9 +6,10 @@
  *   momentum    m: a value for each element
  *   AdamW       m, v: a value for each element
  *   Adam-mini   m: a value for each element; v: one for each block of elements (the mean of g^2)
+ *   AdaLomo     r: a value for each row of a matrix; c: one for each column, or element of a vector
  *
  * The parts of a tensor lie behind one another in the state span of its unit; those of a table lie
- * slice by slice, like its rows.
+ * slice by slice, like its rows; what is of the whole table lies in its first slice.
  */
 #ifndef TR_SRC_STATE_H
 #define TR_SRC_STATE_H
@@ -20,6 +21,7 @@ enum tr_state_kind {
     TR_STATE_ADAMW,
     TR_STATE_MOMENTUM,
     TR_STATE_ADAM_MINI,
+    TR_STATE_ADALOMO,
     TR_STATE_KINDS
 };
 

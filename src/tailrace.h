@@ -29,7 +29,14 @@ typedef void tr_log_fn(void *arg, const char *line);
 /* How far an import is; non-zero stops it: -EINTR, and nothing of it stays on the disk. */
 typedef int tr_import_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 
-enum tr_optimizer { TR_OPT_DEFAULT, TR_OPT_LOMO, TR_OPT_SGD, TR_OPT_ADAMW, TR_OPT_ADAM_MINI };
+enum tr_optimizer {
+    TR_OPT_DEFAULT,
+    TR_OPT_LOMO,
+    TR_OPT_SGD,
+    TR_OPT_ADAMW,
+    TR_OPT_ADAM_MINI,
+    TR_OPT_ADALOMO
+};
 enum tr_lr_schedule { TR_LR_DEFAULT, TR_LR_LINEAR, TR_LR_COSINE, TR_LR_CONSTANT };
 enum tr_choice { TR_AUTO, TR_YES, TR_NO };
 enum tr_recompute { TR_RECOMPUTE_AUTO, TR_RECOMPUTE_ALL, TR_RECOMPUTE_NONE };

@@ -24,6 +24,8 @@ static enum tr_op_kind kind_of(const struct tr_update *u)
         return TR_OP_ADAMW;
     case TR_OPT_ADAM_MINI:
         return TR_OP_ADAM_MINI;
+    case TR_OPT_ADALOMO:
+        return TR_OP_ADALOMO;
     case TR_OPT_SGD:
         return u->beta1 > 0 ? TR_OP_MOMENTUM : TR_OP_SGD;
     case TR_OPT_LOMO:
@@ -38,6 +40,37 @@ static void correct_bias(struct tr_op_update *op, const struct tr_update *u)
 {
     op->step_size = (float)(u->lr / (1 - pow((float)u->beta1, (double)u->t)));
     op->sqrt_bias2 = (float)sqrt(1 - pow((float)u->beta2, (double)u->t));
+}
+
+/* Its decay of the second moment rises with time and begins at nothing: no bias to correct. */
+static void set_adalomo(struct tr_pass_state *p, const struct pass_grad *g, struct tr_op_update *op)
+{
+    const struct tr_tensor *t = &p->model->tensors[g->tensor];
+    double fresh = pow((double)p->update.t, -0.8);
+
+    op->beta1 = (float)fresh;
+    op->beta2 = (float)(1 - fresh);
+    op->eps = 1e-30f;
+    op->eps2 = 1e-3f;
+    op->block = t->cols;
+    op->factored = t->dims == 2;
+    op->add = g->goes_on;
+    op->sums = pass_at(p, &p->plan->sums);
+    op->factor = pass_at(p, &p->plan->factor);
+}
+
+/* Sums of these rows; behind the last of them what follows for the whole tensor. */
+static int sum_adalomo(struct tr_pass_state *p, const struct pass_grad *g, struct tr_op op)
+{
+    const struct tr_tensor *t = &p->model->tensors[g->tensor];
+    int r;
+
+    op.kind = TR_OP_ADALOMO_SUM;
+    if ((r = pass_op(p, &op)) < 0 || g->goes_further)
+        return r;
+    op.kind = TR_OP_ADALOMO_FACTOR;
+    op.update.n = t->rows * t->cols;
+    return pass_op(p, &op);
 }
 
 static int apply(struct tr_pass_state *p, const struct pass_grad *g)
@@ -74,6 +107,14 @@ static int apply(struct tr_pass_state *p, const struct pass_grad *g)
         correct_bias(&op.update, u);
     if (op.kind == TR_OP_ADAM_MINI && t->dims == 1) /* its authors decay neither norms nor biases */
         op.update.weight_decay = 0;
+    if (op.kind == TR_OP_ADALOMO) {
+        int r;
+
+        set_adalomo(p, g, &op.update);
+        r = g->sweep == TR_SWEEP_APPLY ? 0 : sum_adalomo(p, g, op);
+        if (r < 0 || g->sweep == TR_SWEEP_SUM)
+            return r;
+    }
     return pass_op(p, &op);
 }
 

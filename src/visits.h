@@ -8,6 +8,9 @@
  *   head' n..0  block' L-1 .. 0  embed' n..0  backward + update: changed (where the plan has room
  * for all gradients: the update alone)
  *
+ * AdaLomo's update of a table needs sums over all of it: its run of backward visits comes twice, a
+ * sweep that sums (and changes the state) and a sweep that applies (and changes the table).
+ *
  * The table slices go up in the forward pass and down in the backward pass, so that those at the
  * turn stay. The final norm is changed last of the head's visits, and of a tied model with the
  * table, at the very end: what is recomputed there needs the old weights (invariant 5).
@@ -30,9 +33,13 @@ enum tr_work {
 
 enum tr_pass { TR_PASS_FORWARD, TR_PASS_NORM, TR_PASS_UPDATE };
 
+/* TR_SWEEP_ALL: sums and applies at once, as what is visited whole can be. */
+enum tr_sweep { TR_SWEEP_ALL, TR_SWEEP_SUM, TR_SWEEP_APPLY };
+
 struct tr_unit_visit {
     enum tr_work work, place; /* place: the same, or of an update the backward visit */
     enum tr_pass pass;
+    enum tr_sweep sweep;
     int32_t index;   /* layer or slice */
     int first, last; /* of its run of visits of the same work */
 };

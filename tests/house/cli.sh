@@ -47,7 +47,7 @@ gives 2 "unrecognized option '--lora-rank=3'" train --lora-rank=3
 gives 2 'requires an argument' train --lr
 gives 2 "--lr: 'x' is not a number" train --lr x
 gives 2 'is not a size' train --device-memory 3gb
-gives 2 'none of: lomo, sgd, adam-mini, adamw' train --optimizer adam
+gives 2 'none of: lomo, sgd, adalomo, adam-mini, adamw' train --optimizer adam
 gives 2 "unexpected argument 'x'" train x
 gives 2 'RUN is missing' verify
 gives 2 'RUN is missing' export --out x

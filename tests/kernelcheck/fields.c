@@ -166,17 +166,22 @@ static const struct field round_fields[] = {
     VALUE(round, dtype),
 };
 
-#define UPDATES (ON2(SGD, ADAMW) | ON2(MOMENTUM, ADAM_MINI))
+#define ADAMS   ON2(ADAMW, ADAM_MINI)
+#define UPDATES (ADAMS | ON3(SGD, MOMENTUM, ADALOMO))
 
 static const struct field update_fields[] = {
-    FIELD(update, w, .out = UPDATES),
+    FIELD(update, w, .in = ON(ADALOMO_SUM), .out = UPDATES),
     VALUE(update, dtype),
-    FIELD(update, g, .in = UPDATES),
-    FIELD(update, m, .out = UPDATES & ~ON(SGD)),
-    FIELD(update, v, .out = ON2(ADAMW, ADAM_MINI)),
+    FIELD(update, g, .in = UPDATES | ON(ADALOMO_SUM)),
+    FIELD(update, m, .in = ON(ADALOMO), .out = ADAMS | ON2(MOMENTUM, ADALOMO_SUM)),
+    FIELD(update, v, .out = ADAMS | ON(ADALOMO_FACTOR)),
+    FIELD(update, sums, .in = ON(ADALOMO_FACTOR), .out = ON(ADALOMO_SUM)),
+    FIELD(update, factor, .in = ON(ADALOMO), .out = ON(ADALOMO_FACTOR)),
     VALUE(update, n),
     VALUE(update, first),
     VALUE(update, block),
+    VALUE(update, factored),
+    VALUE(update, add),
     VALUE(update, unscale),
     VALUE(update, clip_value),
     VALUE(update, coefficient),
@@ -185,6 +190,7 @@ static const struct field update_fields[] = {
     VALUE(update, beta1),
     VALUE(update, beta2),
     VALUE(update, eps),
+    VALUE(update, eps2),
     VALUE(update, step_size),
     VALUE(update, sqrt_bias2),
     VALUE(update, rounding),
@@ -222,6 +228,9 @@ static const struct field_list lists[TR_OP_KINDS] = {
     KIND(ADAMW, update),
     KIND(MOMENTUM, update),
     KIND(ADAM_MINI, update),
+    KIND(ADALOMO_SUM, update),
+    KIND(ADALOMO_FACTOR, update),
+    KIND(ADALOMO, update),
 };
 
 const struct field_list *field_list(enum tr_op_kind kind)
@@ -274,6 +283,8 @@ enum tr_dtype field_dtype(const struct tr_op *op)
     case TR_OP_ADAMW:
     case TR_OP_MOMENTUM:
     case TR_OP_ADAM_MINI:
+    case TR_OP_ADALOMO_SUM:
+    case TR_OP_ADALOMO:
         return op->update.dtype;
     default:
         return TR_F32;

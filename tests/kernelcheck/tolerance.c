@@ -51,6 +51,7 @@ static const struct tolerance rows[] = {
     {"adamw", TOLERANCE_ABS_REL, 1e-6, 2e-6}, /* twenty steps of f32 against double */
     {"momentum", TOLERANCE_ABS_REL, 1e-6, 1e-6},
     {"adam_mini", TOLERANCE_ABS_REL, 1e-6, 0},
+    {"adalomo.published", TOLERANCE_ABS_REL, 1e-6, 0},
 };
 
 /* "prefix op.what", else "prefix op". */

@@ -31,7 +31,7 @@ static void open_state(struct check *c, struct tr_op_update *op, const struct tr
     op->v = memcpy(check_bytes(c, n * 4), from->v, n * 4);
 }
 
-static void reference(const struct update_check *u, const struct tr_op_update *op)
+void check_update_reference(const struct update_check *u, const struct tr_op_update *op)
 {
     if (u->prepare)
         u->prepare(op);
@@ -114,7 +114,7 @@ void check_update(struct check *c, const struct update_check *u, enum tr_dtype d
         struct tr_op_update from = draw(c, u, dtype, n), want, got;
 
         open_state(c, &want, &from);
-        reference(u, &want);
+        check_update_reference(u, &want);
         do {
             open_state(c, &got, &from);
             check_run(c, u->kind, &got);

@@ -21,6 +21,9 @@ void check_update(struct check *c, const struct update_check *u, enum tr_dtype d
 /* All dtypes, roundings and sizes; and timing. */
 void check_update_all(struct check *c, const struct update_check *u);
 
+/* The update by `element`, rounded to op's dtype. */
+void check_update_reference(const struct update_check *u, const struct tr_op_update *op);
+
 /* G of device.h. */
 float check_update_gradient(const struct tr_op_update *op, int64_t i);
 

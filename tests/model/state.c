@@ -92,6 +92,31 @@ static void sizes_of_the_others(void **state)
     }
 }
 
+/* Rows and columns of matrices, elements of vectors. */
+static void factors_of_adalomo(void **state)
+{
+    static const struct {
+        const char *tensor;
+        int64_t r, c;
+    } sizes[] = {{"model.embed_tokens.weight", VOCAB, HIDDEN},
+                 {"model.layers.0.mlp.down_proj.weight", HIDDEN, FFN},
+                 {"model.layers.0.self_attn.k_proj.weight", KV_HEADS * HEAD_DIM, HIDDEN},
+                 {"model.layers.0.self_attn.k_proj.bias", 0, KV_HEADS * HEAD_DIM},
+                 {"model.norm.weight", 0, HIDDEN}};
+    struct tr_model *m = open_model(TR_STATE_ADALOMO);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        const struct tr_tensor *t = tr_model_find(m, sizes[i].tensor);
+        struct tr_state_part parts[2];
+
+        tr_state_parts(m->state, &m->config, t, (struct tr_state_rows){0, t->rows}, parts);
+        assert_int_equal(parts[0].bytes, sizes[i].r * 4);
+        assert_int_equal(parts[1].bytes, sizes[i].c * 4);
+    }
+    tr_model_close(m);
+}
+
 static void within(const struct tr_model *m, uint32_t span, uint64_t at, uint64_t bytes)
 {
     assert_true(at + bytes <= m->layout.spans[span].bytes);
@@ -129,6 +154,7 @@ static void check_table(const struct tr_model *m, enum tr_state_kind kind)
 
         tr_state_parts(kind, &m->config, t, (struct tr_state_rows){s->row0, s->rows}, parts);
         assert_true(s->v_offset >= parts[0].bytes);
+        assert_true(kind != TR_STATE_ADALOMO || parts[0].bytes == (uint64_t)s->rows * 4);
         within(m, s->state_span, s->v_offset, parts[1].bytes);
         sum[0] += parts[0].bytes;
         sum[1] += parts[1].bytes;
@@ -167,9 +193,8 @@ static void names_are_read_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blocks_of_adam_mini),
-        cmocka_unit_test(sizes_of_the_others),
-        cmocka_unit_test(parts_lie_apart),
+        cmocka_unit_test(blocks_of_adam_mini), cmocka_unit_test(factors_of_adalomo),
+        cmocka_unit_test(sizes_of_the_others), cmocka_unit_test(parts_lie_apart),
         cmocka_unit_test(names_are_read_back),
     };
 

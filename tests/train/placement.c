@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "src/base/file.h"
 #include "tests/device/budget.h"
 
 uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t device)
@@ -52,7 +53,7 @@ static double lr_of(const struct placements *all)
 {
     int adam = all->optimizer == TR_OPT_ADAMW || all->optimizer == TR_OPT_ADAM_MINI;
 
-    return adam ? 1e-3 : 0.1 * (1 - all->momentum);
+    return adam ? 1e-3 : all->optimizer == TR_OPT_ADALOMO ? 1e-2 : 0.1 * (1 - all->momentum);
 }
 
 void check_placements(const struct placements *all)
@@ -86,4 +87,5 @@ void check_placements(const struct placements *all)
     assert_true(run_variant(p, &all->variants[0], budget) != expected);
     remove_run();
     remove(data);
+    tr_remove_tree(model);
 }
