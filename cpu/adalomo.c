@@ -144,7 +144,7 @@ static void sum_lanes(const struct job *j)
 
 static int check(const struct tr_op_update *op)
 {
-    if (op->block > 0 && op->n % op->block == 0 && op->first % op->block == 0)
+    if (!op->n || (op->block > 0 && op->n % op->block == 0 && op->first % op->block == 0))
         return 0;
     return tr_error(-EINVAL, "%lld elements from %lld on are not whole rows of %lld",
                     (long long)op->n, (long long)op->first, (long long)op->block);
@@ -155,7 +155,7 @@ int tr_cpu_adalomo_sum(const struct tr_cpu *cpu, const struct tr_op_update *op)
     struct job j = {.k = cpu->kernels, .op = op, .weights = tr_cpu_scratch(cpu, 0)};
     int r = check(op);
 
-    if (r < 0)
+    if (r < 0 || !op->n)
         return r;
     j.inverse = (float *)(j.weights + BATCH);
     if (!op->add)
@@ -184,10 +184,15 @@ static double fold(const double *sums, int64_t stride)
 int tr_cpu_adalomo_factor(const struct tr_cpu *cpu, const struct tr_op_update *op)
 {
     const double *columns = op->sums + TR_ADALOMO_SUMS;
-    double rows = (double)(op->n / op->block), lanes[TR_LANES] = {0}, u, x;
-    float mean = op->factored ? (float)(fold(op->sums, 1) / rows) : 1, rate;
+    double lanes[TR_LANES] = {0}, rows, u, x;
+    float mean = 1, rate;
 
     (void)cpu;
+    if (!op->n)
+        return 0;
+    rows = (double)(op->n / op->block);
+    if (op->factored)
+        mean = (float)(fold(op->sums, 1) / rows);
     for (int64_t j = 0; j < op->block; j++) {
         double q = fold(columns + j, op->block) / rows + (double)op->eps, f;
 

@@ -89,10 +89,10 @@ int tr_cpu_adam_mini(const struct tr_cpu *cpu, const struct tr_op_update *op)
     double sum = 0;
     int64_t all;
 
-    if (r == 0 && (op->block < 1 || op->n % op->block))
+    if (r == 0 && op->n && (op->block < 1 || op->n % op->block))
         r = tr_error(-EINVAL, "%lld elements are not whole blocks of %lld", (long long)op->n,
                      (long long)op->block);
-    if (r < 0)
+    if (r < 0 || !op->n)
         return r;
     all = op->n / op->block * j.pieces;
     for (; j.first < all; j.first += BATCH) {

@@ -98,7 +98,7 @@ static __global__ void __launch_bounds__(COLUMNS *LANES)
 
 static int refuse_part(const struct tr_op_update *op)
 {
-    if (op->block > 0 && op->n % op->block == 0 && op->first % op->block == 0)
+    if (!op->n || (op->block > 0 && op->n % op->block == 0 && op->first % op->block == 0))
         return 0;
     return tr_cuda_refuse(-EINVAL, "%lld elements from %lld on are not whole rows of %lld",
                           (long long)op->n, (long long)op->first, (long long)op->block);
@@ -112,7 +112,7 @@ static unsigned blocks_of(int64_t threads)
 int tr_cuda_adalomo_sum(const struct tr_cuda *cuda, const struct tr_op_update *op)
 {
     int ret = refuse_part(op);
-    int64_t rows = ret ? 0 : op->n / op->block;
+    int64_t rows = ret || !op->n ? 0 : op->n / op->block;
     double *weights = (double *)cuda->scratch;
     float *inverse = (float *)(weights + rows);
 
@@ -186,6 +186,8 @@ int tr_cuda_adalomo_factor(const struct tr_cuda *cuda, const struct tr_op_update
 {
     double *squares = (double *)cuda->scratch;
 
+    if (!op->n)
+        return 0;
     if (op->block <= 0 || (uint64_t)op->block > cuda->scratch_bytes / sizeof(*squares))
         return tr_cuda_refuse(-EINVAL, "rows of %lld elements exceed the scratch",
                               (long long)op->block);
