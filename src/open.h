@@ -16,6 +16,9 @@ void run_free_params(struct tr_run *run);
 /* Fills in every default, with the model at hand, and checks what belongs together. */
 int run_resolve(struct tr_run *run);
 
+/* What the optimizer of these options keeps on disk. */
+enum tr_state_kind run_state_kind(const struct tr_train_params *p);
+
 /* Is there room for the store and the export? (a new run) */
 int run_check_disk(const struct tr_run *run);
 int run_write_options(const struct tr_run *run);
