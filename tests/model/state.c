@@ -125,20 +125,21 @@ static void within(const struct tr_model *m, uint32_t span, uint64_t at, uint64_
 
 static void check_block(const struct tr_model *m, enum tr_state_kind kind)
 {
-    uint64_t end = 0;
+    uint64_t end[TR_PARTS] = {0};
 
     for (int r = 0; r < TR_ROLES; r++) {
         int32_t index = m->blocks[1].tensor[r];
         const struct tr_tensor *t = index < 0 ? NULL : &m->tensors[index];
+        enum tr_part of = tr_model_part((enum tr_role)r);
         struct tr_state_part parts[2];
 
         if (!t)
             continue;
         tr_state_parts(kind, &m->config, t, (struct tr_state_rows){0, t->rows}, parts);
-        assert_true(t->m_offset >= end);
+        assert_true(t->m_offset >= end[of]);
         assert_true(t->v_offset >= t->m_offset + parts[0].bytes);
-        end = t->v_offset + parts[1].bytes;
-        within(m, m->blocks[1].state_span[tr_model_part(t->role)], t->v_offset, parts[1].bytes);
+        end[of] = t->v_offset + parts[1].bytes;
+        within(m, m->blocks[1].state_span[of], t->v_offset, parts[1].bytes);
     }
 }
 
