@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Placement is one walk over all buffers (place_all) that hands out 4096-aligned offsets; trying a
- * choice means walking again and looking at the sum. The choices are made in the order in which
+ * choice means walking again and looking at the sum. First comes what streams: whole blocks where
+ * two of them fit, so that one is on its way while the other computes, else their parts one by one,
+ * all through slots of the largest part's size. The other choices are made in the order in which
  * memory buys most: a second and third slot (overlap), block inputs that stay (of all that can stay
  * they alone save writes too, and drives wear), one micro-batch (fewer passes over the weights'
  * panels), then records that stay (no reads), then all gradients until the global norm is known (no

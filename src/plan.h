@@ -108,9 +108,9 @@ struct tr_plan {
 /* -ENOMEM: does not fit; the message says the smallest budget that would do. */
 int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p);
 
-/* Spans of the layout, then one scratch span for each boundary. */
 uint32_t tr_plan_boundaries(const struct tr_plan *plan); /* how many */
-/* All of them, for schedules; freed with tr_free(TR_MEM_MISC, ...), NULL: out of memory. */
+/* The layout's spans, then one for each boundary, for schedules; freed with
+ * tr_free(TR_MEM_MISC, ...). NULL: out of memory. */
 struct tr_span *tr_plan_spans(const struct tr_plan *plan, uint32_t *n_spans);
 
 /* Frame of block `layer`, as an offset in the arena: kept_frame or shared_frame is its layout. */

@@ -49,7 +49,7 @@ static void note(struct faulty_io *t, enum log_kind kind, struct shadow *s)
                           .offset = s->real.offset,
                           .bytes = s->real.bytes};
 
-    if (!log || s->real.op == TR_IO_READ)
+    if (!log || s->real.op == TR_IO_READ || s->real.file == TR_FILE_SCRATCH)
         return;
     pthread_mutex_lock(&log->lock);
     if (kind == LOG_SUBMIT)

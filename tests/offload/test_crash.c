@@ -88,7 +88,8 @@ static void record(struct recording *c, enum tr_durability durability, enum muta
     struct tr_io_hook hook = {faulty_wrap, &c->f};
     struct player_params params = {
         .shape = {.n_spans = 4, .n_pools = 1, .max_pieces = 2, .max_bytes = 6000, .seed = seed},
-        .slots = {2 + (uint32_t)(seed % 2)},
+        .slots = {2 + (uint32_t)(seed % 2), 2},
+        .scratch = seed % 2 ? 4 : 0,
         .io = TR_IO_THREADS,
         .durability = durability,
         .way = *way,

@@ -21,8 +21,8 @@
 #include "tests/train/common.h"
 
 static const struct tiny shapes[] = {
-    {"llama", 256, 48, 6, 2, 1, 16, 300, 512, ""},
-    {"llama-tied", 256, 48, 5, 2, 1, 16, 300, 512, ""},
+    {"llama", 1024, 48, 6, 2, 1, 16, 300, 512, ""},
+    {"llama-tied", 1024, 48, 5, 2, 1, 16, 300, 512, ""},
 };
 
 /* Of host memory: the data, a few staging buffers, and room for two or three block inputs. */
@@ -145,15 +145,15 @@ static uint64_t run_way(struct tr_train_params p, const struct tiny *t, const st
 
 static void check(const struct tiny *t, enum tr_optimizer optimizer, size_t n_ways)
 {
-    char model[4352], data[4352], out[4352];
+    char model[4352], data[4352], valid[4352], out[4352];
     struct tr_train_params p = {.model = model,
                                 .data = data,
-                                .valid = data,
+                                .valid = valid,
                                 .out = out,
                                 .device = device(),
-                                .steps = 3,
-                                .batch_size = 13,
-                                .seq_len = 200,
+                                .steps = 2,
+                                .batch_size = 5,
+                                .seq_len = 130,
                                 .eval_every = 1,
                                 .optimizer = optimizer,
                                 .seed = 11,
@@ -164,9 +164,11 @@ static void check(const struct tiny *t, enum tr_optimizer optimizer, size_t n_wa
 
     snprintf(model, sizeof(model), "%s", scratch_path("model-%s-%d", t->family, optimizer));
     snprintf(data, sizeof(data), "%s", scratch_path("data.jsonl"));
+    snprintf(valid, sizeof(valid), "%s", scratch_path("valid.jsonl"));
     snprintf(out, sizeof(out), "%s", scratch_path("run"));
     tiny_model(model, t, TR_TYPE_BF16, 3);
-    token_data(data, 26, 190, 200, t->vocab);
+    token_data(data, 10, 120, 130, t->vocab);
+    token_data(valid, 3, 120, 130, t->vocab);
     expected = run_way(p, t, NULL);
     for (size_t i = 0; i < n_ways; i++)
         if (run_way(p, t, &ways[i]) != expected)
