@@ -29,8 +29,10 @@ struct job {
     float *inverse;     /* (rows) */
 };
 
-static void adalomo(float *x, const struct tr_op_update *op, int64_t begin, int64_t end)
+static void adalomo(const struct tr_update_values *values, const struct tr_op_update *op,
+                    int64_t begin, int64_t end)
 {
+    float *x = values->x;
     float rate = tr_adalomo_rate(op), decay = tr_adalomo_decay(op);
 
     for (int64_t i = begin; i < end;) {
@@ -213,5 +215,5 @@ int tr_cpu_adalomo(const struct tr_cpu *cpu, const struct tr_op_update *op)
 {
     int r = check(op);
 
-    return r < 0 ? r : tr_update_run(cpu, op, cpu->kernels->adalomo);
+    return r < 0 ? r : tr_update_run(cpu, op, cpu->kernels->adalomo, 0);
 }

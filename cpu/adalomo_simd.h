@@ -23,8 +23,10 @@ static inline void update(float *x, const struct tr_op_update *op, int64_t i, in
     v16_store(x, v16_fma(row->rate, v16_mul(f, update_gradient(op, i, n)), w), n);
 }
 
-static void adalomo(float *x, const struct tr_op_update *op, int64_t begin, int64_t end)
+static void adalomo(const struct tr_update_values *values, const struct tr_op_update *op,
+                    int64_t begin, int64_t end)
 {
+    float *x = values->x;
     struct row row = {.rate = v16_set(-tr_adalomo_rate(op)),
                       .decay = v16_set(tr_adalomo_decay(op))};
 

@@ -34,21 +34,23 @@ static double gradient_sumsq(const struct tr_op_update *op, int64_t begin, int64
     return tr_lanes_sum_f64(lanes);
 }
 
-static void adam_mini(float *x, const struct tr_op_update *op, int64_t begin, int64_t end)
+static void adam_mini(const struct tr_update_values *values, const struct tr_op_update *op,
+                      int64_t begin, int64_t end)
 {
+    float *x = values->x, *m = values->m;
     float decay = 1.0f - op->lr * op->weight_decay, rest1 = 1.0f - op->beta1;
 
     for (int64_t i = begin; i < end;) {
         int64_t stop = tr_min64(end, (i / op->block + 1) * op->block);
         float scale = tr_adam_mini_scale(op, i / op->block);
 
-        for (; i < stop; i++, x++) {
+        for (; i < stop; i++, x++, m++) {
             float g = tr_update_gradient(op, i);
 
             if (op->weight_decay != 0)
                 *x = *x * decay;
-            op->m[i] = fmaf(rest1, g - op->m[i], op->m[i]);
-            *x = fmaf(-scale, op->m[i], *x);
+            *m = fmaf(rest1, g - *m, *m);
+            *x = fmaf(-scale, *m, *x);
         }
     }
 }
@@ -107,5 +109,5 @@ int tr_cpu_adam_mini(const struct tr_cpu *cpu, const struct tr_op_update *op)
             sum = 0;
         }
     }
-    return tr_update_run(cpu, op, cpu->kernels->adam_mini);
+    return tr_update_run(cpu, op, cpu->kernels->adam_mini, 1);
 }

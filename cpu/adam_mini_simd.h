@@ -6,27 +6,32 @@
 #include "cpu/update.h"
 #include "cpu/update_simd.h"
 
-static inline void update(float *x, const struct tr_op_update *op, int64_t i, int64_t n, v16 scale)
+static inline void update(float *x, float *moment, const struct tr_op_update *op, int64_t i,
+                          int64_t n, v16 scale)
 {
     v16 g = update_gradient(op, i, n), w = update_decayed(op, x, n);
-    v16 m = v16_load(op->m + i, n);
+    v16 m = v16_load(moment, n);
 
     m = v16_fma(v16_set(1.0f - op->beta1), v16_sub(g, m), m);
-    v16_store(op->m + i, m, n);
+    v16_store(moment, m, n);
     v16_store(x, v16_fma(scale, m, w), n);
 }
 
-static void adam_mini(float *x, const struct tr_op_update *op, int64_t begin, int64_t end)
+static void adam_mini(const struct tr_update_values *values, const struct tr_op_update *op,
+                      int64_t begin, int64_t end)
 {
+    float *x = values->x, *m = values->m;
+
     for (int64_t i = begin; i < end;) {
         int64_t n = tr_min64(end, (i / op->block + 1) * op->block) - i;
         v16 scale = v16_set(-tr_adam_mini_scale(op, i / op->block));
 
-#define BODY(at, count) update(x + (at), op, i + (at), count, scale)
+#define BODY(at, count) update(x + (at), m + (at), op, i + (at), count, scale)
         V16_LOOP(n, BODY);
 #undef BODY
         i += n;
         x += n;
+        m += n;
     }
 }
 

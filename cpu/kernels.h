@@ -42,6 +42,16 @@ struct tr_adalomo_row {
     double *plain, *weighted; /* (n) */
 };
 
+/* Values in f32 of the elements that an update is made of; m and v where the optimizer has one for
+ * each element. */
+struct tr_update_values {
+    float *x, *m, *v;
+};
+
+/* Updates the values of elements [begin, end) of op. */
+typedef void tr_update_kernel(const struct tr_update_values *values, const struct tr_op_update *op,
+                              int64_t begin, int64_t end);
+
 struct tr_cpu_kernels {
     /* cast: n elements between a storage dtype and f32; round to nearest. */
     void (*to_f32[TR_DTYPES])(float *to, const void *from, int64_t n);
@@ -81,14 +91,14 @@ struct tr_cpu_kernels {
     void (*attention_scale)(float *x, float by, int64_t n);
     float (*attention_dot)(const float *a, const float *b, int64_t n);
 
-    /* The updates of device.h on f32 values x, elements [begin, end) of op's g, m and v. */
-    void (*sgd)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
-    void (*adamw)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
-    void (*momentum)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
-    void (*adam_mini)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
+    /* The updates of device.h. */
+    tr_update_kernel *sgd;
+    tr_update_kernel *adamw;
+    tr_update_kernel *momentum;
+    tr_update_kernel *adam_mini;
     /* The sum of G * G over a piece of adam_mini: elements [begin, begin + n) of op's g. */
     double (*gradient_sumsq)(const struct tr_op_update *op, int64_t begin, int64_t n);
-    void (*adalomo)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
+    tr_update_kernel *adalomo;
     /* Of adalomo_sum: adds the squares of elements [begin, begin + n), as they are and weighted. */
     void (*adalomo_columns)(const struct tr_op_update *op, const struct tr_adalomo_row *row);
 };
@@ -103,8 +113,9 @@ void tr_cpu_kernels_init_simd(struct tr_cpu_kernels *k, enum tr_cpu_tier tier);
 #define TR_CPU_KERNELS(X)                                                                          \
     X(cast)                                                                                        \
     X(add)                                                                                         \
-    X(sumsq) X(rmsnorm) X(rope) X(swiglu) X(xent) X(attention) X(sgd) X(adamw) X(momentum)         \
-        X(adam_mini) X(adalomo)
+    X(sumsq)                                                                                       \
+    X(rmsnorm) X(rope) X(swiglu) X(xent) X(attention) X(sgd) X(adamw) X(momentum) X(adam_mini)     \
+        X(adalomo)
 
 #define TR_CPU_KERNELS_DECLARE(op)                                                                 \
     void tr_##op##_init_c(struct tr_cpu_kernels *k);                                               \

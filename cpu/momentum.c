@@ -8,17 +8,19 @@
 #include "cpu/kernels.h"
 #include "cpu/update.h"
 
-static void momentum(float *x, const struct tr_op_update *op, int64_t begin, int64_t end)
+static void momentum(const struct tr_update_values *values, const struct tr_op_update *op,
+                     int64_t begin, int64_t end)
 {
+    float *x = values->x, *m = values->m;
     float decay = 1.0f - op->lr * op->weight_decay;
 
-    for (int64_t i = begin; i < end; i++, x++) {
+    for (int64_t i = begin; i < end; i++, x++, m++) {
         float g = tr_update_gradient(op, i);
 
         if (op->weight_decay != 0)
             *x = *x * decay;
-        op->m[i] = fmaf(op->beta1, op->m[i], g);
-        *x = fmaf(-op->lr, op->m[i], *x);
+        *m = fmaf(op->beta1, *m, g);
+        *x = fmaf(-op->lr, *m, *x);
     }
 }
 
@@ -29,5 +31,5 @@ void tr_momentum_init_c(struct tr_cpu_kernels *k)
 
 int tr_cpu_momentum(const struct tr_cpu *cpu, const struct tr_op_update *op)
 {
-    return tr_update_run(cpu, op, cpu->kernels->momentum);
+    return tr_update_run(cpu, op, cpu->kernels->momentum, 1);
 }

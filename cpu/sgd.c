@@ -7,8 +7,10 @@
 #include "cpu/kernels.h"
 #include "cpu/update.h"
 
-static void sgd(float *x, const struct tr_op_update *op, int64_t begin, int64_t end)
+static void sgd(const struct tr_update_values *values, const struct tr_op_update *op, int64_t begin,
+                int64_t end)
 {
+    float *x = values->x;
     float decay = 1.0f - op->lr * op->weight_decay;
 
     for (int64_t i = begin; i < end; i++, x++) {
@@ -27,5 +29,5 @@ void tr_sgd_init_c(struct tr_cpu_kernels *k)
 
 int tr_cpu_sgd(const struct tr_cpu *cpu, const struct tr_op_update *op)
 {
-    return tr_update_run(cpu, op, cpu->kernels->sgd);
+    return tr_update_run(cpu, op, cpu->kernels->sgd, 0);
 }

@@ -4,16 +4,19 @@
  */
 #include "cpu/update_simd.h"
 
-static inline void update(float *x, const struct tr_op_update *op, int64_t i, int64_t n)
+static inline void update(const struct tr_update_values *values, const struct tr_op_update *op,
+                          int64_t begin, int64_t at, int64_t n)
 {
-    v16 g = update_gradient(op, i, n);
+    float *x = values->x + at;
+    v16 g = update_gradient(op, begin + at, n);
 
     v16_store(x, v16_fma(v16_set(-op->lr), g, update_decayed(op, x, n)), n);
 }
 
-static void sgd(float *x, const struct tr_op_update *op, int64_t begin, int64_t end)
+static void sgd(const struct tr_update_values *values, const struct tr_op_update *op, int64_t begin,
+                int64_t end)
 {
-#define BODY(i, count) update(x + (i), op, begin + (i), count)
+#define BODY(i, count) update(values, op, begin, i, count)
     V16_LOOP(end - begin, BODY);
 #undef BODY
 }

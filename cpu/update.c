@@ -8,22 +8,65 @@
 #include "cpu/kernels.h"
 #include "cpu/split.h"
 #include "src/base/err.h"
+#include "src/base/philox.h"
 
 struct job {
     const struct tr_cpu_kernels *k;
     const struct tr_op_update *op;
     tr_update_kernel *kernel;
+    int state;
+};
+
+/* Elements [begin, begin + n) of an array of 16 bits, to be rounded with random numbers of its own.
+ */
+struct target {
+    void *to;
+    uint32_t name;
 };
 
 /* Random numbers come in groups of eight elements; a block may begin inside one. */
-static void store_stochastic(const struct job *j, int64_t begin, const float *x, int64_t n)
+static void store_stochastic(const struct job *j, const struct target *t, int64_t begin,
+                             const float *x, int64_t n)
 {
+    struct tr_op_update named = *j->op;
     uint16_t random[TR_BLOCK + 16];
     uint64_t first = (uint64_t)(j->op->first + begin), group = first / 8;
     int64_t groups = (int64_t)((first + (uint64_t)n + 7) / 8 - group);
 
-    j->k->random(random, group, groups, j->op);
-    j->k->to_bf16_stochastic((uint16_t *)j->op->w + begin, x, random + first % 8, n);
+    named.name = t->name;
+    j->k->random(random, group, groups, &named);
+    j->k->to_bf16_stochastic((uint16_t *)t->to + begin, x, random + first % 8, n);
+}
+
+/* Where the state of elements [begin, begin + n) is: in place, or widened into the buffers. */
+static void load_state(const struct job *j, int64_t begin, int64_t n,
+                       struct tr_update_values *values)
+{
+    const struct tr_op_update *op = j->op;
+
+    if (op->state_dtype == TR_F32) {
+        values->m = j->state > 0 ? op->m + begin : NULL;
+        values->v = j->state > 1 ? op->v + begin : NULL;
+        return;
+    }
+    if (j->state > 0)
+        j->k->to_f32[TR_BF16](values->m, (uint16_t *)op->m + begin, n);
+    if (j->state > 1)
+        j->k->to_f32[TR_BF16](values->v, (uint16_t *)op->v + begin, n);
+}
+
+static void store_state(const struct job *j, int64_t begin, int64_t n,
+                        const struct tr_update_values *values)
+{
+    const struct tr_op_update *op = j->op;
+    struct target m = {op->m, op->name ^ TR_PHILOX_M}, v = {op->v, op->name ^ TR_PHILOX_V};
+
+    if (op->state_dtype == TR_F32)
+        return;
+    if (j->state > 0)
+        store_stochastic(j, &m, begin, values->m, n);
+    if (j->state > 1)
+        store_stochastic(j, &v, begin, values->v, n);
 }
 
 static void update_blocks(void *arg, int64_t begin, int64_t end, int worker)
@@ -31,19 +74,22 @@ static void update_blocks(void *arg, int64_t begin, int64_t end, int worker)
     const struct job *j = arg;
     const struct tr_op_update *op = j->op;
     size_t size = tr_dtype_size(op->dtype);
-    float block[TR_BLOCK];
+    float block[TR_BLOCK], m[TR_BLOCK], v[TR_BLOCK];
 
     (void)worker;
     for (int64_t i = begin; i < end; i += TR_BLOCK) {
         int64_t n = tr_min64(TR_BLOCK, end - i);
         void *w = (char *)op->w + (size_t)i * size;
         float *x = op->dtype == TR_F32 ? w : block;
+        struct tr_update_values values = {x, m, v};
 
         if (x == block)
             j->k->to_f32[op->dtype](x, w, n);
-        j->kernel(x, op, i, i + n);
+        load_state(j, i, n, &values);
+        j->kernel(&values, op, i, i + n);
+        store_state(j, i, n, &values);
         if (x == block && op->rounding == TR_ROUND_STOCHASTIC)
-            store_stochastic(j, i, x, n);
+            store_stochastic(j, &(struct target){op->w, op->name}, i, x, n);
         else if (x == block)
             j->k->from_f32[op->dtype](w, x, n);
     }
@@ -53,12 +99,15 @@ int tr_update_check(const struct tr_op_update *op)
 {
     if (op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_F16)
         return tr_error(-EINVAL, "stochastic rounding is defined for bf16, not for f16");
+    if (op->state_dtype == TR_F16)
+        return tr_error(-EINVAL, "optimizer state is f32 or bf16, not f16");
     return 0;
 }
 
-int tr_update_run(const struct tr_cpu *cpu, const struct tr_op_update *op, tr_update_kernel *kernel)
+int tr_update_run(const struct tr_cpu *cpu, const struct tr_op_update *op, tr_update_kernel *kernel,
+                  int state)
 {
-    struct job j = {cpu->kernels, op, kernel};
+    struct job j = {cpu->kernels, op, kernel, state};
     int r = tr_update_check(op);
 
     if (r < 0)

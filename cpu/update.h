@@ -10,14 +10,13 @@
 #include <math.h>
 
 #include "cpu/cpu.h"
-
-/* Updates x, the values of elements [begin, end) of op. */
-typedef void tr_update_kernel(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
+#include "cpu/kernels.h"
 
 /* 0, or -EINVAL with a message: what no optimizer does. */
 int tr_update_check(const struct tr_op_update *op);
-int tr_update_run(const struct tr_cpu *cpu, const struct tr_op_update *op,
-                  tr_update_kernel *kernel);
+/* state: how many values an element has beside its weight, m and v. */
+int tr_update_run(const struct tr_cpu *cpu, const struct tr_op_update *op, tr_update_kernel *kernel,
+                  int state);
 
 /* The gradient as all optimizers see it. */
 static inline float tr_update_gradient(const struct tr_op_update *op, int64_t i)

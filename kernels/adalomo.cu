@@ -247,10 +247,7 @@ int tr_cuda_adalomo(const struct tr_cuda *cuda, const struct tr_op_update *op)
 
     if (ret || (ret = update_blocks(op, &blocks)) || !blocks)
         return ret;
-    if (op->dtype == TR_BF16 && op->rounding == TR_ROUND_STOCHASTIC)
-        TR_LAUNCH((adalomo<TR_BF16, true>), blocks, VEC_THREADS, 0, cuda->stream, *op);
-    else
-        TR_BY_DTYPE(op->dtype, D,
-                    TR_LAUNCH((adalomo<D, false>), blocks, VEC_THREADS, 0, cuda->stream, *op));
+    UPDATE_BY_WEIGHTS(op, D, R,
+                      TR_LAUNCH((adalomo<D, R>), blocks, VEC_THREADS, 0, cuda->stream, *op));
     return tr_cuda_launched(cuda, "adalomo");
 }

@@ -55,7 +55,7 @@ static __device__ __forceinline__ float adam_mini_scale(const struct tr_op_updat
 }
 
 /* A group may begin before element 0 and may lie in several blocks. */
-template <enum tr_dtype D, bool stochastic, bool whole>
+template <enum tr_dtype D, bool stochastic, enum tr_dtype S, bool whole>
 static __device__ __forceinline__ void adam_mini_group(const struct tr_op_update &op, int64_t i)
 {
     int64_t block = i > 0 ? i / op.block : 0, end = (block + 1) * op.block;
@@ -64,7 +64,7 @@ static __device__ __forceinline__ void adam_mini_group(const struct tr_op_update
 
     vec_get<D, whole>(w, op.w, i, op.n);
     vec_get<TR_F32, whole>(g, op.g, i, op.n);
-    vec_get<TR_F32, whole>(m, op.m, i, op.n);
+    vec_get<S, whole>(m, op.m, i, op.n);
     for (int j = 0; j < VEC; j++) {
         if (i + j >= end && i + j < op.n) {
             scale = adam_mini_scale(op, ++block);
@@ -73,20 +73,20 @@ static __device__ __forceinline__ void adam_mini_group(const struct tr_op_update
         m[j] = __fmaf_rn(rest1, __fsub_rn(update_gradient(op, g[j]), m[j]), m[j]);
         w[j] = __fmaf_rn(-scale, m[j], update_decayed(op, w[j]));
     }
-    vec_put<TR_F32, whole>(op.m, i, op.n, m);
+    update_put_state<S, whole>(op, i, op.m, op.name ^ TR_PHILOX_M, m);
     update_put<D, stochastic, whole>(op, i, w);
 }
 
-template <enum tr_dtype D, bool stochastic>
+template <enum tr_dtype D, bool stochastic, enum tr_dtype S>
 static __global__ void __launch_bounds__(VEC_THREADS) adam_mini(const struct tr_op_update op)
 {
     int64_t i = update_index(op);
 
     if (vec_whole<D>(op.w, i, op.n) && vec_whole<TR_F32>(op.g, i, op.n) &&
-        vec_whole<TR_F32>(op.m, i, op.n))
-        adam_mini_group<D, stochastic, true>(op, i);
+        vec_whole<S>(op.m, i, op.n))
+        adam_mini_group<D, stochastic, S, true>(op, i);
     else
-        adam_mini_group<D, stochastic, false>(op, i);
+        adam_mini_group<D, stochastic, S, false>(op, i);
 }
 
 /* The new second moments. */
@@ -117,10 +117,7 @@ int tr_cuda_adam_mini(const struct tr_cuda *cuda, const struct tr_op_update *op)
 
     if (ret || !blocks || (ret = moments(cuda, op)))
         return ret;
-    if (op->dtype == TR_BF16 && op->rounding == TR_ROUND_STOCHASTIC)
-        TR_LAUNCH((adam_mini<TR_BF16, true>), blocks, VEC_THREADS, 0, cuda->stream, *op);
-    else
-        TR_BY_DTYPE(op->dtype, D,
-                    TR_LAUNCH((adam_mini<D, false>), blocks, VEC_THREADS, 0, cuda->stream, *op));
+    UPDATE_BY_DTYPES(op, D, R, S,
+                     TR_LAUNCH((adam_mini<D, R, S>), blocks, VEC_THREADS, 0, cuda->stream, *op));
     return tr_cuda_launched(cuda, "adam_mini");
 }

@@ -34,10 +34,7 @@ int tr_cuda_sgd(const struct tr_cuda *cuda, const struct tr_op_update *op)
 
     if (ret || !blocks)
         return ret;
-    if (op->dtype == TR_BF16 && op->rounding == TR_ROUND_STOCHASTIC)
-        TR_LAUNCH((sgd<TR_BF16, true>), blocks, VEC_THREADS, 0, cuda->stream, *op);
-    else
-        TR_BY_DTYPE(op->dtype, D,
-                    TR_LAUNCH((sgd<D, false>), blocks, VEC_THREADS, 0, cuda->stream, *op));
+    UPDATE_BY_WEIGHTS(op, D, R,
+                      TR_LAUNCH((sgd<D, R>), blocks, VEC_THREADS, 0, cuda->stream, *op));
     return tr_cuda_launched(cuda, "sgd");
 }

@@ -18,7 +18,9 @@
 /* By how much the first group begins before element 0: groups count from the tensor's start. */
 static __host__ __device__ __forceinline__ int update_shift(const struct tr_op_update &op)
 {
-    return op.rounding == TR_ROUND_STOCHASTIC && op.dtype == TR_BF16 ? (int)(op.first % VEC) : 0;
+    bool weights = op.rounding == TR_ROUND_STOCHASTIC && op.dtype == TR_BF16;
+
+    return weights || op.state_dtype == TR_BF16 ? (int)(op.first % VEC) : 0;
 }
 
 /* The first element of this thread's group: the first group may begin before element 0. */
@@ -52,17 +54,33 @@ static __device__ __forceinline__ float update_stochastic(float x, uint16_t rand
     return (u & 0x7f800000) == 0x7f800000 ? x : __uint_as_float((u + random) & 0xffff0000);
 }
 
-/* w = round(x). What stochastic rounding leaves is exact in bf16. */
+/* What stochastic rounding leaves is exact in bf16. */
+static __device__ __forceinline__ void update_random(const struct tr_op_update &op, int64_t i,
+                                                     uint32_t name, float x[VEC])
+{
+    struct tr_philox r = tr_philox_round((uint64_t)(op.first + i), op.step, op.seed, name);
+
+    for (int j = 0; j < VEC; j++)
+        x[j] = update_stochastic(x[j], tr_philox_half(r, j));
+}
+
+/* m or v, whose random bits go by `name`. */
+template <enum tr_dtype S, bool whole>
+static __device__ __forceinline__ void update_put_state(const struct tr_op_update &op, int64_t i,
+                                                        float *state, uint32_t name, float x[VEC])
+{
+    if constexpr (S == TR_BF16)
+        update_random(op, i, name, x);
+    vec_put<S, whole>(state, i, op.n, x);
+}
+
+/* w = round(x). */
 template <enum tr_dtype D, bool stochastic, bool whole>
 static __device__ __forceinline__ void update_put(const struct tr_op_update &op, int64_t i,
                                                   float x[VEC])
 {
-    if constexpr (stochastic) {
-        struct tr_philox r = tr_philox_round((uint64_t)(op.first + i), op.step, op.seed, op.name);
-
-        for (int j = 0; j < VEC; j++)
-            x[j] = update_stochastic(x[j], tr_philox_half(r, j));
-    }
+    if constexpr (stochastic)
+        update_random(op, i, op.name, x);
     vec_put<D, whole>(op.w, i, op.n, x);
 }
 
@@ -71,8 +89,36 @@ static inline int update_blocks(const struct tr_op_update *op, unsigned *blocks)
 {
     if (op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_F16)
         return tr_cuda_refuse(-EINVAL, "stochastic rounding is defined for bf16, not for f16");
+    if (op->state_dtype == TR_F16)
+        return tr_cuda_refuse(-EINVAL, "optimizer state is f32 or bf16, not f16");
     *blocks = op->n ? vec_blocks(update_shift(*op) + op->n) : 0;
     return 0;
 }
+
+/* Runs a statement with constants: D, the weights' dtype, R, whether their rounding is stochastic.
+ */
+#define UPDATE_BY_WEIGHTS(op, D, R, ...)                                                           \
+    do {                                                                                           \
+        if ((op)->dtype == TR_BF16 && (op)->rounding == TR_ROUND_STOCHASTIC) {                     \
+            constexpr enum tr_dtype D = TR_BF16;                                                   \
+            constexpr bool R = true;                                                               \
+            __VA_ARGS__;                                                                           \
+        } else {                                                                                   \
+            constexpr bool R = false;                                                              \
+            TR_BY_DTYPE((op)->dtype, D, __VA_ARGS__);                                              \
+        }                                                                                          \
+    } while (0)
+
+/* The same, and S, the dtype of the state. */
+#define UPDATE_BY_DTYPES(op, D, R, S, ...)                                                         \
+    do {                                                                                           \
+        if ((op)->state_dtype == TR_BF16) {                                                        \
+            constexpr enum tr_dtype S = TR_BF16;                                                   \
+            UPDATE_BY_WEIGHTS(op, D, R, __VA_ARGS__);                                              \
+        } else {                                                                                   \
+            constexpr enum tr_dtype S = TR_F32;                                                    \
+            UPDATE_BY_WEIGHTS(op, D, R, __VA_ARGS__);                                              \
+        }                                                                                          \
+    } while (0)
 
 #endif

@@ -20,6 +20,8 @@
 const struct tr_choice_name tr_type_choices[] = {
     {"f32", TR_TYPE_F32}, {"bf16", TR_TYPE_BF16}, {"f16", TR_TYPE_F16}, {NULL, 0}};
 
+static const struct tr_choice_name state_types[] = {
+    {"f32", TR_TYPE_F32}, {"bf16", TR_TYPE_BF16}, {NULL, 0}};
 static const struct tr_choice_name optimizers[] = {
     {"lomo", TR_OPT_LOMO},
                                                      {"sgd", TR_OPT_SGD},
@@ -111,6 +113,9 @@ const struct tr_option tr_train_options[] = {
      "adam-mini, adamw: decay of the second moment", .max = 1},
     {"eps", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(eps), "1e-8",
      "adam-mini, adamw: added to the root of the second moment"},
+    {"state-dtype", "TYPE", TR_OPTION_CHOICE, FIXED, AT(state_dtype), "f32",
+     "of optimizer state with a value for each element: f32, or bf16, rounded stochastically",
+     .choices = state_types},
     {"seed", "N", TR_OPTION_SEED, FIXED | ZERO, AT(seed), "0",
      "decides shuffling, rounding and random parameters"},
 

@@ -131,15 +131,19 @@ void run_free_params(struct tr_run *run)
 
 enum tr_state_kind run_state_kind(const struct tr_train_params *p)
 {
+    int bf16 = p->state_dtype == TR_TYPE_BF16;
+
     switch (p->optimizer) {
     case TR_OPT_ADAMW:
-        return TR_STATE_ADAMW;
+        return bf16 ? TR_STATE_ADAMW_BF16 : TR_STATE_ADAMW;
     case TR_OPT_ADAM_MINI:
-        return TR_STATE_ADAM_MINI;
+        return bf16 ? TR_STATE_ADAM_MINI_BF16 : TR_STATE_ADAM_MINI;
     case TR_OPT_ADALOMO:
         return TR_STATE_ADALOMO;
     case TR_OPT_SGD:
-        return p->momentum > 0 ? TR_STATE_MOMENTUM : TR_STATE_NONE;
+        if (p->momentum > 0)
+            return bf16 ? TR_STATE_MOMENTUM_BF16 : TR_STATE_MOMENTUM;
+        break;
     case TR_OPT_LOMO:
     case TR_OPT_DEFAULT:
         break;
@@ -168,6 +172,8 @@ static void resolve_training(struct tr_train_params *p, const struct tr_model *m
         p->eps = 1e-8;
     if (p->rounding == TR_ROUNDING_AUTO)
         p->rounding = m->dtype == TR_BF16 ? TR_ROUNDING_STOCHASTIC : TR_ROUNDING_NEAREST;
+    if (p->state_dtype == TR_TYPE_SOURCE)
+        p->state_dtype = TR_TYPE_F32;
     if (p->loss_scale == 0 || m->dtype != TR_F16)
         p->loss_scale = m->dtype == TR_F16 ? 1024 : 1;
 }
@@ -211,6 +217,9 @@ static int check(const struct tr_run *run)
     if (p->rounding == TR_ROUNDING_STOCHASTIC && m->dtype != TR_BF16)
         return tr_error(-EINVAL, "--rounding stochastic: only bf16 storage has it, this is %s",
                         tr_dtype_name(m->dtype));
+    if (p->state_dtype == TR_TYPE_BF16 && tr_state_dtype(run_state_kind(p)) != TR_BF16)
+        return tr_error(-EINVAL, "--state-dtype bf16: this optimizer keeps nothing of an element; "
+                                 "adamw, adam-mini and sgd with --momentum do");
     if (m->dtype == TR_F16 && !(p->clip_norm > 0))
         return tr_error(-EINVAL,
                         "f16 storage needs --clip-norm: an overflow must be seen before the "

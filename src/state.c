@@ -37,9 +37,14 @@ static const enum block blocks[TR_ROLES] = {
 };
 
 static const char *const names[TR_STATE_KINDS] = {
-    [TR_STATE_NONE] = "none",         [TR_STATE_ADAMW] = "adamw",
-    [TR_STATE_MOMENTUM] = "momentum", [TR_STATE_ADAM_MINI] = "adam-mini",
+    [TR_STATE_NONE] = "none",
+    [TR_STATE_ADAMW] = "adamw",
+    [TR_STATE_MOMENTUM] = "momentum",
+    [TR_STATE_ADAM_MINI] = "adam-mini",
     [TR_STATE_ADALOMO] = "adalomo",
+    [TR_STATE_ADAMW_BF16] = "adamw bf16",
+    [TR_STATE_MOMENTUM_BF16] = "momentum bf16",
+    [TR_STATE_ADAM_MINI_BF16] = "adam-mini bf16",
 };
 
 int64_t tr_state_block(const struct tr_model_config *c, const struct tr_tensor *t)
@@ -57,6 +62,20 @@ int64_t tr_state_block(const struct tr_model_config *c, const struct tr_tensor *
     return 1;
 }
 
+enum tr_dtype tr_state_dtype(enum tr_state_kind kind)
+{
+    return kind >= TR_STATE_ADAMW_BF16 ? TR_BF16 : TR_F32;
+}
+
+/* Bytes of a value of each of n elements, where the optimizer has such; second: of the second. */
+static uint64_t element_bytes(enum tr_state_kind kind, int second, uint64_t n)
+{
+    int adamw = kind == TR_STATE_ADAMW || kind == TR_STATE_ADAMW_BF16;
+    int has = second ? adamw : kind != TR_STATE_NONE && kind != TR_STATE_ADALOMO;
+
+    return has ? n * tr_dtype_size(tr_state_dtype(kind)) : 0;
+}
+
 void tr_state_parts(enum tr_state_kind kind, const struct tr_model_config *c,
                     const struct tr_tensor *t, struct tr_state_rows rows,
                     struct tr_state_part parts[2])
@@ -68,9 +87,9 @@ void tr_state_parts(enum tr_state_kind kind, const struct tr_model_config *c,
         parts[1] = (struct tr_state_part){"c of ", rows.row0 == 0 ? (uint64_t)t->cols * 4 : 0};
         return;
     }
-    parts[0] = (struct tr_state_part){"m of ", kind == TR_STATE_NONE ? 0 : n * 4};
-    parts[1] = (struct tr_state_part){"v of ", kind == TR_STATE_ADAMW ? n * 4 : 0};
-    if (kind == TR_STATE_ADAM_MINI)
+    parts[0] = (struct tr_state_part){"m of ", element_bytes(kind, 0, n)};
+    parts[1] = (struct tr_state_part){"v of ", element_bytes(kind, 1, n)};
+    if (kind == TR_STATE_ADAM_MINI || kind == TR_STATE_ADAM_MINI_BF16)
         parts[1].bytes = n / (uint64_t)tr_state_block(c, t) * 4;
 }
 

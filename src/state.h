@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What an optimizer keeps of a tensor between steps: a pure function of the kind of state and the
- * tensor. Up to two parts, each f32 and all zeros before the first step:
+ * tensor. Up to two parts, all zeros before the first step, in f32 (or, of elements, in bf16):
  *
  *   momentum    m: a value for each element
  *   AdamW       m, v: a value for each element
@@ -16,12 +16,17 @@
 
 #include <stdint.h>
 
+#include "src/base/dtype.h"
+
 enum tr_state_kind {
     TR_STATE_NONE,
     TR_STATE_ADAMW,
     TR_STATE_MOMENTUM,
     TR_STATE_ADAM_MINI,
     TR_STATE_ADALOMO,
+    TR_STATE_ADAMW_BF16, /* as before, with bf16 for what is of each element */
+    TR_STATE_MOMENTUM_BF16,
+    TR_STATE_ADAM_MINI_BF16,
     TR_STATE_KINDS
 };
 
@@ -40,6 +45,9 @@ struct tr_state_rows {
 void tr_state_parts(enum tr_state_kind kind, const struct tr_model_config *c,
                     const struct tr_tensor *t, struct tr_state_rows rows,
                     struct tr_state_part parts[2]);
+
+/* Of what is kept for each element. */
+enum tr_dtype tr_state_dtype(enum tr_state_kind kind);
 
 /* How many consecutive elements of a tensor share one v in Adam-mini. */
 int64_t tr_state_block(const struct tr_model_config *c, const struct tr_tensor *t);

@@ -83,6 +83,7 @@ static int apply(struct tr_pass_state *p, const struct pass_grad *g)
                    .dtype = t->dtype,
                    .g = g->grad,
                    .m = g->m,
+                   .state_dtype = tr_state_dtype(p->model->state),
                    .v = g->v,
                    .n = (int64_t)g->n,
                    .first = (int64_t)g->first,

@@ -32,6 +32,10 @@ TR_PHILOX_FN struct tr_philox tr_philox4x32(struct tr_philox c, uint32_t k0, uin
     return c;
 }
 
+/* What tells the random bits of optimizer state from those of the weights: in the name. */
+#define TR_PHILOX_M 0x9e3779b9u
+#define TR_PHILOX_V 0x7f4a7c15u
+
 /* The 16 random bits of stochastic rounding for element `index` of a tensor at optimizer step
  * `step`: one Philox call serves the eight elements index/8*8 .. +7, low half-word first. */
 TR_PHILOX_FN struct tr_philox tr_philox_round(uint64_t index, uint64_t step, uint32_t seed,

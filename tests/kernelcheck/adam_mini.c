@@ -134,6 +134,9 @@ void check_adam_mini(struct check *c)
         s->weight_decay = i < 2 ? 0.1f : 0;
         s->clip_value = i < 2 ? 0.5f : 0;
         check_update_all(c, &u);
+        s->state_dtype = TR_BF16;
+        check_update_all(c, &u);
+        s->state_dtype = TR_F32;
         if (check_bench_on(c))
             return;
     }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * AdamW bit for bit by device.h's order of arithmetic; and against the textbook in double, where
- * the state is kept over steps.
+ * the state is kept over steps. Of state in bf16 the second moments must rise and fall on average
+ * as they do in exact arithmetic; rounded to nearest they would not, which the same test catches.
  */
 #include <math.h>
 #include <string.h>
@@ -65,6 +66,58 @@ static void twenty_steps(struct check *c, const struct tr_op_update *settings)
     }
 }
 
+#define MANY 2048
+
+static double mean_of(const uint16_t *v)
+{
+    double sum = 0;
+
+    for (int i = 0; i < MANY; i++)
+        sum += tr_bf16_f32(v[i]);
+    return sum / MANY;
+}
+
+/* Of one element a step moves v by a spacing with some probability: about 0.05 after as many steps
+ * as v remembers, and so 5 standard errors of the mean. */
+static int as_exact(double v, double exact)
+{
+    return fabs(v - exact) < 5 * 0.05 * exact / sqrt(MANY);
+}
+
+/* A thousand steps of gradient 1, then of 0.1: what v becomes with stochastic rounding, and what it
+ * would become to nearest. */
+static void moments_fall(struct check *c, const struct tr_op_update *settings)
+{
+    static const double exact[2] = {0.632305, 0.238819};
+
+    while (check_case(c, "second moments in bf16")) {
+        struct tr_op_update op = *settings;
+        uint16_t nearest = 0;
+
+        op.n = MANY;
+        op.w = check_scratch(c, MANY * 4);
+        op.m = check_scratch(c, MANY * 2);
+        op.v = check_scratch(c, MANY * 2);
+        op.beta2 = .999f;
+        for (int half = 0; half < 2; half++) {
+            float *g = check_bytes(c, MANY * 4);
+
+            for (int i = 0; i < MANY; i++)
+                g[i] = half ? .1f : 1;
+            check_freeze(c);
+            op.g = g;
+            for (int i = 0; i < 1000; i++, op.step++) {
+                check_run(c, TR_OP_ADAMW, &op);
+                nearest = tr_f32_bf16(.999f * tr_bf16_f32(nearest) + .001f * g[0] * g[0]);
+            }
+            check_true(c, as_exact(mean_of((uint16_t *)op.v), exact[half]), "v is %.5f, not %.5f",
+                       mean_of((uint16_t *)op.v), exact[half]);
+            check_true(c, !as_exact(tr_bf16_f32(nearest), exact[half]),
+                       "to nearest passes with %.5f", (double)tr_bf16_f32(nearest));
+        }
+    }
+}
+
 void check_adamw(struct check *c)
 {
     struct update_check u = {TR_OP_ADAMW, NULL, element, {.unscale = 1, .coefficient = 1}};
@@ -79,8 +132,16 @@ void check_adamw(struct check *c)
     check_update_all(c, &u);
     s->rounding = TR_ROUND_STOCHASTIC;
     check_update_all(c, &u);
+    s->state_dtype = TR_BF16;
+    check_update_all(c, &u);
     if (check_bench_on(c))
         return;
+    s->rounding = TR_ROUND_NEAREST;
+    check_update_all(c, &u);
+    s->rounding = TR_ROUND_STOCHASTIC;
+    if (!check_small(c))
+        moments_fall(c, s);
+    s->state_dtype = TR_F32;
     s->weight_decay = 0.1f;
     s->clip_value = 0.5f;
     s->coefficient = 0.7f;

@@ -175,6 +175,7 @@ static const struct field update_fields[] = {
     FIELD(update, g, .in = UPDATES | ON(ADALOMO_SUM)),
     FIELD(update, m, .in = ON(ADALOMO), .out = ADAMS | ON2(MOMENTUM, ADALOMO_SUM)),
     FIELD(update, v, .out = ADAMS | ON(ADALOMO_FACTOR)),
+    VALUE(update, state_dtype),
     FIELD(update, sums, .in = ON(ADALOMO_FACTOR), .out = ON(ADALOMO_SUM)),
     FIELD(update, factor, .in = ON(ADALOMO), .out = ON(ADALOMO_FACTOR)),
     VALUE(update, n),

@@ -50,9 +50,13 @@ void check_momentum(struct check *c)
     check_update_all(c, &u);
     s->rounding = TR_ROUND_STOCHASTIC;
     check_update_all(c, &u);
+    s->state_dtype = TR_BF16;
+    check_update_all(c, &u);
     if (check_bench_on(c))
         return;
     s->rounding = TR_ROUND_NEAREST;
+    check_update_all(c, &u);
+    s->state_dtype = TR_F32;
     three_steps(c, *s);
     s->weight_decay = 0.1f;
     s->clip_value = 0.5f;

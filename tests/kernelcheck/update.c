@@ -7,6 +7,7 @@
 #include "src/base/philox.h"
 #include "tests/kernelcheck/variant.h"
 
+#define MOST  40001        /* elements of a case whose state is bf16 */
 #define FIRST 0x7fffffffdu /* in the middle of a group of eight, near a carry of the counter */
 
 float check_update_gradient(const struct tr_op_update *op, int64_t i)
@@ -31,18 +32,54 @@ static void open_state(struct check *c, struct tr_op_update *op, const struct tr
     op->v = memcpy(check_bytes(c, n * 4), from->v, n * 4);
 }
 
+/* How many values an element has beside its weight. */
+static int state_of(enum tr_op_kind kind)
+{
+    return kind == TR_OP_ADAMW ? 2 : kind == TR_OP_MOMENTUM || kind == TR_OP_ADAM_MINI;
+}
+
+static void store_stochastic(const struct tr_op_update *op, void *to, int64_t i, uint32_t name,
+                             float x)
+{
+    uint64_t index = (uint64_t)(op->first + i);
+    struct tr_philox r = tr_philox_round(index, op->step, op->seed, name);
+
+    ((uint16_t *)to)[i] = tr_f32_bf16_stochastic(x, tr_philox_half(r, index));
+}
+
+/* The op with its bf16 state in f32; op itself where the state is f32. */
+static struct tr_op_update widened(const struct update_check *u, const struct tr_op_update *op)
+{
+    static float m[MOST], v[MOST];
+    struct tr_op_update wide = *op;
+
+    if (op->state_dtype == TR_F32)
+        return wide;
+    for (int64_t i = 0; i < op->n; i++) {
+        m[i] = tr_bf16_f32(((const uint16_t *)op->m)[i]);
+        v[i] = state_of(u->kind) > 1 ? tr_bf16_f32(((const uint16_t *)op->v)[i]) : 0;
+    }
+    wide.m = m;
+    wide.v = state_of(u->kind) > 1 ? v : op->v;
+    return wide;
+}
+
 void check_update_reference(const struct update_check *u, const struct tr_op_update *op)
 {
+    struct tr_op_update wide = widened(u, op);
+
     if (u->prepare)
-        u->prepare(op);
+        u->prepare(&wide);
     for (int64_t i = 0; i < op->n; i++) {
-        float x = u->element(op, i, tr_load_f32(op->w, op->dtype, (size_t)i));
-        uint64_t index = (uint64_t)(op->first + i);
-        struct tr_philox r = tr_philox_round(index, op->step, op->seed, op->name);
+        float x = u->element(&wide, i, tr_load_f32(op->w, op->dtype, (size_t)i));
 
         tr_store_f32(op->w, op->dtype, (size_t)i, x);
         if (op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_BF16)
-            ((uint16_t *)op->w)[i] = tr_f32_bf16_stochastic(x, tr_philox_half(r, index));
+            store_stochastic(op, op->w, i, op->name, x);
+        if (op->state_dtype == TR_BF16)
+            store_stochastic(op, op->m, i, op->name ^ TR_PHILOX_M, wide.m[i]);
+        if (op->state_dtype == TR_BF16 && state_of(u->kind) > 1)
+            store_stochastic(op, op->v, i, op->name ^ TR_PHILOX_V, wide.v[i]);
     }
 }
 
@@ -56,8 +93,10 @@ static void run_split(struct check *c, const struct update_check *u, const struc
     part.first += part.n;
     part.w = (char *)op->w + (size_t)part.n * tr_dtype_size(op->dtype);
     part.g += part.n;
-    part.m += part.n;
-    part.v += part.n / op->block;
+    part.m = (float *)((char *)op->m + (size_t)part.n * tr_dtype_size(op->state_dtype));
+    part.v = u->kind == TR_OP_ADAM_MINI
+                 ? op->v + part.n / op->block
+                 : (float *)((char *)op->v + (size_t)part.n * tr_dtype_size(op->state_dtype));
     part.n = op->n - part.n;
     check_run(c, u->kind, &part);
 }
@@ -65,8 +104,19 @@ static void run_split(struct check *c, const struct update_check *u, const struc
 static void judge(struct check *c, const struct tr_op_update *got, const struct tr_op_update *want)
 {
     check_equal(c, "w", got->dtype, got->w, want->w, (size_t)got->n);
-    check_equal(c, "m", TR_F32, got->m, want->m, (size_t)got->n);
-    check_equal(c, "v", TR_F32, got->v, want->v, (size_t)got->n);
+    /* v of Adam-mini is f32, and shorter: what is behind it is compared as any number. */
+    check_equal(c, "m", got->state_dtype, got->m, want->m, (size_t)got->n);
+    check_equal(c, "v", got->state_dtype, got->v, want->v, (size_t)got->n);
+}
+
+/* To bf16 in place. */
+static void narrow(float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t low = tr_f32_bf16(x[i]);
+
+        memcpy((char *)x + i * 2, &low, 2);
+    }
 }
 
 static struct tr_op_update draw(struct check *c, const struct update_check *u, enum tr_dtype dtype,
@@ -91,6 +141,10 @@ static struct tr_op_update draw(struct check *c, const struct update_check *u, e
     op.m = check_inout(c, TR_F32, (size_t)n, CHECK_NORMAL);
     op.g = g;
     op.v = v;
+    if (op.state_dtype == TR_BF16)
+        narrow(op.m, n);
+    if (op.state_dtype == TR_BF16 && state_of(u->kind) > 1)
+        narrow(op.v, n);
     op.dtype = dtype;
     op.n = n;
     op.block = one_block ? n + !n : op.block + !op.block;
@@ -107,10 +161,10 @@ void check_update(struct check *c, const struct update_check *u, enum tr_dtype d
 
     if (s->block > 1)
         n = n / s->block * s->block;
-    while (check_case(c, "%s %s n=%d block=%d decay=%g clip=%g coefficient=%g",
-                      tr_dtype_name(dtype), s->rounding ? "stochastic" : "nearest", (int)n,
-                      (int)s->block, (double)s->weight_decay, (double)s->clip_value,
-                      (double)s->coefficient)) {
+    while (check_case(c, "%s %s state %s n=%d block=%d decay=%g clip=%g coefficient=%g",
+                      tr_dtype_name(dtype), s->rounding ? "stochastic" : "nearest",
+                      tr_dtype_name(s->state_dtype), (int)n, (int)s->block, (double)s->weight_decay,
+                      (double)s->clip_value, (double)s->coefficient)) {
         struct tr_op_update from = draw(c, u, dtype, n), want, got;
 
         open_state(c, &want, &from);
@@ -136,10 +190,11 @@ static void bench(struct check *c, const struct update_check *u, enum tr_dtype d
 {
     int64_t n = (c->device ? 32 : 4) << 20;
 
-    while (check_case(c, "%s %s n=%dM", tr_dtype_name(dtype),
-                      u->settings.rounding ? "stochastic" : "nearest", (int)(n >> 20))) {
+    while (check_case(c, "%s %s state %s n=%dM", tr_dtype_name(dtype),
+                      u->settings.rounding ? "stochastic" : "nearest",
+                      tr_dtype_name(u->settings.state_dtype), (int)(n >> 20))) {
         struct tr_op_update op = draw(c, u, dtype, n);
-        double state = u->kind == TR_OP_ADAMW ? 16 : u->kind == TR_OP_SGD ? 0 : 8;
+        double state = 2.0 * state_of(u->kind) * (double)tr_dtype_size(op.state_dtype);
 
         CHECK_BENCH(c, (double)op.n * (4 + state + 2 * (double)tr_dtype_size(dtype)), 0)
         check_run(c, u->kind, &op);

@@ -75,8 +75,12 @@ static void sizes_of_the_others(void **state)
 {
     static const struct {
         enum tr_state_kind kind;
-        int64_t m, v; /* values of an element */
-    } kinds[] = {{TR_STATE_NONE, 0, 0}, {TR_STATE_MOMENTUM, 1, 0}, {TR_STATE_ADAMW, 1, 1}};
+        int64_t m, v; /* bytes of an element */
+    } kinds[] = {{TR_STATE_NONE, 0, 0},
+                 {TR_STATE_MOMENTUM, 4, 0},
+                 {TR_STATE_ADAMW, 4, 4},
+                 {TR_STATE_MOMENTUM_BF16, 2, 0},
+                 {TR_STATE_ADAMW_BF16, 2, 2}};
 
     (void)state;
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
@@ -85,8 +89,8 @@ static void sizes_of_the_others(void **state)
         struct tr_state_part parts[2];
 
         tr_state_parts(m->state, &m->config, t, (struct tr_state_rows){0, FFN}, parts);
-        assert_int_equal(parts[0].bytes, kinds[i].m * FFN * HIDDEN * 4);
-        assert_int_equal(parts[1].bytes, kinds[i].v * FFN * HIDDEN * 4);
+        assert_int_equal(parts[0].bytes, kinds[i].m * FFN * HIDDEN);
+        assert_int_equal(parts[1].bytes, kinds[i].v * FFN * HIDDEN);
         assert_int_equal(m->has_state, kinds[i].kind != TR_STATE_NONE);
         tr_model_close(m);
     }

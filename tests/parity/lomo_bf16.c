@@ -121,9 +121,11 @@ static void equals_lomo_optim(void **state)
 }
 
 /* The definition but for the last operation, which rounds the product first. */
-static void update_rounded_twice(float *x, const struct tr_op_update *op, int64_t begin,
-                                 int64_t end)
+static void update_rounded_twice(const struct tr_update_values *values,
+                                 const struct tr_op_update *op, int64_t begin, int64_t end)
 {
+    float *x = values->x;
+
     for (int64_t i = begin; i < end; i++, x++) {
         float g = op->g[i] * op->unscale, product;
 

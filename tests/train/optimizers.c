@@ -56,6 +56,26 @@ static void test_bf16_adam_mini_qwen2(void **state)
     check((struct placements){&shapes[2], TR_TYPE_BF16, TR_OPT_ADAM_MINI, .clip_norm = -1});
 }
 
+static void test_f32_momentum_in_bf16(void **state)
+{
+    (void)state;
+    check((struct placements){&shapes[1], TR_TYPE_F32, TR_OPT_SGD, .momentum = 0.9,
+                              .state_dtype = TR_TYPE_BF16});
+}
+
+static void test_bf16_adamw_in_bf16(void **state)
+{
+    (void)state;
+    check((struct placements){&shapes[0], TR_TYPE_BF16, TR_OPT_ADAMW, .state_dtype = TR_TYPE_BF16});
+}
+
+static void test_bf16_adam_mini_in_bf16(void **state)
+{
+    (void)state;
+    check((struct placements){&shapes[2], TR_TYPE_BF16, TR_OPT_ADAM_MINI,
+                              .state_dtype = TR_TYPE_BF16});
+}
+
 static void test_f32_adalomo(void **state)
 {
     (void)state;
@@ -77,9 +97,11 @@ static void test_bf16_adalomo_clipped(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bf16_momentum),        cmocka_unit_test(test_bf16_adam_mini_tied),
-        cmocka_unit_test(test_bf16_adam_mini_qwen2), cmocka_unit_test(test_f32_adalomo),
-        cmocka_unit_test(test_bf16_adalomo_tied),    cmocka_unit_test(test_bf16_adalomo_clipped),
+        cmocka_unit_test(test_bf16_momentum),        cmocka_unit_test(test_f32_momentum_in_bf16),
+        cmocka_unit_test(test_bf16_adamw_in_bf16),   cmocka_unit_test(test_bf16_adam_mini_tied),
+        cmocka_unit_test(test_bf16_adam_mini_qwen2), cmocka_unit_test(test_bf16_adam_mini_in_bf16),
+        cmocka_unit_test(test_f32_adalomo),          cmocka_unit_test(test_bf16_adalomo_tied),
+        cmocka_unit_test(test_bf16_adalomo_clipped),
     };
 
     return cmocka_run_group_tests_name("invariant 1, optimizers", tests, NULL, NULL);

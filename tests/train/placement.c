@@ -70,7 +70,8 @@ void check_placements(const struct placements *all)
                                 .seed = 11,
                                 .lr = lr_of(all),
                                 .momentum = all->momentum,
-                                .clip_norm = all->clip_norm};
+                                .clip_norm = all->clip_norm,
+                                .state_dtype = all->state_dtype};
     uint64_t budget = test_budget(NULL, 1ull << 30), expected;
 
     snprintf(model, sizeof(model), "%s", scratch_path("model-%s-%d", t->family, all->dtype));

@@ -34,6 +34,7 @@ struct placements {
     const struct variant *variants;
     size_t n;
     double momentum, clip_norm; /* 0: the default */
+    enum tr_type state_dtype;
 };
 
 /* All variants give the bits of everything resident; another seed of rounding gives others. */
