@@ -10,7 +10,7 @@
 
 static const struct cli_command *const commands[] = {
     &cmd_init,    &cmd_plan,      &cmd_train,   &cmd_eval,   &cmd_generate, &cmd_export,
-    &cmd_preview, &cmd_tokenizer, &cmd_inspect, &cmd_verify,
+    &cmd_preview, &cmd_tokenizer, &cmd_inspect, &cmd_verify, &cmd_bench,
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(*commands))
 
