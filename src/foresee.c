@@ -23,21 +23,29 @@ int run_figures(const struct tr_run *run, struct tr_figures *out)
     return r;
 }
 
-/* Figures that cannot be read are no reason not to train: the notice says what is wrong. */
+static int foresee(struct tr_run *run, struct tr_figures *figures)
+{
+    struct tr_batch batch;
+    int r = run_figures(run, figures), known = r == 0;
+
+    if (r < 0 && r != -ENOENT)
+        run_log(run, "no figures: %s", tr_error_message());
+    r = tr_data_batch(run->data, 0, 0, &batch);
+    return r < 0 ? r : run_predict(run, known ? figures : NULL, &batch, &run->foreseen);
+}
+
+/* That something cannot be predicted is no reason not to do it; a notice says why. */
 int run_foresee(struct tr_run *run)
 {
     struct tr_figures *figures = tr_alloc(TR_MEM_MISC, sizeof(*figures));
-    struct tr_batch batch;
-    int r = figures ? run_figures(run, figures) : -ENOMEM, known = r == 0;
+    int r = figures ? foresee(run, figures) : -ENOMEM;
 
-    if (r < 0 && r != -ENOENT && r != -ENOMEM)
-        run_log(run, "no prediction: %s", tr_error_message());
-    if (r != -ENOMEM)
-        r = tr_data_batch(run->data, (int64_t)run->cursor.epoch, 0, &batch);
-    if (r == 0)
-        r = run_predict(run, known ? figures : NULL, &batch, &run->foreseen);
     tr_free(TR_MEM_MISC, figures);
-    return r;
+    if (r == 0 || r == -ENOMEM)
+        return r;
+    run_log(run, "no prediction: %s", tr_error_message());
+    run->foreseen = (struct tr_prediction){0};
+    return 0;
 }
 
 int run_measure_step(struct tr_run *run, const struct tr_step_report *report)
@@ -115,7 +123,7 @@ int run_measure_end(struct tr_run *run)
 
     tr_free(TR_MEM_MISC, m->text);
     m->text = NULL;
-    if (!m->steps || !run->offload)
+    if (!m->steps || !run->offload || !run->foreseen.tokens)
         return 0;
     tr_offload_stats(run->offload, &s);
     m->read_bytes = s.read_bytes;

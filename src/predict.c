@@ -133,12 +133,22 @@ static int open_play(struct play *y, struct tr_run *run, const struct tr_figures
     return visit_seconds(run, figures, batch, y->seconds);
 }
 
+/* Where every span has a home the engine needs no other memory on the way. */
+static int all_at_home(const struct tr_run *run)
+{
+    uint32_t n = 0;
+
+    while (run->in_host && n < run->model->layout.n_spans && run->in_host[n])
+        n++;
+    return n == run->model->layout.n_spans;
+}
+
 static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
 {
     int generations = run->params.durability == TR_KEEP_NONE ? 1 : 2;
 
     out->device_bytes = run->plan.peak + run->device_info.workspace_bytes;
-    out->staging_bytes = run->staging_bytes;
+    out->staging_bytes = all_at_home(run) ? 0 : run->staging_bytes;
     out->tier_bytes = run->tier_bytes;
     out->buffer_bytes = run_buffer_bytes(run);
     out->disk_bytes = (uint64_t)generations * tr_layout_bytes(&run->model->layout);
