@@ -17,8 +17,17 @@
 
 enum tr_io_op { TR_IO_READ, TR_IO_WRITE, TR_IO_SYNC, TR_IO_OPS }; /* SYNC: data and size, durable */
 
-/* The files of a store, in this order everywhere. */
-enum tr_file { TR_FILE_GEN0, TR_FILE_GEN1, TR_FILE_COMMIT0, TR_FILE_COMMIT1, TR_FILES };
+/* The files of a store, in this order everywhere; then the scratch file of an engine, which has no
+ * name and is no part of the store. */
+enum tr_file {
+    TR_FILE_GEN0,
+    TR_FILE_GEN1,
+    TR_FILE_COMMIT0,
+    TR_FILE_COMMIT1,
+    TR_FILES,
+    TR_FILE_SCRATCH = TR_FILES,
+    TR_IO_FILES
+};
 
 struct tr_io_file {
     int fd;     /* -1: absent */
@@ -57,7 +66,7 @@ struct tr_io_region {
 };
 
 struct tr_io_params {
-    const struct tr_io_file *files; /* [TR_FILES], outlives the tr_io */
+    const struct tr_io_file *files; /* [TR_IO_FILES], outlives the tr_io */
     const struct tr_io_region *regions;
     uint32_t n_regions;
     uint32_t depth; /* requests under way at most */

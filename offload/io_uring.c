@@ -177,11 +177,11 @@ static int can_read_and_write(struct io_uring *ring)
 
 static void register_files(struct uring *u)
 {
-    int fd[TR_FILES];
+    int fd[TR_IO_FILES];
 
-    for (int i = 0; i < TR_FILES; i++)
+    for (int i = 0; i < TR_IO_FILES; i++)
         fd[i] = u->files[i].fd;
-    u->registered_files = io_uring_register_files(&u->ring, fd, TR_FILES) == 0;
+    u->registered_files = io_uring_register_files(&u->ring, fd, TR_IO_FILES) == 0;
 }
 
 static int register_buffers(struct uring *u, const struct tr_io_params *p)

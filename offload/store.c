@@ -30,7 +30,7 @@ int tr_store_alloc(struct tr_store **out, const char *folder)
 
     if (!s)
         return -ENOMEM;
-    s->folder_fd = -1;
+    s->folder_fd = s->file[TR_FILE_SCRATCH].fd = -1;
     s->folder = tr_strdup(TR_MEM_MISC, folder);
     for (size_t n = strlen(folder); s->folder && n > 1 && s->folder[n - 1] == '/'; n--)
         s->folder[n - 1] = 0;
@@ -121,13 +121,13 @@ int tr_store_open_file(struct tr_store *s, enum tr_file file, int flags)
 
 int tr_store_remove_files(const struct tr_store *s)
 {
-    static const char *const others[] = {"store.json", "store.json.tmp"};
+    static const char *const others[] = {"store.json", "store.json.tmp", TR_SCRATCH_NAME};
     int r = 0;
 
     for (int i = 0; i < TR_FILES; i++)
         if (unlinkat(s->folder_fd, tr_store_names[i], 0) < 0 && errno != ENOENT)
             r = tr_error(-errno, "%s: cannot remove: %s", s->file[i].path, strerror(errno));
-    for (int i = 0; i < 2; i++)
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
         if (unlinkat(s->folder_fd, others[i], 0) < 0 && errno != ENOENT)
             r = tr_error(-errno, "%s/%s: cannot remove: %s", s->folder, others[i], strerror(errno));
     return r;

@@ -16,13 +16,16 @@
 #include "offload/layout.h"
 #include "offload/queue.h"
 
+/* Where the file system knows no files without a name, for the moment between open and unlink. */
+#define TR_SCRATCH_NAME "scratch"
+
 struct tr_store {
     char *folder;
     int folder_fd; /* holds the lock */
     enum tr_store_mode mode;
     struct tr_layout layout;
     struct tr_commit_shape shape;
-    struct tr_io_file file[TR_FILES];
+    struct tr_io_file file[TR_IO_FILES];
     struct tr_commit durable, next;
     unsigned char *fresh; /* (pieces) written since the durable commit, by tr_store_write_piece */
     unsigned char touched[2]; /* generation files written since their last sync */
@@ -72,6 +75,8 @@ int tr_store_open_file(struct tr_store *s, enum tr_file file, int flags);
 int tr_store_alloc_state(struct tr_store *s);
 int tr_store_remove_files(const struct tr_store *s);
 uint64_t tr_store_file_bytes(const struct tr_store *s, enum tr_file file);
+/* Takes the file's space on the disk; nothing is synced. */
+int tr_store_reserve(const struct tr_io_file *f, uint64_t bytes);
 
 /* As tr_store_create and tr_store_open, with a test's table around all I/O. */
 int tr_store_create_hooked(struct tr_store **out, const char *folder,

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Backward of a block with the update fused in. For each matrix: first the input gradient, from the
- * weights as they were before the update (invariant 5), then the weight gradient, then, at the last
- * micro-batch, the update; the next matrix may reuse the gradient's memory (invariant 4).
+ * Backward of a block with the update fused in, in stages: the parts of a block from the last to
+ * the first. For each matrix: first the input gradient, from the weights as they were before the
+ * update (invariant 5), then the weight gradient, then, at the last micro-batch, the update; the
+ * next matrix may reuse the gradient's memory (invariant 4). A stage needs no part but its own, so
+ * the others may be elsewhere, and may be updated already if they come later in the block.
  * The gradient at the block's output lies in plan->dx and becomes the one at its input in place.
  */
 #include "src/pass.h"
@@ -16,7 +18,7 @@ struct block {
     struct pass_frame f;
     float *dx, *dxn, *delta;
     void *dy; /* dx in the compute dtype */
-    void *dact, *dup, *d_o, *dq, *dk, *dv;
+    void *dact, *dgate, *dup, *d_o, *dq, *dk, *dv;
 };
 
 static const struct tr_tensor *tensor(const struct block *b, enum tr_role r)
@@ -39,14 +41,15 @@ static float *grad_of(const struct block *b, enum tr_role r)
 static int finish(const struct block *b, enum tr_role r)
 {
     const struct tr_tensor *t = tensor(b, r);
-    char *state = b->p->model->has_state && b->v->unit.pass == TR_PASS_UPDATE ? b->v->at[1] : NULL;
+    int update = b->v->unit.pass == TR_PASS_UPDATE;
+    char *state = b->p->model->has_state && update ? pass_block_state(b->v, r) : NULL;
 
     if (!b->last)
         return 0;
     return pass_finish(b->p, b->v->unit.pass,
                        &(struct pass_grad){.tensor = b->tensors->tensor[r],
                                            .grad = grad_of(b, r),
-                                           .weight = b->v->at[0] + t->offset,
+                                           .weight = pass_weight(b->p, b->v, r),
                                            .m = state ? (float *)(state + t->m_offset) : NULL,
                                            .v = state ? (float *)(state + t->v_offset) : NULL,
                                            .n = (uint64_t)t->rows * (uint64_t)t->cols});
@@ -64,7 +67,7 @@ static int input_grad_as(const struct block *b, enum tr_role r, const void *dy,
     const struct tr_tensor *t = tensor(b, r);
 
     return pass_op(b->p, &(struct tr_op){.kind = TR_OP_MATMUL_DX,
-                                         .matmul = {.w = b->v->at[0] + t->offset,
+                                         .matmul = {.w = pass_weight(b->p, b->v, r),
                                                     .w_dtype = t->dtype,
                                                     .in_dtype = pass_compute(b->p),
                                                     .out_dtype = out->dtype,
@@ -133,7 +136,7 @@ static int norm_grad(const struct block *b, enum tr_role r, const void *x, enum 
     int e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_RMSNORM_GRAD,
                                           .rmsnorm = {.x = x,
                                                       .x_dtype = x_dtype,
-                                                      .w = b->v->at[0] + tensor(b, r)->offset,
+                                                      .w = pass_weight(b->p, b->v, r),
                                                       .w_dtype = tensor(b, r)->dtype,
                                                       .rstd = (float *)rstd,
                                                       .rows = b->u->n_tokens,
@@ -159,7 +162,7 @@ static int head_norm_grad(const struct block *b, enum tr_role r, const void *x, 
                                           .rmsnorm = {.x = x,
                                                       .x_dtype = pass_compute(b->p),
                                                       .y_dtype = pass_compute(b->p),
-                                                      .w = b->v->at[0] + tensor(b, r)->offset,
+                                                      .w = pass_weight(b->p, b->v, r),
                                                       .w_dtype = tensor(b, r)->dtype,
                                                       .rstd = (float *)rstd,
                                                       .rows = b->u->n_tokens * heads,
@@ -189,31 +192,48 @@ static int lower_residual(const struct block *b)
                                        .n = (int64_t)b->u->n_tokens * b->p->model->config.hidden}});
 }
 
-static int mlp_grad(const struct block *b)
+static int swiglu_grad(const struct block *b)
 {
-    int r;
-
-    if ((r = lower_residual(b)) < 0 || (r = input_grad(b, TR_ROLE_DOWN, b->dy, b->dact)) < 0 ||
-        (r = weight_grad(b, TR_ROLE_DOWN, b->dy, b->f.act)) < 0)
-        return r;
-    r = pass_op(
+    return pass_op(
         b->p, &(struct tr_op){.kind = TR_OP_SWIGLU_GRAD,
                               .swiglu = {.dtype = pass_compute(b->p),
                                          .gate = b->f.gate,
                                          .up = b->f.up,
                                          .dout = b->dact,
-                                         .dgate = b->dact,
+                                         .dgate = b->dgate,
                                          .dup = b->dup,
                                          .n = (int64_t)b->u->n_tokens * b->p->model->config.ffn}});
-    if (r < 0 || (r = normed_grad(b, TR_ROLE_GATE, b->dact, 0)) < 0 ||
-        (r = normed_grad(b, TR_ROLE_UP, b->dup, 1)) < 0 ||
-        (r = weight_grad(b, TR_ROLE_GATE, b->dact, b->f.xn2)) < 0 ||
+}
+
+static int down_grad(const struct block *b)
+{
+    int r;
+
+    if ((r = pass_swiglu(b->p, b->u, &b->f)) < 0 || (r = lower_residual(b)) < 0 ||
+        (r = input_grad(b, TR_ROLE_DOWN, b->dy, b->dact)) < 0 ||
+        (r = weight_grad(b, TR_ROLE_DOWN, b->dy, pass_at(b->p, &b->p->plan->act))) < 0)
+        return r;
+    return swiglu_grad(b);
+}
+
+static int gate_grad(const struct block *b)
+{
+    int r = normed_grad(b, TR_ROLE_GATE, b->dgate, 0);
+
+    return r < 0 ? r : weight_grad(b, TR_ROLE_GATE, b->dgate, b->f.xn2);
+}
+
+static int up_grad(const struct block *b)
+{
+    int r;
+
+    if ((r = normed_grad(b, TR_ROLE_UP, b->dup, 1)) < 0 ||
         (r = weight_grad(b, TR_ROLE_UP, b->dup, b->f.xn2)) < 0)
         return r;
     return norm_grad(b, TR_ROLE_NORM2, b->f.x_mid, TR_F32, b->f.rstd2);
 }
 
-static int attention_core_grad(const struct block *b)
+static int attention_grad(const struct block *b)
 {
     const struct tr_model_config *c = &b->p->model->config;
     struct tr_op_attention op = pass_attention(b->p, b->v->unit.index, b->u, &b->f);
@@ -225,64 +245,90 @@ static int attention_core_grad(const struct block *b)
     op.dv = b->dv;
     op.delta = b->delta;
     r = pass_op(b->p, &(struct tr_op){.kind = TR_OP_ATTENTION_GRAD, .attention = op});
-    if (r < 0 || (r = pass_rope(b->p, b->u, b->dq, c->heads, 1)) < 0 ||
-        (r = pass_rope(b->p, b->u, b->dk, c->kv_heads, 1)) < 0 || !c->qk_norm)
+    if (r < 0 || (r = pass_rope(b->p, b->u, b->dq, c->heads, 1)) < 0)
         return r;
-    if ((r = head_norm_grad(b, TR_ROLE_Q_NORM, b->f.q_raw, b->f.rstd_q, b->dq)) < 0)
-        return r;
-    return head_norm_grad(b, TR_ROLE_K_NORM, b->f.k_raw, b->f.rstd_k, b->dk);
+    return pass_rope(b->p, b->u, b->dk, c->kv_heads, 1);
 }
 
-static int projections_grad(const struct block *b)
+static int o_grad(const struct block *b)
 {
     int r;
 
-    if ((r = normed_grad(b, TR_ROLE_Q, b->dq, 0)) < 0 ||
-        (r = normed_grad(b, TR_ROLE_K, b->dk, 1)) < 0 ||
-        (r = normed_grad(b, TR_ROLE_V, b->dv, 1)) < 0 ||
-        (r = weight_grad(b, TR_ROLE_Q, b->dq, b->f.xn1)) < 0 ||
-        (r = weight_grad(b, TR_ROLE_K, b->dk, b->f.xn1)) < 0 ||
+    if ((r = lower_residual(b)) < 0 || (r = input_grad(b, TR_ROLE_O, b->dy, b->d_o)) < 0 ||
+        (r = weight_grad(b, TR_ROLE_O, b->dy, b->f.o)) < 0 ||
+        (r = bias_grad(b, TR_ROLE_O_BIAS, b->dy)) < 0)
+        return r;
+    return attention_grad(b);
+}
+
+static int q_grad(const struct block *b)
+{
+    int r = 0;
+
+    if (has(b, TR_ROLE_Q_NORM))
+        r = head_norm_grad(b, TR_ROLE_Q_NORM, b->f.q_raw, b->f.rstd_q, b->dq);
+    if (r < 0 || (r = normed_grad(b, TR_ROLE_Q, b->dq, 0)) < 0 ||
+        (r = weight_grad(b, TR_ROLE_Q, b->dq, b->f.xn1)) < 0)
+        return r;
+    return bias_grad(b, TR_ROLE_Q_BIAS, b->dq);
+}
+
+static int kv_weights_grad(const struct block *b)
+{
+    int r;
+
+    if ((r = weight_grad(b, TR_ROLE_K, b->dk, b->f.xn1)) < 0 ||
         (r = weight_grad(b, TR_ROLE_V, b->dv, b->f.xn1)) < 0 ||
-        (r = bias_grad(b, TR_ROLE_Q_BIAS, b->dq)) < 0 ||
         (r = bias_grad(b, TR_ROLE_K_BIAS, b->dk)) < 0)
         return r;
     return bias_grad(b, TR_ROLE_V_BIAS, b->dv);
 }
 
-static int attention_grad(const struct block *b)
+/* The last stage: dx becomes the gradient at the block's input. */
+static int kv_grad(const struct block *b)
 {
     struct tr_pass_state *p = b->p;
-    int r;
+    const void *x = pass_boundary(p, b->v->unit.index, b->u->first_token);
+    int r = 0;
 
-    if ((r = lower_residual(b)) < 0 || (r = input_grad(b, TR_ROLE_O, b->dy, b->d_o)) < 0 ||
-        (r = weight_grad(b, TR_ROLE_O, b->dy, b->f.o)) < 0 ||
-        (r = bias_grad(b, TR_ROLE_O_BIAS, b->dy)) < 0 || (r = attention_core_grad(b)) < 0 ||
-        (r = projections_grad(b)) < 0)
+    if (has(b, TR_ROLE_K_NORM))
+        r = head_norm_grad(b, TR_ROLE_K_NORM, b->f.k_raw, b->f.rstd_k, b->dk);
+    if (r < 0 || (r = normed_grad(b, TR_ROLE_K, b->dk, 1)) < 0 ||
+        (r = normed_grad(b, TR_ROLE_V, b->dv, 1)) < 0 || (r = kv_weights_grad(b)) < 0 ||
+        (r = norm_grad(b, TR_ROLE_NORM1, x, p->model->dtype, b->f.rstd1)) < 0)
         return r;
-    return norm_grad(b, TR_ROLE_NORM1, pass_boundary(p, b->v->unit.index, b->u->first_token),
-                     p->model->dtype, b->f.rstd1);
+    return pass_round_boundary(p, b->dx, (int64_t)b->u->n_tokens * p->model->config.hidden);
 }
 
 static void point_scratch(struct block *b)
 {
     const struct tr_plan *plan = b->p->plan;
     const struct tr_backward_scratch *s = &plan->back;
+    const struct pass_frame *f = &b->f;
+    int64_t hidden = b->p->model->config.hidden, t = plan->by_parts ? b->u->first_token : 0;
     char *base = pass_at(b->p, &plan->back_scratch);
 
-    b->dx = pass_rows(b->p, &plan->dx, b->u->first_token, b->p->model->config.hidden);
-    b->dxn = (float *)(base + s->dxn);
+    b->dx = pass_rows(b->p, &plan->dx, b->u->first_token, hidden);
+    b->dxn = (float *)(base + s->dxn) + t * hidden;
     b->dy = pass_compute(b->p) == TR_F32 ? (void *)b->dx : base + s->dy;
     b->dact = base + s->dact;
-    b->dup = base + s->dup;
     b->d_o = base + s->d_o;
-    b->dq = base + s->dq;
-    b->dk = base + s->dk;
-    b->dv = base + s->dv;
     b->delta = (float *)(base + s->delta);
+    b->dgate = f->dgate;
+    b->dup = f->dup;
+    b->dq = f->dq;
+    b->dk = f->dk;
+    b->dv = f->dv;
 }
 
+/* The parts of the visit, of one micro-batch. Where it is a visit of all, what the backward pass
+ * needs is made again first; else earlier visits have done so. */
 static int micro_grad(struct tr_pass_state *p, const struct tr_pass_visit *v, int i)
 {
+    static int (*const stage[TR_PARTS])(const struct block *) = {
+        [TR_PART_KV] = kv_grad, [TR_PART_Q] = q_grad,       [TR_PART_O] = o_grad,
+        [TR_PART_UP] = up_grad, [TR_PART_GATE] = gate_grad, [TR_PART_DOWN] = down_grad,
+    };
     int layer = v->unit.index, r = 0;
     struct block b = {.p = p,
                       .v = v,
@@ -291,24 +337,27 @@ static int micro_grad(struct tr_pass_state *p, const struct tr_pass_visit *v, in
                       .first = i == 0,
                       .last = i == p->n_micro - 1};
 
-    if (!tr_plan_keeps(p->plan, layer))
-        r = pass_block_forward(p, v->at[0], layer, b.u, 1);
+    if (!p->plan->by_parts && !tr_plan_keeps(p->plan, layer))
+        r = pass_block_forward(p, v, b.u, TR_PART_GATE);
     b.f = pass_frame(p, layer, b.u);
     point_scratch(&b);
-    if (r < 0 || (r = mlp_grad(&b)) < 0 || (r = attention_grad(&b)) < 0)
-        return r;
-    return pass_round_boundary(p, b.dx, (int64_t)b.u->n_tokens * p->model->config.hidden);
+    for (int part = v->unit.to; part >= (int)v->unit.from && r == 0; part--)
+        r = stage[part](&b);
+    return r;
 }
 
-/* Parked gradients of a block: every tensor is finished, in the order of roles. */
+/* Parked gradients of a block's parts at hand: every tensor is finished, in the order of roles. */
 int pass_block_update(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     struct block b = {.p = p, .v = v, .tensors = &p->model->blocks[v->unit.index], .last = 1};
     int r = 0;
 
-    for (int role = 0; role < TR_ROLES && r == 0; role++)
-        if (has(&b, (enum tr_role)role))
+    for (int role = 0; role < TR_ROLES && r == 0; role++) {
+        enum tr_part part = tr_model_part((enum tr_role)role);
+
+        if (has(&b, (enum tr_role)role) && part >= v->unit.from && part <= v->unit.to)
             r = finish(&b, (enum tr_role)role);
+    }
     return r;
 }
 

@@ -3,14 +3,18 @@
  * Forward of the embedding and of a block. The same function serves the forward pass and the
  * recomputation in the backward pass, so kept and recomputed activations have the same bits.
  *
- *   x -> norm1 -> q k v -> (q_norm k_norm) -> rope -> attention -> o -> + x = x_mid
- *   x_mid -> norm2 -> gate up -> swiglu -> down -> + x_mid = next x
+ *   x -> norm1 -> k v q -> (k_norm q_norm) -> rope -> attention -> o -> + x = x_mid
+ *   x_mid -> norm2 -> up gate -> swiglu -> down -> + x_mid = next x
+ *
+ * A block is done in stages, one for each of its parts (src/model.h), each from what the stages
+ * before have left in the frame. A visit is of all parts or of one; the ops, and so the bits, are
+ * the same.
  */
 #include "src/pass.h"
 
 struct block {
     struct tr_pass_state *p;
-    const char *span;
+    const struct tr_pass_visit *v;
     int layer;
     const struct tr_micro *u;
     struct pass_frame f;
@@ -50,19 +54,18 @@ static int matmul(const struct block *b, enum tr_role role, const void *x, void 
 
     return pass_op(
         b->p,
-        &(struct tr_op){
-            .kind = TR_OP_MATMUL,
-            .matmul = {.w = pass_weight(b->p, b->span, b->layer, role),
-                       .w_dtype = w->dtype,
-                       .bias = bias == TR_ROLES ? NULL : pass_weight(b->p, b->span, b->layer, bias),
-                       .in_dtype = pass_compute(b->p),
-                       .out_dtype = out,
-                       .x = x,
-                       .y = y,
-                       .n = b->u->n_tokens,
-                       .m = w->rows,
-                       .k = w->cols,
-                       .grains = b->u->grains}});
+        &(struct tr_op){.kind = TR_OP_MATMUL,
+                        .matmul = {.w = pass_weight(b->p, b->v, role),
+                                   .w_dtype = w->dtype,
+                                   .bias = bias == TR_ROLES ? NULL : pass_weight(b->p, b->v, bias),
+                                   .in_dtype = pass_compute(b->p),
+                                   .out_dtype = out,
+                                   .x = x,
+                                   .y = y,
+                                   .n = b->u->n_tokens,
+                                   .m = w->rows,
+                                   .k = w->cols,
+                                   .grains = b->u->grains}});
 }
 
 static int norm(const struct block *b, enum tr_role role, const void *x, enum tr_dtype x_dtype,
@@ -70,19 +73,18 @@ static int norm(const struct block *b, enum tr_role role, const void *x, enum tr
 {
     const struct tr_model_config *c = &b->p->model->config;
 
-    return pass_op(b->p,
-                   &(struct tr_op){.kind = TR_OP_RMSNORM,
-                                   .rmsnorm = {.x = x,
-                                               .x_dtype = x_dtype,
-                                               .w = pass_weight(b->p, b->span, b->layer, role),
-                                               .w_dtype = weight_dtype(b, role),
-                                               .y = y,
-                                               .y_dtype = pass_compute(b->p),
-                                               .rstd = rstd,
-                                               .rows = b->u->n_tokens,
-                                               .cols = c->hidden,
-                                               .eps = c->rms_eps,
-                                               .rows_per_token = 1}});
+    return pass_op(b->p, &(struct tr_op){.kind = TR_OP_RMSNORM,
+                                         .rmsnorm = {.x = x,
+                                                     .x_dtype = x_dtype,
+                                                     .w = pass_weight(b->p, b->v, role),
+                                                     .w_dtype = weight_dtype(b, role),
+                                                     .y = y,
+                                                     .y_dtype = pass_compute(b->p),
+                                                     .rstd = rstd,
+                                                     .rows = b->u->n_tokens,
+                                                     .cols = c->hidden,
+                                                     .eps = c->rms_eps,
+                                                     .rows_per_token = 1}});
 }
 
 static int head_norm(const struct block *b, enum tr_role role, const void *x, void *y, float *rstd)
@@ -90,19 +92,18 @@ static int head_norm(const struct block *b, enum tr_role role, const void *x, vo
     const struct tr_model_config *c = &b->p->model->config;
     int64_t heads = role == TR_ROLE_Q_NORM ? c->heads : c->kv_heads;
 
-    return pass_op(b->p,
-                   &(struct tr_op){.kind = TR_OP_RMSNORM,
-                                   .rmsnorm = {.x = x,
-                                               .x_dtype = pass_compute(b->p),
-                                               .w = pass_weight(b->p, b->span, b->layer, role),
-                                               .w_dtype = weight_dtype(b, role),
-                                               .y = y,
-                                               .y_dtype = pass_compute(b->p),
-                                               .rstd = rstd,
-                                               .rows = b->u->n_tokens * heads,
-                                               .cols = c->head_dim,
-                                               .eps = c->rms_eps,
-                                               .rows_per_token = heads}});
+    return pass_op(b->p, &(struct tr_op){.kind = TR_OP_RMSNORM,
+                                         .rmsnorm = {.x = x,
+                                                     .x_dtype = pass_compute(b->p),
+                                                     .w = pass_weight(b->p, b->v, role),
+                                                     .w_dtype = weight_dtype(b, role),
+                                                     .y = y,
+                                                     .y_dtype = pass_compute(b->p),
+                                                     .rstd = rstd,
+                                                     .rows = b->u->n_tokens * heads,
+                                                     .cols = c->head_dim,
+                                                     .eps = c->rms_eps,
+                                                     .rows_per_token = heads}});
 }
 
 int pass_rope(const struct tr_pass_state *p, const struct tr_micro *u, void *x, int64_t heads,
@@ -121,24 +122,6 @@ int pass_rope(const struct tr_pass_state *p, const struct tr_micro *u, void *x, 
                                                .heads = heads,
                                                .head_dim = p->model->config.head_dim,
                                                .inverse = inverse}});
-}
-
-static int project_qk(const struct block *b)
-{
-    const struct tr_model_config *c = &b->p->model->config;
-    const struct pass_frame *f = &b->f;
-    enum tr_dtype t = pass_compute(b->p);
-    int r;
-
-    if ((r = matmul(b, TR_ROLE_Q, f->xn1, c->qk_norm ? f->q_raw : f->q, t)) < 0 ||
-        (r = matmul(b, TR_ROLE_K, f->xn1, c->qk_norm ? f->k_raw : f->k, t)) < 0)
-        return r;
-    if (c->qk_norm && ((r = head_norm(b, TR_ROLE_Q_NORM, f->q_raw, f->q, f->rstd_q)) < 0 ||
-                       (r = head_norm(b, TR_ROLE_K_NORM, f->k_raw, f->k, f->rstd_k)) < 0))
-        return r;
-    if ((r = pass_rope(b->p, b->u, f->q, c->heads, 0)) < 0)
-        return r;
-    return pass_rope(b->p, b->u, f->k, c->kv_heads, 0);
 }
 
 struct tr_op_attention pass_attention(const struct tr_pass_state *p, int layer,
@@ -184,52 +167,95 @@ static int add(const struct block *b, const void *a, enum tr_dtype a_dtype, cons
                                       .n = (int64_t)b->u->n_tokens * b->p->model->config.hidden}});
 }
 
-static int attention_half(const struct block *b)
+static int kv_stage(const struct block *b)
 {
     const void *x = pass_boundary(b->p, b->layer, b->u->first_token);
-    enum tr_dtype dtype = b->p->model->dtype;
-    const struct pass_frame *f = &b->f;
-    int r;
-
-    if ((r = norm(b, TR_ROLE_NORM1, x, dtype, f->xn1, f->rstd1)) < 0 || (r = project_qk(b)) < 0 ||
-        (r = matmul(b, TR_ROLE_V, f->xn1, f->v, pass_compute(b->p))) < 0 || (r = attend(b)) < 0 ||
-        (r = matmul(b, TR_ROLE_O, f->o, f->x_mid, TR_F32)) < 0)
-        return r;
-    return add(b, x, dtype, f->x_mid, f->x_mid, TR_F32);
-}
-
-static int mlp_half(const struct block *b)
-{
+    const struct tr_model_config *c = &b->p->model->config;
     const struct pass_frame *f = &b->f;
     enum tr_dtype t = pass_compute(b->p);
     int r;
 
-    if ((r = norm(b, TR_ROLE_NORM2, f->x_mid, TR_F32, f->xn2, f->rstd2)) < 0 ||
-        (r = matmul(b, TR_ROLE_GATE, f->xn2, f->gate, t)) < 0 ||
-        (r = matmul(b, TR_ROLE_UP, f->xn2, f->up, t)) < 0)
+    if ((r = norm(b, TR_ROLE_NORM1, x, b->p->model->dtype, f->xn1, f->rstd1)) < 0 ||
+        (r = matmul(b, TR_ROLE_K, f->xn1, c->qk_norm ? f->k_raw : f->k, t)) < 0 ||
+        (c->qk_norm && (r = head_norm(b, TR_ROLE_K_NORM, f->k_raw, f->k, f->rstd_k)) < 0) ||
+        (r = pass_rope(b->p, b->u, f->k, c->kv_heads, 0)) < 0)
         return r;
-    return pass_op(
-        b->p, &(struct tr_op){.kind = TR_OP_SWIGLU,
-                              .swiglu = {.dtype = t,
-                                         .gate = f->gate,
-                                         .up = f->up,
-                                         .out = f->act,
-                                         .n = (int64_t)b->u->n_tokens * b->p->model->config.ffn}});
+    return matmul(b, TR_ROLE_V, f->xn1, f->v, t);
 }
 
-int pass_block_forward(struct tr_pass_state *p, const char *span, int layer,
-                       const struct tr_micro *u, int recompute)
+static int q_stage(const struct block *b)
 {
-    struct block b = {p, span, layer, u, pass_frame(p, layer, u)};
-    float *out = pass_at(p, &p->plan->mlp_out);
+    const struct tr_model_config *c = &b->p->model->config;
+    const struct pass_frame *f = &b->f;
     int r;
 
-    if ((r = attention_half(&b)) < 0 || (r = mlp_half(&b)) < 0 || recompute)
+    if ((r = matmul(b, TR_ROLE_Q, f->xn1, c->qk_norm ? f->q_raw : f->q, pass_compute(b->p))) < 0 ||
+        (c->qk_norm && (r = head_norm(b, TR_ROLE_Q_NORM, f->q_raw, f->q, f->rstd_q)) < 0))
         return r;
-    if ((r = matmul(&b, TR_ROLE_DOWN, b.f.act, out, TR_F32)) < 0)
+    return pass_rope(b->p, b->u, f->q, c->heads, 0);
+}
+
+static int o_stage(const struct block *b)
+{
+    const void *x = pass_boundary(b->p, b->layer, b->u->first_token);
+    const struct pass_frame *f = &b->f;
+    int r;
+
+    if ((r = attend(b)) < 0 || (r = matmul(b, TR_ROLE_O, f->o, f->x_mid, TR_F32)) < 0)
         return r;
-    return add(&b, b.f.x_mid, TR_F32, out, pass_boundary(p, layer + 1, u->first_token),
+    return add(b, x, b->p->model->dtype, f->x_mid, f->x_mid, TR_F32);
+}
+
+static int up_stage(const struct block *b)
+{
+    const struct pass_frame *f = &b->f;
+    int r = norm(b, TR_ROLE_NORM2, f->x_mid, TR_F32, f->xn2, f->rstd2);
+
+    return r < 0 ? r : matmul(b, TR_ROLE_UP, f->xn2, f->up, pass_compute(b->p));
+}
+
+static int gate_stage(const struct block *b)
+{
+    return matmul(b, TR_ROLE_GATE, b->f.xn2, b->f.gate, pass_compute(b->p));
+}
+
+int pass_swiglu(const struct tr_pass_state *p, const struct tr_micro *u, const struct pass_frame *f)
+{
+    return pass_op(p,
+                   &(struct tr_op){.kind = TR_OP_SWIGLU,
+                                   .swiglu = {.dtype = pass_compute(p),
+                                              .gate = f->gate,
+                                              .up = f->up,
+                                              .out = pass_at(p, &p->plan->act),
+                                              .n = (int64_t)u->n_tokens * p->model->config.ffn}});
+}
+
+static int down_stage(const struct block *b)
+{
+    struct tr_pass_state *p = b->p;
+    float *y = pass_at(p, &p->plan->mlp_out);
+    int r;
+
+    if ((r = pass_swiglu(p, b->u, &b->f)) < 0 ||
+        (r = matmul(b, TR_ROLE_DOWN, pass_at(p, &p->plan->act), y, TR_F32)) < 0)
+        return r;
+    return add(b, b->f.x_mid, TR_F32, y, pass_boundary(p, b->layer + 1, b->u->first_token),
                p->model->dtype);
+}
+
+int pass_block_forward(struct tr_pass_state *p, const struct tr_pass_visit *v,
+                       const struct tr_micro *u, enum tr_part to)
+{
+    static int (*const stage[TR_PARTS])(const struct block *) = {
+        [TR_PART_KV] = kv_stage, [TR_PART_Q] = q_stage,       [TR_PART_O] = o_stage,
+        [TR_PART_UP] = up_stage, [TR_PART_GATE] = gate_stage, [TR_PART_DOWN] = down_stage,
+    };
+    struct block b = {p, v, v->unit.index, u, pass_frame(p, v->unit.index, u)};
+    int r = 0;
+
+    for (int part = v->unit.from; part <= (int)to && r == 0; part++)
+        r = stage[part](&b);
+    return r;
 }
 
 int pass_block(struct tr_pass_state *p, const struct tr_pass_visit *v)
@@ -237,6 +263,6 @@ int pass_block(struct tr_pass_state *p, const struct tr_pass_visit *v)
     int r = 0;
 
     for (int i = 0; i < p->n_micro && r == 0; i++)
-        r = pass_block_forward(p, v->at[0], v->unit.index, &p->micro[i], 0);
+        r = pass_block_forward(p, v, &p->micro[i], v->unit.to);
     return r;
 }

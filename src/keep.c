@@ -17,7 +17,7 @@
 #include "src/base/mem.h"
 
 #define FORMAT     "tailrace shards"
-#define VERSION    1
+#define VERSION    2
 #define FILE_BYTES (64u << 20)
 
 /* By role, as layers of different types are refused on import; a role the family lacks has one all

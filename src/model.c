@@ -26,25 +26,26 @@ static const struct {
     const char *name; /* of a block's tensors: after "model.layers.N." */
     enum extent rows, cols;
     enum when when;
+    enum tr_part part; /* TR_PARTS: not of a block */
 } shapes[TR_ROLES] = {
-    [TR_ROLE_EMBED] = {"model.embed_tokens.weight", VOCAB, HIDDEN, ALWAYS},
-    [TR_ROLE_NORM1] = {"input_layernorm.weight", ONE, HIDDEN, ALWAYS},
-    [TR_ROLE_Q] = {"self_attn.q_proj.weight", Q_ROWS, HIDDEN, ALWAYS},
-    [TR_ROLE_Q_BIAS] = {"self_attn.q_proj.bias", ONE, Q_ROWS, QKV_BIAS},
-    [TR_ROLE_Q_NORM] = {"self_attn.q_norm.weight", ONE, HEAD_DIM, QK_NORM},
-    [TR_ROLE_K] = {"self_attn.k_proj.weight", KV_ROWS, HIDDEN, ALWAYS},
-    [TR_ROLE_K_BIAS] = {"self_attn.k_proj.bias", ONE, KV_ROWS, QKV_BIAS},
-    [TR_ROLE_K_NORM] = {"self_attn.k_norm.weight", ONE, HEAD_DIM, QK_NORM},
-    [TR_ROLE_V] = {"self_attn.v_proj.weight", KV_ROWS, HIDDEN, ALWAYS},
-    [TR_ROLE_V_BIAS] = {"self_attn.v_proj.bias", ONE, KV_ROWS, QKV_BIAS},
-    [TR_ROLE_O] = {"self_attn.o_proj.weight", HIDDEN, Q_ROWS, ALWAYS},
-    [TR_ROLE_O_BIAS] = {"self_attn.o_proj.bias", ONE, HIDDEN, O_BIAS},
-    [TR_ROLE_NORM2] = {"post_attention_layernorm.weight", ONE, HIDDEN, ALWAYS},
-    [TR_ROLE_GATE] = {"mlp.gate_proj.weight", FFN, HIDDEN, ALWAYS},
-    [TR_ROLE_UP] = {"mlp.up_proj.weight", FFN, HIDDEN, ALWAYS},
-    [TR_ROLE_DOWN] = {"mlp.down_proj.weight", HIDDEN, FFN, ALWAYS},
-    [TR_ROLE_FINAL_NORM] = {"model.norm.weight", ONE, HIDDEN, ALWAYS},
-    [TR_ROLE_HEAD] = {"lm_head.weight", VOCAB, HIDDEN, ALWAYS},
+    [TR_ROLE_EMBED] = {"model.embed_tokens.weight", VOCAB, HIDDEN, ALWAYS, TR_PARTS},
+    [TR_ROLE_NORM1] = {"input_layernorm.weight", ONE, HIDDEN, ALWAYS, TR_PART_KV},
+    [TR_ROLE_Q] = {"self_attn.q_proj.weight", Q_ROWS, HIDDEN, ALWAYS, TR_PART_Q},
+    [TR_ROLE_Q_BIAS] = {"self_attn.q_proj.bias", ONE, Q_ROWS, QKV_BIAS, TR_PART_Q},
+    [TR_ROLE_Q_NORM] = {"self_attn.q_norm.weight", ONE, HEAD_DIM, QK_NORM, TR_PART_Q},
+    [TR_ROLE_K] = {"self_attn.k_proj.weight", KV_ROWS, HIDDEN, ALWAYS, TR_PART_KV},
+    [TR_ROLE_K_BIAS] = {"self_attn.k_proj.bias", ONE, KV_ROWS, QKV_BIAS, TR_PART_KV},
+    [TR_ROLE_K_NORM] = {"self_attn.k_norm.weight", ONE, HEAD_DIM, QK_NORM, TR_PART_KV},
+    [TR_ROLE_V] = {"self_attn.v_proj.weight", KV_ROWS, HIDDEN, ALWAYS, TR_PART_KV},
+    [TR_ROLE_V_BIAS] = {"self_attn.v_proj.bias", ONE, KV_ROWS, QKV_BIAS, TR_PART_KV},
+    [TR_ROLE_O] = {"self_attn.o_proj.weight", HIDDEN, Q_ROWS, ALWAYS, TR_PART_O},
+    [TR_ROLE_O_BIAS] = {"self_attn.o_proj.bias", ONE, HIDDEN, O_BIAS, TR_PART_O},
+    [TR_ROLE_NORM2] = {"post_attention_layernorm.weight", ONE, HIDDEN, ALWAYS, TR_PART_UP},
+    [TR_ROLE_GATE] = {"mlp.gate_proj.weight", FFN, HIDDEN, ALWAYS, TR_PART_GATE},
+    [TR_ROLE_UP] = {"mlp.up_proj.weight", FFN, HIDDEN, ALWAYS, TR_PART_UP},
+    [TR_ROLE_DOWN] = {"mlp.down_proj.weight", HIDDEN, FFN, ALWAYS, TR_PART_DOWN},
+    [TR_ROLE_FINAL_NORM] = {"model.norm.weight", ONE, HIDDEN, ALWAYS, TR_PARTS},
+    [TR_ROLE_HEAD] = {"lm_head.weight", VOCAB, HIDDEN, ALWAYS, TR_PARTS},
 };
 
 struct builder {
@@ -135,7 +136,7 @@ static void add_segment(struct builder *b, const char *record, const char *kind)
 }
 
 /* Opens a span of the newest segment; the following add_bytes belong to it. */
-static uint32_t add_span(struct builder *b, enum tr_slots pool)
+static uint32_t add_span(struct builder *b, uint32_t pool)
 {
     struct tr_layout *l = &b->m->layout;
 
@@ -301,7 +302,27 @@ static void add_table(struct builder *b, struct tr_table *table, enum tr_role ro
     }
 }
 
-/* All of a block is one span: it is computed whole, so it is read whole, front to back. */
+static int is_of_part(const struct tr_block *block, int role, int part)
+{
+    return block->tensor[role] >= 0 && (int)shapes[role].part == part;
+}
+
+static void add_part_params(struct builder *b, struct tr_block *block, int part)
+{
+    block->params_span[part] = add_span(b, TR_SLOTS_BLOCK + part);
+    for (int r = 0; r < TR_ROLES; r++)
+        if (is_of_part(block, r, part))
+            add_params(b, block->tensor[r]);
+}
+
+static void add_part_state(struct builder *b, struct tr_block *block, int part)
+{
+    block->state_span[part] = add_span(b, TR_SLOTS_BLOCK_STATE + part);
+    for (int r = 0; r < TR_ROLES; r++)
+        if (is_of_part(block, r, part))
+            add_state(b, block->tensor[r]);
+}
+
 static void add_block(struct builder *b, int32_t layer)
 {
     struct tr_block *block = &b->m->blocks[layer];
@@ -314,17 +335,13 @@ static void add_block(struct builder *b, int32_t layer)
         block->tensor[r] = here ? add_tensor(b, (enum tr_role)r, layer) : -1;
     }
     add_segment(b, record, "params");
-    block->params_span = add_span(b, TR_SLOTS_BLOCK);
-    for (int r = 0; r < TR_ROLES; r++)
-        if (block->tensor[r] >= 0)
-            add_params(b, block->tensor[r]);
+    for (int part = 0; part < TR_PARTS; part++)
+        add_part_params(b, block, part);
     if (!b->p->state)
         return;
     add_segment(b, record, "state");
-    block->state_span = add_span(b, TR_SLOTS_BLOCK_STATE);
-    for (int r = 0; r < TR_ROLES; r++)
-        if (block->tensor[r] >= 0)
-            add_state(b, block->tensor[r]);
+    for (int part = 0; part < TR_PARTS; part++)
+        add_part_state(b, block, part);
 }
 
 /* A record of its own and not a part of the head: a tied model has no head to put it in. */
@@ -369,6 +386,11 @@ int tr_model_open(struct tr_model **out, const struct tr_model_params *p)
     }
     *out = m;
     return 0;
+}
+
+enum tr_part tr_model_part(enum tr_role role)
+{
+    return shapes[role].part;
 }
 
 void tr_model_types(const struct tr_model *m, enum tr_dtype types[TR_ROLES])

@@ -3,15 +3,18 @@
  * The model as a table: units (embedding, blocks, head), their tensors with names, shapes and
  * roles, and where each tensor lies in the store. This is the only place that maps names to roles.
  *
- * A block is one span per segment: all its tensors (and all its optimizer state) in one piece of
- * disk, one slot of memory. A table (embedding, lm_head) is cut into slices of rows, each a span,
- * so that a large vocabulary costs no more device memory than a small one. The final norm is a span
- * of its own. The slice is a function of shapes alone: a multiple of 256 rows, at most 4096 rows,
- * 64 MiB in f32, and an eighth of the vocabulary. A tied table belongs to the embedding unit.
+ * A block is cut into parts, each a span of its parameters and one of its optimizer state: a large
+ * matrix, and the small tensors that are needed when it is. They lie in the order in which the
+ * forward pass needs them, so a block can be read whole, front to back, or matrix by matrix. Which
+ * tensors share a part is a matter of invariant 5 as well: what the backward pass of a part still
+ * needs is in the part, or in one that comes later backwards. A table (embedding, lm_head) is cut
+ * into slices of rows, each a span, so that a large vocabulary costs no more device memory than a
+ * small one. The final norm is a span of its own. The slice is a function of shapes alone: a
+ * multiple of 256 rows, at most 4096 rows, 64 MiB in f32, and an eighth of the vocabulary. A tied
+ * table belongs to the embedding unit.
  *
- * Disk order: embedding params [slice...], embedding state [slice...], block 0 params, block 0
- * state,
- * ..., final norm params, state, head params [slice...], state [slice...].
+ * Disk order: embedding params [slice...], embedding state [slice...], block 0 params [part...],
+ * block 0 state [part...], ..., final norm params, state, head params [slice...], state [slice...].
  */
 #ifndef TR_SRC_MODEL_H
 #define TR_SRC_MODEL_H
@@ -41,14 +44,27 @@ enum tr_role {
     TR_ROLES
 };
 
-/* Slot pools: which spans share slots (all spans of a pool have about the same size). */
+/* The parts of a block, in the order of the forward pass. Each is the work of one stage of it. */
+enum tr_part {
+    TR_PART_KV, /* norm1, k, v, their biases and norms */
+    TR_PART_Q,
+    TR_PART_O,
+    TR_PART_UP, /* norm2, up */
+    TR_PART_GATE,
+    TR_PART_DOWN,
+    TR_PARTS
+};
+
+/* Slot pools: which spans share slots (all spans of a pool have the same size, or nearly). Each
+ * part of a block has its own; the plan may give all of them the slots of the first. */
 enum tr_slots {
-    TR_SLOTS_BLOCK,
-    TR_SLOTS_TABLE,
+    TR_SLOTS_BLOCK, /* + part */
+    TR_SLOTS_TABLE = TR_SLOTS_BLOCK + TR_PARTS,
     TR_SLOTS_NORM,
-    TR_SLOTS_BLOCK_STATE,
-    TR_SLOTS_TABLE_STATE,
+    TR_SLOTS_BLOCK_STATE, /* + part */
+    TR_SLOTS_TABLE_STATE = TR_SLOTS_BLOCK_STATE + TR_PARTS,
     TR_SLOTS_NORM_STATE,
+    TR_SLOTS_BOUNDARY, /* inputs of blocks: scratch, not in the store (src/plan.h) */
     TR_SLOT_POOLS
 };
 
@@ -67,7 +83,7 @@ struct tr_tensor {
 };
 
 struct tr_block {
-    uint32_t params_span, state_span;
+    uint32_t params_span[TR_PARTS], state_span[TR_PARTS];
     int32_t tensor[TR_ROLES]; /* index into tensors, -1 where the family has none */
 };
 
@@ -88,7 +104,7 @@ struct tr_model {
     struct tr_model_config config;
     enum tr_dtype dtype;       /* of the embedding, and so of block-boundary activations */
     int has_state;             /* optimizer state (m, v) has been laid out */
-    struct tr_tensor *tensors; /* in disk order */
+    struct tr_tensor *tensors; /* in the order of units, of a block's roles */
     int32_t n_tensors;
     struct tr_table embed, head; /* tied: head.tensor is -1 and the embed table serves both */
     struct tr_block *blocks;     /* (config.layers) */
@@ -110,6 +126,8 @@ int tr_model_open(struct tr_model **out, const struct tr_model_params *p);
 /* The same model, with or without state. */
 int tr_model_like(struct tr_model **out, const struct tr_model *m, int state);
 void tr_model_close(struct tr_model *m); /* NULL is allowed */
+/* The part of a block that a role of its tensors belongs to. */
+enum tr_part tr_model_part(enum tr_role role);
 /* The storage dtype of each role; roles that the family does not have get m->dtype. */
 void tr_model_types(const struct tr_model *m, enum tr_dtype types[TR_ROLES]);
 int tr_model_tied_as_head(const struct tr_model *m);

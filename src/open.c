@@ -149,6 +149,9 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
     int keep = p->recompute == TR_RECOMPUTE_ALL    ? 0
                : p->recompute == TR_RECOMPUTE_NONE ? run->model->config.layers
                                                    : -1;
+    static const enum tr_streams streams[] = {[TR_STREAMING_AUTO] = TR_STREAMS_AUTO,
+                                              [TR_STREAMING_BLOCKS] = TR_STREAMS_BLOCKS,
+                                              [TR_STREAMING_MATRICES] = TR_STREAMS_PARTS};
     int64_t micro = p->micro_batch * p->seq_len;
 
     return tr_plan_make(
@@ -163,6 +166,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
             .train = 1,
             .norm = p->clip_norm > 0,
             .keep = keep,
+            .streams = streams[p->streaming],
             .budget = run->device_info.arena_bytes,
             .workspace = run->device_info.workspace_bytes});
 }

@@ -28,6 +28,10 @@ static const struct tr_choice_name on_off[] = {{"on", TR_YES}, {"off", TR_NO}, {
 static const struct tr_choice_name yes_no[] = {{"yes", TR_YES}, {"no", TR_NO}, {NULL, 0}};
 static const struct tr_choice_name recomputes[] = {
     {"auto", TR_RECOMPUTE_AUTO}, {"all", TR_RECOMPUTE_ALL}, {"none", TR_RECOMPUTE_NONE}, {NULL, 0}};
+static const struct tr_choice_name streamings[] = {{"auto", TR_STREAMING_AUTO},
+                                                   {"blocks", TR_STREAMING_BLOCKS},
+                                                   {"matrices", TR_STREAMING_MATRICES},
+                                                   {NULL, 0}};
 static const struct tr_choice_name roundings[] = {
     {"nearest", TR_ROUNDING_NEAREST}, {"stochastic", TR_ROUNDING_STOCHASTIC}, {NULL, 0}};
 static const struct tr_choice_name durabilities[] = {{"auto", TR_KEEP_AUTO},
@@ -119,6 +123,8 @@ const struct tr_option tr_train_options[] = {
      "loads in flight ahead at most"},
     {"io", "ENGINE", TR_OPTION_CHOICE, 0, AT(io), "auto",
      "uring, threads, or auto: uring where the system allows it", .choices = engines},
+    {"streaming", "NAME", TR_OPTION_CHOICE, 0, AT(streaming), "auto",
+     "what moves at once: blocks, matrices, or auto: blocks where two fit", .choices = streamings},
     {"recompute", "NAME", TR_OPTION_CHOICE, 0, AT(recompute), "auto",
      "activations of blocks in the backward pass: all again, none, or as the budget allows",
      .choices = recomputes},

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/pass.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "src/base/err.h"
@@ -10,24 +11,29 @@ void *pass_boundary(const struct tr_pass_state *p, int layer, int64_t token)
 {
     const struct tr_model_config *c = &p->model->config;
     uint64_t row = (uint64_t)c->hidden * tr_dtype_size(p->model->dtype);
-    uint64_t which = p->plan->in.train ? (uint64_t)layer : (uint64_t)layer % 2;
+    uint32_t span = p->model->layout.n_spans + (uint32_t)layer, k = 0;
 
-    return p->arena + p->plan->boundary.offset +
-           (which * p->plan->in.batch_tokens + (uint64_t)token) * row;
+    while (k + 1 < p->visit->spans->n_spans && p->visit->spans->span[k] != span)
+        k++;
+    assert(p->visit->spans->span[k] == span);
+    return p->visit->at[k] + (uint64_t)token * row;
 }
 
 struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const struct tr_micro *u)
 {
     const struct tr_model_config *c = &p->model->config;
-    int kept = tr_plan_keeps(p->plan, layer);
-    const struct tr_frame *f = kept ? &p->plan->kept_frame : &p->plan->shared_frame;
-    char *base = p->arena + tr_plan_frame(p->plan, layer);
-    int64_t t = kept ? u->first_token : 0;
+    const struct tr_plan *plan = p->plan;
+    int kept = tr_plan_keeps(plan, layer);
+    const struct tr_frame *f = kept ? &plan->kept_frame : &plan->shared_frame;
+    const struct tr_frame *g = &plan->shared_frame;
+    char *base = p->arena + tr_plan_frame(plan, layer), *grads = p->arena + tr_plan_shared(plan);
+    int64_t s = plan->by_parts ? u->first_token : 0, t = kept ? u->first_token : s;
     int64_t qd = (int64_t)c->heads * c->head_dim, kd = (int64_t)c->kv_heads * c->head_dim;
     int64_t raw = c->qk_norm ? t : 0, size = (int64_t)tr_dtype_size(pass_compute(p));
 
-#define AT(field, elements)  (base + f->field + (elements)*size)
-#define F32(field, elements) ((float *)(base + f->field) + (elements))
+#define AT(field, elements)   (base + f->field + (elements)*size)
+#define F32(field, elements)  ((float *)(base + f->field) + (elements))
+#define GRAD(field, elements) (grads + g->field + (elements)*size)
     return (struct pass_frame){
         .xn1 = AT(xn1, t * c->hidden),
         .rstd1 = F32(rstd1, t),
@@ -45,17 +51,27 @@ struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const str
         .rstd2 = F32(rstd2, t),
         .gate = AT(gate, t * c->ffn),
         .up = AT(up, t * c->ffn),
-        .act = AT(act, t * c->ffn),
+        .dgate = GRAD(gate, s * c->ffn),
+        .dup = GRAD(up, s * c->ffn),
+        .dq = GRAD(dq, s * qd),
+        .dk = GRAD(dk, s * kd),
+        .dv = GRAD(dv, s * kd),
     };
+#undef GRAD
 #undef F32
 #undef AT
 }
 
-const void *pass_weight(const struct tr_pass_state *p, const char *span, int layer, enum tr_role r)
+void *pass_weight(const struct tr_pass_state *p, const struct tr_pass_visit *v, enum tr_role r)
 {
-    int32_t t = p->model->blocks[layer].tensor[r];
+    int32_t t = p->model->blocks[v->unit.index].tensor[r];
 
-    return t < 0 ? NULL : span + p->model->tensors[t].offset;
+    return t < 0 ? NULL : v->at[tr_model_part(r) - v->unit.from] + p->model->tensors[t].offset;
+}
+
+char *pass_block_state(const struct tr_pass_visit *v, enum tr_role r)
+{
+    return v->at[v->unit.to + 1 - v->unit.from + tr_model_part(r) - v->unit.from];
 }
 
 /* Ranges of `start` that lie in tokens [t0, t1), counted from t0. Returns how many. */
@@ -202,5 +218,6 @@ int tr_pass_run(struct tr_pass_state *p, const struct tr_pass_visit *v)
         [TR_WORK_UPDATE] = pass_update,
     };
 
+    p->visit = v;
     return work[v->unit.work](p, v);
 }

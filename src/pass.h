@@ -47,11 +47,13 @@ struct tr_pass_state {
     struct tr_ranges *grain; /* (n_grains) each grain of the batch as a range of its own */
     struct tr_update update;
     uint32_t n_sumsq; /* entries written by the norm pass */
+    const struct tr_pass_visit *visit;
 };
 
 /* The visit at hand. */
 struct tr_pass_visit {
     struct tr_unit_visit unit;
+    const struct tr_visit *spans;
     char *at[TR_VISIT_SPANS]; /* params, state, ... in the order of visits.c */
 };
 
@@ -87,24 +89,31 @@ static inline float *pass_rows(const struct tr_pass_state *p, const struct tr_pl
     return (float *)pass_at(p, place) + token * width;
 }
 
-/* The input of block `layer` (layer == layers: the last output), storage dtype, from `token` on. */
+/* The input of block `layer` (layer == layers: the last output), storage dtype, from `token` on:
+ * where the visit at hand has it. */
 void *pass_boundary(const struct tr_pass_state *p, int layer, int64_t token);
 
 /* Activations of one block and micro-batch: pointers into a frame. */
 struct pass_frame {
-    void *xn1, *q, *k, *v, *q_raw, *k_raw, *o, *xn2, *gate, *up, *act; /* compute dtype */
+    void *xn1, *q, *k, *v, *q_raw, *k_raw, *o, *xn2, *gate, *up; /* compute dtype */
+    void *dgate, *dup, *dq, *dk, *dv; /* in the shared frame, also where the others are kept */
     float *rstd1, *rstd_q, *rstd_k, *lse, *x_mid, *rstd2;
 };
 struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const struct tr_micro *u);
 
-/* A block's weights in its slot; NULL where the family has none. */
-const void *pass_weight(const struct tr_pass_state *p, const char *span, int layer, enum tr_role r);
+/* A block's weights in the slot of their part; NULL where the family has none. */
+void *pass_weight(const struct tr_pass_state *p, const struct tr_pass_visit *v, enum tr_role r);
+/* The slot of the optimizer state that belongs to them; only where the visit updates. */
+char *pass_block_state(const struct tr_pass_visit *v, enum tr_role r);
 
 int pass_embed(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_block(struct tr_pass_state *p, const struct tr_pass_visit *v);
-/* Forward of one micro-batch; recompute: for the backward pass, up to the last matmul's input. */
-int pass_block_forward(struct tr_pass_state *p, const char *span, int layer,
-                       const struct tr_micro *u, int recompute);
+/* Forward of one micro-batch through parts `from` to `to` of the visit's block. */
+int pass_block_forward(struct tr_pass_state *p, const struct tr_pass_visit *v,
+                       const struct tr_micro *u, enum tr_part to);
+/* The input of the last matmul is made again where it is needed: it is the largest activation. */
+int pass_swiglu(const struct tr_pass_state *p, const struct tr_micro *u,
+                const struct pass_frame *f);
 /* The attention of a block and micro-batch, forward; the gradient adds its own fields. */
 struct tr_op_attention pass_attention(const struct tr_pass_state *p, int layer,
                                       const struct tr_micro *u, const struct pass_frame *f);

@@ -2,9 +2,10 @@
  *
  * Placement is one walk over all buffers (place_all) that hands out 4096-aligned offsets; trying a
  * choice means walking again and looking at the sum. The choices are made in the order in which
- * memory buys most: a second and third slot (overlap), one micro-batch (fewer passes over the
- * weights' panels), then records that stay (no reads), then all gradients until the global norm is
- * known (no second backward), then activations that stay (no recompute).
+ * memory buys most: a second and third slot (overlap), block inputs that stay (of all that can stay
+ * they alone save writes too, and drives wear), one micro-batch (fewer passes over the weights'
+ * panels), then records that stay (no reads), then all gradients until the global norm is known (no
+ * second backward), then activations that stay (no recompute).
  */
 #include "src/plan.h"
 
@@ -36,7 +37,8 @@ static uint64_t take(uint64_t *used, uint64_t elements, enum tr_dtype dtype)
 static void lay_frame(struct tr_frame *f, const struct tr_model_config *c, enum tr_dtype t,
                       uint64_t m)
 {
-    uint64_t qd = (uint64_t)c->heads * c->head_dim, kd = (uint64_t)c->kv_heads * c->head_dim, n = 0;
+    uint64_t qd = (uint64_t)c->heads * c->head_dim, kd = (uint64_t)c->kv_heads * c->head_dim;
+    uint64_t n = 0, grads;
 
     f->xn1 = take(&n, m * c->hidden, t);
     f->rstd1 = take(&n, m, TR_F32);
@@ -52,27 +54,26 @@ static void lay_frame(struct tr_frame *f, const struct tr_model_config *c, enum 
     f->x_mid = take(&n, m * c->hidden, TR_F32);
     f->xn2 = take(&n, m * c->hidden, t);
     f->rstd2 = take(&n, m, TR_F32);
+    grads = n;
     f->gate = take(&n, m * c->ffn, t);
     f->up = take(&n, m * c->ffn, t);
-    f->act = take(&n, m * c->ffn, t);
-    f->bytes = aligned(n);
+    f->dq = take(&grads, m * qd, t);
+    f->dk = take(&grads, m * kd, t);
+    f->dv = take(&grads, m * kd, t);
+    f->bytes = aligned(max64(n, grads));
 }
 
+/* m: tokens of a micro-batch; across: those that pass from one part's stage to the next. */
 static void lay_backward(struct tr_backward_scratch *b, const struct tr_model_config *c,
-                         enum tr_dtype t, uint64_t m)
+                         enum tr_dtype t, uint64_t m, uint64_t across)
 {
-    uint64_t qd = (uint64_t)c->heads * c->head_dim, kd = (uint64_t)c->kv_heads * c->head_dim;
     uint64_t n = 0, mlp, attention;
 
-    b->dxn = take(&n, m * c->hidden, TR_F32);
+    b->dxn = take(&n, across * c->hidden, TR_F32);
     b->dy = take(&n, t == TR_F32 ? 0 : m * c->hidden, t);
     mlp = attention = n;
     b->dact = take(&mlp, m * c->ffn, t);
-    b->dup = take(&mlp, m * c->ffn, t);
-    b->d_o = take(&attention, m * qd, t);
-    b->dq = take(&attention, m * qd, t);
-    b->dk = take(&attention, m * kd, t);
-    b->dv = take(&attention, m * kd, t);
+    b->d_o = take(&attention, m * c->heads * c->head_dim, t);
     b->delta = take(&attention, m * c->heads, TR_F32);
     b->bytes = aligned(max64(mlp, attention));
 }
@@ -84,19 +85,43 @@ static void place(struct tr_plan *p, struct tr_place *at, uint64_t bytes)
     p->peak += aligned(bytes);
 }
 
-/* f32 elements of the gradients of all tensors of a block, or of its largest one. */
-static uint64_t block_grad_floats(const struct tr_model *m, int whole_layer)
+static uint64_t block_floats(const struct tr_plan *p, int role)
 {
-    uint64_t sum = 0, most = 0;
+    int32_t t = p->in.model->blocks[0].tensor[role];
 
-    for (int r = 0; r < TR_ROLES; r++) {
-        int32_t t = m->blocks[0].tensor[r];
-        uint64_t n = t < 0 ? 0 : (uint64_t)m->tensors[t].rows * m->tensors[t].cols;
+    return t < 0 ? 0
+                 : (uint64_t)p->in.model->tensors[t].rows * (uint64_t)p->in.model->tensors[t].cols;
+}
 
-        sum += tr_round_up(n, 16);
-        most = max64(most, n);
-    }
-    return whole_layer ? sum : most;
+/* Of a block's tensors: do the gradients of these two live at the same time? */
+static int live_together(const struct tr_plan *p, int a, int b)
+{
+    if (!p->several)
+        return a == b;
+    return !p->by_parts || tr_model_part((enum tr_role)a) == tr_model_part((enum tr_role)b);
+}
+
+/* Floats of the gradients that lie before that of `role`; of TR_ROLES roles: all that live with
+ * `with`. */
+static uint64_t grads_before(const struct tr_plan *p, int role, int with)
+{
+    uint64_t sum = 0;
+
+    for (int r = 0; r < role; r++)
+        if (live_together(p, r, with))
+            sum += tr_round_up(block_floats(p, r), 16);
+    return sum;
+}
+
+/* Floats of the block gradients that are there at once, at most. */
+static uint64_t block_grad_floats(const struct tr_plan *p)
+{
+    uint64_t most = 0;
+
+    for (int r = 0; r < TR_ROLES; r++)
+        if (block_floats(p, r))
+            most = max64(most, grads_before(p, TR_ROLES, r));
+    return most;
 }
 
 static uint64_t slice_rows(const struct tr_model *m)
@@ -130,8 +155,8 @@ static void place_backward(struct tr_plan *p)
 {
     const struct tr_model *m = p->in.model;
     const struct tr_model_config *c = &m->config;
-    uint64_t grad = p->parked ? m->n_params
-                              : max64(block_grad_floats(m, p->several), slice_rows(m) * c->hidden);
+    uint64_t grad =
+        p->parked ? m->n_params : max64(block_grad_floats(p), slice_rows(m) * c->hidden);
     uint64_t entries = (uint64_t)m->n_tensors + m->embed.n_slices + m->head.n_slices;
 
     place(p, &p->dx, (uint64_t)p->in.batch_tokens * c->hidden * 4);
@@ -146,21 +171,21 @@ static void place_all(struct tr_plan *p)
     const struct tr_model *m = p->in.model;
     const struct tr_model_config *c = &m->config;
     uint64_t esize = tr_dtype_size(m->dtype), n = (uint64_t)p->in.batch_tokens;
-    uint64_t boundaries = p->in.train ? (uint64_t)c->layers + 1 : 2; /* forward only: in and out */
+    uint64_t m_tokens = (uint64_t)p->micro_tokens, across = p->by_parts ? n : m_tokens;
     uint64_t logit_rows = max64((uint64_t)p->in.grain_tokens, (uint64_t)p->in.logit_rows);
     enum tr_dtype t = p->in.compute;
 
     p->peak = 0;
     p->several = p->micro_tokens < p->in.batch_tokens;
     lay_frame(&p->kept_frame, c, t, n);
-    lay_frame(&p->shared_frame, c, t, (uint64_t)p->micro_tokens);
-    lay_backward(&p->back, c, t, (uint64_t)p->micro_tokens);
+    lay_frame(&p->shared_frame, c, t, across);
+    lay_backward(&p->back, c, t, m_tokens, across);
     for (int i = 0; i < TR_SLOT_POOLS; i++)
         place(p, &p->pool[i], p->slots[i] * p->slot_bytes[i]);
     place_batch(p);
-    place(p, &p->boundary, boundaries * n * c->hidden * esize);
     place(p, &p->frames, (uint64_t)p->keep * p->kept_frame.bytes + p->shared_frame.bytes);
-    place(p, &p->mlp_out, (uint64_t)p->micro_tokens * c->hidden * 4);
+    place(p, &p->act, m_tokens * c->ffn * tr_dtype_size(t));
+    place(p, &p->mlp_out, m_tokens * c->hidden * 4);
     place(p, &p->head_x, logit_rows * c->hidden * tr_dtype_size(t));
     place(p, &p->head_rstd, max64(n, logit_rows) * 4);
     place(p, &p->logits, logit_rows * slice_rows(m) * 4);
@@ -178,44 +203,62 @@ static int fits(struct tr_plan *p)
     return p->peak <= p->in.budget;
 }
 
+/* Pools whose slots come and go together: those of a block's parts. */
+static int pools_with(int pool)
+{
+    return pool == TR_SLOTS_BLOCK || pool == TR_SLOTS_BLOCK_STATE ? TR_PARTS : 1;
+}
+
 /* How many spans of each pool there are, and the largest. */
-static void count_spans(struct tr_plan *p, uint32_t spans[TR_SLOT_POOLS])
+static void count_spans(struct tr_plan *p)
 {
     const struct tr_layout *l = &p->in.model->layout;
 
-    memset(spans, 0, TR_SLOT_POOLS * sizeof(spans[0]));
+    memset(p->spans, 0, sizeof(p->spans));
+    memset(p->slot_bytes, 0, sizeof(p->slot_bytes));
     for (uint32_t i = 0; i < l->n_spans; i++) {
-        uint32_t pool = l->spans[i].pool;
+        int pool = (int)l->spans[i].pool;
 
         if (!p->in.train && pool >= TR_SLOTS_BLOCK_STATE)
             continue;
-        spans[pool]++;
+        pool = tr_plan_pool(p, pool);
+        p->spans[pool]++;
         p->slot_bytes[pool] = max64(p->slot_bytes[pool], l->spans[i].bytes);
     }
+    p->spans[TR_SLOTS_BOUNDARY] = p->in.train ? tr_plan_boundaries(p) : 2; /* forward: in and out */
+    p->slot_bytes[TR_SLOTS_BOUNDARY] =
+        aligned((uint64_t)p->in.batch_tokens * (uint64_t)p->in.model->config.hidden *
+                tr_dtype_size(p->in.model->dtype));
 }
 
-/* Raises slots[pool] to at most `want` while all fits. */
-static void grow(struct tr_plan *p, int pool, uint32_t want)
+static void set_slots(struct tr_plan *p, int pool, int n_pools, uint32_t slots)
+{
+    for (int i = pool; i < pool + n_pools; i++)
+        p->slots[i] = slots < p->spans[i] ? slots : p->spans[i];
+}
+
+/* Raises the slots of n_pools pools, which have equally many, to at most `want` while all fits. */
+static void grow(struct tr_plan *p, int pool, int n_pools, uint32_t want)
 {
     uint32_t low = p->slots[pool], high = want;
 
     while (low < high) { /* the largest count that fits */
         uint32_t mid = low + (high - low + 1) / 2;
 
-        p->slots[pool] = mid;
+        set_slots(p, pool, n_pools, mid);
         if (fits(p))
             low = mid;
         else
             high = mid - 1;
     }
-    p->slots[pool] = low;
+    set_slots(p, pool, n_pools, low);
 }
 
-static void grow_overlap(struct tr_plan *p, const uint32_t spans[TR_SLOT_POOLS])
+static void grow_overlap(struct tr_plan *p)
 {
     for (uint32_t depth = 2; depth <= 3; depth++)
-        for (int i = 0; i < TR_SLOT_POOLS; i++)
-            grow(p, i, spans[i] < depth ? spans[i] : depth);
+        for (int i = 0; i < TR_SLOT_POOLS; i += pools_with(i))
+            grow(p, i, pools_with(i), p->spans[i] < depth ? p->spans[i] : depth);
 }
 
 static void grow_micro(struct tr_plan *p)
@@ -229,13 +272,20 @@ static void grow_micro(struct tr_plan *p)
         p->micro_tokens = p->micro_tokens > before + grain ? p->micro_tokens - grain : before;
 }
 
-static void grow_residents(struct tr_plan *p, const uint32_t spans[TR_SLOT_POOLS])
+static void grow_residents(struct tr_plan *p)
 {
     static const int order[] = {TR_SLOTS_NORM,        TR_SLOTS_NORM_STATE, TR_SLOTS_BLOCK,
                                 TR_SLOTS_BLOCK_STATE, TR_SLOTS_TABLE,      TR_SLOTS_TABLE_STATE};
 
+    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
+        grow(p, order[i], pools_with(order[i]), p->spans[order[i]]);
+}
+
+/* What is left is too small for a block more, but perhaps not for a part of one. */
+static void grow_rest(struct tr_plan *p)
+{
     for (int i = 0; i < TR_SLOT_POOLS; i++)
-        grow(p, order[i], spans[order[i]]);
+        grow(p, i, 1, p->spans[i]);
 }
 
 /* With every gradient kept until the norm is known the backward pass runs once, not twice. */
@@ -272,18 +322,69 @@ static int32_t clamp_micro(const struct tr_plan_params *in)
     return m < in->batch_tokens ? m : in->batch_tokens;
 }
 
+/* The smallest micro-batches have the smallest activations, but where there is only one the weight
+ * gradients are smaller: whichever takes less. */
+static int fits_in_micro(struct tr_plan *p)
+{
+    uint64_t small;
+
+    p->micro_tokens = clamp_micro(&p->in);
+    place_all(p);
+    if (p->in.micro_tokens)
+        return p->peak <= p->in.budget;
+    small = p->peak;
+    p->micro_tokens = p->in.batch_tokens;
+    place_all(p);
+    if (small < p->peak)
+        p->micro_tokens = clamp_micro(&p->in);
+    return fits(p);
+}
+
+/* The least that works: `slots` slots of each kind of span, or what there is of the kind. */
+static int fits_with(struct tr_plan *p, int by_parts, uint32_t slots)
+{
+    p->by_parts = by_parts;
+    count_spans(p);
+    for (int i = 0; i < TR_SLOT_POOLS; i++) {
+        int deep = i < TR_SLOTS_TABLE || (i >= TR_SLOTS_BLOCK_STATE && i < TR_SLOTS_TABLE_STATE);
+
+        set_slots(p, i, 1, deep ? slots : 1);
+    }
+    p->slots[TR_SLOTS_BOUNDARY] = 2; /* what a block reads and what it makes */
+    return fits_in_micro(p);
+}
+
+/* Whole blocks need the fewest loads, but one that has to go before the next can come leaves the
+ * device waiting: then parts. Their stages go through all tokens of the step, so with many small
+ * micro-batches a single block may be the smaller of the two. */
+static int choose_streams(struct tr_plan *p, uint64_t *smallest)
+{
+    int blocks = p->in.streams != TR_STREAMS_PARTS, parts = p->in.streams != TR_STREAMS_BLOCKS;
+
+    *smallest = UINT64_MAX;
+    if (blocks && parts && fits_with(p, 0, 2))
+        return 1;
+    if (parts) {
+        if (fits_with(p, 1, 1))
+            return 1;
+        *smallest = p->peak;
+    }
+    if (blocks) {
+        if (fits_with(p, 0, 1))
+            return 1;
+        *smallest = p->peak < *smallest ? p->peak : *smallest;
+    }
+    return 0;
+}
+
 int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
 {
-    uint32_t spans[TR_SLOT_POOLS];
+    uint64_t smallest;
 
     memset(plan, 0, sizeof(*plan));
     plan->in = *p;
-    plan->micro_tokens = clamp_micro(p);
     plan->keep = p->keep > 0 ? p->keep : 0;
-    count_spans(plan, spans);
-    for (int i = 0; i < TR_SLOT_POOLS; i++)
-        plan->slots[i] = spans[i] > 0;
-    if (!fits(plan))
+    if (!choose_streams(plan, &smallest))
         return tr_error(
             -ENOMEM,
             "the device budget is too small: %llu bytes (%.1f MiB) are given, the smallest "
@@ -291,15 +392,47 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
             "or --seq-len",
             (unsigned long long)(p->budget + p->workspace),
             (double)(p->budget + p->workspace) / 1048576,
-            (unsigned long long)(plan->peak + p->workspace),
-            (double)(plan->peak + p->workspace) / 1048576);
-    grow_overlap(plan, spans);
+            (unsigned long long)(smallest + p->workspace),
+            (double)(smallest + p->workspace) / 1048576);
+    grow_overlap(plan);
+    grow(plan, TR_SLOTS_BOUNDARY, 1, plan->spans[TR_SLOTS_BOUNDARY]);
     grow_micro(plan);
-    grow_residents(plan, spans);
+    grow_residents(plan);
     grow_parked(plan);
     grow_kept(plan);
+    grow_rest(plan);
     place_all(plan);
     return 0;
+}
+
+int tr_plan_pool(const struct tr_plan *plan, int pool)
+{
+    if (plan->by_parts && pool >= TR_SLOTS_BLOCK && pool < TR_SLOTS_BLOCK + TR_PARTS)
+        return TR_SLOTS_BLOCK;
+    if (plan->by_parts && pool >= TR_SLOTS_BLOCK_STATE && pool < TR_SLOTS_BLOCK_STATE + TR_PARTS)
+        return TR_SLOTS_BLOCK_STATE;
+    return pool;
+}
+
+uint32_t tr_plan_boundaries(const struct tr_plan *plan)
+{
+    return (uint32_t)plan->in.model->config.layers + 1;
+}
+
+struct tr_span *tr_plan_spans(const struct tr_plan *plan, uint32_t *n_spans)
+{
+    const struct tr_layout *l = &plan->in.model->layout;
+    uint32_t n = l->n_spans + tr_plan_boundaries(plan);
+    struct tr_span *spans = tr_alloc_array(TR_MEM_MISC, n, sizeof(*spans));
+
+    if (!spans)
+        return NULL;
+    memcpy(spans, l->spans, l->n_spans * sizeof(*spans));
+    for (uint32_t i = l->n_spans; i < n; i++)
+        spans[i] = (struct tr_span){.pool = TR_SLOTS_BOUNDARY,
+                                    .bytes = plan->slot_bytes[TR_SLOTS_BOUNDARY]};
+    *n_spans = n;
+    return spans;
 }
 
 int tr_plan_keeps(const struct tr_plan *plan, int layer)
@@ -312,26 +445,20 @@ uint64_t tr_plan_frame(const struct tr_plan *plan, int layer)
     int first = plan->in.model->config.layers - plan->keep;
 
     if (layer < first)
-        return plan->frames.offset + (uint64_t)plan->keep * plan->kept_frame.bytes;
+        return tr_plan_shared(plan);
     return plan->frames.offset + (uint64_t)(layer - first) * plan->kept_frame.bytes;
+}
+
+uint64_t tr_plan_shared(const struct tr_plan *plan)
+{
+    return plan->frames.offset + (uint64_t)plan->keep * plan->kept_frame.bytes;
 }
 
 uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, enum tr_role role)
 {
-    uint64_t at = 0;
-
     if (plan->parked)
         return plan->in.model->tensors[block->tensor[role]].first_param * 4;
-    if (!plan->several) /* one tensor at a time, all at the start */
-        return 0;
-    for (int r = 0; r < (int)role; r++) {
-        int32_t t = block->tensor[r];
-
-        if (t >= 0)
-            at += tr_round_up(
-                (uint64_t)plan->in.model->tensors[t].rows * plan->in.model->tensors[t].cols, 16);
-    }
-    return at * 4;
+    return grads_before(plan, role, role) * 4;
 }
 
 uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *table, int64_t row0)
@@ -347,9 +474,17 @@ static void row(struct tr_plan_row *r, uint64_t bytes, const char *kind)
 
 static void row_slots(struct tr_plan_row *r, const struct tr_plan *p, const char *kind, int pool)
 {
-    snprintf(r->kind, sizeof(r->kind), "%s (%u x %.1f MiB)", kind, p->slots[pool],
-             (double)p->slot_bytes[pool] / 1048576);
-    r->bytes = p->pool[pool].bytes;
+    int n = p->by_parts ? 1 : pools_with(pool);
+    uint64_t bytes = 0;
+    uint32_t slots = p->slots[pool];
+
+    r->bytes = 0;
+    for (int i = pool; i < pool + n; i++) {
+        bytes += p->slot_bytes[i];
+        slots = p->slots[i] < slots ? p->slots[i] : slots;
+        r->bytes += p->pool[i].bytes;
+    }
+    snprintf(r->kind, sizeof(r->kind), "%s (%u x %.1f MiB)", kind, slots, (double)bytes / 1048576);
 }
 
 int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS])
@@ -357,20 +492,26 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
     uint64_t shared = p->shared_frame.bytes, known = 0;
     int n = 0;
 
-    row_slots(&rows[n++], p, "block slots", TR_SLOTS_BLOCK);
+    row_slots(&rows[n++], p, p->by_parts ? "slots, streams per matrix" : "block slots",
+              TR_SLOTS_BLOCK);
     row_slots(&rows[n++], p, "table slots", TR_SLOTS_TABLE);
     if (p->slots[TR_SLOTS_BLOCK_STATE]) {
-        row_slots(&rows[n++], p, "block state slots", TR_SLOTS_BLOCK_STATE);
+        row_slots(&rows[n++], p, p->by_parts ? "state slots" : "block state slots",
+                  TR_SLOTS_BLOCK_STATE);
         row_slots(&rows[n++], p, "table state slots", TR_SLOTS_TABLE_STATE);
     }
-    row(&rows[n++], p->boundary.bytes, "block inputs");
-    row(&rows[n++], shared + p->mlp_out.bytes, "activations of one block");
+    snprintf(rows[n].kind, sizeof(rows[n].kind), "block inputs (%u of %u x %.1f MiB)",
+             p->slots[TR_SLOTS_BOUNDARY], tr_plan_boundaries(p),
+             (double)p->slot_bytes[TR_SLOTS_BOUNDARY] / 1048576);
+    rows[n++].bytes = p->pool[TR_SLOTS_BOUNDARY].bytes;
+    row(&rows[n++], shared + p->act.bytes + p->mlp_out.bytes, "activations of one block");
     row(&rows[n++], p->frames.bytes - shared, "activations kept");
     row(&rows[n++], p->dx.bytes + p->back_scratch.bytes, "activation gradients");
     row(&rows[n++], p->grad.bytes + p->norm_grad.bytes,
-        p->parked    ? "weight gradients (all, until the norm is known)"
-        : p->several ? "weight gradients (one layer)"
-                     : "weight gradient (one tensor)");
+        p->parked     ? "weight gradients (all, until the norm is known)"
+        : !p->several ? "weight gradient (one tensor)"
+        : p->by_parts ? "weight gradients (one matrix and its small tensors)"
+                      : "weight gradients (one layer)");
     row(&rows[n++],
         p->logits.bytes + p->head_x.bytes +
             (p->dlogits.offset == p->logits.offset ? 0 : p->dlogits.bytes),

@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The plan: where every byte of device memory goes. Pure: from the model's table, the shapes of the
- * batches and a budget it chooses the size of micro-batches, how many blocks keep their activations
- * and how many slots each pool gets, and lays all buffers out in the arena. What it chooses never
+ * batches and a budget it chooses whether blocks stream whole or part by part, the size of
+ * micro-batches, how many blocks keep their activations and how many slots each pool gets, and lays
+ * all buffers out in the arena. What it chooses never
  * changes a bit of the result (invariant 1): only ways with equal bits are chosen among. Nothing is
  * allocated on the device later, so the predicted peak is the measured one (invariant 6).
+ *
+ * The inputs of the blocks are scratch spans of the offload engine: boundary l, (N, hidden) in the
+ * storage dtype, is the input of block l, the last one the output of the last block. Their slots
+ * are a pool like the others; what does not fit is spilled for the time between forward and
+ * backward.
  *
  * Owns no memory; knows no device. Sizes in bytes, counts in tokens.
  */
@@ -20,23 +26,29 @@ struct tr_place {
 
 /* Activations of one block in the device's compute dtype (rstd, lse and x_mid in f32); offsets
  * relative to the frame. A kept frame has room for all N tokens of the step (micro-batches at their
- * own tokens), the shared one for the M of a micro-batch. */
+ * own tokens), the shared one for the M of a micro-batch; where blocks stream part by part for all,
+ * as each part's stage goes through all micro-batches. The gradients of gate and up replace them
+ * in the shared frame, and once they are spent those of q, k and v lie there. */
 struct tr_frame {
     uint64_t xn1, rstd1, q, k, v;          /* normed input; q, k after rope */
     uint64_t q_raw, k_raw, rstd_q, rstd_k; /* before q_norm and k_norm; only with qk_norm */
-    uint64_t o, lse, x_mid, xn2, rstd2, gate, up, act;
+    uint64_t o, lse, x_mid, xn2, rstd2, gate, up;
+    uint64_t dq, dk, dv; /* in the place of gate and up */
     uint64_t bytes;
 };
 
 /* Scratch of a block's backward pass, relative to its start: the halves never live together. In
  * the compute dtype, but dxn and delta, which are f32. */
 struct tr_backward_scratch {
-    uint64_t dxn;       /* (M, hidden) gradient of a normed input */
-    uint64_t dy;        /* (M, hidden) the residual gradient as the matmuls take it; f32: unused */
-    uint64_t dact, dup; /* (M, ffn); dact becomes the gate's gradient */
-    uint64_t d_o, dq, dk, dv, delta;
+    uint64_t dxn;  /* (M, hidden; part by part: N) gradient of a normed input */
+    uint64_t dy;   /* (M, hidden) the residual gradient as the matmuls take it; f32: unused */
+    uint64_t dact; /* (M, ffn) */
+    uint64_t d_o, delta;
     uint64_t bytes;
 };
+
+/* What moves at once: all of a block, or one part of it (a matrix). */
+enum tr_streams { TR_STREAMS_AUTO, TR_STREAMS_BLOCKS, TR_STREAMS_PARTS };
 
 struct tr_plan_params {
     const struct tr_model *model;
@@ -49,18 +61,20 @@ struct tr_plan_params {
     int train;             /* 0: forward only */
     int norm;              /* the global norm is measured before the update */
     int keep;              /* blocks that keep activations: -1 as the budget allows, else exactly */
-    int64_t logit_rows;    /* forward only: rows of logits taken out at once; 0: losses only */
-    uint64_t budget;       /* arena bytes */
-    uint64_t workspace;    /* of the device, for the message about the smallest budget */
+    enum tr_streams streams; /* AUTO: blocks where two fit at once, else parts */
+    int64_t logit_rows;      /* forward only: rows of logits taken out at once; 0: losses only */
+    uint64_t budget;         /* arena bytes */
+    uint64_t workspace;      /* of the device, for the message about the smallest budget */
 };
 
 struct tr_plan {
     struct tr_plan_params in;
     int32_t micro_tokens; /* M: the most tokens of a micro-batch */
     int several;          /* a step may have more than one micro-batch */
+    int by_parts;         /* a visit for each part of a block; all parts share slots */
     int parked;           /* all gradients stay until the norm is known: no second backward */
     int32_t keep;         /* the last `keep` blocks keep their activations */
-    uint32_t slots[TR_SLOT_POOLS];
+    uint32_t spans[TR_SLOT_POOLS], slots[TR_SLOT_POOLS];
     uint64_t slot_bytes[TR_SLOT_POOLS];
 
     struct tr_frame kept_frame, shared_frame;
@@ -71,12 +85,14 @@ struct tr_plan {
     struct tr_place doc_first, doc_end;               /* (N) documents, for attention */
     struct tr_place max, sum, target_logit, lse, nll; /* (N) */
     struct tr_place cos, sin;
-    struct tr_place boundary; /* (layers + 1, N, hidden) storage dtype: input of each block */
-    struct tr_place dx;       /* (N, hidden) f32: gradient at the current boundary */
-    struct tr_place frames;   /* `keep` kept frames, then the shared one */
-    struct tr_place mlp_out;  /* (M, hidden) */
+    struct tr_place dx;      /* (N, hidden) f32: gradient at the current boundary */
+    struct tr_place frames;  /* `keep` kept frames, then the shared one */
+    struct tr_place act;     /* (M, ffn) compute dtype: input of the last matmul */
+    struct tr_place mlp_out; /* (M, hidden) */
     struct tr_place back_scratch;
-    struct tr_place grad; /* one tensor, one layer's with several micro-batches, all (inv. 4) */
+    /* Weight gradients (invariant 4): of one tensor; with several micro-batches of one layer, or of
+     * one part where blocks stream part by part; or all. */
+    struct tr_place grad;
     struct tr_place norm_grad; /* (hidden) the final norm's */
     struct tr_place head_x;    /* (grain, hidden) compute dtype: normed input of the head */
     struct tr_place head_rstd; /* (N) */
@@ -90,9 +106,17 @@ struct tr_plan {
 /* -ENOMEM: does not fit; the message says the smallest budget that would do. */
 int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p);
 
+/* Spans of the layout, then one scratch span for each boundary. */
+uint32_t tr_plan_boundaries(const struct tr_plan *plan); /* how many */
+/* All of them, for schedules; freed with tr_free(TR_MEM_MISC, ...), NULL: out of memory. */
+struct tr_span *tr_plan_spans(const struct tr_plan *plan, uint32_t *n_spans);
+
 /* Frame of block `layer`, as an offset in the arena: kept_frame or shared_frame is its layout. */
 uint64_t tr_plan_frame(const struct tr_plan *plan, int layer);
+uint64_t tr_plan_shared(const struct tr_plan *plan); /* of the shared frame */
 int tr_plan_keeps(const struct tr_plan *plan, int layer);
+/* The pool whose slots the spans of a pool go to. */
+int tr_plan_pool(const struct tr_plan *plan, int pool);
 /* Offset of a block tensor's gradient in plan->grad. */
 uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, enum tr_role role);
 /* The same of a table's slice that begins at row0. */

@@ -29,7 +29,7 @@ static int count_visits(struct tr_run *run, struct tr_counter *c, const struct t
     pass.update.t = 1;
     r = tr_pass_batch(&pass, batch, 1);
     for (uint32_t i = 0; i < run->visits.n && r == 0; i++) {
-        struct tr_pass_visit v = {.unit = run->visits.units[i]};
+        struct tr_pass_visit v = {.unit = run->visits.units[i], .spans = &run->visits.spans[i]};
         double before = c->seconds;
 
         for (uint32_t k = 0; k < TR_VISIT_SPANS; k++) /* where they lie does not matter here */
@@ -106,8 +106,13 @@ static int open_play(struct play *y, struct tr_run *run, const struct tr_figures
     static char ground[1]; /* slots are counted, never touched */
 
     memset(y, 0, sizeof(*y));
-    for (int i = 0; i < TR_SLOT_POOLS; i++)
-        y->pools[i] = (struct tr_slot_pool){.base = ground, .n_slots = run->plan.slots[i]};
+    for (int i = 0; i < TR_SLOT_POOLS; i++) {
+        int slots_of = tr_plan_pool(&run->plan, i);
+
+        y->pools[i] = (struct tr_slot_pool){.base = ground,
+                                            .n_slots = run->plan.slots[i],
+                                            .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1};
+    }
     y->seconds = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(double));
     y->scaled = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(double));
     y->pass = tr_alloc(TR_MEM_MISC, v->n);
@@ -119,8 +124,9 @@ static int open_play(struct play *y, struct tr_run *run, const struct tr_figures
                                   .n = v->n,
                                   .seconds = y->seconds,
                                   .pass = y->pass,
-                                  .spans = run->model->layout.spans,
-                                  .n_spans = run->model->layout.n_spans,
+                                  .spans = run->spans,
+                                  .n_spans = run->n_spans,
+                                  .n_scratch = tr_plan_boundaries(&run->plan),
                                   .pools = y->pools,
                                   .n_pools = TR_SLOT_POOLS,
                                   .in_host = run->in_host,
@@ -138,9 +144,9 @@ static int all_at_home(const struct tr_run *run)
 {
     uint32_t n = 0;
 
-    while (run->in_host && n < run->model->layout.n_spans && run->in_host[n])
+    while (n < run->n_spans && run->in_host[n])
         n++;
-    return n == run->model->layout.n_spans;
+    return n == run->n_spans;
 }
 
 static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
@@ -151,7 +157,10 @@ static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
     out->staging_bytes = all_at_home(run) ? 0 : run->staging_bytes;
     out->tier_bytes = run->tier_bytes;
     out->buffer_bytes = run_buffer_bytes(run);
-    out->disk_bytes = (uint64_t)generations * tr_layout_bytes(&run->model->layout);
+    out->disk_bytes =
+        (uint64_t)generations * tr_layout_bytes(&run->model->layout) + run->spill_bytes;
+    out->spill_disk_bytes = run->spill_bytes;
+    out->spill_host_bytes = run->spill_host_bytes;
 }
 
 int run_predict(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,

@@ -65,6 +65,9 @@ json_t *tr_prediction_json(const struct tr_prediction *p)
     add(o, "tier_bytes", p->tier_bytes);
     add(o, "buffer_bytes", p->buffer_bytes);
     add(o, "disk_bytes", p->disk_bytes);
+    add(o, "spill_host_bytes", p->spill_host_bytes);
+    add(o, "spill_disk_bytes", p->spill_disk_bytes);
+    add(o, "spilled_bytes", p->sim.spilled_bytes);
     add(o, "read_bytes", p->sim.read_bytes);
     add(o, "written_bytes", p->sim.written_bytes);
     add(o, "host_tier_bytes", p->sim.host_bytes);
@@ -145,14 +148,17 @@ void tr_prediction_print(FILE *f, const struct tr_prediction *p, double drive_li
 {
     fputs("host memory, pinned\n", f);
     print_gb(f, "staging buffers", p->staging_bytes);
-    print_gb(f, "parameters and state beside the device", p->tier_bytes);
+    print_gb(f, "parameters and state beside the device", p->tier_bytes - p->spill_host_bytes);
+    print_gb(f, "block inputs, spilled", p->spill_host_bytes);
     print_gb(f, "losses and norms read back", p->buffer_bytes);
     fputs("disk\n", f);
-    print_gb(f, "store", p->disk_bytes);
+    print_gb(f, "store", p->disk_bytes - p->spill_disk_bytes);
+    print_gb(f, "block inputs, spilled", p->spill_disk_bytes);
     fputs("moved a step\n", f);
     print_gb(f, "read from disk", p->sim.read_bytes);
     print_gb(f, "written to disk", p->sim.written_bytes);
     print_gb(f, "loaded from host memory", p->sim.host_bytes);
+    print_gb(f, "block inputs saved (what went to disk is above, too)", p->sim.spilled_bytes);
     if (p->timed)
         print_seconds(f, p);
     print_life(f, p, drive_life);

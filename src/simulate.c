@@ -30,6 +30,7 @@ static int begin(struct sim *s)
                                    .n_next = s->p->n,
                                    .spans = s->p->spans,
                                    .n_spans = s->p->n_spans,
+                                   .n_scratch = s->p->n_scratch,
                                    .pools = s->p->pools,
                                    .n_pools = s->p->n_pools,
                                    .holds = holds};
@@ -67,19 +68,39 @@ static void advance_flush(struct sim *s)
     s->flush_until = s->now + 2 * s->p->rates.flush; /* the data, then the commit record */
 }
 
+static void push(const struct sim *s, struct sim_ring *ring, uint32_t slot)
+{
+    ring->slot[(ring->first + ring->n++) % s->slots.n] = slot;
+}
+
+static void start_write(struct sim *s, struct sim_ring *ring)
+{
+    uint32_t slot = ring->slot[ring->first];
+
+    ring->first = (ring->first + 1) % s->slots.n;
+    ring->n--;
+    tr_slot_write(&s->slots, slot);
+    sim_move_start(s, SIM_WRITE, slot, s->changed_in[slot]);
+}
+
 static void advance_writeback(struct sim *s)
 {
-    while (s->n_dirty) {
-        uint32_t slot = s->dirty[s->dirty_first];
-        uint32_t step = s->dirty_step[slot];
+    while (s->saves.n)
+        start_write(s, &s->saves);
+    while (s->dirty.n) {
+        uint32_t slot = s->dirty.slot[s->dirty.first];
 
-        if (s->writing[s->slots.slot[slot].span] || gates(s, step))
+        if (s->writing[s->slots.slot[slot].span] || gates(s, s->changed_in[slot]))
             return;
-        s->dirty_first = (s->dirty_first + 1) % s->slots.n;
-        s->n_dirty--;
-        tr_slot_write(&s->slots, slot);
-        sim_move_start(s, SIM_WRITE, slot, step);
+        start_write(s, &s->dirty);
     }
+}
+
+/* What is made afresh moves nothing, and takes its slot when its visit comes. */
+static int may_begin(const struct sim *s, const struct tr_load *l)
+{
+    return !(l->after && s->passed < s->base + l->after) && (!l->fresh || l->visit < s->wanted) &&
+           tr_slot_may_load(&s->slots, l->slot);
 }
 
 static void advance_prefetch(struct sim *s)
@@ -93,15 +114,17 @@ static void advance_prefetch(struct sim *s)
     for (uint32_t i = s->first_load; i < s->schedule.n_loads; i++) {
         const struct tr_load *l = &loads[i];
 
-        ahead += l->visit >= s->wanted;
+        ahead += l->visit >= s->wanted && !l->fresh;
         if (ahead > most)
             break;
-        if (s->started[i] || (l->after && s->passed < s->base + l->after) ||
-            !tr_slot_may_load(&s->slots, l->slot))
+        if (s->started[i] || !may_begin(s, l))
             continue;
         tr_slot_load(&s->slots, l->slot, l->span);
         s->started[i] = 1;
-        sim_move_start(s, SIM_READ, l->slot, s->schedule_step);
+        if (l->fresh)
+            tr_slot_loaded(&s->slots, l->slot);
+        else
+            sim_move_start(s, SIM_READ, l->slot, s->schedule_step);
     }
 }
 
@@ -121,13 +144,18 @@ static int is_ready(const struct sim *s)
     return 1;
 }
 
+static int is_written(const struct sim *s)
+{
+    return !s->pending[0] && !s->pending[1] && !s->saving;
+}
+
 /* The caller waits for compute before the update pass, and with `serial` for everything. */
 static int must_wait(const struct sim *s)
 {
     const unsigned char *pass = s->p->pass;
     int turn = pass && pass[s->at] == UPDATE && (s->at == 0 || pass[s->at - 1] != UPDATE);
 
-    if (s->p->serial && (s->pending[0] || s->pending[1]))
+    if (s->p->serial && !is_written(s))
         return 1;
     return (turn || s->p->serial) && s->passed < s->released;
 }
@@ -137,11 +165,13 @@ static void visit(struct sim *s)
     const struct tr_visit *v = &s->p->visits[s->at];
     struct sim_ticket *t = &s->tickets[s->released % (2 * (uint64_t)s->p->n)];
 
-    *t = (struct sim_ticket){.n = v->n_spans, .changed = v->changed, .step = s->step};
+    *t = (struct sim_ticket){
+        .n = v->n_spans, .changed = v->changed, .saved = s->schedule.saved[s->at], .step = s->step};
     for (uint32_t k = 0; k < v->n_spans; k++) {
         t->slot[k] = s->schedule.slot[(size_t)s->at * TR_VISIT_SPANS + k];
         tr_slot_pin(&s->slots, t->slot[k], v->changed >> k & 1);
-        s->pending[s->step & 1] += v->changed >> k & 1;
+        s->pending[s->step & 1] += v->changed >> k & 1 && !sim_is_scratch(s, v->span[k]);
+        s->saving += t->saved >> k & 1;
     }
     s->released++;
     s->at++;
@@ -162,7 +192,7 @@ static int end_step(struct sim *s)
 {
     if (s->passed < s->released || s->flush != SIM_IDLE)
         return 0;
-    if (s->p->serial && (s->pending[0] || s->pending[1]))
+    if (s->p->serial && !is_written(s))
         return 0;
     begin_commit(s);
     if (s->step + 1 == s->p->steps) {
@@ -217,13 +247,17 @@ static void pass(struct sim *s)
 
     s->server[TR_SERVE_COMPUTE].busy = 0;
     for (uint32_t k = 0; k < t->n; k++) {
-        int changed = t->changed >> k & 1;
+        int changed = t->changed >> k & 1, saved = t->saved >> k & 1;
+        int scratch = sim_is_scratch(s, s->slots.slot[t->slot[k]].span);
 
-        tr_slot_unpin(&s->slots, t->slot[k], changed);
-        if (!changed)
+        tr_slot_unpin(&s->slots, t->slot[k],
+                      !changed            ? TR_LEFT_ALONE
+                      : scratch && !saved ? TR_LEFT_READY
+                                          : TR_LEFT_DIRTY);
+        if (!changed || (scratch && !saved))
             continue;
-        s->dirty_step[t->slot[k]] = t->step;
-        s->dirty[(s->dirty_first + s->n_dirty++) % s->slots.n] = t->slot[k];
+        s->changed_in[t->slot[k]] = t->step;
+        push(s, scratch ? &s->saves : &s->dirty, t->slot[k]);
     }
     s->passed++;
     s->kicked = 1;
@@ -304,7 +338,7 @@ static void step_time(struct sim *s, double t)
 
 static int is_over(const struct sim *s)
 {
-    return s->ended && !s->pending[0] && !s->pending[1] && s->flush == SIM_IDLE;
+    return s->ended && is_written(s) && s->flush == SIM_IDLE;
 }
 
 static int play(struct sim *s)
@@ -327,10 +361,12 @@ static int open_sim(struct sim *s)
 
     if (r < 0)
         return r;
+    s->slots.first_scratch = s->p->n_spans - s->p->n_scratch;
     s->tickets = tr_alloc_array(TR_MEM_MISC, 2 * (size_t)s->p->n, sizeof(*s->tickets));
-    s->dirty = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*s->dirty));
-    s->dirty_step = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*s->dirty_step));
-    if (!s->tickets || !s->dirty || !s->dirty_step)
+    s->dirty.slot = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*s->dirty.slot));
+    s->saves.slot = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*s->saves.slot));
+    s->changed_in = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*s->changed_in));
+    if (!s->tickets || !s->dirty.slot || !s->saves.slot || !s->changed_in)
         return -ENOMEM;
     return sim_moves_open(s);
 }
@@ -351,7 +387,8 @@ int tr_simulate(const struct tr_sim_params *params, struct tr_sim_result *out)
     tr_schedule_free(&s.schedule);
     tr_free(TR_MEM_MISC, s.started);
     tr_free(TR_MEM_MISC, s.tickets);
-    tr_free(TR_MEM_MISC, s.dirty);
-    tr_free(TR_MEM_MISC, s.dirty_step);
+    tr_free(TR_MEM_MISC, s.dirty.slot);
+    tr_free(TR_MEM_MISC, s.saves.slot);
+    tr_free(TR_MEM_MISC, s.changed_in);
     return r;
 }

@@ -46,7 +46,7 @@ struct tr_sim_params {
     const unsigned char *pass; /* (n) enum tr_pass; before the first of a changing pass the caller
                                 * waits for all compute */
     const struct tr_span *spans;
-    uint32_t n_spans;
+    uint32_t n_spans, n_scratch; /* the last so many of them are scratch */
     const struct tr_slot_pool *pools;
     uint32_t n_pools;
     const unsigned char *in_host; /* (spans) or NULL */
@@ -66,6 +66,7 @@ struct tr_sim_result {
     double busy[TR_SERVERS];
     double idle[TR_SERVERS]; /* of compute, by what it waited for; [COMPUTE]: commits, latency */
     uint64_t read_bytes, written_bytes, host_bytes, loads;
+    uint64_t spilled_bytes; /* scratch saved, wherever; what of it went to disk is written, too */
     uint64_t first_read_bytes, first_host_bytes;    /* of the first step, from empty slots */
     uint64_t total_read_bytes, total_written_bytes; /* of all steps played */
 };

@@ -69,6 +69,7 @@ static void set_stages(const struct sim *s, struct sim_move *m, int from_home)
 {
     int n = 0, copies = s->p->staged || m->home;
 
+    from_home |= m->home && m->scratch; /* neither way has to do with the disk */
     if (m->way == SIM_WRITE && copies)
         m->stage[n++] = TR_SERVE_OUT;
     if (!from_home) {
@@ -89,11 +90,14 @@ static void tally(struct sim *s, const struct sim_move *m, int from_home)
     if (m->step > last)
         return; /* of the step that only follows */
     if (m->way == SIM_WRITE) {
-        r->total_written_bytes += bytes;
-        r->written_bytes += m->step == last ? bytes : 0;
+        uint64_t disk = m->scratch && m->home ? 0 : bytes;
+
+        r->total_written_bytes += disk;
+        r->written_bytes += m->step == last ? disk : 0;
+        r->spilled_bytes += m->scratch && m->step == last ? bytes : 0;
         return;
     }
-    r->loads += m->step == last;
+    r->loads += m->step == last && !m->scratch;
     if (from_home) {
         r->first_host_bytes += m->step == 0 ? bytes : 0;
         r->host_bytes += m->step == last ? bytes : 0;
@@ -108,7 +112,8 @@ void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t ste
 {
     uint32_t span = s->slots.slot[slot].span;
     int home = s->p->in_host && s->p->in_host[span];
-    int from_home = home && way == SIM_READ && s->filled[span];
+    int scratch = sim_is_scratch(s, span);
+    int from_home = home && way == SIM_READ && (s->filled[span] || scratch);
     uint32_t at = way == SIM_READ ? slot : home ? 2 * s->slots.n + span : s->slots.n + slot;
     struct sim_move *m = &s->moves[at], **last = &s->list[way];
 
@@ -119,7 +124,8 @@ void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t ste
                            .slot = slot,
                            .span = span,
                            .step = step,
-                           .home = home};
+                           .home = home,
+                           .scratch = scratch};
     if (home && way == SIM_WRITE)
         s->writing[span] = 1;
     set_stages(s, m, from_home);
@@ -145,7 +151,10 @@ static void finish_move(struct sim *s, struct sim_move *m)
     if (!m->slot_free)
         tr_slot_written(&s->slots, m->slot);
     s->writing[m->span] = 0;
-    s->pending[m->step & 1]--;
+    if (m->scratch)
+        s->saving--;
+    else
+        s->pending[m->step & 1]--;
 }
 
 static void enqueue(struct sim *s, struct sim_part *part)

@@ -24,7 +24,7 @@ struct sim_move {
     enum sim_way way;
     enum sim_pool pool;
     uint32_t slot, span, step; /* step: of the load, or of the change */
-    int home, slot_free;
+    int home, slot_free, scratch;
     unsigned char stage[4]; /* servers in order; ends with TR_SERVERS */
     uint64_t given, out, done;
     struct sim_move *next;
@@ -43,7 +43,11 @@ struct sim_server {
 };
 
 struct sim_ticket { /* a visit on its way through compute */
-    uint32_t n, slot[TR_VISIT_SPANS], changed, step;
+    uint32_t n, slot[TR_VISIT_SPANS], changed, saved, step;
+};
+
+struct sim_ring { /* slots that wait to be written, oldest first */
+    uint32_t *slot, first, n;
 };
 
 enum sim_flush { SIM_IDLE, SIM_WRITES, SIM_SYNC };
@@ -59,10 +63,11 @@ struct sim {
     uint32_t step, at;              /* the caller's; at == n: it is at the step's end */
     uint32_t schedule_step;
     uint64_t released, passed, base;
-    struct sim_ticket *tickets; /* (2 n) by visit number */
-    uint32_t *dirty, dirty_first, n_dirty;
-    uint32_t *dirty_step; /* (slots): of its change */
-    uint32_t pending[2];  /* changes not yet written, by step & 1 */
+    struct sim_ticket *tickets;   /* (2 n) by visit number */
+    struct sim_ring dirty, saves; /* of the store; scratch */
+    uint32_t *changed_in;         /* (slots): the step of its change */
+    uint32_t saving;              /* scratch to be saved, not yet written */
+    uint32_t pending[2];          /* changes not yet written, by step & 1 */
     enum sim_flush flush;
     uint32_t flush_step;
     int kicked, ended;
@@ -76,6 +81,11 @@ struct sim {
     enum sim_way gave[SIM_POOLS];
     struct tr_sim_result *out;
 };
+
+static inline int sim_is_scratch(const struct sim *s, uint32_t span)
+{
+    return span >= s->slots.first_scratch;
+}
 
 int sim_moves_open(struct sim *s);
 void sim_moves_close(struct sim *s);

@@ -33,6 +33,7 @@ enum tr_optimizer { TR_OPT_DEFAULT, TR_OPT_LOMO, TR_OPT_SGD, TR_OPT_ADAMW };
 enum tr_lr_schedule { TR_LR_DEFAULT, TR_LR_LINEAR, TR_LR_COSINE, TR_LR_CONSTANT };
 enum tr_choice { TR_AUTO, TR_YES, TR_NO };
 enum tr_recompute { TR_RECOMPUTE_AUTO, TR_RECOMPUTE_ALL, TR_RECOMPUTE_NONE };
+enum tr_streaming { TR_STREAMING_AUTO, TR_STREAMING_BLOCKS, TR_STREAMING_MATRICES };
 enum tr_rounding_choice { TR_ROUNDING_AUTO, TR_ROUNDING_NEAREST, TR_ROUNDING_STOCHASTIC };
 enum tr_keep { TR_KEEP_AUTO, TR_KEEP_STEP, TR_KEEP_CHECKPOINT, TR_KEEP_NONE }; /* --durability */
 enum tr_io_choice { TR_IO_BEST, TR_IO_RING, TR_IO_POOL };
@@ -71,6 +72,7 @@ struct tr_train_params {
     enum tr_type dtype;    /* of storage; default: as the source */
     enum tr_rounding_choice rounding; /* default: stochastic for bf16, else nearest */
     enum tr_recompute recompute;
+    enum tr_streaming streaming; /* what moves at once; default: blocks where two of them fit */
     enum tr_keep durability;
     int64_t checkpoint_every; /* steps between commits with durability checkpoint; default 100 */
     uint64_t device_memory;   /* bytes or TR_SHARE; default: 80 % (a GPU: 90 %) of what is free */
@@ -98,6 +100,7 @@ struct tr_step_report {
     double seconds, tokens_per_s;
     double wait_load_s, wait_commit_s; /* seconds that the caller waited at each stop */
     uint64_t read_bytes, written_bytes;
+    uint64_t spilled_bytes; /* block inputs that left the device, to host memory or disk */
     uint64_t device_peak_bytes, host_peak_bytes;
     double eval_loss;   /* NaN where this step measured none */
 };

@@ -13,6 +13,16 @@ static void add_span(struct tr_visit *v, uint32_t span, int changed)
     v->span[v->n_spans++] = span;
 }
 
+enum boundary { READ, MADE, ADDED_TO };
+
+static void add_boundary(struct tr_visit *v, const struct tr_model *m, int32_t layer,
+                         enum boundary how)
+{
+    if (how == MADE)
+        v->fresh |= 1u << v->n_spans;
+    add_span(v, m->layout.n_spans + (uint32_t)layer, how != READ);
+}
+
 static struct tr_visit *add(struct tr_visits *v, struct tr_unit_visit unit)
 {
     unit.place = unit.work;
@@ -20,23 +30,64 @@ static struct tr_visit *add(struct tr_visits *v, struct tr_unit_visit unit)
     return &v->spans[v->n++];
 }
 
-static void add_blocks(struct tr_visits *v, const struct tr_model *m, enum tr_pass pass)
+/* The parts of a block that the unit names, and where they are updated their state behind them. */
+static void add_block(struct tr_visits *v, const struct tr_model *m, struct tr_unit_visit unit)
 {
-    int32_t layers = m->config.layers;
+    const struct tr_block *block = &m->blocks[unit.index];
+    int changed = unit.work == TR_WORK_BLOCK_GRAD && unit.pass == TR_PASS_UPDATE;
+    struct tr_visit *s = add(v, unit);
+
+    for (int part = unit.from; part <= (int)unit.to; part++)
+        add_span(s, block->params_span[part], changed);
+    for (int part = unit.from; changed && m->has_state && part <= (int)unit.to; part++)
+        add_span(s, block->state_span[part], 1);
+    if (unit.from == TR_PART_KV || (unit.work == TR_WORK_BLOCK && unit.from == TR_PART_O))
+        add_boundary(s, m, unit.index, READ);
+    if (unit.work == TR_WORK_BLOCK && unit.to == TR_PART_DOWN)
+        add_boundary(s, m, unit.index + 1, MADE);
+}
+
+static void add_parts_forward(struct tr_visits *v, const struct tr_model *m,
+                              struct tr_unit_visit unit, int end)
+{
+    unit.work = TR_WORK_BLOCK;
+    for (int part = 0; part < end; part++) {
+        unit.from = unit.to = (enum tr_part)part;
+        add_block(v, m, unit);
+    }
+}
+
+/* What the last part would make again is the next block's input, which is there. */
+static void add_parts_backward(struct tr_visits *v, const struct tr_model *m,
+                               struct tr_unit_visit unit, int kept)
+{
+    if (!kept)
+        add_parts_forward(v, m, unit, TR_PART_DOWN);
+    unit.work = TR_WORK_BLOCK_GRAD;
+    for (int part = TR_PARTS - 1; part >= 0; part--) {
+        unit.from = unit.to = (enum tr_part)part;
+        add_block(v, m, unit);
+    }
+}
+
+static void add_blocks(struct tr_visits *v, const struct tr_visits_params *p, enum tr_pass pass)
+{
+    int32_t layers = p->model->config.layers;
 
     for (int32_t i = 0; i < layers; i++) {
         int32_t l = pass == TR_PASS_FORWARD ? i : layers - 1 - i;
-        struct tr_visit *s =
-            add(v, (struct tr_unit_visit){.work = pass == TR_PASS_FORWARD ? TR_WORK_BLOCK
-                                                                          : TR_WORK_BLOCK_GRAD,
-                                          .pass = pass,
-                                          .index = l,
-                                          .first = i == 0,
-                                          .last = i == layers - 1});
+        struct tr_unit_visit unit = {.work = pass == TR_PASS_FORWARD ? TR_WORK_BLOCK
+                                                                     : TR_WORK_BLOCK_GRAD,
+                                     .pass = pass,
+                                     .index = l,
+                                     .to = TR_PART_DOWN};
 
-        add_span(s, m->blocks[l].params_span, pass == TR_PASS_UPDATE);
-        if (pass == TR_PASS_UPDATE && m->has_state)
-            add_span(s, m->blocks[l].state_span, 1);
+        if (!p->by_parts)
+            add_block(v, p->model, unit);
+        else if (pass == TR_PASS_FORWARD)
+            add_parts_forward(v, p->model, unit, TR_PARTS);
+        else
+            add_parts_backward(v, p->model, unit, l >= layers - p->keep);
     }
 }
 
@@ -56,6 +107,7 @@ static void add_embed(struct tr_visits *v, const struct tr_model *m)
                                                            .last = i == m->embed.n_slices - 1});
 
         add_span(s, m->embed.slices[i].params_span, 0);
+        add_boundary(s, m, 0, i ? ADDED_TO : MADE);
     }
 }
 
@@ -71,6 +123,7 @@ static void add_head(struct tr_visits *v, const struct tr_model *m)
 
         add_span(s, t->slices[i].params_span, 0);
         add_span(s, m->final_norm_span, 0);
+        add_boundary(s, m, m->config.layers, READ);
     }
 }
 
@@ -98,25 +151,38 @@ static void add_table_grad(struct tr_visits *v, const struct tr_model *m, enum t
             add_span(s, t->slices[i].state_span, 1);
         if (head || tied)
             add_final_norm(s, m, ends && i == 0);
+        if (head || tied)
+            add_boundary(s, m, m->config.layers, READ);
     }
 }
 
-static void add_backward(struct tr_visits *v, const struct tr_model *m, enum tr_pass pass)
+static void add_backward(struct tr_visits *v, const struct tr_visits_params *p, enum tr_pass pass)
 {
-    add_table_grad(v, m, TR_WORK_HEAD_GRAD, pass);
-    add_blocks(v, m, pass);
-    add_table_grad(v, m, TR_WORK_EMBED_GRAD, pass);
+    add_table_grad(v, p->model, TR_WORK_HEAD_GRAD, pass);
+    add_blocks(v, p, pass);
+    add_table_grad(v, p->model, TR_WORK_EMBED_GRAD, pass);
 }
 
-/* The update pass without its backward: the visits from `first` on that change something. */
-static void only_update(struct tr_visits *v, uint32_t first)
+static void forget_boundary(struct tr_visit *v, const struct tr_model *m)
+{
+    while (v->n_spans && v->span[v->n_spans - 1] >= m->layout.n_spans)
+        v->n_spans--;
+}
+
+/* The update pass without its backward: the visits from `first` on that change something. The head
+ * is not made again for a tied table either, whose gradient waits as a whole. */
+static void only_update(struct tr_visits *v, const struct tr_model *m, uint32_t first)
 {
     uint32_t n = first;
 
+    for (uint32_t i = 0; i < first; i++)
+        if (v->units[i].work == TR_WORK_EMBED_GRAD)
+            forget_boundary(&v->spans[i], m);
     for (uint32_t i = first; i < v->n; i++) {
         if (!v->spans[i].changed)
             continue;
         v->spans[n] = v->spans[i];
+        forget_boundary(&v->spans[n], m);
         v->units[n] = v->units[i];
         v->units[n++].work = TR_WORK_UPDATE;
     }
@@ -126,7 +192,8 @@ static void only_update(struct tr_visits *v, uint32_t first)
 int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
 {
     const struct tr_model *m = p->model;
-    size_t most = 3 * ((size_t)m->config.layers + m->embed.n_slices + tr_model_head(m)->n_slices);
+    size_t blocks = (size_t)m->config.layers * (p->by_parts ? 2 * TR_PARTS : 1);
+    size_t most = 3 * (blocks + m->embed.n_slices + tr_model_head(m)->n_slices);
     uint32_t update;
 
     memset(v, 0, sizeof(*v));
@@ -137,16 +204,16 @@ int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
         return -ENOMEM;
     }
     add_embed(v, m);
-    add_blocks(v, m, TR_PASS_FORWARD);
+    add_blocks(v, p, TR_PASS_FORWARD);
     add_head(v, m);
     v->forward = v->n;
     if (p->train && p->norm_pass)
-        add_backward(v, m, TR_PASS_NORM);
+        add_backward(v, p, TR_PASS_NORM);
     update = v->n;
     if (p->train)
-        add_backward(v, m, TR_PASS_UPDATE);
+        add_backward(v, p, TR_PASS_UPDATE);
     if (p->parked)
-        only_update(v, update);
+        only_update(v, m, update);
     return 0;
 }
 

@@ -8,9 +8,18 @@
  *   head' n..0  block' L-1 .. 0  embed' n..0  backward + update: changed (where the plan has room
  * for all gradients: the update alone)
  *
+ * A block is one visit of all its parts, or, where the device is too small for two blocks at once,
+ * a visit for each part: forward kv q o up gate down; backward the same without down, forward
+ * once more (unless the block's activations are kept), and then down gate up o q kv. The parts'
+ * gradients and updates come in this order in both cases.
+ *
  * The table slices go up in the forward pass and down in the backward pass, so that those at the
  * turn stay. The final norm is changed last of the head's visits, and of a tied model with the
  * table, at the very end: what is recomputed there needs the old weights (invariant 5).
+ *
+ * Last of a visit's spans come the block inputs that it makes or reads: span layout.n_spans + l is
+ * boundary l (src/plan.h), made by block l - 1 (the first by all embed visits together), read by
+ * block l both ways, the last one by the head wherever it makes logits.
  */
 #ifndef TR_SRC_VISITS_H
 #define TR_SRC_VISITS_H
@@ -20,7 +29,7 @@
 
 enum tr_work {
     TR_WORK_EMBED, /* rows of the batch's tokens from slice `index` */
-    TR_WORK_BLOCK, /* forward of block `index` */
+    TR_WORK_BLOCK, /* forward of block `index`: in the forward pass, or again in a backward pass */
     TR_WORK_HEAD,  /* softmax statistics of slice `index` */
     TR_WORK_HEAD_GRAD,
     TR_WORK_BLOCK_GRAD,
@@ -33,8 +42,9 @@ enum tr_pass { TR_PASS_FORWARD, TR_PASS_NORM, TR_PASS_UPDATE };
 struct tr_unit_visit {
     enum tr_work work, place; /* place: the same, or of an update the backward visit */
     enum tr_pass pass;
-    int32_t index;   /* layer or slice */
-    int first, last; /* of its run of visits of the same work */
+    int32_t index;         /* layer or slice */
+    enum tr_part from, to; /* of a block: the parts at hand, `to` included */
+    int first, last;       /* of a table's run of visits of the same work */
 };
 
 struct tr_visits {
@@ -49,6 +59,8 @@ struct tr_visits_params {
     int train;     /* 0: forward only */
     int norm_pass; /* the global norm is measured before the update */
     int parked;    /* gradients stay from the norm pass: the update pass only applies them */
+    int by_parts;  /* a visit for each part of a block */
+    int32_t keep;  /* the last blocks that keep their activations for the backward pass */
 };
 
 int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p);

@@ -135,6 +135,60 @@ static void pieces_cover_the_tensors(void **state)
     tr_model_close(m);
 }
 
+/* A block's spans lie one after another, each with the tensors of its part; no two overlap. */
+static void check_parts(const struct tr_model *m, const struct tr_block *b)
+{
+    uint64_t end[TR_PARTS] = {0}, state_end[TR_PARTS] = {0};
+
+    for (int part = 0; part < TR_PARTS; part++) {
+        assert_int_equal(b->params_span[part], b->params_span[0] + (uint32_t)part);
+        assert_int_equal(b->state_span[part], b->state_span[0] + (uint32_t)part);
+        assert_int_equal(m->layout.spans[b->params_span[part]].pool, TR_SLOTS_BLOCK + part);
+        assert_int_equal(m->layout.spans[b->state_span[part]].pool, TR_SLOTS_BLOCK_STATE + part);
+    }
+    for (int role = 0; role < TR_ROLES; role++) {
+        const struct tr_tensor *t = b->tensor[role] < 0 ? NULL : &m->tensors[b->tensor[role]];
+        int part = tr_model_part((enum tr_role)role);
+        uint64_t floats = t ? (uint64_t)(t->rows * t->cols) * 4 : 0;
+        const struct tr_span *s = t ? &m->layout.spans[b->params_span[part]] : NULL;
+
+        if (!t)
+            continue;
+        assert_true(t->first_piece >= s->first_piece &&
+                    t->first_piece + t->n_pieces <= s->first_piece + s->n_pieces);
+        assert_true(t->offset >= end[part] && t->m_offset >= state_end[part] &&
+                    t->v_offset >= t->m_offset + floats);
+        end[part] = t->offset + t->bytes;
+        state_end[part] = t->v_offset + floats;
+    }
+    for (int part = 0; part < TR_PARTS; part++) {
+        assert_true(end[part] > 0);
+        assert_int_equal(m->layout.spans[b->params_span[part]].bytes,
+                         (end[part] + 4095) & ~4095ull);
+        assert_int_equal(m->layout.spans[b->state_span[part]].bytes,
+                         (state_end[part] + 4095) & ~4095ull);
+    }
+}
+
+static void parts_cover_the_blocks(void **state)
+{
+    static const char *const families[] = {"llama", "qwen2", "qwen3"};
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct make_shape s = make_small;
+        struct make_folder f;
+        struct tr_model *m;
+
+        s.family = families[i];
+        make_table(&f, &s);
+        m = open_table(&f, TR_BF16, 1, 0);
+        for (int32_t l = 0; l < m->config.layers; l++)
+            check_parts(m, &m->blocks[l]);
+        tr_model_close(m);
+    }
+}
+
 static void slices_cover_the_tables(void **state)
 {
     static const struct {
@@ -207,6 +261,7 @@ int main(void)
         cmocka_unit_test(names_that_are_not_there),
         cmocka_unit_test(tied_tables_have_either_name),
         cmocka_unit_test(pieces_cover_the_tensors),
+        cmocka_unit_test(parts_cover_the_blocks),
         cmocka_unit_test(slices_cover_the_tables),
         cmocka_unit_test(disk_order_is_that_of_the_units),
     };

@@ -137,11 +137,11 @@ static int inject(struct faulty_io *t, struct shadow *s)
 static int mutate(struct faulty_io *t, struct shadow *s)
 {
     enum mutant m = t->f->mutant;
-    int data = s->real.file <= TR_FILE_GEN1;
+    int data = s->real.file <= TR_FILE_GEN1 || s->real.file == TR_FILE_SCRATCH;
     int early = (m == MUTANT_EARLY_WRITE && s->real.op == TR_IO_WRITE && data) ||
                 (m == MUTANT_EARLY_SYNC && s->real.op == TR_IO_SYNC && !data);
 
-    if (m == MUTANT_ONE_GENERATION && data)
+    if (m == MUTANT_ONE_GENERATION && s->real.file == TR_FILE_GEN1)
         s->real.file = TR_FILE_GEN0;
     if (s->real.op == TR_IO_SYNC && m == (data ? MUTANT_NO_DATA_SYNC : MUTANT_NO_RECORD_SYNC)) {
         answer(t, s, 0);

@@ -18,7 +18,7 @@
 #include "tests/train/common.h"
 
 #define STEPS 3
-#define ROW   200
+#define ROW   500
 #define ROWS  45
 
 struct config {
@@ -151,6 +151,7 @@ static void check_counts(tr_run *run)
     tr_offload_stats(run->offload, &s);
     assert_int_equal(s.read_bytes, p->sim.first_read_bytes + (STEPS - 1) * p->sim.read_bytes);
     assert_int_equal(s.written_bytes, STEPS * p->sim.written_bytes);
+    assert_int_equal(s.spilled_bytes, STEPS * p->sim.spilled_bytes);
     assert_int_equal(pinned, p->staging_bytes + p->tier_bytes);
     assert_non_null(strstr(tr_train_outcome(run), "equal"));
     assert_null(strstr(tr_train_outcome(run), "seconds"));
@@ -178,8 +179,10 @@ static void check_config(const struct config *c)
     else if (tr_train_open(&run, &p) < 0)
         fail_msg("%s: %s", c->name, tr_message());
     check_same(plan, &run->foreseen, c->streams);
-    if (c->streams || c->plenty)
+    if (c->streams || c->plenty) {
         assert_int_equal(run->foreseen.sim.read_bytes > 0, c->streams);
+        assert_int_equal(run->foreseen.sim.spilled_bytes > 0, c->streams);
+    }
     check_counts(run);
     tr_train_close(run);
     json_decref(plan);

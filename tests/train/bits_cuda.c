@@ -23,7 +23,7 @@ static const struct tiny shapes[] = {
 #define LITTLE (24u << 20) /* host memory for the data and small staging buffers */
 
 /* The first few say most; one model takes them all. */
-#define FEW 4
+#define FEW 5
 #define ALL (sizeof(variants) / sizeof(variants[0]))
 
 static const struct variant variants[] = {
@@ -31,6 +31,11 @@ static const struct variant variants[] = {
     {"streamed from disk, threads engine", .host_memory = LITTLE, .io = TR_IO_POOL},
     {"micro-batches of one grain, all kept", .micro_batch = 1, .recompute = TR_RECOMPUTE_NONE},
     {"interrupted and resumed", .interrupted = 1, .smallest = 1},
+    {"matrices, streamed from disk", .smallest = 1, .host_memory = LITTLE,
+     .streaming = TR_STREAMING_MATRICES, .micro_batch = 1},
+    {"matrices, smallest budget, all kept", .smallest = 1, .streaming = TR_STREAMING_MATRICES,
+     .recompute = TR_RECOMPUTE_NONE},
+    {"matrices, all recomputed", .streaming = TR_STREAMING_MATRICES, .recompute = TR_RECOMPUTE_ALL},
     {"smallest budget", .smallest = 1},
     {"smallest budget, prefetch 1", .smallest = 1, .prefetch = 1, .host_memory = LITTLE},
     {"micro-batches of one grain", .micro_batch = 1},

@@ -34,7 +34,7 @@ void token_data(const char *path, int rows, int shortest, int longest, int vocab
 int train(const struct tr_train_params *p, struct tr_step_report *last);
 /* Only `steps` steps, then closes as an interrupted program would after a clean step. */
 int train_part(const struct tr_train_params *p, int steps);
-/* The smallest device budget for these options (out is not touched). */
+/* The smallest device budget for these options (out is not touched); a page less is refused. */
 uint64_t smallest_budget(struct tr_train_params p);
 
 /* XXH3 of a file. */

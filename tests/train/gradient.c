@@ -177,6 +177,8 @@ static void test_families(void **state)
 
 /* --- invariant 5 ---------------------------------------------------------------------------- */
 
+static enum tr_streaming streaming;
+
 /* A device that holds back the input gradient of each block's down projection until its update. */
 static struct {
     struct tr_device base;
@@ -235,8 +237,10 @@ static float *gradient(const char *model, const char *data, double lr, int mutat
     struct tr_run *run;
     float *w, *g;
 
+    p.streaming = streaming;
     if (tr_train_open(&run, &p) < 0)
         fail_msg("%s", tr_message());
+    assert_int_equal(run->plan.by_parts, streaming == TR_STREAMING_MATRICES);
     if (mutate) {
         mutant.inner = run->device;
         mutant.ops = (struct tr_device_ops){
@@ -268,13 +272,14 @@ static double distance(const float *a, const float *b, size_t n)
     return sqrt(d / s);
 }
 
-static void test_old_weights(void **state)
+static void check_old_weights(enum tr_streaming how)
 {
     char model[4352], data[4352];
     float *small, *large, *wrong;
     size_t n;
 
-    (void)state;
+    streaming = how;
+    mutant.swapped = 0;
     snprintf(model, sizeof(model), "%s", scratch_path("model5"));
     snprintf(data, sizeof(data), "%s", scratch_path("data5.jsonl"));
     tiny_model(model, &families[0], TR_TYPE_F32, 5);
@@ -289,6 +294,14 @@ static void test_old_weights(void **state)
     free(small);
     free(large);
     free(wrong);
+    remove_folder(model);
+}
+
+static void test_old_weights(void **state)
+{
+    (void)state;
+    check_old_weights(TR_STREAMING_BLOCKS);
+    check_old_weights(TR_STREAMING_MATRICES);
 }
 
 int main(void)

@@ -23,6 +23,7 @@ uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t
     p.threads = v->threads ? v->threads : 2;
     p.micro_batch = v->micro_batch;
     p.recompute = v->recompute;
+    p.streaming = v->streaming;
     p.durability = v->durability;
     p.checkpoint_every = 2;
     p.delay_seed = v->delay_seed;

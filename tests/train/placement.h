@@ -15,6 +15,7 @@ struct variant {
     enum tr_io_choice io;
     int64_t prefetch, threads, micro_batch;
     enum tr_recompute recompute;
+    enum tr_streaming streaming;
     enum tr_keep durability;
     unsigned delay_seed;
     int interrupted, serial;
