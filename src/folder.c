@@ -65,14 +65,15 @@ static json_t *plan_json(const struct tr_run *run)
         json_array_append_new(memory, json_pack("{s:s, s:I}", "kind", rows[i].kind, "bytes",
                                                 (json_int_t)rows[i].bytes));
     return json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:i, s:I, s:I, s:o}", "store_uuid",
+        "{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:i, s:I, s:I, s:o, s:o}", "store_uuid",
         tr_store_uuid(run->store), "device", run->device_info.name, "bits", run->device_info.bits,
         "device_bytes", (json_int_t)(p->peak + run->device_info.workspace_bytes), "steps",
         (json_int_t)run->steps, "micro_tokens", (int)p->micro_tokens, "kept_blocks", (int)p->keep,
         "streaming", p->by_parts ? "matrices" : "blocks", "block_slots",
         (int)p->slots[TR_SLOTS_BLOCK], "block_input_slots", (int)p->slots[TR_SLOTS_BOUNDARY],
         "spill_host_bytes", (json_int_t)run->spill_host_bytes, "spill_disk_bytes",
-        (json_int_t)run->spill_bytes, "memory", memory);
+        (json_int_t)run->spill_bytes, "memory", memory, "predicted",
+        tr_prediction_json(&run->foreseen));
 }
 
 int run_write_plan(const struct tr_run *run)
@@ -159,7 +160,7 @@ void run_make_summary(struct tr_run *run)
 {
     const struct tr_plan *p = &run->plan;
     const struct tr_model *m = run->model;
-    char text[1792], host[384] = "", spill[192] = "";
+    char text[2304], host[384] = "", spill[192] = "", foreseen[256];
 
     run->device->ops->info(run->device, &run->device_info); /* its remark may have come by now */
     if (!run->device_info.host_visible)
@@ -175,13 +176,14 @@ void run_make_summary(struct tr_run *run)
         "device: %s, %.1f of %.1f MiB\n"
         "%sdisk: %s, %.1f MiB a generation\n"
         "%sstep: up to %d tokens in micro-batches of up to %d, %d of %d blocks keep activations\n"
-        "steps: %lld of %lld done\n",
+        "steps: %lld of %lld done\n%s",
         m->config.architecture, (double)m->n_params / 1e6, m->config.layers,
         tr_dtype_name(m->dtype), run->device_info.name,
         (double)(p->peak + run->device_info.workspace_bytes) / 1048576,
         (double)run->params.device_memory / 1048576, host, tr_offload_io_name(run->offload),
         (double)tr_layout_bytes(&m->layout) / 1048576, spill, p->in.batch_tokens, p->micro_tokens,
-        p->keep, m->config.layers, (long long)run->cursor.step, (long long)run->steps);
+        p->keep, m->config.layers, (long long)run->cursor.step, (long long)run->steps,
+        tr_prediction_line(&run->foreseen, foreseen, sizeof(foreseen)));
     tr_free(TR_MEM_MISC, run->summary);
     run->summary = tr_strdup(TR_MEM_MISC, text);
 }

@@ -98,7 +98,7 @@ static int hash_names(struct tr_run *run)
     return 0;
 }
 
-static void set_update(struct tr_run *run)
+void run_set_update(struct tr_run *run)
 {
     const struct tr_train_params *p = &run->params;
     struct tr_update *u = &run->pass.update;
@@ -236,6 +236,11 @@ static size_t sumsq_bytes(const struct tr_run *run)
     return tr_round_up(run->plan.sumsq.bytes + 1, TR_STORE_ALIGN);
 }
 
+uint64_t run_buffer_bytes(const struct tr_run *run)
+{
+    return nll_bytes(run) + sumsq_bytes(run);
+}
+
 int run_start_machine(struct tr_run *run)
 {
     int r;
@@ -250,7 +255,7 @@ int run_start_machine(struct tr_run *run)
         return -ENOMEM;
     if ((r = hash_names(run)) < 0 || (r = copy_rope_tables(run)) < 0)
         return r;
-    set_update(run);
+    run_set_update(run);
     return open_offload(run);
 }
 

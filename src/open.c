@@ -143,10 +143,9 @@ static int32_t max32(int32_t a, int32_t b)
     return a > b ? a : b;
 }
 
-static int make_plan(struct tr_run *run)
+int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens)
 {
     const struct tr_train_params *p = &run->params;
-    struct tr_data *d = run->data, *v = run->valid;
     int keep = p->recompute == TR_RECOMPUTE_ALL    ? 0
                : p->recompute == TR_RECOMPUTE_NONE ? run->model->config.layers
                                                    : -1;
@@ -159,8 +158,8 @@ static int make_plan(struct tr_run *run)
         &run->plan,
         &(struct tr_plan_params){
             .model = run->model,
-            .batch_tokens = max32(tr_data_batch_tokens(d), v ? tr_data_batch_tokens(v) : 0),
-            .grain_tokens = max32(tr_data_grain_tokens(d), v ? tr_data_grain_tokens(v) : 0),
+            .batch_tokens = batch_tokens,
+            .grain_tokens = grain_tokens,
             .micro_tokens = micro < INT32_MAX ? (int32_t)micro : INT32_MAX,
             .positions = p->seq_len,
             .compute = run->device_info.compute[run->model->dtype],
@@ -170,6 +169,14 @@ static int make_plan(struct tr_run *run)
             .streams = streams[p->streaming],
             .budget = run->device_info.arena_bytes,
             .workspace = run->device_info.workspace_bytes});
+}
+
+static int make_plan(struct tr_run *run)
+{
+    struct tr_data *d = run->data, *v = run->valid;
+
+    return run_make_plan(run, max32(tr_data_batch_tokens(d), v ? tr_data_batch_tokens(v) : 0),
+                         max32(tr_data_grain_tokens(d), v ? tr_data_grain_tokens(v) : 0));
 }
 
 static int check_host(const struct tr_run *run)
@@ -256,17 +263,11 @@ static int start_or_continue(struct tr_run *run, enum folder state)
     return run_start_machine(run);
 }
 
-/* A new run's model table comes from its source, a continued one's from what was kept of it. */
-static int open_model(struct tr_run *run, enum folder state)
+int run_open_source(struct tr_run *run)
 {
     const struct tr_train_params *p = &run->params;
     int r;
 
-    if (state == FOLDER_OURS) {
-        if ((r = run_keep_open(p->out, run->store, &run->kept)) == 0)
-            run->model = run->kept->model;
-        return r;
-    }
     run->import_params = (struct tr_import_params){.model = p->model,
                                                    .arch = p->arch,
                                                    .seed = p->seed,
@@ -280,6 +281,18 @@ static int open_model(struct tr_run *run, enum folder state)
     if (*tr_import_note(run->import))
         run_log(run, "%s", tr_import_note(run->import));
     return 0;
+}
+
+/* A new run's model table comes from its source, a continued one's from what was kept of it. */
+static int open_model(struct tr_run *run, enum folder state)
+{
+    int r;
+
+    if (state != FOLDER_OURS)
+        return run_open_source(run);
+    if ((r = run_keep_open(run->params.out, run->store, &run->kept)) == 0)
+        run->model = run->kept->model;
+    return r;
 }
 
 static int open_all(struct tr_run *run, const struct tr_train_params *params)
@@ -298,6 +311,8 @@ static int open_all(struct tr_run *run, const struct tr_train_params *params)
     if (state != FOLDER_OURS && (r = run_check_disk(run)) < 0)
         return r;
     report_data(run);
+    if ((r = run_foresee(run)) < 0)
+        return r;
     return start_or_continue(run, state);
 }
 

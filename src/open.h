@@ -19,6 +19,18 @@ int run_resolve(struct tr_run *run);
 /* What the optimizer of these options keeps on disk. */
 enum tr_state_kind run_state_kind(const struct tr_train_params *p);
 
+/* Opens and checks the model folder or shape; the run's model is its table. */
+int run_open_source(struct tr_run *run);
+/* The plan for batches of at most so many tokens, with grains of at most so many. */
+int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens);
+/* What the run's steps will take, into run->foreseen (foresee.c). */
+int run_foresee(struct tr_run *run);
+/* Figures of the run's device, where `bench` has made them; -ENOENT: there are none. */
+int run_figures(const struct tr_run *run, struct tr_figures *out);
+/* A step that was done; all of them, when every byte of theirs has been written. */
+int run_measure_step(struct tr_run *run, const struct tr_step_report *report);
+int run_measure_end(struct tr_run *run);
+
 /* Is there room for the store and the export? (a new run) */
 int run_check_disk(const struct tr_run *run);
 int run_write_options(const struct tr_run *run);

@@ -9,11 +9,11 @@
 
 #include <stdio.h>
 
-#include "offload/offload.h"
 #include "src/cursor.h"
 #include "src/devices.h"
 #include "src/import.h"
 #include "src/pass.h"
+#include "src/predict.h"
 #include "src/tailrace.h"
 
 /* What the offload engine has been told comes next. */
@@ -24,6 +24,15 @@ struct tr_metrics {
     char *pending; /* lines of steps whose commit is not durable yet */
     size_t bytes, room;
     size_t committing; /* of them, those that the commit under way covers */
+};
+
+/* What this process's steps really took. */
+struct tr_measured {
+    double *seconds; /* of each step but the first, whose loads begin from nothing */
+    size_t n, room;
+    int64_t steps;
+    uint64_t read_bytes, written_bytes, device_bytes, pinned_bytes;
+    char *text; /* beside what was foreseen */
 };
 
 struct tr_run {
@@ -57,6 +66,8 @@ struct tr_run {
     float *nll;    /* host, (batch tokens) */
     double *sumsq; /* host */
     struct tr_metrics metrics;
+    struct tr_prediction foreseen;
+    struct tr_measured measured;
     int final_eval_done;
     char *summary;
     struct tr_plan_row rows[TR_PLAN_ROWS];
@@ -94,6 +105,10 @@ int run_start_machine(struct tr_run *run);
 void run_stop_machine(struct tr_run *run);
 /* Opens the device for the budget in params; its arena size goes to the plan. */
 int run_open_device(struct tr_run *run);
+/* What of the options the updates are made of. */
+void run_set_update(struct tr_run *run);
+/* Pinned memory for what a step reads back. */
+uint64_t run_buffer_bytes(const struct tr_run *run);
 /* Budgets of the chosen device in bytes, where params name none or a share. */
 int run_resolve_memory(struct tr_run *run);
 

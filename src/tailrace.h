@@ -133,6 +133,38 @@ TR_API void tr_train_close(tr_run *run); /* NULL is allowed; all committed steps
 TR_API int tr_train_memory(const tr_run *run, struct tr_memory_row *rows, int n);
 /* A text of "key: value" lines: what will be done with what (resolved options, sizes). */
 TR_API const char *tr_train_summary(const tr_run *run);
+/* After finish: lines of what was predicted beside what was measured, "" where no step was done.
+ * Lives as long as the run. */
+TR_API const char *tr_train_outcome(const tr_run *run);
+
+/* ---- before training ------------------------------------------------------------------------ */
+
+/* What the machine can do, measured once (30 to 60 seconds) and kept for predictions. */
+struct tr_bench_params {
+    const char *device; /* default: as for training */
+    const char *store;  /* folder on the drive to be measured; default: the current one */
+    const char *out;    /* file; default $XDG_CACHE_HOME/tailrace/machine.json, else ~/.cache/... */
+    int64_t threads;
+    int quick;          /* for tests: seconds, and figures that mean little */
+    int json;           /* the text is the file's content, not a table */
+    tr_log_fn *log;
+    void *log_arg;
+};
+/* Text to be freed with tr_free_text, as below. */
+TR_API int tr_bench_machine(const struct tr_bench_params *params, char **out);
+
+/* What a run with these options would take: memory by kind, seconds by phase, bytes, wear, and what
+ * limits it. Writes nothing and needs neither data nor out: a step is batch_size full rows. */
+struct tr_foretell_params {
+    const struct tr_train_params *train;
+    const char *machine; /* a name (rtx-3090, ...) or a file of figures; default: this machine */
+    double pcie, drive_read, drive_write; /* of a named machine, bytes/s; 0: as the table says */
+    int64_t drives;                       /* likewise: how many, default 1 */
+    uint64_t machine_memory;              /* likewise: bytes of host memory there are */
+    double drive_life;                    /* bytes that may be written, all drives; 0: not asked */
+    int json;
+};
+TR_API int tr_foretell(const struct tr_foretell_params *params, char **out);
 
 /* ---- everything else ------------------------------------------------------------------------ */
 

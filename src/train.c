@@ -17,6 +17,8 @@ int tr_train_step(tr_run *run, struct tr_step_report *report)
         return 0;
     r = run_step(run, report);
     run->trained |= r == 0;
+    if (r == 0)
+        r = run_measure_step(run, report);
     return r < 0 ? r : 1;
 }
 
@@ -72,6 +74,8 @@ int tr_train_finish(tr_run *run)
 
     if (r == 0)
         r = run_record_choices(run);
+    if (r == 0)
+        r = run_measure_end(run);
     if (r < 0 || (int64_t)run->cursor.step < run->steps || run->params.export_model == TR_NO)
         return r;
     tr_offload_close(run->offload); /* the export reads the store by itself */
@@ -94,6 +98,8 @@ void tr_train_close(tr_run *run)
     if (run->lock >= 0)
         close(run->lock);
     run_free_params(run);
+    tr_free(TR_MEM_MISC, run->measured.seconds);
+    tr_free(TR_MEM_MISC, run->measured.text);
     tr_free(TR_MEM_MISC, run->summary);
     tr_free(TR_MEM_MISC, run);
 }
@@ -113,4 +119,9 @@ int tr_train_memory(const tr_run *run, struct tr_memory_row *rows, int n)
 const char *tr_train_summary(const tr_run *run)
 {
     return run->summary ? run->summary : "";
+}
+
+const char *tr_train_outcome(const tr_run *run)
+{
+    return run->measured.text ? run->measured.text : "";
 }

@@ -21,6 +21,7 @@ struct cli_command {
     /* options[0] is set after options[1] and prepare: that is where --config is read. Both tables
      * have their offsets in the same struct. */
     const struct tr_option *options[2];
+    const char *optional[2];          /* required ones that this command does without */
     const struct tr_option *argument; /* a one-row table: the bare argument; NULL: none */
     size_t params_size;
     int (*prepare)(void *params); /* 0 or a negative errno with its message; may be NULL */
@@ -50,6 +51,6 @@ void cli_json_real(FILE *f, const char *key, double x);
 void cli_json_text(FILE *f, const char *key, const char *text);
 
 extern const struct cli_command cmd_init, cmd_train, cmd_export, cmd_inspect, cmd_verify,
-    cmd_preview, cmd_tokenizer, cmd_generate, cmd_eval;
+    cmd_preview, cmd_tokenizer, cmd_generate, cmd_eval, cmd_plan, cmd_bench;
 
 #endif

@@ -60,6 +60,14 @@ static void collect_options(struct given *g)
     }
 }
 
+static int is_optional(const struct cli_command *command, const char *name)
+{
+    for (size_t i = 0; i < sizeof(command->optional) / sizeof(*command->optional); i++)
+        if (command->optional[i] && strcmp(command->optional[i], name) == 0)
+            return 1;
+    return 0;
+}
+
 /* Asked after the option file has been read: what is required may stand there. */
 static void require_options(const struct given *g, const void *params, struct argp_state *state)
 {
@@ -67,7 +75,8 @@ static void require_options(const struct given *g, const void *params, struct ar
         const struct tr_option *o = g->option[i];
         const struct tr_option *rival = NULL;
 
-        if (!(o->flags & TR_OPTION_REQUIRED) || tr_option_is_set(o, params))
+        if (!(o->flags & TR_OPTION_REQUIRED) || tr_option_is_set(o, params) ||
+            is_optional(g->command, o->name))
             continue;
         if (o->rival)
             rival = tr_option_find(g->command->options[0], o->rival);

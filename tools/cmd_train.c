@@ -154,7 +154,7 @@ static void print_peak(FILE *f, const char *name, uint64_t peak, uint64_t budget
     fputc('\n', f);
 }
 
-static void print_end(const struct train *train)
+static void print_end(const struct train *train, const tr_run *run)
 {
     const struct tr_step_report *last = &train->last;
     FILE *f = train->progress.out;
@@ -176,6 +176,7 @@ static void print_end(const struct train *train)
                 cli_size(text, train->spilled_bytes));
     print_peak(f, "device", last->device_peak_bytes, train->params.device_memory);
     print_peak(f, "host", last->host_peak_bytes, train->params.host_memory);
+    fputs(tr_train_outcome(run), f);
 }
 
 /* A signal that came during the last step has interrupted nothing. */
@@ -217,14 +218,14 @@ static int run(void *arg)
     }
     print_start(train, run);
     code = run_steps(train, run);
+    if (code == CLI_DONE && !is_interrupted(train))
+        print_end(train, run);
     tr_train_close(run);
     if (code == CLI_DONE && is_interrupted(train)) {
         cli_error("interrupted; the same command continues after step %lld",
                   (long long)train->last.step);
         return CLI_INTERRUPTED;
     }
-    if (code == CLI_DONE)
-        print_end(train);
     return code;
 }
 

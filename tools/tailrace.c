@@ -9,8 +9,8 @@
 #include "tools/cli.h"
 
 static const struct cli_command *const commands[] = {
-    &cmd_init,    &cmd_train,     &cmd_eval,    &cmd_generate, &cmd_export,
-    &cmd_preview, &cmd_tokenizer, &cmd_inspect, &cmd_verify,
+    &cmd_init,    &cmd_plan,      &cmd_train,   &cmd_eval,   &cmd_generate, &cmd_export,
+    &cmd_preview, &cmd_tokenizer, &cmd_inspect, &cmd_verify, &cmd_bench,
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(*commands))
 

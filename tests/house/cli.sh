@@ -37,7 +37,11 @@ gives() {
 # wrong usage
 gives 2 'a command is missing'
 gives 2 "unknown command 'trian'; did you mean 'train'?" trian
-gives 2 "unknown command 'plan'" plan
+gives 2 "unknown command 'report'" report
+gives 2 '--model or --arch is missing' plan --seq-len 3
+gives 2 '--drives: 0 is less than 1' plan --arch llama-7b --drives 0
+gives 1 'rtx-3090, rtx-4090, rtx-5090, h200' plan --arch llama-7b --machine rtx-2090
+gives 1 'no-such-shape: neither a known shape' plan --arch no-such-shape --machine h200
 gives 2 '--model or --arch is missing' train --data x --out y
 gives 2 '--data is missing' train --model x --out y
 gives 2 '--out is missing' train --model x --data y
@@ -56,7 +60,7 @@ gives 2 '--vocab is missing' tokenizer --data x --out y
 gives 2 '--prompt is missing' generate --model x
 
 # help
-for command in init train eval generate export preview tokenizer inspect verify; do
+for command in init plan train eval generate export preview tokenizer inspect verify bench; do
     gives 0 '' "$command" --help
     grep -q "^Usage: tailrace $command" "$work/out" || say "no usage line: $command"
 done

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/predict.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+#include "src/counter.h"
+#include "src/run.h"
+
+/* ---- seconds of each visit ---- */
+
+static int count_visits(struct tr_run *run, struct tr_counter *c, const struct tr_batch *batch,
+                        double *seconds)
+{
+    struct tr_pass_state pass = {.device = &c->device,
+                                 .model = run->model,
+                                 .plan = &run->plan,
+                                 .arena = c->arena,
+                                 .update = run->pass.update};
+    int r = 0;
+
+    pass.update.names =
+        tr_alloc_array(TR_MEM_MISC, (size_t)run->model->n_tensors, sizeof(*pass.update.names));
+    if (!pass.update.names)
+        return -ENOMEM;
+    pass.update.t = 1;
+    r = tr_pass_batch(&pass, batch, 1);
+    for (uint32_t i = 0; i < run->visits.n && r == 0; i++) {
+        struct tr_pass_visit v = {.unit = run->visits.units[i], .spans = &run->visits.spans[i]};
+        double before = c->seconds;
+
+        for (uint32_t k = 0; k < TR_VISIT_SPANS; k++) /* where they lie does not matter here */
+            v.at[k] = c->arena;
+        if (i == 0 || v.unit.pass != run->visits.units[i - 1].pass)
+            pass.n_sumsq = 0;
+        r = tr_pass_run(&pass, &v);
+        seconds[i] = c->seconds - before;
+    }
+    tr_pass_free(&pass);
+    tr_free(TR_MEM_MISC, pass.update.names);
+    return r;
+}
+
+static int visit_seconds(struct tr_run *run, const struct tr_figures *figures,
+                         const struct tr_batch *batch, double *seconds)
+{
+    struct tr_device_info info = run->device_info;
+    struct tr_counter *c;
+    int r;
+
+    if (!figures)
+        return 0;
+    info.arena_bytes = run->plan.peak;
+    if ((r = tr_counter_open(&c, figures, &info)) < 0)
+        return r;
+    r = count_visits(run, c, batch, seconds);
+    c->device.ops->close(&c->device);
+    return r;
+}
+
+/* ---- the step ---- */
+
+static struct tr_sim_rates rates_of(const struct tr_figures *f)
+{
+    if (!f)
+        return (struct tr_sim_rates){0};
+    return (struct tr_sim_rates){.read = f->read,
+                                 .write = f->write,
+                                 .mixed = f->mixed,
+                                 .hash = f->hash,
+                                 .in = f->in,
+                                 .out = f->out,
+                                 .both = f->both,
+                                 .flush = f->flush,
+                                 .drag = f->cuda ? 0 : f->drag};
+}
+
+static enum tr_durability durability_of(const struct tr_run *run)
+{
+    return run->params.durability == TR_KEEP_NONE         ? TR_DURABLE_NONE
+           : run->params.durability == TR_KEEP_CHECKPOINT ? TR_DURABLE_CHECKPOINT
+                                                          : TR_DURABLE_STEP;
+}
+
+struct play {
+    struct tr_sim_params p;
+    struct tr_slot_pool pools[TR_SLOT_POOLS];
+    double *seconds, *scaled;
+    unsigned char *pass;
+};
+
+static void close_play(struct play *y)
+{
+    tr_free(TR_MEM_MISC, y->seconds);
+    tr_free(TR_MEM_MISC, y->scaled);
+    tr_free(TR_MEM_MISC, y->pass);
+}
+
+static int open_play(struct play *y, struct tr_run *run, const struct tr_figures *figures,
+                     const struct tr_batch *batch)
+{
+    const struct tr_visits *v = &run->visits;
+    static char ground[1]; /* slots are counted, never touched */
+
+    memset(y, 0, sizeof(*y));
+    for (int i = 0; i < TR_SLOT_POOLS; i++) {
+        int slots_of = tr_plan_pool(&run->plan, i);
+
+        y->pools[i] = (struct tr_slot_pool){.base = ground,
+                                            .n_slots = run->plan.slots[i],
+                                            .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1};
+    }
+    y->seconds = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(double));
+    y->scaled = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(double));
+    y->pass = tr_alloc(TR_MEM_MISC, v->n);
+    if (!y->seconds || !y->scaled || !y->pass)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < v->n; i++)
+        y->pass[i] = (unsigned char)v->units[i].pass;
+    y->p = (struct tr_sim_params){.visits = v->spans,
+                                  .n = v->n,
+                                  .seconds = y->seconds,
+                                  .pass = y->pass,
+                                  .spans = run->spans,
+                                  .n_spans = run->n_spans,
+                                  .n_scratch = tr_plan_boundaries(&run->plan),
+                                  .pools = y->pools,
+                                  .n_pools = TR_SLOT_POOLS,
+                                  .in_host = run->in_host,
+                                  .staged = !run->device_info.host_visible,
+                                  .staging_bytes = run->staging_bytes,
+                                  .prefetch = (uint32_t)run->params.prefetch,
+                                  .serial = run->params.serial,
+                                  .durability = durability_of(run),
+                                  .rates = rates_of(figures)};
+    return visit_seconds(run, figures, batch, y->seconds);
+}
+
+/* Where every span has a home the engine needs no other memory on the way. */
+static int all_at_home(const struct tr_run *run)
+{
+    uint32_t n = 0;
+
+    while (n < run->n_spans && run->in_host[n])
+        n++;
+    return n == run->n_spans;
+}
+
+static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
+{
+    int generations = run->params.durability == TR_KEEP_NONE ? 1 : 2;
+
+    out->device_bytes = run->plan.peak + run->device_info.workspace_bytes;
+    out->staging_bytes = all_at_home(run) ? 0 : run->staging_bytes;
+    out->tier_bytes = run->tier_bytes;
+    out->buffer_bytes = run_buffer_bytes(run);
+    out->disk_bytes =
+        (uint64_t)generations * tr_layout_bytes(&run->model->layout) + run->spill_bytes;
+    out->spill_disk_bytes = run->spill_bytes;
+    out->spill_host_bytes = run->spill_host_bytes;
+}
+
+int run_predict(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
+                struct tr_prediction *out)
+{
+    struct play y;
+    int r;
+
+    memset(out, 0, sizeof(*out));
+    run_set_update(run);
+    fill_memory(run, out);
+    out->timed = figures != NULL;
+    out->tokens = batch->n_tokens;
+    snprintf(out->machine, sizeof(out->machine), "%s", figures ? figures->name : "");
+    r = open_play(&y, run, figures, batch);
+    if (r == 0)
+        r = tr_simulate(&y.p, &out->sim);
+    for (uint32_t i = 0; r == 0 && i < y.p.n; i++)
+        out->arithmetic += y.seconds[i];
+    close_play(&y);
+    return r;
+}
+
+/* ---- limits ---- */
+
+static int fits(const struct tr_run *run, uint64_t arena)
+{
+    struct tr_plan_params p = run->plan.in;
+    struct tr_plan *plan = tr_alloc(TR_MEM_MISC, sizeof(*plan));
+    int r = plan ? 0 : -ENOMEM;
+
+    p.budget = arena;
+    if (r == 0)
+        r = tr_plan_make(plan, &p);
+    tr_free(TR_MEM_MISC, plan);
+    return r == 0;
+}
+
+/* Whole pages: between none, which never fits, and the plan's own peak, which does. */
+static uint64_t least_device(const struct tr_run *run)
+{
+    uint64_t low = 0, high = run->plan.peak / TR_STORE_ALIGN;
+
+    while (low + 1 < high) {
+        uint64_t mid = low + (high - low) / 2;
+
+        if (fits(run, mid * TR_STORE_ALIGN))
+            high = mid;
+        else
+            low = mid;
+    }
+    return high * TR_STORE_ALIGN + run->device_info.workspace_bytes;
+}
+
+/* Is a step whose arithmetic takes `scale` times as long at most 3 % longer than it? */
+static int hides(struct play *y, double scale, double arithmetic)
+{
+    struct tr_sim_params p = y->p;
+    struct tr_sim_result result;
+
+    for (uint32_t i = 0; i < p.n; i++)
+        y->scaled[i] = y->seconds[i] * scale;
+    p.seconds = y->scaled;
+    return tr_simulate(&p, &result) == 0 && result.seconds <= 1.03 * scale * arithmetic;
+}
+
+/* Arithmetic grows with the tokens, what moves does not: placement being what it is, so many times
+ * the tokens would do. */
+static double find_scale(struct play *y, double arithmetic)
+{
+    double low = 1.0 / 1024, high = 1024;
+
+    if (!hides(y, high, arithmetic))
+        return 0;
+    while (high / low > 1.02) {
+        double mid = sqrt(low * high);
+
+        if (hides(y, mid, arithmetic))
+            high = mid;
+        else
+            low = mid;
+    }
+    return high;
+}
+
+int run_predict_limits(struct tr_run *run, const struct tr_figures *figures,
+                       const struct tr_batch *batch, struct tr_prediction *out)
+{
+    struct play y;
+    int r = 0;
+
+    out->least_device = least_device(run);
+    if (!figures)
+        return 0;
+    r = open_play(&y, run, figures, batch);
+    if (r == 0)
+        out->hides_from = find_scale(&y, out->arithmetic) * (double)out->tokens;
+    close_play(&y);
+    return r;
+}
+
+/* ---- a batch without data ---- */
+
+static void fill_batch(struct tr_batch *b, int32_t *at, float *weight, int64_t row_tokens,
+                       int32_t grain_tokens)
+{
+    int32_t *grain = at, *row = grain + b->n_rows + 1;
+    int32_t *ids = row + b->n_rows + 1;
+
+    for (int32_t i = 0; i < b->n_rows; i++) {
+        row[i + 1] = row[i] + (int32_t)row_tokens;
+        if (row[i + 1] - grain[b->n_grains] >= grain_tokens)
+            grain[++b->n_grains] = row[i + 1];
+    }
+    if (grain[b->n_grains] < b->n_tokens)
+        grain[++b->n_grains] = b->n_tokens;
+    b->grain_start = grain;
+    b->row_start = b->doc_start = row;
+    b->ids = b->targets = b->position = ids; /* zeros, which are never looked at */
+    b->weight = weight;
+    b->weight_sum = 1;
+}
+
+int tr_predict_batch(int64_t rows, int64_t row_tokens, int32_t grain_tokens, struct tr_batch *batch)
+{
+    size_t n = (size_t)(rows * row_tokens);
+    int32_t *at = tr_alloc_array(TR_MEM_BATCH, 2 * (size_t)rows + 2 + n, sizeof(*at));
+    float *weight = tr_alloc_array(TR_MEM_BATCH, n, sizeof(*weight));
+
+    memset(batch, 0, sizeof(*batch));
+    if (!at || !weight) {
+        tr_free(TR_MEM_BATCH, at);
+        tr_free(TR_MEM_BATCH, weight);
+        return -ENOMEM;
+    }
+    batch->n_tokens = (int32_t)n;
+    batch->n_rows = batch->n_docs = (int32_t)rows;
+    fill_batch(batch, at, weight, row_tokens, grain_tokens);
+    return 0;
+}
+
+void tr_predict_batch_free(struct tr_batch *batch)
+{
+    tr_free(TR_MEM_BATCH, (void *)batch->grain_start);
+    tr_free(TR_MEM_BATCH, (void *)batch->weight);
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Figures of machines: costs of ops from their own fields, the fit, and the file, which may hold
+ * anything (invariant 9).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/mem.h"
+#include "src/figures.h"
+
+static char folder[] = "/var/tmp/tailrace-figures-XXXXXX";
+
+static void equal(double a, double b)
+{
+    if (a - b > 1e-6 * b || b - a > 1e-6 * b)
+        fail_msg("%.12g is not %.12g", a, b);
+}
+
+static struct tr_figures named(const char *name, const struct tr_figures_changes *c)
+{
+    struct tr_figures f;
+
+    if (tr_figures_named(name, c, &f) < 0)
+        fail_msg("%s", tr_error_message());
+    return f;
+}
+
+static void named_machines(void **state)
+{
+    struct tr_figures_changes none = {0}, changed = {.drive_read = 3e9, .drives = 2, .pcie = 1e10};
+    struct tr_figures f = named("RTX-3090", &none);
+    /* 2 x 1000^3 FLOP at 80 % of 71 TFLOPS, and a launch */
+    struct tr_op op = {
+        .kind = TR_OP_MATMUL,
+        .matmul = {.n = 1000, .m = 1000, .k = 1000, .w_dtype = TR_BF16, .in_dtype = TR_BF16}};
+
+    (void)state;
+    equal(tr_figures_seconds(&f, &op), 2e9 / (71e12 * 0.8) + 5e-6);
+    equal(f.read, 7e9);
+    equal(f.mixed, 2 / (1 / 7e9 + 1 / 6e9));
+    f = named("h200", &changed);
+    equal(f.read, 6e9);
+    equal(f.write, 12e9);
+    equal(f.in, 1e10);
+    assert_int_equal(tr_figures_named("h2000", &none, &f), -ENOENT);
+}
+
+/* Pairs of a query and its keys: inside documents, inside the window. */
+static void attention_pairs(void **state)
+{
+    int32_t docs[] = {0, 3, 10};
+    struct tr_op op = {
+        .kind = TR_OP_ATTENTION,
+        .attention = {.n = 10, .heads = 2, .kv_heads = 1, .head_dim = 4, .docs = {2, docs}}};
+    struct tr_op_cost c = tr_op_cost_of(&op);
+
+    (void)state;
+    equal(c.q.of[TR_TERM_WORK], (6 + 28) * 8);
+    op.attention.window = 2; /* 1 + 2 + 2, 1 + 6 x 2 */
+    c = tr_op_cost_of(&op);
+    equal(c.q.of[TR_TERM_WORK], (5 + 13) * 8);
+    equal(c.q.of[TR_TERM_ROWS], 10 * (16 + 8));
+}
+
+/* Every kind of op has a cost, and state makes an update dearer. */
+static void every_op_costs(void **state)
+{
+    struct tr_figures_changes none = {0};
+    struct tr_figures f = named("rtx-4090", &none);
+    struct tr_op op = {.kind = TR_OP_SGD, .update = {.n = 1000, .dtype = TR_BF16}};
+    float state_values[1];
+    double sgd = tr_figures_seconds(&f, &op);
+
+    (void)state;
+    op.update.m = op.update.v = state_values;
+    assert_true(tr_figures_seconds(&f, &op) > sgd);
+    for (int k = 0; k < TR_OP_KINDS; k++)
+        assert_true(tr_figures_seconds(&f, &(struct tr_op){.kind = (enum tr_op_kind)k}) > 0);
+}
+
+static void fit_finds_factors(void **state)
+{
+    static const double truth[TR_TERMS] = {3e-5, 7e-12, 0, 4e-10};
+    struct tr_sample s[12];
+    double found[TR_TERMS];
+
+    (void)state;
+    for (int i = 0; i < 12; i++) {
+        s[i].q.of[0] = 1 + i % 2;
+        s[i].q.of[1] = 1e6 * (i + 1) * (i + 1);
+        s[i].q.of[2] = 1e4 * (12 - i);
+        s[i].q.of[3] = 1e5 * (i * 7 % 5 + 1);
+        s[i].seconds = 0;
+        for (int t = 0; t < TR_TERMS; t++)
+            s[i].seconds += truth[t] * s[i].q.of[t];
+    }
+    tr_figures_fit(s, 12, found);
+    for (int t = 0; t < TR_TERMS; t++)
+        assert_true(found[t] >= 0);
+    equal(found[0], truth[0]);
+    equal(found[1], truth[1]);
+    equal(found[3], truth[3]);
+    for (int i = 0; i < 12; i++) /* what falls with the work can only be explained by a negative */
+        s[i].seconds = 1 / s[i].q.of[1];
+    tr_figures_fit(s, 12, found);
+    for (int t = 0; t < TR_TERMS; t++)
+        assert_true(found[t] >= 0);
+}
+
+/* ---- the file ---- */
+
+static char *written(size_t *bytes)
+{
+    struct tr_figures_changes none = {0};
+    struct tr_figures f = named("rtx-5090", &none);
+    char path[80], *text;
+
+    snprintf(path, sizeof(path), "%s/machine.json", folder);
+    assert_int_equal(tr_figures_write(path, &f), 0);
+    assert_int_equal(tr_file_read(path, 1 << 20, &text, bytes), 0);
+    return text;
+}
+
+static void file_reads_back(void **state)
+{
+    struct tr_figures_changes none = {0};
+    struct tr_figures f = named("rtx-5090", &none), g;
+    size_t bytes;
+    char *text = written(&bytes);
+
+    (void)state;
+    assert_int_equal(tr_figures_parse(text, bytes, "f", &g), 0);
+    assert_string_equal(f.name, g.name);
+    assert_true(f.cuda == g.cuda && f.device_bytes == g.device_bytes && f.read == g.read);
+    assert_memory_equal(f.cost, g.cost, sizeof(f.cost));
+    tr_free(TR_MEM_TEXT, text);
+}
+
+/* Replaces the first `from` of a good file; must be refused with the place. */
+static void refused(const char *from, const char *to, const char *words)
+{
+    size_t bytes;
+    char *text = written(&bytes), *at = strstr(text, from), *bad;
+    struct tr_figures f;
+    int n;
+
+    assert_non_null(at);
+    bad = malloc(bytes + strlen(to) + 1);
+    assert_non_null(bad);
+    n = sprintf(bad, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+    if (tr_figures_parse(bad, (size_t)n, "machine.json", &f) == 0)
+        fail_msg("taken: %s for %s", to, from);
+    if (!strstr(tr_error_message(), "machine.json") || !strstr(tr_error_message(), words))
+        fail_msg("'%s' is not in: %s", words, tr_error_message());
+    free(bad);
+    tr_free(TR_MEM_TEXT, text);
+}
+
+static void hostile_files(void **state)
+{
+    (void)state;
+    refused("{", "", "not valid JSON");
+    refused("tailrace machine", "tailrace store", "not a file of figures");
+    refused("\"version\": 1", "\"version\": 2", "another version");
+    refused("\"read\":", "\"raed\":", "read: is missing");
+    refused("\"read\":", "\"read\": 1e3, \"read\":", "JSON");
+    refused("\"flush\":", "\"speed\": 1, \"flush\":", "a key of no meaning");
+    refused("\"flush\":", "\"flush\": -1, \"x\":", "not between");
+    refused("\"write\":", "\"write\": 1e300, \"x\":", "not between");
+    refused("\"write\":", "\"write\": 0, \"x\":", "not between");
+    refused("\"threads\": 0", "\"threads\": \"many\"", "no number");
+    refused("\"name\": \"rtx-5090\"", "\"name\": \"a\\u0000b\"", "JSON");
+    refused("\"name\": \"rtx-5090\"", "\"name\": \"a\\u001bb\"", "control character");
+    refused("\"name\": \"rtx-5090\"", "\"name\": \"\"", "name");
+    refused("\"cuda\": true", "\"cuda\": 1", "neither true nor false");
+    refused("\"rope 16\"", "\"ropes 16\"", "rope 16");
+    refused("\"costs\": {", "\"costs\": {\"free lunch\": [0, 0, 0, 0], ", "no meaning");
+    refused("\"costs\": {", "\"costs\": [], \"x\": {", "matmul");
+    refused("\"sgd 32\": [", "\"sgd 32\": [1e9, ", "list of 4");
+    refused("\"sgd 32\": [", "\"sgd 32\": [-1, 0, 0, 0], \"x\": [", "between 0 and 10");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(named_machines),  cmocka_unit_test(attention_pairs),
+        cmocka_unit_test(every_op_costs),  cmocka_unit_test(fit_finds_factors),
+        cmocka_unit_test(file_reads_back), cmocka_unit_test(hostile_files),
+    };
+    int r;
+
+    if (!mkdtemp(folder))
+        return 1;
+    r = cmocka_run_group_tests(tests, NULL, NULL);
+    tr_remove_tree(folder);
+    return r;
+}

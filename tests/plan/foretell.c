@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What is predicted is what happens, to the byte: runs of several models, optimizers, budgets and
+ * placements on the device at hand (the cpu, or the cuda device on its fake runtime), each foretold
+ * without data by `plan`, again by the run itself before it starts, and then counted by the engine.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "src/run.h"
+#include "tests/device/budget.h"
+#include "tests/train/common.h"
+
+#define STEPS 3
+#define ROW   500
+#define ROWS  45
+
+struct config {
+    const char *name;
+    struct tiny shape;
+    enum tr_type dtype;
+    enum tr_optimizer optimizer;
+    double clip;
+    enum tr_keep durability;
+    int64_t batch;
+    int plenty; /* of device memory; else the smallest budget and `extra` */
+    uint64_t extra;
+    int streams; /* the least host memory: nothing has a home in it */
+};
+
+/* clang-format off */
+static const struct config configs[] = {
+    {"resident", {"llama", 32, 48, 3, 2, 1, 16, 300, 512, ""}, TR_TYPE_F32, TR_OPT_LOMO, 1,
+     .batch = 15, .plenty = 1},
+    {"smallest", {"llama", 64, 96, 5, 4, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
+     .batch = 13, .streams = 1},
+    {"a little more", {"llama", 64, 96, 6, 4, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_SGD, -1,
+     .batch = 14, .extra = 256 << 10, .streams = 1},
+    {"with state", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16, TR_OPT_ADAMW, 1,
+     .batch = 15, .streams = 1},
+    {"host tier", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_F32, TR_OPT_ADAMW, -1,
+     TR_KEEP_CHECKPOINT, .batch = 13},
+    {"in place", {"qwen3", 32, 48, 5, 2, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
+     TR_KEEP_NONE, .batch = 15, .extra = 64 << 10, .streams = 1},
+    {"half", {"qwen2", 32, 48, 7, 2, 1, 16, 300, 512, ""}, TR_TYPE_F16, TR_OPT_LOMO, 1,
+     .batch = 15, .streams = 1},
+};
+/* clang-format on */
+
+static void fill(struct tr_train_params *p, const struct config *c, const char *model,
+                 const char *data, const char *out)
+{
+    *p = (struct tr_train_params){.model = model,
+                                  .data = data,
+                                  .out = out,
+                                  .steps = STEPS,
+                                  .batch_size = c->batch,
+                                  .seq_len = ROW,
+                                  .optimizer = c->optimizer,
+                                  .clip_norm = c->clip,
+                                  .durability = c->durability,
+                                  .threads = 2,
+                                  .lr = 1e-3,
+                                  .export_model = TR_NO};
+    p->device_memory = c->plenty ? test_budget(NULL, 1u << 30) : smallest_budget(*p) + c->extra;
+}
+
+static uint64_t number(const json_t *o, const char *key)
+{
+    const json_t *v = json_object_get(o, key);
+
+    if (!json_is_integer(v))
+        fail_msg("%s is no integer", key);
+    return (uint64_t)json_integer_value(v);
+}
+
+static json_t *foretell(const struct tr_foretell_params *p)
+{
+    json_t *o;
+    char *text;
+
+    if (tr_foretell(p, &text) < 0)
+        fail_msg("plan: %s", tr_message());
+    o = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(o);
+    tr_free_text(text);
+    return o;
+}
+
+/* The table of device memory is all of the peak. */
+static void check_table(const json_t *plan)
+{
+    const json_t *rows = json_object_get(plan, "device_memory");
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < json_array_size(rows); i++)
+        sum += number(json_array_get(rows, i), "bytes");
+    assert_int_equal(sum, number(json_object_get(plan, "predicted"), "device_bytes"));
+}
+
+/* Without the data nobody knows what it leaves of the host memory. */
+static void check_same(const json_t *plan, const struct tr_prediction *run, int streams)
+{
+    const json_t *p = json_object_get(plan, "predicted");
+
+    assert_int_equal(number(p, "tokens"), run->tokens);
+    assert_int_equal(number(p, "device_bytes"), run->device_bytes);
+    if (!streams)
+        assert_int_equal(number(p, "read_bytes"), run->sim.read_bytes);
+    assert_int_equal(number(p, "written_bytes"), run->sim.written_bytes);
+    assert_int_equal(number(p, "disk_bytes"), run->disk_bytes);
+}
+
+/* With host memory as the refusals ask for it, until there is none. */
+static tr_run *open_streaming(struct tr_train_params *p)
+{
+    tr_run *run;
+
+    p->host_memory = 1u << 20;
+    while (tr_train_open(&run, p) < 0) {
+        const char *says = strstr(tr_message(), " take ");
+        uint64_t least = says ? strtoull(says + 6, NULL, 10) : p->host_memory + (256 << 10);
+
+        if (!strstr(tr_message(), "host") || least <= p->host_memory || least > 64u << 20)
+            fail_msg("%s", tr_message());
+        p->host_memory = least;
+    }
+    return run;
+}
+
+/* How many bytes the engine has moved, when all is written; and what it has pinned. */
+static void check_counts(tr_run *run)
+{
+    const struct tr_prediction *p = &run->foreseen;
+    struct tr_step_report report;
+    struct tr_offload_stats s;
+    uint64_t pinned = tr_offload_host_bytes(run->offload);
+    int r;
+
+    while ((r = tr_train_step(run, &report)) == 1)
+        assert_int_equal(report.device_peak_bytes, p->device_bytes);
+    assert_int_equal(r, 0);
+    if (tr_train_finish(run) < 0)
+        fail_msg("%s", tr_message());
+    tr_offload_stats(run->offload, &s);
+    assert_int_equal(s.read_bytes, p->sim.first_read_bytes + (STEPS - 1) * p->sim.read_bytes);
+    assert_int_equal(s.written_bytes, STEPS * p->sim.written_bytes);
+    assert_int_equal(s.spilled_bytes, STEPS * p->sim.spilled_bytes);
+    assert_int_equal(pinned, p->staging_bytes + p->tier_bytes);
+    assert_non_null(strstr(tr_train_outcome(run), "equal"));
+    assert_null(strstr(tr_train_outcome(run), "seconds"));
+}
+
+static void check_config(const struct config *c)
+{
+    char model[4352], data[4352], out[4352];
+    struct tr_train_params p;
+    uint64_t least;
+    tr_run *run;
+    json_t *plan;
+
+    snprintf(model, sizeof(model), "%s", scratch_path("model-%s", c->name));
+    snprintf(data, sizeof(data), "%s", scratch_path("data.jsonl"));
+    snprintf(out, sizeof(out), "%s", scratch_path("run-%s", c->name));
+    tiny_model(model, &c->shape, c->dtype, 3);
+    token_data(data, ROWS, ROW, ROW, c->shape.vocab);
+    fill(&p, c, model, data, out);
+    plan = foretell(&(struct tr_foretell_params){.train = &p, .json = 1});
+    least = number(json_object_get(plan, "predicted"), "least_device_bytes");
+    check_table(plan);
+    if (c->streams)
+        run = open_streaming(&p);
+    else if (tr_train_open(&run, &p) < 0)
+        fail_msg("%s: %s", c->name, tr_message());
+    check_same(plan, &run->foreseen, c->streams);
+    if (c->streams || c->plenty) {
+        assert_int_equal(run->foreseen.sim.read_bytes > 0, c->streams);
+        assert_int_equal(run->foreseen.sim.spilled_bytes > 0, c->streams);
+    }
+    check_counts(run);
+    tr_train_close(run);
+    json_decref(plan);
+    assert_int_equal(least, smallest_budget(p));
+}
+
+static void predicted_is_measured(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(configs) / sizeof(configs[0]); i++)
+        check_config(&configs[i]);
+}
+
+static double real(const json_t *o, const char *key)
+{
+    return json_number_value(json_object_get(o, key));
+}
+
+static void close_to(double a, double b)
+{
+    if (a - b > 1e-6 * b || b - a > 1e-6 * b)
+        fail_msg("%.12g is not %.12g", a, b);
+}
+
+/* A machine by name: more tokens hide what moves, a second drive does not slow it down. */
+static json_t *ask(const char *arch, int64_t rows, int64_t drives)
+{
+    struct tr_train_params p = {
+        .arch = arch, .dtype = TR_TYPE_BF16, .batch_size = rows, .clip_norm = -1};
+
+    return foretell(&(struct tr_foretell_params){
+        .train = &p, .machine = "rtx-4090", .drives = drives, .drive_life = 1e15, .json = 1});
+}
+
+static void parts_sum(void **state)
+{
+    static const char *const spent[] = {"compute", "drive",    "checksums",
+                                        "copy_in", "copy_out", "commit"};
+    json_t *one = ask("llama-13b", 1, 1), *two = ask("llama-13b", 1, 2);
+    const json_t *p = json_object_get(one, "predicted"), *s = json_object_get(p, "seconds");
+    double all = real(s, "all"), sum = 0;
+
+    (void)state;
+    check_table(one);
+    close_to(real(s, "forward") + real(s, "norm") + real(s, "update") + real(s, "commit"), all);
+    for (size_t i = 0; i < sizeof(spent) / sizeof(spent[0]); i++)
+        sum += real(json_object_get(p, "spent"), spent[i]);
+    close_to(sum, all);
+    close_to(real(p, "tokens") / all, real(p, "tokens_per_s"));
+    close_to(real(p, "drive_life_steps") * real(p, "written_bytes"), 1e15);
+    assert_true(real(json_object_get(json_object_get(two, "predicted"), "seconds"), "all") <=
+                all + 1e-9);
+    assert_true(all >= real(p, "arithmetic"));
+    json_decref(one);
+    json_decref(two);
+}
+
+static void refuses(const struct tr_foretell_params *p, const char *words)
+{
+    char *text = (char *)1;
+
+    assert_true(tr_foretell(p, &text) < 0);
+    assert_null(text);
+    if (!strstr(tr_message(), words))
+        fail_msg("'%s' is not in: %s", words, tr_message());
+}
+
+static void bad_machines(void **state)
+{
+    struct tr_train_params p = {.arch = "llama-7b"}, none = {0};
+
+    (void)state;
+    refuses(&(struct tr_foretell_params){.train = &p, .machine = "rtx-9090"},
+            "rtx-3090, rtx-4090, rtx-5090, h200");
+    refuses(&(struct tr_foretell_params){.train = &p, .drives = 2}, "by name only");
+    refuses(&(struct tr_foretell_params){.train = &none, .machine = "h200"}, "--model and --arch");
+    p.device_memory = 64u << 20;
+    refuses(&(struct tr_foretell_params){.train = &p, .machine = "h200"}, "for itself");
+    p.device_memory = 1u << 30;
+    refuses(&(struct tr_foretell_params){.train = &p, .machine = "h200"},
+            "the smallest that would do");
+}
+
+/* A quick measurement, from which train predicts seconds and says so. */
+static void bench_to_train(void **state)
+{
+    const struct config *c = &configs[1];
+    struct tr_train_params p;
+    tr_run *run;
+    char *text, model[4352], data[4352], out[4352];
+
+    (void)state;
+    if (tr_bench_machine(&(struct tr_bench_params){.store = scratch(), .threads = 2, .quick = 1},
+                         &text) < 0)
+        fail_msg("%s", tr_message());
+    assert_non_null(strstr(text, "matmul_dw"));
+    tr_free_text(text);
+    snprintf(model, sizeof(model), "%s", scratch_path("model-timed"));
+    snprintf(data, sizeof(data), "%s", scratch_path("data-timed.jsonl"));
+    snprintf(out, sizeof(out), "%s", scratch_path("timed"));
+    tiny_model(model, &c->shape, c->dtype, 3);
+    token_data(data, ROWS, ROW, ROW, c->shape.vocab);
+    fill(&p, c, model, data, out);
+    assert_int_equal(tr_train_open(&run, &p), 0);
+    assert_true(run->foreseen.timed && run->foreseen.sim.seconds > 0);
+    assert_non_null(strstr(tr_train_summary(run), "predicted: "));
+    while (tr_train_step(run, &(struct tr_step_report){0}) == 1)
+        ;
+    assert_int_equal(tr_train_finish(run), 0);
+    assert_non_null(strstr(tr_train_outcome(run), "seconds a step"));
+    tr_train_close(run);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(predicted_is_measured),
+        cmocka_unit_test(parts_sum),
+        cmocka_unit_test(bad_machines),
+        cmocka_unit_test(bench_to_train),
+    };
+
+    setenv("XDG_CACHE_HOME", scratch_path("cache"), 1);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
