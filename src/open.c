@@ -247,7 +247,8 @@ static int start_or_continue(struct tr_run *run, enum folder state)
 {
     int r = state == FOLDER_OURS ? continue_run(run) : start_new(run, state);
 
-    if (r < 0 || (r = metrics_open(&run->metrics, run->params.out)) < 0)
+    if (r < 0 || (r = metrics_open(&run->metrics, run->params.out)) < 0 ||
+        (r = metrics_rewind(&run->metrics, run->params.out, run->cursor.step)) < 0)
         return r;
     return run_start_machine(run);
 }
