@@ -81,6 +81,7 @@ struct tr_train_params {
     int64_t eval_every;       /* steps; default: only at the end */
     enum tr_choice export_model; /* write OUT/model at the end; default yes */
     int serial;               /* measurement: nothing overlaps */
+    int force;                /* continue a run although what decides its bits has changed */
     unsigned delay_seed;      /* test: device streams pause at random */
     tr_log_fn *log;
     void *log_arg;
