@@ -92,6 +92,7 @@ struct tr_train_params {
     int64_t eval_every;       /* steps; default: only at the end */
     enum tr_choice export_model; /* write OUT/model at the end; default yes */
     int serial;               /* measurement: nothing overlaps */
+    int force;                /* continue a run although what decides its bits has changed */
     unsigned delay_seed;      /* test: device streams pause at random */
     tr_log_fn *log;
     void *log_arg;
@@ -193,6 +194,10 @@ TR_API void tr_free_text(char *text);
 TR_API int tr_inspect_path(const char *path, int json, char **out);
 /* Number of damaged pieces or commits (0: whole), each named in the text; or an error. */
 TR_API int64_t tr_verify_run(const char *run, const char *store, char **out);
+/* Goes back one commit, for good, where all that it names is whole; returns the step that the run
+ * stands at then. -ENODATA: there is no commit before; -EBADMSG: it is damaged as well, or written
+ * over. Nothing is changed in both cases. */
+TR_API int64_t tr_fall_back_run(const char *run, const char *store);
 
 struct tr_preview_data_params {
     const char *data, *model, *tokenizer;
