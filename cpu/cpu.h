@@ -59,5 +59,10 @@ int tr_cpu_sumsq(const struct tr_cpu *cpu, const struct tr_op_sumsq *op);
 int tr_cpu_round(const struct tr_cpu *cpu, const struct tr_op_round *op);
 int tr_cpu_sgd(const struct tr_cpu *cpu, const struct tr_op_update *op);
 int tr_cpu_adamw(const struct tr_cpu *cpu, const struct tr_op_update *op);
+int tr_cpu_momentum(const struct tr_cpu *cpu, const struct tr_op_update *op);
+int tr_cpu_adam_mini(const struct tr_cpu *cpu, const struct tr_op_update *op);
+int tr_cpu_adalomo_sum(const struct tr_cpu *cpu, const struct tr_op_update *op);
+int tr_cpu_adalomo_factor(const struct tr_cpu *cpu, const struct tr_op_update *op);
+int tr_cpu_adalomo(const struct tr_cpu *cpu, const struct tr_op_update *op);
 
 #endif

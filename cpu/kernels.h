@@ -35,6 +35,13 @@ struct tr_attention_row {
     float scale, lse, delta;
 };
 
+/* A part of one row of adalomo_sum. */
+struct tr_adalomo_row {
+    int64_t begin, n; /* elements of op's g */
+    float inverse;
+    double *plain, *weighted; /* (n) */
+};
+
 struct tr_cpu_kernels {
     /* cast: n elements between a storage dtype and f32; round to nearest. */
     void (*to_f32[TR_DTYPES])(float *to, const void *from, int64_t n);
@@ -77,6 +84,13 @@ struct tr_cpu_kernels {
     /* The updates of device.h on f32 values x, elements [begin, end) of op's g, m and v. */
     void (*sgd)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
     void (*adamw)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
+    void (*momentum)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
+    void (*adam_mini)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
+    /* The sum of G * G over a piece of adam_mini: elements [begin, begin + n) of op's g. */
+    double (*gradient_sumsq)(const struct tr_op_update *op, int64_t begin, int64_t n);
+    void (*adalomo)(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
+    /* Of adalomo_sum: adds the squares of elements [begin, begin + n), as they are and weighted. */
+    void (*adalomo_columns)(const struct tr_op_update *op, const struct tr_adalomo_row *row);
 };
 
 /* Fills the table: C, then every tier up to `tier`. */
@@ -87,7 +101,10 @@ void tr_cpu_kernels_init_simd(struct tr_cpu_kernels *k, enum tr_cpu_tier tier);
 
 /* What has kernels of its own: the one place where a new row is registered. */
 #define TR_CPU_KERNELS(X)                                                                          \
-    X(cast) X(add) X(sumsq) X(rmsnorm) X(rope) X(swiglu) X(xent) X(attention) X(sgd) X(adamw)
+    X(cast)                                                                                        \
+    X(add)                                                                                         \
+    X(sumsq) X(rmsnorm) X(rope) X(swiglu) X(xent) X(attention) X(sgd) X(adamw) X(momentum)         \
+        X(adam_mini) X(adalomo)
 
 #define TR_CPU_KERNELS_DECLARE(op)                                                                 \
     void tr_##op##_init_c(struct tr_cpu_kernels *k);                                               \
@@ -97,6 +114,14 @@ TR_CPU_KERNELS(TR_CPU_KERNELS_DECLARE)
 
 /* Folds the accumulators by halves: lane j + 8 onto j, then 4, 2, 1. */
 static inline float tr_lanes_sum(float lanes[TR_LANES])
+{
+    for (int half = TR_LANES / 2; half; half /= 2)
+        for (int j = 0; j < half; j++)
+            lanes[j] += lanes[j + half];
+    return lanes[0];
+}
+
+static inline double tr_lanes_sum_f64(double lanes[TR_LANES])
 {
     for (int half = TR_LANES / 2; half; half /= 2)
         for (int j = 0; j < half; j++)

@@ -103,6 +103,16 @@ int tr_cpu_run(const struct tr_cpu *cpu, const struct tr_op *op)
         return tr_cpu_sgd(cpu, &op->update);
     case TR_OP_ADAMW:
         return tr_cpu_adamw(cpu, &op->update);
+    case TR_OP_MOMENTUM:
+        return tr_cpu_momentum(cpu, &op->update);
+    case TR_OP_ADAM_MINI:
+        return tr_cpu_adam_mini(cpu, &op->update);
+    case TR_OP_ADALOMO_SUM:
+        return tr_cpu_adalomo_sum(cpu, &op->update);
+    case TR_OP_ADALOMO_FACTOR:
+        return tr_cpu_adalomo_factor(cpu, &op->update);
+    case TR_OP_ADALOMO:
+        return tr_cpu_adalomo(cpu, &op->update);
     case TR_OP_KINDS:
         break;
     }

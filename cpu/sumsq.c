@@ -24,10 +24,7 @@ static double sumsq(const float *x, int64_t n)
 
     for (int64_t i = 0; i < n; i++)
         lanes[i % TR_LANES] += (double)x[i] * x[i];
-    for (int half = TR_LANES / 2; half; half /= 2)
-        for (int j = 0; j < half; j++)
-            lanes[j] += lanes[j + half];
-    return lanes[0];
+    return tr_lanes_sum_f64(lanes);
 }
 
 void tr_sumsq_init_c(struct tr_cpu_kernels *k)

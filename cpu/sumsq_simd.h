@@ -11,10 +11,7 @@ static double sumsq(const float *x, int64_t n)
     V16_LOOP(n, BODY);
 #undef BODY
     v16d_store(lanes, sum);
-    for (int half = TR_LANES / 2; half; half /= 2)
-        for (int j = 0; j < half; j++)
-            lanes[j] += lanes[j + half];
-    return lanes[0];
+    return tr_lanes_sum_f64(lanes);
 }
 
 void TR_TIER_INIT(sumsq)(struct tr_cpu_kernels *k)

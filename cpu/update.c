@@ -49,12 +49,20 @@ static void update_blocks(void *arg, int64_t begin, int64_t end, int worker)
     }
 }
 
+int tr_update_check(const struct tr_op_update *op)
+{
+    if (op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_F16)
+        return tr_error(-EINVAL, "stochastic rounding is defined for bf16, not for f16");
+    return 0;
+}
+
 int tr_update_run(const struct tr_cpu *cpu, const struct tr_op_update *op, tr_update_kernel *kernel)
 {
     struct job j = {cpu->kernels, op, kernel};
+    int r = tr_update_check(op);
 
-    if (op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_F16)
-        return tr_error(-EINVAL, "stochastic rounding is defined for bf16, not for f16");
+    if (r < 0)
+        return r;
     tr_pool_run(cpu->pool, op->n, tr_split_grain(2), update_blocks, &j);
     return 0;
 }

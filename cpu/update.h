@@ -7,15 +7,19 @@
 #ifndef TR_CPU_UPDATE_H
 #define TR_CPU_UPDATE_H
 
+#include <math.h>
+
 #include "cpu/cpu.h"
 
 /* Updates x, the values of elements [begin, end) of op. */
 typedef void tr_update_kernel(float *x, const struct tr_op_update *op, int64_t begin, int64_t end);
 
+/* 0, or -EINVAL with a message: what no optimizer does. */
+int tr_update_check(const struct tr_op_update *op);
 int tr_update_run(const struct tr_cpu *cpu, const struct tr_op_update *op,
                   tr_update_kernel *kernel);
 
-/* The gradient as both optimizers see it. */
+/* The gradient as all optimizers see it. */
 static inline float tr_update_gradient(const struct tr_op_update *op, int64_t i)
 {
     float g = op->g[i] * op->unscale;
@@ -25,6 +29,12 @@ static inline float tr_update_gradient(const struct tr_op_update *op, int64_t i)
         g = op->clip_value < g ? op->clip_value : g;
     }
     return g * op->coefficient;
+}
+
+/* What the first moments of a block are multiplied with, as its second moment is now. */
+static inline float tr_adam_mini_scale(const struct tr_op_update *op, int64_t block)
+{
+    return op->step_size / (sqrtf(op->v[block]) / op->sqrt_bias2 + op->eps);
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * tr_update_gradient of cpu/update.h in sixteen lanes, for cpu/sgd_simd.h and cpu/adamw_simd.h.
+ * tr_update_gradient of cpu/update.h in sixteen lanes, for the optimizers.
  */
 #ifndef TR_CPU_UPDATE_SIMD_H
 #define TR_CPU_UPDATE_SIMD_H

@@ -298,6 +298,24 @@ static inline v16d v16d_add_square(v16d sum, v16 a)
     return sum;
 }
 
+static inline v16d v16d_load(const double *p)
+{
+    return (v16d){{_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4), _mm256_loadu_pd(p + 8),
+                   _mm256_loadu_pd(p + 12)}};
+}
+
+static inline v16d v16d_add_scaled(v16d sum, v16 a, double by)
+{
+    __m256d q[4] = {_mm256_cvtps_pd(_mm256_castps256_ps128(a.lo)),
+                    _mm256_cvtps_pd(_mm256_extractf128_ps(a.lo, 1)),
+                    _mm256_cvtps_pd(_mm256_castps256_ps128(a.hi)),
+                    _mm256_cvtps_pd(_mm256_extractf128_ps(a.hi, 1))};
+
+    for (int j = 0; j < 4; j++)
+        sum.q[j] = _mm256_fmadd_pd(_mm256_mul_pd(q[j], q[j]), _mm256_set1_pd(by), sum.q[j]);
+    return sum;
+}
+
 static inline void v16d_store(double *p, v16d a)
 {
     for (int j = 0; j < 4; j++)

@@ -258,6 +258,22 @@ static inline v16d v16d_add_square(v16d sum, v16 a)
     return sum;
 }
 
+static inline v16d v16d_load(const double *p)
+{
+    return (v16d){_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)};
+}
+
+/* sum + a * a * by, the square exact. */
+static inline v16d v16d_add_scaled(v16d sum, v16 a, double by)
+{
+    __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+    __m512d hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+
+    sum.lo = _mm512_fmadd_pd(_mm512_mul_pd(lo, lo), _mm512_set1_pd(by), sum.lo);
+    sum.hi = _mm512_fmadd_pd(_mm512_mul_pd(hi, hi), _mm512_set1_pd(by), sum.hi);
+    return sum;
+}
+
 static inline void v16d_store(double *p, v16d a)
 {
     _mm512_storeu_pd(p, a.lo);

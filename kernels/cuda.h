@@ -61,6 +61,11 @@ int tr_cuda_sumsq(const struct tr_cuda *cuda, const struct tr_op_sumsq *op);
 int tr_cuda_round(const struct tr_cuda *cuda, const struct tr_op_round *op);
 int tr_cuda_sgd(const struct tr_cuda *cuda, const struct tr_op_update *op);
 int tr_cuda_adamw(const struct tr_cuda *cuda, const struct tr_op_update *op);
+int tr_cuda_momentum(const struct tr_cuda *cuda, const struct tr_op_update *op);
+int tr_cuda_adam_mini(const struct tr_cuda *cuda, const struct tr_op_update *op);
+int tr_cuda_adalomo_sum(const struct tr_cuda *cuda, const struct tr_op_update *op);
+int tr_cuda_adalomo_factor(const struct tr_cuda *cuda, const struct tr_op_update *op);
+int tr_cuda_adalomo(const struct tr_cuda *cuda, const struct tr_op_update *op);
 
 /* kernels/run.cu: the op by its kind. */
 int tr_cuda_run(const struct tr_cuda *cuda, const struct tr_op *op);

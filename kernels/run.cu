@@ -9,7 +9,8 @@ static const char *const names[TR_OP_KINDS] = {
     "embed",       "embed_grad", "rmsnorm", "rmsnorm_grad", "matmul",         "matmul_dx",
     "matmul_dw",   "bias_grad",  "rope",    "attention",    "attention_grad", "swiglu",
     "swiglu_grad", "add",        "xent",    "xent_loss",    "xent_grad",      "cast",
-    "sumsq",       "round",      "sgd",     "adamw"};
+    "sumsq",       "round",      "sgd",     "adamw",
+    "momentum",    "adam_mini",  "adalomo_sum", "adalomo_factor", "adalomo"};
 
 static int dispatch(const struct tr_cuda *cuda, const struct tr_op *op)
 {
@@ -58,6 +59,16 @@ static int dispatch(const struct tr_cuda *cuda, const struct tr_op *op)
         return tr_cuda_sgd(cuda, &op->update);
     case TR_OP_ADAMW:
         return tr_cuda_adamw(cuda, &op->update);
+    case TR_OP_MOMENTUM:
+        return tr_cuda_momentum(cuda, &op->update);
+    case TR_OP_ADAM_MINI:
+        return tr_cuda_adam_mini(cuda, &op->update);
+    case TR_OP_ADALOMO_SUM:
+        return tr_cuda_adalomo_sum(cuda, &op->update);
+    case TR_OP_ADALOMO_FACTOR:
+        return tr_cuda_adalomo_factor(cuda, &op->update);
+    case TR_OP_ADALOMO:
+        return tr_cuda_adalomo(cuda, &op->update);
     case TR_OP_KINDS:
         break;
     }

@@ -13,6 +13,8 @@
 #include "kernels/vec.cuh"
 #include "src/base/philox.h"
 
+#define UPDATE_PIECE 1024 /* elements that sums of squares are cut into */
+
 /* By how much the first group begins before element 0: groups count from the tensor's start. */
 static __host__ __device__ __forceinline__ int update_shift(const struct tr_op_update &op)
 {

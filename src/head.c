@@ -46,7 +46,8 @@ static struct slice_work slice_work(struct tr_pass_state *p, const struct tr_pas
         w.at.state = v->at[k++];
     if (!embed || tied)
         w.at.norm = v->at[k++];
-    if (update && m->has_state && embed == tied && v->unit.index == 0)
+    if (update && m->has_state && embed == tied && v->unit.index == 0 &&
+        v->unit.sweep != TR_SWEEP_SUM)
         w.at.norm_state = v->at[k++];
     return w;
 }
@@ -182,6 +183,9 @@ static int finish_slice(const struct slice_work *w)
     return pass_finish(
         p, w->v->unit.pass,
         &(struct pass_grad){.tensor = (int32_t)(w->tensor - p->model->tensors),
+                            .sweep = w->v->unit.sweep,
+                            .goes_on = !w->v->unit.first,
+                            .goes_further = !w->v->unit.last,
                             .grad = slice_grad(w),
                             .weight = w->at.table,
                             .m = (float *)w->at.state,
@@ -248,11 +252,27 @@ static int dw_with_head(const struct tr_pass_state *p)
     return !is_tied(p) || p->plan->parked;
 }
 
+/* The second sweep over the head: the slice's gradient again, unless it has been kept, applied. */
+static int apply_head(const struct slice_work *w)
+{
+    struct tr_pass_state *p = w->p;
+    int r = 0;
+
+    for (int32_t g = 0; g < p->batch->n_grains && !p->plan->held && r == 0; g++)
+        if ((r = make_dlogits(w, g)) == 0)
+            r = table_dw(w, g);
+    if (r < 0 || (r = finish_slice(w)) < 0 || !w->v->unit.last)
+        return r;
+    return finish_final_norm(w);
+}
+
 int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     struct slice_work w = slice_work(p, v);
     int tied = is_tied(p), r;
 
+    if (v->unit.sweep == TR_SWEEP_APPLY)
+        return apply_head(&w);
     for (int32_t g = 0; g < p->batch->n_grains; g++) {
         struct tr_op_matmul dx = slice_matmul(&w, g);
 
@@ -267,7 +287,7 @@ int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
         return r;
     if (!v->unit.last)
         return 0;
-    if ((r = final_norm_grad(&w)) < 0 || tied)
+    if ((r = final_norm_grad(&w)) < 0 || tied || v->unit.sweep == TR_SWEEP_SUM)
         return r;
     return finish_final_norm(&w);
 }
@@ -290,22 +310,36 @@ static int start_embed_grad(const struct slice_work *w)
     return r;
 }
 
-int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
+static int make_embed_grad(const struct slice_work *w)
 {
-    struct slice_work w = slice_work(p, v);
-    int r = start_embed_grad(&w);
+    struct tr_pass_state *p = w->p;
+    int r = start_embed_grad(w);
 
     if (r < 0)
         return r;
-    r = pass_op(p, &(struct tr_op){.kind = TR_OP_EMBED_GRAD,
-                                   .embed = {.row0 = w.slice->row0,
-                                             .rows = w.slice->rows,
-                                             .cols = p->model->config.hidden,
-                                             .n = p->batch->n_tokens,
-                                             .ids = pass_at(p, &p->plan->ids),
-                                             .dy = pass_at(p, &p->plan->dx),
-                                             .grad = slice_grad(&w)}});
-    if (r < 0 || (r = finish_slice(&w)) < 0 || !v->unit.last || !is_tied(p))
+    return pass_op(p, &(struct tr_op){.kind = TR_OP_EMBED_GRAD,
+                                      .embed = {.row0 = w->slice->row0,
+                                                .rows = w->slice->rows,
+                                                .cols = p->model->config.hidden,
+                                                .n = p->batch->n_tokens,
+                                                .ids = pass_at(p, &p->plan->ids),
+                                                .dy = pass_at(p, &p->plan->dx),
+                                                .grad = slice_grad(w)}});
+}
+
+/* What ends with the last visit of the embedding of a tied model. */
+static int ends_final_norm(const struct slice_work *w)
+{
+    return w->v->unit.last && w->v->unit.sweep != TR_SWEEP_SUM;
+}
+
+int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
+{
+    struct slice_work w = slice_work(p, v);
+    int kept = v->unit.sweep == TR_SWEEP_APPLY && p->plan->held;
+    int r = kept ? 0 : make_embed_grad(&w);
+
+    if (r < 0 || (r = finish_slice(&w)) < 0 || !ends_final_norm(&w) || !is_tied(p))
         return r;
     return finish_final_norm(&w);
 }
@@ -316,5 +350,5 @@ int pass_table_update(struct tr_pass_state *p, const struct tr_pass_visit *v)
     struct slice_work w = slice_work(p, v);
     int embed = v->unit.place == TR_WORK_EMBED_GRAD, r = finish_slice(&w);
 
-    return r < 0 || !v->unit.last || embed != is_tied(p) ? r : finish_final_norm(&w);
+    return r < 0 || !ends_final_norm(&w) || embed != is_tied(p) ? r : finish_final_norm(&w);
 }

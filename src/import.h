@@ -18,7 +18,7 @@ struct tr_import_params {
     const char *keep;      /* folder, absent or empty: the source's other files (src/keep.h); NULL:
                             * they are not kept, and there is no export */
     int dtype;             /* enum tr_dtype of every tensor, or -1: as the source */
-    int state;             /* 1: room for optimizer state, zeros */
+    enum tr_state_kind state; /* room for it, zeros */
     int generations;
     const void *payload; /* of the first commit */
     size_t payload_bytes;

@@ -39,9 +39,10 @@ static json_t *types_json(const struct tr_model *m)
 
 int tr_keep_write(const char *folder, const struct tr_model *m, const struct tr_shards *s)
 {
-    json_t *o = json_pack("{s:s, s:i, s:b, s:b, s:o, s:o}", "format", FORMAT, "version", VERSION,
-                          "state", m->has_state, "tied_as_head", tr_model_tied_as_head(m),
-                          "types_by_role", types_json(m), "shards", tr_shards_to_json(s));
+    json_t *o =
+        json_pack("{s:s, s:i, s:s, s:b, s:o, s:o}", "format", FORMAT, "version", VERSION, "state",
+                  tr_state_name(m->state), "tied_as_head", tr_model_tied_as_head(m),
+                  "types_by_role", types_json(m), "shards", tr_shards_to_json(s));
     char *path = tr_path(folder, TR_KEEP_FILE);
     int r = -ENOMEM;
 
@@ -86,7 +87,8 @@ static int read_model(struct tr_kept *k, const json_t *root, const char *where,
         return tr_error(-ENOTSUP, "%s: of another version of this program", where);
     if (read_types(root, types) < 0)
         return tr_error(-EINVAL, "%s: \"types_by_role\" is damaged", where);
-    p.state = json_is_true(json_object_get(root, "state"));
+    if (tr_state_parse(json_string_value(json_object_get(root, "state")), &p.state) < 0)
+        return tr_error(-EINVAL, "%s: \"state\" names no optimizer state", where);
     p.tied_as_head = json_is_true(json_object_get(root, "tied_as_head"));
     r = tr_model_open(&k->model, &p);
     if (r == 0)

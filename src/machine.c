@@ -103,10 +103,10 @@ void run_set_update(struct tr_run *run)
     const struct tr_train_params *p = &run->params;
     struct tr_update *u = &run->pass.update;
 
-    u->adamw = p->optimizer == TR_OPT_ADAMW;
+    u->optimizer = p->optimizer;
     u->weight_decay = (float)p->weight_decay;
     u->clip_value = (float)p->clip_value;
-    u->beta1 = p->beta1;
+    u->beta1 = p->optimizer == TR_OPT_SGD ? p->momentum : p->beta1;
     u->beta2 = p->beta2;
     u->eps = (float)p->eps;
     u->rounding = p->rounding == TR_ROUNDING_STOCHASTIC ? TR_ROUND_STOCHASTIC : TR_ROUND_NEAREST;

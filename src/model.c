@@ -221,16 +221,17 @@ static void add_params(struct builder *b, int32_t tensor)
     t->n_pieces = b->m->layout.n_pieces - t->first_piece;
 }
 
-/* m and v of a tensor behind one another: an update reads and writes both. */
+/* Both parts of a tensor's state behind one another: an update reads and writes both. */
 static void add_state(struct builder *b, int32_t tensor)
 {
     struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[tensor];
-    uint64_t bytes = t ? (uint64_t)t->rows * (uint64_t)t->cols * 4 : 0;
+    struct tr_state_part parts[2];
 
     if (!t)
         return;
-    t->m_offset = add_bytes(b, "m of ", t->name, 0, bytes);
-    t->v_offset = add_bytes(b, "v of ", t->name, 0, bytes);
+    tr_state_parts(b->p->state, &b->m->config, t, (struct tr_state_rows){0, t->rows}, parts);
+    t->m_offset = add_bytes(b, parts[0].name, t->name, 0, parts[0].bytes);
+    t->v_offset = add_bytes(b, parts[1].name, t->name, 0, parts[1].bytes);
 }
 
 /* A small model's table is cut as well: its slot, its logits and its gradient would otherwise be
@@ -261,15 +262,19 @@ static void add_slice_params(struct builder *b, struct tr_table *table)
 static void add_slice_state(struct builder *b, struct tr_table *table)
 {
     struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[table->tensor];
+    uint64_t from[2] = {0};
 
     for (int32_t i = 0; !b->bad && i < table->n_slices; i++) {
         struct tr_slice *s = &table->slices[i];
-        uint64_t row = (uint64_t)t->cols * 4;
+        struct tr_state_part parts[2];
 
+        tr_state_parts(b->p->state, &b->m->config, t, (struct tr_state_rows){s->row0, s->rows},
+                       parts);
         s->state_span = add_span(b, TR_SLOTS_TABLE_STATE);
-        add_bytes(b, "m of ", t->name, (uint64_t)s->row0 * row, (uint64_t)s->rows * row);
-        s->v_offset =
-            add_bytes(b, "v of ", t->name, (uint64_t)s->row0 * row, (uint64_t)s->rows * row);
+        add_bytes(b, parts[0].name, t->name, from[0], parts[0].bytes);
+        s->v_offset = add_bytes(b, parts[1].name, t->name, from[1], parts[1].bytes);
+        from[0] += parts[0].bytes;
+        from[1] += parts[1].bytes;
     }
 }
 
@@ -370,7 +375,8 @@ int tr_model_open(struct tr_model **out, const struct tr_model_params *p)
         return -ENOMEM;
     m->config = *p->config;
     m->dtype = p->dtypes[TR_ROLE_EMBED]; /* what the residual stream starts as */
-    m->has_state = p->state;
+    m->state = p->state;
+    m->has_state = p->state != TR_STATE_NONE;
     m->head.tensor = -1;
     m->blocks = tr_alloc_array(TR_MEM_MISC, (size_t)m->config.layers, sizeof(*m->blocks));
     b.bad = !m->blocks;
@@ -406,7 +412,7 @@ int tr_model_tied_as_head(const struct tr_model *m)
     return !strcmp(m->tensors[m->embed.tensor].name, shapes[TR_ROLE_HEAD].name);
 }
 
-int tr_model_like(struct tr_model **out, const struct tr_model *m, int state)
+int tr_model_like(struct tr_model **out, const struct tr_model *m, enum tr_state_kind state)
 {
     enum tr_dtype types[TR_ROLES];
 

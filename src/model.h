@@ -21,6 +21,7 @@
 
 #include "offload/store.h"
 #include "src/config.h"
+#include "src/state.h"
 
 enum tr_role {
     TR_ROLE_EMBED,
@@ -79,7 +80,7 @@ struct tr_tensor {
     uint64_t first_param;           /* index of its first element among all parameters */
     uint32_t first_piece, n_pieces; /* of its params, consecutive in the layout */
     uint64_t offset;                /* in its params span; tables: 0 */
-    uint64_t m_offset, v_offset;    /* f32, in its state span; tables: 0 and see tr_model_slice */
+    uint64_t m_offset, v_offset;    /* its state's parts in the span; tables: 0, see tr_slice */
 };
 
 struct tr_block {
@@ -91,7 +92,7 @@ struct tr_block {
 struct tr_slice {
     int64_t row0, rows;
     uint32_t params_span, state_span;
-    uint64_t v_offset; /* of v in the state span; m is at 0 */
+    uint64_t v_offset; /* of the second part in the state span; the first is at 0 */
 };
 
 struct tr_table {
@@ -103,7 +104,8 @@ struct tr_table {
 struct tr_model {
     struct tr_model_config config;
     enum tr_dtype dtype;       /* of the embedding, and so of block-boundary activations */
-    int has_state;             /* optimizer state (m, v) has been laid out */
+    enum tr_state_kind state;  /* the optimizer's, as laid out */
+    int has_state;             /* there is any */
     struct tr_tensor *tensors; /* in the order of units, of a block's roles */
     int32_t n_tensors;
     struct tr_table embed, head; /* tied: head.tensor is -1 and the embed table serves both */
@@ -117,14 +119,14 @@ struct tr_model {
 struct tr_model_params {
     const struct tr_model_config *config;
     const enum tr_dtype *dtypes; /* [TR_ROLES] storage dtype by role */
-    int state;                   /* 1: m and v, f32, for each parameter */
-    int tied_as_head;            /* the tied table is called lm_head.weight in the source */
+    enum tr_state_kind state;
+    int tied_as_head; /* the tied table is called lm_head.weight in the source */
 };
 
 /* Lays the model out; pure function of its arguments. */
 int tr_model_open(struct tr_model **out, const struct tr_model_params *p);
-/* The same model, with or without state. */
-int tr_model_like(struct tr_model **out, const struct tr_model *m, int state);
+/* The same model, with that state. */
+int tr_model_like(struct tr_model **out, const struct tr_model *m, enum tr_state_kind state);
 void tr_model_close(struct tr_model *m); /* NULL is allowed */
 /* The part of a block that a role of its tensors belongs to. */
 enum tr_part tr_model_part(enum tr_role role);

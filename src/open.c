@@ -273,7 +273,7 @@ int run_open_source(struct tr_run *run)
                                                    .seed = p->seed,
                                                    .tokenizer = p->tokenizer,
                                                    .dtype = (int)p->dtype - 1,
-                                                   .state = p->optimizer == TR_OPT_ADAMW,
+                                                   .state = run_state_kind(p),
                                                    .threads = (int)p->threads};
     if ((r = tr_import_open(&run->import, &run->import_params)) < 0)
         return r;

@@ -27,6 +27,8 @@ int run_figures(const struct tr_run *run, struct tr_figures *out);
 /* A step that was done; all of them, when every byte of theirs has been written. */
 int run_measure_step(struct tr_run *run, const struct tr_step_report *report);
 int run_measure_end(struct tr_run *run);
+/* What the optimizer of these options keeps on disk. */
+enum tr_state_kind run_state_kind(const struct tr_train_params *p);
 
 /* Is there room for the store and the export? (a new run) */
 int run_check_disk(const struct tr_run *run);

@@ -21,7 +21,12 @@ const struct tr_choice_name tr_type_choices[] = {
     {"f32", TR_TYPE_F32}, {"bf16", TR_TYPE_BF16}, {"f16", TR_TYPE_F16}, {NULL, 0}};
 
 static const struct tr_choice_name optimizers[] = {
-    {"lomo", TR_OPT_LOMO}, {"sgd", TR_OPT_SGD}, {"adamw", TR_OPT_ADAMW}, {NULL, 0}};
+    {"lomo", TR_OPT_LOMO},
+                                                     {"sgd", TR_OPT_SGD},
+                                                     {"adalomo", TR_OPT_ADALOMO},
+                                                     {"adam-mini", TR_OPT_ADAM_MINI},
+                                                     {"adamw", TR_OPT_ADAMW},
+                                                     {NULL, 0}};
 static const struct tr_choice_name schedules[] = {
     {"linear", TR_LR_LINEAR}, {"cosine", TR_LR_COSINE}, {"constant", TR_LR_CONSTANT}, {NULL, 0}};
 static const struct tr_choice_name on_off[] = {{"on", TR_YES}, {"off", TR_NO}, {NULL, 0}};
@@ -82,26 +87,30 @@ const struct tr_option tr_train_options[] = {
      "several samples in a row, kept apart; off: one sample a row", .choices = on_off},
 
     {"optimizer", "NAME", TR_OPTION_CHOICE, FIXED, AT(optimizer), "lomo",
-     "lomo (no state), sgd, or adamw (state on disk)",
+     "state on disk: lomo and sgd none (sgd with --momentum 4 bytes a parameter), adalomo hardly"
+     " any, adam-mini 4, adamw 8",
      .section = "Optimizer:", .choices = optimizers},
     {"lr", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(lr), "by optimizer and model size",
-     "peak learning rate; lomo: 0.03 at 7B rising to 0.3 below 10M, adamw: 1e-5 to 1e-3"},
+     "peak learning rate; from 7B to 10M parameters lomo 0.03 to 0.3, sgd the same times"
+     " 1 - momentum, adalomo 1e-3 to 1e-2, adam-mini and adamw 1e-5 to 1e-3"},
     {"schedule", "NAME", TR_OPTION_CHOICE, FIXED, AT(schedule), "linear",
      "linear, cosine or constant, after the warm-up", .choices = schedules},
     {"warmup", "X", TR_OPTION_REAL, FIXED | OFF, AT(warmup), "0.03",
      "share of all steps (below 1) or number of steps; 0: none"},
     {"weight-decay", "X", TR_OPTION_REAL, FIXED | ZERO, AT(weight_decay), "0",
      "decoupled weight decay"},
-    {"clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(clip_norm), "1; sgd: 0",
+    {"clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(clip_norm), "1; sgd, adalomo: 0",
      "bound of the gradient's global norm, exact by a second backward; 0: off"},
     {"clip-value", "X", TR_OPTION_REAL, FIXED | ZERO, AT(clip_value), "0",
      "bound of every gradient element; 0: off"},
+    {"momentum", "X", TR_OPTION_REAL, FIXED | ZERO | BELOW, AT(momentum), "0",
+     "sgd: share of the last step's direction that is kept; 0: none, and no state", .max = 1},
     {"beta1", "X", TR_OPTION_REAL, FIXED | ABOVE | BELOW, AT(beta1), "0.9",
-     "adamw: decay of the first moment", .max = 1},
+     "adam-mini, adamw: decay of the first moment", .max = 1},
     {"beta2", "X", TR_OPTION_REAL, FIXED | ABOVE | BELOW, AT(beta2), "0.999",
-     "adamw: decay of the second moment", .max = 1},
+     "adam-mini, adamw: decay of the second moment", .max = 1},
     {"eps", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(eps), "1e-8",
-     "adamw: added to the root of the second moment"},
+     "adam-mini, adamw: added to the root of the second moment"},
     {"seed", "N", TR_OPTION_SEED, FIXED | ZERO, AT(seed), "0",
      "decides shuffling, rounding and random parameters"},
 

@@ -13,6 +13,7 @@
 #include "src/base/device.h"
 #include "src/data.h"
 #include "src/plan.h"
+#include "src/tailrace.h"
 #include "src/visits.h"
 
 /* Consecutive whole grains of the batch; the ranges count from its first token. */
@@ -23,8 +24,8 @@ struct tr_micro {
 
 /* What the update of this step is made of. */
 struct tr_update {
-    int adamw;
-    double lr, beta1, beta2;
+    enum tr_optimizer optimizer;
+    double lr, beta1, beta2; /* beta1 of sgd: the momentum */
     float weight_decay, clip_value;
     float coefficient; /* of the global-norm clip; 1 without it */
     float unscale;     /* 1 / loss scale */
@@ -136,8 +137,11 @@ struct pass_grad {
     int32_t tensor;
     float *grad;       /* (n) */
     void *weight;      /* (n) */
-    float *m, *v;      /* (n) or NULL */
+    float *m, *v;      /* its state, or NULL */
     uint64_t first, n; /* elements of the tensor */
+    /* Of a table that is summed before it is updated: parts of it have been summed, will be. */
+    enum tr_sweep sweep;
+    int goes_on, goes_further;
 };
 int pass_finish(struct tr_pass_state *p, enum tr_pass pass, const struct pass_grad *g);
 

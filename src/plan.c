@@ -131,6 +131,16 @@ static uint64_t slice_rows(const struct tr_model *m)
     return max64(rows, (uint64_t)m->embed.slices[0].rows);
 }
 
+/* The most columns of a tensor that AdaLomo sums over; 0: another optimizer. */
+static uint64_t sum_columns(const struct tr_model *m)
+{
+    uint64_t most = 0;
+
+    for (int32_t i = 0; i < m->n_tensors && m->state == TR_STATE_ADALOMO; i++)
+        most = max64(most, (uint64_t)m->tensors[i].cols);
+    return most;
+}
+
 static void place_batch(struct tr_plan *p)
 {
     uint64_t n = (uint64_t)p->in.batch_tokens * 4;
@@ -155,8 +165,8 @@ static void place_backward(struct tr_plan *p)
 {
     const struct tr_model *m = p->in.model;
     const struct tr_model_config *c = &m->config;
-    uint64_t grad =
-        p->parked ? m->n_params : max64(block_grad_floats(p), slice_rows(m) * c->hidden);
+    uint64_t rows = p->held ? (uint64_t)c->vocab : slice_rows(m), columns = sum_columns(m);
+    uint64_t grad = p->parked ? m->n_params : max64(block_grad_floats(p), rows * c->hidden);
     uint64_t entries = (uint64_t)m->n_tensors + m->embed.n_slices + m->head.n_slices;
 
     place(p, &p->dx, (uint64_t)p->in.batch_tokens * c->hidden * 4);
@@ -164,6 +174,10 @@ static void place_backward(struct tr_plan *p)
     place(p, &p->grad, grad * 4);
     place(p, &p->norm_grad, (uint64_t)c->hidden * 4);
     place(p, &p->sumsq, entries * 8);
+    if (columns) {
+        place(p, &p->sums, (32 + 32 * columns) * 8);
+        place(p, &p->factor, (columns + 3) * 4);
+    }
 }
 
 static void place_all(struct tr_plan *p)
@@ -288,6 +302,15 @@ static void grow_rest(struct tr_plan *p)
         grow(p, i, 1, p->spans[i]);
 }
 
+/* A table that is swept twice needs its gradients made but once where all of them have room. */
+static void grow_held(struct tr_plan *p)
+{
+    if (!p->in.train || p->in.model->state != TR_STATE_ADALOMO)
+        return;
+    p->held = 1;
+    p->held = fits(p);
+}
+
 /* With every gradient kept until the norm is known the backward pass runs once, not twice. */
 static void grow_parked(struct tr_plan *p)
 {
@@ -399,6 +422,7 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
     grow_micro(plan);
     grow_residents(plan);
     grow_parked(plan);
+    grow_held(plan);
     grow_kept(plan);
     grow_rest(plan);
     place_all(plan);
@@ -463,7 +487,11 @@ uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, 
 
 uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *table, int64_t row0)
 {
-    return plan->parked ? (table->first_param + (uint64_t)(row0 * table->cols)) * 4 : 0;
+    uint64_t row = (uint64_t)(row0 * table->cols);
+
+    if (plan->parked)
+        return (table->first_param + row) * 4;
+    return plan->held ? row * 4 : 0;
 }
 
 static void row(struct tr_plan_row *r, uint64_t bytes, const char *kind)
@@ -509,6 +537,7 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
     row(&rows[n++], p->dx.bytes + p->back_scratch.bytes, "activation gradients");
     row(&rows[n++], p->grad.bytes + p->norm_grad.bytes,
         p->parked     ? "weight gradients (all, until the norm is known)"
+        : p->held     ? "weight gradients (a table, for its second sweep)"
         : !p->several ? "weight gradient (one tensor)"
         : p->by_parts ? "weight gradients (one matrix and its small tensors)"
                       : "weight gradients (one layer)");

@@ -73,6 +73,7 @@ struct tr_plan {
     int several;          /* a step may have more than one micro-batch */
     int by_parts;         /* a visit for each part of a block; all parts share slots */
     int parked;           /* all gradients stay until the norm is known: no second backward */
+    int held;             /* a table's gradient stays for its second sweep */
     int32_t keep;         /* the last `keep` blocks keep their activations */
     uint32_t spans[TR_SLOT_POOLS], slots[TR_SLOT_POOLS];
     uint64_t slot_bytes[TR_SLOT_POOLS];
@@ -93,14 +94,15 @@ struct tr_plan {
     /* Weight gradients (invariant 4): of one tensor; with several micro-batches of one layer, or of
      * one part where blocks stream part by part; or all. */
     struct tr_place grad;
-    struct tr_place norm_grad; /* (hidden) the final norm's */
-    struct tr_place head_x;    /* (grain, hidden) compute dtype: normed input of the head */
-    struct tr_place head_rstd; /* (N) */
-    struct tr_place logits;    /* (grain or logit_rows, slice rows) f32 */
-    struct tr_place dlogits;   /* the same in the compute dtype; f32: the logits' own place */
-    struct tr_place gathered;  /* (logit_rows, hidden) storage dtype */
-    struct tr_place sumsq;     /* f64, one for each tensor or slice */
-    uint64_t peak;             /* bytes of the arena in use */
+    struct tr_place norm_grad;    /* (hidden) the final norm's */
+    struct tr_place head_x;       /* (grain, hidden) compute dtype: normed input of the head */
+    struct tr_place head_rstd;    /* (N) */
+    struct tr_place logits;       /* (grain or logit_rows, slice rows) f32 */
+    struct tr_place dlogits;      /* the same in the compute dtype; f32: the logits' own place */
+    struct tr_place gathered;     /* (logit_rows, hidden) storage dtype */
+    struct tr_place sumsq;        /* f64, one for each tensor or slice */
+    struct tr_place sums, factor; /* AdaLomo's, of the tensor at hand: see TR_OP_ADALOMO_SUM */
+    uint64_t peak;                /* bytes of the arena in use */
 };
 
 /* -ENOMEM: does not fit; the message says the smallest budget that would do. */

@@ -129,6 +129,24 @@ void run_free_params(struct tr_run *run)
         tr_free(TR_MEM_MISC, (void *)strings[i]);
 }
 
+enum tr_state_kind run_state_kind(const struct tr_train_params *p)
+{
+    switch (p->optimizer) {
+    case TR_OPT_ADAMW:
+        return TR_STATE_ADAMW;
+    case TR_OPT_ADAM_MINI:
+        return TR_STATE_ADAM_MINI;
+    case TR_OPT_ADALOMO:
+        return TR_STATE_ADALOMO;
+    case TR_OPT_SGD:
+        return p->momentum > 0 ? TR_STATE_MOMENTUM : TR_STATE_NONE;
+    case TR_OPT_LOMO:
+    case TR_OPT_DEFAULT:
+        break;
+    }
+    return TR_STATE_NONE;
+}
+
 static void resolve_training(struct tr_train_params *p, const struct tr_model *m)
 {
     if (p->optimizer == TR_OPT_DEFAULT)
@@ -136,11 +154,12 @@ static void resolve_training(struct tr_train_params *p, const struct tr_model *m
     if (p->schedule == TR_LR_DEFAULT)
         p->schedule = TR_LR_LINEAR;
     if (p->lr == 0)
-        p->lr = tr_lr_default(p->optimizer, m->n_params);
+        p->lr = tr_lr_default(p->optimizer, m->n_params) *
+                (p->optimizer == TR_OPT_SGD ? 1 - p->momentum : 1);
     if (p->warmup == 0)
         p->warmup = 0.03;
     if (p->clip_norm == 0)
-        p->clip_norm = p->optimizer == TR_OPT_SGD ? -1 : 1;
+        p->clip_norm = p->optimizer == TR_OPT_SGD || p->optimizer == TR_OPT_ADALOMO ? -1 : 1;
     if (p->beta1 == 0)
         p->beta1 = 0.9;
     if (p->beta2 == 0)

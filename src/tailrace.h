@@ -29,7 +29,14 @@ typedef void tr_log_fn(void *arg, const char *line);
 /* How far an import is; non-zero stops it: -EINTR, and nothing of it stays on the disk. */
 typedef int tr_import_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 
-enum tr_optimizer { TR_OPT_DEFAULT, TR_OPT_LOMO, TR_OPT_SGD, TR_OPT_ADAMW };
+enum tr_optimizer {
+    TR_OPT_DEFAULT,
+    TR_OPT_LOMO,
+    TR_OPT_SGD,
+    TR_OPT_ADAMW,
+    TR_OPT_ADAM_MINI,
+    TR_OPT_ADALOMO
+};
 enum tr_lr_schedule { TR_LR_DEFAULT, TR_LR_LINEAR, TR_LR_COSINE, TR_LR_CONSTANT };
 enum tr_choice { TR_AUTO, TR_YES, TR_NO };
 enum tr_recompute { TR_RECOMPUTE_AUTO, TR_RECOMPUTE_ALL, TR_RECOMPUTE_NONE };
@@ -66,7 +73,8 @@ struct tr_train_params {
     double weight_decay;
     double clip_norm;      /* default 1 (sgd: off); negative: off */
     double clip_value;
-    double beta1, beta2, eps; /* adamw: 0.9, 0.999, 1e-8 */
+    double momentum;       /* sgd: of the last update's direction; default 0 */
+    double beta1, beta2, eps; /* adamw, adam-mini: 0.9, 0.999, 1e-8 */
     double loss_scale;     /* f16 only; default 1024 */
     uint64_t seed;         /* 0 is a seed like any other; default 0 */
     enum tr_type dtype;    /* of storage; default: as the source */

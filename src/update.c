@@ -2,7 +2,8 @@
  *
  * What becomes of a finished weight gradient. The norm pass measures it before the value clip, the
  * update pass applies it at once: no gradient outlives its tensor (invariant 4). LOMO and plain SGD
- * are one update (they differ in whether a global norm is measured); AdamW keeps m and v beside it.
+ * are one update (they differ in whether a global norm is measured); what others keep beside the
+ * weights is handed to them as m and v (src/state.h).
  */
 #include "src/pass.h"
 
@@ -16,18 +17,76 @@ static int measure(struct tr_pass_state *p, const struct pass_grad *g)
                                       .sumsq = {.x = g->grad, .n = (int64_t)g->n, .out = out}});
 }
 
+static enum tr_op_kind kind_of(const struct tr_update *u)
+{
+    switch (u->optimizer) {
+    case TR_OPT_ADAMW:
+        return TR_OP_ADAMW;
+    case TR_OPT_ADAM_MINI:
+        return TR_OP_ADAM_MINI;
+    case TR_OPT_ADALOMO:
+        return TR_OP_ADALOMO;
+    case TR_OPT_SGD:
+        return u->beta1 > 0 ? TR_OP_MOMENTUM : TR_OP_SGD;
+    case TR_OPT_LOMO:
+    case TR_OPT_DEFAULT:
+        break;
+    }
+    return TR_OP_SGD;
+}
+
+/* Of the betas as the kernels have them: f32. */
+static void correct_bias(struct tr_op_update *op, const struct tr_update *u)
+{
+    op->step_size = (float)(u->lr / (1 - pow((float)u->beta1, (double)u->t)));
+    op->sqrt_bias2 = (float)sqrt(1 - pow((float)u->beta2, (double)u->t));
+}
+
+/* Its decay of the second moment rises with time and begins at nothing: no bias to correct. */
+static void set_adalomo(struct tr_pass_state *p, const struct pass_grad *g, struct tr_op_update *op)
+{
+    const struct tr_tensor *t = &p->model->tensors[g->tensor];
+    double fresh = pow((double)p->update.t, -0.8);
+
+    op->beta1 = (float)fresh;
+    op->beta2 = (float)(1 - fresh);
+    op->eps = 1e-30f;
+    op->eps2 = 1e-3f;
+    op->block = t->cols;
+    op->factored = t->dims == 2;
+    op->add = g->goes_on;
+    op->sums = pass_at(p, &p->plan->sums);
+    op->factor = pass_at(p, &p->plan->factor);
+}
+
+/* Sums of these rows; behind the last of them what follows for the whole tensor. */
+static int sum_adalomo(struct tr_pass_state *p, const struct pass_grad *g, struct tr_op op)
+{
+    const struct tr_tensor *t = &p->model->tensors[g->tensor];
+    int r;
+
+    op.kind = TR_OP_ADALOMO_SUM;
+    if ((r = pass_op(p, &op)) < 0 || g->goes_further)
+        return r;
+    op.kind = TR_OP_ADALOMO_FACTOR;
+    op.update.n = t->rows * t->cols;
+    return pass_op(p, &op);
+}
+
 static int apply(struct tr_pass_state *p, const struct pass_grad *g)
 {
     const struct tr_update *u = &p->update;
+    const struct tr_tensor *t = &p->model->tensors[g->tensor];
     struct tr_op op = {
-        .kind = u->adamw ? TR_OP_ADAMW : TR_OP_SGD,
+        .kind = kind_of(u),
         .update = {.w = g->weight,
-                   .dtype = p->model->tensors[g->tensor].dtype,
+                   .dtype = t->dtype,
                    .g = g->grad,
                    .m = g->m,
                    .v = g->v,
                    .n = (int64_t)g->n,
                    .first = (int64_t)g->first,
+                   .block = tr_state_block(&p->model->config, t),
                    .unscale = u->unscale,
                    .clip_value = u->clip_value,
                    .coefficient = u->coefficient,
@@ -44,9 +103,17 @@ static int apply(struct tr_pass_state *p, const struct pass_grad *g)
 
     if (op.update.dtype != TR_BF16)
         op.update.rounding = TR_ROUND_NEAREST;
-    if (u->adamw) { /* of the betas as the kernels have them: f32 */
-        op.update.step_size = (float)(u->lr / (1 - pow((float)u->beta1, (double)u->t)));
-        op.update.sqrt_bias2 = (float)sqrt(1 - pow((float)u->beta2, (double)u->t));
+    if (op.kind == TR_OP_ADAMW || op.kind == TR_OP_ADAM_MINI)
+        correct_bias(&op.update, u);
+    if (op.kind == TR_OP_ADAM_MINI && t->dims == 1) /* its authors decay neither norms nor biases */
+        op.update.weight_decay = 0;
+    if (op.kind == TR_OP_ADALOMO) {
+        int r;
+
+        set_adalomo(p, g, &op.update);
+        r = g->sweep == TR_SWEEP_APPLY ? 0 : sum_adalomo(p, g, op);
+        if (r < 0 || g->sweep == TR_SWEEP_SUM)
+            return r;
     }
     return pass_op(p, &op);
 }

@@ -130,30 +130,43 @@ static void add_head(struct tr_visits *v, const struct tr_model *m)
 /* The head's backward visits (work HEAD_GRAD) or the embedding's: the table, and the final norm
  * where something of the head is recomputed. `owns`: this run updates the table; `ends`: and the
  * norm. */
-static void add_table_grad(struct tr_visits *v, const struct tr_model *m, enum tr_work work,
-                           enum tr_pass pass)
+static void add_table_sweep(struct tr_visits *v, const struct tr_model *m,
+                            const struct tr_unit_visit *unit)
 {
-    int tied = m->head.tensor < 0, head = work == TR_WORK_HEAD_GRAD;
+    int tied = m->head.tensor < 0, head = unit->work == TR_WORK_HEAD_GRAD;
     const struct tr_table *t = head ? tr_model_head(m) : &m->embed;
-    int owns = pass == TR_PASS_UPDATE && (!head || !tied);
-    int ends = pass == TR_PASS_UPDATE && head != tied;
+    int owns = unit->pass == TR_PASS_UPDATE && (!head || !tied);
+    int ends = unit->pass == TR_PASS_UPDATE && head != tied && unit->sweep != TR_SWEEP_SUM;
 
     for (int32_t i = t->n_slices - 1; i >= 0; i--) {
-        struct tr_visit *s = add(v, (struct tr_unit_visit){.work = work,
-                                                           .pass = pass,
-                                                           .index = i,
-                                                           .first = i == t->n_slices - 1,
-                                                           .last = i == 0});
+        struct tr_visit *s = add(v, *unit);
 
+        v->units[v->n - 1].index = i;
+        v->units[v->n - 1].first = i == t->n_slices - 1;
+        v->units[v->n - 1].last = i == 0;
         if (owns || head || tied) /* the norm pass of an untied embedding needs only gradients */
-            add_span(s, t->slices[i].params_span, owns);
+            add_span(s, t->slices[i].params_span, owns && unit->sweep != TR_SWEEP_SUM);
         if (owns && m->has_state)
-            add_span(s, t->slices[i].state_span, 1);
+            add_span(s, t->slices[i].state_span, unit->sweep != TR_SWEEP_APPLY);
         if (head || tied)
             add_final_norm(s, m, ends && i == 0);
         if (head || tied)
             add_boundary(s, m, m->config.layers, READ);
     }
+}
+
+static void add_table_grad(struct tr_visits *v, const struct tr_model *m, enum tr_work work,
+                           enum tr_pass pass)
+{
+    int owns = pass == TR_PASS_UPDATE && (work == TR_WORK_EMBED_GRAD || m->head.tensor >= 0);
+    struct tr_unit_visit unit = {.work = work, .pass = pass};
+
+    if (owns && m->state == TR_STATE_ADALOMO) {
+        unit.sweep = TR_SWEEP_SUM;
+        add_table_sweep(v, m, &unit);
+        unit.sweep = TR_SWEEP_APPLY;
+    }
+    add_table_sweep(v, m, &unit);
 }
 
 static void add_backward(struct tr_visits *v, const struct tr_visits_params *p, enum tr_pass pass)
@@ -193,7 +206,7 @@ int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
 {
     const struct tr_model *m = p->model;
     size_t blocks = (size_t)m->config.layers * (p->by_parts ? 2 * TR_PARTS : 1);
-    size_t most = 3 * (blocks + m->embed.n_slices + tr_model_head(m)->n_slices);
+    size_t most = 4 * (blocks + m->embed.n_slices + tr_model_head(m)->n_slices);
     uint32_t update;
 
     memset(v, 0, sizeof(*v));

@@ -13,6 +13,9 @@
  * once more (unless the block's activations are kept), and then down gate up o q kv. The parts'
  * gradients and updates come in this order in both cases.
  *
+ * AdaLomo's update of a table needs sums over all of it: its run of backward visits comes twice, a
+ * sweep that sums (and changes the state) and a sweep that applies (and changes the table).
+ *
  * The table slices go up in the forward pass and down in the backward pass, so that those at the
  * turn stay. The final norm is changed last of the head's visits, and of a tied model with the
  * table, at the very end: what is recomputed there needs the old weights (invariant 5).
@@ -39,9 +42,13 @@ enum tr_work {
 
 enum tr_pass { TR_PASS_FORWARD, TR_PASS_NORM, TR_PASS_UPDATE };
 
+/* TR_SWEEP_ALL: sums and applies at once, as what is visited whole can be. */
+enum tr_sweep { TR_SWEEP_ALL, TR_SWEEP_SUM, TR_SWEEP_APPLY };
+
 struct tr_unit_visit {
     enum tr_work work, place; /* place: the same, or of an update the backward visit */
     enum tr_pass pass;
+    enum tr_sweep sweep;
     int32_t index;         /* layer or slice */
     enum tr_part from, to; /* of a block: the parts at hand, `to` included */
     int first, last;       /* of a table's run of visits of the same work */

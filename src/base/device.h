@@ -57,6 +57,11 @@ enum tr_op_kind {
     TR_OP_ROUND,     /* f32 values rounded to a storage dtype's grid in place */
     TR_OP_SGD,       /* LOMO's update; plain SGD is the same without clipping */
     TR_OP_ADAMW,
+    TR_OP_MOMENTUM,       /* SGD with momentum */
+    TR_OP_ADAM_MINI,      /* Adam with one second moment for each block of elements */
+    TR_OP_ADALOMO_SUM,    /* AdaLomo: what is summed over a tensor or, slice by slice, a table */
+    TR_OP_ADALOMO_FACTOR, /* what follows from the sums */
+    TR_OP_ADALOMO,        /* the update */
     TR_OP_KINDS
 };
 
@@ -193,19 +198,47 @@ enum tr_rounding { TR_ROUND_NEAREST, TR_ROUND_STOCHASTIC };
 
 /* Update of elements [first, first + n) of one tensor. Order of arithmetic, each step rounded to
  * f32, no contraction: G = g * unscale; if clip_value > 0: G = clamp(G, -clip_value, clip_value);
- * G = G * coefficient. X = f32(w). SGD: if weight_decay: X = X * (1 - lr * weight_decay);
- * X = fma(-lr, G, X). ADAMW: if weight_decay: X = X * (1 - lr * weight_decay);
- * m = fma(1 - beta1, G - m, m); v = fma((1 - beta2) * G, G, beta2 * v);
+ * G = G * coefficient. X = f32(w), and where there is weight_decay X = X * (1 - lr * weight_decay).
+ *
+ * SGD: X = fma(-lr, G, X).
+ * MOMENTUM: m = fma(beta1, m, G); X = fma(-lr, m, X).
+ * ADAMW: m = fma(1 - beta1, G - m, m); v = fma((1 - beta2) * G, G, beta2 * v);
  * denom = sqrt(v) / sqrt_bias2 + eps; X = fma(-step_size, m / denom, X), step_size = lr / bias1.
+ *
+ * ADAM_MINI: the range is whole blocks of `block` elements. First of each block q, the sum of G * G
+ * in f64: pieces of 1024 elements are summed as element i to lane i % 16, lanes are folded by
+ * halves (lane j + 8 to j, then 4, 2, 1), pieces are added in order. v = fma(1 - beta2, f32(q /
+ * block), beta2 * v); scale = step_size / (sqrt(v) / sqrt_bias2 + eps). Then of each element m as
+ * in ADAMW, and X = fma(-scale, m, X).
+ *
+ * ADALOMO_SUM: whole rows of `block` elements, the last first; a row's lane is its number in the
+ * tensor % 16. q and s are the sums of G * G and f32(w)^2 over the row, as in ADAM_MINI. Where
+ * factored: r = fma(beta1, f32(q / block + eps), beta2 * r), inverse = 1 / r, sums[lane] += r; else
+ * inverse = 1. sums[16 + lane] += s; for each column j sums[32 + lane * block + j] += G * G and
+ * sums[32 + (16 + lane) * block + j] = fma(G * G, inverse, that). Sums are f64 and begin at zero
+ * unless `add`: a table is summed slice by slice, from its last slice to its first.
+ * ADALOMO_FACTOR, n of the whole tensor: lanes are folded by halves; rows = n / block; mean =
+ * factored ? f32(sums[0...] / rows) : 1. For each column c = fma(beta1, f32(sums[32...] / rows +
+ * eps), beta2 * c), f = 1 / sqrt(c), t = f * f * sums[32 + 16 * block...] (f64), column j to lane j
+ * % 16. u = sqrt(mean * t / n), x = sqrt(sums[16...] / n) in f64; rate = f32(lr * max(x, eps2)).
+ * factor = f..., mean, f32(rate / max(u, 1)), 1 - rate * weight_decay.
+ * ADALOMO: a = factored ? 1 / sqrt(r / mean) : 1; the decay is factor's; X = fma(-factor's rate,
+ * a * f * G, X).
+ *
  * w = round(X); stochastic rounding (bf16 only): tr_philox_round(first + i, step, seed, name). */
 struct tr_op_update {
     void *w; /* (n) */
     enum tr_dtype dtype;
     const float *g; /* (n) */
-    float *m, *v;   /* (n) ADAMW */
+    float *m;       /* (n); ADALOMO: r (n / block) where factored; SGD: none */
+    float *v;       /* (n) ADAMW; (n / block) ADAM_MINI; c (block) ADALOMO_FACTOR */
+    double *sums;   /* (32 + 32 * block) ADALOMO_SUM, _FACTOR */
+    float *factor;  /* (block + 3) ADALOMO_FACTOR, ADALOMO */
     int64_t n, first;
+    int64_t block;     /* ADAM_MINI; ADALOMO: columns */
+    int factored, add; /* ADALOMO */
     float unscale, clip_value, coefficient, lr, weight_decay;
-    float beta1, beta2, eps, step_size, sqrt_bias2;
+    float beta1, beta2, eps, eps2, step_size, sqrt_bias2;
     enum tr_rounding rounding;
     uint64_t step;
     uint32_t seed, name;

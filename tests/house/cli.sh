@@ -51,7 +51,7 @@ gives 2 "unrecognized option '--lora-rank=3'" train --lora-rank=3
 gives 2 'requires an argument' train --lr
 gives 2 "--lr: 'x' is not a number" train --lr x
 gives 2 'is not a size' train --device-memory 3gb
-gives 2 'none of: lomo, sgd, adamw' train --optimizer adam
+gives 2 'none of: lomo, sgd, adalomo, adam-mini, adamw' train --optimizer adam
 gives 2 "unexpected argument 'x'" train x
 gives 2 'RUN is missing' verify
 gives 2 'RUN is missing' export --out x
@@ -68,8 +68,7 @@ gives 0 '' --help
 gives 0 '' --version
 grep -qx 'tailrace [0-9.]*' "$work/out" || say 'no version'
 "$tailrace" train --help > "$work/out"
-for unbuilt in lora momentum merge gguf template task freeze force trace master state-dtype \
-    parked-dtype clip-method adalomo adam-mini; do
+for unbuilt in lora merge gguf template task freeze force trace master parked-dtype clip-method; do
     ! grep -q -- "$unbuilt" "$work/out" || say "--help speaks of $unbuilt"
 done
 

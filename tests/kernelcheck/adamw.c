@@ -67,7 +67,7 @@ static void twenty_steps(struct check *c, const struct tr_op_update *settings)
 
 void check_adamw(struct check *c)
 {
-    struct update_check u = {TR_OP_ADAMW, element, {.unscale = 1, .coefficient = 1}};
+    struct update_check u = {TR_OP_ADAMW, NULL, element, {.unscale = 1, .coefficient = 1}};
     struct tr_op_update *s = &u.settings;
 
     s->lr = 1e-3f;

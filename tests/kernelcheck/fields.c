@@ -166,14 +166,22 @@ static const struct field round_fields[] = {
     VALUE(round, dtype),
 };
 
+#define ADAMS   ON2(ADAMW, ADAM_MINI)
+#define UPDATES (ADAMS | ON3(SGD, MOMENTUM, ADALOMO))
+
 static const struct field update_fields[] = {
-    FIELD(update, w, .out = ON2(SGD, ADAMW)),
+    FIELD(update, w, .in = ON(ADALOMO_SUM), .out = UPDATES),
     VALUE(update, dtype),
-    FIELD(update, g, .in = ON2(SGD, ADAMW)),
-    FIELD(update, m, .out = ON(ADAMW)),
-    FIELD(update, v, .out = ON(ADAMW)),
+    FIELD(update, g, .in = UPDATES | ON(ADALOMO_SUM)),
+    FIELD(update, m, .in = ON(ADALOMO), .out = ADAMS | ON2(MOMENTUM, ADALOMO_SUM)),
+    FIELD(update, v, .out = ADAMS | ON(ADALOMO_FACTOR)),
+    FIELD(update, sums, .in = ON(ADALOMO_FACTOR), .out = ON(ADALOMO_SUM)),
+    FIELD(update, factor, .in = ON(ADALOMO), .out = ON(ADALOMO_FACTOR)),
     VALUE(update, n),
     VALUE(update, first),
+    VALUE(update, block),
+    VALUE(update, factored),
+    VALUE(update, add),
     VALUE(update, unscale),
     VALUE(update, clip_value),
     VALUE(update, coefficient),
@@ -182,6 +190,7 @@ static const struct field update_fields[] = {
     VALUE(update, beta1),
     VALUE(update, beta2),
     VALUE(update, eps),
+    VALUE(update, eps2),
     VALUE(update, step_size),
     VALUE(update, sqrt_bias2),
     VALUE(update, rounding),
@@ -217,6 +226,11 @@ static const struct field_list lists[TR_OP_KINDS] = {
     KIND(ROUND, round),
     KIND(SGD, update),
     KIND(ADAMW, update),
+    KIND(MOMENTUM, update),
+    KIND(ADAM_MINI, update),
+    KIND(ADALOMO_SUM, update),
+    KIND(ADALOMO_FACTOR, update),
+    KIND(ADALOMO, update),
 };
 
 const struct field_list *field_list(enum tr_op_kind kind)
@@ -267,6 +281,10 @@ enum tr_dtype field_dtype(const struct tr_op *op)
         return op->round.dtype;
     case TR_OP_SGD:
     case TR_OP_ADAMW:
+    case TR_OP_MOMENTUM:
+    case TR_OP_ADAM_MINI:
+    case TR_OP_ADALOMO_SUM:
+    case TR_OP_ADALOMO:
         return op->update.dtype;
     default:
         return TR_F32;

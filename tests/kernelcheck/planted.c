@@ -37,6 +37,11 @@ static const struct {
     [TR_OP_ROUND] = {"round", check_round},
     [TR_OP_SGD] = {"sgd", check_sgd},
     [TR_OP_ADAMW] = {"adamw", check_adamw},
+    [TR_OP_MOMENTUM] = {"momentum", check_momentum},
+    [TR_OP_ADAM_MINI] = {"adam_mini", check_adam_mini},
+    [TR_OP_ADALOMO_SUM] = {"adalomo", check_adalomo},
+    [TR_OP_ADALOMO_FACTOR] = {"adalomo", check_adalomo},
+    [TR_OP_ADALOMO] = {"adalomo", check_adalomo},
 };
 
 static const char *const words[] = {

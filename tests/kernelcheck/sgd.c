@@ -107,7 +107,8 @@ static void statistics(struct check *c, float step)
 
 void check_sgd(struct check *c)
 {
-    struct update_check u = {TR_OP_SGD, element, {.unscale = 1, .coefficient = 1, .lr = 0.003f}};
+    struct update_check u = {
+        TR_OP_SGD, NULL, element, {.unscale = 1, .coefficient = 1, .lr = 0.003f}};
 
     check_update_all(c, &u);
     u.settings.rounding = TR_ROUND_STOCHASTIC;

@@ -49,6 +49,9 @@ static const struct tolerance rows[] = {
     {"xent.exp", TOLERANCE_ULP, 2, 2.8e-38}, /* smaller results are 0 */
     {"sgd.published", TOLERANCE_ABS_REL, 1e-6, 0},
     {"adamw", TOLERANCE_ABS_REL, 1e-6, 2e-6}, /* twenty steps of f32 against double */
+    {"momentum", TOLERANCE_ABS_REL, 1e-6, 1e-6},
+    {"adam_mini", TOLERANCE_ABS_REL, 1e-6, 0},
+    {"adalomo.published", TOLERANCE_ABS_REL, 1e-6, 0},
 };
 
 /* "prefix op.what", else "prefix op". */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the checks of sgd and adamw share: one update by its written order of arithmetic against the
- * op, bit for bit, in every dtype and rounding, in every variant and over split ranges.
+ * What the checks of the optimizers share: one update by its written order of arithmetic against
+ * the op, bit for bit, in every dtype and rounding, in every variant and over split ranges.
  */
 #ifndef TR_TESTS_KERNELCHECK_UPDATE_H
 #define TR_TESTS_KERNELCHECK_UPDATE_H
@@ -10,14 +10,19 @@
 
 struct update_check {
     enum tr_op_kind kind;
+    /* NULL, or what comes before the elements. */
+    void (*prepare)(const struct tr_op_update *op);
     /* The new f32 value of element i, before rounding; updates op's m and v. */
     float (*element)(const struct tr_op_update *op, int64_t i, float x);
-    struct tr_op_update settings;
+    struct tr_op_update settings; /* block 0: all elements are one */
 };
 
 void check_update(struct check *c, const struct update_check *u, enum tr_dtype dtype, int64_t n);
 /* All dtypes, roundings and sizes; and timing. */
 void check_update_all(struct check *c, const struct update_check *u);
+
+/* The update by `element`, rounded to op's dtype. */
+void check_update_reference(const struct update_check *u, const struct tr_op_update *op);
 
 /* G of device.h. */
 float check_update_gradient(const struct tr_op_update *op, int64_t i);

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records what PyTorch, transformers and lomo-optim compute, for the parity tests to compare with.
+"""Records what PyTorch, transformers, lomo-optim and adam-mini compute, for the parity tests.
 
 To record again (about two minutes on one core; the output is the same for the same package
 versions and the same kind of CPU):
 
     python3 -m venv /tmp/parity
     /tmp/parity/bin/pip install torch transformers safetensors numpy
-    /tmp/parity/bin/pip install --no-deps lomo-optim==0.1.1
+    /tmp/parity/bin/pip install --no-deps lomo-optim==0.1.1 adam-mini==1.1.1
     /tmp/parity/bin/python tests/parity/record.py            # writes tests/parity/data
+    /tmp/parity/bin/python tests/parity/record.py --runs adalomo   # only these of EXTRA, beside it
 
 The tests need none of these packages: they read the files under data/.
 
@@ -39,6 +40,7 @@ import platform
 import shutil
 from importlib.metadata import version
 
+import adam_mini
 import lomo_optim
 import torch
 from safetensors.torch import load_file, save_file
@@ -58,11 +60,20 @@ ADAMW = {
     "clip_norm": 0.0,
 }  # decay is of every tensor
 SGD = {"optimizer": "sgd", "weight_decay": 0.0, "clip_norm": 0.0}
-# Runs beyond plain AdamW and SGD: name of the model, name of the run, options.
+ADAM_MINI = {**ADAMW, "optimizer": "adam-mini"}
+ADALOMO = {"optimizer": "adalomo", "lr": 0.02, "weight_decay": 0.0, "clip_norm": 0.0}
+# Runs beyond plain AdamW and SGD: name of the model, name of the run, options. AdaLomo is not run
+# on qwen2, whose keys have a bias that no loss depends on: its gradient is rounding alone, which
+# AdaLomo would bring to full size.
 EXTRA = [
     ("llama-tied", "adamw-clip", {**ADAMW, "clip_norm": 1.0}),
     ("llama-tied", "adamw-decay", {**ADAMW, "weight_decay": 0.1}),
     ("llama-tied", "sgd-clip", {**SGD, "lr": 0.06, "clip_norm": 1.0}),
+    ("llama", "sgd-momentum", {**SGD, "lr": 0.02, "momentum": 0.9}),
+    ("qwen3", "adam-mini", {**ADAM_MINI, "lr": 3e-3}),
+    ("qwen2", "adam-mini", {**ADAM_MINI, "lr": 3e-3, "weight_decay": 0.1}),
+    ("llama-tied", "adalomo", ADALOMO),
+    ("mistral", "adalomo", {**ADALOMO, "weight_decay": 0.1}),
 ]
 
 
@@ -132,9 +143,45 @@ def record_logits(out, folder, weights, sequences):
     save_file(tensors, os.path.join(out, "logits.safetensors"))
 
 
+def make_adam_mini(model, options):
+    """Blocks of queries and keys are head_dim rows also where that is not hidden / heads, which the
+    package does not know; values are one block, as its readme advises for short runs."""
+    config = model.config
+    optimizer = adam_mini.Adam_mini(
+        model.named_parameters(),
+        lr=options["lr"],
+        betas=(options["beta1"], options["beta2"]),
+        eps=options["eps"],
+        weight_decay=options["weight_decay"],
+        dim=config.hidden_size,
+        n_heads=config.num_attention_heads,
+        n_kv_heads=config.num_key_value_heads,
+        verbose=False,
+    )
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    optimizer.head_numel = head_dim * config.hidden_size
+    optimizer.wv_names = set()
+    return optimizer
+
+
+def make_adalomo(model, options):
+    """It puts its state on a GPU, which the recording machine need not have. Its static loss scale
+    is a power of two, so that it changes nothing."""
+    cuda, torch.Tensor.cuda = torch.Tensor.cuda, lambda tensor: tensor
+    try:
+        return lomo_optim.AdaLomo(model, lr=options["lr"], weight_decay=options["weight_decay"])
+    finally:
+        torch.Tensor.cuda = cuda
+
+
 def make_optimizer(model, options):
     if options["optimizer"] == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=options["lr"])
+        momentum = options.get("momentum", 0.0)
+        return torch.optim.SGD(model.parameters(), lr=options["lr"], momentum=momentum)
+    if options["optimizer"] == "adam-mini":
+        return make_adam_mini(model, options)
+    if options["optimizer"] == "adalomo":
+        return make_adalomo(model, options)
     return torch.optim.AdamW(
         model.parameters(),
         lr=options["lr"],
@@ -144,16 +191,25 @@ def make_optimizer(model, options):
     )
 
 
+def step(model, optimizer, loss, options):
+    """The norm before clipping; a fused backward leaves no gradient to measure."""
+    if options["optimizer"] == "adalomo":
+        optimizer.fused_backward(loss, options["lr"])
+        return 0.0
+    optimizer.zero_grad()
+    loss.backward()
+    limit = options["clip_norm"] or float("inf")
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
+    optimizer.step()
+    return norm
+
+
 def train(model, rows, options):
     optimizer = make_optimizer(model, options)
     losses, norms = [], []
     for _ in range(STEPS):
-        optimizer.zero_grad()
         loss = mean_loss(model, rows)
-        loss.backward()
-        limit = options["clip_norm"] or float("inf")
-        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item())
-        optimizer.step()
+        norms.append(step(model, optimizer, loss, options))
         losses.append(loss.item())
     return losses, norms, parameters(model)
 
@@ -213,6 +269,17 @@ def record_model(data, model, generator):
             record_run(out, name, folder, rows, options)
     if model.name == "llama":
         record_lomo_run(out, folder, rows)
+
+
+def record_extra(data, names):
+    """Runs of EXTRA for models that have been recorded, as they are."""
+    for owner, name, options in EXTRA:
+        out = os.path.join(data, owner)
+        if name in names:
+            with open(os.path.join(out, "train.jsonl"), encoding="utf-8") as file:
+                rows = [json.loads(line) for line in file]
+            print(owner)
+            record_run(out, name, os.path.join(out, "model"), rows, options)
 
 
 def linear_schedule(step, steps, warmup, peak):
@@ -398,7 +465,7 @@ def check_fused(generator):
 
 
 def record_versions(data):
-    names = ("torch", "transformers", "safetensors", "lomo-optim", "numpy")
+    names = ("torch", "transformers", "safetensors", "lomo-optim", "adam-mini", "numpy")
     write_json(
         os.path.join(data, "versions.json"),
         {
@@ -417,8 +484,12 @@ def main():
         "--data", default=os.path.join(here, "data"), help="folder to write (replaced)"
     )
     parser.add_argument("--only", help="one model of folders.py, or lomo-bf16")
+    parser.add_argument("--runs", nargs="+", help="only these of EXTRA, beside what is there")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.runs:
+        record_extra(options.data, options.runs)
+        return
     os.makedirs(options.data, exist_ok=True)
     for number, name in enumerate([m.name for m in folders.MODELS] + ["lomo-bf16"]):
         if options.only not in (None, name):

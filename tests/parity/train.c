@@ -39,10 +39,12 @@ static enum tr_optimizer optimizer_of(const json_t *recorded)
 {
     const char *name = json_string_value(json_object_get(recorded, "optimizer"));
 
-    return !strcmp(name, "adamw")  ? TR_OPT_ADAMW
-           : !strcmp(name, "sgd")  ? TR_OPT_SGD
-           : !strcmp(name, "lomo") ? TR_OPT_LOMO
-                                   : TR_OPT_DEFAULT;
+    return !strcmp(name, "adamw")       ? TR_OPT_ADAMW
+           : !strcmp(name, "sgd")       ? TR_OPT_SGD
+           : !strcmp(name, "lomo")      ? TR_OPT_LOMO
+           : !strcmp(name, "adam-mini") ? TR_OPT_ADAM_MINI
+           : !strcmp(name, "adalomo")   ? TR_OPT_ADALOMO
+                                        : TR_OPT_DEFAULT;
 }
 
 static struct tr_train_params params_of(const json_t *recorded)
@@ -60,6 +62,7 @@ static struct tr_train_params params_of(const json_t *recorded)
         .warmup = linear ? recorded_number(recorded, "warmup") : -1,
         .weight_decay = recorded_number(recorded, "weight_decay"),
         .clip_norm = clip_norm > 0 ? clip_norm : -1,
+        .momentum = recorded_number(recorded, "momentum"),
         .beta1 = recorded_number(recorded, "beta1"),
         .beta2 = recorded_number(recorded, "beta2"),
         .eps = recorded_number(recorded, "eps"),
@@ -188,7 +191,12 @@ static void catches_options_that_are_off(void **state)
                                       {"adamw, beta2 0.9989", "qwen2", "adamw"},
                                       {"adamw, eps 1.1e-5", "mistral", "adamw"},
                                       {"adamw, no decay", "llama-tied", "adamw-decay"},
-                                      {"sgd, clip 1.001", "llama-tied", "sgd-clip"}};
+                                      {"sgd, clip 1.001", "llama-tied", "sgd-clip"},
+                                      {"sgd, momentum 0.9001", "llama", "sgd-momentum"},
+                                      {"adam-mini, decay 0.0999", "qwen2", "adam-mini"},
+                                      {"adam-mini, beta2 0.9989", "qwen3", "adam-mini"},
+                                      {"adalomo, lr * 1.0001", "llama-tied", "adalomo"},
+                                      {"adalomo, no decay", "mistral", "adalomo"}};
 
     (void)state;
     for (size_t i = 0; i < sizeof(runs) / sizeof(runs[0]); i++) {
@@ -196,10 +204,11 @@ static void catches_options_that_are_off(void **state)
         struct tr_train_params p = params_of(recorded);
         struct verdict v = {0};
 
-        p.lr *= i == 0 ? 1.0001 : 1;
-        p.beta2 = i == 1 ? 0.9989 : p.beta2;
+        p.lr *= i == 0 || i == 8 ? 1.0001 : 1;
+        p.beta2 = i == 1 || i == 7 ? 0.9989 : p.beta2;
         p.eps *= i == 2 ? 1.1 : 1;
-        p.weight_decay = i == 3 ? 0 : p.weight_decay;
+        p.weight_decay = i == 3 || i == 9 ? 0 : i == 6 ? 0.0999 : p.weight_decay;
+        p.momentum = i == 5 ? 0.9001 : p.momentum;
         p.clip_norm *= i == 4 ? 1.001 : 1;
         train(&runs[i], &p, recorded, &v);
         report(&runs[i], &v);
@@ -210,8 +219,9 @@ static void catches_options_that_are_off(void **state)
 
 static int list_runs(struct run *runs, int room)
 {
-    static const char *const names[] = {"adamw", "adamw-clip", "adamw-decay",
-                                        "sgd",   "sgd-clip",   "lomo"};
+    static const char *const names[] = {"adamw",   "adamw-clip", "adamw-decay",
+                                        "sgd",     "sgd-clip",   "sgd-momentum",
+                                        "adalomo", "adam-mini",  "lomo"};
     char models[RECORDED_MODELS][64], path[PATH_MAX];
     int n_models = recorded_models(models, "sgd.json"), n = 0;
 
@@ -236,7 +246,7 @@ int main(void)
     struct CMUnitTest tests[64] = {cmocka_unit_test(catches_options_that_are_off)};
     int n = list_runs(runs, 63);
 
-    if (n < 28)
+    if (n < 33)
         return 1;
     for (int i = 0; i < n; i++)
         tests[i + 1] = (struct CMUnitTest){

@@ -148,6 +148,18 @@ static void test_step_adamw(void **state)
     check(TR_OPT_ADAMW, TR_KEEP_STEP, 2);
 }
 
+static void test_step_adam_mini(void **state)
+{
+    (void)state;
+    check(TR_OPT_ADAM_MINI, TR_KEEP_STEP, 4);
+}
+
+static void test_step_adalomo(void **state)
+{
+    (void)state;
+    check(TR_OPT_ADALOMO, TR_KEEP_STEP, 5);
+}
+
 static void test_checkpoint_lomo(void **state)
 {
     (void)state;
@@ -167,8 +179,8 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_step_lomo),
-        cmocka_unit_test(test_step_adamw),
+        cmocka_unit_test(test_step_lomo),       cmocka_unit_test(test_step_adamw),
+        cmocka_unit_test(test_step_adam_mini),  cmocka_unit_test(test_step_adalomo),
         cmocka_unit_test(test_checkpoint_lomo),
     };
 

@@ -35,7 +35,10 @@ static struct tr_model *open_model(const char *arch, int32_t layers, int state)
     json_decref(o);
     if (layers)
         c.layers = layers;
-    assert_int_equal(tr_model_open(&m, &(struct tr_model_params){&c, types, state, 0}), 0);
+    assert_int_equal(
+        tr_model_open(
+            &m, &(struct tr_model_params){&c, types, state ? TR_STATE_ADAMW : TR_STATE_NONE, 0}),
+        0);
     return m;
 }
 

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "src/base/file.h"
 #include "tests/device/budget.h"
 
 uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t device)
@@ -49,6 +50,13 @@ void remove_run(void)
     assert_int_equal(system(command), 0);
 }
 
+static double lr_of(const struct placements *all)
+{
+    int adam = all->optimizer == TR_OPT_ADAMW || all->optimizer == TR_OPT_ADAM_MINI;
+
+    return adam ? 1e-3 : all->optimizer == TR_OPT_ADALOMO ? 1e-2 : 0.1 * (1 - all->momentum);
+}
+
 void check_placements(const struct placements *all)
 {
     const struct tiny *t = all->shape;
@@ -60,7 +68,9 @@ void check_placements(const struct placements *all)
                                 .seq_len = 200,
                                 .optimizer = all->optimizer,
                                 .seed = 11,
-                                .lr = all->optimizer == TR_OPT_ADAMW ? 1e-3 : 0.1};
+                                .lr = lr_of(all),
+                                .momentum = all->momentum,
+                                .clip_norm = all->clip_norm};
     uint64_t budget = test_budget(NULL, 1ull << 30), expected;
 
     snprintf(model, sizeof(model), "%s", scratch_path("model-%s-%d", t->family, all->dtype));
@@ -78,4 +88,5 @@ void check_placements(const struct placements *all)
     assert_true(run_variant(p, &all->variants[0], budget) != expected);
     remove_run();
     remove(data);
+    tr_remove_tree(model);
 }

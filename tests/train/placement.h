@@ -33,6 +33,7 @@ struct placements {
     enum tr_optimizer optimizer;
     const struct variant *variants;
     size_t n;
+    double momentum, clip_norm; /* 0: the default */
 };
 
 /* All variants give the bits of everything resident; another seed of rounding gives others. */

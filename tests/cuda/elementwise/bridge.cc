@@ -81,6 +81,16 @@ static int run(const struct tr_cuda *cuda, const struct tr_op *op)
         return tr_cuda_sgd(cuda, &op->update);
     case TR_OP_ADAMW:
         return tr_cuda_adamw(cuda, &op->update);
+    case TR_OP_MOMENTUM:
+        return tr_cuda_momentum(cuda, &op->update);
+    case TR_OP_ADAM_MINI:
+        return tr_cuda_adam_mini(cuda, &op->update);
+    case TR_OP_ADALOMO_SUM:
+        return tr_cuda_adalomo_sum(cuda, &op->update);
+    case TR_OP_ADALOMO_FACTOR:
+        return tr_cuda_adalomo_factor(cuda, &op->update);
+    case TR_OP_ADALOMO:
+        return tr_cuda_adalomo(cuda, &op->update);
     default:
         return tr_cuda_refuse(-ENOTSUP, "op %d has its own test", (int)op->kind);
     }

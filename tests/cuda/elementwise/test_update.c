@@ -11,6 +11,13 @@
 
 #include "tests/cuda/elementwise/bridge.h"
 
+/* Sizes that can be cut get blocks of which several meet in a group of eight; of the largest, such
+ * as are longer than a piece. */
+static int64_t block_of(size_t n)
+{
+    return n == 2500 ? 1250 : n == 2048 ? 32 : 1;
+}
+
 static struct tr_op update(enum tr_op_kind kind, enum tr_dtype dtype, size_t n)
 {
     struct tr_op op = {kind};
@@ -29,6 +36,7 @@ static struct tr_op update(enum tr_op_kind kind, enum tr_dtype dtype, size_t n)
                                .eps = 1e-8f,
                                .step_size = 0.02f,
                                .sqrt_bias2 = 0.3f,
+                               .block = kind == TR_OP_ADAM_MINI ? block_of(n) : 1,
                                .step = 77,
                                .seed = 5,
                                .name = 0x1234567u};
@@ -63,7 +71,7 @@ static struct tr_op part(const struct tr_op *op, int64_t begin, int64_t end)
     p.update.w = (char *)op->update.w + (size_t)begin * tr_dtype_size(op->update.dtype);
     p.update.g += begin;
     p.update.m += begin;
-    p.update.v += begin;
+    p.update.v += begin / op->update.block;
     p.update.n = end - begin;
     p.update.first += begin;
     return p;
@@ -81,7 +89,8 @@ static void expect_same(const char *what, const struct tr_op *got, const struct 
 static void update_one(const struct tr_op *op)
 {
     struct tr_op want = copied(op), got = copied(op), split = copied(op);
-    int64_t cut = op->update.n / 3, cuts[] = {0, cut, cut + 1, op->update.n};
+    int64_t block = op->update.block, cut = (op->update.n + 2) / 3 / block * block;
+    int64_t cuts[] = {0, cut, cut + block > op->update.n ? cut : cut + block, op->update.n};
 
     run_cpu(&want);
     run_cuda(&got);
@@ -121,6 +130,8 @@ static void test_update(void **state)
             harness_shift(i == 3 ? 1 : 0);
             variants(update(TR_OP_SGD, (enum tr_dtype)d, sizes[i]));
             variants(update(TR_OP_ADAMW, (enum tr_dtype)d, sizes[i]));
+            variants(update(TR_OP_MOMENTUM, (enum tr_dtype)d, sizes[i]));
+            variants(update(TR_OP_ADAM_MINI, (enum tr_dtype)d, sizes[i]));
         }
 }
 

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * AdaLomo: the arithmetic of device.h, operation by operation; cpu/adalomo.c says why it is three
+ * ops. Everything but the update is sums in f64, each in an order that leaves sixteen lanes free:
+ * sixteen threads sum along a row, and sixteen threads share a column, a lane each.
+ */
+#include "kernels/reduce.cuh"
+#include "kernels/update.cuh"
+
+#define LANES   16
+#define COLUMNS 32 /* of a block that sums columns */
+
+/* The sums over a row of G * G and of the weights' squares, in pieces. */
+template <enum tr_dtype D>
+static __device__ __forceinline__ void row_sums(const struct tr_op_update &op, int64_t row,
+                                                double sums[2])
+{
+    int64_t begin = row * op.block;
+
+    sums[0] = sums[1] = 0;
+    for (int64_t at = 0; at < op.block; at += UPDATE_PIECE) {
+        int64_t end = at + UPDATE_PIECE < op.block ? at + UPDATE_PIECE : op.block;
+        double q = 0, s = 0;
+
+        for (int64_t i = at + threadIdx.x % LANES; row >= 0 && i < end; i += LANES) {
+            double g = update_gradient(op, op.g[begin + i]), w = vec_load<D>(op.w, begin + i);
+
+            q = fma(g, g, q); /* the squares are exact */
+            s = fma(w, w, s);
+        }
+        sums[0] += reduce_lanes(q, LANES);
+        sums[1] += reduce_lanes(s, LANES);
+    }
+}
+
+template <enum tr_dtype D>
+static __global__ void __launch_bounds__(VEC_THREADS)
+    adalomo_rows(const struct tr_op_update op, double *weights, float *inverse)
+{
+    int64_t row = ((int64_t)blockIdx.x * VEC_THREADS + threadIdx.x) / LANES, rows = op.n / op.block;
+    double sums[2];
+
+    row_sums<D>(op, row < rows ? row : -1, sums);
+    if (row >= rows || threadIdx.x % LANES)
+        return;
+    weights[row] = sums[1];
+    inverse[row] = 1;
+    if (!op.factored)
+        return;
+    op.m[row] = __fmaf_rn(op.beta1, (float)(sums[0] / (double)op.block + (double)op.eps),
+                          __fmul_rn(op.beta2, op.m[row]));
+    inverse[row] = __fdiv_rn(1.0f, op.m[row]);
+}
+
+/* The last of the op's rows that is of a lane. */
+static __device__ __forceinline__ int64_t last_row(const struct tr_op_update &op, int lane)
+{
+    int64_t row0 = op.first / op.block, end = row0 + op.n / op.block;
+
+    return end - 1 - (end - 1 - lane + LANES) % LANES - row0;
+}
+
+/* One warp: half of it sums r, the other half the weights' squares. */
+static __global__ void __launch_bounds__(2 * LANES)
+    adalomo_lanes(const struct tr_op_update op, const double *weights)
+{
+    int lane = threadIdx.x % LANES;
+    double sum = op.add ? op.sums[threadIdx.x] : 0;
+
+    for (int64_t row = last_row(op, lane); row >= 0; row -= LANES)
+        if (threadIdx.x >= LANES)
+            sum += weights[row];
+        else if (op.factored)
+            sum += (double)op.m[row];
+    op.sums[threadIdx.x] = sum;
+}
+
+static __global__ void __launch_bounds__(COLUMNS *LANES)
+    adalomo_columns(const struct tr_op_update op, const float *inverse)
+{
+    int64_t column = (int64_t)blockIdx.x * COLUMNS + threadIdx.x;
+    double *sums = op.sums + 2 * LANES + threadIdx.y * op.block + column;
+    double plain, weighted;
+
+    if (column >= op.block)
+        return;
+    plain = op.add ? sums[0] : 0;
+    weighted = op.add ? sums[LANES * op.block] : 0;
+    for (int64_t row = last_row(op, threadIdx.y); row >= 0; row -= LANES) {
+        double g = update_gradient(op, op.g[row * op.block + column]);
+
+        plain = fma(g, g, plain);
+        weighted = fma(__dmul_rn(g, g), (double)inverse[row], weighted);
+    }
+    sums[0] = plain;
+    sums[LANES * op.block] = weighted;
+}
+
+static int refuse_part(const struct tr_op_update *op)
+{
+    if (!op->n || (op->block > 0 && op->n % op->block == 0 && op->first % op->block == 0))
+        return 0;
+    return tr_cuda_refuse(-EINVAL, "%lld elements from %lld on are not whole rows of %lld",
+                          (long long)op->n, (long long)op->first, (long long)op->block);
+}
+
+static unsigned blocks_of(int64_t threads)
+{
+    return (unsigned)((threads + VEC_THREADS - 1) / VEC_THREADS);
+}
+
+int tr_cuda_adalomo_sum(const struct tr_cuda *cuda, const struct tr_op_update *op)
+{
+    int ret = refuse_part(op);
+    int64_t rows = ret || !op->n ? 0 : op->n / op->block;
+    double *weights = (double *)cuda->scratch;
+    float *inverse = (float *)(weights + rows);
+
+    if (ret || !rows)
+        return ret;
+    if ((uint64_t)rows > cuda->scratch_bytes / (sizeof(*weights) + sizeof(*inverse)))
+        return tr_cuda_refuse(-EINVAL, "the sums of %lld rows exceed the scratch", (long long)rows);
+    TR_BY_DTYPE(op->dtype, D,
+                TR_LAUNCH(adalomo_rows<D>, blocks_of(rows * LANES), VEC_THREADS, 0, cuda->stream,
+                          *op, weights, inverse));
+    TR_LAUNCH(adalomo_lanes, 1, 2 * LANES, 0, cuda->stream, *op, weights);
+    TR_LAUNCH(adalomo_columns, (unsigned)((op->block + COLUMNS - 1) / COLUMNS),
+              dim3(COLUMNS, LANES), 0, cuda->stream, *op, inverse);
+    return tr_cuda_launched(cuda, "adalomo_sum");
+}
+
+/* Sixteen sums `stride` apart, folded by halves. */
+static __device__ __forceinline__ double fold(const double *sums, int64_t stride)
+{
+    double lanes[LANES];
+
+    for (int l = 0; l < LANES; l++)
+        lanes[l] = sums[l * stride];
+    for (int half = LANES / 2; half; half /= 2)
+        for (int l = 0; l < half; l++)
+            lanes[l] += lanes[l + half];
+    return lanes[0];
+}
+
+/* A thread makes a column's factor, and what the column adds to the square of the update. */
+static __global__ void __launch_bounds__(VEC_THREADS)
+    adalomo_factors(const struct tr_op_update op, double *squares)
+{
+    int64_t j = (int64_t)blockIdx.x * VEC_THREADS + threadIdx.x;
+    const double *sums = op.sums + 2 * LANES + j;
+    double q, f;
+
+    if (j >= op.block)
+        return;
+    q = __dadd_rn(fold(sums, op.block) / (double)(op.n / op.block), (double)op.eps);
+    op.v[j] = __fmaf_rn(op.beta1, (float)q, __fmul_rn(op.beta2, op.v[j]));
+    f = op.factor[j] = __fdiv_rn(1.0f, __fsqrt_rn(op.v[j]));
+    squares[j] = __dmul_rn(__dmul_rn(f, f), fold(sums + LANES * op.block, op.block));
+}
+
+static __device__ __forceinline__ void finish_factors(const struct tr_op_update &op, double squares)
+{
+    float mean = op.factored ? (float)(fold(op.sums, 1) / (double)(op.n / op.block)) : 1;
+    double u = sqrt(__dmul_rn((double)mean, squares) / (double)op.n);
+    double x = sqrt(fold(op.sums + LANES, 1) / (double)op.n);
+    float rate = (float)__dmul_rn((double)op.lr, x > (double)op.eps2 ? x : (double)op.eps2);
+
+    op.factor[op.block] = mean;
+    op.factor[op.block + 1] = (float)((double)rate / (u <= 1 ? 1 : u)); /* NaN goes through */
+    op.factor[op.block + 2] = __fsub_rn(1.0f, __fmul_rn(rate, op.weight_decay));
+}
+
+static __global__ void __launch_bounds__(32)
+    adalomo_whole(const struct tr_op_update op, const double *squares)
+{
+    double sum = 0;
+
+    for (int64_t j = threadIdx.x % LANES; j < op.block; j += LANES)
+        sum = __dadd_rn(sum, squares[j]);
+    sum = reduce_lanes(sum, LANES);
+    if (threadIdx.x == 0)
+        finish_factors(op, sum);
+}
+
+int tr_cuda_adalomo_factor(const struct tr_cuda *cuda, const struct tr_op_update *op)
+{
+    double *squares = (double *)cuda->scratch;
+
+    if (!op->n)
+        return 0;
+    if (op->block <= 0 || (uint64_t)op->block > cuda->scratch_bytes / sizeof(*squares))
+        return tr_cuda_refuse(-EINVAL, "rows of %lld elements exceed the scratch",
+                              (long long)op->block);
+    TR_LAUNCH(adalomo_factors, blocks_of(op->block), VEC_THREADS, 0, cuda->stream, *op, squares);
+    TR_LAUNCH(adalomo_whole, 1, 32, 0, cuda->stream, *op, squares);
+    return tr_cuda_launched(cuda, "adalomo_factor");
+}
+
+static __device__ __forceinline__ float row_factor(const struct tr_op_update &op, int64_t row)
+{
+    if (!op.factored)
+        return 1;
+    return __fdiv_rn(1.0f, __fsqrt_rn(__fdiv_rn(op.m[row], op.factor[op.block])));
+}
+
+/* A group may begin before element 0 and may lie in several rows. */
+template <enum tr_dtype D, bool stochastic, bool whole>
+static __device__ __forceinline__ void adalomo_group(const struct tr_op_update &op, int64_t i)
+{
+    int64_t row = i > 0 ? i / op.block : 0, end = (row + 1) * op.block;
+    float a = i < op.n ? row_factor(op, row) : 0;
+    float rate = op.factor[op.block + 1], decay = op.factor[op.block + 2], w[VEC], g[VEC];
+
+    vec_get<D, whole>(w, op.w, i, op.n);
+    vec_get<TR_F32, whole>(g, op.g, i, op.n);
+    for (int j = 0; j < VEC; j++) {
+        if (!whole && (i + j < 0 || i + j >= op.n))
+            continue;
+        if (i + j >= end) {
+            a = row_factor(op, ++row);
+            end += op.block;
+        }
+        float f = __fmul_rn(a, op.factor[i + j - (end - op.block)]);
+
+        if (op.weight_decay != 0)
+            w[j] = __fmul_rn(w[j], decay);
+        w[j] = __fmaf_rn(-rate, __fmul_rn(f, update_gradient(op, g[j])), w[j]);
+    }
+    update_put<D, stochastic, whole>(op, i, w);
+}
+
+template <enum tr_dtype D, bool stochastic>
+static __global__ void __launch_bounds__(VEC_THREADS) adalomo(const struct tr_op_update op)
+{
+    int64_t i = update_index(op);
+
+    if (vec_whole<D>(op.w, i, op.n) && vec_whole<TR_F32>(op.g, i, op.n))
+        adalomo_group<D, stochastic, true>(op, i);
+    else
+        adalomo_group<D, stochastic, false>(op, i);
+}
+
+int tr_cuda_adalomo(const struct tr_cuda *cuda, const struct tr_op_update *op)
+{
+    unsigned blocks = 0;
+    int ret = refuse_part(op);
+
+    if (ret || (ret = update_blocks(op, &blocks)) || !blocks)
+        return ret;
+    if (op->dtype == TR_BF16 && op->rounding == TR_ROUND_STOCHASTIC)
+        TR_LAUNCH((adalomo<TR_BF16, true>), blocks, VEC_THREADS, 0, cuda->stream, *op);
+    else
+        TR_BY_DTYPE(op->dtype, D,
+                    TR_LAUNCH((adalomo<D, false>), blocks, VEC_THREADS, 0, cuda->stream, *op));
+    return tr_cuda_launched(cuda, "adalomo");
+}

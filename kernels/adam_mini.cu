@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Adam-mini: the arithmetic of device.h, operation by operation. Sixteen lanes sum a piece of a
+ * block, whose sum waits in the scratch; a thread adds the pieces of a block in order and makes its
+ * second moment; then the elements, like any other update. f64 is slow on graphics cards, but there
+ * are only a conversion and an fma of it for each element, which hide behind the element's memory.
+ */
+#include "kernels/reduce.cuh"
+#include "kernels/update.cuh"
+
+#define LANES 16
+
+static __global__ void __launch_bounds__(VEC_THREADS)
+    adam_mini_pieces(double *partial, const struct tr_op_update op, int64_t pieces, int64_t all)
+{
+    int64_t piece = ((int64_t)blockIdx.x * VEC_THREADS + threadIdx.x) / LANES;
+    int64_t at = piece % pieces * UPDATE_PIECE, n = op.block - at;
+    const float *g = op.g + piece / pieces * op.block + at;
+    double sum = 0;
+
+    if (piece >= all)
+        n = 0;
+    if (n > UPDATE_PIECE)
+        n = UPDATE_PIECE;
+    for (int i = threadIdx.x % LANES; i < n; i += LANES) {
+        double x = update_gradient(op, g[i]);
+
+        sum = fma(x, x, sum); /* the square is exact */
+    }
+    sum = reduce_lanes(sum, LANES);
+    if (piece < all && threadIdx.x % LANES == 0)
+        partial[piece] = sum;
+}
+
+static __global__ void __launch_bounds__(VEC_THREADS)
+    adam_mini_moments(const struct tr_op_update op, const double *partial, int64_t pieces)
+{
+    int64_t block = (int64_t)blockIdx.x * VEC_THREADS + threadIdx.x;
+    double sum = 0;
+
+    if (block >= op.n / op.block)
+        return;
+    for (int64_t i = 0; i < pieces; i++)
+        sum += partial[block * pieces + i];
+    op.v[block] = __fmaf_rn(__fsub_rn(1.0f, op.beta2), (float)(sum / (double)op.block),
+                            __fmul_rn(op.beta2, op.v[block]));
+}
+
+static __device__ __forceinline__ float adam_mini_scale(const struct tr_op_update &op,
+                                                        int64_t block)
+{
+    float root = __fdiv_rn(__fsqrt_rn(op.v[block]), op.sqrt_bias2);
+
+    return __fdiv_rn(op.step_size, __fadd_rn(root, op.eps));
+}
+
+/* A group may begin before element 0 and may lie in several blocks. */
+template <enum tr_dtype D, bool stochastic, bool whole>
+static __device__ __forceinline__ void adam_mini_group(const struct tr_op_update &op, int64_t i)
+{
+    int64_t block = i > 0 ? i / op.block : 0, end = (block + 1) * op.block;
+    float rest1 = __fsub_rn(1.0f, op.beta1), scale = i < op.n ? adam_mini_scale(op, block) : 0;
+    float w[VEC], g[VEC], m[VEC];
+
+    vec_get<D, whole>(w, op.w, i, op.n);
+    vec_get<TR_F32, whole>(g, op.g, i, op.n);
+    vec_get<TR_F32, whole>(m, op.m, i, op.n);
+    for (int j = 0; j < VEC; j++) {
+        if (i + j >= end && i + j < op.n) {
+            scale = adam_mini_scale(op, ++block);
+            end += op.block;
+        }
+        m[j] = __fmaf_rn(rest1, __fsub_rn(update_gradient(op, g[j]), m[j]), m[j]);
+        w[j] = __fmaf_rn(-scale, m[j], update_decayed(op, w[j]));
+    }
+    vec_put<TR_F32, whole>(op.m, i, op.n, m);
+    update_put<D, stochastic, whole>(op, i, w);
+}
+
+template <enum tr_dtype D, bool stochastic>
+static __global__ void __launch_bounds__(VEC_THREADS) adam_mini(const struct tr_op_update op)
+{
+    int64_t i = update_index(op);
+
+    if (vec_whole<D>(op.w, i, op.n) && vec_whole<TR_F32>(op.g, i, op.n) &&
+        vec_whole<TR_F32>(op.m, i, op.n))
+        adam_mini_group<D, stochastic, true>(op, i);
+    else
+        adam_mini_group<D, stochastic, false>(op, i);
+}
+
+/* The new second moments. */
+static int moments(const struct tr_cuda *cuda, const struct tr_op_update *op)
+{
+    double *partial = (double *)cuda->scratch;
+    int64_t pieces, all, blocks;
+
+    if (op->block < 1 || op->n % op->block)
+        return tr_cuda_refuse(-EINVAL, "%lld elements are not whole blocks of %lld",
+                              (long long)op->n, (long long)op->block);
+    pieces = (op->block + UPDATE_PIECE - 1) / UPDATE_PIECE;
+    blocks = op->n / op->block;
+    all = blocks * pieces;
+    if ((uint64_t)all > cuda->scratch_bytes / sizeof(*partial))
+        return tr_cuda_refuse(-EINVAL, "%lld sums of blocks exceed the scratch", (long long)all);
+    TR_LAUNCH(adam_mini_pieces, (unsigned)((all * LANES + VEC_THREADS - 1) / VEC_THREADS),
+              VEC_THREADS, 0, cuda->stream, partial, *op, pieces, all);
+    TR_LAUNCH(adam_mini_moments, (unsigned)((blocks + VEC_THREADS - 1) / VEC_THREADS), VEC_THREADS,
+              0, cuda->stream, *op, partial, pieces);
+    return 0;
+}
+
+int tr_cuda_adam_mini(const struct tr_cuda *cuda, const struct tr_op_update *op)
+{
+    unsigned blocks = 0;
+    int ret = update_blocks(op, &blocks);
+
+    if (ret || !blocks || (ret = moments(cuda, op)))
+        return ret;
+    if (op->dtype == TR_BF16 && op->rounding == TR_ROUND_STOCHASTIC)
+        TR_LAUNCH((adam_mini<TR_BF16, true>), blocks, VEC_THREADS, 0, cuda->stream, *op);
+    else
+        TR_BY_DTYPE(op->dtype, D,
+                    TR_LAUNCH((adam_mini<D, false>), blocks, VEC_THREADS, 0, cuda->stream, *op));
+    return tr_cuda_launched(cuda, "adam_mini");
+}
