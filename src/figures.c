@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From an op to what it costs. Kinds of updates that are not told apart here count as the one with
- * the same traffic.
+ * From an op to what it costs. Updates come last among the kinds; one that is not told apart here
+ * counts as the plain one.
  */
 #include "src/figures.h"
 
@@ -26,6 +26,10 @@ static const char *const names[TR_COST_ROWS] = {
     [TR_COST_SUMSQ] = "sumsq",
     [TR_COST_SGD] = "sgd",
     [TR_COST_ADAMW] = "adamw",
+    [TR_COST_MOMENTUM] = "momentum",
+    [TR_COST_ADAM_MINI] = "adam_mini",
+    [TR_COST_ADALOMO_SUM] = "adalomo_sum",
+    [TR_COST_ADALOMO] = "adalomo",
 };
 
 const char *tr_cost_row_name(enum tr_cost_row row)
@@ -100,11 +104,35 @@ static struct tr_op_cost embed(enum tr_cost_row row, const struct tr_op_embed *e
                     (double)e->n * (double)e->cols * each);
 }
 
+/* Weights and gradients, and what is as large as they: one mean or two, read and written. */
 static struct tr_op_cost update(enum tr_cost_row row, const struct tr_op_update *u)
 {
-    double each = 2 * size_of(u->dtype) + 4 + (u->m ? 8 : 0) + (u->v ? 8 : 0);
+    double means = row == TR_COST_ADAMW                                  ? 2
+                   : row == TR_COST_MOMENTUM || row == TR_COST_ADAM_MINI ? 1
+                                                                         : 0;
+    double weight = (row == TR_COST_ADALOMO_SUM ? 1 : 2) * size_of(u->dtype);
 
-    return bytes_of(u->m || u->v ? TR_COST_ADAMW : row, u->dtype, (double)u->n * each);
+    return bytes_of(row, u->dtype, (double)u->n * (weight + 4 + 8 * means));
+}
+
+static struct tr_op_cost any_update(const struct tr_op *op)
+{
+    switch (op->kind) {
+    case TR_OP_ADAMW:
+        return update(TR_COST_ADAMW, &op->update);
+    case TR_OP_MOMENTUM:
+        return update(TR_COST_MOMENTUM, &op->update);
+    case TR_OP_ADAM_MINI:
+        return update(TR_COST_ADAM_MINI, &op->update);
+    case TR_OP_ADALOMO_SUM:
+        return update(TR_COST_ADALOMO_SUM, &op->update);
+    case TR_OP_ADALOMO_FACTOR: /* its sums are gone through once */
+        return bytes_of(TR_COST_ADALOMO_SUM, TR_F32, 256.0 * (double)(1 + op->update.block));
+    case TR_OP_ADALOMO:
+        return update(TR_COST_ADALOMO, &op->update);
+    default:
+        return update(TR_COST_SGD, &op->update);
+    }
 }
 
 static struct tr_op_cost small(const struct tr_op *op)
@@ -167,12 +195,8 @@ struct tr_op_cost tr_op_cost_of(const struct tr_op *op)
         return embed(TR_COST_EMBED, &op->embed);
     case TR_OP_EMBED_GRAD:
         return embed(TR_COST_EMBED_GRAD, &op->embed);
-    case TR_OP_SGD:
-        return update(TR_COST_SGD, &op->update);
-    case TR_OP_ADAMW:
-        return update(TR_COST_ADAMW, &op->update);
     default:
-        return small(op);
+        return op->kind >= TR_OP_SGD ? any_update(op) : small(op);
     }
 }
 

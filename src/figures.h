@@ -41,6 +41,10 @@ enum tr_cost_row {
     TR_COST_SUMSQ,
     TR_COST_SGD,
     TR_COST_ADAMW,
+    TR_COST_MOMENTUM,
+    TR_COST_ADAM_MINI,
+    TR_COST_ADALOMO_SUM,
+    TR_COST_ADALOMO,
     TR_COST_ROWS
 };
 

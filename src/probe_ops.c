@@ -76,8 +76,7 @@ static int sample(struct probe *p, struct samples *s, struct tr_op *op)
 
     if (p->used > p->info.arena_bytes || s->n == SAMPLES || (p->p->quick && s->n == 3))
         return 0;
-    if (op->kind == TR_OP_SGD || op->kind == TR_OP_ADAMW || op->kind == TR_OP_MATMUL ||
-        op->kind == TR_OP_MATMUL_DX)
+    if (op->kind >= TR_OP_SGD || op->kind == TR_OP_MATMUL || op->kind == TR_OP_MATMUL_DX)
         r = probe_time(p, run_cold,
                        &(struct rounds){*op, p->used, p->info.arena_bytes / p->used, 0}, &seconds);
     else
@@ -358,8 +357,12 @@ static struct tr_op table_op(struct probe *p, enum tr_op_kind kind, enum tr_dtyp
                                                                        : TR_ROUND_NEAREST};
         op.update.w = take(p, wide * size_of(dtype));
         op.update.g = take(p, wide * 4);
-        op.update.m = kind == TR_OP_ADAMW ? take(p, wide * 4) : NULL;
-        op.update.v = kind == TR_OP_ADAMW ? take(p, wide * 4) : NULL;
+        op.update.block = s->m;
+        op.update.factored = 1;
+        op.update.m = kind == TR_OP_SGD ? NULL : take(p, wide * 4);
+        op.update.v = kind == TR_OP_ADAMW || kind == TR_OP_ADAM_MINI ? take(p, wide * 4) : NULL;
+        op.update.sums = take(p, 256.0 * (double)(1 + s->m));
+        op.update.factor = take(p, (double)(s->m + 3) * 4);
     }
     return op;
 }
@@ -379,7 +382,7 @@ static int prepare(struct probe *p, const struct tr_op *op)
         bytes[0] = (size_t)op->xent.n * 4;
         zeros[1] = op->xent.lse;
         bytes[1] = (size_t)op->xent.n * 4;
-    } else if (op->kind == TR_OP_ADAMW) {
+    } else if (op->kind >= TR_OP_ADAMW) {
         zeros[0] = p->arena; /* in every round */
         bytes[0] = p->info.arena_bytes;
     } else if (op->kind == TR_OP_EMBED || op->kind == TR_OP_EMBED_GRAD) {
@@ -437,9 +440,10 @@ static void fill_gaps(struct probe *p)
 static int probe_dtype(struct probe *p, enum tr_dtype dtype)
 {
     static const enum tr_op_kind simple[] = {
-        TR_OP_EMBED,  TR_OP_EMBED_GRAD,  TR_OP_RMSNORM, TR_OP_RMSNORM_GRAD, TR_OP_ROPE,
-        TR_OP_SWIGLU, TR_OP_SWIGLU_GRAD, TR_OP_ADD,     TR_OP_XENT,         TR_OP_XENT_GRAD,
-        TR_OP_SUMSQ,  TR_OP_SGD,         TR_OP_ADAMW};
+        TR_OP_EMBED,       TR_OP_EMBED_GRAD,  TR_OP_RMSNORM, TR_OP_RMSNORM_GRAD, TR_OP_ROPE,
+        TR_OP_SWIGLU,      TR_OP_SWIGLU_GRAD, TR_OP_ADD,     TR_OP_XENT,         TR_OP_XENT_GRAD,
+        TR_OP_SUMSQ,       TR_OP_SGD,         TR_OP_ADAMW,   TR_OP_MOMENTUM,     TR_OP_ADAM_MINI,
+        TR_OP_ADALOMO_SUM, TR_OP_ADALOMO};
     int r = 0;
 
     probe_log(p, "ops: %s", tr_dtype_name(dtype));

@@ -75,12 +75,13 @@ static void every_op_costs(void **state)
 {
     struct tr_figures_changes none = {0};
     struct tr_figures f = named("rtx-4090", &none);
-    struct tr_op op = {.kind = TR_OP_SGD, .update = {.n = 1000, .dtype = TR_BF16}};
-    float state_values[1];
+    struct tr_op op = {.kind = TR_OP_SGD, .update = {.n = 1000000, .dtype = TR_BF16}};
     double sgd = tr_figures_seconds(&f, &op);
 
     (void)state;
-    op.update.m = op.update.v = state_values;
+    op.kind = TR_OP_ADAMW;
+    assert_true(tr_figures_seconds(&f, &op) > 2 * sgd);
+    op.kind = TR_OP_MOMENTUM;
     assert_true(tr_figures_seconds(&f, &op) > sgd);
     for (int k = 0; k < TR_OP_KINDS; k++)
         assert_true(tr_figures_seconds(&f, &(struct tr_op){.kind = (enum tr_op_kind)k}) > 0);
