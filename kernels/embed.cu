@@ -192,23 +192,29 @@ static __global__ void __launch_bounds__(SUM_THREADS)
         sum_row(op, o.first[i], o.count[op.ids[o.first[i]] - o.row0], list);
 }
 
-static void launch_grad(const struct tr_cuda *cuda, const struct tr_op_embed *op,
-                        const struct occurrences *o)
+/* What follows the first launch writes where its counters say: not without them. */
+static int launch_grad(const struct tr_cuda *cuda, const struct tr_op_embed *op,
+                       const struct occurrences *o)
 {
     unsigned row_blocks = (unsigned)((o->rows + VEC_THREADS - 1) / VEC_THREADS);
     unsigned blocks = (unsigned)((op->n + VEC_THREADS - 1) / VEC_THREADS);
     dim3 sum((unsigned)(op->n < SUM_BLOCKS ? op->n : SUM_BLOCKS),
              (unsigned)((op->cols + SUM_TILE - 1) / SUM_TILE));
+    int ret;
 
     TR_LAUNCH(clear_occurrences, row_blocks, VEC_THREADS, 0, cuda->stream, *o);
+    if ((ret = tr_cuda_launched(cuda, "embed_grad")))
+        return ret;
     TR_LAUNCH(count_occurrences, blocks, VEC_THREADS, 0, cuda->stream, *op, *o);
     TR_LAUNCH(list_first, blocks, VEC_THREADS, 0, cuda->stream, *op, *o);
     TR_LAUNCH(sum_rows, sum, SUM_THREADS, 0, cuda->stream, *op, *o);
+    return tr_cuda_launched(cuda, "embed_grad");
 }
 
 int tr_cuda_embed_grad(const struct tr_cuda *cuda, const struct tr_op_embed *op)
 {
     int64_t most = (int64_t)(cuda->scratch_bytes / sizeof(int) - 1) / 3;
+    int ret;
 
     if (op->n == 0 || op->cols == 0)
         return 0;
@@ -219,7 +225,8 @@ int tr_cuda_embed_grad(const struct tr_cuda *cuda, const struct tr_op_embed *op)
             op->row0 + done,        rows, counters, counters + 1, counters + 1 + rows,
             counters + 1 + 2 * rows};
 
-        launch_grad(cuda, op, &o);
+        if ((ret = launch_grad(cuda, op, &o)))
+            return ret;
     }
-    return tr_cuda_launched(cuda, "embed_grad");
+    return 0;
 }

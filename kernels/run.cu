@@ -9,8 +9,8 @@ static const char *const names[TR_OP_KINDS] = {
     "embed",       "embed_grad", "rmsnorm", "rmsnorm_grad", "matmul",         "matmul_dx",
     "matmul_dw",   "bias_grad",  "rope",    "attention",    "attention_grad", "swiglu",
     "swiglu_grad", "add",        "xent",    "xent_loss",    "xent_grad",      "cast",
-    "sumsq",       "round",      "sgd",     "adamw",
-    "momentum",    "adam_mini",  "adalomo_sum", "adalomo_factor", "adalomo"};
+    "sumsq",       "round",      "sgd",     "adamw",        "momentum",       "adam_mini",
+    "adalomo_sum", "adalomo_factor", "adalomo"};
 
 static int dispatch(const struct tr_cuda *cuda, const struct tr_op *op)
 {

@@ -89,7 +89,7 @@ const struct tr_option tr_train_options[] = {
     {"packing", "on|off", TR_OPTION_CHOICE, FIXED, AT(packing), "on",
      "several samples in a row, kept apart; off: one sample a row", .choices = on_off},
 
-    {"optimizer", "NAME", TR_OPTION_CHOICE, FIXED | STORED, AT(optimizer), "lomo",
+    {"optimizer", "NAME", TR_OPTION_CHOICE, FIXED | STORED, AT(optimizer), "adalomo",
      "state on disk: lomo and sgd none (sgd with --momentum 4 bytes a parameter), adalomo hardly"
      " any, adam-mini 4, adamw 8",
      .section = "Optimizer:", .choices = optimizers},
@@ -102,7 +102,7 @@ const struct tr_option tr_train_options[] = {
      "share of all steps (below 1) or number of steps; 0: none"},
     {"weight-decay", "X", TR_OPTION_REAL, FIXED | ZERO, AT(weight_decay), "0",
      "decoupled weight decay"},
-    {"clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(clip_norm), "1; sgd, adalomo: 0",
+    {"clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(clip_norm), "1; sgd: 0; adalomo: 0, f16: 1",
      "bound of the gradient's global norm, exact by a second backward; 0: off"},
     {"clip-value", "X", TR_OPTION_REAL, FIXED | ZERO, AT(clip_value), "0",
      "bound of every gradient element; 0: off"},

@@ -129,11 +129,17 @@ void run_free_params(struct tr_run *run)
         tr_free(TR_MEM_MISC, (void *)strings[i]);
 }
 
+/* One pass, hardly any state, and among the best of losses. */
+static enum tr_optimizer chosen(const struct tr_train_params *p)
+{
+    return p->optimizer == TR_OPT_DEFAULT ? TR_OPT_ADALOMO : p->optimizer;
+}
+
 enum tr_state_kind run_state_kind(const struct tr_train_params *p)
 {
     int bf16 = p->state_dtype == TR_TYPE_BF16;
 
-    switch (p->optimizer) {
+    switch (chosen(p)) {
     case TR_OPT_ADAMW:
         return bf16 ? TR_STATE_ADAMW_BF16 : TR_STATE_ADAMW;
     case TR_OPT_ADAM_MINI:
@@ -151,10 +157,17 @@ enum tr_state_kind run_state_kind(const struct tr_train_params *p)
     return TR_STATE_NONE;
 }
 
+/* AdaLomo bounds its own updates, but an overflow of f16 must be seen before the first of them. */
+static double default_clip(const struct tr_train_params *p, const struct tr_model *m)
+{
+    if (p->optimizer == TR_OPT_ADALOMO)
+        return m->dtype == TR_F16 ? 1 : -1;
+    return p->optimizer == TR_OPT_SGD ? -1 : 1;
+}
+
 static void resolve_training(struct tr_train_params *p, const struct tr_model *m)
 {
-    if (p->optimizer == TR_OPT_DEFAULT)
-        p->optimizer = TR_OPT_LOMO;
+    p->optimizer = chosen(p);
     if (p->schedule == TR_LR_DEFAULT)
         p->schedule = TR_LR_LINEAR;
     if (p->lr == 0)
@@ -163,7 +176,7 @@ static void resolve_training(struct tr_train_params *p, const struct tr_model *m
     if (p->warmup == 0)
         p->warmup = 0.03;
     if (p->clip_norm == 0)
-        p->clip_norm = p->optimizer == TR_OPT_SGD || p->optimizer == TR_OPT_ADALOMO ? -1 : 1;
+        p->clip_norm = default_clip(p, m);
     if (p->beta1 == 0)
         p->beta1 = 0.9;
     if (p->beta2 == 0)

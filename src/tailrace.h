@@ -66,12 +66,12 @@ struct tr_train_params {
     int64_t micro_batch;   /* rows a micro-batch, in whole grains; default: as budget allows */
     int64_t seq_len;       /* default min(2048, the model's) */
     enum tr_choice packing; /* default yes */
-    enum tr_optimizer optimizer; /* default lomo */
+    enum tr_optimizer optimizer; /* default adalomo */
     enum tr_lr_schedule schedule; /* default linear */
     double lr;             /* default by optimizer and model size */
     double warmup;         /* below 1: a share of all steps; default 0.03; negative: none */
     double weight_decay;
-    double clip_norm;      /* default 1 (sgd: off); negative: off */
+    double clip_norm;      /* default 1 (sgd, adalomo but for f16: off); negative: off */
     double clip_value;
     double momentum;       /* sgd: of the last update's direction; default 0 */
     double beta1, beta2, eps; /* adamw, adam-mini: 0.9, 0.999, 1e-8 */

@@ -88,6 +88,7 @@ static struct paths follow_all(const struct tiny *t, enum tr_type dtype)
                                 .steps = STEPS,
                                 .batch_size = 6,
                                 .seq_len = 100,
+                                .optimizer = TR_OPT_LOMO,
                                 .lr = 0.3,
                                 .dtype = dtype,
                                 .rounding = TR_ROUNDING_NEAREST,
