@@ -14,7 +14,7 @@ struct verify {
 static const struct tr_option argument[] = {{"run", "RUN", TR_OPTION_PATH, 0, AT(run)}, {NULL}};
 
 static const struct tr_option options[] = {
-    {"store", "DIR", TR_OPTION_PATH, 0, AT(store), "as the run says",
+    {"store", "DIR[:DIR...]", TR_OPTION_PATH, 0, AT(store), "as the run says",
      "where the run keeps its parameters"},
     {"json", NULL, TR_OPTION_SWITCH, 0, AT(json), NULL, "one JSON object on stdout"},
     {NULL},
