@@ -12,8 +12,9 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
-/* A part smaller than a request stays where the one before it is: it would not be worth a seek.
- * In a model that is small altogether, parts are compared with the model. */
+/* A part smaller than a request stays where the one before it is, until as much as a request has
+ * come together: alone it would not be worth a seek. In a model that is small altogether, parts
+ * are compared with the model. */
 #define SMALL_BYTES (1u << 20)
 #define SMALL_SHARE 8u
 
@@ -81,14 +82,17 @@ int tr_stripes_assign(const uint64_t *bytes, uint32_t n, const struct tr_drive *
     uint64_t given[TR_STORE_FOLDERS] = {0};
     double share[TR_STORE_FOLDERS] = {0};
     uint64_t sum = sum_of(bytes, n), small = sum / SMALL_SHARE / n_drives;
+    uint64_t together = 0; /* of the small parts just before this one */
     uint32_t at = n_drives;
 
     if (small > SMALL_BYTES)
         small = SMALL_BYTES;
     share_out(drives, n_drives, sum, share);
     for (uint32_t i = 0; i < n; i++) {
-        int stays = bytes[i] < small && at < n_drives && given[at] + bytes[i] <= drives[at].room;
+        int stays = bytes[i] < small && together < small && at < n_drives &&
+                    given[at] + bytes[i] <= drives[at].room;
 
+        together = stays ? together + bytes[i] : 0;
         if (!stays)
             at = choose(drives, n_drives, share, given, bytes[i]);
         if (at == n_drives)

@@ -62,6 +62,7 @@ static void every_setting(void **state)
                 p.slots[1] = 1 + (uint32_t)(seed % 4);
                 p.durability = (enum tr_durability)durability;
                 p.prefetch = (uint32_t)(seed % 3);
+                p.folders = 1 + (uint32_t)(seed % 3);
                 p.serial = seed % 5 == 0;
                 assert_ok(player_play(&p, 9, NULL));
             }
