@@ -17,7 +17,8 @@
 #include "src/base/mem.h"
 
 #define BUFFER_BYTES (16u << 20)
-#define FILE_BYTES   (64u << 20) /* far beyond a drive's own cache it would take too long */
+#define MOST_BYTES   (64u << 20) /* far beyond a drive's own cache it would take too long */
+#define LEAST_BYTES  (1u << 20)  /* of a store that is smaller */
 #define READS        2u
 #define WORKERS      8
 #define SPARE_BYTES  (1u << 20) /* for part.json, the folder, and the file system's own needs */
@@ -94,13 +95,15 @@ static int open_gauge(struct gauge *g, struct tr_store *s, uint32_t folder)
 
 static int gauge_folder(struct tr_store *s, uint32_t folder, struct tr_drive *drive)
 {
-    uint64_t bytes = drive->room / 2 < FILE_BYTES ? drive->room / 2 : FILE_BYTES;
+    uint64_t bytes = tr_layout_bytes(&s->layout);
     struct gauge g = {0};
     int r;
 
     for (int i = 0; i < TR_FILES; i++)
         g.file[i].fd = -1;
-    bytes = bytes / TR_STORE_ALIGN * TR_STORE_ALIGN;
+    bytes = bytes < LEAST_BYTES ? LEAST_BYTES : bytes > MOST_BYTES ? MOST_BYTES : bytes;
+    if (bytes > drive->room / 2)
+        bytes = drive->room / 2 / TR_STORE_ALIGN * TR_STORE_ALIGN;
     if (!bytes)
         return tr_error(-ENOSPC, "%s: the disk is full; leave this folder out of --store",
                         s->folders.path[folder]);
