@@ -393,6 +393,8 @@ static int load(struct tr_store *s)
         r = tr_store_alloc_state(s);
     if (r == 0)
         r = open_files(s);
+    if (r == 0)
+        r = tr_store_make_remark(s);
     if (r == 0 && s->mode == TR_STORE_WRITE)
         r = sync_records(s);
     return r < 0 ? r : read_newest(s);

@@ -97,6 +97,9 @@ int tr_part_read(const struct tr_store *s, uint32_t folder, char uuid[TR_UUID_CH
 /* Locks those further folders that an import which was cut off has begun; leaves others alone. */
 int tr_parts_lock_begun(struct tr_store *s);
 
+/* remark.c, once the files are open */
+int tr_store_make_remark(struct tr_store *s);
+
 /* gauge.c: speed and room of every folder, for a new store. */
 int tr_gauge_folders(struct tr_store *s, struct tr_drive drives[TR_STORE_FOLDERS]);
 #define TR_GAUGE_FILE "probe"

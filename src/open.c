@@ -311,6 +311,7 @@ int tr_train_open(tr_run **out, const struct tr_train_params *params)
         return r;
     }
     run_make_summary(run);
+    run_note_places(run);
     *out = run;
     return 0;
 }
