@@ -99,6 +99,8 @@ struct tr_offload {
 
     /* the I/O thread's */
     struct tr_queue *queue;
+    struct tr_slow slow; /* the lock's */
+    int is_slow;
     struct tr_move *moves; /* (slots), then of writes from homes (spans), where there are any */
     uint32_t n_moves;
     uint16_t *arrived;

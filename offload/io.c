@@ -64,6 +64,17 @@ static void forget_written(const struct tr_io_file *file, const struct tr_io_req
     posix_fadvise(file->fd, (off_t)from, (off_t)(r->offset - from), POSIX_FADV_DONTNEED);
 }
 
+/* The cache keeps pages in folios of up to 2 MiB and drops whole ones only: that in which the
+ * request before this one ended is dropped now. */
+#define FOLIO_BYTES (2u << 20)
+
+static void forget_read(const struct tr_io_file *file, const struct tr_io_request *r)
+{
+    uint64_t from = r->offset > FOLIO_BYTES ? r->offset - FOLIO_BYTES : 0;
+
+    posix_fadvise(file->fd, (off_t)from, (off_t)(r->offset + r->bytes - from), POSIX_FADV_DONTNEED);
+}
+
 void tr_io_forget(const struct tr_io_file *file, const struct tr_io_request *r)
 {
     if (file->direct || file->memory || r->result < 0)
@@ -71,7 +82,7 @@ void tr_io_forget(const struct tr_io_file *file, const struct tr_io_request *r)
     if (r->op == TR_IO_WRITE)
         forget_written(file, r);
     else if (r->op == TR_IO_READ)
-        posix_fadvise(file->fd, (off_t)r->offset, (off_t)r->bytes, POSIX_FADV_DONTNEED);
-    else if (r->op == TR_IO_SYNC)
+        forget_read(file, r);
+    else
         posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
 }

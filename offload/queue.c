@@ -6,8 +6,10 @@
  * progress however often it is tried, is an error with the place where it happened.
  */
 #include "offload/queue.h"
+#include "offload/watch.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
@@ -29,6 +31,16 @@ struct list {
     struct tr_transfer *first, *last;
 };
 
+/* What a folder is doing: the bits of reads and writes under way, less one. */
+enum { DOES_READ = 1, DOES_WRITE = 2, DOES_BOTH = 3 };
+
+struct folder {
+    enum tr_io_op last; /* read or write, whichever was submitted last */
+    uint32_t under_way, of[TR_IO_OPS];
+    uint64_t bytes; /* finished since the clock was looked at */
+    struct tr_watch watch[DOES_BOTH];
+};
+
 struct tr_queue {
     struct tr_io *io;
     struct request *requests;
@@ -36,12 +48,21 @@ struct tr_queue {
     struct list waiting[TR_IO_OPS];
     const struct tr_stripes *stripes;
     uint32_t depth, n_folders;
-    struct {
-        enum tr_io_op last; /* read or write, whichever was submitted last */
-        uint32_t under_way;
-    } folder[TR_STORE_FOLDERS];
+    struct folder folder[TR_STORE_FOLDERS];
     uint32_t under_way;
+    uint64_t (*clock)(void);
+    uint64_t looked_ns; /* at the clock */
+    struct tr_slow slow;
+    int is_slow; /* and nobody has asked for it yet */
 };
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
 
 int tr_queue_open(struct tr_queue **out, struct tr_io *io, uint32_t depth,
                   const struct tr_stripes *stripes)
@@ -61,6 +82,8 @@ int tr_queue_open(struct tr_queue **out, struct tr_io *io, uint32_t depth,
     q->stripes = stripes;
     q->depth = depth;
     q->n_folders = n_folders;
+    q->clock = now_ns;
+    q->looked_ns = now_ns();
     for (uint32_t i = 0; i < depth * n_folders; i++) {
         requests[i].next_free = q->free;
         q->free = &requests[i];
@@ -199,6 +222,7 @@ static void submit(struct tr_queue *q, uint32_t folder, const struct part *p)
     t->under_way++;
     q->under_way++;
     q->folder[folder].under_way++;
+    q->folder[folder].of[t->op]++;
     if (t->op != TR_IO_SYNC)
         q->folder[folder].last = t->op;
     if (t->submitted == size_of(q, t))
@@ -263,6 +287,7 @@ static void note_error(struct tr_queue *q, const struct request *r, int error)
 
 static void finish(struct tr_queue *q, struct request *r)
 {
+    struct folder *folder = &q->folder[tr_file_folder(r->io.file)];
     struct tr_transfer *t = r->transfer;
     int64_t result = take_result(r);
     int all;
@@ -274,7 +299,9 @@ static void finish(struct tr_queue *q, struct request *r)
     r->next_free = q->free;
     q->free = r;
     q->under_way--;
-    q->folder[tr_file_folder(r->io.file)].under_way--;
+    folder->under_way--;
+    folder->of[t->op]--;
+    folder->bytes += result == 0 ? r->bytes : 0;
     t->under_way--;
     if (result < 0 && !t->error)
         note_error(q, r, (int)result);
@@ -301,13 +328,59 @@ static uint32_t submit_round(struct tr_queue *q)
     return n;
 }
 
+/* A drive is judged by the time in which it has plenty to do: a quarter of its depth. */
+static unsigned busy_with(const struct tr_queue *q, const struct folder *f)
+{
+    unsigned does = (f->of[TR_IO_READ] ? DOES_READ : 0) | (f->of[TR_IO_WRITE] ? DOES_WRITE : 0);
+
+    return f->under_way >= q->depth / 4 && !f->of[TR_IO_SYNC] ? does : 0;
+}
+
+/* The time since the last look belongs to what was under way all along, `was`. */
+static void look_at_clock(struct tr_queue *q, const unsigned was[TR_STORE_FOLDERS])
+{
+    static const char *const names[] = {"reading", "writing", "reading and writing"};
+    uint64_t now = q->clock(), ns = now - q->looked_ns;
+
+    for (uint32_t i = 0; i < q->n_folders; i++) {
+        struct folder *f = &q->folder[i];
+        struct tr_slow slow = {.folder = i};
+
+        if (was[i] && tr_watch_add(&f->watch[was[i] - 1], ns, f->bytes, &slow.usual, &slow.now)) {
+            slow.what = names[was[i] - 1];
+            q->slow = slow;
+            q->is_slow = 1;
+        }
+        f->bytes = 0;
+    }
+    q->looked_ns = now;
+}
+
+int tr_queue_slow(struct tr_queue *q, struct tr_slow *slow)
+{
+    int is = q->is_slow;
+
+    *slow = q->slow;
+    q->is_slow = 0;
+    return is;
+}
+
+void tr_queue_set_clock(struct tr_queue *q, uint64_t (*clock)(void))
+{
+    q->clock = clock;
+    q->looked_ns = clock();
+}
+
 int tr_queue_turn(struct tr_queue *q, int wait)
 {
     struct tr_io_request *done = NULL;
+    unsigned was[TR_STORE_FOLDERS];
     int r;
 
     while (submit_round(q))
         ;
+    for (uint32_t i = 0; i < q->n_folders; i++)
+        was[i] = busy_with(q, &q->folder[i]);
     r = q->io->ops->reap(q->io, wait, &done);
     while (done) {
         struct tr_io_request *next = done->next;
@@ -315,6 +388,7 @@ int tr_queue_turn(struct tr_queue *q, int wait)
         finish(q, (struct request *)done);
         done = next;
     }
+    look_at_clock(q, was);
     return r;
 }
 

@@ -60,6 +60,16 @@ void tr_queue_add(struct tr_queue *q, struct tr_transfer *t);
 int tr_queue_turn(struct tr_queue *q, int wait);
 uint32_t tr_queue_under_way(const struct tr_queue *q); /* requests */
 
+/* A drive that has become slow (offload/watch.h): 1 and which of them, once for each. */
+struct tr_slow {
+    uint32_t folder;
+    const char *what;  /* "reading", "writing", "reading and writing" */
+    double usual, now; /* bytes per second */
+};
+int tr_queue_slow(struct tr_queue *q, struct tr_slow *slow);
+/* For tests: time in ns from elsewhere. */
+void tr_queue_set_clock(struct tr_queue *q, uint64_t (*clock)(void));
+
 /* Adds one transfer and turns the queue until it is done; returns its error. */
 int tr_queue_run(struct tr_queue *q, struct tr_transfer *t);
 

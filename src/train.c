@@ -11,12 +11,15 @@
 
 int tr_train_step(tr_run *run, struct tr_step_report *report)
 {
+    char remark[512];
     int r;
 
     if ((int64_t)run->cursor.step >= run->steps)
         return 0;
     r = run_step(run, report);
     run->trained |= r == 0;
+    if (r == 0 && tr_offload_remark(run->offload, remark, sizeof(remark)))
+        run_log(run, "%s", remark);
     return r < 0 ? r : 1;
 }
 

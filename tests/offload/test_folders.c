@@ -7,8 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/magic.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "src/base/file.h"
@@ -313,12 +316,104 @@ static void measured(void **state)
     tr_layout_free(&l);
 }
 
+/* The pages of a file that the page cache holds. */
+static size_t cached_pages(const char *folder, const char *name)
+{
+    char *path = tr_path(folder, name);
+    int fd = open(path, O_RDONLY);
+    struct stat st;
+    size_t n, cached = 0;
+    unsigned char *there;
+    void *p;
+
+    assert_true(fd >= 0);
+    assert_int_equal(fstat(fd, &st), 0);
+    n = ((size_t)st.st_size + 4095) / 4096;
+    there = calloc(1, n);
+    p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    assert_ptr_not_equal(p, MAP_FAILED);
+    assert_int_equal(mincore(p, (size_t)st.st_size, there), 0);
+    for (size_t i = 0; i < n; i++)
+        cached += there[i] & 1;
+    munmap(p, (size_t)st.st_size);
+    free(there);
+    close(fd);
+    tr_free(TR_MEM_MISC, path);
+    return cached;
+}
+
+/* Without O_DIRECT: the same bytes, a remark that says why it is slower, and a page cache that does
+ * not fill up with the store. */
+static void without_direct(void **state)
+{
+    static const struct shape large = {
+        .n_spans = 24, .n_pools = 1, .max_pieces = 3, .max_bytes = 3 << 20, .seed = 9};
+    struct tr_io_hook hook = {.buffered = 1};
+    char *path[2] = {test_folder(), test_folder()};
+    char *buf = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    struct tr_layout l;
+    struct tr_store *s;
+
+    (void)state;
+    test_layout(&l, &large);
+    tr_store_close(test_store(join(path, 2), &l, 2, &hook));
+    assert_ok(tr_store_open_hooked(&s, join(path, 2), TR_STORE_READ, &hook));
+    assert_non_null(strstr(tr_store_remark(s), path[0]));
+    assert_non_null(strstr(tr_store_remark(s), path[1]));
+    assert_true(strstr(tr_store_remark(s), "O_DIRECT") || strstr(tr_store_remark(s), "memory"));
+    for (uint32_t i = 0; i < l.n_pieces; i++)
+        assert_ok(tr_store_read_piece(s, i, buf));
+    for (int i = 0; i < 2 && !s->file[0].memory; i++) {
+        size_t cached = cached_pages(path[i], "gen0");
+
+        if (cached * 4096 > s->stripes.folder_bytes[i] / 4)
+            fail_msg("%zu pages of %s stay in the page cache", cached, path[i]);
+    }
+    tr_store_close(s);
+    tr_free_pages(TR_MEM_IO, buf, TR_PIECE_BYTES);
+    expect_whole(join(path, 2), &l);
+    tr_layout_free(&l);
+}
+
+/* A store in memory works and says what that means; one on a drive says nothing. */
+static void in_memory(void **state)
+{
+    char *kept = getenv("TMPDIR") ? strdup(getenv("TMPDIR")) : NULL, *path[2];
+    struct statfs fs;
+    struct tr_layout l;
+    struct tr_store *s;
+
+    (void)state;
+    if (statfs("/dev/shm", &fs) < 0 || fs.f_type != TMPFS_MAGIC || access("/dev/shm", W_OK) < 0)
+        skip();
+    path[0] = test_folder();
+    setenv("TMPDIR", "/dev/shm", 1);
+    path[1] = test_folder();
+    if (kept)
+        setenv("TMPDIR", kept, 1);
+    else
+        unsetenv("TMPDIR");
+    test_layout(&l, &shape);
+    tr_store_close(test_store(join(path, 2), &l, 2, NULL));
+    assert_ok(tr_store_open(&s, join(path, 2), TR_STORE_READ));
+    assert_non_null(strstr(tr_store_remark(s), path[1]));
+    assert_non_null(strstr(tr_store_remark(s), "cgroup"));
+    if (!s->file[0].memory && s->file[0].direct)
+        assert_null(strstr(tr_store_remark(s), path[0]));
+    tr_store_close(s);
+    expect_whole(join(path, 2), &l);
+    tr_layout_free(&l);
+    free(kept);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lists),         cmocka_unit_test(named_wrongly), cmocka_unit_test(locked),
-        cmocka_unit_test(damaged),       cmocka_unit_test(hostile_json),  cmocka_unit_test(cut_off),
-        cmocka_unit_test(refused_whole), cmocka_unit_test(measured),
+        cmocka_unit_test(lists),          cmocka_unit_test(named_wrongly),
+        cmocka_unit_test(locked),         cmocka_unit_test(damaged),
+        cmocka_unit_test(hostile_json),   cmocka_unit_test(cut_off),
+        cmocka_unit_test(refused_whole),  cmocka_unit_test(measured),
+        cmocka_unit_test(without_direct), cmocka_unit_test(in_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "offload/watch.h"
 #include "src/base/mem.h"
 #include "tests/offload/harness.h"
 
@@ -264,12 +265,101 @@ static void slow_drive(void **state)
     tr_layout_free(&l);
 }
 
+/* ---- a drive that becomes slow ---- */
+
+/* Seconds at this rate, in 4 parts each; how often it was to be said, and the rates told. */
+static int watch_for(struct tr_watch *w, int seconds, double rate, double told[2])
+{
+    int n = 0;
+
+    for (int i = 0; i < 4 * seconds; i++)
+        n += tr_watch_add(w, TR_WATCH_NS / 4, (uint64_t)(rate / 4), &told[0], &told[1]);
+    return n;
+}
+
+static void watch(void **state)
+{
+    struct tr_watch w = {.n = 0};
+    double told[2] = {0};
+
+    (void)state;
+    assert_int_equal(watch_for(&w, 100, 4e9, told), 0);
+    assert_int_equal(watch_for(&w, 100, 2.1e9, told), 0); /* not below half */
+    memset(&w, 0, sizeof(w));
+    assert_int_equal(watch_for(&w, TR_WATCH_EARLIER - 1, 4e9, told), 0);
+    assert_int_equal(watch_for(&w, 1, 1e9, told), 0); /* too early to say what is usual */
+    for (int i = 0; i < 20; i++) {                    /* hiccups */
+        assert_int_equal(watch_for(&w, TR_WATCH_SLOW - 1, 1e9, told), 0);
+        assert_int_equal(watch_for(&w, 1, 4e9, told), 0);
+    }
+    assert_int_equal(watch_for(&w, TR_WATCH_SLOW, 1e9, told), 1);
+    assert_true(told[0] == 4e9 && told[1] == 1e9);
+    assert_int_equal(watch_for(&w, 500, 1e9, told), 0); /* said once */
+    assert_int_equal(watch_for(&w, 10, 4e9, told), 0);
+    assert_int_equal(watch_for(&w, 500, 1e9, told), 0);
+}
+
+static uint64_t fake_ns;
+
+static uint64_t fake_clock(void)
+{
+    return fake_ns;
+}
+
+/* Two folders read a request a turn each. From some turn on the second takes ten times as long,
+ * which is told, of it alone; a drive that has little to do is not called slow. */
+static void watched_queue(void **state)
+{
+    static const struct tr_io_ops ops = {.submit = keep, .reap = give, .close = nothing};
+    static const struct tr_drive drives[] = {{1, 1 << 30}, {1, 1 << 30}};
+    struct tr_stripes s;
+    struct keeper k = {.io = {&ops}, .stripes = &s};
+    struct tr_transfer t[8];
+    struct tr_layout l;
+    struct tr_queue *q;
+    struct tr_slow slow;
+    int done = 0, told = 0;
+
+    (void)state;
+    test_layout(&l, &shape);
+    assert_ok(tr_stripes_make(&s, &l, drives, 2));
+    assert_ok(tr_queue_open(&q, &k.io, DEPTH, &s));
+    tr_queue_set_clock(q, fake_clock);
+    for (int i = 0; i < 8; i++)
+        t[i] = (struct tr_transfer){
+            .op = TR_IO_READ, .bytes = tr_layout_bytes(&l), .done = finished, .owner = &done};
+    for (int turn = 0; turn < 400000; turn++) {
+        int slows = turn > 100000;
+
+        if (tr_queue_under_way(q) < DEPTH && done % 8 == 0)
+            for (int i = 0; i < 8; i++)
+                tr_queue_add(q, &t[i]);
+        k.stuck = slows && turn % 10 ? 2 : 0;
+        fake_ns += 1000000;
+        assert_ok(tr_queue_turn(q, 0));
+        if (!tr_queue_slow(q, &slow))
+            continue;
+        assert_int_equal(slow.folder, 1);
+        assert_string_equal(slow.what, "reading");
+        assert_true(slows && slow.now < slow.usual / 2);
+        told++;
+    }
+    assert_int_equal(told, 1);
+    k.stuck = 0;
+    while (tr_queue_under_way(q))
+        assert_ok(tr_queue_turn(q, 0));
+    tr_queue_close(q);
+    tr_stripes_free(&s);
+    tr_layout_free(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(by_speed),    cmocka_unit_test(to_the_brim),
-        cmocka_unit_test(within_room), cmocka_unit_test(too_little_room),
-        cmocka_unit_test(slow_drive),  cmocka_unit_test(find_and_next),
+        cmocka_unit_test(by_speed),      cmocka_unit_test(to_the_brim),
+        cmocka_unit_test(within_room),   cmocka_unit_test(too_little_room),
+        cmocka_unit_test(slow_drive),    cmocka_unit_test(watch),
+        cmocka_unit_test(watched_queue), cmocka_unit_test(find_and_next),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
