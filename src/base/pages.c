@@ -6,6 +6,7 @@
  */
 #include "src/base/pages.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -45,11 +46,11 @@ static void refuse(enum refusal r)
 static int transparent_are_off(void)
 {
     char text[128] = "";
-    FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
-    int off = !f || !fgets(text, sizeof(text), f) || strstr(text, "[never]");
+    int fd = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY | O_CLOEXEC);
+    int off = fd < 0 || read(fd, text, sizeof(text) - 1) <= 0 || strstr(text, "[never]");
 
-    if (f)
-        fclose(f);
+    if (fd >= 0)
+        close(fd);
     return off;
 }
 
