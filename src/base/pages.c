@@ -171,20 +171,10 @@ static void name_disk(const char *folder, char *name, size_t room)
     free(real);
 }
 
-static int choose_node(const struct tr_topology *t, int gpu, const char *folder)
-{
-    int node = gpu ? tr_topology_node_of_gpus(t) : -1;
-    char disk[64] = "";
-
-    if (node < 0 && !gpu)
-        node = tr_topology_node_of_cores(t);
-    if (node < 0 && folder)
-        name_disk(folder, disk, sizeof(disk));
-    return node < 0 && *disk ? tr_topology_node_of_disk(t, disk) : node;
-}
-
 void tr_pages_place(int gpu, const char *folder)
 {
+    char disk[64] = "";
+
     atomic_store(&place.refused, 0);
     atomic_store(&place.node, -1);
     if (access("/sys/devices/system/node/node1", F_OK) < 0)
@@ -192,8 +182,10 @@ void tr_pages_place(int gpu, const char *folder)
     pthread_mutex_lock(&place.lock);
     if (!place.topology && tr_topology_open(&place.topology, NULL) < 0)
         refuse(REFUSED_HWLOC);
+    if (folder)
+        name_disk(folder, disk, sizeof(disk));
     if (place.topology)
-        atomic_store(&place.node, choose_node(place.topology, gpu, folder));
+        atomic_store(&place.node, tr_topology_choose(place.topology, gpu, disk));
     pthread_mutex_unlock(&place.lock);
 }
 

@@ -130,6 +130,13 @@ int tr_topology_node_of_cores(const struct tr_topology *t)
     return node;
 }
 
+int tr_topology_choose(const struct tr_topology *t, int gpu, const char *disk)
+{
+    int node = gpu ? tr_topology_node_of_gpus(t) : tr_topology_node_of_cores(t);
+
+    return node < 0 && *disk ? tr_topology_node_of_disk(t, disk) : node;
+}
+
 /* Not strict: a node that is full is no reason to fail. */
 int tr_topology_bind(const struct tr_topology *t, void *p, size_t bytes, int node)
 {

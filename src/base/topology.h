@@ -22,6 +22,9 @@ int tr_topology_nodes(const struct tr_topology *t);
 int tr_topology_node_of_gpus(const struct tr_topology *t);
 int tr_topology_node_of_disk(const struct tr_topology *t, const char *name);
 int tr_topology_node_of_cores(const struct tr_topology *t);
+/* Where bulk memory belongs: near to the GPUs where they compute, else to the cores; where that
+ * says nothing, to the drive ("": unknown). */
+int tr_topology_choose(const struct tr_topology *t, int gpu, const char *disk);
 /* Pages of this memory come from the node, as long as it has any. */
 int tr_topology_bind(const struct tr_topology *t, void *p, size_t bytes, int node);
 

@@ -40,6 +40,14 @@ int tr_topology_node_of_cores(const struct tr_topology *t)
     return -1;
 }
 
+int tr_topology_choose(const struct tr_topology *t, int gpu, const char *disk)
+{
+    (void)t;
+    (void)gpu;
+    (void)disk;
+    return -1;
+}
+
 int tr_topology_bind(const struct tr_topology *t, void *p, size_t bytes, int node)
 {
     (void)t;

@@ -91,6 +91,28 @@ static void devices(void **state)
     expect(both, 2, -1, "nvme1n1", 0); /* GPUs on two nodes: none is near to all */
 }
 
+static void expect_place(const char *description, int gpu, const char *disk, int node)
+{
+    struct tr_topology *t = open_topology(description);
+
+    assert_int_equal(tr_topology_choose(t, gpu, disk), node);
+    tr_topology_close(t);
+}
+
+/* The GPU decides, then the cores, then the drive. The cores of a machine that is only described
+ * may be all of them. */
+static void places(void **state)
+{
+    (void)state;
+    expect_place(second, 1, "", 1);
+    expect_place(second, 0, "", -1);
+    expect_place(second, 0, "nvme0n1", 1);
+    expect_place(both, 1, "nvme1n1", 0);
+    expect_place(both, 1, "", -1);
+    expect_place(plain, 1, "nvme0n1", -1);
+    expect_place("numa:1 core:2 pu:1", 0, "", 0);
+}
+
 /* A description is of another machine: no memory of this one is bound by it. */
 static void no_binding(void **state)
 {
@@ -140,10 +162,8 @@ static void this_machine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(devices),
-        cmocka_unit_test(no_binding),
-        cmocka_unit_test(nonsense),
-        cmocka_unit_test(this_machine),
+        cmocka_unit_test(devices),  cmocka_unit_test(places),       cmocka_unit_test(no_binding),
+        cmocka_unit_test(nonsense), cmocka_unit_test(this_machine),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
