@@ -327,7 +327,7 @@ static int open_files(struct tr_store *s)
     return 0;
 }
 
-static int read_record(struct tr_store *s, enum tr_file file, struct tr_commit *c)
+int tr_store_read_record(struct tr_store *s, enum tr_file file, struct tr_commit *c)
 {
     struct tr_transfer t = {
         .op = TR_IO_READ, .file = file, .buf = s->record, .bytes = s->record_bytes};
@@ -345,7 +345,7 @@ static int read_newest(struct tr_store *s)
     int r[2], torn = 0;
 
     for (int i = 0; i < 2; i++) {
-        r[i] = read_record(s, TR_FILE_COMMIT0 + (enum tr_file)i, c[i]);
+        r[i] = tr_store_read_record(s, TR_FILE_COMMIT0 + (enum tr_file)i, c[i]);
         if (r[i] < 0 && r[i] != -ENODATA && r[i] != -EBADMSG)
             return r[i];
         torn += r[i] == -EBADMSG;

@@ -116,6 +116,14 @@ int tr_store_commit(struct tr_store *s, const void *payload, size_t bytes);
 int tr_store_verify(struct tr_store *s, void (*found)(void *arg, const char *text), void *arg,
                     uint64_t *damaged);
 
+/* The payload of the commit before the newest one, if all that it names is whole (reads all of it);
+ * returns its bytes. -ENODATA: there is no such commit; -EBADMSG: its bytes are damaged or have
+ * been overwritten since. Not while an offload engine runs. */
+int tr_store_before(struct tr_store *s, void *payload, size_t room);
+/* Goes back to that commit, for good; needs TR_STORE_WRITE. Errors as above: nothing is changed
+ * then. */
+int tr_store_fall_back(struct tr_store *s);
+
 /* Removes what an import that was cut off left: only files of ours, only where there is no commit
  * (-EEXIST otherwise) and nobody is at it (-EBUSY). The folders themselves stay. */
 int tr_store_discard(const char *folders);

@@ -58,6 +58,9 @@ enum tr_file tr_store_pack(struct tr_store *s, uint32_t flags);
 /* The record just packed has become durable. */
 void tr_store_settle(struct tr_store *s);
 
+/* One of the two commit records; errors as tr_commit_parse. */
+int tr_store_read_record(struct tr_store *s, enum tr_file file, struct tr_commit *c);
+
 /* The whole of one transfer through the store's own queue, with a message that names the file. */
 int tr_store_transfer(struct tr_store *s, struct tr_transfer *t);
 int tr_store_transfer_error(struct tr_store *s, const struct tr_transfer *t);

@@ -38,7 +38,7 @@ int tr_export_run(const struct tr_export_run_params *p, int64_t *step)
     int r;
 
     if ((r = tr_need(p->run, "run")) < 0 || (r = tr_need(p->out, "out")) < 0 ||
-        (r = run_store_open(p->run, p->store, &store)) < 0)
+        (r = run_store_open(p->run, p->store, TR_STORE_READ, &store)) < 0)
         return r;
     tr_store_payload(store, payload, sizeof(payload), &bytes);
     keep = tr_path(p->run, "source");
@@ -59,6 +59,23 @@ static void found_damage(void *arg, const char *text)
     fprintf(arg, "%s\n", text);
 }
 
+/* The step of the commit before the newest one, or that there is none to go back to. */
+static int tell_before(struct tr_store *store, FILE *f)
+{
+    unsigned char payload[TR_PAYLOAD_BYTES];
+    struct tr_cursor cursor;
+    int n = tr_store_before(store, payload, sizeof(payload));
+
+    if (n == -ENODATA || n == -EBADMSG)
+        fprintf(f, "the commit before is no way out: %s\n", tr_error_message());
+    if (n < 0)
+        return n == -ENODATA || n == -EBADMSG ? 0 : n;
+    n = tr_cursor_parse(payload, (size_t)n, &cursor);
+    if (n == 0)
+        fprintf(f, "the commit before, of step %llu, is whole\n", (unsigned long long)cursor.step);
+    return n;
+}
+
 int64_t tr_verify_run(const char *run, const char *folder, char **out)
 {
     struct tr_store *store = NULL;
@@ -68,12 +85,34 @@ int64_t tr_verify_run(const char *run, const char *folder, char **out)
     int r;
 
     *out = NULL;
-    if ((r = tr_need(run, "run")) < 0 || (r = run_store_open(run, folder, &store)) < 0)
+    if ((r = tr_need(run, "run")) < 0 ||
+        (r = run_store_open(run, folder, TR_STORE_READ, &store)) < 0)
         return r;
     f = open_memstream(out, &bytes);
     r = f ? tr_store_verify(store, found_damage, f, &damaged) : tr_error(-ENOMEM, "out of memory");
+    if (r == 0 && damaged)
+        r = tell_before(store, f);
     if (f)
         fclose(f);
     tr_store_close(store);
     return r < 0 ? r : (int64_t)damaged;
+}
+
+int64_t tr_fall_back_run(const char *run, const char *folder)
+{
+    unsigned char payload[TR_PAYLOAD_BYTES];
+    struct tr_store *store = NULL;
+    struct tr_cursor cursor;
+    size_t bytes;
+    int r;
+
+    if ((r = tr_need(run, "run")) < 0 ||
+        (r = run_store_open(run, folder, TR_STORE_WRITE, &store)) < 0)
+        return r;
+    r = tr_store_fall_back(store);
+    tr_store_payload(store, payload, sizeof(payload), &bytes);
+    tr_store_close(store);
+    if (r == 0)
+        r = tr_cursor_parse(payload, bytes, &cursor);
+    return r < 0 ? r : (int64_t)cursor.step;
 }

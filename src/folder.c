@@ -39,17 +39,35 @@ int run_write_options(const struct tr_run *run)
     return r;
 }
 
+/* Forced, a run may go on with other data, batches or rates; what its store holds stays. */
+static int check_same(const struct tr_run *run, const struct tr_train_params *before)
+{
+    char text[512];
+    const struct tr_option_names names = {text, sizeof(text)};
+    int forced = run->params.force;
+
+    if (forced && tr_options_compare(before, &run->params, TR_OPTION_STORED, &names) > 0)
+        return tr_error(-EINVAL, "%s: the store was made with other settings (%s differ)",
+                        run->params.out, text);
+    if (tr_options_compare(before, &run->params, TR_OPTION_FIXED, &names) == 0)
+        return 0;
+    if (!forced)
+        return tr_error(-EINVAL,
+                        "%s: is a run with other settings (%s differ); give the same, or another "
+                        "--out, or --force",
+                        run->params.out, text);
+    run_log(run, "%s: goes on with other settings than before (%s)", run->params.out, text);
+    return 0;
+}
+
 int run_check_options(const struct tr_run *run)
 {
-    char *path = tr_path(run->params.out, "run.yaml"), names[512];
+    char *path = tr_path(run->params.out, "run.yaml");
     struct tr_train_params before = {0};
     int r = path ? tr_options_read(path, &before) : -ENOMEM;
 
-    if (r == 0 && tr_options_compare(&before, &run->params, names, sizeof(names)) > 0)
-        r = tr_error(
-            -EINVAL,
-            "%s: is a run with other settings (%s differ); give the same, or another --out",
-            run->params.out, names);
+    if (r == 0)
+        r = check_same(run, &before);
     tr_options_free(&before);
     tr_free(TR_MEM_MISC, path);
     return r;

@@ -40,12 +40,13 @@ int run_store_path(const char *run, char **out)
     return r;
 }
 
-int run_store_open(const char *run, const char *store, struct tr_store **out)
+int run_store_open(const char *run, const char *store, enum tr_store_mode mode,
+                   struct tr_store **out)
 {
     char *path = NULL;
     int r = store ? 0 : run_store_path(run, &path);
 
-    if (r == 0 && (r = tr_store_open(out, store ? store : path, TR_STORE_READ)) == 0 &&
+    if (r == 0 && (r = tr_store_open(out, store ? store : path, mode)) == 0 &&
         (r = run_check_store(run, *out)) < 0) {
         tr_store_close(*out);
         *out = NULL;
@@ -67,7 +68,7 @@ int run_keep_open(const char *run, const struct tr_store *store, struct tr_kept 
 
 static int open_run_store(struct infer *f, const char *folder)
 {
-    int r = run_store_open(folder, NULL, &f->run.store);
+    int r = run_store_open(folder, NULL, TR_STORE_READ, &f->run.store);
 
     if (r < 0 || (r = run_keep_open(folder, f->run.store, &f->run.kept)) < 0)
         return r;

@@ -32,9 +32,10 @@ int infer_is_run(const char *folder); /* rather than a model folder */
 
 /* Where run.yaml says that the store is; freed with tr_free(TR_MEM_MISC, ...). */
 int run_store_path(const char *run, char **out);
-/* The store of a run folder, for reading (`store`: where it is, NULL: where run.yaml says), and
+/* The store of a run folder (`store`: where it is, NULL: where run.yaml says), and
  * what was kept of its source, checked to fit it. */
-int run_store_open(const char *run, const char *store, struct tr_store **out);
+int run_store_open(const char *run, const char *store, enum tr_store_mode mode,
+                   struct tr_store **out);
 int run_keep_open(const char *run, const struct tr_store *store, struct tr_kept **out);
 
 /* Logits (n, vocab) of the tokens rows[0..n) of the batch, into host memory. */

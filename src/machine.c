@@ -181,7 +181,7 @@ int run_place(struct tr_run *run)
     return r < 0 ? r : place_host(run);
 }
 
-static int open_offload(struct tr_run *run)
+int run_open_offload(struct tr_run *run)
 {
     static const enum tr_io_kind io[] = {
         [TR_IO_BEST] = TR_IO_AUTO, [TR_IO_RING] = TR_IO_URING, [TR_IO_POOL] = TR_IO_THREADS};
@@ -231,14 +231,21 @@ int run_start_machine(struct tr_run *run)
     if ((r = hash_names(run)) < 0 || (r = copy_rope_tables(run)) < 0)
         return r;
     set_update(run);
-    return open_offload(run);
+    return run_open_offload(run);
+}
+
+void run_close_offload(struct tr_run *run)
+{
+    if (run->device) /* what is queued still uses the slots */
+        run->device->ops->sync(run->device, TR_STREAM_COMPUTE);
+    tr_offload_close(run->offload);
+    run->offload = NULL;
+    run->begun = RUN_NOTHING;
 }
 
 void run_stop_machine(struct tr_run *run)
 {
-    if (run->device) /* what is queued still uses the batch and the slots */
-        run->device->ops->sync(run->device, TR_STREAM_COMPUTE);
-    tr_offload_close(run->offload);
+    run_close_offload(run); /* what is queued uses the batch, too */
     tr_visits_free(&run->visits);
     tr_pass_free(&run->pass);
     tr_free(TR_MEM_MISC, run->pass.update.names);
@@ -252,6 +259,5 @@ void run_stop_machine(struct tr_run *run)
     run->in_host = NULL;
     run->nll = NULL;
     run->sumsq = NULL;
-    run->offload = NULL;
     run->device = NULL;
 }

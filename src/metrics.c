@@ -6,6 +6,7 @@
 #include "src/run.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -87,6 +88,43 @@ int metrics_commit_durable(struct tr_metrics *m)
     m->bytes -= m->committing;
     m->committing = 0;
     return 0;
+}
+
+/* Bytes of the lines up to `step`; a line begins with its step. */
+static long find_end(FILE *f, uint64_t step)
+{
+    char *line = NULL;
+    size_t room = 0;
+    long end = 0;
+    ssize_t n;
+
+    while ((n = getline(&line, &room, f)) > 0) {
+        unsigned long long at = 0;
+
+        if (sscanf(line, "{\"step\": %llu", &at) != 1 || at > step)
+            break;
+        end += (long)n;
+    }
+    free(line);
+    return end;
+}
+
+int metrics_rewind(struct tr_metrics *m, const char *run_folder, uint64_t step)
+{
+    char *path = tr_path(run_folder, "metrics.jsonl");
+    FILE *f = path ? fopen(path, "re") : NULL;
+    int r = 0;
+
+    m->bytes = m->committing = 0;
+    if (!path)
+        return -ENOMEM;
+    if (!f || ftruncate(fileno(m->file), find_end(f, step)) < 0)
+        r = tr_error(-errno, "%s: cannot be cut to step %llu: %s", path, (unsigned long long)step,
+                     strerror(errno));
+    if (f)
+        fclose(f);
+    tr_free(TR_MEM_MISC, path);
+    return r;
 }
 
 void metrics_close(struct tr_metrics *m)

@@ -221,6 +221,17 @@ static int start_new(struct tr_run *run, enum folder state)
     return r;
 }
 
+/* With other data, by force, the epoch may be shorter than it was. */
+static void enter_epoch(struct tr_run *run)
+{
+    struct tr_cursor *c = &run->cursor;
+
+    if (c->epoch_step < (uint64_t)tr_data_steps(run->data, (int64_t)c->epoch))
+        return;
+    c->epoch++;
+    c->epoch_step = 0;
+}
+
 static int continue_run(struct tr_run *run)
 {
     unsigned char payload[TR_PAYLOAD_BYTES];
@@ -236,6 +247,7 @@ static int continue_run(struct tr_run *run)
                         (unsigned long long)run->cursor.step, (long long)run->steps);
     run_log(run, "%s: continues after step %llu", run->params.out,
             (unsigned long long)run->cursor.step);
+    enter_epoch(run);
     run_note_bits(run);
     r = run_write_options(run);
     return r < 0 ? r : run_write_plan(run);
@@ -245,7 +257,8 @@ static int start_or_continue(struct tr_run *run, enum folder state)
 {
     int r = state == FOLDER_OURS ? continue_run(run) : start_new(run, state);
 
-    if (r < 0 || (r = metrics_open(&run->metrics, run->params.out)) < 0)
+    if (r < 0 || (r = metrics_open(&run->metrics, run->params.out)) < 0 ||
+        (r = metrics_rewind(&run->metrics, run->params.out, run->cursor.step)) < 0)
         return r;
     return run_start_machine(run);
 }

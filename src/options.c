@@ -40,6 +40,7 @@ static const struct tr_choice_name engines[] = {
 
 #define AT(member) offsetof(struct tr_train_params, member)
 #define FIXED      TR_OPTION_FIXED
+#define STORED     TR_OPTION_STORED
 #define REQUIRED   TR_OPTION_REQUIRED
 #define ABOVE      TR_OPTION_ABOVE_MIN
 #define BELOW      TR_OPTION_BELOW_MAX
@@ -77,7 +78,7 @@ const struct tr_option tr_train_options[] = {
     {"packing", "on|off", TR_OPTION_CHOICE, FIXED, AT(packing), "on",
      "several samples in a row, kept apart; off: one sample a row", .choices = on_off},
 
-    {"optimizer", "NAME", TR_OPTION_CHOICE, FIXED, AT(optimizer), "lomo",
+    {"optimizer", "NAME", TR_OPTION_CHOICE, FIXED | STORED, AT(optimizer), "lomo",
      "lomo (no state), sgd, or adamw (state on disk)",
      .section = "Optimizer:", .choices = optimizers},
     {"lr", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(lr), "by optimizer and model size",
@@ -101,7 +102,7 @@ const struct tr_option tr_train_options[] = {
     {"seed", "N", TR_OPTION_SEED, FIXED | ZERO, AT(seed), "0",
      "decides shuffling, rounding and random parameters"},
 
-    {"dtype", "TYPE", TR_OPTION_CHOICE, FIXED, AT(dtype), "as the source",
+    {"dtype", "TYPE", TR_OPTION_CHOICE, FIXED | STORED, AT(dtype), "as the source",
      "storage: f32, bf16 or f16", .section = "Numbers:", .choices = tr_type_choices},
     {"rounding", "NAME", TR_OPTION_CHOICE, FIXED, AT(rounding), "stochastic for bf16",
      "of updated parameters: nearest or stochastic", .choices = roundings},
@@ -301,18 +302,19 @@ static int is_same(const struct tr_option *o, const void *a, const void *b)
 
 /* The names of what differs go into the message: "other settings" alone would send one to diff. */
 int tr_options_compare(const struct tr_train_params *a, const struct tr_train_params *b,
-                       char *names, size_t size)
+                       enum tr_option_flag flag, const struct tr_option_names *names)
 {
     size_t used = 0;
     int n = 0;
 
-    if (size)
-        names[0] = 0;
+    if (names->size)
+        names->text[0] = 0;
     for (const struct tr_option *o = tr_train_options; o->name; o++) {
-        if (!(o->flags & TR_OPTION_FIXED) || is_same(o, a, b))
+        if (!(o->flags & flag) || is_same(o, a, b))
             continue;
-        if (used < size)
-            used += (size_t)snprintf(names + used, size - used, "%s%s", n ? ", " : "", o->name);
+        if (used < names->size)
+            used += (size_t)snprintf(names->text + used, names->size - used, "%s%s", n ? ", " : "",
+                                     o->name);
         n++;
     }
     return n;

@@ -33,6 +33,7 @@ enum tr_option_flag {
     TR_OPTION_BELOW_MAX = 8, /* max itself is refused */
     TR_OPTION_ZERO_OFF = 16, /* 0 means "off" and is -1 in the struct */
     TR_OPTION_ZERO = 32,     /* zero is a value like any other: always written */
+    TR_OPTION_STORED = 64,   /* says what the store holds: cannot change even by force */
 };
 
 struct tr_choice_name {
@@ -74,9 +75,13 @@ int tr_options_read(const char *path, struct tr_train_params *params);
 /* Everything that is set, usable again as --config; durable and atomic. */
 int tr_options_write(const char *path, const struct tr_train_params *params);
 void tr_options_free(struct tr_train_params *params);
-/* How many fixed options differ; their names, separated by ", ", in names. Compare resolved ones.
- */
+/* How many options with this flag differ; their names, separated by ", ", in names. Compare
+ * resolved ones. */
+struct tr_option_names {
+    char *text;
+    size_t size;
+};
 int tr_options_compare(const struct tr_train_params *a, const struct tr_train_params *b,
-                       char *names, size_t size);
+                       enum tr_option_flag flag, const struct tr_option_names *names);
 
 #endif

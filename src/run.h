@@ -75,8 +75,23 @@ int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t
 /* 1 when a validation loss is due after the steps done so far. */
 int run_eval_due(const struct tr_run *run);
 
+/* --- train.c and snapshot.c (between two steps) --------------------------------------------- */
+/* Commits what has been done since the last commit; then all is durable. */
+int run_commit_rest(struct tr_run *run);
+/* RUN/model, numbered: RUN/model-STEP; freed with tr_free(TR_MEM_MISC, ...). */
+char *run_model_folder(const struct tr_run *run, int numbered);
+/* Exports to `out`, unless there is something; the engine is closed. */
+int run_export(struct tr_run *run, const char *out);
+/* The model of this step to RUN/model-STEP, if there is a file RUN/checkpoint; which goes then. */
+int run_snapshot_if_asked(struct tr_run *run);
+/* After a read that found damage: back to the commit before, if that is whole. -EBADMSG: it is
+ * not; the message names the damage. */
+int run_fall_back(struct tr_run *run);
+
 /* --- metrics.c ------------------------------------------------------------------------------ */
 int metrics_open(struct tr_metrics *m, const char *run_folder);
+/* Takes away the lines after `step`, those in memory too: the run has gone back to it. */
+int metrics_rewind(struct tr_metrics *m, const char *run_folder, uint64_t step);
 /* Queues the line of a step; it reaches the file when the step's commit is durable. */
 int metrics_add(struct tr_metrics *m, const struct tr_step_report *r);
 void metrics_commit_started(struct tr_metrics *m);
@@ -88,6 +103,9 @@ void metrics_close(struct tr_metrics *m);
 /* The visits of a step, and what the host tier holds of their spans; nothing is allocated yet. */
 int run_place(struct tr_run *run);
 int run_start_machine(struct tr_run *run);
+/* The engine alone; closed, the store may be read and changed by others, and slots are empty. */
+int run_open_offload(struct tr_run *run);
+void run_close_offload(struct tr_run *run);
 void run_stop_machine(struct tr_run *run);
 /* Opens the device for the budget in params; its arena size goes to the plan. */
 int run_open_device(struct tr_run *run);

@@ -39,36 +39,36 @@ enum tr_io_choice { TR_IO_BEST, TR_IO_RING, TR_IO_POOL };
 enum tr_type { TR_TYPE_SOURCE, TR_TYPE_F32, TR_TYPE_BF16, TR_TYPE_F16 };
 
 /* A memory budget as a share of what is free when the object is opened: TR_SHARE(80). */
-#define TR_SHARE(percent) (1ull << 63 | (uint64_t)((percent)*1000))
+#define TR_SHARE(percent) (1ull << 63 | (uint64_t)((percent) * 1000))
 
 /* ---- training ------------------------------------------------------------------------------- */
 
 struct tr_train_params {
-    const char *model;      /* HF folder; or arch */
-    const char *arch;       /* a name or a config.json: random start from seed; needs tokenizer */
-    const char *tokenizer;  /* folder with tokenizer.json; default: the model's */
-    const char *data;       /* text, or JSONL (text | prompt+completion | input_ids) */
-    const char *valid;      /* like data: loss measured every eval_every steps and at the end */
-    const char *out;        /* run folder: absent, empty, or the same run to be continued */
-    const char *store;      /* folders for the store, DIR[:DIR...]; default OUT/store */
-    const char *device;     /* "cpu", "cuda", "cuda:N"; default: the first GPU, else the cpu */
-    int64_t steps;          /* or */
-    double epochs;          /* default 3 */
-    int64_t batch_size;     /* rows a step, default 8 */
-    int64_t micro_batch;    /* rows a micro-batch, in whole grains; default: as budget allows */
-    int64_t seq_len;        /* default min(2048, the model's) */
+    const char *model;     /* HF folder; or arch */
+    const char *arch;      /* a name or a config.json: random start from seed; needs tokenizer */
+    const char *tokenizer; /* folder with tokenizer.json; default: the model's */
+    const char *data;      /* text, or JSONL (text | prompt+completion | input_ids) */
+    const char *valid;     /* like data: loss measured every eval_every steps and at the end */
+    const char *out;       /* run folder: absent, empty, or the same run to be continued */
+    const char *store;     /* folders for the store, DIR[:DIR...]; default OUT/store */
+    const char *device;    /* "cpu", "cuda", "cuda:N"; default: the first GPU, else the cpu */
+    int64_t steps;         /* or */
+    double epochs;         /* default 3 */
+    int64_t batch_size;    /* rows a step, default 8 */
+    int64_t micro_batch;   /* rows a micro-batch, in whole grains; default: as budget allows */
+    int64_t seq_len;       /* default min(2048, the model's) */
     enum tr_choice packing; /* default yes */
-    enum tr_optimizer optimizer;  /* default lomo */
+    enum tr_optimizer optimizer; /* default lomo */
     enum tr_lr_schedule schedule; /* default linear */
-    double lr;                    /* default by optimizer and model size */
-    double warmup;                /* below 1: a share of all steps; default 0.03; negative: none */
+    double lr;             /* default by optimizer and model size */
+    double warmup;         /* below 1: a share of all steps; default 0.03; negative: none */
     double weight_decay;
-    double clip_norm; /* default 1 (sgd: off); negative: off */
+    double clip_norm;      /* default 1 (sgd: off); negative: off */
     double clip_value;
-    double beta1, beta2, eps;         /* adamw: 0.9, 0.999, 1e-8 */
-    double loss_scale;                /* f16 only; default 1024 */
-    uint64_t seed;                    /* 0 is a seed like any other; default 0 */
-    enum tr_type dtype;               /* of storage; default: as the source */
+    double beta1, beta2, eps; /* adamw: 0.9, 0.999, 1e-8 */
+    double loss_scale;     /* f16 only; default 1024 */
+    uint64_t seed;         /* 0 is a seed like any other; default 0 */
+    enum tr_type dtype;    /* of storage; default: as the source */
     enum tr_rounding_choice rounding; /* default: stochastic for bf16, else nearest */
     enum tr_recompute recompute;
     enum tr_keep durability;
@@ -78,10 +78,11 @@ struct tr_train_params {
     int64_t threads;          /* default: the cores of this process */
     int64_t prefetch;         /* loads ahead at most; default: as slots allow */
     enum tr_io_choice io;
-    int64_t eval_every;          /* steps; default: only at the end */
+    int64_t eval_every;       /* steps; default: only at the end */
     enum tr_choice export_model; /* write OUT/model at the end; default yes */
-    int serial;                  /* measurement: nothing overlaps */
-    unsigned delay_seed;         /* test: device streams pause at random */
+    int serial;               /* measurement: nothing overlaps */
+    int force;                /* continue a run although what decides its bits has changed */
+    unsigned delay_seed;      /* test: device streams pause at random */
     tr_log_fn *log;
     void *log_arg;
     tr_import_fn *importing;
@@ -89,17 +90,17 @@ struct tr_train_params {
 };
 
 struct tr_step_report {
-    int64_t step;               /* 1-based, of this line */
-    int64_t steps;              /* in all */
+    int64_t step;       /* 1-based, of this line */
+    int64_t steps;      /* in all */
     double loss, lr, grad_norm; /* grad_norm: 0 where it was not measured */
-    int64_t tokens;             /* in the batch; targets: those with a loss */
+    int64_t tokens;     /* in the batch; targets: those with a loss */
     int64_t targets;
-    int skipped; /* no target, or an overflow: nothing was updated */
+    int skipped;        /* no target, or an overflow: nothing was updated */
     double seconds, tokens_per_s;
     double wait_load_s, wait_commit_s; /* seconds that the caller waited at each stop */
     uint64_t read_bytes, written_bytes;
     uint64_t device_peak_bytes, host_peak_bytes;
-    double eval_loss; /* NaN where this step measured none */
+    double eval_loss;   /* NaN where this step measured none */
 };
 
 /* The memory table, for printing: what the plan has placed. */
@@ -149,6 +150,10 @@ TR_API void tr_free_text(char *text);
 TR_API int tr_inspect_path(const char *path, int json, char **out);
 /* Number of damaged pieces or commits (0: whole), each named in the text; or an error. */
 TR_API int64_t tr_verify_run(const char *run, const char *store, char **out);
+/* Goes back one commit, for good, where all that it names is whole; returns the step that the run
+ * stands at then. -ENODATA: there is no commit before; -EBADMSG: it is damaged as well, or written
+ * over. Nothing is changed in both cases. */
+TR_API int64_t tr_fall_back_run(const char *run, const char *store);
 
 struct tr_preview_data_params {
     const char *data, *model, *tokenizer;

@@ -6,9 +6,10 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/export.h"
 #include "src/open.h"
 
+/* Damage that the first step of this process meets is older than the process, and while nothing
+ * has been written yet, the commit before may still be whole. */
 int tr_train_step(tr_run *run, struct tr_step_report *report)
 {
     char remark[512];
@@ -17,14 +18,19 @@ int tr_train_step(tr_run *run, struct tr_step_report *report)
     if ((int64_t)run->cursor.step >= run->steps)
         return 0;
     r = run_step(run, report);
-    run->trained |= r == 0;
-    if (r == 0 && tr_offload_remark(run->offload, remark, sizeof(remark)))
+    if (r == -EBADMSG && !run->trained && (r = run_fall_back(run)) == 0)
+        r = run_step(run, report);
+    if (r < 0)
+        return r;
+    run->trained = 1;
+    if (tr_offload_remark(run->offload, remark, sizeof(remark)))
         run_log(run, "%s", remark);
+    r = run_snapshot_if_asked(run);
     return r < 0 ? r : 1;
 }
 
 /* The last commit, made durable: with less than step durability it may not have been started. */
-static int commit_rest(struct tr_run *run)
+int run_commit_rest(struct tr_run *run)
 {
     unsigned char payload[TR_CURSOR_BYTES];
     int r = tr_offload_commit_wait(run->offload);
@@ -43,43 +49,30 @@ static int commit_rest(struct tr_run *run)
 
 /* RUN/model, or RUN/model-STEP where a run that was finished before has been taken further: what is
  * there is left as it is (invariant 7). */
-static char *model_folder(const struct tr_run *run)
+static char *last_model_folder(const struct tr_run *run)
 {
-    char *out = tr_path(run->params.out, "model"), name[48];
+    char *out = run_model_folder(run, 0);
 
     if (!out || !run->trained || tr_folder_is_empty(out) != 0)
         return out;
     tr_free(TR_MEM_MISC, out);
-    snprintf(name, sizeof(name), "model-%llu", (unsigned long long)run->cursor.step);
-    return tr_path(run->params.out, name);
-}
-
-static int export_model(struct tr_run *run)
-{
-    char *keep = tr_path(run->params.out, "source"), *out = model_folder(run);
-    int r = keep && out ? 0 : -ENOMEM, there = r == 0 && tr_folder_is_empty(out) == 0;
-
-    if (r == 0 && !there)
-        r = tr_export(
-            &(struct tr_export_params){.store = run->store, .keep = keep, .out = out, .dtype = -1});
-    if (r == 0)
-        run_log(run, "model     %s%s", out, there ? " (as it was)" : "");
-    tr_free(TR_MEM_MISC, keep);
-    tr_free(TR_MEM_MISC, out);
-    return r;
+    return run_model_folder(run, 1);
 }
 
 int tr_train_finish(tr_run *run)
 {
-    int r = commit_rest(run);
+    int r = run_commit_rest(run);
+    char *out;
 
     if (r == 0)
         r = run_record_choices(run);
     if (r < 0 || (int64_t)run->cursor.step < run->steps || run->params.export_model == TR_NO)
         return r;
-    tr_offload_close(run->offload); /* the export reads the store by itself */
-    run->offload = NULL;
-    return export_model(run);
+    run_close_offload(run); /* the export reads the store by itself */
+    out = last_model_folder(run);
+    r = out ? run_export(run, out) : -ENOMEM;
+    tr_free(TR_MEM_MISC, out);
+    return r;
 }
 
 void tr_train_close(tr_run *run)

@@ -6,7 +6,7 @@
 
 struct verify {
     const char *run, *store;
-    int json;
+    int json, fall_back;
 };
 
 #define AT(member) offsetof(struct verify, member)
@@ -16,9 +16,37 @@ static const struct tr_option argument[] = {{"run", "RUN", TR_OPTION_PATH, 0, AT
 static const struct tr_option options[] = {
     {"store", "DIR[:DIR...]", TR_OPTION_PATH, 0, AT(store), "as the run says",
      "where the run keeps its parameters"},
+    {"fall-back", NULL, TR_OPTION_SWITCH, 0, AT(fall_back), NULL,
+     "where something is damaged: go back to the commit before, if that one is whole"},
     {"json", NULL, TR_OPTION_SWITCH, 0, AT(json), NULL, "one JSON object on stdout"},
     {NULL},
 };
+
+/* Frees the text. */
+static void print_report(const struct verify *params, int64_t damaged, char *text)
+{
+    if (params->json) {
+        printf("{\"damaged\": %lld, ", (long long)damaged);
+        cli_json_text(stdout, "report", text ? text : "");
+        puts("}");
+        tr_free_text(text);
+        return;
+    }
+    cli_print_text(text);
+    if (!damaged)
+        printf("%s: whole, every checksum and commit is right\n", params->run);
+}
+
+static int fall_back(const struct verify *params)
+{
+    int64_t step = tr_fall_back_run(params->run, params->store);
+
+    if (step < 0)
+        return cli_fail();
+    if (!params->json)
+        printf("%s: stands at step %lld again\n", params->run, (long long)step);
+    return CLI_DONE;
+}
 
 static int run(void *arg)
 {
@@ -28,16 +56,9 @@ static int run(void *arg)
 
     if (damaged < 0)
         return cli_fail();
-    if (params->json) {
-        printf("{\"damaged\": %lld, ", (long long)damaged);
-        cli_json_text(stdout, "report", text ? text : "");
-        puts("}");
-        tr_free_text(text);
-    } else {
-        cli_print_text(text);
-        if (!damaged)
-            printf("%s: whole, every checksum and commit is right\n", params->run);
-    }
+    print_report(params, damaged, text);
+    if (damaged && params->fall_back)
+        return fall_back(params);
     return damaged ? CLI_FAILED : CLI_DONE;
 }
 
@@ -45,7 +66,8 @@ const struct cli_command cmd_verify = {
     .name = "verify",
     .brief = "read back every checksum and commit of a run",
     .doc = "Reads all parameters of RUN and checks every commit and every checksum. Exit 1 where "
-           "something is damaged; each damaged piece is named.",
+           "something is damaged; each damaged piece is named, and whether the commit before is "
+           "whole.",
     .options = {options},
     .argument = argument,
     .params_size = sizeof(struct verify),

@@ -64,7 +64,7 @@ gives 0 '' --help
 gives 0 '' --version
 grep -qx 'tailrace [0-9.]*' "$work/out" || say 'no version'
 "$tailrace" train --help > "$work/out"
-for unbuilt in lora momentum merge gguf template task freeze force trace master state-dtype \
+for unbuilt in lora momentum merge gguf template task freeze trace master state-dtype \
     parked-dtype clip-method adalomo adam-mini; do
     ! grep -q -- "$unbuilt" "$work/out" || say "--help speaks of $unbuilt"
 done
@@ -136,6 +136,11 @@ grep -q '"input_ids"' "$work/out" || say 'no input_ids in the preview'
 gives 0 '' generate --model run/model --prompt 'Line 3' --max-tokens 4
 gives 0 '' eval --model run/model --data text.txt --seq-len 32 --json
 grep -q '"loss": [0-9]' "$work/out" || say 'no loss'
+
+# by force the run goes on all the same, but not with what its store cannot hold
+gives 0 '' train --config run/run.yaml --seed 8 --steps 4 --force
+grep -q 'other settings than before (seed)' "$work/out" || say 'force says nothing'
+gives 1 'optimizer' train --config run/run.yaml --seed 8 --optimizer adamw --force
 
 # an interruption ends cleanly with 130, and the run continues
 "$tailrace" train --model model --data text.txt --out long --steps 100000 --seq-len 32 --lr 0.01 \

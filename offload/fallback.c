@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Going back one commit, where bytes that the newest one names have been damaged on the disk. The
+ * commit before it names the other generation of what was changed since; between two steps that one
+ * is still whole, while a step writes it is not. So all of it is read before anything is decided.
+ *
+ * The newest record is then overwritten with zeros. A crash in the middle of that leaves it whole
+ * (nothing has happened) or torn (and opening passes over it): there is no state in between.
+ */
+#include <string.h>
+
+#include "offload/store_private.h"
+#include "src/base/err.h"
+#include "src/base/mem.h"
+
+static int read_before(struct tr_store *s, struct tr_commit *c)
+{
+    uint64_t newest = s->durable.sequence;
+    int r = newest > 1 && s->shape.generations == 2 ? 0 : -ENODATA;
+
+    if (r == 0)
+        r = tr_store_read_record(s, TR_FILE_COMMIT0 + (enum tr_file)tr_commit_slot(newest - 1), c);
+    if (r == 0 && (c->sequence != newest - 1 || c->flags & TR_COMMIT_OPEN))
+        r = -ENODATA;
+    if (r == -ENODATA || r == -EBADMSG)
+        r = tr_error(-ENODATA, "%s: there is no commit before the newest one", s->folder);
+    return r;
+}
+
+/* Every piece as s->next names it. */
+static int read_all(struct tr_store *s)
+{
+    void *buf = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    int r = buf ? 0 : -ENOMEM;
+
+    for (uint32_t i = 0; i < s->layout.n_pieces && r == 0; i++)
+        r = tr_store_read_piece(s, i, buf);
+    tr_free_pages(TR_MEM_IO, buf, TR_PIECE_BYTES);
+    return r;
+}
+
+static int erase_newest(struct tr_store *s)
+{
+    enum tr_file file = TR_FILE_COMMIT0 + (enum tr_file)tr_commit_slot(s->durable.sequence);
+    struct tr_transfer t = {
+        .op = TR_IO_WRITE, .file = file, .buf = s->record, .bytes = s->record_bytes};
+    struct tr_transfer sync = {.op = TR_IO_SYNC, .file = file};
+    int r;
+
+    memset(s->record, 0, s->record_bytes);
+    r = tr_store_transfer(s, &t);
+    return r < 0 ? r : tr_store_transfer(s, &sync);
+}
+
+/* Leaves the commit before the newest one in s->next, if it is whole. */
+static int enter_before(struct tr_store *s)
+{
+    int r = read_before(s, &s->next);
+
+    if (r == 0)
+        r = read_all(s);
+    if (r < 0)
+        tr_commit_copy(&s->next, &s->durable, &s->shape);
+    return r;
+}
+
+int tr_store_before(struct tr_store *s, void *payload, size_t room)
+{
+    int r = enter_before(s);
+
+    if (r < 0)
+        return r;
+    memcpy(payload, s->next.payload, s->next.payload_bytes < room ? s->next.payload_bytes : room);
+    r = (int)s->next.payload_bytes;
+    tr_commit_copy(&s->next, &s->durable, &s->shape);
+    return r;
+}
+
+int tr_store_fall_back(struct tr_store *s)
+{
+    int r = s->mode == TR_STORE_WRITE && !s->failed
+                ? 0
+                : tr_error(-EROFS, "%s: not open for writing", s->folder);
+
+    if (r == 0)
+        r = enter_before(s);
+    if (r < 0)
+        return r;
+    r = erase_newest(s);
+    if (r == 0)
+        tr_commit_copy(&s->durable, &s->next, &s->shape);
+    else
+        tr_commit_copy(&s->next, &s->durable, &s->shape);
+    return r;
+}
