@@ -78,10 +78,8 @@ static int write_zeros(const struct tr_io_file *f, uint64_t bytes)
     return r;
 }
 
-static int allocate(struct tr_store *s, uint32_t file)
+int tr_store_reserve(const struct tr_io_file *f, uint64_t bytes)
 {
-    const struct tr_io_file *f = &s->file[file];
-    uint64_t bytes = tr_store_file_bytes(s, file);
     int r;
 
     do /* a small model may leave a folder empty */
@@ -92,6 +90,14 @@ static int allocate(struct tr_store *s, uint32_t file)
     else if (r < 0)
         r = tr_error(r, "%s: cannot allocate %llu bytes: %s", f->path, (unsigned long long)bytes,
                      strerror(-r));
+    return r;
+}
+
+static int allocate(struct tr_store *s, uint32_t file)
+{
+    const struct tr_io_file *f = &s->file[file];
+    int r = tr_store_reserve(f, tr_store_file_bytes(s, file));
+
     if (r == 0 && fsync(f->fd) < 0)
         r = tr_error(-errno, "%s: cannot sync: %s", f->path, strerror(errno));
     return r;

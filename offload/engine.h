@@ -12,6 +12,7 @@
  *   staged.c      the same through host memory, for what disk I/O cannot reach
  *   staging.c     the chunks of host memory for that
  *   home.c        the host tier: spans that stay in host memory
+ *   scratch.c     spans of the step alone, and where they are saved
  *
  * Threads. The caller, the I/O thread, and the device's own threads, which report that the compute
  * of a visit, or a copy, has passed. `lock` guards what stands below it in the struct; it is never
@@ -52,6 +53,7 @@ struct tr_move {
     struct tr_chunk_pool *pool; /* where its chunks come from; NULL: straight into the slot */
     struct tr_home *home;       /* NULL: none */
     int from_home;              /* a load without the disk */
+    int diskless;               /* of scratch with a home: neither way has to do with the disk */
     int slot_free;              /* a write that goes on without its slot */
     struct tr_chunk *chunks;    /* on loan, in order */
     uint64_t given;             /* all bytes before this one have gone into chunks */
@@ -63,9 +65,15 @@ struct tr_move {
 /* A released visit whose compute has not passed yet. */
 struct tr_ticket {
     struct tr_offload *o;
-    uint32_t n, slot[TR_VISIT_SPANS], changed;
+    uint32_t n, slot[TR_VISIT_SPANS], changed, saved;
     uint64_t epoch;
     struct tr_ticket *next;
+};
+
+/* Slots that wait to be written, oldest first; room for every slot. */
+struct tr_ring {
+    uint32_t *slot;
+    uint32_t first, n;
 };
 
 enum tr_flush_state {
@@ -108,8 +116,13 @@ struct tr_offload {
     struct tr_chunk_pool staging;      /* memory on the way to and from the device */
     struct tr_chunk_pool parts;        /* of homes on the way; no memory of their own */
     struct tr_homes homes;
-    int opaque;  /* disk I/O cannot reach the device's memory */
-    int failing; /* there is an error: nothing is staged any more */
+    struct tr_layout layout; /* the store's and its names, then the scratch spans */
+    char (*scratch_names)[24];
+    uint32_t first_scratch_piece;
+    unsigned char *scratch_placed; /* (scratch): has a place in the scratch file */
+    uint64_t *scratch_hash;        /* (scratch pieces) as they were saved */
+    int opaque;                    /* disk I/O cannot reach the device's memory */
+    int failing;                   /* there is an error: nothing is staged any more */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;  /* something that a caller may wait for */
@@ -135,8 +148,8 @@ struct tr_offload {
     int abandoned;           /* close does not wait for them: they must leave all else alone */
     int closed;              /* the last of them frees the rest */
 
-    uint32_t *dirty; /* ring of slots that wait to be written, oldest first */
-    uint32_t dirty_first, n_dirty;
+    struct tr_ring dirty, saves; /* changed spans of the store; scratch */
+    uint32_t saving;             /* released scratch to be saved, not yet written */
     uint64_t epoch;
     uint32_t pending[2]; /* released changes not yet written, by epoch & 1 */
     struct tr_flush flush;
@@ -182,9 +195,23 @@ int tr_moves_check(struct tr_offload *o);
 int tr_moves_under_way(const struct tr_offload *o);
 /* Lock not held: the move is over, its slot is what it was moved for. */
 void tr_move_finish(struct tr_move *m, int error);
+/* A piece's checksum is noted where it is written, compared where it is read. */
+int tr_move_take_hash(const struct tr_move *m, uint32_t piece, uint64_t hash);
 /* The error of a transfer of this span or a part of it, with the piece in the message. */
 int tr_move_error(const struct tr_move *m, const struct tr_transfer *t);
 uint32_t tr_move_end_piece(const struct tr_move *m);
+
+/* scratch.c. check_saves: can all that the schedule wants saved be saved? */
+int tr_scratch_open(struct tr_offload *o, const struct tr_offload_params *p);
+void tr_scratch_close(struct tr_offload *o);
+int tr_scratch_check_saves(const struct tr_offload *o, const struct tr_visit *visits,
+                           const struct tr_schedule *s);
+int tr_scratch_check_hash(const struct tr_offload *o, uint32_t piece, uint64_t hash);
+
+static inline int tr_is_scratch(const struct tr_offload *o, uint32_t span)
+{
+    return span >= o->slots.first_scratch;
+}
 
 /* staged.c; I/O thread. start: lock held. advance, work: lock not held; 1 where there was something
  * to do. advance: chunks are handed out and taken back; work: one move's checksums. A move may be

@@ -25,7 +25,7 @@
 #define SPARE_BYTES  (1u << 20) /* for part.json, the folder, and the file system's own needs */
 
 struct gauge {
-    struct tr_io_file file[TR_FILES]; /* the first alone is there */
+    struct tr_io_file file[TR_IO_FILES]; /* the first alone is there */
     struct tr_queue *queue;
     char *buffer;
 };
@@ -100,7 +100,7 @@ static int gauge_folder(struct tr_store *s, uint32_t folder, struct tr_drive *dr
     struct gauge g = {0};
     int r;
 
-    for (int i = 0; i < TR_FILES; i++)
+    for (int i = 0; i < TR_IO_FILES; i++)
         g.file[i].fd = -1;
     bytes = bytes < LEAST_BYTES ? LEAST_BYTES : bytes > MOST_BYTES ? MOST_BYTES : bytes;
     if (bytes > drive->room / 2)

@@ -18,28 +18,37 @@
 
 enum tr_io_op { TR_IO_READ, TR_IO_WRITE, TR_IO_SYNC, TR_IO_OPS }; /* SYNC: data and size, durable */
 
-/* The files of a store, in this order everywhere. */
-enum tr_file { TR_FILE_GEN0, TR_FILE_GEN1, TR_FILE_COMMIT0, TR_FILE_COMMIT1, TR_FILES };
+/* The files of a store, in this order everywhere; then the scratch file of an engine, which has no
+ * name and is no part of the store. */
+enum tr_file {
+    TR_FILE_GEN0,
+    TR_FILE_GEN1,
+    TR_FILE_COMMIT0,
+    TR_FILE_COMMIT1,
+    TR_FILES,
+    TR_FILE_SCRATCH = TR_FILES,
+    TR_IO_FILES
+};
 
 /* A store's own folder has all of them; each further one has the two generations, counted on. */
 static inline uint32_t tr_file_in(enum tr_file file, uint32_t folder)
 {
-    return folder ? (uint32_t)TR_FILES + 2 * (folder - 1) + (uint32_t)file : (uint32_t)file;
+    return folder ? (uint32_t)TR_IO_FILES + 2 * (folder - 1) + (uint32_t)file : (uint32_t)file;
 }
 
 static inline uint32_t tr_file_folder(uint32_t file)
 {
-    return file < (uint32_t)TR_FILES ? 0 : 1 + (file - (uint32_t)TR_FILES) / 2;
+    return file < (uint32_t)TR_IO_FILES ? 0 : 1 + (file - (uint32_t)TR_IO_FILES) / 2;
 }
 
 static inline uint32_t tr_file_count(uint32_t n_folders)
 {
-    return (uint32_t)TR_FILES + 2 * (n_folders - 1);
+    return (uint32_t)TR_IO_FILES + 2 * (n_folders - 1);
 }
 
 static inline int tr_file_is_generation(uint32_t file)
 {
-    return file <= (uint32_t)TR_FILE_GEN1 || file >= (uint32_t)TR_FILES;
+    return file <= (uint32_t)TR_FILE_GEN1 || file >= (uint32_t)TR_IO_FILES;
 }
 
 struct tr_io_file {

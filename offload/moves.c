@@ -26,7 +26,7 @@ int tr_moves_open(struct tr_offload *o)
 
     for (uint32_t i = 0; i < o->n_pools; i++)
         chunks += chunks_of_pool(&o->pools[i]);
-    o->n_moves = o->slots.n + (o->homes.n ? o->store->layout.n_spans : 0);
+    o->n_moves = o->slots.n + (o->homes.n ? o->layout.n_spans : 0);
     o->moves = tr_alloc_array(TR_MEM_MISC, o->n_moves, sizeof(*o->moves));
     o->arrived = tr_alloc_array(TR_MEM_MISC, chunks, sizeof(*o->arrived));
     if (!o->moves || !o->arrived)
@@ -65,12 +65,19 @@ static struct tr_move **list_of(struct tr_offload *o, const struct tr_move *m)
     return m->transfer.op == TR_IO_READ ? &o->reading : &o->writing;
 }
 
+static enum tr_file file_of(const struct tr_offload *o, enum tr_io_op op, uint32_t span)
+{
+    if (tr_is_scratch(o, span))
+        return TR_FILE_SCRATCH;
+    return op == TR_IO_READ ? o->store->next.generation[span] : tr_store_target(o->store, span);
+}
+
 void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot)
 {
     uint32_t span = o->slots.slot[slot].span;
     struct tr_home *home = tr_home_of(&o->homes, span);
     struct tr_move *m = &o->moves[op == TR_IO_WRITE && home ? o->slots.n + span : slot], **last;
-    const struct tr_span *s = &o->store->layout.spans[span];
+    const struct tr_span *s = &o->layout.spans[span];
 
     m->slot = slot;
     m->span = span;
@@ -79,8 +86,7 @@ void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot)
     m->transferred = 0;
     m->next = NULL;
     m->transfer.op = op;
-    m->transfer.file =
-        op == TR_IO_READ ? o->store->next.generation[span] : tr_store_target(o->store, span);
+    m->transfer.file = file_of(o, op, span);
     m->transfer.buf = o->slots.slot[slot].base;
     m->transfer.offset = s->offset;
     m->transfer.bytes = s->bytes;
@@ -100,29 +106,39 @@ void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot)
 
 uint32_t tr_move_end_piece(const struct tr_move *m)
 {
-    const struct tr_span *s = &m->o->store->layout.spans[m->span];
+    const struct tr_span *s = &m->o->layout.spans[m->span];
 
     return s->first_piece + s->n_pieces;
+}
+
+int tr_move_take_hash(const struct tr_move *m, uint32_t piece, uint64_t hash)
+{
+    struct tr_offload *o = m->o;
+    int scratch = tr_is_scratch(o, m->span);
+
+    if (m->transfer.op == TR_IO_WRITE) {
+        if (scratch)
+            o->scratch_hash[piece - o->first_scratch_piece] = hash;
+        else
+            o->store->next.hash[piece] = hash;
+        return 0;
+    }
+    return scratch ? tr_scratch_check_hash(o, piece, hash)
+                   : tr_store_check_hash(o->store, &o->store->next, piece, hash);
 }
 
 /* Checks one piece if it can be checked; returns its bytes, 0 if not yet. */
 static int64_t check_piece(struct tr_move *m)
 {
-    struct tr_store *store = m->o->store;
-    const struct tr_piece *p = &store->layout.pieces[m->piece];
+    const struct tr_piece *p = &m->o->layout.pieces[m->piece];
     const char *bytes = m->transfer.buf + p->offset;
+    int r;
 
-    if (m->transfer.op == TR_IO_WRITE) {
-        store->next.hash[m->piece] = XXH3_64bits(bytes, p->bytes);
-    } else {
-        int r = 0;
-
-        if (p->offset + p->bytes > m->transfer.prefix)
-            return 0;
-        r = tr_store_check_piece(store, &store->next, m->piece, bytes);
-        if (r < 0)
-            return r;
-    }
+    if (m->transfer.op == TR_IO_READ && p->offset + p->bytes > m->transfer.prefix)
+        return 0;
+    r = tr_move_take_hash(m, m->piece, XXH3_64bits(bytes, p->bytes));
+    if (r < 0)
+        return r;
     m->piece++;
     return (int64_t)p->bytes;
 }
@@ -133,6 +149,13 @@ static void finish_write(struct tr_offload *o, const struct tr_move *m)
         tr_slot_written(&o->slots, m->slot);
     if (m->home)
         m->home->writing = 0;
+    if (tr_is_scratch(o, m->span)) {
+        o->saving--;
+        o->stats.saves++;
+        o->stats.spilled_bytes += m->transfer.bytes;
+        o->stats.written_bytes += m->home ? 0 : m->transfer.bytes;
+        return;
+    }
     o->store->next.generation[m->span] = (uint8_t)m->transfer.file;
     o->store->touched[m->transfer.file] = 1;
     o->pending[m->epoch & 1]--;
@@ -145,10 +168,13 @@ static void finish_read(struct tr_offload *o, const struct tr_move *m)
     tr_slot_loaded(&o->slots, m->slot);
     if (m->home)
         m->home->filled = 1;
-    o->stats.loads++;
-    if (m->from_home)
-        o->stats.host_loads++;
+    if (tr_is_scratch(o, m->span))
+        o->stats.restores++;
     else
+        o->stats.loads++;
+    if (m->from_home && !tr_is_scratch(o, m->span))
+        o->stats.host_loads++;
+    else if (!m->from_home)
         o->stats.read_bytes += m->transfer.bytes;
 }
 
@@ -177,7 +203,7 @@ void tr_move_finish(struct tr_move *m, int error)
 /* The piece in which a transfer failed: the last that begins at or before the place. */
 int tr_move_error(const struct tr_move *m, const struct tr_transfer *t)
 {
-    const struct tr_layout *l = &m->o->store->layout;
+    const struct tr_layout *l = &m->o->layout;
     uint64_t at = t->error_offset - m->transfer.offset;
     uint32_t piece = l->spans[m->span].first_piece;
     char text[512];

@@ -40,14 +40,26 @@ static int make_schedule(struct tr_offload *o, struct tr_schedule *schedule,
     for (uint32_t i = 0; i < o->slots.n; i++)
         holds[i] = o->slots.slot[i].span;
     pthread_mutex_unlock(&o->lock);
-    p.spans = o->store->layout.spans;
-    p.n_spans = o->store->layout.n_spans;
+    p.spans = o->layout.spans;
+    p.n_spans = o->layout.n_spans;
+    p.n_scratch = o->layout.n_spans - o->slots.first_scratch;
     p.pools = o->pools;
     p.n_pools = o->n_pools;
     p.holds = holds;
     r = tr_schedule_make(schedule, &p);
     tr_free(TR_MEM_MISC, holds);
+    if (r == 0 && (r = tr_scratch_check_saves(o, p.visits, schedule)) < 0)
+        tr_schedule_free(schedule);
     return r;
+}
+
+static int changes_store(const struct tr_offload *o, const struct tr_visit *v)
+{
+    int changes = 0;
+
+    for (uint32_t k = 0; k < v->n_spans && k < TR_VISIT_SPANS; k++)
+        changes |= v->changed >> k & 1 && !tr_is_scratch(o, v->span[k]);
+    return changes;
 }
 
 static int check_begin(struct tr_offload *o, const struct tr_visit *visits, uint32_t n)
@@ -60,7 +72,7 @@ static int check_begin(struct tr_offload *o, const struct tr_visit *visits, uint
         r = tr_error(-EINVAL, "a step begins while visit %u is acquired", o->at);
     pthread_mutex_unlock(&o->lock);
     for (uint32_t i = 0; i < n && r == 0; i++)
-        if (visits[i].changed && o->store->mode != TR_STORE_WRITE)
+        if (changes_store(o, &visits[i]) && o->store->mode != TR_STORE_WRITE)
             r = tr_error(-EROFS,
                          "%s: visit %u changes a span, but the store was opened for reading",
                          tr_store_folder(o->store), i);
@@ -194,10 +206,12 @@ static void release(struct tr_offload *o, struct tr_ticket *t)
     t->o = o;
     t->n = v->n_spans;
     t->changed = v->changed;
+    t->saved = o->schedule.saved[o->at];
     t->epoch = o->epoch;
     for (uint32_t k = 0; k < v->n_spans; k++) {
         t->slot[k] = o->schedule.slot[(size_t)o->at * TR_VISIT_SPANS + k];
-        o->pending[o->epoch & 1] += v->changed >> k & 1;
+        o->pending[o->epoch & 1] += v->changed >> k & 1 && !tr_is_scratch(o, v->span[k]);
+        o->saving += t->saved >> k & 1;
     }
     o->tickets++;
     o->calls++;
@@ -208,7 +222,7 @@ static void release(struct tr_offload *o, struct tr_ticket *t)
 /* Waits until all compute of released visits has passed and all changes are written; lock held. */
 static int wait_written(struct tr_offload *o)
 {
-    while (!o->error && (o->tickets || o->pending[0] || o->pending[1]))
+    while (!o->error && (o->tickets || o->saving || o->pending[0] || o->pending[1]))
         tr_engine_wait(o);
     return tr_engine_error(o);
 }

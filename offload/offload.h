@@ -33,13 +33,24 @@
 
 enum tr_io_kind { TR_IO_AUTO, TR_IO_URING, TR_IO_THREADS };
 
-#define TR_VISIT_SPANS 4
+#define TR_VISIT_SPANS 8
 #define TR_NONE        UINT32_MAX /* no span */
 
 struct tr_visit {
     uint32_t n_spans;
     uint32_t span[TR_VISIT_SPANS];
     uint32_t changed; /* bit i: span[i] is changed by this visit */
+    uint32_t fresh; /* bit i: span[i] is scratch and made here: what it held before is of no use */
+};
+
+/* Scratch: bytes that live within a step, numbered after the spans of the store. Made by a visit
+ * that marks them fresh, and saved only where the schedule must drop them before their last use: to
+ * a home in host memory, or to a file without a name in the store's folder. No commit names them.
+ */
+struct tr_scratch {
+    uint32_t pool;
+    uint64_t bytes; /* a multiple of 4096 */
+    int spills;     /* has a place in that file */
 };
 
 /* Slots of one size in device memory. Where the host can see it, disk I/O goes straight into them;
@@ -62,9 +73,12 @@ struct tr_offload_params {
     /* Pinned host memory that bytes pass through on their way to and from a device whose memory the
      * host cannot see; 0: TR_STAGING_BYTES. Taken only where a span goes that way. */
     uint64_t staging_bytes;
-    /* (spans), copied; NULL: none. Spans with 1 have a home in pinned host memory: only their first
-     * load reads the disk. It saves reads, never writes. */
+    /* (spans, then scratch), copied; NULL: none. Spans with 1 have a home in pinned host memory:
+     * only their first load reads the disk. It saves reads, never writes; scratch with a home has
+     * no part in the disk. */
     const unsigned char *in_host;
+    const struct tr_scratch *scratch; /* [n_scratch], copied */
+    uint32_t n_scratch;
 };
 
 #define TR_STAGING_BYTES (64ull << 20)
@@ -73,7 +87,9 @@ struct tr_offload;
 
 struct tr_offload_stats { /* since open */
     uint64_t read_bytes, written_bytes, loads, writes, commits;
-    uint64_t host_loads; /* of the loads: those served from the host tier */
+    uint64_t host_loads;      /* of the loads: those served from the host tier */
+    uint64_t saves, restores; /* of scratch; in none of the counts before but the bytes */
+    uint64_t spilled_bytes;   /* by those saves, to host memory or disk */
     uint64_t copied_in_bytes, copied_out_bytes;
     uint64_t wait_load_ns;   /* acquire waited for a load, the device having nothing to do */
     uint64_t wait_commit_ns; /* somebody waited for a commit */
@@ -86,7 +102,8 @@ int tr_offload_open(struct tr_offload **out, const struct tr_offload_params *p);
 int tr_offload_close(struct tr_offload *o);
 
 /* Starts a step. Both arrays are copied; next (what follows this step, may be empty) only informs
- * what is worth keeping. -ENOSPC where a pool has fewer slots than one visit needs at once. */
+ * what is worth keeping. -ENOSPC where a pool has fewer slots than one visit needs at once, or
+ * scratch would have to be saved that has no place. */
 int tr_offload_begin(struct tr_offload *o, const struct tr_visit *visits, uint32_t n,
                      const struct tr_visit *next, uint32_t n_next);
 /* Waits until the spans of visit i are in device memory; at[k] is where span k lies. Visits are

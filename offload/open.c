@@ -13,10 +13,8 @@
 
 #define WORKERS 8 /* of the threads engine: enough blocking requests to fill a drive */
 
-static int check_pools(const struct tr_offload_params *p)
+static int check_pools(const struct tr_offload_params *p, const struct tr_layout *l)
 {
-    const struct tr_layout *l = tr_store_layout(p->store);
-
     for (uint32_t i = 0; i < p->n_pools; i++)
         if ((uintptr_t)p->pools[i].base % TR_STORE_ALIGN || p->pools[i].slot_bytes % TR_STORE_ALIGN)
             return tr_error(-EINVAL, "slot pool %u is not aligned to %u bytes", i, TR_STORE_ALIGN);
@@ -40,7 +38,7 @@ static int check_params(const struct tr_offload_params *p)
                         tr_store_folder(p->store));
     if (!p->store->durable.sequence)
         return tr_error(-ENODATA, "%s: has no commit yet", tr_store_folder(p->store));
-    return check_pools(p);
+    return 0;
 }
 
 /* What disk I/O goes to and from: the staging memory, or the slots themselves. Homes come and are
@@ -96,10 +94,12 @@ static void free_engine(struct tr_offload *o)
         tr_homes_close(&o->homes);
     }
     tr_homes_free(&o->homes);
+    tr_scratch_close(o);
     tr_slots_close(&o->slots);
     tr_schedule_free(&o->schedule);
     tr_free(TR_MEM_MISC, o->pools);
-    tr_free(TR_MEM_MISC, o->dirty);
+    tr_free(TR_MEM_MISC, o->dirty.slot);
+    tr_free(TR_MEM_MISC, o->saves.slot);
     tr_free(TR_MEM_MISC, o->visits);
     tr_free(TR_MEM_MISC, o->started);
     pthread_mutex_lock(&o->lock);
@@ -116,11 +116,11 @@ static int alloc_host(struct tr_offload *o, const struct tr_offload_params *p)
     uint64_t bytes = p->staging_bytes ? p->staging_bytes : TR_STAGING_BYTES;
     uint64_t chunk = tr_chunk_bytes(bytes);
     struct tr_device_info info = {0};
-    int r = tr_homes_open(&o->homes, p->device, &o->store->layout, p->in_host);
+    int r = tr_homes_open(&o->homes, p->device, &o->layout, p->in_host);
 
     p->device->ops->info(p->device, &info);
     o->opaque = !info.host_visible;
-    if (r == 0 && o->opaque && o->homes.n < o->store->layout.n_spans)
+    if (r == 0 && o->opaque && o->homes.n < o->layout.n_spans)
         r = tr_chunks_open(&o->staging, p->device, bytes, chunk);
     if (r == 0 && o->homes.n)
         r = tr_chunks_open(&o->parts, p->device, 0, TR_HOME_PART_CHUNKS * chunk);
@@ -142,11 +142,13 @@ static int alloc_engine(struct tr_offload *o, const struct tr_offload_params *p)
     if (!o->pools)
         return -ENOMEM;
     memcpy(o->pools, p->pools, p->n_pools * sizeof(*o->pools));
-    r = tr_slots_open(&o->slots, o->pools, o->n_pools, o->store->layout.n_spans);
-    if (r < 0)
+    r = tr_slots_open(&o->slots, o->pools, o->n_pools, o->store->layout.n_spans + p->n_scratch);
+    o->slots.first_scratch = o->store->layout.n_spans;
+    if (r < 0 || (r = tr_scratch_open(o, p)) < 0 || (r = check_pools(p, &o->layout)) < 0)
         return r;
-    o->dirty = tr_alloc_array(TR_MEM_MISC, o->slots.n, sizeof(*o->dirty));
-    if (!o->dirty)
+    o->dirty.slot = tr_alloc_array(TR_MEM_MISC, o->slots.n, sizeof(*o->dirty.slot));
+    o->saves.slot = tr_alloc_array(TR_MEM_MISC, o->slots.n, sizeof(*o->saves.slot));
+    if (!o->dirty.slot || !o->saves.slot)
         return -ENOMEM;
     r = alloc_host(o, p);
     return r < 0 ? r : tr_moves_open(o);

@@ -39,7 +39,7 @@ int tr_store_transfer_error(struct tr_store *s, const struct tr_transfer *t)
     const char *path = s->file[t->error_file].path;
     unsigned long long at = t->error_at;
 
-    if (t->op != TR_IO_READ)
+    if (t->op != TR_IO_READ && t->file != TR_FILE_SCRATCH)
         s->failed = t->error;
     if (t->op == TR_IO_READ && t->error == -ENODATA)
         return tr_error(t->error, "%s: truncated: nothing to read at byte %llu", path, at);

@@ -4,6 +4,9 @@
  * then forwards over this step's, dropping for each span that is missing the one whose next use is
  * last. Time is visits times slots; for a model of a hundred layers that is nothing beside one
  * read.
+ *
+ * To a scratch span a fresh use is no next use: before it the old bytes are dead, and dropping them
+ * costs nothing.
  */
 #include "offload/schedule.h"
 
@@ -20,6 +23,7 @@ struct play {
     uint32_t *span;     /* (slots) */
     uint32_t *next_use; /* (slots): of what it holds, as a visit number; TR_NONE: never again */
     uint32_t *used;     /* (slots): 1 + the last visit of this step that used it; 0: none */
+    uint32_t *change;   /* (slots): of scratch not saved: 1 + (visit, k) of its last change; or 0 */
     uint32_t *slot_of;  /* (spans) */
     uint32_t *after;    /* (visits + next, TR_VISIT_SPANS): the next visit of the same span */
 };
@@ -28,7 +32,13 @@ void tr_schedule_free(struct tr_schedule *s)
 {
     tr_free(TR_MEM_MISC, s->loads);
     tr_free(TR_MEM_MISC, s->slot);
+    tr_free(TR_MEM_MISC, s->saved);
     memset(s, 0, sizeof(*s));
+}
+
+static int is_scratch(const struct tr_schedule_params *p, uint32_t span)
+{
+    return span >= p->n_spans - p->n_scratch;
 }
 
 static int check_visit(const struct tr_schedule_params *p, const struct tr_visit *v, uint32_t at)
@@ -36,6 +46,11 @@ static int check_visit(const struct tr_schedule_params *p, const struct tr_visit
     if (v->n_spans > TR_VISIT_SPANS)
         return tr_error(-EINVAL, "visit %u: %u spans, at most %d", at, v->n_spans, TR_VISIT_SPANS);
     for (uint32_t k = 0; k < v->n_spans; k++) {
+        int fresh = v->fresh >> k & 1, changed = v->changed >> k & 1;
+
+        if (fresh && (!changed || !is_scratch(p, v->span[k])))
+            return tr_error(-EINVAL, "visit %u: span %u is fresh, but not scratch that it changes",
+                            at, v->span[k]);
         if (v->span[k] >= p->n_spans || p->spans[v->span[k]].pool >= p->n_pools)
             return tr_error(-EINVAL, "visit %u: span %u or its pool does not exist", at,
                             v->span[k]);
@@ -61,9 +76,19 @@ static void find_next_uses(struct play *y, uint32_t *first)
 
         for (uint32_t k = 0; k < visit->n_spans; k++) {
             y->after[(size_t)v * TR_VISIT_SPANS + k] = first[visit->span[k]];
-            first[visit->span[k]] = v;
+            first[visit->span[k]] = visit->fresh >> k & 1 ? TR_NONE : v;
         }
     }
+}
+
+/* `first`: as found above. What a step leaves in a scratch span is of no use to the next one. */
+static int check_scratch(const struct tr_schedule_params *p, const uint32_t *first)
+{
+    for (uint32_t i = p->n_spans - p->n_scratch; i < p->n_spans; i++)
+        if (first[i] != TR_NONE)
+            return tr_error(-EINVAL, "visit %u: uses scratch span %u before it is made", first[i],
+                            i);
+    return 0;
 }
 
 static void close_play(struct play *y)
@@ -71,6 +96,7 @@ static void close_play(struct play *y)
     tr_free(TR_MEM_MISC, y->span);
     tr_free(TR_MEM_MISC, y->next_use);
     tr_free(TR_MEM_MISC, y->used);
+    tr_free(TR_MEM_MISC, y->change);
     tr_free(TR_MEM_MISC, y->slot_of);
     tr_free(TR_MEM_MISC, y->after);
 }
@@ -78,21 +104,23 @@ static void close_play(struct play *y)
 static int open_play(struct play *y, const struct tr_schedule_params *p)
 {
     size_t visits = (size_t)p->n + p->n_next;
+    int r;
 
-    memset(y, 0, sizeof(*y));
     y->p = p;
     for (uint32_t i = 0; i < p->n_pools; i++)
         y->n_slots += p->pools[i].n_slots;
     y->span = tr_alloc_array(TR_MEM_MISC, y->n_slots, 4);
     y->next_use = tr_alloc_array(TR_MEM_MISC, y->n_slots, 4);
     y->used = tr_alloc_array(TR_MEM_MISC, y->n_slots, 4);
+    y->change = tr_alloc_array(TR_MEM_MISC, y->n_slots, 4);
     y->slot_of = tr_alloc_array(TR_MEM_MISC, p->n_spans, 4);
     y->after = tr_alloc_array(TR_MEM_MISC, visits, TR_VISIT_SPANS * 4);
-    if (!y->span || !y->next_use || !y->used || !y->slot_of || !y->after) {
-        close_play(y);
+    if (!y->span || !y->next_use || !y->used || !y->change || !y->slot_of || !y->after)
         return -ENOMEM;
-    }
     find_next_uses(y, y->slot_of);
+    r = check_scratch(p, y->slot_of);
+    if (r < 0)
+        return r;
     for (uint32_t i = 0; i < y->n_slots; i++) {
         y->span[i] = p->holds[i];
         y->next_use[i] = p->holds[i] == TR_NONE ? TR_NONE : y->slot_of[p->holds[i]];
@@ -128,17 +156,34 @@ static uint32_t choose(const struct play *y, uint32_t pool, uint32_t visit)
     return best;
 }
 
-static int place(struct play *y, struct tr_schedule *out, uint32_t v, uint32_t span)
+/* What the slot holds goes. Scratch that is needed again is saved, where it has been changed since
+ * it was made or loaded. */
+static void drop(struct play *y, struct tr_schedule *out, uint32_t slot)
 {
+    uint32_t change = y->change[slot];
+
+    if (y->span[slot] == TR_NONE)
+        return;
+    if (change && y->next_use[slot] != TR_NONE)
+        out->saved[(change - 1) / TR_VISIT_SPANS] |= 1u << (change - 1) % TR_VISIT_SPANS;
+    y->change[slot] = 0;
+    y->slot_of[y->span[slot]] = TR_NONE;
+}
+
+static int place(struct play *y, struct tr_schedule *out, uint32_t v, uint32_t k)
+{
+    uint32_t span = y->p->visits[v].span[k];
     uint32_t pool = y->p->spans[span].pool, slot = choose(y, pool, v);
 
     if (slot == TR_NONE)
         return tr_error(-ENOSPC, "visit %u needs more than the %u slots of pool %u at once", v,
                         y->p->pools[pool].n_slots, pool);
-    if (y->span[slot] != TR_NONE)
-        y->slot_of[y->span[slot]] = TR_NONE;
-    out->loads[out->n_loads++] =
-        (struct tr_load){.visit = v, .span = span, .slot = slot, .after = y->used[slot]};
+    drop(y, out, slot);
+    out->loads[out->n_loads++] = (struct tr_load){.visit = v,
+                                                  .span = span,
+                                                  .slot = slot,
+                                                  .after = y->used[slot],
+                                                  .fresh = y->p->visits[v].fresh >> k & 1};
     y->span[slot] = span;
     y->slot_of[span] = slot;
     y->used[slot] = v + 1;
@@ -154,7 +199,7 @@ static int play_visit(struct play *y, struct tr_schedule *out, uint32_t v)
         if (y->slot_of[visit->span[k]] != TR_NONE)
             y->used[y->slot_of[visit->span[k]]] = v + 1;
     for (uint32_t k = 0; k < visit->n_spans; k++) {
-        int r = y->slot_of[visit->span[k]] == TR_NONE ? place(y, out, v, visit->span[k]) : 0;
+        int r = y->slot_of[visit->span[k]] == TR_NONE ? place(y, out, v, k) : 0;
 
         if (r < 0)
             return r;
@@ -164,13 +209,15 @@ static int play_visit(struct play *y, struct tr_schedule *out, uint32_t v)
 
         out->slot[at] = y->slot_of[visit->span[k]];
         y->next_use[out->slot[at]] = y->after[at];
+        if (visit->changed >> k & 1 && is_scratch(y->p, visit->span[k]))
+            y->change[out->slot[at]] = (uint32_t)at + 1;
     }
     return 0;
 }
 
 int tr_schedule_make(struct tr_schedule *out, const struct tr_schedule_params *p)
 {
-    struct play y;
+    struct play y = {0};
     int r = 0;
 
     memset(out, 0, sizeof(*out));
@@ -178,12 +225,11 @@ int tr_schedule_make(struct tr_schedule *out, const struct tr_schedule_params *p
         r = check_visit(p, visit_at(p, v), v);
     if (r == 0)
         r = open_play(&y, p);
-    if (r < 0)
-        return r;
     out->n_visits = p->n;
     out->slot = tr_alloc_array(TR_MEM_MISC, p->n, TR_VISIT_SPANS * 4);
     out->loads = tr_alloc_array(TR_MEM_MISC, (size_t)p->n * TR_VISIT_SPANS, sizeof(*out->loads));
-    if (!out->slot || !out->loads)
+    out->saved = tr_alloc_array(TR_MEM_MISC, p->n, sizeof(*out->saved));
+    if (r == 0 && (!out->slot || !out->loads || !out->saved))
         r = -ENOMEM;
     for (uint32_t v = 0; v < p->n && r == 0; v++)
         r = play_visit(&y, out, v);

@@ -5,6 +5,11 @@
  * a span is loaded only when it is in no slot, and what is needed last is dropped for it (Belady's
  * rule). No schedule with so many slots has fewer loads. What lies at the turn from forward to
  * backward and at the step's boundary is therefore never loaded again.
+ *
+ * Scratch spans live within the step: a visit that marks one fresh needs no load of it, what it
+ * held before is dropped first of all, and what it has become is saved only where it must be
+ * dropped before its last use: after the last change before that, so that its way out has as much
+ * time as there is.
  */
 #ifndef TR_OFFLOAD_SCHEDULE_H
 #define TR_OFFLOAD_SCHEDULE_H
@@ -18,12 +23,14 @@ struct tr_load {
     uint32_t span;
     uint32_t slot;
     uint32_t after; /* may begin when the compute of this many visits of the step has passed */
+    int fresh;      /* no bytes are moved: the slot is taken for what the visit makes */
 };
 
 struct tr_schedule {
     struct tr_load *loads; /* in the order of need */
     uint32_t n_loads;
-    uint32_t *slot; /* (visits, TR_VISIT_SPANS): where each visit finds each of its spans */
+    uint32_t *slot;  /* (visits, TR_VISIT_SPANS): where each visit finds each of its spans */
+    uint32_t *saved; /* (visits): bit k: the scratch span k is to be saved after this visit */
     uint32_t n_visits;
 };
 
@@ -34,13 +41,14 @@ struct tr_schedule_params {
     uint32_t n_next;
     const struct tr_span *spans; /* whose pool counts */
     uint32_t n_spans;
+    uint32_t n_scratch;               /* the last so many of the spans are scratch */
     const struct tr_slot_pool *pools; /* whose n_slots counts */
     uint32_t n_pools;
     const uint32_t *holds; /* (slots, pool by pool): the span in it now, or TR_NONE */
 };
 
 /* -ENOSPC where a visit needs more slots of a pool at once than there are; -EINVAL for a span that
- * does not exist or is named twice in one visit. */
+ * does not exist or is named twice in one visit, or scratch that is used before it is made. */
 int tr_schedule_make(struct tr_schedule *out, const struct tr_schedule_params *p);
 void tr_schedule_free(struct tr_schedule *s);
 

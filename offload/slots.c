@@ -30,7 +30,7 @@ int tr_slots_open(struct tr_slots *s, const struct tr_slot_pool *pools, uint32_t
                 .base = pools[p].base + i * pools[p].slot_bytes, .pool = p, .span = TR_NONE};
     for (uint32_t i = 0; i < n_spans; i++)
         s->of_span[i] = TR_NONE;
-    s->n_spans = n_spans;
+    s->n_spans = s->first_scratch = n_spans;
     return 0;
 }
 
@@ -48,7 +48,7 @@ static void check_slot(const struct tr_slots *s, uint32_t i)
     assert((slot->state == TR_SLOT_FREE) == (slot->span == TR_NONE));
     assert(slot->span == TR_NONE || s->of_span[slot->span] == i);
     assert(!slot->pins || (slot->state != TR_SLOT_FREE && slot->state != TR_SLOT_READING));
-    assert(slot->state != TR_SLOT_IN_USE || slot->pins);
+    assert((slot->state == TR_SLOT_IN_USE) == (slot->changes > 0) && slot->changes <= slot->pins);
     (void)slot;
 }
 
@@ -76,9 +76,10 @@ int tr_slot_may_load(const struct tr_slots *s, uint32_t slot)
 int tr_slot_may_pin(const struct tr_slots *s, uint32_t slot, int changes)
 {
     enum tr_slot_state state = s->slot[slot].state;
+    int scratch = s->slot[slot].span != TR_NONE && s->slot[slot].span >= s->first_scratch;
 
     if (changes)
-        return state == TR_SLOT_READY;
+        return state == TR_SLOT_READY || (scratch && state == TR_SLOT_IN_USE);
     return state == TR_SLOT_READY || state == TR_SLOT_IN_USE || state == TR_SLOT_DIRTY ||
            state == TR_SLOT_WRITING;
 }
@@ -110,20 +111,23 @@ void tr_slot_pin(struct tr_slots *s, uint32_t slot, int changes)
 
     assert(tr_slot_may_pin(s, slot, changes));
     t->pins++;
-    if (changes)
-        t->state = TR_SLOT_IN_USE;
+    if (!changes)
+        return;
+    t->changes++;
+    t->state = TR_SLOT_IN_USE;
 }
 
-void tr_slot_unpin(struct tr_slots *s, uint32_t slot, int changed)
+void tr_slot_unpin(struct tr_slots *s, uint32_t slot, enum tr_slot_left left)
 {
     struct tr_slot *t = enter(s, slot);
 
     assert(t->pins);
     t->pins--;
-    if (!changed)
+    if (left == TR_LEFT_ALONE)
         return;
     assert(t->state == TR_SLOT_IN_USE);
-    t->state = TR_SLOT_DIRTY;
+    if (--t->changes == 0)
+        t->state = left == TR_LEFT_DIRTY ? TR_SLOT_DIRTY : TR_SLOT_READY;
 }
 
 void tr_slot_write(struct tr_slots *s, uint32_t slot)

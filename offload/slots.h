@@ -20,6 +20,11 @@
  * store while newer bytes of it are on their way there, unless from a home, which is loaded from
  * instead.
  *
+ * Scratch (offload.h) is READY as soon as its slot is taken, when a visit makes it afresh; what a
+ * visit has changed in it goes back to READY, or where it is to be saved to DIRTY. Several visits
+ * may change it while none of them has passed, for the stream of compute runs in order and nothing
+ * is written before the last.
+ *
  * A slot keeps its span when it is done with; later steps find it there.
  * Threads: none of its own; the engine's lock guards all of it.
  */
@@ -43,8 +48,9 @@ enum tr_slot_state {
 struct tr_slot {
     char *base;
     uint32_t pool;
-    uint32_t span; /* TR_NONE when FREE */
-    uint32_t pins; /* visits whose compute has not passed yet */
+    uint32_t span;    /* TR_NONE when FREE */
+    uint32_t pins;    /* visits whose compute has not passed yet */
+    uint32_t changes; /* of them, those that change it */
     enum tr_slot_state state;
     uint64_t epoch; /* the commit that the change of a DIRTY or WRITING slot belongs to */
 };
@@ -54,7 +60,11 @@ struct tr_slots {
     uint32_t n;
     uint32_t *of_span; /* (spans): the slot that holds it, or TR_NONE */
     uint32_t n_spans;
+    uint32_t first_scratch; /* spans from here on are scratch; n_spans: none */
 };
+
+/* What a visit leaves in a slot that it lets go of. */
+enum tr_slot_left { TR_LEFT_ALONE, TR_LEFT_DIRTY, TR_LEFT_READY };
 
 int tr_slots_open(struct tr_slots *s, const struct tr_slot_pool *pools, uint32_t n_pools,
                   uint32_t n_spans);
@@ -63,7 +73,8 @@ void tr_slots_close(struct tr_slots *s);
 void tr_slot_load(struct tr_slots *s, uint32_t slot, uint32_t span);
 void tr_slot_loaded(struct tr_slots *s, uint32_t slot);
 void tr_slot_pin(struct tr_slots *s, uint32_t slot, int changes);
-void tr_slot_unpin(struct tr_slots *s, uint32_t slot, int changed);
+/* The slot is DIRTY or READY afterwards, or IN_USE still where other visits change it, too. */
+void tr_slot_unpin(struct tr_slots *s, uint32_t slot, enum tr_slot_left left);
 void tr_slot_write(struct tr_slots *s, uint32_t slot);
 void tr_slot_written(struct tr_slots *s, uint32_t slot);
 void tr_slot_fail(struct tr_slots *s, uint32_t slot);

@@ -20,7 +20,8 @@ void tr_staged_start(struct tr_move *m, struct tr_home *home)
 
     m->pool = home ? &o->parts : &o->staging;
     m->home = home;
-    m->from_home = home && home->filled && m->transfer.op == TR_IO_READ;
+    m->diskless = home && tr_is_scratch(o, m->span);
+    m->from_home = home && (home->filled || m->diskless) && m->transfer.op == TR_IO_READ;
     m->slot_free = 0;
     m->chunks = NULL;
     m->given = m->hashed = m->copied = m->done = 0;
@@ -101,14 +102,7 @@ static void transfer(struct tr_chunk *c)
 /* The piece at `hashed` is complete. */
 static int end_piece(struct tr_move *m)
 {
-    struct tr_store *store = m->o->store;
-    uint64_t hash = XXH3_64bits_digest(m->state);
-    uint32_t piece = m->piece++;
-
-    if (m->transfer.op == TR_IO_READ)
-        return tr_store_check_hash(store, &store->next, piece, hash);
-    store->next.hash[piece] = hash;
-    return 0;
+    return tr_move_take_hash(m, m->piece++, XXH3_64bits_digest(m->state));
 }
 
 /* Goes on with the checksums at m->hashed, in this chunk, up to `end` of the span. */
@@ -117,7 +111,7 @@ static int hash_until(struct tr_move *m, const struct tr_chunk *c, uint64_t end)
     int r = 0;
 
     while (m->piece < tr_move_end_piece(m) && r == 0) {
-        const struct tr_piece *p = &m->o->store->layout.pieces[m->piece];
+        const struct tr_piece *p = &m->o->layout.pieces[m->piece];
         uint64_t piece_end = p->offset + p->bytes, stop = piece_end < end ? piece_end : end;
 
         if (p->offset >= end)
@@ -173,7 +167,7 @@ static void begin(struct tr_move *m, struct tr_chunk *c)
     if (m->transfer.op == TR_IO_READ && !m->from_home) {
         transfer(c);
     } else {
-        c->hashed = m->from_home;
+        c->hashed = m->from_home || m->diskless; /* memory is believed */
         copy(c);
     }
 }
@@ -238,7 +232,7 @@ static void copied(struct tr_chunk *c)
     struct tr_move *m = c->move;
 
     c->copied = 1;
-    if (m->transfer.op == TR_IO_READ) {
+    if (m->transfer.op == TR_IO_READ || m->diskless) {
         finish_chunk(c);
         return;
     }

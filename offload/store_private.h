@@ -17,6 +17,9 @@
 #include "offload/queue.h"
 #include "offload/stripes.h"
 
+/* Where the file system knows no files without a name, for the moment between open and unlink. */
+#define TR_SCRATCH_NAME "scratch"
+
 struct tr_store {
     struct tr_folders folders;
     char *folder;                  /* the first of them, the store's own */
@@ -106,6 +109,8 @@ int tr_store_make_remark(struct tr_store *s);
 /* gauge.c: speed and room of every folder, for a new store. */
 int tr_gauge_folders(struct tr_store *s, struct tr_drive drives[TR_STORE_FOLDERS]);
 #define TR_GAUGE_FILE "probe"
+/* Takes the file's space on the disk; nothing is synced. */
+int tr_store_reserve(const struct tr_io_file *f, uint64_t bytes);
 
 /* As tr_store_create and tr_store_open, with a test's table around all I/O. */
 int tr_store_create_hooked(struct tr_store **out, const char *folder,

@@ -4,27 +4,55 @@
  * are written in that order, each to the generation that the durable commit does not name. Every
  * change is written, whatever the tiers hold: they save reads, never writes. A span that is
  * changed again while its home is still being written waits in its slot, and the queue behind it.
+ *
+ * Scratch is saved only where the schedule says so. It is no part of a commit, so it waits for none
+ * and has a queue of its own.
  */
 #include "offload/engine.h"
+
+static void push(const struct tr_offload *o, struct tr_ring *ring, uint32_t slot)
+{
+    ring->slot[(ring->first + ring->n++) % o->slots.n] = slot;
+}
 
 void tr_writeback_passed(struct tr_offload *o, const struct tr_ticket *t)
 {
     for (uint32_t k = 0; k < t->n; k++) {
-        int changed = t->changed >> k & 1;
+        struct tr_slot *slot = &o->slots.slot[t->slot[k]];
+        int changed = t->changed >> k & 1, saved = t->saved >> k & 1;
+        int scratch = tr_is_scratch(o, slot->span);
 
-        tr_slot_unpin(&o->slots, t->slot[k], changed);
-        if (!changed)
+        tr_slot_unpin(&o->slots, t->slot[k],
+                      !changed            ? TR_LEFT_ALONE
+                      : scratch && !saved ? TR_LEFT_READY
+                                          : TR_LEFT_DIRTY);
+        if (!changed || (scratch && !saved))
             continue;
-        o->slots.slot[t->slot[k]].epoch = t->epoch;
-        o->dirty[(o->dirty_first + o->n_dirty++) % o->slots.n] = t->slot[k];
+        slot->epoch = t->epoch;
+        if (slot->state == TR_SLOT_DIRTY)
+            push(o, scratch ? &o->saves : &o->dirty, t->slot[k]);
+        else /* of a step that was given up, and made afresh by the one after */
+            o->saving--;
     }
     o->passed++;
 }
 
+static void start(struct tr_offload *o, struct tr_ring *ring)
+{
+    uint32_t slot = ring->slot[ring->first];
+
+    ring->first = (ring->first + 1) % o->slots.n;
+    ring->n--;
+    tr_slot_write(&o->slots, slot);
+    tr_move_start(o, TR_IO_WRITE, slot);
+}
+
 void tr_writeback_advance(struct tr_offload *o)
 {
-    while (o->n_dirty) {
-        uint32_t slot = o->dirty[o->dirty_first];
+    while (o->saves.n)
+        start(o, &o->saves);
+    while (o->dirty.n) {
+        uint32_t slot = o->dirty.slot[o->dirty.first];
         const struct tr_home *home = tr_home_of(&o->homes, o->slots.slot[slot].span);
 
         if (home && home->writing) /* the change before this one is not on disk yet */
@@ -35,9 +63,6 @@ void tr_writeback_advance(struct tr_offload *o)
             tr_flush_mark(o);
             return;
         }
-        o->dirty_first = (o->dirty_first + 1) % o->slots.n;
-        o->n_dirty--;
-        tr_slot_write(&o->slots, slot);
-        tr_move_start(o, TR_IO_WRITE, slot);
+        start(o, &o->dirty);
     }
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The disk that a new run will take, looked at before anything is made: all generations of the
- * store, and the exported model at the end. Folders that do not exist yet are measured at the
- * nearest one above them that does.
+ * store with the file that block inputs spill to, and the exported model at the end. Folders that
+ * do not exist yet are measured at the nearest one above them that does.
  */
 #include <string.h>
 #include <sys/stat.h>
@@ -83,7 +83,7 @@ int run_check_disk(const struct tr_run *run)
 {
     const struct tr_train_params *p = &run->params;
     uint64_t generations = p->durability == TR_KEEP_NONE ? 1 : 2, weights = 0;
-    uint64_t store = generations * tr_layout_bytes(&run->model->layout);
+    uint64_t store = generations * tr_layout_bytes(&run->model->layout) + run->spill_bytes;
     struct places places = {.left = 0};
     char out_at[4096];
     dev_t out_device = 0;

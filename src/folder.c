@@ -83,12 +83,14 @@ static json_t *plan_json(const struct tr_run *run)
     for (int i = 0; i < n; i++)
         json_array_append_new(memory, json_pack("{s:s, s:I}", "kind", rows[i].kind, "bytes",
                                                 (json_int_t)rows[i].bytes));
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:o}", "store_uuid",
-                     tr_store_uuid(run->store), "device", run->device_info.name, "bits",
-                     run->device_info.bits, "device_bytes",
-                     (json_int_t)(p->peak + run->device_info.workspace_bytes), "steps",
-                     (json_int_t)run->steps, "micro_tokens", (int)p->micro_tokens, "kept_blocks",
-                     (int)p->keep, "block_slots", (int)p->slots[TR_SLOTS_BLOCK], "memory", memory);
+    return json_pack(
+        "{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:i, s:I, s:I, s:o}", "store_uuid",
+        tr_store_uuid(run->store), "device", run->device_info.name, "bits", run->device_info.bits,
+        "device_bytes", (json_int_t)(p->peak + run->device_info.workspace_bytes), "steps",
+        (json_int_t)run->steps, "micro_tokens", (int)p->micro_tokens, "kept_blocks", (int)p->keep,
+        "block_slots", (int)p->slots[TR_SLOTS_BLOCK], "block_input_slots",
+        (int)p->slots[TR_SLOTS_BOUNDARY], "spill_host_bytes", (json_int_t)run->spill_host_bytes,
+        "spill_disk_bytes", (json_int_t)run->spill_bytes, "memory", memory);
 }
 
 int run_write_plan(const struct tr_run *run)
@@ -171,32 +173,47 @@ void run_note_places(const struct tr_run *run)
         run_log(run, "host memory: %s", memory);
 }
 
+/* Empty where every block input stays on the device. */
+static void spill_text(const struct tr_run *run, char *text, size_t room)
+{
+    uint64_t each = run->plan.slot_bytes[TR_SLOTS_BOUNDARY];
+
+    if (!run->spill_bytes && !run->spill_host_bytes)
+        return;
+    snprintf(text, room,
+             "spill: of %u block inputs of %.1f MiB, %llu spill to pinned memory, %llu to disk\n",
+             tr_plan_boundaries(&run->plan), (double)each / 1048576,
+             (unsigned long long)(run->spill_host_bytes / each),
+             (unsigned long long)(run->spill_bytes / each));
+}
+
 void run_make_summary(struct tr_run *run)
 {
     const struct tr_plan *p = &run->plan;
     const struct tr_model *m = run->model;
-    char text[1536], host[384] = "";
+    char text[1792], host[384] = "", spill[192] = "";
 
     run->device->ops->info(run->device, &run->device_info); /* its remark may have come by now */
-    if (run->in_host)
+    if (!run->device_info.host_visible)
         snprintf(host, sizeof(host),
                  "host: %.1f of %.1f MiB stay in pinned memory, %.1f MiB of staging buffers%s%s\n",
                  (double)run->tier_bytes / 1048576, (double)tr_layout_bytes(&m->layout) / 1048576,
                  (double)run->staging_bytes / 1048576, *run->device_info.remark ? "; " : "",
                  run->device_info.remark);
+    spill_text(run, spill, sizeof(spill));
     snprintf(
         text, sizeof(text),
         "model: %s, %.1f M parameters, %d layers, %s\n"
         "device: %s, %.1f of %.1f MiB\n"
         "%sdisk: %s, %.1f MiB a generation\n"
-        "step: up to %d tokens in micro-batches of up to %d, %d of %d blocks keep activations\n"
+        "%sstep: up to %d tokens in micro-batches of up to %d, %d of %d blocks keep activations\n"
         "steps: %lld of %lld done\n",
         m->config.architecture, (double)m->n_params / 1e6, m->config.layers,
         tr_dtype_name(m->dtype), run->device_info.name,
         (double)(p->peak + run->device_info.workspace_bytes) / 1048576,
         (double)run->params.device_memory / 1048576, host, tr_offload_io_name(run->offload),
-        (double)tr_layout_bytes(&m->layout) / 1048576, p->in.batch_tokens, p->micro_tokens, p->keep,
-        m->config.layers, (long long)run->cursor.step, (long long)run->steps);
+        (double)tr_layout_bytes(&m->layout) / 1048576, spill, p->in.batch_tokens, p->micro_tokens,
+        p->keep, m->config.layers, (long long)run->cursor.step, (long long)run->steps);
     tr_free(TR_MEM_MISC, run->summary);
     run->summary = tr_strdup(TR_MEM_MISC, text);
 }

@@ -113,10 +113,11 @@ int infer_logits(struct tr_run *run, const struct tr_batch *batch, const int32_t
     if (r < 0 || (r = run_begin(run, RUN_FORWARD)) < 0)
         return r;
     for (uint32_t i = 0; i < run->visits.forward && r == 0; i++) {
-        struct tr_pass_visit v = {.unit = run->visits.units[i]};
+        struct tr_pass_visit v = {.unit = run->visits.units[i], .spans = &run->visits.spans[i]};
 
         if ((r = tr_offload_acquire(run->offload, i, (void **)v.at)) < 0)
             break;
+        run->pass.visit = &v;
         r = v.unit.work == TR_WORK_HEAD ? head_visit(&w, &v) : tr_pass_run(&run->pass, &v);
         if (r == 0)
             r = tr_offload_release(run->offload, i);

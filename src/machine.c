@@ -138,16 +138,46 @@ static void name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SL
                                          .n_slots = run->plan.slots[i]};
 }
 
+/* Where everything is that is in no slot: given bytes of host memory, and the disk. */
+static int choose_tiers(struct tr_run *run, uint64_t host_bytes)
+{
+    uint32_t boundaries = tr_plan_boundaries(&run->plan), first = run->n_spans - boundaries;
+    struct tr_slot_pool pools[TR_SLOT_POOLS];
+    struct tr_tier_params p = {.visits = &run->visits,
+                               .spans = run->spans,
+                               .n_spans = run->n_spans,
+                               .n_scratch = boundaries,
+                               .pools = pools,
+                               .n_pools = TR_SLOT_POOLS,
+                               .budget = host_bytes};
+    int64_t bytes;
+
+    name_pools(run, pools);
+    bytes = tr_tier_choose(&p, run->in_host);
+    if (bytes < 0)
+        return (int)bytes;
+    run->tier_bytes = (uint64_t)bytes;
+    for (uint32_t i = 0; i < run->n_spans; i++) {
+        enum tr_tier tier = (enum tr_tier)run->in_host[i];
+
+        run->in_host[i] = tier == TR_TIER_HOST;
+        if (i < first)
+            continue;
+        run->scratch[i - first] =
+            (struct tr_scratch){run->spans[i].pool, run->spans[i].bytes, tier == TR_TIER_SPILL};
+        run->spill_bytes += tier == TR_TIER_SPILL ? run->spans[i].bytes : 0;
+        run->spill_host_bytes += tier == TR_TIER_HOST ? run->spans[i].bytes : 0;
+    }
+    return 0;
+}
+
 /* A host-visible device's memory is host memory: a tier beside it would only be a copy. */
 static int place_host(struct tr_run *run)
 {
-    const struct tr_layout *layout = &run->model->layout;
-    struct tr_slot_pool pools[TR_SLOT_POOLS];
     uint64_t used = tr_mem_host_now(), least = used + STAGING_LEAST, half;
-    int64_t bytes;
 
     if (run->device_info.host_visible)
-        return 0;
+        return choose_tiers(run, 0);
     if (run->params.host_memory < least)
         return tr_error(-ENOMEM,
                         "the host budget is too small: %llu bytes are given, the data, tables and "
@@ -157,18 +187,7 @@ static int place_host(struct tr_run *run)
     run->staging_bytes = half > TR_STAGING_BYTES ? TR_STAGING_BYTES
                          : half < STAGING_LEAST  ? STAGING_LEAST
                                                  : half;
-    if (!(run->in_host = tr_alloc(TR_MEM_MISC, layout->n_spans)))
-        return -ENOMEM;
-    name_pools(run, pools);
-    bytes = tr_tier_choose(
-        &(struct tr_tier_params){.visits = &run->visits,
-                                 .layout = layout,
-                                 .pools = pools,
-                                 .n_pools = TR_SLOT_POOLS,
-                                 .budget = run->params.host_memory - used - run->staging_bytes},
-        run->in_host);
-    run->tier_bytes = bytes > 0 ? (uint64_t)bytes : 0;
-    return bytes < 0 ? (int)bytes : 0;
+    return choose_tiers(run, run->params.host_memory - used - run->staging_bytes);
 }
 
 int run_place(struct tr_run *run)
@@ -178,7 +197,15 @@ int run_place(struct tr_run *run)
                                                                     .norm_pass = run->plan.in.norm,
                                                                     .parked = run->plan.parked});
 
-    return r < 0 ? r : place_host(run);
+    if (r < 0)
+        return r;
+    run->spans = tr_plan_spans(&run->plan, &run->n_spans);
+    run->scratch =
+        tr_alloc_array(TR_MEM_MISC, tr_plan_boundaries(&run->plan), sizeof(*run->scratch));
+    run->in_host = tr_alloc(TR_MEM_MISC, run->n_spans);
+    if (!run->spans || !run->scratch || !run->in_host)
+        return -ENOMEM;
+    return place_host(run);
 }
 
 int run_open_offload(struct tr_run *run)
@@ -202,6 +229,8 @@ int run_open_offload(struct tr_run *run)
                                                    .prefetch = (uint32_t)run->params.prefetch,
                                                    .staging_bytes = run->staging_bytes,
                                                    .in_host = run->in_host,
+                                                   .scratch = run->scratch,
+                                                   .n_scratch = tr_plan_boundaries(&run->plan),
                                                    .serial = run->params.serial});
 }
 
@@ -250,6 +279,8 @@ void run_stop_machine(struct tr_run *run)
     tr_pass_free(&run->pass);
     tr_free(TR_MEM_MISC, run->pass.update.names);
     tr_free(TR_MEM_MISC, run->in_host);
+    tr_free(TR_MEM_MISC, run->spans);
+    tr_free(TR_MEM_MISC, run->scratch);
     if (run->nll)
         run->device->ops->host_free(run->device, run->nll, nll_bytes(run));
     if (run->sumsq)
@@ -257,6 +288,8 @@ void run_stop_machine(struct tr_run *run)
     if (run->device)
         run->device->ops->close(run->device);
     run->in_host = NULL;
+    run->spans = NULL;
+    run->scratch = NULL;
     run->nll = NULL;
     run->sumsq = NULL;
     run->device = NULL;

@@ -42,13 +42,15 @@ static int format(char *out, size_t room, const struct tr_step_report *r)
                     "{\"step\": %lld, \"loss\": %s, \"lr\": %.9g, \"grad_norm\": %s, "
                     "\"tokens\": %lld, \"targets\": %lld, \"skipped\": %s, \"seconds\": %.6f, "
                     "\"tokens_per_s\": %.3f, \"device_peak_bytes\": %llu, \"host_peak_bytes\": "
-                    "%llu, \"read_bytes\": %llu, \"written_bytes\": %llu, \"wait_load_s\": %.6f, "
+                    "%llu, \"read_bytes\": %llu, \"written_bytes\": %llu, \"spilled_bytes\": "
+                    "%llu, \"wait_load_s\": %.6f, "
                     "\"wait_commit_s\": %.6f%s}\n",
                     (long long)r->step, number(loss, r->loss), r->lr, number(norm, r->grad_norm),
                     (long long)r->tokens, (long long)r->targets, r->skipped ? "true" : "false",
                     r->seconds, r->tokens_per_s, (unsigned long long)r->device_peak_bytes,
                     (unsigned long long)r->host_peak_bytes, (unsigned long long)r->read_bytes,
-                    (unsigned long long)r->written_bytes, r->wait_load_s, r->wait_commit_s, eval);
+                    (unsigned long long)r->written_bytes, (unsigned long long)r->spilled_bytes,
+                    r->wait_load_s, r->wait_commit_s, eval);
 }
 
 int metrics_add(struct tr_metrics *m, const struct tr_step_report *r)

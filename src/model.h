@@ -49,6 +49,7 @@ enum tr_slots {
     TR_SLOTS_BLOCK_STATE,
     TR_SLOTS_TABLE_STATE,
     TR_SLOTS_NORM_STATE,
+    TR_SLOTS_BOUNDARY, /* inputs of blocks: scratch, not in the store (src/plan.h) */
     TR_SLOT_POOLS
 };
 

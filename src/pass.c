@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/pass.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "src/base/err.h"
@@ -10,10 +11,12 @@ void *pass_boundary(const struct tr_pass_state *p, int layer, int64_t token)
 {
     const struct tr_model_config *c = &p->model->config;
     uint64_t row = (uint64_t)c->hidden * tr_dtype_size(p->model->dtype);
-    uint64_t which = p->plan->in.train ? (uint64_t)layer : (uint64_t)layer % 2;
+    uint32_t span = p->model->layout.n_spans + (uint32_t)layer, k = 0;
 
-    return p->arena + p->plan->boundary.offset +
-           (which * p->plan->in.batch_tokens + (uint64_t)token) * row;
+    while (k + 1 < p->visit->spans->n_spans && p->visit->spans->span[k] != span)
+        k++;
+    assert(p->visit->spans->span[k] == span);
+    return p->visit->at[k] + (uint64_t)token * row;
 }
 
 struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const struct tr_micro *u)
@@ -202,5 +205,6 @@ int tr_pass_run(struct tr_pass_state *p, const struct tr_pass_visit *v)
         [TR_WORK_UPDATE] = pass_update,
     };
 
+    p->visit = v;
     return work[v->unit.work](p, v);
 }

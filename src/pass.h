@@ -47,11 +47,13 @@ struct tr_pass_state {
     struct tr_ranges *grain; /* (n_grains) each grain of the batch as a range of its own */
     struct tr_update update;
     uint32_t n_sumsq; /* entries written by the norm pass */
+    const struct tr_pass_visit *visit;
 };
 
 /* The visit at hand. */
 struct tr_pass_visit {
     struct tr_unit_visit unit;
+    const struct tr_visit *spans;
     char *at[TR_VISIT_SPANS]; /* params, state, ... in the order of visits.c */
 };
 
@@ -87,7 +89,8 @@ static inline float *pass_rows(const struct tr_pass_state *p, const struct tr_pl
     return (float *)pass_at(p, place) + token * width;
 }
 
-/* The input of block `layer` (layer == layers: the last output), storage dtype, from `token` on. */
+/* The input of block `layer` (layer == layers: the last output), storage dtype, from `token` on:
+ * where the visit at hand has it. */
 void *pass_boundary(const struct tr_pass_state *p, int layer, int64_t token);
 
 /* Activations of one block and micro-batch: pointers into a frame. */

@@ -2,9 +2,10 @@
  *
  * Placement is one walk over all buffers (place_all) that hands out 4096-aligned offsets; trying a
  * choice means walking again and looking at the sum. The choices are made in the order in which
- * memory buys most: a second and third slot (overlap), one micro-batch (fewer passes over the
- * weights' panels), then records that stay (no reads), then all gradients until the global norm is
- * known (no second backward), then activations that stay (no recompute).
+ * memory buys most: a second and third slot (overlap), block inputs that stay (of all that can stay
+ * they alone save writes too, and drives wear), one micro-batch (fewer passes over the weights'
+ * panels), then records that stay (no reads), then all gradients until the global norm is known (no
+ * second backward), then activations that stay (no recompute).
  */
 #include "src/plan.h"
 
@@ -146,7 +147,6 @@ static void place_all(struct tr_plan *p)
     const struct tr_model *m = p->in.model;
     const struct tr_model_config *c = &m->config;
     uint64_t esize = tr_dtype_size(m->dtype), n = (uint64_t)p->in.batch_tokens;
-    uint64_t boundaries = p->in.train ? (uint64_t)c->layers + 1 : 2; /* forward only: in and out */
     uint64_t logit_rows = max64((uint64_t)p->in.grain_tokens, (uint64_t)p->in.logit_rows);
     enum tr_dtype t = p->in.compute;
 
@@ -158,7 +158,6 @@ static void place_all(struct tr_plan *p)
     for (int i = 0; i < TR_SLOT_POOLS; i++)
         place(p, &p->pool[i], p->slots[i] * p->slot_bytes[i]);
     place_batch(p);
-    place(p, &p->boundary, boundaries * n * c->hidden * esize);
     place(p, &p->frames, (uint64_t)p->keep * p->kept_frame.bytes + p->shared_frame.bytes);
     place(p, &p->mlp_out, (uint64_t)p->micro_tokens * c->hidden * 4);
     place(p, &p->head_x, logit_rows * c->hidden * tr_dtype_size(t));
@@ -192,6 +191,10 @@ static void count_spans(struct tr_plan *p, uint32_t spans[TR_SLOT_POOLS])
         spans[pool]++;
         p->slot_bytes[pool] = max64(p->slot_bytes[pool], l->spans[i].bytes);
     }
+    spans[TR_SLOTS_BOUNDARY] = p->in.train ? tr_plan_boundaries(p) : 2; /* forward: in and out */
+    p->slot_bytes[TR_SLOTS_BOUNDARY] =
+        aligned((uint64_t)p->in.batch_tokens * (uint64_t)p->in.model->config.hidden *
+                tr_dtype_size(p->in.model->dtype));
 }
 
 /* Raises slots[pool] to at most `want` while all fits. */
@@ -234,7 +237,7 @@ static void grow_residents(struct tr_plan *p, const uint32_t spans[TR_SLOT_POOLS
     static const int order[] = {TR_SLOTS_NORM,        TR_SLOTS_NORM_STATE, TR_SLOTS_BLOCK,
                                 TR_SLOTS_BLOCK_STATE, TR_SLOTS_TABLE,      TR_SLOTS_TABLE_STATE};
 
-    for (int i = 0; i < TR_SLOT_POOLS; i++)
+    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
         grow(p, order[i], spans[order[i]]);
 }
 
@@ -283,6 +286,7 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
     count_spans(plan, spans);
     for (int i = 0; i < TR_SLOT_POOLS; i++)
         plan->slots[i] = spans[i] > 0;
+    plan->slots[TR_SLOTS_BOUNDARY] = 2;
     if (!fits(plan))
         return tr_error(
             -ENOMEM,
@@ -294,12 +298,34 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
             (unsigned long long)(plan->peak + p->workspace),
             (double)(plan->peak + p->workspace) / 1048576);
     grow_overlap(plan, spans);
+    grow(plan, TR_SLOTS_BOUNDARY, spans[TR_SLOTS_BOUNDARY]);
     grow_micro(plan);
     grow_residents(plan, spans);
     grow_parked(plan);
     grow_kept(plan);
     place_all(plan);
     return 0;
+}
+
+uint32_t tr_plan_boundaries(const struct tr_plan *plan)
+{
+    return (uint32_t)plan->in.model->config.layers + 1;
+}
+
+struct tr_span *tr_plan_spans(const struct tr_plan *plan, uint32_t *n_spans)
+{
+    const struct tr_layout *l = &plan->in.model->layout;
+    uint32_t n = l->n_spans + tr_plan_boundaries(plan);
+    struct tr_span *spans = tr_alloc_array(TR_MEM_MISC, n, sizeof(*spans));
+
+    if (!spans)
+        return NULL;
+    memcpy(spans, l->spans, l->n_spans * sizeof(*spans));
+    for (uint32_t i = l->n_spans; i < n; i++)
+        spans[i] = (struct tr_span){.pool = TR_SLOTS_BOUNDARY,
+                                    .bytes = plan->slot_bytes[TR_SLOTS_BOUNDARY]};
+    *n_spans = n;
+    return spans;
 }
 
 int tr_plan_keeps(const struct tr_plan *plan, int layer)
@@ -363,7 +389,10 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
         row_slots(&rows[n++], p, "block state slots", TR_SLOTS_BLOCK_STATE);
         row_slots(&rows[n++], p, "table state slots", TR_SLOTS_TABLE_STATE);
     }
-    row(&rows[n++], p->boundary.bytes, "block inputs");
+    snprintf(rows[n].kind, sizeof(rows[n].kind), "block inputs (%u of %u x %.1f MiB)",
+             p->slots[TR_SLOTS_BOUNDARY], tr_plan_boundaries(p),
+             (double)p->slot_bytes[TR_SLOTS_BOUNDARY] / 1048576);
+    rows[n++].bytes = p->pool[TR_SLOTS_BOUNDARY].bytes;
     row(&rows[n++], shared + p->mlp_out.bytes, "activations of one block");
     row(&rows[n++], p->frames.bytes - shared, "activations kept");
     row(&rows[n++], p->dx.bytes + p->back_scratch.bytes, "activation gradients");

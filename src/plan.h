@@ -6,6 +6,11 @@
  * changes a bit of the result (invariant 1): only ways with equal bits are chosen among. Nothing is
  * allocated on the device later, so the predicted peak is the measured one (invariant 6).
  *
+ * The inputs of the blocks are scratch spans of the offload engine: boundary l, (N, hidden) in the
+ * storage dtype, is the input of block l, the last one the output of the last block. Their slots
+ * are a pool like the others; what does not fit is spilled for the time between forward and
+ * backward.
+ *
  * Owns no memory; knows no device. Sizes in bytes, counts in tokens.
  */
 #ifndef TR_SRC_PLAN_H
@@ -71,10 +76,9 @@ struct tr_plan {
     struct tr_place doc_first, doc_end;               /* (N) documents, for attention */
     struct tr_place max, sum, target_logit, lse, nll; /* (N) */
     struct tr_place cos, sin;
-    struct tr_place boundary; /* (layers + 1, N, hidden) storage dtype: input of each block */
-    struct tr_place dx;       /* (N, hidden) f32: gradient at the current boundary */
-    struct tr_place frames;   /* `keep` kept frames, then the shared one */
-    struct tr_place mlp_out;  /* (M, hidden) */
+    struct tr_place dx;      /* (N, hidden) f32: gradient at the current boundary */
+    struct tr_place frames;  /* `keep` kept frames, then the shared one */
+    struct tr_place mlp_out; /* (M, hidden) */
     struct tr_place back_scratch;
     struct tr_place grad; /* one tensor, one layer's with several micro-batches, all (inv. 4) */
     struct tr_place norm_grad; /* (hidden) the final norm's */
@@ -89,6 +93,11 @@ struct tr_plan {
 
 /* -ENOMEM: does not fit; the message says the smallest budget that would do. */
 int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p);
+
+uint32_t tr_plan_boundaries(const struct tr_plan *plan); /* how many */
+/* The layout's spans, then one for each boundary, for schedules; freed with
+ * tr_free(TR_MEM_MISC, ...). NULL: out of memory. */
+struct tr_span *tr_plan_spans(const struct tr_plan *plan, uint32_t *n_spans);
 
 /* Frame of block `layer`, as an offset in the arena: kept_frame or shared_frame is its layout. */
 uint64_t tr_plan_frame(const struct tr_plan *plan, int layer);

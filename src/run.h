@@ -43,13 +43,17 @@ struct tr_run {
     struct tr_plan plan;
     struct tr_offload *offload;
     struct tr_visits visits; /* forward visits come first */
-    unsigned char *in_host;  /* (spans) has a home in the host tier; NULL: there is none */
+    struct tr_span *spans;   /* (n_spans) the layout's, then the boundaries */
+    uint32_t n_spans;
+    unsigned char *in_host;     /* (spans) has a home in the host tier */
+    struct tr_scratch *scratch; /* (boundaries) */
     uint64_t tier_bytes, staging_bytes;
+    uint64_t spill_bytes, spill_host_bytes; /* of boundaries: in the scratch file; of tier_bytes */
     struct tr_pass_state pass;
     struct tr_cursor cursor; /* of the steps queued so far */
     int64_t steps;           /* in all */
-    int trained;                   /* a step has been done since the run was opened */
-    int skips;                     /* steps in a row that were skipped */
+    int trained;             /* a step has been done since the run was opened */
+    int skips;               /* steps in a row that were skipped */
     enum run_begun begun;
     float *nll;    /* host, (batch tokens) */
     double *sumsq; /* host */

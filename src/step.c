@@ -42,7 +42,7 @@ int run_begin(struct tr_run *run, enum run_begun what)
 
 static int visit(struct tr_run *run, uint32_t i, int compute)
 {
-    struct tr_pass_visit v = {.unit = run->visits.units[i]};
+    struct tr_pass_visit v = {.unit = run->visits.units[i], .spans = &run->visits.spans[i]};
     int r = tr_offload_acquire(run->offload, i, (void **)v.at);
 
     if (r == 0 && compute)
@@ -230,6 +230,7 @@ static void measure(struct tr_run *run, struct tr_step_report *report,
     report->wait_commit_s = 1e-9 * (double)(s.wait_commit_ns - before->wait_commit_ns);
     report->read_bytes = s.read_bytes - before->read_bytes;
     report->written_bytes = s.written_bytes - before->written_bytes;
+    report->spilled_bytes = s.spilled_bytes - before->spilled_bytes;
     report->device_peak_bytes = run->plan.peak + run->device_info.workspace_bytes;
     report->host_peak_bytes = tr_mem_host_peak();
     report->targets = count_targets(run->pass.batch);

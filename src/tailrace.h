@@ -99,6 +99,7 @@ struct tr_step_report {
     double seconds, tokens_per_s;
     double wait_load_s, wait_commit_s; /* seconds that the caller waited at each stop */
     uint64_t read_bytes, written_bytes;
+    uint64_t spilled_bytes; /* block inputs that left the device, to host memory or disk */
     uint64_t device_peak_bytes, host_peak_bytes;
     double eval_loss;   /* NaN where this step measured none */
 };

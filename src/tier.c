@@ -9,15 +9,18 @@
 #include "src/base/mem.h"
 
 struct candidate {
-    uint32_t span, loads;
+    uint32_t span, loads, saves; /* loads: without those that move nothing */
 };
 
-static int by_loads(const void *a, const void *b)
+static int by_traffic(const void *a, const void *b)
 {
     const struct candidate *x = a, *y = b;
+    uint32_t tx = x->loads + x->saves, ty = y->loads + y->saves;
 
-    if (x->loads != y->loads)
-        return x->loads > y->loads ? -1 : 1;
+    if (tx != ty)
+        return tx > ty ? -1 : 1;
+    if (x->saves != y->saves)
+        return x->saves > y->saves ? -1 : 1;
     return x->span < y->span ? -1 : 1;
 }
 
@@ -30,15 +33,28 @@ static uint32_t count_slots(const struct tr_tier_params *p)
     return n;
 }
 
+static void count(const struct tr_tier_params *p, const struct tr_schedule *s,
+                  struct candidate *traffic)
+{
+    for (uint32_t i = 0; i < p->n_spans; i++)
+        traffic[i] = (struct candidate){.span = i};
+    for (uint32_t i = 0; i < s->n_loads; i++)
+        traffic[s->loads[i].span].loads += !s->loads[i].fresh;
+    for (uint32_t v = 0; v < s->n_visits; v++)
+        for (uint32_t k = 0; k < p->visits->spans[v].n_spans; k++)
+            traffic[p->visits->spans[v].span[k]].saves += s->saved[v] >> k & 1;
+}
+
 /* Plays one step from what the slots hold; afterwards they hold what the step leaves there. */
-static int play(const struct tr_tier_params *p, uint32_t *holds, struct candidate *loads)
+static int play(const struct tr_tier_params *p, uint32_t *holds, struct candidate *traffic)
 {
     struct tr_schedule_params step = {.visits = p->visits->spans,
                                       .n = p->visits->n,
                                       .next = p->visits->spans,
                                       .n_next = p->visits->n,
-                                      .spans = p->layout->spans,
-                                      .n_spans = p->layout->n_spans,
+                                      .spans = p->spans,
+                                      .n_spans = p->n_spans,
+                                      .n_scratch = p->n_scratch,
                                       .pools = p->pools,
                                       .n_pools = p->n_pools,
                                       .holds = holds};
@@ -47,18 +63,15 @@ static int play(const struct tr_tier_params *p, uint32_t *holds, struct candidat
 
     if (r < 0)
         return r;
-    for (uint32_t i = 0; i < p->layout->n_spans; i++)
-        loads[i] = (struct candidate){i, 0};
-    for (uint32_t i = 0; i < s.n_loads; i++) {
-        loads[s.loads[i].span].loads++;
+    count(p, &s, traffic);
+    for (uint32_t i = 0; i < s.n_loads; i++)
         holds[s.loads[i].slot] = s.loads[i].span;
-    }
     tr_schedule_free(&s);
     return 0;
 }
 
-/* Loads of each span in a step that follows another one. */
-static int count_loads(const struct tr_tier_params *p, struct candidate *loads)
+/* What each span moves in a step that follows another one. */
+static int count_traffic(const struct tr_tier_params *p, struct candidate *traffic)
 {
     uint32_t n = count_slots(p);
     uint32_t *holds = tr_alloc_array(TR_MEM_MISC, n, sizeof(*holds));
@@ -68,29 +81,28 @@ static int count_loads(const struct tr_tier_params *p, struct candidate *loads)
         return -ENOMEM;
     for (uint32_t i = 0; i < n; i++)
         holds[i] = TR_NONE;
-    if ((r = play(p, holds, loads)) == 0)
-        r = play(p, holds, loads);
+    if ((r = play(p, holds, traffic)) == 0)
+        r = play(p, holds, traffic);
     tr_free(TR_MEM_MISC, holds);
     return r;
 }
 
-int64_t tr_tier_choose(const struct tr_tier_params *p, unsigned char *in_host)
+int64_t tr_tier_choose(const struct tr_tier_params *p, unsigned char *tier)
 {
-    uint32_t n = p->layout->n_spans;
+    uint32_t n = p->n_spans;
     struct candidate *c = tr_alloc_array(TR_MEM_MISC, n, sizeof(*c));
     uint64_t sum = 0;
-    int r = c ? count_loads(p, c) : -ENOMEM;
+    int r = c ? count_traffic(p, c) : -ENOMEM;
 
-    memset(in_host, 0, n);
+    memset(tier, TR_TIER_NONE, n);
     if (r == 0)
-        qsort(c, n, sizeof(*c), by_loads);
+        qsort(c, n, sizeof(*c), by_traffic);
     for (uint32_t i = 0; r == 0 && i < n && c[i].loads; i++) {
-        uint64_t bytes = p->layout->spans[c[i].span].bytes;
+        uint64_t bytes = p->spans[c[i].span].bytes;
+        int fits = bytes <= p->budget - sum;
 
-        if (bytes > p->budget - sum)
-            continue;
-        in_host[c[i].span] = 1;
-        sum += bytes;
+        sum += fits ? bytes : 0;
+        tier[c[i].span] = fits ? TR_TIER_HOST : c[i].saves ? TR_TIER_SPILL : TR_TIER_NONE;
     }
     tr_free(TR_MEM_MISC, c);
     return r < 0 ? r : (int64_t)sum;

@@ -7,6 +7,11 @@
  * a whole is served best by holding a fixed part of it: every exchange would drop what is needed
  * sooner than what it brings. What the device slots hold over the turns is loaded least and so
  * comes last here.
+ *
+ * What is weighed is the traffic of the disk that a byte of host memory saves in a step. A
+ * parameter saves its reads alone, for it is written whatever the tiers hold; a block input that
+ * the slots cannot keep saves a write as well, and where they are even it comes first: drives wear
+ * by writes.
  */
 #ifndef TR_SRC_TIER_H
 #define TR_SRC_TIER_H
@@ -16,14 +21,19 @@
 
 struct tr_tier_params {
     const struct tr_visits *visits;
-    const struct tr_layout *layout;
+    const struct tr_span *spans;
+    uint32_t n_spans;
+    uint32_t n_scratch;               /* the last so many of them */
     const struct tr_slot_pool *pools; /* only n_slots counts */
     uint32_t n_pools;
     uint64_t budget; /* bytes */
 };
 
-/* Sets in_host[span] to 1 for the spans that the schedule loads most often in a step, as many as
- * the budget holds, else to 0. Returns their bytes, or a negative errno. */
-int64_t tr_tier_choose(const struct tr_tier_params *p, unsigned char *in_host);
+enum tr_tier { TR_TIER_NONE, TR_TIER_HOST, TR_TIER_SPILL };
+
+/* Sets tier[span] to TR_TIER_HOST for the spans that save most, as many as the budget holds; to
+ * TR_TIER_SPILL for scratch that leaves the device and is not among them; else to 0. Returns the
+ * bytes in host memory, or a negative errno. */
+int64_t tr_tier_choose(const struct tr_tier_params *p, unsigned char *tier);
 
 #endif

@@ -13,6 +13,16 @@ static void add_span(struct tr_visit *v, uint32_t span, int changed)
     v->span[v->n_spans++] = span;
 }
 
+enum boundary { READ, MADE, ADDED_TO };
+
+static void add_boundary(struct tr_visit *v, const struct tr_model *m, int32_t layer,
+                         enum boundary how)
+{
+    if (how == MADE)
+        v->fresh |= 1u << v->n_spans;
+    add_span(v, m->layout.n_spans + (uint32_t)layer, how != READ);
+}
+
 static struct tr_visit *add(struct tr_visits *v, struct tr_unit_visit unit)
 {
     unit.place = unit.work;
@@ -37,6 +47,9 @@ static void add_blocks(struct tr_visits *v, const struct tr_model *m, enum tr_pa
         add_span(s, m->blocks[l].params_span, pass == TR_PASS_UPDATE);
         if (pass == TR_PASS_UPDATE && m->has_state)
             add_span(s, m->blocks[l].state_span, 1);
+        add_boundary(s, m, l, READ);
+        if (pass == TR_PASS_FORWARD)
+            add_boundary(s, m, l + 1, MADE);
     }
 }
 
@@ -56,6 +69,7 @@ static void add_embed(struct tr_visits *v, const struct tr_model *m)
                                                            .last = i == m->embed.n_slices - 1});
 
         add_span(s, m->embed.slices[i].params_span, 0);
+        add_boundary(s, m, 0, i ? ADDED_TO : MADE);
     }
 }
 
@@ -71,6 +85,7 @@ static void add_head(struct tr_visits *v, const struct tr_model *m)
 
         add_span(s, t->slices[i].params_span, 0);
         add_span(s, m->final_norm_span, 0);
+        add_boundary(s, m, m->config.layers, READ);
     }
 }
 
@@ -98,6 +113,8 @@ static void add_table_grad(struct tr_visits *v, const struct tr_model *m, enum t
             add_span(s, t->slices[i].state_span, 1);
         if (head || tied)
             add_final_norm(s, m, ends && i == 0);
+        if (head || tied)
+            add_boundary(s, m, m->config.layers, READ);
     }
 }
 
@@ -108,15 +125,26 @@ static void add_backward(struct tr_visits *v, const struct tr_model *m, enum tr_
     add_table_grad(v, m, TR_WORK_EMBED_GRAD, pass);
 }
 
-/* The update pass without its backward: the visits from `first` on that change something. */
-static void only_update(struct tr_visits *v, uint32_t first)
+static void forget_boundary(struct tr_visit *v, const struct tr_model *m)
+{
+    while (v->n_spans && v->span[v->n_spans - 1] >= m->layout.n_spans)
+        v->n_spans--;
+}
+
+/* The update pass without its backward: the visits from `first` on that change something. The head
+ * is not made again for a tied table either, whose gradient waits as a whole. */
+static void only_update(struct tr_visits *v, const struct tr_model *m, uint32_t first)
 {
     uint32_t n = first;
 
+    for (uint32_t i = 0; i < first; i++)
+        if (v->units[i].work == TR_WORK_EMBED_GRAD)
+            forget_boundary(&v->spans[i], m);
     for (uint32_t i = first; i < v->n; i++) {
         if (!v->spans[i].changed)
             continue;
         v->spans[n] = v->spans[i];
+        forget_boundary(&v->spans[n], m);
         v->units[n] = v->units[i];
         v->units[n++].work = TR_WORK_UPDATE;
     }
@@ -146,7 +174,7 @@ int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
     if (p->train)
         add_backward(v, m, TR_PASS_UPDATE);
     if (p->parked)
-        only_update(v, update);
+        only_update(v, m, update);
     return 0;
 }
 

@@ -11,6 +11,10 @@
  * The table slices go up in the forward pass and down in the backward pass, so that those at the
  * turn stay. The final norm is changed last of the head's visits, and of a tied model with the
  * table, at the very end: what is recomputed there needs the old weights (invariant 5).
+ *
+ * Last of a visit's spans come the block inputs that it makes or reads: span layout.n_spans + l is
+ * boundary l (src/plan.h), made by block l - 1 (the first by all embed visits together), read by
+ * block l both ways, the last one by the head wherever it makes logits.
  */
 #ifndef TR_SRC_VISITS_H
 #define TR_SRC_VISITS_H

@@ -18,7 +18,7 @@ struct train {
     struct tr_step_report last;
     double first_loss;
     double seconds;
-    uint64_t read_bytes, written_bytes;
+    uint64_t read_bytes, written_bytes, spilled_bytes;
     int64_t steps, skipped; /* of this process */
 };
 
@@ -120,10 +120,12 @@ static void print_json(const struct tr_step_report *r)
         fputs(", ", stdout);
     }
     printf("\"tokens\": %lld, \"targets\": %lld, \"skipped\": %s, \"read_bytes\": %llu, "
-           "\"written_bytes\": %llu, \"device_peak_bytes\": %llu, \"host_peak_bytes\": %llu}\n",
+           "\"written_bytes\": %llu, \"spilled_bytes\": %llu, \"device_peak_bytes\": %llu, "
+           "\"host_peak_bytes\": %llu}\n",
            (long long)r->tokens, (long long)r->targets, r->skipped ? "true" : "false",
            (unsigned long long)r->read_bytes, (unsigned long long)r->written_bytes,
-           (unsigned long long)r->device_peak_bytes, (unsigned long long)r->host_peak_bytes);
+           (unsigned long long)r->spilled_bytes, (unsigned long long)r->device_peak_bytes,
+           (unsigned long long)r->host_peak_bytes);
     fflush(stdout);
 }
 
@@ -137,6 +139,7 @@ static void take_report(struct train *train, const struct tr_step_report *report
     train->seconds += report->seconds;
     train->read_bytes += report->read_bytes;
     train->written_bytes += report->written_bytes;
+    train->spilled_bytes += report->spilled_bytes;
     if (train->json)
         print_json(report);
     if (!train->json || train->progress.live)
@@ -170,6 +173,9 @@ static void print_end(const struct train *train)
                 (long long)train->skipped);
     fprintf(f, "disk      %s read", cli_size(text, train->read_bytes));
     fprintf(f, ", %s written\n", cli_size(text, train->written_bytes));
+    if (train->spilled_bytes)
+        fprintf(f, "spill     %s of block inputs left the device\n",
+                cli_size(text, train->spilled_bytes));
     print_peak(f, "device", last->device_peak_bytes, train->params.device_memory);
     print_peak(f, "host", last->host_peak_bytes, train->params.host_memory);
 }

@@ -30,7 +30,7 @@ enum log_kind { LOG_SUBMIT, LOG_DONE };
 
 struct log_event {
     enum log_kind kind;
-    enum tr_io_op op; /* writes and syncs only */
+    enum tr_io_op op; /* writes and syncs only, none of scratch: a crash leaves nothing of it */
     uint32_t file;    /* of all folders' */
     uint32_t id;      /* the same of submit and done */
     uint64_t offset;

@@ -12,8 +12,8 @@
 const struct way ways[WAYS] = {
     [WAY_DIRECT] = {"straight into the slots"},
     [WAY_STAGED] = {"staged", 1, 2 * TR_STORE_ALIGN},
-    [WAY_STAGED_HOMES] = {"staged, some spans at home", 1, 32 * TR_STORE_ALIGN, 0x66},
-    [WAY_HOMES] = {"visible, some spans at home", 0, 16 * TR_STORE_ALIGN, 0x3c},
+    [WAY_STAGED_HOMES] = {"staged, some spans at home", 1, 32 * TR_STORE_ALIGN, 0x5866},
+    [WAY_HOMES] = {"visible, some spans at home", 0, 16 * TR_STORE_ALIGN, 0xa53c},
 };
 
 /* The work of one visit, done on the compute stream. */
@@ -48,6 +48,12 @@ static void transform(const struct tr_layout *l, uint32_t span, char *bytes, uin
     }
 }
 
+/* What a visit makes afresh does not depend on what was there. */
+static void make(const struct tr_layout *l, uint32_t span, char *bytes)
+{
+    memset(bytes, 0x5a, l->spans[span].bytes);
+}
+
 static void do_work(void *arg)
 {
     struct work *w = arg;
@@ -55,7 +61,9 @@ static void do_work(void *arg)
     for (uint32_t k = 0; k < w->visit.n_spans; k++) {
         uint32_t span = w->visit.span[k];
 
-        if (hash_span(w->layout, span, w->at[k]) != w->expected[k])
+        if (w->visit.fresh >> k & 1)
+            make(w->layout, span, w->at[k]);
+        else if (hash_span(w->layout, span, w->at[k]) != w->expected[k])
             __atomic_fetch_add(&w->player->mismatches, 1, __ATOMIC_RELAXED);
         if (w->visit.changed >> k & 1)
             transform(w->layout, span, w->at[k], w->salt);
@@ -63,26 +71,55 @@ static void do_work(void *arg)
     free(w);
 }
 
-static uint32_t passes(struct tr_visit *v, uint32_t n, int norm)
+/* Scratch span `i`, where there is one; made: it is fresh. */
+static void add_scratch(const struct player *p, struct tr_visit *v, uint32_t i, int made)
 {
-    uint32_t at = 0;
+    if (i >= p->p.scratch)
+        return;
+    v->changed |= (uint32_t)made << v->n_spans;
+    v->fresh |= (uint32_t)made << v->n_spans;
+    v->span[v->n_spans++] = p->layout.n_spans + i;
+}
 
-    for (uint32_t i = 0; i < n; i++)
-        v[at++] = (struct tr_visit){.n_spans = 1, .span = {i}};
-    for (uint32_t i = n; norm && i-- > 0;)
-        v[at++] = (struct tr_visit){.n_spans = 1, .span = {i}};
-    for (uint32_t i = n; i-- > 0;)
-        v[at++] = (struct tr_visit){.n_spans = 1, .span = {i}, .changed = 1};
+static uint32_t passes(const struct player *p, struct tr_visit *v, int norm)
+{
+    uint32_t at = 0, n = p->layout.n_spans;
+
+    for (uint32_t i = 0; i < n; i++, at++) {
+        v[at] = (struct tr_visit){.n_spans = 1, .span = {i}};
+        add_scratch(p, &v[at], i - 1, 0);
+        add_scratch(p, &v[at], i, 1);
+    }
+    for (int pass = !norm; pass < 2; pass++)
+        for (uint32_t i = n; i-- > 0; at++) {
+            v[at] = (struct tr_visit){.n_spans = 1, .span = {i}, .changed = pass == 1};
+            add_scratch(p, &v[at], i, 0);
+        }
     return at;
+}
+
+/* One or two scratch spans, made, changed or read; `made`: those that have been made so far. */
+static void add_random_scratch(struct player *p, struct tr_visit *v, uint32_t *made)
+{
+    uint32_t first = rng_below(&p->rng, p->p.scratch), n = 1 + rng_below(&p->rng, 2);
+
+    for (uint32_t j = 0; j < n; j++) {
+        uint32_t i = (first + j) % p->p.scratch, fresh = !(*made >> i & 1);
+
+        fresh |= rng_below(&p->rng, 4) == 0;
+        add_scratch(p, v, i, (int)fresh);
+        v->changed |= rng_below(&p->rng, 2) << (v->n_spans - 1);
+        *made |= 1u << i;
+    }
 }
 
 /* Any spans, as many of each pool as it has slots, any of them changed, again and again. */
 static uint32_t random_visits(struct player *p, struct tr_visit *v)
 {
-    uint32_t n = 4 + rng_below(&p->rng, 12);
+    uint32_t n = 4 + rng_below(&p->rng, 12), made = 0;
 
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t used[MAX_POOLS] = {0}, wanted = 1 + rng_below(&p->rng, TR_VISIT_SPANS);
+        uint32_t used[MAX_POOLS] = {0}, wanted = 1 + rng_below(&p->rng, 4);
 
         memset(&v[i], 0, sizeof(v[i]));
         for (uint32_t k = 0; k < wanted; k++) {
@@ -97,28 +134,32 @@ static uint32_t random_visits(struct player *p, struct tr_visit *v)
             v[i].changed |= rng_below(&p->rng, 2) << v[i].n_spans;
             v[i].span[v[i].n_spans++] = span;
         }
+        if (p->p.scratch)
+            add_random_scratch(p, &v[i], &made);
     }
     return n;
 }
 
 static uint32_t make_visits(struct player *p, int kind, struct tr_visit *v)
 {
-    return kind == 2 ? random_visits(p, v) : passes(v, p->layout.n_spans, kind);
+    return kind == 2 ? random_visits(p, v) : passes(p, v, kind);
 }
 
 static void queue_work(struct player *p, const struct tr_visit *v, uint32_t visit, void **at)
 {
     struct work *w = calloc(1, sizeof(*w));
 
-    w->layout = &p->layout;
+    w->layout = &p->all;
     w->visit = *v;
     w->player = p;
     w->salt = p->step * 131 + visit * 17;
     for (uint32_t k = 0; k < v->n_spans; k++) {
         w->at[k] = test_device_memory(p->device, at[k]);
-        w->expected[k] = hash_span(&p->layout, v->span[k], p->model[v->span[k]]);
+        if (v->fresh >> k & 1)
+            make(&p->all, v->span[k], p->model[v->span[k]]);
+        w->expected[k] = hash_span(&p->all, v->span[k], p->model[v->span[k]]);
         if (v->changed >> k & 1)
-            transform(&p->layout, v->span[k], p->model[v->span[k]], w->salt);
+            transform(&p->all, v->span[k], p->model[v->span[k]], w->salt);
     }
     test_device_run(p->device, do_work, w);
 }
@@ -155,12 +196,15 @@ int player_commit(struct player *p)
 int player_open_engine(struct player *p)
 {
     struct tr_slot_pool pools[MAX_POOLS];
+    struct tr_scratch scratch[64];
     unsigned char in_host[64] = {0};
     char *base = p->device->ops->arena(p->device);
     struct tr_offload_params op = {.store = p->store,
                                    .device = p->device,
                                    .pools = pools,
-                                   .n_pools = p->p.shape.n_pools,
+                                   .n_pools = p->p.shape.n_pools + (p->p.scratch > 0),
+                                   .scratch = scratch,
+                                   .n_scratch = p->p.scratch,
                                    .io = p->p.io,
                                    .durability = p->p.durability,
                                    .prefetch = p->p.prefetch,
@@ -168,10 +212,15 @@ int player_open_engine(struct player *p)
                                    .staging_bytes = p->p.way.staging_bytes,
                                    .in_host = p->p.way.in_host ? in_host : NULL};
 
-    for (uint32_t i = 0; i < p->layout.n_spans; i++)
+    for (uint32_t i = 0; i < p->all.n_spans; i++)
         in_host[i] = p->p.way.in_host >> i & 1;
-    for (uint32_t i = 0; i < p->p.shape.n_pools; i++) {
-        pools[i] = (struct tr_slot_pool){base, span_max_bytes(&p->layout, i), p->p.slots[i]};
+    for (uint32_t i = 0; i < p->p.scratch; i++) {
+        const struct tr_span *s = &p->all.spans[p->layout.n_spans + i];
+
+        scratch[i] = (struct tr_scratch){s->pool, s->bytes, !in_host[p->layout.n_spans + i]};
+    }
+    for (uint32_t i = 0; i < op.n_pools; i++) {
+        pools[i] = (struct tr_slot_pool){base, span_max_bytes(&p->all, i), p->p.slots[i]};
         base += pools[i].slot_bytes * pools[i].n_slots;
     }
     return tr_offload_open(&p->o, &op);
@@ -180,6 +229,23 @@ int player_open_engine(struct player *p)
 static char *first_of(const char *list)
 {
     return strndup(list, strcspn(list, ":"));
+}
+
+/* The same spans, and behind them scratch, one piece each, in a pool of its own. */
+static void lay_out(struct player *p)
+{
+    struct shape shape = p->p.shape;
+
+    test_layout(&p->layout, &shape);
+    shape.n_spans += p->p.scratch;
+    test_layout(&p->all, &shape);
+    for (uint32_t i = p->layout.n_spans; i < p->all.n_spans; i++) {
+        struct tr_span *s = &p->all.spans[i];
+
+        s->pool = p->p.shape.n_pools;
+        s->n_pieces = 1;
+        p->all.pieces[s->first_piece].bytes = s->bytes;
+    }
 }
 
 void player_open(struct player *p, const struct player_params *params)
@@ -196,20 +262,20 @@ void player_open(struct player *p, const struct player_params *params)
     p->rng = params->seed;
     p->folders = test_folders(params->folders ? params->folders : 1);
     p->folder = first_of(p->folders);
-    test_layout(&p->layout, &params->shape);
-    p->model = calloc(p->layout.n_spans, sizeof(*p->model));
-    for (uint32_t i = 0; i < p->layout.n_spans; i++) {
-        p->model[i] = calloc(1, p->layout.spans[i].bytes);
-        fill_span(p->model[i], &p->layout, i, 0);
+    lay_out(p);
+    p->model = calloc(p->all.n_spans, sizeof(*p->model));
+    for (uint32_t i = 0; i < p->all.n_spans; i++) {
+        p->model[i] = calloc(1, p->all.spans[i].bytes);
+        fill_span(p->model[i], &p->all, i, 0);
     }
-    for (uint32_t i = 0; i < params->shape.n_pools; i++) {
+    for (uint32_t i = 0; i <= params->shape.n_pools; i++) {
         uint32_t in_pool = 0;
 
-        for (uint32_t k = 0; k < p->layout.n_spans; k++)
-            in_pool += p->layout.spans[k].pool == i;
+        for (uint32_t k = 0; k < p->all.n_spans; k++)
+            in_pool += p->all.spans[k].pool == i;
         if (!p->p.slots[i])
             p->p.slots[i] = in_pool;
-        dp.arena_bytes += span_max_bytes(&p->layout, i) * p->p.slots[i];
+        dp.arena_bytes += span_max_bytes(&p->all, i) * p->p.slots[i];
     }
     p->device = test_device(&dp);
     p->store =
@@ -274,8 +340,9 @@ void player_close(struct player *p)
     tr_offload_close(p->o);
     tr_store_close(p->store);
     p->device->ops->close(p->device);
-    model_free(&p->layout, p->model);
+    model_free(&p->all, p->model);
     tr_layout_free(&p->layout);
+    tr_layout_free(&p->all);
     tr_free(TR_MEM_MISC, p->folders);
     free(p->folder);
 }

@@ -2,7 +2,8 @@
  *
  * Plays training steps on the offload engine with a stand-in for the arithmetic: each visit hashes
  * the spans it reads and transforms, byte by byte, those it changes. The same is done to a plain
- * copy in memory, so that every read and the final store can be compared.
+ * copy in memory, so that every read and the final store can be compared. With scratch the forward
+ * visits make a scratch span each and read the one before, the backward ones read it again.
  */
 #ifndef TESTS_OFFLOAD_PLAYER_H
 #define TESTS_OFFLOAD_PLAYER_H
@@ -12,14 +13,14 @@
 #include "tests/offload/io_faulty.h"
 
 #define MAX_VISITS 64
-#define MAX_POOLS  2
+#define MAX_POOLS  3
 
 /* The ways of the bytes between disk and device. */
 struct way {
     const char *name;
     int opaque;
     uint64_t staging_bytes;
-    uint64_t in_host; /* bit i: span i has a home in host memory */
+    uint64_t in_host; /* bit i: span i has a home in host memory; scratch comes last */
 };
 
 enum { WAY_DIRECT, WAY_STAGED, WAY_STAGED_HOMES, WAY_HOMES, WAYS };
@@ -27,7 +28,8 @@ extern const struct way ways[WAYS];
 
 struct player_params {
     struct shape shape;
-    uint32_t slots[MAX_POOLS]; /* 0: as many as there are spans */
+    uint32_t slots[MAX_POOLS]; /* 0: as many as there are spans; scratch has the last pool */
+    uint32_t scratch;          /* spans */
     enum tr_io_kind io;
     enum tr_durability durability;
     uint32_t prefetch;
@@ -44,12 +46,13 @@ struct player_params {
 
 struct player {
     struct player_params p;
-    char *folder, *folders; /* the first; all of them, as a store takes them */
-    struct tr_layout layout;
+    char *folder, *folders;  /* the first; all of them, as a store takes them */
+    struct tr_layout layout; /* the store's */
+    struct tr_layout all;    /* the same, then scratch */
     struct tr_store *store;
     struct tr_device *device;
     struct tr_offload *o;
-    char **model; /* (spans): what they should hold */
+    char **model; /* (spans, scratch too): what they should hold */
     uint64_t rng;
     uint64_t step;
     uint64_t mismatches; /* visits that saw other bytes than the model has */

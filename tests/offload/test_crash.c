@@ -21,7 +21,7 @@
 #include "tests/offload/player.h"
 
 #define STEPS     6
-#define MAX_FILES (TR_FILES + 2 * TR_STORE_FOLDERS)
+#define MAX_FILES (TR_IO_FILES + 2 * TR_STORE_FOLDERS)
 
 static const struct way *way;
 static uint32_t n_folders;
@@ -97,7 +97,8 @@ static void record(struct recording *c, enum tr_durability durability, enum muta
     struct tr_io_hook hook = {faulty_wrap, &c->f};
     struct player_params params = {
         .shape = {.n_spans = 4, .n_pools = 1, .max_pieces = 2, .max_bytes = 6000, .seed = seed},
-        .slots = {2 + (uint32_t)(seed % 2)},
+        .slots = {2 + (uint32_t)(seed % 2), 2},
+        .scratch = seed % 2 ? 4 : 0,
         .io = TR_IO_THREADS,
         .folders = n_folders,
         .durability = durability,

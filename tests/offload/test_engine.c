@@ -4,6 +4,9 @@
  * slots, engine, depth, durability, staging and the host tier never change a byte). The suite is
  * played on every way that bytes take between disk and device.
  */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,6 +17,14 @@ static const struct shape eight = {
     .n_spans = 8, .n_pools = 2, .max_pieces = 5, .max_bytes = 30000, .seed = 3};
 
 static const struct way *way;
+
+static const char *test_fd_path(int fd)
+{
+    static char path[64];
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return path;
+}
 
 static struct player_params usual(uint64_t seed)
 {
@@ -33,7 +44,7 @@ static struct player_params usual(uint64_t seed)
 
 static int have_uring(void)
 {
-    struct tr_io_file files[TR_FILES] = {{-1}, {-1}, {-1}, {-1}};
+    struct tr_io_file files[TR_IO_FILES] = {{-1}, {-1}, {-1}, {-1}, {-1}};
     struct tr_io_params p = {.files = files, .depth = 4};
     struct tr_io *io;
 
@@ -64,6 +75,8 @@ static void every_setting(void **state)
                 p.prefetch = (uint32_t)(seed % 3);
                 p.folders = 1 + (uint32_t)(seed % 3);
                 p.serial = seed % 5 == 0;
+                p.scratch = seed % 3 ? 8 : 0;
+                p.slots[2] = 2 + (uint32_t)(seed % 4);
                 assert_ok(player_play(&p, 9, NULL));
             }
         }
@@ -133,6 +146,134 @@ static void fewest_loads(void **state)
     player_close(&p);
 }
 
+/* A step without a norm pass saves all scratch but what fits at the turn, once, and reads it back
+ * once; where there is a slot for each, nothing of it moves. No commit waits for it. */
+static void scratch_moves_least(void **state)
+{
+    struct player_params params = usual(8);
+    struct tr_offload_stats stats;
+    struct player p;
+
+    (void)state;
+    params.slots[0] = params.slots[1] = 0;
+    params.scratch = 8;
+    for (uint32_t slots = 2; slots <= 8; slots += 3) {
+        uint64_t bytes = 0, disk = 0;
+
+        params.slots[2] = slots;
+        player_open(&p, &params);
+        for (int i = 0; i < 3; i++) {
+            assert_ok(player_step(&p, 0, 0));
+            assert_ok(player_commit(&p));
+        }
+        assert_ok(tr_offload_commit_wait(p.o));
+        tr_offload_stats(p.o, &stats);
+        for (uint32_t i = 8; i < 16 - slots; i++) {
+            bytes += 3 * p.all.spans[i].bytes;
+            disk += way->in_host >> i & 1 ? 0 : 3 * p.all.spans[i].bytes;
+        }
+        assert_int_equal(stats.saves, 3 * (8 - slots));
+        assert_int_equal(stats.restores, stats.saves);
+        assert_int_equal(stats.spilled_bytes, bytes);
+        assert_int_equal(stats.loads, 8);
+        assert_int_equal(stats.read_bytes, tr_layout_bytes(&p.layout) + disk);
+        assert_int_equal(stats.written_bytes, 3 * tr_layout_bytes(&p.layout) + disk);
+        assert_ok(player_reopen(&p));
+        assert_int_equal(p.mismatches, 0);
+        player_close(&p);
+    }
+}
+
+static int count_names(const char *folder)
+{
+    DIR *d = opendir(folder);
+    int n = 0;
+
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+/* The file has no name, so a crash leaves nothing of it; what it says is checked like everything
+ * that is read (invariant 8). */
+static void scratch_file(void **state)
+{
+    struct player_params params = usual(6);
+    struct tr_visit v[5] = {{.n_spans = 2, .span = {0, 8}, .changed = 2, .fresh = 2},
+                            {.n_spans = 2, .span = {0, 9}, .changed = 2, .fresh = 2},
+                            {.n_spans = 2, .span = {0, 10}, .changed = 2, .fresh = 2},
+                            {.n_spans = 2, .span = {0, 9}},
+                            {.n_spans = 2, .span = {0, 8}}};
+    struct player p;
+    unsigned char byte;
+    int fd, r = 0;
+
+    (void)state;
+    params.scratch = 3;
+    params.slots[2] = 2;
+    params.way.in_host = 0;
+    params.way.staging_bytes = 16 * TR_STORE_ALIGN;
+    for (int damaged = 0; damaged < 2; damaged++) {
+        player_open(&p, &params);
+        assert_int_equal(count_names(p.folder), 2 + 5);
+        assert_ok(tr_offload_begin(p.o, v, 5, NULL, 0));
+        for (uint32_t i = 0; i < 2; i++)
+            assert_ok(player_visit(&p, &v[i], i));
+        assert_ok(tr_offload_drain(p.o));
+        fd = open(test_fd_path(p.store->file[TR_FILE_SCRATCH].fd), O_RDWR);
+        assert_int_equal(pread(fd, &byte, 1, 77), 1);
+        byte ^= (unsigned char)damaged;
+        assert_int_equal(pwrite(fd, &byte, 1, 77), 1);
+        assert_int_equal(fsync(fd), 0);
+        close(fd);
+        for (uint32_t i = 2; i < 5 && r == 0; i++)
+            r = player_visit(&p, &v[i], i);
+        expect_error(r, damaged ? -EBADMSG : 0, damaged ? "scratch 0" : "");
+        player_close(&p);
+        assert_int_equal(p.mismatches, 0);
+    }
+}
+
+/* What has to be saved and has no place, or a place that the disk does not have, is refused before
+ * the step, or before the first. */
+static void scratch_refused(void **state)
+{
+    struct player_params params = usual(6);
+    struct tr_scratch scratch[3] = {{2, 4096, 0}, {2, 4096, 1}, {2, 4096, 1}};
+    struct tr_visit v[5] = {{.n_spans = 1, .span = {8}, .changed = 1, .fresh = 1},
+                            {.n_spans = 1, .span = {9}, .changed = 1, .fresh = 1},
+                            {.n_spans = 1, .span = {10}, .changed = 1, .fresh = 1},
+                            {.n_spans = 1, .span = {9}},
+                            {.n_spans = 1, .span = {8}}};
+    struct player p;
+    struct tr_slot_pool pools[3];
+    struct tr_offload_params op = {
+        .pools = pools, .n_pools = 3, .scratch = scratch, .n_scratch = 3, .io = TR_IO_THREADS};
+
+    (void)state;
+    params.scratch = 3;
+    params.slots[2] = 2;
+    player_open(&p, &params);
+    for (uint32_t i = 0; i < 3; i++)
+        pools[i] = (struct tr_slot_pool){p.device->ops->arena(p.device), span_max_bytes(&p.all, i),
+                                         i == 2 ? 2 : 0};
+    assert_ok(tr_offload_close(p.o));
+    op.store = p.store;
+    op.device = p.device;
+    assert_ok(tr_offload_open(&p.o, &op));
+    expect_error(tr_offload_begin(p.o, v, 5, NULL, 0), -ENOSPC, "no place");
+    assert_ok(tr_offload_begin(p.o, v, 3, NULL, 0)); /* nothing needs to be saved */
+    assert_ok(tr_offload_close(p.o));
+    p.o = NULL;
+    scratch[0].bytes = 100;
+    expect_error(tr_offload_open(&p.o, &op), -EINVAL, "multiple");
+    scratch[0] = (struct tr_scratch){2, 1ull << 42, 1};
+    expect_error(tr_offload_open(&p.o, &op), -ENOSPC, "cannot allocate");
+    assert_int_equal(count_names(p.folder), 2 + 5);
+    player_close(&p);
+}
+
 /* Short transfers, interruptions, delays and a strange order change nothing. */
 static void faulty_disk(void **state)
 {
@@ -148,6 +289,8 @@ static void faulty_disk(void **state)
             p.io = (enum tr_io_kind)io;
             p.faulty = &f;
             p.durability = (enum tr_durability)(seed % 3);
+            p.scratch = 8;
+            p.slots[2] = 2;
             assert_ok(player_play(&p, 6, NULL));
             assert_true(f.shortened > 10 && f.interrupted > 10 && f.delayed > 10);
         }
@@ -277,9 +420,14 @@ static void abandoned_step(void **state)
     struct player p;
 
     (void)state;
+    params.scratch = 8;
+    params.slots[2] = 2;
     player_open(&p, &params);
     for (uint32_t i = 0; i < 8; i++)
-        v[i] = (struct tr_visit){.n_spans = 1, .span = {7 - i}};
+        v[i] = (struct tr_visit){.n_spans = 2,
+                                 .span = {7 - i, 8 + i % 4},
+                                 .changed = i < 4 ? 2 : 0,
+                                 .fresh = i < 4 ? 2 : 0};
     for (uint32_t stop = 0; stop < 8; stop++) {
         assert_ok(tr_offload_begin(p.o, v, 8, v, 8));
         for (uint32_t i = 0; i < stop; i++)
@@ -302,6 +450,8 @@ static void expect_failure(struct faulty *f, int code, const char *word)
 
     params.faulty = f;
     params.folders = tr_file_folder(f->fail_file) ? 3 : 1;
+    params.scratch = f->fail_file == TR_FILE_SCRATCH ? 8 : 0;
+    params.slots[2] = 2;
     player_open(&p, &params);
     for (int i = 0; i < 12 && r == 0; i++) {
         r = player_step(&p, 0, 0);
@@ -315,7 +465,7 @@ static void expect_failure(struct faulty *f, int code, const char *word)
     expect_error(tr_offload_begin(p.o, NULL, 0, NULL, 0), code, word);
     expect_error(tr_offload_close(p.o), code, word);
     p.o = NULL;
-    if (f->fail_op != TR_IO_READ)
+    if (f->fail_op != TR_IO_READ && f->fail_file != TR_FILE_SCRATCH)
         expect_error(tr_store_commit(p.store, "x", 1), code, "earlier");
     tr_store_close(p.store);
     p.store = NULL;
@@ -358,6 +508,18 @@ static void errors_come_out(void **state)
     f = (struct faulty){
         .seed = 1, .fail = -EIO, .fail_op = TR_IO_SYNC, .fail_file = tr_file_in(TR_FILE_GEN0, 2)};
     expect_failure(&f, -EIO, "gen0: cannot sync");
+    f = (struct faulty){.seed = 1,
+                        .fail = -ENOSPC,
+                        .fail_op = TR_IO_WRITE,
+                        .fail_file = TR_FILE_SCRATCH,
+                        .fail_after = 2};
+    expect_failure(&f, -ENOSPC, "scratch");
+    f = (struct faulty){.seed = 1,
+                        .fail = -EIO,
+                        .fail_op = TR_IO_READ,
+                        .fail_file = TR_FILE_SCRATCH,
+                        .fail_after = 2};
+    expect_failure(&f, -EIO, "scratch");
 }
 
 /* Invariant 8: a byte flipped on disk stops the run and names record, tensor and file. */
@@ -432,7 +594,7 @@ static void no_durability(void **state)
  */
 static void mutants_are_caught(void **state)
 {
-    int eager = 0, early = 0;
+    int eager = 0, early = 0, scratch = 0;
 
     (void)state;
     for (uint64_t seed = 1; seed <= 10; seed++) {
@@ -442,6 +604,13 @@ static void mutants_are_caught(void **state)
         p.faulty = &f;
         p.slots[0] = p.slots[1] = 1;
         early += player_play(&p, 6, NULL) < 0;
+        p = usual(seed);
+        f = (struct faulty){.seed = seed, .mutant = MUTANT_EARLY_WRITE, .patience = 30};
+        p.faulty = &f;
+        p.slots[0] = p.slots[1] = 0;
+        p.scratch = 8;
+        p.slots[2] = 2;
+        scratch += player_play(&p, 1, NULL) < 0;
 #ifndef __SANITIZE_THREAD__ /* which rightly calls it a data race */
         p = usual(seed);
         p.mutant = DEVICE_EAGER;
@@ -452,6 +621,7 @@ static void mutants_are_caught(void **state)
 #endif
     }
     assert_true(early > 0);
+    assert_true(scratch > 0);
     assert_true(eager > 0);
 }
 
@@ -459,19 +629,14 @@ int main(void)
 {
     int failed = 0;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_setting),
-        cmocka_unit_test(all_resident),
-        cmocka_unit_test(fewest_loads),
-        cmocka_unit_test(faulty_disk),
-        cmocka_unit_test(overlap),
-        cmocka_unit_test(commit_in_background),
-        cmocka_unit_test(abandoned_step),
-        cmocka_unit_test(boundary_of_steps),
-        cmocka_unit_test(errors_come_out),
-        cmocka_unit_test(damage_is_named),
-        cmocka_unit_test(misuse),
-        cmocka_unit_test(no_durability),
-        cmocka_unit_test(mutants_are_caught),
+        cmocka_unit_test(every_setting),     cmocka_unit_test(all_resident),
+        cmocka_unit_test(fewest_loads),      cmocka_unit_test(faulty_disk),
+        cmocka_unit_test(overlap),           cmocka_unit_test(commit_in_background),
+        cmocka_unit_test(abandoned_step),    cmocka_unit_test(scratch_moves_least),
+        cmocka_unit_test(scratch_file),      cmocka_unit_test(scratch_refused),
+        cmocka_unit_test(boundary_of_steps), cmocka_unit_test(errors_come_out),
+        cmocka_unit_test(damage_is_named),   cmocka_unit_test(misuse),
+        cmocka_unit_test(no_durability),     cmocka_unit_test(mutants_are_caught),
     };
 
     for (int i = 0; i < WAYS; i++) {

@@ -25,7 +25,7 @@
 
 #define FILE_BYTES (6u << 20)
 
-static struct tr_io_file files[TR_FILES];
+static struct tr_io_file files[TR_IO_FILES];
 static char *memory; /* 2 * FILE_BYTES: what is written, what is read */
 static enum tr_io_kind kind;
 

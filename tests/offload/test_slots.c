@@ -134,11 +134,36 @@ static void pinned_is_kept(void **state)
     tr_slots_close(&slots);
 }
 
+/* Scratch may be changed by a visit before the one before has passed; only the last one's word on
+ * it counts, and what need not be saved is ready at once. */
+static void scratch_is_shared(void **state)
+{
+    (void)state;
+    make_state(TR_SLOT_READY);
+    assert_true(tr_slot_may_pin(&slots, 0, 1));
+    tr_slot_pin(&slots, 0, 1);
+    assert_false(tr_slot_may_pin(&slots, 0, 1));
+    slots.first_scratch = slots.slot[0].span;
+    assert_true(tr_slot_may_pin(&slots, 0, 1));
+    tr_slot_pin(&slots, 0, 1);
+    tr_slot_unpin(&slots, 0, TR_LEFT_READY);
+    assert_int_equal(slots.slot[0].state, TR_SLOT_IN_USE);
+    tr_slot_unpin(&slots, 0, TR_LEFT_READY);
+    assert_int_equal(slots.slot[0].state, TR_SLOT_READY);
+    tr_slot_pin(&slots, 0, 1);
+    tr_slot_pin(&slots, 0, 0);
+    tr_slot_unpin(&slots, 0, TR_LEFT_DIRTY);
+    assert_int_equal(slots.slot[0].state, TR_SLOT_DIRTY);
+    assert_false(tr_slot_may_pin(&slots, 0, 1)); /* being saved */
+    tr_slots_close(&slots);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_edge),
         cmocka_unit_test(pinned_is_kept),
+        cmocka_unit_test(scratch_is_shared),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

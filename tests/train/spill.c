@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Block inputs that leave the device. The same training is run with all of them in place, and with
+ * budgets so small that two or three slots must do for them: on the cpu device they go to the
+ * scratch file, on the cuda device to pinned host memory, and where that is small, to both. The
+ * exported bytes are the same (invariant 1), budgets hold (invariant 6), what leaves the device is
+ * what the slots have no room for, once a step and to the byte, and nothing of it is left behind.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "src/base/file.h"
+#include "src/run.h"
+#include "tests/device/budget.h"
+#include "tests/train/common.h"
+
+static const struct tiny shapes[] = {
+    {"llama", 1024, 48, 6, 2, 1, 16, 300, 512, ""},
+    {"llama-tied", 1024, 48, 5, 2, 1, 16, 300, 512, ""},
+};
+
+/* Of host memory: the data, a few staging buffers, and room for two or three block inputs. */
+#define LITTLE (8ull << 20)
+
+struct way {
+    const char *name;
+    uint32_t room;   /* slots for block inputs beside the two that the smallest budget has; the last
+                        of the ways: enough for all */
+    int little_host; /* pinned memory for some of them only */
+    struct tr_train_params with; /* what else is different: only its zeros are defaults */
+};
+
+static const struct way ways[] = {
+    {"two slots", 0, 0, {0}},
+    {"three slots or more", 1, 0, {0}},
+    {"two slots, threads engine, little host memory", 0, 1, {.io = TR_IO_POOL}},
+    {"pauses, little host memory", 0, 1, {.delay_seed = 4}},
+    {"three slots, one load ahead", 1, 1, {.prefetch = 1}},
+    {"nothing overlaps", 0, 1, {.serial = 1}},
+    {"small micro-batches, all kept", 0, 0, {.micro_batch = 1, .recompute = TR_RECOMPUTE_NONE}},
+    {"durability none", 0, 1, {.durability = TR_KEEP_NONE}},
+};
+
+static const char *device(void)
+{
+    return getenv("TAILRACE_CUDA_MODULE") ? "cuda" : "cpu";
+}
+
+static struct tr_train_params add(struct tr_train_params p, const struct tr_train_params *with)
+{
+    p.io = with->io;
+    p.delay_seed = with->delay_seed;
+    p.prefetch = with->prefetch;
+    p.serial = with->serial;
+    p.micro_batch = with->micro_batch;
+    p.recompute = with->recompute;
+    p.durability = with->durability;
+    return p;
+}
+
+static uint64_t boundary_bytes(const struct tiny *t, const struct tr_train_params *p)
+{
+    uint64_t bytes = (uint64_t)(p->batch_size * p->seq_len * t->hidden) * 2;
+
+    return (bytes + 4095) / 4096 * 4096;
+}
+
+/* The store's files, and no scratch file. */
+static int count_files(const char *folder)
+{
+    static const char *const names[] = {"gen0", "gen1", "commit0", "commit1", "store.json"};
+    int n = 0;
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        n += tr_folder_has(folder, names[i]);
+    return n - tr_folder_has(folder, "scratch") * 100;
+}
+
+/* What a step has to save, by the plan alone: what has no slot at the turn, and with two backward
+ * passes, one more that makes way for the others until the second. */
+static uint64_t expected_spill(const struct tr_run *run)
+{
+    uint32_t slots = run->plan.slots[TR_SLOTS_BOUNDARY], all = tr_plan_boundaries(&run->plan);
+    uint32_t twice = slots < all && run->plan.in.norm && !run->plan.parked;
+
+    return (all - slots + twice) * run->plan.slot_bytes[TR_SLOTS_BOUNDARY];
+}
+
+static void check_run(const struct tr_run *run, const struct tr_step_report *last,
+                      const struct way *way)
+{
+    uint64_t each = run->plan.slot_bytes[TR_SLOTS_BOUNDARY], spill = expected_spill(run);
+    int cuda = !strcmp(device(), "cuda");
+
+    assert_int_equal(last->spilled_bytes, spill);
+    assert_int_equal(run->spill_bytes + run->spill_host_bytes, spill);
+    assert_true(last->device_peak_bytes <= run->params.device_memory);
+    assert_true(tr_offload_host_bytes(run->offload) <= run->params.host_memory);
+    assert_true(isfinite(last->eval_loss));
+    if (!way) {
+        assert_int_equal(spill, 0);
+        return;
+    }
+    assert_true(spill >= 2 * each);
+    if (!cuda)
+        assert_int_equal(run->spill_host_bytes, 0);
+    else if (!way->little_host)
+        assert_int_equal(run->spill_host_bytes, spill);
+    else
+        assert_true(run->spill_host_bytes >= each && run->spill_bytes >= each);
+}
+
+/* Hash of the exported model. */
+static uint64_t run_way(struct tr_train_params p, const struct tiny *t, const struct way *way)
+{
+    struct tr_step_report last;
+    uint64_t each = boundary_bytes(t, &p), hash;
+    tr_run *run;
+    int r;
+
+    if (way) {
+        p = add(p, &way->with);
+        p.device_memory = smallest_budget(p) + way->room * each;
+        if (way->little_host && !strcmp(device(), "cuda"))
+            p.host_memory = LITTLE;
+    }
+    if (tr_train_open(&run, &p) < 0)
+        fail_msg("%s: %s", way ? way->name : "resident", tr_message());
+    while ((r = tr_train_step(run, &last)) == 1)
+        check_run(run, &last, way);
+    if (r < 0 || tr_train_finish(run) < 0)
+        fail_msg("%s: %s", way ? way->name : "resident", tr_message());
+    tr_train_close(run);
+    assert_true(count_files(scratch_path("run/store")) >= 4);
+    hash = file_hash(scratch_path("run/model/model.safetensors"));
+    assert_int_equal(tr_remove_tree(p.out), 0);
+    return hash;
+}
+
+static void check(const struct tiny *t, enum tr_optimizer optimizer, size_t n_ways)
+{
+    char model[4352], data[4352], valid[4352], out[4352];
+    struct tr_train_params p = {.model = model,
+                                .data = data,
+                                .valid = valid,
+                                .out = out,
+                                .device = device(),
+                                .steps = 2,
+                                .batch_size = 5,
+                                .seq_len = 130,
+                                .eval_every = 1,
+                                .optimizer = optimizer,
+                                .seed = 11,
+                                .lr = optimizer == TR_OPT_ADAMW ? 1e-3 : 0.1,
+                                .threads = 2,
+                                .device_memory = test_budget(device(), 1ull << 30)};
+    uint64_t expected;
+
+    snprintf(model, sizeof(model), "%s", scratch_path("model-%s-%d", t->family, optimizer));
+    snprintf(data, sizeof(data), "%s", scratch_path("data.jsonl"));
+    snprintf(valid, sizeof(valid), "%s", scratch_path("valid.jsonl"));
+    snprintf(out, sizeof(out), "%s", scratch_path("run"));
+    tiny_model(model, t, TR_TYPE_BF16, 3);
+    token_data(data, 10, 120, 130, t->vocab);
+    token_data(valid, 3, 120, 130, t->vocab);
+    expected = run_way(p, t, NULL);
+    for (size_t i = 0; i < n_ways; i++)
+        if (run_way(p, t, &ways[i]) != expected)
+            fail_msg("%s: other bits than with everything resident", ways[i].name);
+    assert_int_equal(tr_remove_tree(model), 0);
+}
+
+static void test_one_backward(void **state)
+{
+    (void)state;
+    check(&shapes[0], TR_OPT_SGD, sizeof(ways) / sizeof(ways[0]));
+}
+
+/* The norm is measured first, so that what has been saved is read twice. */
+static void test_two_backwards(void **state)
+{
+    (void)state;
+    check(&shapes[0], TR_OPT_LOMO, 4);
+}
+
+/* The last hidden states are needed again at the very end. */
+static void test_tied(void **state)
+{
+    (void)state;
+    check(&shapes[1], TR_OPT_SGD, 3);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_backward),
+        cmocka_unit_test(test_two_backwards),
+        cmocka_unit_test(test_tied),
+    };
+
+    return cmocka_run_group_tests_name("block inputs that leave the device", tests, NULL, NULL);
+}
