@@ -17,7 +17,7 @@
 #include "cpu/run.h"
 #include "cpu/stream.h"
 #include "src/base/err.h"
-#include "src/base/mem.h"
+#include "src/base/pages.h"
 #include "src/base/thread.h"
 
 #define PAGE         4096
@@ -172,7 +172,7 @@ static void *device_arena(struct tr_device *device)
 static void *device_host_alloc(struct tr_device *device, size_t bytes)
 {
     (void)device;
-    return tr_alloc_pages(TR_MEM_IO, bytes);
+    return tr_pages_alloc(TR_MEM_IO, bytes, TR_PAGES_LOCKED);
 }
 
 static void device_host_free(struct tr_device *device, void *p, size_t bytes)
@@ -262,6 +262,7 @@ static int map_memory(struct cpu_device *d, const struct tr_device_params *p)
     if (mprotect(d->mapping, PAGE, PROT_NONE) || mprotect(d->arena - PAGE, PAGE, PROT_NONE) ||
         mprotect(d->arena + d->arena_bytes, PAGE, PROT_NONE))
         return tr_error(-errno, "cannot protect the guard pages of the device memory");
+    tr_pages_improve(d->arena, d->arena_bytes, TR_PAGES_LOCKED);
     return 0;
 }
 

@@ -16,7 +16,7 @@
 #include "src/base/mem.h"
 
 #define FORMAT      "tailrace store"
-#define VERSION     1
+#define VERSION     2
 #define SPARE_BYTES (1u << 20) /* for store.json, the folder, and the file system's own needs */
 
 static int make_uuid(char text[TR_UUID_CHARS + 1])
@@ -82,8 +82,8 @@ int tr_store_reserve(const struct tr_io_file *f, uint64_t bytes)
 {
     int r;
 
-    do
-        r = fallocate(f->fd, 0, 0, (off_t)bytes) < 0 ? -errno : 0;
+    do /* a small model may leave a folder empty */
+        r = bytes && fallocate(f->fd, 0, 0, (off_t)bytes) < 0 ? -errno : 0;
     while (r == -EINTR);
     if (r == -EOPNOTSUPP || r == -ENOSYS)
         r = write_zeros(f, bytes);
@@ -93,7 +93,7 @@ int tr_store_reserve(const struct tr_io_file *f, uint64_t bytes)
     return r;
 }
 
-static int allocate(struct tr_store *s, enum tr_file file)
+static int allocate(struct tr_store *s, uint32_t file)
 {
     const struct tr_io_file *f = &s->file[file];
     int r = tr_store_reserve(f, tr_store_file_bytes(s, file));
@@ -105,11 +105,18 @@ static int allocate(struct tr_store *s, enum tr_file file)
 
 static int write_json(const struct tr_store *s)
 {
-    json_t *o = json_pack("{s:s, s:i, s:s, s:i}", "format", FORMAT, "version", VERSION, "uuid",
-                          s->shape.uuid, "generations", (int)s->shape.generations);
+    json_t *o = json_pack("{s:s, s:i, s:s, s:i}", "format", FORMAT, "version",
+                          s->folders.n > 1 ? VERSION : 1, "uuid", s->shape.uuid, "generations",
+                          (int)s->shape.generations);
     char *path = tr_path(s->folder, "store.json");
-    int r = o && path ? tr_layout_to_json(&s->layout, o) : -ENOMEM;
+    int r = o && path ? 0 : -ENOMEM;
 
+    if (r == 0 && s->folders.n > 1)
+        r = json_object_set_new(o, "folders", json_integer((json_int_t)s->folders.n)) < 0
+                ? -ENOMEM
+                : tr_stripes_to_json(&s->stripes, o);
+    if (r == 0)
+        r = tr_layout_to_json(&s->layout, o);
     if (r == 0)
         r = tr_json_write(path, o);
     tr_free(TR_MEM_MISC, path);
@@ -121,23 +128,92 @@ static int make_files(struct tr_store *s)
 {
     int r = 0;
 
-    for (int i = 0; i < TR_FILES && r == 0; i++) {
-        if (i == TR_FILE_GEN1 && s->shape.generations == 1)
+    for (uint32_t i = 0; i < tr_file_count(s->folders.n) && r == 0; i++) {
+        if (!tr_store_has_file(s, i))
             continue;
-        r = tr_store_open_file(s, (enum tr_file)i, O_RDWR | O_CREAT | O_EXCL);
+        r = tr_store_open_file(s, i, O_RDWR | O_CREAT | O_EXCL);
         if (r == 0)
-            r = allocate(s, (enum tr_file)i);
+            r = allocate(s, i);
     }
     return r < 0 ? r : write_json(s);
 }
 
-static int sync_parent(const char *folder)
+static int too_small(const struct tr_store *s, const struct tr_drive *drives)
 {
-    char *parent = tr_path(folder, "..");
-    int r = parent ? tr_sync_folder(parent) : -ENOMEM;
+    uint64_t need = bytes_needed(s), room = 0;
 
-    tr_free(TR_MEM_MISC, parent);
+    for (uint32_t i = 0; i < s->folders.n; i++)
+        room += drives[i].room * s->shape.generations;
+    return tr_error(-ENOSPC,
+                    "%s and %u more folders: the store needs %llu bytes and up to %u beside them "
+                    "in each, %llu are free in all",
+                    s->folder, s->folders.n - 1, (unsigned long long)need, TR_PIECE_BYTES,
+                    (unsigned long long)room);
+}
+
+/* Which folder holds what: settled by a measurement, once. */
+static int deal_out(struct tr_store *s)
+{
+    struct tr_drive drives[TR_STORE_FOLDERS] = {0};
+    int r = tr_gauge_folders(s, drives);
+
+    if (r == 0)
+        r = tr_stripes_make(&s->stripes, &s->layout, drives, s->folders.n);
+    return r == -ENOSPC && s->stripes.stripe ? too_small(s, drives) : r;
+}
+
+static int make_parts(struct tr_store *s)
+{
+    int r;
+
+    if (s->folders.n == 1)
+        return 0;
+    r = tr_parts_lock(s, 1);
+    if (r == 0)
+        r = tr_parts_write(s);
+    return r < 0 ? r : deal_out(s);
+}
+
+static int sync_parents(const struct tr_store *s)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; i < s->folders.n && r == 0; i++) {
+        char *parent = tr_path(s->folders.path[i], "..");
+
+        r = parent ? tr_sync_folder(parent) : -ENOMEM;
+        tr_free(TR_MEM_MISC, parent);
+    }
     return r;
+}
+
+/* Which of the folders are absent; negative where one is there and not empty. */
+static int look_at_folders(const struct tr_store *s, int absent[TR_STORE_FOLDERS])
+{
+    for (uint32_t i = 0; i < s->folders.n; i++) {
+        int empty = tr_folder_is_empty(s->folders.path[i]);
+
+        if (!empty)
+            return tr_error(-EEXIST, "%s: exists and is not an empty folder", s->folders.path[i]);
+        absent[i] = empty < 0;
+    }
+    return 0;
+}
+
+static int make_folders(const struct tr_store *s)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; i < s->folders.n && r == 0; i++)
+        r = tr_make_folder(s->folders.path[i]);
+    return r;
+}
+
+static void remove_folders(const struct tr_store *s, const int absent[TR_STORE_FOLDERS])
+{
+    for (uint32_t i = 0; i < s->folders.n; i++)
+        if (absent[i])
+            rmdir(s->folders.path[i]);
 }
 
 static int prepare(struct tr_store *s, const struct tr_layout *layout, int generations)
@@ -157,50 +233,59 @@ static int prepare(struct tr_store *s, const struct tr_layout *layout, int gener
     return r < 0 ? r : tr_store_alloc_state(s);
 }
 
-int tr_store_create_hooked(struct tr_store **out, const char *folder,
+/* The folders are there and were absent or empty: whatever is in them is ours. */
+static int fill_folders(struct tr_store *s)
+{
+    int r = make_parts(s);
+
+    if (r == 0)
+        r = make_files(s);
+    if (r == 0)
+        r = sync_parents(s);
+    if (r < 0)
+        tr_store_remove_files(s);
+    return r;
+}
+
+int tr_store_create_hooked(struct tr_store **out, const char *folders,
                            const struct tr_layout *layout, int generations,
                            const struct tr_io_hook *hook)
 {
+    int absent[TR_STORE_FOLDERS] = {0};
     struct tr_store *s;
-    int empty = tr_folder_is_empty(folder), r;
+    int r = tr_store_alloc(&s, folders);
 
-    if (!empty)
-        return tr_error(-EEXIST, "%s: exists and is not an empty folder", folder);
-    r = tr_store_alloc(&s, folder);
     if (r < 0)
         return r;
     if (hook)
         s->hook = *hook;
     s->mode = TR_STORE_WRITE;
-    r = prepare(s, layout, generations);
+    r = look_at_folders(s, absent);
     if (r == 0)
+        r = prepare(s, layout, generations);
+    if (r == 0 && s->folders.n == 1)
         r = check_space(s);
-    if (r == 0 && empty < 0)
-        r = tr_make_folder(folder);
     if (r < 0)
         goto fail_store;
-    r = tr_store_lock(s, 1);
-    if (r < 0)
-        goto fail_store;
-    r = make_files(s);
+    r = make_folders(s);
     if (r == 0)
-        r = sync_parent(folder);
+        r = tr_store_lock(s, 1);
+    if (r == 0)
+        r = fill_folders(s);
     if (r < 0)
-        goto fail_files;
+        goto fail_folders;
     *out = s;
     return 0;
 
-fail_files:
-    tr_store_remove_files(s); /* the folder was absent or empty: all of these are ours */
-    if (empty < 0)
-        rmdir(folder);
+fail_folders:
+    remove_folders(s, absent);
 fail_store:
     tr_store_close(s);
     return r;
 }
 
-int tr_store_create(struct tr_store **out, const char *folder, const struct tr_layout *layout,
+int tr_store_create(struct tr_store **out, const char *folders, const struct tr_layout *layout,
                     int generations)
 {
-    return tr_store_create_hooked(out, folder, layout, generations, NULL);
+    return tr_store_create_hooked(out, folders, layout, generations, NULL);
 }

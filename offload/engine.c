@@ -105,7 +105,14 @@ static int turn(struct tr_offload *o)
 {
     int checked = tr_moves_check(o);
     int r = tr_queue_turn(o->queue, !checked);
+    struct tr_slow slow;
 
+    if (tr_queue_slow(o->queue, &slow)) {
+        pthread_mutex_lock(&o->lock);
+        o->slow = slow;
+        o->is_slow = 1;
+        pthread_mutex_unlock(&o->lock);
+    }
     if (r == 0)
         return 0;
     pthread_mutex_lock(&o->lock);

@@ -107,9 +107,11 @@ struct tr_offload {
 
     /* the I/O thread's */
     struct tr_queue *queue;
+    struct tr_slow slow; /* the lock's */
+    int is_slow;
     struct tr_move *moves; /* (slots), then of writes from homes (spans), where there are any */
     uint32_t n_moves;
-    unsigned char *arrived;
+    uint16_t *arrived;
     struct tr_move *reading, *writing; /* under way, oldest first */
     struct tr_chunk_pool staging;      /* memory on the way to and from the device */
     struct tr_chunk_pool parts;        /* of homes on the way; no memory of their own */

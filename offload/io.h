@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "src/base/folders.h"
 #include "offload/offload.h"
 
 enum tr_io_op { TR_IO_READ, TR_IO_WRITE, TR_IO_SYNC, TR_IO_OPS }; /* SYNC: data and size, durable */
@@ -29,15 +30,37 @@ enum tr_file {
     TR_IO_FILES
 };
 
+/* A store's own folder has all of them; each further one has the two generations, counted on. */
+static inline uint32_t tr_file_in(enum tr_file file, uint32_t folder)
+{
+    return folder ? (uint32_t)TR_IO_FILES + 2 * (folder - 1) + (uint32_t)file : (uint32_t)file;
+}
+
+static inline uint32_t tr_file_folder(uint32_t file)
+{
+    return file < (uint32_t)TR_IO_FILES ? 0 : 1 + (file - (uint32_t)TR_IO_FILES) / 2;
+}
+
+static inline uint32_t tr_file_count(uint32_t n_folders)
+{
+    return (uint32_t)TR_IO_FILES + 2 * (n_folders - 1);
+}
+
+static inline int tr_file_is_generation(uint32_t file)
+{
+    return file <= (uint32_t)TR_FILE_GEN1 || file >= (uint32_t)TR_IO_FILES;
+}
+
 struct tr_io_file {
     int fd;     /* -1: absent */
     int direct; /* O_DIRECT: offsets, lengths and memory are multiples of 4096 */
+    int memory; /* its file system is memory: a transfer is a copy */
     char *path;
 };
 
 struct tr_io_request {
     enum tr_io_op op;
-    enum tr_file file;
+    uint32_t file; /* of io_params.files */
     char *buf;
     uint64_t offset;
     size_t bytes;
@@ -66,25 +89,37 @@ struct tr_io_region {
 };
 
 struct tr_io_params {
-    const struct tr_io_file *files; /* [TR_IO_FILES], outlives the tr_io */
+    const struct tr_io_file *files; /* [tr_file_count(n_folders)], outlives the tr_io */
+    uint32_t n_folders;             /* 0: one */
     const struct tr_io_region *regions;
     uint32_t n_regions;
-    uint32_t depth; /* requests under way at most */
-    int workers;    /* of the threads engine */
+    uint32_t depth; /* requests under way at most, in each folder */
+    int workers;    /* of the threads engine, for each folder */
 };
+
+static inline uint32_t tr_io_folders(const struct tr_io_params *p)
+{
+    return p->n_folders ? p->n_folders : 1;
+}
 
 /* AUTO: io_uring, or threads where the kernel refuses it; TAILRACE_IO=io_uring|threads decides. */
 int tr_io_open(struct tr_io **out, enum tr_io_kind kind, const struct tr_io_params *p);
 int tr_io_open_uring(struct tr_io **out, const struct tr_io_params *p);
 int tr_io_open_threads(struct tr_io **out, const struct tr_io_params *p);
 
+/* "O_DIRECT", "2 folders, buffered": of the generations' files. */
+void tr_io_describe_files(const struct tr_io_file *files, uint32_t n_folders, char *text,
+                          size_t room);
+
 /* After a buffered (not O_DIRECT) transfer or sync: the page cache need not keep these bytes. */
 void tr_io_forget(const struct tr_io_file *file, const struct tr_io_request *r);
 
-/* Lets a test put its own table around each one that is opened. */
+/* Lets a test put its own table around each one that is opened, and refuse what a system may. */
 struct tr_io_hook {
-    int (*wrap)(void *arg, struct tr_io **io);
+    int (*wrap)(void *arg, struct tr_io **io); /* NULL: none */
     void *arg;
+    int buffered;        /* as on a file system without O_DIRECT */
+    const double *speed; /* of the folders, instead of a measurement */
 };
 
 #endif

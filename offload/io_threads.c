@@ -20,6 +20,7 @@ struct list {
 struct threads {
     struct tr_io io; /* first: the table's handle */
     const struct tr_io_file *files;
+    uint32_t n_folders;
     pthread_mutex_t lock;
     pthread_cond_t work, finished;
     struct list waiting, done;
@@ -142,8 +143,10 @@ static void threads_describe(const struct tr_io *io, char *text, size_t room)
 {
     const struct threads *t = (const struct threads *)io;
 
-    snprintf(text, room, "%d threads, %s", t->n_workers,
-             t->files[TR_FILE_GEN0].direct ? "O_DIRECT" : "buffered");
+    char way[64];
+
+    tr_io_describe_files(t->files, t->n_folders, way, sizeof(way));
+    snprintf(text, room, "%d threads, %s", t->n_workers, way);
 }
 
 static const struct tr_io_ops threads_ops = {
@@ -157,25 +160,26 @@ static const struct tr_io_ops threads_ops = {
 int tr_io_open_threads(struct tr_io **out, const struct tr_io_params *p)
 {
     struct threads *t = tr_alloc(TR_MEM_MISC, sizeof(*t));
-    int r = 0;
+    int workers = p->workers * (int)tr_io_folders(p), r = 0;
 
     if (!t)
         return -ENOMEM;
     t->io.ops = &threads_ops;
     t->files = p->files;
+    t->n_folders = tr_io_folders(p);
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->work, NULL);
     pthread_cond_init(&t->finished, NULL);
-    t->workers = tr_alloc_array(TR_MEM_MISC, (size_t)p->workers, sizeof(*t->workers));
+    t->workers = tr_alloc_array(TR_MEM_MISC, (size_t)workers, sizeof(*t->workers));
     if (!t->workers)
         r = -ENOMEM;
-    while (r == 0 && t->n_workers < p->workers) {
+    while (r == 0 && t->n_workers < workers) {
         r = -pthread_create(&t->workers[t->n_workers], NULL, work, t);
         t->n_workers += r == 0;
     }
     if (r < 0) {
         threads_close(&t->io);
-        return tr_error(r, "cannot start %d I/O threads", p->workers);
+        return tr_error(r, "cannot start %d I/O threads", workers);
     }
     *out = &t->io;
     return 0;

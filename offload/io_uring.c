@@ -22,6 +22,7 @@ struct uring {
     struct tr_io io; /* first: the table's handle */
     struct io_uring ring;
     const struct tr_io_file *files;
+    uint32_t n_folders;
     int registered_files;
     struct iovec *part; /* registered memory, in order of address */
     uint32_t n_parts;
@@ -58,7 +59,8 @@ static void uring_submit(struct tr_io *io, struct tr_io_request *r)
 {
     struct uring *u = (struct uring *)io;
     struct io_uring_sqe *sqe = next_sqe(u);
-    int fd = u->registered_files ? (int)r->file : u->files[r->file].fd;
+    const struct tr_io_file *file = &u->files[r->file];
+    int fd = u->registered_files ? (int)r->file : file->fd;
     int part = r->op == TR_IO_SYNC ? -1 : part_of(u, r);
     unsigned bytes = (unsigned)r->bytes;
 
@@ -74,6 +76,9 @@ static void uring_submit(struct tr_io *io, struct tr_io_request *r)
         io_uring_prep_write(sqe, fd, r->buf, bytes, r->offset);
     if (u->registered_files)
         sqe->flags |= IOSQE_FIXED_FILE;
+    /* A copy that the kernel would do here and now; this thread has checksums to do meanwhile. */
+    if (r->op != TR_IO_SYNC && (file->memory || !file->direct))
+        sqe->flags |= IOSQE_ASYNC;
     io_uring_sqe_set_data(sqe, r);
 }
 
@@ -152,8 +157,10 @@ static void uring_describe(const struct tr_io *io, char *text, size_t room)
 {
     const struct uring *u = (const struct uring *)io;
 
-    snprintf(text, room, "io_uring, %s, %s",
-             u->files[TR_FILE_GEN0].direct ? "O_DIRECT" : "buffered",
+    char way[64];
+
+    tr_io_describe_files(u->files, u->n_folders, way, sizeof(way));
+    snprintf(text, room, "io_uring, %s, %s", way,
              u->n_parts ? "registered buffers" : "unregistered buffers");
 }
 
@@ -177,11 +184,12 @@ static int can_read_and_write(struct io_uring *ring)
 
 static void register_files(struct uring *u)
 {
-    int fd[TR_IO_FILES];
+    int fd[TR_IO_FILES + 2 * TR_STORE_FOLDERS];
+    uint32_t n = tr_file_count(u->n_folders);
 
-    for (int i = 0; i < TR_IO_FILES; i++)
+    for (uint32_t i = 0; i < n; i++)
         fd[i] = u->files[i].fd;
-    u->registered_files = io_uring_register_files(&u->ring, fd, TR_IO_FILES) == 0;
+    u->registered_files = io_uring_register_files(&u->ring, fd, n) == 0;
 }
 
 static int register_buffers(struct uring *u, const struct tr_io_params *p)
@@ -215,9 +223,10 @@ int tr_io_open_uring(struct tr_io **out, const struct tr_io_params *p)
         return -ENOMEM;
     u->io.ops = &uring_ops;
     u->files = p->files;
+    u->n_folders = tr_io_folders(p);
     u->event = -1;
     /* Places for the requests, the eventfd, and as many that wait to be submitted again. */
-    r = io_uring_queue_init(2 * p->depth + 2, &u->ring, 0);
+    r = io_uring_queue_init(2 * p->depth * u->n_folders + 2, &u->ring, 0);
     if (r < 0) {
         tr_free(TR_MEM_MISC, u);
         return tr_error(r, "io_uring is refused on this system: %s", strerror(-r));

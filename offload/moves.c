@@ -28,7 +28,7 @@ int tr_moves_open(struct tr_offload *o)
         chunks += chunks_of_pool(&o->pools[i]);
     o->n_moves = o->slots.n + (o->homes.n ? o->layout.n_spans : 0);
     o->moves = tr_alloc_array(TR_MEM_MISC, o->n_moves, sizeof(*o->moves));
-    o->arrived = tr_alloc(TR_MEM_MISC, chunks);
+    o->arrived = tr_alloc_array(TR_MEM_MISC, chunks, sizeof(*o->arrived));
     if (!o->moves || !o->arrived)
         return -ENOMEM;
     chunks = 0;

@@ -8,6 +8,7 @@
  */
 #include "offload/offload.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -329,6 +330,23 @@ void tr_offload_stats(struct tr_offload *o, struct tr_offload_stats *stats)
     pthread_mutex_lock(&o->lock);
     *stats = o->stats;
     pthread_mutex_unlock(&o->lock);
+}
+
+int tr_offload_remark(struct tr_offload *o, char *text, size_t room)
+{
+    struct tr_slow slow;
+    int is;
+
+    pthread_mutex_lock(&o->lock);
+    is = o->is_slow;
+    slow = o->slow;
+    o->is_slow = 0;
+    pthread_mutex_unlock(&o->lock);
+    if (is)
+        snprintf(text, room, "%s: the drive has become slow: %s at %.2f GB/s, %.2f before",
+                 o->store->folders.path[slow.folder], slow.what, slow.now * 1e-9,
+                 slow.usual * 1e-9);
+    return is;
 }
 
 uint64_t tr_offload_host_bytes(const struct tr_offload *o)

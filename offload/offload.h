@@ -128,6 +128,8 @@ int tr_offload_commit_wait(struct tr_offload *o);
 int tr_offload_committed(struct tr_offload *o);
 
 void tr_offload_stats(struct tr_offload *o, struct tr_offload_stats *stats);
+/* 1 and a line about a drive that has become slow: once for each. */
+int tr_offload_remark(struct tr_offload *o, char *text, size_t room);
 /* Pinned host memory: the staging chunks, and every home in full, used already or not. */
 uint64_t tr_offload_host_bytes(const struct tr_offload *o);
 const char *tr_offload_io_name(const struct tr_offload *o); /* "io_uring, O_DIRECT, registered" */

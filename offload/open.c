@@ -66,8 +66,11 @@ static int open_io(struct tr_offload *o, enum tr_io_kind kind)
 {
     struct tr_io_region *regions =
         tr_alloc_array(TR_MEM_MISC, o->n_pools + 1, sizeof(struct tr_io_region));
-    struct tr_io_params p = {
-        .files = o->store->file, .regions = regions, .depth = TR_IO_DEPTH, .workers = WORKERS};
+    struct tr_io_params p = {.files = o->store->file,
+                             .n_folders = tr_store_folders(o->store),
+                             .regions = regions,
+                             .depth = TR_IO_DEPTH,
+                             .workers = WORKERS};
     int r;
 
     if (!regions)
@@ -81,7 +84,7 @@ static int open_io(struct tr_offload *o, enum tr_io_kind kind)
     if (r < 0)
         return r;
     o->io->ops->describe(o->io, o->io_name, sizeof(o->io_name));
-    r = tr_queue_open(&o->queue, o->io, TR_IO_DEPTH);
+    r = tr_queue_open(&o->queue, o->io, TR_IO_DEPTH, &o->store->stripes);
     if (r < 0)
         o->io->ops->close(o->io);
     return r;

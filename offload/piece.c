@@ -16,7 +16,8 @@
 
 static int open_queue(struct tr_store *s)
 {
-    struct tr_io_params p = {.files = s->file, .depth = DEPTH, .workers = WORKERS};
+    struct tr_io_params p = {
+        .files = s->file, .n_folders = tr_store_folders(s), .depth = DEPTH, .workers = WORKERS};
     struct tr_io *io;
     int r = tr_io_open(&io, TR_IO_AUTO, &p);
 
@@ -24,7 +25,7 @@ static int open_queue(struct tr_store *s)
         r = s->hook.wrap(s->hook.arg, &io);
     if (r < 0)
         return r;
-    r = tr_queue_open(&s->queue, io, DEPTH);
+    r = tr_queue_open(&s->queue, io, DEPTH, &s->stripes);
     if (r < 0)
         io->ops->close(io);
     return r;
@@ -35,8 +36,8 @@ static int open_queue(struct tr_store *s)
 int tr_store_transfer_error(struct tr_store *s, const struct tr_transfer *t)
 {
     static const char *const what[TR_IO_OPS] = {"cannot read", "cannot write", "cannot sync"};
-    const char *path = s->file[t->file].path;
-    unsigned long long at = t->error_offset;
+    const char *path = s->file[t->error_file].path;
+    unsigned long long at = t->error_at;
 
     if (t->op != TR_IO_READ && t->file != TR_FILE_SCRATCH)
         s->failed = t->error;
@@ -69,6 +70,7 @@ int tr_store_check_hash(const struct tr_store *s, const struct tr_commit *c, uin
 {
     const struct tr_piece *p = &s->layout.pieces[piece];
     uint32_t span = tr_layout_span_of(&s->layout, piece);
+    struct tr_place at = tr_stripes_find(&s->stripes, s->layout.spans[span].offset + p->offset);
     char text[512];
 
     if (hash == c->hash[piece])
@@ -76,9 +78,9 @@ int tr_store_check_hash(const struct tr_store *s, const struct tr_commit *c, uin
     tr_layout_describe(&s->layout, piece, text, sizeof(text));
     return tr_error(-EBADMSG,
                     "%s: %s: damaged: at byte %llu, checksum %016llx, the commit says %016llx",
-                    s->file[c->generation[span]].path, text,
-                    (unsigned long long)(s->layout.spans[span].offset + p->offset),
-                    (unsigned long long)hash, (unsigned long long)c->hash[piece]);
+                    s->file[tr_file_in(c->generation[span], at.folder)].path, text,
+                    (unsigned long long)at.offset, (unsigned long long)hash,
+                    (unsigned long long)c->hash[piece]);
 }
 
 static struct tr_transfer piece_transfer(const struct tr_store *s, enum tr_io_op op, uint32_t piece)

@@ -88,6 +88,7 @@ static int open_file(struct tr_store *s, uint64_t bytes)
     int r;
 
     f->direct = s->file[TR_FILE_GEN0].direct;
+    f->memory = s->file[TR_FILE_GEN0].memory;
     f->path = tr_path(s->folder, TR_SCRATCH_NAME);
     if (!f->path)
         return -ENOMEM;

@@ -6,9 +6,11 @@
 #include "offload/store.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "offload/store_private.h"
@@ -18,30 +20,51 @@
 #include "src/base/mem.h"
 
 #define FORMAT     "tailrace store"
-#define VERSION    1
+#define VERSION    2 /* 1: one folder */
 #define JSON_LIMIT (64u << 20)
 
 const char *const tr_store_names[TR_FILES] = {"gen0", "gen1", "commit0", "commit1"};
 
-int tr_store_alloc(struct tr_store **out, const char *folder)
+const char *tr_store_file_name(uint32_t file)
+{
+    if (file == (uint32_t)TR_FILE_SCRATCH)
+        return TR_SCRATCH_NAME;
+    return tr_store_names[file < (uint32_t)TR_FILES ? file : (file - (uint32_t)TR_IO_FILES) % 2];
+}
+
+static int alloc_files(struct tr_store *s)
+{
+    uint32_t n = tr_file_count(s->folders.n);
+    int whole = 1;
+
+    s->file = tr_alloc_array(TR_MEM_MISC, n, sizeof(*s->file));
+    for (uint32_t i = 0; s->file && i < n; i++) {
+        s->file[i].fd = -1;
+        if (i == (uint32_t)TR_FILE_SCRATCH)
+            continue;
+        s->file[i].path = tr_path(s->folders.path[tr_file_folder(i)], tr_store_file_name(i));
+        whole &= s->file[i].path != NULL;
+    }
+    return s->file && whole ? 0 : -ENOMEM;
+}
+
+int tr_store_alloc(struct tr_store **out, const char *folders)
 {
     struct tr_store *s = tr_alloc(TR_MEM_MISC, sizeof(*s));
-    int whole = 1;
+    int r;
 
     if (!s)
         return -ENOMEM;
-    s->folder_fd = s->file[TR_FILE_SCRATCH].fd = -1;
-    s->folder = tr_strdup(TR_MEM_MISC, folder);
-    for (size_t n = strlen(folder); s->folder && n > 1 && s->folder[n - 1] == '/'; n--)
-        s->folder[n - 1] = 0;
-    for (int i = 0; i < TR_FILES; i++) {
-        s->file[i].fd = -1;
-        s->file[i].path = tr_path(folder, tr_store_names[i]);
-        whole &= s->file[i].path != NULL;
-    }
-    if (!s->folder || !whole) {
+    s->folder_fd = -1;
+    for (uint32_t i = 0; i < TR_STORE_FOLDERS; i++)
+        s->part_fd[i] = -1;
+    r = tr_folders_parse(&s->folders, folders);
+    s->folder = s->folders.path[0];
+    if (r == 0)
+        r = alloc_files(s);
+    if (r < 0) {
         tr_store_close(s);
-        return -ENOMEM;
+        return r;
     }
     *out = s;
     return 0;
@@ -58,19 +81,25 @@ void tr_store_close(struct tr_store *s)
     if (!s)
         return;
     tr_store_close_queue(s);
-    for (int i = 0; i < TR_FILES; i++) {
+    for (uint32_t i = 0; s->file && i < tr_file_count(s->folders.n); i++) {
         if (s->file[i].fd >= 0)
             close(s->file[i].fd);
         tr_free(TR_MEM_MISC, s->file[i].path);
     }
+    for (uint32_t i = 0; i < TR_STORE_FOLDERS; i++)
+        if (s->part_fd[i] >= 0)
+            close(s->part_fd[i]); /* and with it the lock */
     if (s->folder_fd >= 0)
-        close(s->folder_fd); /* and with it the lock */
+        close(s->folder_fd);
     tr_commit_free(&s->durable);
     tr_commit_free(&s->next);
     tr_layout_free(&s->layout);
     tr_free_pages(TR_MEM_IO, s->record, s->record_bytes);
     tr_free(TR_MEM_MISC, s->fresh);
-    tr_free(TR_MEM_MISC, s->folder);
+    tr_stripes_free(&s->stripes);
+    tr_folders_free(&s->folders);
+    tr_free(TR_MEM_MISC, s->file);
+    tr_free(TR_MEM_MISC, s->remark);
     tr_free(TR_MEM_MISC, s);
 }
 
@@ -97,13 +126,22 @@ static int direct_works(int fd)
     return works;
 }
 
-int tr_store_open_file(struct tr_store *s, enum tr_file file, int flags)
+static int is_memory(int fd)
+{
+    struct statfs fs;
+
+    return fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
+int tr_store_open_file(struct tr_store *s, uint32_t file, int flags)
 {
     struct tr_io_file *f = &s->file[file];
+    int folder_fd = tr_store_folder_fd(s, tr_file_folder(file));
+    int direct = s->hook.buffered ? 0 : O_DIRECT;
 
     flags |= O_CLOEXEC | O_NOFOLLOW;
-    f->fd = openat(s->folder_fd, tr_store_names[file], flags | O_DIRECT, 0644);
-    f->direct = f->fd >= 0;
+    f->fd = openat(folder_fd, tr_store_file_name(file), flags | direct, 0644);
+    f->direct = f->fd >= 0 && direct;
     if (f->direct && !direct_works(f->fd)) {
         close(f->fd);
         f->fd = -1;
@@ -112,30 +150,58 @@ int tr_store_open_file(struct tr_store *s, enum tr_file file, int flags)
     if (f->fd < 0 && (f->direct || errno == EINVAL || errno == EOPNOTSUPP)) {
         f->direct = 0;
         /* open may have created the file before it refused the flag */
-        f->fd = openat(s->folder_fd, tr_store_names[file], flags & ~O_EXCL, 0644);
+        f->fd = openat(folder_fd, tr_store_file_name(file), flags & ~O_EXCL, 0644);
     }
     if (f->fd < 0)
         return tr_error(-errno, "%s: cannot open: %s", f->path, strerror(errno));
+    f->memory = is_memory(f->fd);
     return 0;
 }
 
+/* What a store's folder holds beside its files; the one that says whose it is goes last. */
+static const char *const others[] = {TR_GAUGE_FILE, "store.json", "store.json.tmp", "part.json.tmp",
+                                     "part.json"};
+#define OTHERS (sizeof(others) / sizeof(others[0]))
+
+static int remove_in(const struct tr_store *s, uint32_t folder, const char *name)
+{
+    int fd = tr_store_folder_fd(s, folder);
+
+    if (fd < 0 || unlinkat(fd, name, 0) == 0 || errno == ENOENT)
+        return 0;
+    return tr_error(-errno, "%s/%s: cannot remove: %s", s->folders.path[folder], name,
+                    strerror(errno));
+}
+
+/* The first folder comes last, for it knows the others. */
 int tr_store_remove_files(const struct tr_store *s)
 {
-    static const char *const others[] = {"store.json", "store.json.tmp", TR_SCRATCH_NAME};
-    int r = 0;
+    int r = 0, e;
 
-    for (int i = 0; i < TR_FILES; i++)
-        if (unlinkat(s->folder_fd, tr_store_names[i], 0) < 0 && errno != ENOENT)
-            r = tr_error(-errno, "%s: cannot remove: %s", s->file[i].path, strerror(errno));
-    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
-        if (unlinkat(s->folder_fd, others[i], 0) < 0 && errno != ENOENT)
-            r = tr_error(-errno, "%s/%s: cannot remove: %s", s->folder, others[i], strerror(errno));
+    for (uint32_t i = tr_file_count(s->folders.n); i-- > 0;)
+        if ((e = remove_in(s, tr_file_folder(i), tr_store_file_name(i))) < 0)
+            r = e;
+    for (uint32_t folder = s->folders.n; folder-- > 0;)
+        for (size_t k = 0; k < OTHERS; k++)
+            if ((e = remove_in(s, folder, others[k])) < 0)
+                r = e;
     return r;
 }
 
-uint64_t tr_store_file_bytes(const struct tr_store *s, enum tr_file file)
+uint64_t tr_store_file_bytes(const struct tr_store *s, uint32_t file)
 {
-    return file <= TR_FILE_GEN1 ? tr_layout_bytes(&s->layout) : s->record_bytes;
+    if (!tr_file_is_generation(file))
+        return s->record_bytes;
+    return s->stripes.n ? s->stripes.folder_bytes[tr_file_folder(file)]
+                        : tr_layout_bytes(&s->layout);
+}
+
+int tr_store_has_file(const struct tr_store *s, uint32_t file)
+{
+    if (file == (uint32_t)TR_FILE_SCRATCH)
+        return 0; /* an engine's, while it runs */
+    return s->shape.generations == 2 || !tr_file_is_generation(file) ||
+           strcmp(tr_store_file_name(file), tr_store_names[TR_FILE_GEN1]);
 }
 
 int tr_store_alloc_state(struct tr_store *s)
@@ -164,6 +230,8 @@ static int take_json(struct tr_store *s, const json_t *o, const char *path)
     const char *uuid = json_string_value(json_object_get(o, "uuid"));
     json_int_t version = json_integer_value(json_object_get(o, "version"));
     json_int_t generations = json_integer_value(json_object_get(o, "generations"));
+    json_int_t folders = version > 1 ? json_integer_value(json_object_get(o, "folders")) : 1;
+    int r;
 
     if (!format || strcmp(format, FORMAT) || version < 1)
         return tr_error(-EINVAL, "%s: not the description of a store", path);
@@ -172,11 +240,19 @@ static int take_json(struct tr_store *s, const json_t *o, const char *path)
                         "%s: store of version %lld, this program knows %d: use the newer "
                         "program that made it",
                         path, (long long)version, VERSION);
-    if (!is_uuid(uuid) || (generations != 1 && generations != 2))
-        return tr_error(-EINVAL, "%s: \"uuid\" or \"generations\" missing or out of range", path);
+    if (!is_uuid(uuid) || (generations != 1 && generations != 2) || folders < 1)
+        return tr_error(
+            -EINVAL, "%s: \"uuid\", \"generations\" or \"folders\" missing or out of range", path);
     memcpy(s->shape.uuid, uuid, TR_UUID_CHARS + 1);
     s->shape.generations = (uint32_t)generations;
-    return tr_layout_from_json(&s->layout, o, path);
+    if (folders != s->folders.n)
+        return tr_error(-EINVAL,
+                        "%s: the store %s has %lld folders, %u are given: name all of them, in "
+                        "order, as --store DIR:DIR",
+                        s->folder, uuid, (long long)folders, s->folders.n);
+    r = tr_layout_from_json(&s->layout, o, path);
+    s->stripes.n_folders = s->folders.n;
+    return r < 0 || folders == 1 ? r : tr_stripes_from_json(&s->stripes, o, &s->layout, path);
 }
 
 /* Anything but zeros at the beginning of a commit file: somebody has committed. */
@@ -197,10 +273,19 @@ static int has_record(const struct tr_store *s, enum tr_file file)
  * difference matters, as what was cut off may be removed. */
 static int without_json(const struct tr_store *s, int r)
 {
+    char uuid[TR_UUID_CHARS + 1];
+    uint32_t number = 1;
+
+    if (tr_folder_has(s->folder, "part.json") && tr_part_read(s, 0, uuid, &number) == 0 &&
+        number != 1)
+        return tr_error(-EINVAL,
+                        "%s: is folder %u of the store %s, given as folder 1: --store names them "
+                        "in order",
+                        s->folder, number, uuid);
     if (has_record(s, TR_FILE_COMMIT0) || has_record(s, TR_FILE_COMMIT1))
         return tr_error(-EINVAL, "%s: store.json is missing, but there are commits", s->folder);
-    for (int i = 0; i <= TR_FILES; i++) {
-        const char *name = i < TR_FILES ? tr_store_names[i] : "store.json.tmp";
+    for (size_t i = 0; i < TR_FILES + OTHERS; i++) {
+        const char *name = i < TR_FILES ? tr_store_names[i] : others[i - TR_FILES];
 
         if (faccessat(s->folder_fd, name, F_OK, 0) == 0)
             return tr_error(-ENODATA, "%s: an import that was cut off: start it again", s->folder);
@@ -225,25 +310,25 @@ static int read_json(struct tr_store *s)
 
 static int open_files(struct tr_store *s)
 {
-    for (int i = 0; i < TR_FILES; i++) {
+    for (uint32_t i = 0; i < tr_file_count(s->folders.n); i++) {
         struct stat st;
         int r;
 
-        if (i == TR_FILE_GEN1 && s->shape.generations == 1)
+        if (!tr_store_has_file(s, i))
             continue;
-        r = tr_store_open_file(s, (enum tr_file)i, s->mode == TR_STORE_WRITE ? O_RDWR : O_RDONLY);
+        r = tr_store_open_file(s, i, s->mode == TR_STORE_WRITE ? O_RDWR : O_RDONLY);
         if (r == -ENOENT) /* which says "no store" to the caller: but there is one */
             return tr_error(-EINVAL, "%s: is missing", s->file[i].path);
         if (r < 0)
             return r;
         if (fstat(s->file[i].fd, &st) < 0 || !S_ISREG(st.st_mode))
             return tr_error(-EINVAL, "%s: not a regular file", s->file[i].path);
-        if ((uint64_t)st.st_size != tr_store_file_bytes(s, (enum tr_file)i))
+        if ((uint64_t)st.st_size != tr_store_file_bytes(s, i))
             return tr_error(-EINVAL,
                             "%s: %lld bytes, the layout says %llu: truncated or of another "
                             "store",
                             s->file[i].path, (long long)st.st_size,
-                            (unsigned long long)tr_store_file_bytes(s, (enum tr_file)i));
+                            (unsigned long long)tr_store_file_bytes(s, i));
     }
     return 0;
 }
@@ -307,19 +392,25 @@ static int load(struct tr_store *s)
     int r = read_json(s);
 
     if (r == 0)
+        r = tr_parts_lock(s, s->mode == TR_STORE_WRITE);
+    if (r == 0)
+        r = tr_parts_check(s);
+    if (r == 0)
         r = tr_store_alloc_state(s);
     if (r == 0)
         r = open_files(s);
+    if (r == 0)
+        r = tr_store_make_remark(s);
     if (r == 0 && s->mode == TR_STORE_WRITE)
         r = sync_records(s);
     return r < 0 ? r : read_newest(s);
 }
 
-int tr_store_open_hooked(struct tr_store **out, const char *folder, enum tr_store_mode mode,
+int tr_store_open_hooked(struct tr_store **out, const char *folders, enum tr_store_mode mode,
                          const struct tr_io_hook *hook)
 {
     struct tr_store *s;
-    int r = tr_store_alloc(&s, folder);
+    int r = tr_store_alloc(&s, folders);
 
     if (r < 0)
         return r;
@@ -337,15 +428,15 @@ int tr_store_open_hooked(struct tr_store **out, const char *folder, enum tr_stor
     return 0;
 }
 
-int tr_store_open(struct tr_store **out, const char *folder, enum tr_store_mode mode)
+int tr_store_open(struct tr_store **out, const char *folders, enum tr_store_mode mode)
 {
-    return tr_store_open_hooked(out, folder, mode, NULL);
+    return tr_store_open_hooked(out, folders, mode, NULL);
 }
 
-int tr_store_discard(const char *folder)
+int tr_store_discard(const char *folders)
 {
     struct tr_store *s;
-    int r = tr_store_alloc(&s, folder);
+    int r = tr_store_alloc(&s, folders);
 
     if (r < 0)
         return r;
@@ -354,8 +445,8 @@ int tr_store_discard(const char *folder)
     if (r == 0)
         r = load(s);
     if (r == 0 || r == -EUCLEAN)
-        r = tr_error(-EEXIST, "%s: a store with a commit is not discarded", folder);
-    else if (r == -ENODATA)
+        r = tr_error(-EEXIST, "%s: a store with a commit is not discarded", s->folder);
+    else if (r == -ENODATA && (r = tr_parts_lock_begun(s)) == 0)
         r = tr_store_remove_files(s);
     tr_store_close(s);
     return r;
@@ -374,6 +465,22 @@ const char *tr_store_uuid(const struct tr_store *s)
 const char *tr_store_folder(const struct tr_store *s)
 {
     return s->folder;
+}
+
+uint32_t tr_store_folders(const struct tr_store *s)
+{
+    return s->folders.n;
+}
+
+const char *tr_store_folder_at(const struct tr_store *s, uint32_t k, uint64_t *bytes)
+{
+    *bytes = tr_store_file_bytes(s, tr_file_in(TR_FILE_GEN0, k));
+    return s->folders.path[k];
+}
+
+const char *tr_store_remark(const struct tr_store *s)
+{
+    return s->remark ? s->remark : "";
 }
 
 int tr_store_generations(const struct tr_store *s)

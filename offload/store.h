@@ -3,8 +3,9 @@
  * The store: a folder that holds the records of a run, its truth. It knows bytes and names, no
  * model.
  *
- *   STORE/store.json   format version, UUID, layout (records, spans, pieces), generations; written
- * once STORE/gen0 gen1    the two places of every span, at the same offsets, allocated in full
+ *   STORE/store.json   format version, UUID, layout (records, spans, pieces), generations, stripes;
+ *                      written once
+ *   STORE/gen0 gen1    the two places of every span, at the same offsets, allocated in full
  *   STORE/commit0 1    commit records, written in turn: sequence number, flags, generation of every
  *                      span, XXH3 of every piece, the caller's payload, and an XXH3 over all of it
  *
@@ -12,6 +13,11 @@
  * span is what is streamed as one (a block's segment, or one slice of rows of a table); a span is
  * made of pieces (a tensor, or at most 16 MiB of one), each checksummed by itself. Spans and pieces
  * begin at multiples of 4096; the pieces of one tensor lie back to back.
+ *
+ * A store may have several folders on several drives ("DIR:DIR", src/base/folders.h): then each has
+ * a gen0 and gen1 with the pieces that the stripes put there (offload/stripes.h), and a part.json
+ * with the store's UUID and the folder's number. All else is in the first, commits too. Whoever
+ * uses the store by these calls sees none of that.
  *
  * Invariants kept here (design.md, section 4):
  * (3) A commit never names bytes that are not yet synced, and the generation that it replaces is
@@ -24,6 +30,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+#include "src/base/folders.h"
 
 #define TR_STORE_ALIGN   4096u
 #define TR_PIECE_BYTES   (16u << 20) /* a piece at most */
@@ -64,22 +72,30 @@ enum tr_durability { TR_DURABLE_STEP, TR_DURABLE_CHECKPOINT, TR_DURABLE_NONE };
 
 struct tr_store;
 
-/* Makes the folder (absent or empty), allocates the files in full (-ENOSPC beforehand, with the
- * bytes needed) and locks it. The layout is copied. generations: 2, or 1 for TR_DURABLE_NONE. */
-int tr_store_create(struct tr_store **out, const char *folder, const struct tr_layout *layout,
+/* Makes the folders (absent or empty), allocates the files in full (-ENOSPC beforehand, with the
+ * bytes needed) and locks them. The layout is copied. generations: 2, or 1 for TR_DURABLE_NONE.
+ * Where there are several folders, a short write and read of each decides their shares. */
+int tr_store_create(struct tr_store **out, const char *folders, const struct tr_layout *layout,
                     int generations);
 
 enum tr_store_mode { TR_STORE_READ, TR_STORE_WRITE };
 
 /* Opens and (for writing: exclusively, for reading: shared) locks it and reads the newest whole
  * commit. -EBUSY: another process has it; -ENODATA: no commit yet (an import that was cut off);
- * -EUCLEAN: marked open by a run without durability that was killed. */
-int tr_store_open(struct tr_store **out, const char *folder, enum tr_store_mode mode);
+ * -EUCLEAN: marked open by a run without durability that was killed. -EINVAL names the folder that
+ * is missing, given twice, in the wrong place, or another store's. */
+int tr_store_open(struct tr_store **out, const char *folders, enum tr_store_mode mode);
 void tr_store_close(struct tr_store *s); /* NULL is allowed; commits nothing */
 
 const struct tr_layout *tr_store_layout(const struct tr_store *s);
-const char *tr_store_uuid(const struct tr_store *s); /* 36 characters */
-const char *tr_store_folder(const struct tr_store *s);
+const char *tr_store_uuid(const struct tr_store *s);   /* 36 characters */
+const char *tr_store_folder(const struct tr_store *s); /* the first */
+uint32_t tr_store_folders(const struct tr_store *s);
+/* Folder k of them, and what it holds of one generation. */
+const char *tr_store_folder_at(const struct tr_store *s, uint32_t k, uint64_t *bytes);
+/* What is slower or less safe than elsewhere about the places of this store, a line for each; ""
+ * where nothing is. Kept until it is closed. */
+const char *tr_store_remark(const struct tr_store *s);
 int tr_store_generations(const struct tr_store *s);
 /* The payload of the commit that the store stands at, and its sequence number (0: none). Not while
  * an offload engine runs on the store. */
@@ -109,7 +125,7 @@ int tr_store_before(struct tr_store *s, void *payload, size_t room);
 int tr_store_fall_back(struct tr_store *s);
 
 /* Removes what an import that was cut off left: only files of ours, only where there is no commit
- * (-EEXIST otherwise) and nobody is at it (-EBUSY). The folder itself stays. */
-int tr_store_discard(const char *folder);
+ * (-EEXIST otherwise) and nobody is at it (-EBUSY). The folders themselves stay. */
+int tr_store_discard(const char *folders);
 
 #endif

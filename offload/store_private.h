@@ -15,17 +15,21 @@
 #include "offload/commit.h"
 #include "offload/layout.h"
 #include "offload/queue.h"
+#include "offload/stripes.h"
 
 /* Where the file system knows no files without a name, for the moment between open and unlink. */
 #define TR_SCRATCH_NAME "scratch"
 
 struct tr_store {
-    char *folder;
-    int folder_fd; /* holds the lock */
+    struct tr_folders folders;
+    char *folder;                  /* the first of them, the store's own */
+    int folder_fd;                 /* holds the lock */
+    int part_fd[TR_STORE_FOLDERS]; /* of the others, which have locks of their own; [0] is unused */
     enum tr_store_mode mode;
     struct tr_layout layout;
     struct tr_commit_shape shape;
-    struct tr_io_file file[TR_IO_FILES];
+    struct tr_stripes stripes;
+    struct tr_io_file *file; /* (files of all folders, tr_file_in) */
     struct tr_commit durable, next;
     unsigned char *fresh; /* (pieces) written since the durable commit, by tr_store_write_piece */
     unsigned char touched[2]; /* generation files written since their last sync */
@@ -34,6 +38,7 @@ struct tr_store {
     struct tr_queue *queue; /* of the synchronous access, opened when first needed */
     void *record;           /* a commit record, 4096-aligned */
     size_t record_bytes;
+    char *remark;
 };
 
 static inline uint8_t tr_store_target(const struct tr_store *s, uint32_t span)
@@ -70,14 +75,40 @@ int tr_store_check_piece(const struct tr_store *s, const struct tr_commit *c, ui
 int tr_store_check_hash(const struct tr_store *s, const struct tr_commit *c, uint32_t piece,
                         uint64_t hash); /* the same, of its checksum */
 
-/* Opening parts shared by create and open. */
+static inline int tr_store_folder_fd(const struct tr_store *s, uint32_t folder)
+{
+    return folder ? s->part_fd[folder] : s->folder_fd;
+}
+
+/* Opening parts shared by create and open; `file` counts the files of all folders. */
 extern const char *const tr_store_names[TR_FILES];
-int tr_store_alloc(struct tr_store **out, const char *folder);
+const char *tr_store_file_name(uint32_t file);
+int tr_store_has_file(const struct tr_store *s, uint32_t file);
+int tr_store_alloc(struct tr_store **out, const char *folders);
 int tr_store_lock(struct tr_store *s, int exclusive);
-int tr_store_open_file(struct tr_store *s, enum tr_file file, int flags);
+int tr_store_open_file(struct tr_store *s, uint32_t file, int flags);
 int tr_store_alloc_state(struct tr_store *s);
 int tr_store_remove_files(const struct tr_store *s);
-uint64_t tr_store_file_bytes(const struct tr_store *s, enum tr_file file);
+uint64_t tr_store_file_bytes(const struct tr_store *s, uint32_t file);
+
+/* parts.c: the further folders. Each folder of several has a part.json with the store's UUID and
+ * its own number. */
+int tr_parts_lock(struct tr_store *s, int exclusive);
+int tr_parts_write(const struct tr_store *s);
+/* Are these the folders of this store, in order? */
+int tr_parts_check(const struct tr_store *s);
+/* What the first folder of a store without store.json says: 0 and its UUID and number. */
+int tr_part_read(const struct tr_store *s, uint32_t folder, char uuid[TR_UUID_CHARS + 1],
+                 uint32_t *number);
+/* Locks those further folders that an import which was cut off has begun; leaves others alone. */
+int tr_parts_lock_begun(struct tr_store *s);
+
+/* remark.c, once the files are open */
+int tr_store_make_remark(struct tr_store *s);
+
+/* gauge.c: speed and room of every folder, for a new store. */
+int tr_gauge_folders(struct tr_store *s, struct tr_drive drives[TR_STORE_FOLDERS]);
+#define TR_GAUGE_FILE "probe"
 /* Takes the file's space on the disk; nothing is synced. */
 int tr_store_reserve(const struct tr_io_file *f, uint64_t bytes);
 

@@ -11,6 +11,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/json.h"
+#include "src/base/pages.h"
 #include "src/open.h"
 #include "src/options.h"
 
@@ -158,6 +159,20 @@ void run_unmake(struct tr_run *run, int folder)
     if (kept) /* the reason of the failure, not of the tidying */
         tr_error(-EIO, "%s", kept);
     tr_free(TR_MEM_MISC, kept);
+}
+
+void run_note_places(const struct tr_run *run)
+{
+    const char *line = tr_store_remark(run->store);
+    char memory[512];
+
+    for (size_t n; *line; line += n + (line[n] == '\n')) {
+        n = strcspn(line, "\n");
+        run_log(run, "%.*s", (int)n, line);
+    }
+    tr_pages_remark(memory, sizeof(memory));
+    if (*memory)
+        run_log(run, "host memory: %s", memory);
 }
 
 /* Empty where every block input stays on the device. */

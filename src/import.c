@@ -158,21 +158,32 @@ static int check_free_folder(const char *folder)
     return empty > 0;
 }
 
+/* The folders of the store, and whether each of them is there, empty. */
+static int check_store_folders(const char *list, struct tr_folders *f, int there[TR_STORE_FOLDERS])
+{
+    int r = tr_folders_parse(f, list);
+
+    for (uint32_t k = 0; k < f->n && r >= 0; k++)
+        r = there[k] = check_free_folder(f->path[k]);
+    return r;
+}
+
 int tr_import_run(struct tr_import *i)
 {
-    int keep_there = i->p->keep ? check_free_folder(i->p->keep) : 0, store_there, r;
+    int keep_there = i->p->keep ? check_free_folder(i->p->keep) : 0, r;
+    int store_there[TR_STORE_FOLDERS];
+    struct tr_folders folders = {.n = 0};
 
-    if (keep_there < 0)
-        return keep_there;
-    store_there = check_free_folder(i->p->store);
-    if (store_there < 0)
-        return store_there;
+    r = keep_there < 0 ? keep_there : check_store_folders(i->p->store, &folders, store_there);
+    if (r < 0)
+        goto out;
     r = fill_store(i);
-    if (r < 0) {
-        undo(i->p->store, store_there);
-        if (i->p->keep)
-            undo(i->p->keep, keep_there);
-    }
+    for (uint32_t k = 0; r < 0 && k < folders.n; k++)
+        undo(folders.path[k], store_there[k]);
+    if (r < 0 && i->p->keep)
+        undo(i->p->keep, keep_there);
+out:
+    tr_folders_free(&folders);
     return r;
 }
 

@@ -31,7 +31,8 @@ int run_store_path(const char *run, char **out)
     if (r == 0)
         r = tr_options_read(yaml, &options);
     if (r == 0) {
-        *out = options.store ? tr_strdup(TR_MEM_MISC, options.store) : tr_path(run, "store");
+        *out =
+            options.store ? tr_strdup(TR_MEM_MISC, options.store) : tr_folders_below(run, "store");
         r = *out ? 0 : -ENOMEM;
     }
     tr_options_free(&options);
@@ -97,7 +98,7 @@ static int import_folder(struct infer *f, const char *folder)
     if ((r = tr_import_open(&f->run.import, p)) < 0 || (r = make_temporary(f)) < 0)
         return r;
     f->run.model = tr_import_model(f->run.import);
-    p->store = store = tr_path(f->temporary, "store");
+    p->store = store = tr_folders_below(f->temporary, "store");
     r = store ? tr_import_run(f->run.import) : -ENOMEM;
     if (r == 0)
         r = tr_store_open(&f->run.store, store, TR_STORE_READ);

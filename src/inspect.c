@@ -127,6 +127,20 @@ static json_t *segments_json(const struct tr_layout *l)
     return list;
 }
 
+static json_t *folders_json(const struct tr_store *s)
+{
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; i < tr_store_folders(s); i++) {
+        uint64_t bytes;
+        const char *path = tr_store_folder_at(s, i, &bytes);
+
+        json_array_append_new(
+            list, json_pack("{s:s, s:I}", "path", path, "generation_bytes", (json_int_t)bytes));
+    }
+    return list;
+}
+
 static int describe_store(json_t *o, const char *folder)
 {
     unsigned char payload[TR_PAYLOAD_BYTES];
@@ -148,6 +162,8 @@ static int describe_store(json_t *o, const char *folder)
                                       (json_int_t)bytes, "generation_bytes",
                                       (json_int_t)tr_layout_bytes(l), "spans", (int)l->n_spans,
                                       "pieces", (int)l->n_pieces, "segments", segments_json(l)));
+    if (tr_store_folders(s) > 1)
+        r |= json_object_set_new(json_object_get(o, "store"), "folders", folders_json(s));
     if (tr_cursor_parse(payload, bytes, &cursor) == 0) /* a store need not be a run's */
         r |= json_object_set_new(o, "steps_done", json_integer((json_int_t)cursor.step));
     tr_store_close(s);
@@ -156,7 +172,7 @@ static int describe_store(json_t *o, const char *folder)
 
 static int describe_run(json_t *o, const char *folder, const char *store)
 {
-    char *keep_path = tr_path(folder, "source"), *beside = tr_path(folder, "store");
+    char *keep_path = tr_path(folder, "source"), *beside = tr_folders_below(folder, "store");
     struct tr_kept *k = NULL;
     int r = keep_path && beside ? tr_keep_open(&k, keep_path) : -ENOMEM;
 
@@ -178,6 +194,10 @@ static int describe(json_t *o, const char *path, const char *store, const char *
 {
     struct stat st;
 
+    if (stat(path, &st) < 0 && strchr(path, ':')) { /* the folders of one */
+        *kind = "store";
+        return describe_store(o, path);
+    }
     if (stat(path, &st) < 0)
         return tr_error(-errno, "%s: cannot open: %s", path, strerror(errno));
     if (!S_ISDIR(st.st_mode)) {
@@ -185,8 +205,12 @@ static int describe(json_t *o, const char *path, const char *store, const char *
         return describe_weights(o, path, 0);
     }
     if (tr_folder_has(path, "store.json")) {
+        char *list = store ? NULL : tr_folders_one(path);
+        int r = store || list ? describe_store(o, store ? store : list) : -ENOMEM;
+
         *kind = "store";
-        return describe_store(o, path);
+        tr_free(TR_MEM_MISC, list);
+        return r;
     }
     if (tr_folder_has(path, "source/" TR_KEEP_FILE)) {
         *kind = "run";

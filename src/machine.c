@@ -9,7 +9,7 @@
 #include <xxhash.h>
 
 #include "src/base/err.h"
-#include "src/base/mem.h"
+#include "src/base/pages.h"
 #include "src/base/sysmem.h"
 #include "src/tier.h"
 
@@ -47,13 +47,28 @@ static int is_all_f32(const struct tr_model *m)
     return all;
 }
 
+static int place_pages(const struct tr_run *run)
+{
+    struct tr_folders f = {.n = 0};
+    int r = run->params.store ? tr_folders_parse(&f, run->params.store) : 0;
+
+    if (r == 0)
+        tr_pages_place(run->choice.cuda, f.path[0]);
+    tr_folders_free(&f);
+    return r;
+}
+
 int run_open_device(struct tr_run *run)
 {
-    int r = tr_devices_open(&run->device, &run->choice,
-                            &(struct tr_device_params){.memory_bytes = run->params.device_memory,
-                                                       .threads = (int)run->params.threads,
-                                                       .f32_only = is_all_f32(run->model),
-                                                       .delay_seed = run->params.delay_seed});
+    int r = place_pages(run);
+
+    if (r < 0)
+        return r;
+    r = tr_devices_open(&run->device, &run->choice,
+                        &(struct tr_device_params){.memory_bytes = run->params.device_memory,
+                                                   .threads = (int)run->params.threads,
+                                                   .f32_only = is_all_f32(run->model),
+                                                   .delay_seed = run->params.delay_seed});
 
     if (r < 0)
         return r;

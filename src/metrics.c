@@ -16,20 +16,13 @@
 
 int metrics_open(struct tr_metrics *m, const char *run_folder)
 {
-    char *path = tr_path(run_folder, "metrics.jsonl");
-
     memset(m, 0, sizeof(*m));
-    if (!path)
+    m->path = tr_path(run_folder, "metrics.jsonl");
+    if (!m->path)
         return -ENOMEM;
-    m->file = fopen(path, "ae");
-    if (!m->file) {
-        int r = tr_error(-errno, "%s: cannot open for writing: %s", path, strerror(errno));
-
-        tr_free(TR_MEM_MISC, path);
-        return r;
-    }
-    tr_free(TR_MEM_MISC, path);
-    return 0;
+    m->file = fopen(m->path, "ae");
+    return m->file ? 0
+                   : tr_error(-errno, "%s: cannot open for writing: %s", m->path, strerror(errno));
 }
 
 /* JSON knows no NaN and no infinity. */
@@ -91,7 +84,8 @@ int metrics_commit_durable(struct tr_metrics *m)
     if (!m->file || !m->committing)
         return 0;
     if (fwrite(m->pending, 1, m->committing, m->file) != m->committing || fflush(m->file) != 0)
-        return tr_error(-errno, "metrics.jsonl: cannot write: %s", strerror(errno));
+        return tr_error(-errno, "%s: cannot write %zu bytes: %s", m->path, m->committing,
+                        strerror(errno));
     memmove(m->pending, m->pending + m->committing, m->bytes - m->committing);
     m->bytes -= m->committing;
     m->committing = 0;
@@ -140,5 +134,6 @@ void metrics_close(struct tr_metrics *m)
     if (m->file)
         fclose(m->file);
     tr_free(TR_MEM_MISC, m->pending);
+    tr_free(TR_MEM_MISC, m->path);
     memset(m, 0, sizeof(*m));
 }

@@ -65,10 +65,8 @@ static int lock_folder(struct tr_run *run)
  * made a run of it (the store refuses otherwise). */
 static int clear_folder(struct tr_run *run)
 {
-    int r = 0;
+    int r = tr_store_discard(run->params.store);
 
-    if (tr_folder_has(run->params.store, "."))
-        r = tr_store_discard(run->params.store);
     if (r == -ENOENT) /* cut off before its first file */
         r = 0;
     if (r == 0 && tr_folder_has(run->params.out, "source")) {
@@ -345,6 +343,7 @@ int tr_train_open(tr_run **out, const struct tr_train_params *params)
         return r;
     }
     run_make_summary(run);
+    run_note_places(run);
     *out = run;
     return 0;
 }

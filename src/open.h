@@ -45,5 +45,7 @@ int run_record_choices(const struct tr_run *run);
 /* Removes what this call has made in the run folder (`folder`: and the folder itself). */
 void run_unmake(struct tr_run *run, int folder);
 void run_make_summary(struct tr_run *run);
+/* Says what about drives and memory is slower or less safe than it could be. */
+void run_note_places(const struct tr_run *run);
 
 #endif

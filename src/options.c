@@ -14,7 +14,7 @@
 #include "build_config.h"
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/mem.h"
+#include "src/base/folders.h"
 #include "src/option_value.h"
 
 const struct tr_choice_name tr_type_choices[] = {
@@ -74,8 +74,8 @@ const struct tr_option tr_train_options[] = {
      "held-out data of the same kind; its loss is reported"},
     {"out", "DIR", TR_OPTION_PATH, REQUIRED, AT(out), NULL,
      "run folder: absent or empty for a new run, or the same run to continue it"},
-    {"store", "DIR", TR_OPTION_PATH, 0, AT(store), "OUT/store",
-     "folder for the parameters on disk"},
+    {"store", "DIR[:DIR...]", TR_OPTION_PATH, 0, AT(store), "OUT/store",
+     "folder for the parameters on disk, or several on several drives"},
 
     {"steps", "N", TR_OPTION_COUNT, 0, AT(steps), NULL,
      "optimizer steps in all", .section = "Length and batches:", .rival = "epochs"},
@@ -265,11 +265,12 @@ static int is_shadowed(const struct tr_option *o, const struct tr_train_params *
 /* OUT/store goes without saying: so the file serves another --out too. */
 static int goes_without_saying(const struct tr_option *o, const struct tr_train_params *params)
 {
-    size_t n = params->out ? strlen(params->out) : 0;
+    int asked = o->offset == AT(store) && params->out && params->store;
+    char *below = asked ? tr_folders_below(params->out, "store") : NULL;
+    int same = below && !strcmp(below, params->store);
 
-    return o->offset == AT(store) && n && params->store &&
-           strncmp(params->store, params->out, n) == 0 &&
-           strcmp(params->store + n, params->out[n - 1] == '/' ? "store" : "/store") == 0;
+    tr_free(TR_MEM_MISC, below);
+    return same;
 }
 
 static void print_all(FILE *f, const struct tr_train_params *params)

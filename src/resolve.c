@@ -22,20 +22,23 @@ static int copy_string(const char **s)
     return 0;
 }
 
-/* run.yaml must name the store for whoever reads it from another folder. */
-static int make_absolute(const char **path)
+/* run.yaml must name the store's folders for whoever reads it from another folder. */
+static int make_store_absolute(const char **store)
 {
-    char *here = **path == '/' ? NULL : getcwd(NULL, 0), *whole;
+    char *here = getcwd(NULL, 0), *whole = NULL;
+    struct tr_folders f = {.n = 0};
+    int r =
+        here ? tr_folders_parse(&f, *store) : tr_error(-errno, "%s: %s", *store, strerror(errno));
 
-    if (!here)
-        return **path == '/' ? 0 : tr_error(-errno, "%s: %s", *path, strerror(errno));
-    whole = tr_path(here, *path);
+    if (r == 0 && !(whole = tr_folders_join(&f, here)))
+        r = -ENOMEM;
+    if (r == 0) {
+        tr_free(TR_MEM_MISC, (void *)*store);
+        *store = whole;
+    }
+    tr_folders_free(&f);
     free(here);
-    if (!whole)
-        return -ENOMEM;
-    tr_free(TR_MEM_MISC, (void *)*path);
-    *path = whole;
-    return 0;
+    return r;
 }
 
 /* The folder itself, or the nearest one above it that exists. */
@@ -66,6 +69,17 @@ static int check_outside(const char *option, const char *path, const char *model
         return 0;
     return tr_error(-EINVAL, "%s %s: lies in the model folder %s, which is never written", option,
                     path, model);
+}
+
+static int check_store_outside(const char *store, const char *model)
+{
+    struct tr_folders f;
+    int r = tr_folders_parse(&f, store);
+
+    for (uint32_t i = 0; i < f.n && r == 0; i++)
+        r = check_outside("--store", f.path[i], model);
+    tr_folders_free(&f);
+    return r;
 }
 
 /* A run that exists stays on its device; its bits may differ on another. */
@@ -106,16 +120,16 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
         return r;
     if (!p->model == !p->arch)
         return tr_error(-EINVAL, "one of --model and --arch is needed");
-    if (p->store && (r = make_absolute(&p->store)) < 0)
+    if (p->store && (r = make_store_absolute(&p->store)) < 0)
         return r;
     if (!p->store)
-        p->store = tr_path(p->out, "store");
+        p->store = tr_folders_below(p->out, "store");
     if (!p->store)
         return -ENOMEM;
     if ((r = choose_device(run)) < 0)
         return r;
     if (p->model && (r = check_outside("--out", p->out, p->model)) == 0)
-        r = check_outside("--store", p->store, p->model);
+        r = check_store_outside(p->store, p->model);
     return r;
 }
 

@@ -21,6 +21,7 @@ enum run_begun { RUN_NOTHING, RUN_TRAIN, RUN_FORWARD };
 
 struct tr_metrics {
     FILE *file;
+    char *path;
     char *pending; /* lines of steps whose commit is not durable yet */
     size_t bytes, room;
     size_t committing; /* of them, those that the commit under way covers */

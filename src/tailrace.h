@@ -58,7 +58,7 @@ struct tr_train_params {
     const char *data;      /* text, or JSONL (text | prompt+completion | input_ids) */
     const char *valid;     /* like data: loss measured every eval_every steps and at the end */
     const char *out;       /* run folder: absent, empty, or the same run to be continued */
-    const char *store;     /* folder for the store; default OUT/store */
+    const char *store;     /* folders for the store, DIR[:DIR...]; default OUT/store */
     const char *device;    /* "cpu", "cuda", "cuda:N"; default: the first GPU, else the cpu */
     int64_t steps;         /* or */
     double epochs;         /* default 3 */

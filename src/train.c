@@ -12,6 +12,7 @@
  * has been written yet, the commit before may still be whole. */
 int tr_train_step(tr_run *run, struct tr_step_report *report)
 {
+    char remark[512];
     int r;
 
     if ((int64_t)run->cursor.step >= run->steps)
@@ -22,6 +23,8 @@ int tr_train_step(tr_run *run, struct tr_step_report *report)
     if (r < 0)
         return r;
     run->trained = 1;
+    if (tr_offload_remark(run->offload, remark, sizeof(remark)))
+        run_log(run, "%s", remark);
     if ((r = run_measure_step(run, report)) == 0)
         r = run_snapshot_if_asked(run);
     return r < 0 ? r : 1;

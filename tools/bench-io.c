@@ -237,6 +237,16 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     return 0;
 }
 
+static void remove_folders(const char *list)
+{
+    struct tr_folders f;
+
+    for (uint32_t i = 0; tr_folders_parse(&f, list) == 0 && i < f.n; i++) {
+        tr_remove_tree(f.path[i]);
+        tr_folders_free(&f);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct argp_option table[] = {
@@ -250,9 +260,9 @@ int main(int argc, char **argv)
     static const struct argp argp = {
         table,
         parse,
-        "FOLDER",
-        "Plays the disk traffic of training steps in FOLDER, which must "
-        "not exist and is removed afterwards.",
+        "FOLDER[:FOLDER...]",
+        "Plays the disk traffic of training steps in FOLDER (or several, as "
+        "one store), which must not exist and is removed afterwards.",
         0,
         0,
         0};
@@ -273,7 +283,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench-io: %s\n", tr_error_message());
     if (store) {
         tr_store_close(store);
-        tr_remove_tree(o.folder);
+        remove_folders(o.folder);
     }
     tr_layout_free(&layout);
     return r < 0;

@@ -10,7 +10,7 @@ static const struct tr_option argument[] = {{"run", "RUN", TR_OPTION_PATH, 0, AT
 
 static const struct tr_option options[] = {
     {"out", "DIR", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(out), NULL, "folder to make"},
-    {"store", "DIR", TR_OPTION_PATH, 0, AT(store), "as the run says",
+    {"store", "DIR[:DIR...]", TR_OPTION_PATH, 0, AT(store), "as the run says",
      "where the run keeps its parameters"},
     {"dtype", "TYPE", TR_OPTION_CHOICE, 0, AT(dtype), "as stored", "f32, bf16 or f16",
      .choices = tr_type_choices},

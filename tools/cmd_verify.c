@@ -14,7 +14,7 @@ struct verify {
 static const struct tr_option argument[] = {{"run", "RUN", TR_OPTION_PATH, 0, AT(run)}, {NULL}};
 
 static const struct tr_option options[] = {
-    {"store", "DIR", TR_OPTION_PATH, 0, AT(store), "as the run says",
+    {"store", "DIR[:DIR...]", TR_OPTION_PATH, 0, AT(store), "as the run says",
      "where the run keeps its parameters"},
     {"fall-back", NULL, TR_OPTION_SWITCH, 0, AT(fall_back), NULL,
      "where something is damaged: go back to the commit before, if that one is whole"},

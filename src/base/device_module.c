@@ -19,7 +19,7 @@
 
 #include "build_config.h"
 #include "src/base/err.h"
-#include "src/base/mem.h"
+#include "src/base/pages.h"
 
 #define MODULE_FILE "tailrace-cuda.so"
 
@@ -42,7 +42,7 @@ static void host_free(void *p)
 
 static void *host_alloc_pages(size_t bytes)
 {
-    return tr_alloc_pages(TR_MEM_IO, bytes);
+    return tr_pages_alloc(TR_MEM_IO, bytes, 0); /* the driver locks them */
 }
 
 static void host_free_pages(void *p, size_t bytes)

@@ -50,7 +50,8 @@ int tr_pwrite(int fd, const char *path, const void *buf, size_t n, uint64_t offs
         if (r < 0 && errno == EINTR)
             continue;
         if (r < 0)
-            return fail("cannot write", path);
+            return tr_error(-errno, "%s: cannot write %zu bytes at byte %llu: %s", path, n,
+                            (unsigned long long)offset, strerror(errno));
         p += r;
         n -= (size_t)r;
         offset += (uint64_t)r;

@@ -13,7 +13,7 @@ static struct {
     _Atomic uint64_t now, peak;
 } counters[TR_MEM_TAGS];
 
-static void count(enum tr_mem_tag tag, int64_t bytes)
+void tr_mem_count(enum tr_mem_tag tag, int64_t bytes)
 {
     uint64_t now = atomic_fetch_add(&counters[tag].now, (uint64_t)bytes) + (uint64_t)bytes;
     uint64_t peak = atomic_load(&counters[tag].peak);
@@ -31,7 +31,7 @@ void *tr_alloc(enum tr_mem_tag tag, size_t n)
         tr_error(-ENOMEM, "out of memory: %zu bytes for %s", n, tr_mem_tag_name(tag));
         return NULL;
     }
-    count(tag, (int64_t)malloc_usable_size(p));
+    tr_mem_count(tag, (int64_t)malloc_usable_size(p));
     return p;
 }
 
@@ -55,7 +55,7 @@ void *tr_realloc(enum tr_mem_tag tag, void *p, size_t n)
         tr_error(-ENOMEM, "out of memory: %zu bytes for %s", n, tr_mem_tag_name(tag));
         return NULL;
     }
-    count(tag, (int64_t)malloc_usable_size(q) - (int64_t)before);
+    tr_mem_count(tag, (int64_t)malloc_usable_size(q) - (int64_t)before);
     return q;
 }
 
@@ -63,7 +63,7 @@ void tr_free(enum tr_mem_tag tag, void *p)
 {
     if (!p)
         return;
-    count(tag, -(int64_t)malloc_usable_size(p));
+    tr_mem_count(tag, -(int64_t)malloc_usable_size(p));
     free(p);
 }
 
@@ -84,7 +84,7 @@ void *tr_alloc_pages(enum tr_mem_tag tag, size_t bytes)
         tr_error(-ENOMEM, "out of memory: %zu bytes for %s", bytes, tr_mem_tag_name(tag));
         return NULL;
     }
-    count(tag, (int64_t)bytes);
+    tr_mem_count(tag, (int64_t)bytes);
     return p;
 }
 
@@ -93,7 +93,7 @@ void tr_free_pages(enum tr_mem_tag tag, void *p, size_t bytes)
     if (!p)
         return;
     munmap(p, bytes ? bytes : 1);
-    count(tag, -(int64_t)bytes);
+    tr_mem_count(tag, -(int64_t)bytes);
 }
 
 uint64_t tr_mem_now(enum tr_mem_tag tag)

@@ -31,6 +31,8 @@ char *tr_strdup(enum tr_mem_tag tag, const char *s);
 void *tr_alloc_pages(enum tr_mem_tag tag, size_t bytes);
 void tr_free_pages(enum tr_mem_tag tag, void *p, size_t bytes);
 
+/* For memory that was mapped elsewhere (src/base/pages.c). */
+void tr_mem_count(enum tr_mem_tag tag, int64_t bytes);
 uint64_t tr_mem_now(enum tr_mem_tag tag);
 uint64_t tr_mem_peak(enum tr_mem_tag tag);
 /* Peaks of all tags but the device arena: what --host-memory bounds. */

@@ -60,6 +60,15 @@ char *test_folder(void)
     return path;
 }
 
+char *test_folders(uint32_t n)
+{
+    struct tr_folders f = {.n = n};
+
+    for (uint32_t i = 0; i < n; i++)
+        f.path[i] = test_folder();
+    return tr_folders_join(&f, NULL);
+}
+
 void flip_byte(const char *folder, const char *name, uint64_t offset)
 {
     char *path = tr_path(folder, name);
@@ -157,10 +166,15 @@ void fill_span(char *bytes, const struct tr_layout *l, uint32_t span, uint64_t v
 struct tr_store *test_store(const char *folder, const struct tr_layout *l, int generations,
                             const struct tr_io_hook *hook)
 {
+    static const double speed[TR_STORE_FOLDERS] = {3, 2, 4, 1, 1, 1, 1, 1};
+    struct tr_io_hook own = {0};
     struct tr_store *s;
     char *buf = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
 
-    assert_ok(tr_store_create_hooked(&s, folder, l, generations, hook));
+    if (hook)
+        own = *hook;
+    own.speed = speed;
+    assert_ok(tr_store_create_hooked(&s, folder, l, generations, &own));
     for (uint32_t i = 0; i < l->n_pieces; i++) {
         fill_bytes(buf, l->pieces[i].bytes, i);
         assert_ok(tr_store_write_piece(s, i, buf));

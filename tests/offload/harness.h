@@ -33,6 +33,8 @@ uint32_t rng_below(uint64_t *state, uint32_t n);
 
 /* A folder under TMPDIR (or /tmp) that does not exist yet; removed, with its contents, at exit. */
 char *test_folder(void);
+/* As many of them, as the list that a store takes. */
+char *test_folders(uint32_t n);
 void flip_byte(const char *folder, const char *name, uint64_t offset);
 
 /* What test_layout builds: spans with some pieces each, of sizes that differ. */
@@ -50,7 +52,8 @@ uint64_t span_max_bytes(const struct tr_layout *l, uint32_t pool);
 void fill_span(char *bytes, const struct tr_layout *l, uint32_t span, uint64_t version);
 void fill_bytes(void *p, size_t n, uint64_t seed);
 
-/* Creates a store whose spans hold version 0 and commits it with payload "start". */
+/* Creates a store whose spans hold version 0 and commits it with payload "start". Several folders
+ * share it as if they were of different speeds. */
 struct tr_store *test_store(const char *folder, const struct tr_layout *l, int generations,
                             const struct tr_io_hook *hook);
 

@@ -88,7 +88,7 @@ static void really_submit(struct faulty_io *t, struct shadow *s)
     note(t, LOG_SUBMIT, s);
     count(t->f, s->real.op, 1);
     t->under_way++;
-    if (s->real.op == TR_IO_WRITE && s->real.file <= TR_FILE_GEN1)
+    if (s->real.op == TR_IO_WRITE && tr_file_is_generation(s->real.file))
         atomic_fetch_add(&t->f->all_writes, 1);
     t->real->ops->submit(t->real, &s->real);
 }
@@ -137,13 +137,15 @@ static int inject(struct faulty_io *t, struct shadow *s)
 static int mutate(struct faulty_io *t, struct shadow *s)
 {
     enum mutant m = t->f->mutant;
-    int data = s->real.file <= TR_FILE_GEN1 || s->real.file == TR_FILE_SCRATCH;
+    int data = tr_file_is_generation(s->real.file) || s->real.file == TR_FILE_SCRATCH;
+    int forgotten = (m == MUTANT_NO_DATA_SYNC && data) || (m == MUTANT_NO_RECORD_SYNC && !data) ||
+                    (m == MUTANT_NO_PART_SYNC && tr_file_folder(s->real.file) > 0);
     int early = (m == MUTANT_EARLY_WRITE && s->real.op == TR_IO_WRITE && data) ||
                 (m == MUTANT_EARLY_SYNC && s->real.op == TR_IO_SYNC && !data);
 
-    if (m == MUTANT_ONE_GENERATION && s->real.file == TR_FILE_GEN1)
-        s->real.file = TR_FILE_GEN0;
-    if (s->real.op == TR_IO_SYNC && m == (data ? MUTANT_NO_DATA_SYNC : MUTANT_NO_RECORD_SYNC)) {
+    if (m == MUTANT_ONE_GENERATION && tr_file_is_generation(s->real.file))
+        s->real.file = tr_file_in(TR_FILE_GEN0, tr_file_folder(s->real.file));
+    if (s->real.op == TR_IO_SYNC && forgotten) {
         answer(t, s, 0);
         return 1;
     }
@@ -218,7 +220,7 @@ static void take_back(struct faulty_io *t, struct tr_io_request *done)
 static int is_held(const struct faulty *f, const struct shadow *s)
 {
     return (s->real.op == TR_IO_SYNC && atomic_load(&f->hold_syncs)) ||
-           (s->real.op == TR_IO_WRITE && s->real.file <= TR_FILE_GEN1 &&
+           (s->real.op == TR_IO_WRITE && tr_file_is_generation(s->real.file) &&
             atomic_load(&f->hold_writes));
 }
 

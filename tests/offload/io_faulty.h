@@ -17,6 +17,7 @@
 enum mutant {
     MUTANT_NONE,
     MUTANT_NO_DATA_SYNC,   /* the data is not synced before the commit record */
+    MUTANT_NO_PART_SYNC,   /* that of the further folders is not */
     MUTANT_ONE_GENERATION, /* the generation that the commit names is overwritten */
     MUTANT_EARLY_WRITE,   /* a write is called finished before it is: nobody waits before reading */
     MUTANT_EARLY_SYNC,    /* a commit is called durable before it is */
@@ -30,8 +31,8 @@ enum log_kind { LOG_SUBMIT, LOG_DONE };
 struct log_event {
     enum log_kind kind;
     enum tr_io_op op; /* writes and syncs only, none of scratch: a crash leaves nothing of it */
-    enum tr_file file;
-    uint32_t id; /* the same of submit and done */
+    uint32_t file;    /* of all folders' */
+    uint32_t id;      /* the same of submit and done */
     uint64_t offset;
     size_t bytes;
     char *data; /* of a write's submit */
@@ -50,7 +51,7 @@ struct faulty {
     int fail; /* negative errno (or FAULTY_ZERO) for one request of this op and file, the
                  fail_after-th */
     enum tr_io_op fail_op;
-    enum tr_file fail_file;
+    uint32_t fail_file;
     uint32_t fail_after;
     enum mutant mutant;
     uint32_t patience;       /* of the early mutants: requests until they do what they said */

@@ -231,6 +231,11 @@ int player_open_engine(struct player *p)
     return tr_offload_open(&p->o, &op);
 }
 
+static char *first_of(const char *list)
+{
+    return strndup(list, strcspn(list, ":"));
+}
+
 /* The same spans, and behind them scratch, one piece each, in a pool of its own. */
 static void lay_out(struct player *p)
 {
@@ -260,7 +265,8 @@ void player_open(struct player *p, const struct player_params *params)
     memset(p, 0, sizeof(*p));
     p->p = *params;
     p->rng = params->seed;
-    p->folder = test_folder();
+    p->folders = test_folders(params->folders ? params->folders : 1);
+    p->folder = first_of(p->folders);
     lay_out(p);
     p->model = calloc(p->all.n_spans, sizeof(*p->model));
     for (uint32_t i = 0; i < p->all.n_spans; i++) {
@@ -278,7 +284,7 @@ void player_open(struct player *p, const struct player_params *params)
     }
     p->device = test_device(&dp);
     p->store =
-        test_store(p->folder, &p->layout, params->durability == TR_DURABLE_NONE ? 1 : 2, NULL);
+        test_store(p->folders, &p->layout, params->durability == TR_DURABLE_NONE ? 1 : 2, NULL);
     if (params->faulty)
         p->store->hook = (struct tr_io_hook){faulty_wrap, params->faulty};
     tr_store_close_queue(p->store);
@@ -312,7 +318,7 @@ int player_reopen(struct player *p)
     p->store = NULL;
     if (r < 0)
         return r;
-    r = tr_store_open_hooked(&p->store, p->folder, TR_STORE_WRITE, &hook);
+    r = tr_store_open_hooked(&p->store, p->folders, TR_STORE_WRITE, &hook);
     return r < 0 ? r : player_compare_store(p, p->model);
 }
 
@@ -342,6 +348,8 @@ void player_close(struct player *p)
     model_free(&p->all, p->model);
     tr_layout_free(&p->layout);
     tr_layout_free(&p->all);
+    tr_free(TR_MEM_MISC, p->folders);
+    free(p->folder);
 }
 
 int player_play(const struct player_params *params, int steps, struct tr_offload_stats *stats)

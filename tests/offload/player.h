@@ -35,6 +35,7 @@ struct player_params {
     enum tr_durability durability;
     uint32_t prefetch;
     int serial;
+    uint32_t folders; /* of the store; 0: one */
     uint64_t seed;
     uint32_t max_delay_us;
     struct way way;
@@ -46,7 +47,7 @@ struct player_params {
 
 struct player {
     struct player_params p;
-    char *folder;
+    char *folder, *folders;  /* the first; all of them, as a store takes them */
     struct tr_layout layout; /* the store's */
     struct tr_layout all;    /* the same, then scratch */
     struct tr_store *store;

@@ -20,28 +20,37 @@
 #include "src/base/mem.h"
 #include "tests/offload/player.h"
 
-#define STEPS 6
+#define STEPS     6
+#define MAX_FILES (TR_IO_FILES + 2 * TR_STORE_FOLDERS)
 
 static const struct way *way;
+static uint32_t n_folders;
 
+/* The files of all folders. */
 struct image {
-    char *data[TR_FILES];
-    size_t bytes[TR_FILES];
+    char *data[MAX_FILES];
+    size_t bytes[MAX_FILES];
 };
 
 struct recording {
     struct player p;
     struct faulty f;
     struct io_log log;
+    struct tr_folders folders;
     struct image base;
     struct tr_commit_shape shape;
     char **snapshot[STEPS + 1]; /* the model when step i was committed; NULL: it was not */
 };
 
-static void read_image(struct image *m, const char *folder)
+static char *file_path(const struct tr_folders *f, uint32_t file)
 {
-    for (int i = 0; i < TR_FILES; i++) {
-        char *path = tr_path(folder, tr_store_names[i]);
+    return tr_path(f->path[tr_file_folder(file)], tr_store_file_name(file));
+}
+
+static void read_image(struct image *m, const struct tr_folders *folders)
+{
+    for (uint32_t i = 0; i < tr_file_count(folders->n); i++) {
+        char *path = file_path(folders, i);
 
         if (access(path, F_OK) == 0)
             assert_ok(tr_file_read(path, 1 << 26, &m->data[i], &m->bytes[i]));
@@ -51,7 +60,7 @@ static void read_image(struct image *m, const char *folder)
 
 static void free_image(struct image *m)
 {
-    for (int i = 0; i < TR_FILES; i++)
+    for (int i = 0; i < MAX_FILES; i++)
         tr_free(TR_MEM_TEXT, m->data[i]);
 }
 
@@ -91,6 +100,7 @@ static void record(struct recording *c, enum tr_durability durability, enum muta
         .slots = {2 + (uint32_t)(seed % 2), 2},
         .scratch = seed % 2 ? 4 : 0,
         .io = TR_IO_THREADS,
+        .folders = n_folders,
         .durability = durability,
         .way = *way,
         .seed = seed,
@@ -102,7 +112,8 @@ static void record(struct recording *c, enum tr_durability durability, enum muta
     c->snapshot[0] = model_copy(&c->p.layout, c->p.model);
     c->shape = c->p.store->shape;
     assert_ok(tr_offload_close(c->p.o));
-    read_image(&c->base, c->p.folder);
+    assert_ok(tr_folders_parse(&c->folders, c->p.folders));
+    read_image(&c->base, &c->folders);
     log_open(&c->log);
     c->f = (struct faulty){.seed = seed,
                            .short_percent = 10,
@@ -140,6 +151,7 @@ static void free_recording(struct recording *c)
             model_free(&c->p.layout, c->snapshot[i]);
     log_close(&c->log);
     free_image(&c->base);
+    tr_folders_free(&c->folders);
     player_close(&c->p);
 }
 
@@ -182,10 +194,10 @@ static void apply(char *to, const struct log_event *e, int mode, uint64_t *rng)
     }
 }
 
-static void write_image(const struct image *m, const char *folder)
+static void write_image(const struct image *m, const struct tr_folders *folders)
 {
-    for (int i = 0; i < TR_FILES; i++) {
-        char *path = tr_path(folder, tr_store_names[i]);
+    for (uint32_t i = 0; i < tr_file_count(folders->n); i++) {
+        char *path = file_path(folders, i);
         int fd = m->data[i] ? open(path, O_WRONLY | O_CREAT, 0644) : -1;
 
         if (m->data[i]) {
@@ -225,7 +237,7 @@ static struct bounds bounds_at(const struct recording *c, size_t until)
     for (size_t i = 0; i < until; i++) {
         const struct log_event *e = &c->log.events[i];
 
-        if (e->kind != LOG_SUBMIT || e->op != TR_IO_WRITE || e->file < TR_FILE_COMMIT0)
+        if (e->kind != LOG_SUBMIT || e->op != TR_IO_WRITE || tr_file_is_generation(e->file))
             continue;
         if (e->offset == 0)
             step = step_of(e->data);
@@ -239,13 +251,13 @@ static struct bounds bounds_at(const struct recording *c, size_t until)
 }
 
 /* 0 where the store is what it may be after this crash. */
-static int check_store(struct recording *c, const char *folder, struct bounds b)
+static int check_store(struct recording *c, const char *list, struct bounds b)
 {
     struct tr_store *s;
     char *buf;
     int64_t step = 0;
     size_t bytes;
-    int r = tr_store_open(&s, folder, TR_STORE_READ);
+    int r = tr_store_open(&s, list, TR_STORE_READ);
 
     if (r < 0)
         return r == -EUCLEAN && c->p.p.durability == TR_DURABLE_NONE ? 0 : -1;
@@ -267,42 +279,65 @@ static int check_store(struct recording *c, const char *folder, struct bounds b)
     return r;
 }
 
-static int crash_at(struct recording *c, size_t until, int mode, const char *folder, uint64_t *rng)
+struct crash {
+    size_t until;
+    int mode;
+    uint64_t rng;
+};
+
+static int crash_at(struct recording *c, struct crash *crash, const struct tr_folders *folders,
+                    const char *list)
 {
     struct image m;
 
-    for (int i = 0; i < TR_FILES; i++) {
+    for (int i = 0; i < MAX_FILES; i++) {
         m.bytes[i] = c->base.bytes[i];
         m.data[i] = c->base.data[i] ? tr_alloc(TR_MEM_TEXT, m.bytes[i]) : NULL;
         if (m.data[i])
             memcpy(m.data[i], c->base.data[i], m.bytes[i]);
     }
-    for (size_t i = 0; i < until; i++) {
+    for (size_t i = 0; i < crash->until; i++) {
         const struct log_event *e = &c->log.events[i];
 
         if (e->kind == LOG_SUBMIT && e->op == TR_IO_WRITE)
-            apply(m.data[e->file], e, is_durable(&c->log, i, until) ? 0 : mode, rng);
+            apply(m.data[e->file], e, is_durable(&c->log, i, crash->until) ? 0 : crash->mode,
+                  &crash->rng);
     }
-    write_image(&m, folder);
+    write_image(&m, folders);
     free_image(&m);
-    return check_store(c, folder, bounds_at(c, until));
+    return check_store(c, list, bounds_at(c, crash->until));
+}
+
+static void copy_name(const char *from, const char *to, const char *name)
+{
+    char *source = tr_path(from, name), *copy = tr_path(to, name);
+
+    assert_ok(tr_file_copy(source, copy));
+    tr_free(TR_MEM_MISC, source);
+    tr_free(TR_MEM_MISC, copy);
 }
 
 /* How many of all crashes leave a store that is not as it should be. */
 static int count_violations(struct recording *c, int *crashes)
 {
-    char *folder = test_folder(), *json = tr_path(c->p.folder, "store.json");
-    char *copy = tr_path(folder, "store.json");
-    uint64_t rng = 77;
+    char *list = test_folders(c->folders.n);
+    struct crash crash = {.rng = 77};
+    struct tr_folders to;
     int bad = 0;
 
-    assert_ok(tr_make_folder(folder));
-    assert_ok(tr_file_copy(json, copy));
-    for (size_t until = 0; until <= c->log.n; until++)
-        for (int mode = 0; mode < 4; mode++, ++*crashes)
-            bad += crash_at(c, until, mode, folder, &rng) != 0;
-    tr_free(TR_MEM_MISC, json);
-    tr_free(TR_MEM_MISC, copy);
+    assert_ok(tr_folders_parse(&to, list));
+    for (uint32_t i = 0; i < to.n; i++) {
+        assert_ok(tr_make_folder(to.path[i]));
+        if (i == 0)
+            copy_name(c->folders.path[i], to.path[i], "store.json");
+        if (to.n > 1)
+            copy_name(c->folders.path[i], to.path[i], "part.json");
+    }
+    for (crash.until = 0; crash.until <= c->log.n; crash.until++)
+        for (crash.mode = 0; crash.mode < 4; crash.mode++, ++*crashes)
+            bad += crash_at(c, &crash, &to, list) != 0;
+    tr_folders_free(&to);
+    tr_free(TR_MEM_MISC, list);
     return bad;
 }
 
@@ -361,6 +396,14 @@ static void mutant_no_data_sync(void **state)
     expect_caught(MUTANT_NO_DATA_SYNC);
 }
 
+/* Only the first folder is synced: with one folder there is nothing to forget. */
+static void mutant_no_part_sync(void **state)
+{
+    (void)state;
+    if (n_folders > 1)
+        expect_caught(MUTANT_NO_PART_SYNC);
+}
+
 static void mutant_one_generation(void **state)
 {
     (void)state;
@@ -387,15 +430,16 @@ int main(void)
         cmocka_unit_test(durability_step),       cmocka_unit_test(durability_checkpoint),
         cmocka_unit_test(durability_none),       cmocka_unit_test(mutant_no_data_sync),
         cmocka_unit_test(mutant_one_generation), cmocka_unit_test(mutant_early_sync),
-        cmocka_unit_test(mutant_no_record_sync),
+        cmocka_unit_test(mutant_no_record_sync), cmocka_unit_test(mutant_no_part_sync),
     };
 
     /* Thousands of small stores: in memory where there is such a place. */
     if (access("/dev/shm", W_OK) == 0)
         setenv("TMPDIR", "/dev/shm", 1);
-    for (int i = 0; i < WAYS; i++) {
-        way = &ways[i];
-        print_message("%s:\n", way->name);
+    for (int i = 0; i < 2 * WAYS; i++) {
+        way = &ways[i / 2];
+        n_folders = i % 2 ? 3 : 1;
+        print_message("%s, %u folders:\n", way->name, n_folders);
         failed += cmocka_run_group_tests(tests, NULL, NULL);
     }
     return failed;

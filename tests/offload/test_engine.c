@@ -73,6 +73,7 @@ static void every_setting(void **state)
                 p.slots[1] = 1 + (uint32_t)(seed % 4);
                 p.durability = (enum tr_durability)durability;
                 p.prefetch = (uint32_t)(seed % 3);
+                p.folders = 1 + (uint32_t)(seed % 3);
                 p.serial = seed % 5 == 0;
                 p.scratch = seed % 3 ? 8 : 0;
                 p.slots[2] = 2 + (uint32_t)(seed % 4);
@@ -461,6 +462,7 @@ static void expect_failure(struct faulty *f, int code, const char *word)
     int r = 0;
 
     params.faulty = f;
+    params.folders = tr_file_folder(f->fail_file) ? 3 : 1;
     params.scratch = f->fail_file == TR_FILE_SCRATCH ? 8 : 0;
     params.slots[2] = 2;
     player_open(&p, &params);
@@ -470,6 +472,7 @@ static void expect_failure(struct faulty *f, int code, const char *word)
             r = player_commit(&p);
     }
     expect_error(r, code, word);
+    assert_non_null(strstr(tr_error_message(), p.store->file[f->fail_file].path));
     expect_error(tr_offload_commit_wait(p.o), code, word);
     expect_error(tr_offload_committed(p.o), code, word);
     expect_error(tr_offload_begin(p.o, NULL, 0, NULL, 0), code, word);
@@ -479,7 +482,7 @@ static void expect_failure(struct faulty *f, int code, const char *word)
         expect_error(tr_store_commit(p.store, "x", 1), code, "earlier");
     tr_store_close(p.store);
     p.store = NULL;
-    assert_ok(tr_store_open(&s, p.folder, TR_STORE_READ));
+    assert_ok(tr_store_open(&s, p.folders, TR_STORE_READ));
     tr_store_close(s);
     player_close(&p);
 }
@@ -509,6 +512,15 @@ static void errors_come_out(void **state)
     expect_failure(&f, -EIO, "commit1: cannot write");
     f = (struct faulty){.seed = 1, .fail = FAULTY_ZERO, .fail_op = TR_IO_READ, .fail_after = 3};
     expect_failure(&f, -ENODATA, "truncated");
+    f = (struct faulty){.seed = 1,
+                        .fail = -ENOSPC,
+                        .fail_op = TR_IO_WRITE,
+                        .fail_file = tr_file_in(TR_FILE_GEN1, 1),
+                        .fail_after = 1};
+    expect_failure(&f, -ENOSPC, "gen1: cannot write");
+    f = (struct faulty){
+        .seed = 1, .fail = -EIO, .fail_op = TR_IO_SYNC, .fail_file = tr_file_in(TR_FILE_GEN0, 2)};
+    expect_failure(&f, -EIO, "gen0: cannot sync");
     f = (struct faulty){.seed = 1,
                         .fail = -ENOSPC,
                         .fail_op = TR_IO_WRITE,

@@ -67,7 +67,7 @@ static struct tr_queue *open_queue(struct faulty *f)
     assert_ok(tr_io_open(&io, kind, &p));
     if (f)
         assert_ok(faulty_wrap(f, &io));
-    assert_ok(tr_queue_open(&q, io, 8));
+    assert_ok(tr_queue_open(&q, io, 8, NULL));
     return q;
 }
 
@@ -85,7 +85,7 @@ static void round_trip(struct faulty *f, uint64_t seed)
     struct tr_transfer w = transfer(TR_IO_WRITE, TR_FILE_GEN1);
     struct tr_transfer s = transfer(TR_IO_SYNC, TR_FILE_GEN1);
     struct tr_transfer r = transfer(TR_IO_READ, TR_FILE_GEN1);
-    unsigned char arrived[FILE_BYTES / TR_IO_CHUNK];
+    uint16_t arrived[FILE_BYTES / TR_IO_CHUNK];
 
     r.arrived = arrived;
     fill_bytes(memory, FILE_BYTES, seed);
@@ -260,7 +260,7 @@ static void one_to_one(void **state)
     (void)state;
     r.done = w.done = s.done = nothing;
     r.bytes = 4 * TR_IO_CHUNK;
-    assert_ok(tr_queue_open(&q, &k.io, 3));
+    assert_ok(tr_queue_open(&q, &k.io, 3, NULL));
     tr_queue_add(q, &r);
     tr_queue_add(q, &w);
     tr_queue_add(q, &s);

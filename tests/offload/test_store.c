@@ -300,7 +300,8 @@ static void hostile_json(void **state)
     test_layout(&l, &small);
     tr_store_close(test_store(folder, &l, 2, NULL));
     json_path = tr_path(folder, "store.json");
-    refuse_edit(folder, "\"version\": 1", "\"version\": 2", -ENOTSUP, "newer");
+    refuse_edit(folder, "\"version\": 1", "\"version\": 3", -ENOTSUP, "newer");
+    refuse_edit(folder, "\"version\": 1", "\"version\": 2", -EINVAL, "folders");
     refuse_edit(folder, "\"generations\": 2", "\"generations\": 3", -EINVAL, "generations");
     refuse_edit(folder, "\"generations\": 2", "\"generations\": 1", -EINVAL, "layout");
     refuse_edit(folder, "tailrace store", "something else", -EINVAL, "not the description");

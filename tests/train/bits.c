@@ -55,6 +55,10 @@ static const struct variant variants[] = {
     {"interrupted and resumed", .interrupted = 1},
     {"interrupted and resumed, smallest budget", .interrupted = 1, .smallest = 1},
     {"nothing overlaps", .serial = 1, .smallest = 1},
+    {"two folders", .folders = 2},
+    {"three folders, smallest budget, interrupted", .folders = 3, .smallest = 1, .interrupted = 1},
+    {"two folders, threads engine, durability none", .folders = 2, .smallest = 1, .io = TR_IO_POOL,
+     .durability = TR_KEEP_NONE},
 };
 
 static void check(const struct tiny *shape, enum tr_type dtype, enum tr_optimizer optimizer)

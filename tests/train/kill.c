@@ -114,7 +114,8 @@ static int kill_until_done(const struct tr_train_params *p, uint32_t seed)
     }
 }
 
-static void check(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed)
+/* store: where that of the killed run lies; NULL: the default */
+static void check(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed, const char *store)
 {
     char whole[4352], killed[4352];
     struct tr_train_params p;
@@ -128,6 +129,7 @@ static void check(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed)
     assert_true(run_child(&p));
     expected = file_hash(scratch_path("whole/model/model.safetensors"));
     p = params(killed, optimizer, keep);
+    p.store = store;
     kills = kill_until_done(&p, seed);
     print_message("%d kills, %d lines of metrics\n", kills, durable_steps(killed));
     assert_true(kills >= 3);
@@ -139,13 +141,13 @@ static void check(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed)
 static void test_step_lomo(void **state)
 {
     (void)state;
-    check(TR_OPT_LOMO, TR_KEEP_STEP, 1);
+    check(TR_OPT_LOMO, TR_KEEP_STEP, 1, NULL);
 }
 
 static void test_step_adamw(void **state)
 {
     (void)state;
-    check(TR_OPT_ADAMW, TR_KEEP_STEP, 2);
+    check(TR_OPT_ADAMW, TR_KEEP_STEP, 2, NULL);
 }
 
 static void test_step_adam_mini(void **state)
@@ -163,7 +165,18 @@ static void test_step_adalomo(void **state)
 static void test_checkpoint_lomo(void **state)
 {
     (void)state;
-    check(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 3);
+    check(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 3, NULL);
+}
+
+/* Also while the folders are made and dealt out. */
+static void test_three_folders(void **state)
+{
+    char list[3 * 4352];
+
+    (void)state;
+    snprintf(list, sizeof(list), "%s:%s:%s", scratch_path("a"), scratch_path("b"),
+             scratch_path("c"));
+    check(TR_OPT_LOMO, TR_KEEP_STEP, 4, list);
 }
 
 static int setup(void **state)
@@ -182,6 +195,7 @@ int main(void)
         cmocka_unit_test(test_step_lomo),       cmocka_unit_test(test_step_adamw),
         cmocka_unit_test(test_step_adam_mini),  cmocka_unit_test(test_step_adalomo),
         cmocka_unit_test(test_checkpoint_lomo),
+        cmocka_unit_test(test_three_folders),
     };
 
     return cmocka_run_group_tests_name("invariant 2, killed", tests, setup, NULL);

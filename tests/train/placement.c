@@ -12,6 +12,18 @@
 #include "src/base/file.h"
 #include "tests/device/budget.h"
 
+/* "SCRATCH/run-part-0:..." */
+static const char *part_folders(int n)
+{
+    static char list[8 * 4400];
+
+    list[0] = 0;
+    for (int i = 0; i < n; i++)
+        snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", i ? ":" : "",
+                 scratch_path("run-part-%d", i));
+    return n ? list : NULL;
+}
+
 uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t device)
 {
     struct tr_step_report last;
@@ -32,6 +44,7 @@ uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t
     p.host_memory = v->host_memory;
     p.device_memory = v->smallest ? smallest_budget(p) : device;
     p.out = out;
+    p.store = part_folders(v->folders);
     if (v->interrupted)
         r = train_part(&p, 2);
     if (r == 0)
@@ -46,7 +59,8 @@ void remove_run(void)
 {
     char command[8192];
 
-    snprintf(command, sizeof(command), "rm -rf '%s'", scratch_path("run"));
+    snprintf(command, sizeof(command), "rm -rf '%s' '%s'-part-*", scratch_path("run"),
+             scratch_path("run"));
     assert_int_equal(system(command), 0);
 }
 

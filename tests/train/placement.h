@@ -19,6 +19,7 @@ struct variant {
     enum tr_keep durability;
     unsigned delay_seed;
     int interrupted, serial;
+    int folders; /* of the store; 0: the default one */
 };
 
 /* Runs p, but for what the variant says, in SCRATCH/run; the hash of the exported weights. device:

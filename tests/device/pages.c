@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Bulk host memory: of exactly the size asked for, huge and locked where the system allows it, and
+ * there all the same where it does not.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "src/base/pages.h"
+
+#define MIB (1u << 20)
+
+/* Without stdio, which maps memory of its own. */
+static uint64_t mapped_pages(void)
+{
+    char text[128] = "";
+    int fd = open("/proc/self/statm", O_RDONLY);
+
+    assert_true(fd >= 0 && read(fd, text, sizeof(text) - 1) > 0);
+    close(fd);
+    return strtoull(text, NULL, 10);
+}
+
+/* 1 where the mapping that holds this address has the flag in /proc/self/smaps: "lo" locked, "hg"
+ * huge pages advised, "ht" reserved huge pages. */
+static int has_flag(const void *p, const char *flag)
+{
+    unsigned long long from, to;
+    char line[512];
+    int inside = 0, found = 0;
+    FILE *f = fopen("/proc/self/smaps", "r");
+
+    assert_non_null(f);
+    while (fgets(line, sizeof(line), f)) {
+        if (sscanf(line, "%llx-%llx ", &from, &to) == 2)
+            inside = (uintptr_t)p >= from && (uintptr_t)p < to;
+        else if (inside && !strncmp(line, "VmFlags:", 8))
+            found = strstr(line + 8, flag) != NULL;
+    }
+    fclose(f);
+    return found;
+}
+
+/* Not a page more is mapped than asked for, and freeing gives all of it back. */
+static void exact_sizes(void **state)
+{
+    static const size_t sizes[] = {1,           4096,    5000,           2 * MIB,
+                                   2 * MIB + 1, 3 * MIB, 5 * MIB + 8192, 65 * MIB - 4096};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        uint64_t counted = tr_mem_now(TR_MEM_IO), before = mapped_pages();
+        char *p = tr_pages_alloc(TR_MEM_IO, sizes[i], TR_PAGES_LOCKED);
+
+        assert_non_null(p);
+        assert_int_equal((uintptr_t)p % 4096, 0);
+        assert_int_equal(mapped_pages() - before, (sizes[i] + 4095) / 4096);
+        assert_int_equal(tr_mem_now(TR_MEM_IO) - counted, sizes[i]);
+        for (size_t at = 0; at < sizes[i]; at += 4096)
+            assert_int_equal(p[at], 0);
+        memset(p, 1, sizes[i]);
+        tr_free_pages(TR_MEM_IO, p, sizes[i]);
+        assert_int_equal(mapped_pages(), before);
+        assert_int_equal(tr_mem_now(TR_MEM_IO), counted);
+    }
+}
+
+/* In a process of its own, without privileges and with this limit of locked memory. */
+static int limited(rlim_t bytes, int (*check)(void))
+{
+    struct rlimit limit = {bytes, bytes};
+    pid_t child = fork();
+    int status;
+
+    if (child == 0) {
+        if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0 || (getuid() == 0 && setuid(65534) < 0))
+            _exit(77);
+        _exit(check());
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int refused_lock(void)
+{
+    char *p, text[512];
+
+    tr_pages_place(0, NULL);
+    p = tr_pages_alloc(TR_MEM_IO, 4 * MIB, TR_PAGES_LOCKED);
+    if (!p)
+        return 1;
+    memset(p, 1, 4 * MIB);
+    tr_pages_remark(text, sizeof(text));
+    if (!strstr(text, "not locked") || !strstr(text, "0 KiB"))
+        return 2;
+    return has_flag(p, " lo") ? 3 : 0;
+}
+
+static int unasked_lock(void)
+{
+    char *p, text[512];
+
+    tr_pages_place(0, NULL);
+    p = tr_pages_alloc(TR_MEM_IO, 4 * MIB, 0);
+    tr_pages_remark(text, sizeof(text));
+    return !p ? 1 : strstr(text, "not locked") ? 2 : has_flag(p, " lo") ? 3 : 0;
+}
+
+static int allowed_lock(void)
+{
+    char *p, text[512];
+
+    tr_pages_place(0, NULL);
+    p = tr_pages_alloc(TR_MEM_IO, 4 * MIB, TR_PAGES_LOCKED);
+    tr_pages_remark(text, sizeof(text));
+    if (!p || strstr(text, "not locked") || !has_flag(p, " lo"))
+        return 1;
+    /* A second one is beyond the limit: it is there, and the first stays locked. */
+    if (!tr_pages_alloc(TR_MEM_IO, 4 * MIB, TR_PAGES_LOCKED))
+        return 2;
+    tr_pages_remark(text, sizeof(text));
+    return strstr(text, "not locked") && has_flag(p, " lo") ? 0 : 3;
+}
+
+static void limits(void **state)
+{
+    (void)state;
+    assert_int_equal(limited(0, refused_lock), 0);
+    assert_int_equal(limited(0, unasked_lock), 0);
+    assert_int_equal(limited(6 * MIB, allowed_lock), 0);
+}
+
+/* Locking touches nothing: a large arena opens at once. */
+static void on_fault(void **state)
+{
+    char *p = tr_pages_alloc(TR_MEM_IO, 256 * MIB, TR_PAGES_LOCKED);
+    unsigned char there[64] = {0};
+    int resident = 0;
+
+    (void)state;
+    assert_non_null(p);
+    assert_int_equal(mincore(p + 128 * MIB, sizeof(there) * 4096, there), 0);
+    for (size_t i = 0; i < sizeof(there); i++)
+        resident += there[i] & 1;
+    assert_int_equal(resident, 0);
+    tr_free_pages(TR_MEM_IO, p, 256 * MIB);
+}
+
+static int thp_is_off(void)
+{
+    char text[128] = "[never]";
+    FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+
+    if (f && !fgets(text, sizeof(text), f))
+        text[0] = 0;
+    if (f)
+        fclose(f);
+    return strstr(text, "[never]") != NULL;
+}
+
+/* Huge where there are huge pages; where there are none that is said. */
+static void huge(void **state)
+{
+    char *p, text[512];
+
+    (void)state;
+    tr_pages_place(0, NULL);
+    p = tr_pages_alloc(TR_MEM_IO, 8 * MIB + 4096, TR_PAGES_LOCKED);
+    assert_non_null(p);
+    assert_int_equal((uintptr_t)p % (2 * MIB), 0);
+    tr_pages_remark(text, sizeof(text));
+    assert_int_equal(strstr(text, "huge") != NULL, thp_is_off() && !has_flag(p, " ht"));
+    if (!thp_is_off())
+        assert_true(has_flag(p, " hg") || has_flag(p, " ht"));
+    tr_free_pages(TR_MEM_IO, p, 8 * MIB + 4096);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exact_sizes),
+        cmocka_unit_test(limits),
+        cmocka_unit_test(on_fault),
+        cmocka_unit_test(huge),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
