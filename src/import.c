@@ -168,6 +168,8 @@ int tr_import_run(struct tr_import *i)
     if (store_there < 0)
         return store_there;
     r = fill_store(i);
+    tr_source_close(i->source); /* its buffers are not to lie beside those of the run */
+    i->source = NULL;
     if (r < 0) {
         undo(i->p->store, store_there);
         if (i->p->keep)

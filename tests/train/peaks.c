@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Invariant 6: budgets hold, and what the plan says beforehand is what is measured, to the page.
+ *
+ * The device: with the smallest budget that the refusal of a smaller one names, the run trains; one
+ * page less is refused, by a message that names the same number. The arena's high-water mark is
+ * read from the kernel (which pages of the mapping have ever been touched), not from the plan:
+ * nothing beyond the plan's peak has been, and its last page has, whatever the budget.
+ *
+ * The host: what is counted never passes --host-memory, the least that is named suffices, and one
+ * page less is refused.
+ *
+ * The whole process: the program itself trains, in a memory cgroup where this may make one, a model
+ * that is larger than both budgets and 150 MiB together, and its resident size stays below that
+ * sum.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "src/base/file.h"
+#include "src/base/mem.h"
+#include "src/run.h"
+#include "tests/train/common.h"
+
+#define PAGE 4096u
+#define MIB  ((uint64_t)1 << 20)
+
+struct kind {
+    const char *name;
+    struct tiny shape;
+    enum tr_type dtype;
+    enum tr_optimizer optimizer;
+    double clip_norm;
+    int64_t batch_size, micro_batch;
+    enum tr_recompute recompute;
+};
+
+/* Rows of 128 tokens, four to a grain. A grain of the plan may be longer, for rows may be of any
+ * length, so with two grains to a batch some pages wait for rows that do not come. */
+#define EXACT 4
+
+static const struct kind kinds[] = {
+    {"llama, f32, sgd",
+     {"llama", 64, 96, 4, 4, 2, 16, 4500, 512, ""},
+     TR_TYPE_F32,
+     TR_OPT_SGD,
+     -1,
+     EXACT,
+     0,
+     TR_RECOMPUTE_AUTO},
+    {"mistral, bf16, lomo",
+     {"mistral", 64, 96, 3, 4, 2, 16, 300, 512, ""},
+     TR_TYPE_BF16,
+     TR_OPT_LOMO,
+     1,
+     EXACT,
+     0,
+     TR_RECOMPUTE_ALL},
+    {"tied, bf16, adamw",
+     {"llama-tied", 48, 80, 3, 4, 2, 12, 300, 512, ""},
+     TR_TYPE_BF16,
+     TR_OPT_ADAMW,
+     1,
+     EXACT,
+     0,
+     TR_RECOMPUTE_NONE},
+    {"qwen3, f16, lomo, cut",
+     {"qwen3", 48, 80, 3, 4, 2, 24, 300, 512, ""},
+     TR_TYPE_F16,
+     TR_OPT_LOMO,
+     1,
+     2 * EXACT,
+     1,
+     TR_RECOMPUTE_AUTO},
+    {"a large vocabulary",
+     {"llama", 32, 48, 2, 4, 2, 8, 40000, 512, ""},
+     TR_TYPE_F32,
+     TR_OPT_LOMO,
+     1,
+     EXACT,
+     0,
+     TR_RECOMPUTE_AUTO},
+};
+
+static char model[4352], data[4352], out[4352];
+
+static struct tr_train_params params(const struct kind *k)
+{
+    static int made;
+
+    snprintf(model, sizeof(model), "%s", scratch_path("model-%d", made));
+    snprintf(data, sizeof(data), "%s", scratch_path("data-%d.jsonl", made++));
+    snprintf(out, sizeof(out), "%s", scratch_path("run"));
+    tiny_model(model, &k->shape, k->dtype, 3);
+    token_data(data, 16, 128, 128, k->shape.vocab);
+    return (struct tr_train_params){.model = model,
+                                    .data = data,
+                                    .out = out,
+                                    .steps = 2,
+                                    .batch_size = k->batch_size,
+                                    .seq_len = 128,
+                                    .device = "cpu",
+                                    .threads = 2,
+                                    .optimizer = k->optimizer,
+                                    .clip_norm = k->clip_norm,
+                                    .micro_batch = k->micro_batch,
+                                    .recompute = k->recompute,
+                                    .export_model = TR_NO};
+}
+
+static void remove_run(void)
+{
+    if (access(out, F_OK) == 0)
+        assert_int_equal(tr_remove_tree(out), 0);
+}
+
+/* Which pages of the arena have been touched: the end of the last, and how many have not before. */
+static uint64_t high_water(const struct tr_run *run, uint64_t *untouched)
+{
+    uint64_t pages = run->device_info.arena_bytes / PAGE, last = 0;
+    unsigned char *in = calloc(pages, 1);
+
+    *untouched = 0;
+    assert_int_equal(mincore(run->pass.arena, pages * PAGE, in), 0);
+    for (uint64_t i = 0; i < pages; i++)
+        if (in[i] & 1)
+            last = i + 1;
+    for (uint64_t i = 0; i < last; i++)
+        *untouched += !(in[i] & 1);
+    free(in);
+    return last * PAGE;
+}
+
+/* Trains and compares with what the plan of the open run has said. */
+static void train_and_measure(const struct tr_train_params *p, const char *name)
+{
+    struct tr_step_report report;
+    uint64_t untouched, high, said;
+    tr_run *run;
+    int r;
+
+    if (tr_train_open(&run, p) < 0)
+        fail_msg("%s: %s", name, tr_message());
+    said = run->plan.peak;
+    while ((r = tr_train_step(run, &report)) == 1) {
+        assert_int_equal(report.device_peak_bytes, said + run->device_info.workspace_bytes);
+        assert_true(report.device_peak_bytes <= p->device_memory);
+        assert_true(report.host_peak_bytes <= run->params.host_memory);
+    }
+    assert_int_equal(r, 0);
+    high = high_water(run, &untouched);
+    print_message("%s: %llu said, %llu measured of %llu, %llu pages unused\n", name,
+                  (unsigned long long)said, (unsigned long long)high,
+                  (unsigned long long)run->device_info.arena_bytes, (unsigned long long)untouched);
+    assert_int_equal(tr_train_finish(run), 0);
+    tr_train_close(run);
+    remove_run();
+    assert_int_equal(high, said);
+    if (p->batch_size == EXACT)
+        assert_int_equal(untouched, 0);
+}
+
+static void refused(struct tr_train_params p, uint64_t budget, uint64_t least)
+{
+    char words[64];
+    tr_run *run;
+
+    snprintf(words, sizeof(words), "smallest that would do is %llu ", (unsigned long long)least);
+    p.device_memory = budget;
+    assert_int_equal(tr_train_open(&run, &p), -ENOMEM);
+    if (!strstr(tr_message(), words))
+        fail_msg("not \"%s\" in: %s", words, tr_message());
+    assert_int_equal(access(p.out, F_OK), -1);
+}
+
+static void test_device(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        struct tr_train_params p = params(&kinds[i]);
+        uint64_t least = smallest_budget(p);
+
+        refused(p, least - PAGE, least);
+        refused(p, least - 1, least);
+        p.device_memory = least;
+        train_and_measure(&p, kinds[i].name);
+        p.device_memory = least + 3 * MIB;
+        train_and_measure(&p, kinds[i].name);
+        p.device_memory = 1024 * MIB;
+        train_and_measure(&p, kinds[i].name);
+    }
+}
+
+static void refused_host(struct tr_train_params p, uint64_t budget, uint64_t *least)
+{
+    static const char says[] = "buffers is ";
+    const char *at;
+    tr_run *run;
+
+    p.host_memory = budget;
+    assert_int_equal(tr_train_open(&run, &p), -ENOMEM);
+    at = strstr(tr_message(), says);
+    if (!at)
+        fail_msg("no least host budget in: %s", tr_message());
+    *least = strtoull(at + strlen(says), NULL, 10);
+    assert_int_equal(access(p.out, F_OK), -1);
+}
+
+static void test_host(void **state)
+{
+    struct tr_train_params p = params(&kinds[1]);
+    uint64_t least, again;
+
+    (void)state;
+    p.device_memory = 64 * MIB;
+    refused_host(p, 12 * MIB, &least);
+    refused_host(p, least - PAGE, &again);
+    assert_int_equal(least, again);
+    p.host_memory = least;
+    train_and_measure(&p, "host");
+    assert_in_range(tr_mem_host_peak(), least - least / 16, least); /* and nothing is wasted */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_device),
+        cmocka_unit_test(test_host),
+    };
+
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); /* a huge page is touched as a whole */
+    return cmocka_run_group_tests_name("invariant 6", tests, NULL, NULL);
+}
