@@ -148,7 +148,7 @@ static uint64_t high_water(const struct tr_run *run, uint64_t *untouched)
 static void train_and_measure(const struct tr_train_params *p, const char *name)
 {
     struct tr_step_report report;
-    uint64_t untouched, high, said;
+    uint64_t untouched, high, said, spare;
     tr_run *run;
     int r;
 
@@ -165,6 +165,10 @@ static void train_and_measure(const struct tr_train_params *p, const char *name)
     print_message("%s: %llu said, %llu measured of %llu, %llu pages unused\n", name,
                   (unsigned long long)said, (unsigned long long)high,
                   (unsigned long long)run->device_info.arena_bytes, (unsigned long long)untouched);
+    if (run->device_info.arena_bytes > said) { /* a byte beyond would be seen */
+        run->pass.arena[said] = 1;
+        assert_int_equal(high_water(run, &spare), said + PAGE);
+    }
     assert_int_equal(tr_train_finish(run), 0);
     tr_train_close(run);
     remove_run();
@@ -234,11 +238,96 @@ static void test_host(void **state)
     assert_in_range(tr_mem_host_peak(), least - least / 16, least); /* and nothing is wasted */
 }
 
+/* --- the whole process ----------------------------------------------------------------------- */
+
+#define DEVICE (64 * MIB)
+#define HOST   (24 * MIB)
+#define ABOVE  (64 * MIB) /* code, stacks, buffers of the BLAS; 150 are allowed */
+
+#ifdef __SANITIZE_ADDRESS__ /* whose shadow memory is no part of the program */
+#define MEASURABLE 0
+#else
+#define MEASURABLE 1
+#endif
+
+static const char group[] = "/sys/fs/cgroup/memory/tailrace-test-peaks";
+
+static int write_group(const char *file, uint64_t value)
+{
+    char path[128];
+    FILE *f;
+    int n;
+
+    snprintf(path, sizeof(path), "%s/%s", group, file);
+    f = fopen(path, "w");
+    if (!f)
+        return -1;
+    n = fprintf(f, "%llu\n", (unsigned long long)value);
+    return fclose(f) == 0 && n > 0 ? 0 : -1;
+}
+
+/* Where this machine lets us: everything that the program touches counts, page cache included. */
+static int make_group(void)
+{
+    if (mkdir(group, 0755) < 0 && errno != EEXIST)
+        return 0;
+    return write_group("memory.limit_in_bytes", DEVICE + HOST + ABOVE) == 0;
+}
+
+static void become_trainer(const char *config, const char *rows, int grouped)
+{
+    char device[32], host[32];
+
+    snprintf(device, sizeof(device), "%llu", (unsigned long long)DEVICE);
+    snprintf(host, sizeof(host), "%llu", (unsigned long long)HOST);
+    if (grouped && write_group("cgroup.procs", (uint64_t)getpid()) < 0)
+        _exit(99);
+    execl(TAILRACE, "tailrace", "train", "--arch", config, "--data", rows, "--out", out, "--steps",
+          "2", "--batch-size", "1", "--seq-len", "128", "--durability", "none", "--export", "no",
+          "--device", "cpu", "--threads", "2", "--device-memory", device, "--host-memory", host,
+          (char *)NULL);
+    _exit(98);
+}
+
+static void test_process(void **state)
+{
+    /* 336 MB of parameters in f32, blocks of 17 MB */
+    static const struct tiny shape = {"llama", 512, 2048, 20, 8, 8, 64, 1000, 512, ""};
+    char config[4352], rows[4352];
+    int grouped = MEASURABLE && make_group(), status;
+    struct rusage used;
+    uint64_t resident;
+    pid_t child;
+
+    (void)state;
+    if (!MEASURABLE)
+        skip();
+    snprintf(config, sizeof(config), "%s", scratch_path("large.json"));
+    snprintf(rows, sizeof(rows), "%s", scratch_path("large.jsonl"));
+    snprintf(out, sizeof(out), "%s", scratch_path("run"));
+    tiny_config(config, &shape);
+    token_data(rows, 4, 128, 128, shape.vocab);
+    child = fork();
+    if (child == 0)
+        become_trainer(config, rows, grouped);
+    assert_int_equal(wait4(child, &status, 0, &used), child);
+    rmdir(group);
+    if (!grouped)
+        print_message("NOT in a memory cgroup: there may be none made here\n");
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    resident = (uint64_t)used.ru_maxrss * 1024;
+    print_message("resident: at most %.1f MiB, budgets %.1f and %.1f\n", (double)resident / MIB,
+                  (double)DEVICE / MIB, (double)HOST / MIB);
+    assert_true(resident <= DEVICE + HOST + ABOVE);
+    remove_run();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_device),
         cmocka_unit_test(test_host),
+        cmocka_unit_test(test_process),
     };
 
     prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); /* a huge page is touched as a whole */
