@@ -238,6 +238,46 @@ static void test_host(void **state)
     assert_in_range(tr_mem_host_peak(), least - least / 16, least); /* and nothing is wasted */
 }
 
+/* Tables stream in slices, so a vocabulary of 128k costs the device no more than one of 32k; but
+ * for a page of norms: a number for each slice. */
+static void test_vocabulary(void **state)
+{
+    static const int vocab[2] = {32000, 128256};
+    static const struct kind forms[] = {
+        {"untied",
+         {"llama", 64, 96, 2, 4, 2, 16, 0, 512, ""},
+         TR_TYPE_BF16,
+         TR_OPT_LOMO,
+         1,
+         EXACT,
+         0,
+         TR_RECOMPUTE_ALL},
+        {"tied",
+         {"llama-tied", 64, 96, 2, 4, 2, 16, 0, 512, ""},
+         TR_TYPE_BF16,
+         TR_OPT_ADAMW,
+         -1,
+         EXACT,
+         0,
+         TR_RECOMPUTE_ALL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+        uint64_t least[2];
+
+        for (int k = 0; k < 2; k++) {
+            struct kind form = forms[i];
+
+            form.shape.vocab = vocab[k];
+            least[k] = smallest_budget(params(&form));
+        }
+        print_message("%s: %llu bytes with 32k, %llu with 128k\n", forms[i].name,
+                      (unsigned long long)least[0], (unsigned long long)least[1]);
+        assert_true(least[1] <= least[0] + PAGE);
+    }
+}
+
 /* --- the whole process ----------------------------------------------------------------------- */
 
 #define DEVICE (64 * MIB)
@@ -327,6 +367,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_device),
         cmocka_unit_test(test_host),
+        cmocka_unit_test(test_vocabulary),
         cmocka_unit_test(test_process),
     };
 
