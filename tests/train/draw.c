@@ -243,7 +243,7 @@ static void set_budget(struct part *t, const struct draw *d)
     t->p.device_memory = least + room * t->share / 1000;
 }
 
-/* 0: to the end of the part. Invariant 6 on the way: the peak is within the budget. */
+/* 0: to the end of the part. Invariant 6 on the way: the peaks are within the budgets. */
 static int run_part(const struct draw *d, int i, int last)
 {
     const struct part *t = &d->part[i];
@@ -258,6 +258,7 @@ static int run_part(const struct draw *d, int i, int last)
     while ((last || n < t->steps) && (r = tr_train_step(run, &report)) == 1) {
         n++;
         assert_true(report.device_peak_bytes <= t->p.device_memory);
+        assert_true(report.host_peak_bytes <= run->params.host_memory);
     }
     if (t->killed)
         raise(SIGKILL);
