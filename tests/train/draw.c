@@ -22,6 +22,7 @@
 #define MIB     ((int64_t)1 << 20)
 #define PLENTY  ((uint64_t)1 << 30)
 #define CHOICES 6
+#define STORES  4 /* folders at most */
 
 enum scope { EACH_PART, WHOLE_RUN, AT_CUT };
 
@@ -47,12 +48,16 @@ static void set_host(struct part *t, int64_t v)
     t->p.host_memory = (uint64_t)v;
 }
 
+/* So many folders beside the run; 0: in it. */
 static void set_store(struct part *t, int64_t v)
 {
-    static char store[4352];
+    static char list[STORES * 4400];
 
-    snprintf(store, sizeof(store), "%s", scratch_path("store"));
-    t->p.store = v ? store : NULL;
+    list[0] = 0;
+    for (int i = 0; i < v; i++)
+        snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", i ? ":" : "",
+                 scratch_path("store-%d", i));
+    t->p.store = v ? list : NULL;
 }
 
 static void set_prefetch(struct part *t, int64_t v)
@@ -302,7 +307,8 @@ uint64_t draw_play(const struct draw *drawn)
     if (r >= 0)
         hash = file_hash(scratch_path("run/model/model.safetensors"));
     remove_folder(scratch_path("run"));
-    remove_folder(scratch_path("store"));
+    for (int i = 0; i < STORES; i++)
+        remove_folder(scratch_path("store-%d", i));
     return hash;
 }
 
