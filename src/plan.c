@@ -154,8 +154,6 @@ static void place_all(struct tr_plan *p)
     p->several = p->micro_tokens < p->in.batch_tokens;
     lay_frame(&p->kept_frame, c, t, n);
     lay_frame(&p->shared_frame, c, t, (uint64_t)p->micro_tokens);
-    if (p->keep == c->layers) /* nobody's */
-        p->shared_frame.bytes = 0;
     lay_backward(&p->back, c, t, (uint64_t)p->micro_tokens);
     for (int i = 0; i < TR_SLOT_POOLS; i++)
         place(p, &p->pool[i], p->slots[i] * p->slot_bytes[i]);

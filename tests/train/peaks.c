@@ -49,7 +49,8 @@ struct kind {
 };
 
 /* Rows of 128 tokens, four to a grain. A grain of the plan may be longer, for rows may be of any
- * length, so with two grains to a batch some pages wait for rows that do not come. */
+ * length, so with two grains to a batch some pages wait for rows that do not come; where every
+ * block keeps its activations, the frame of the others waits too. Else every page is used. */
 #define EXACT 4
 
 static const struct kind kinds[] = {
@@ -150,11 +151,12 @@ static void train_and_measure(const struct tr_train_params *p, const char *name)
     struct tr_step_report report;
     uint64_t untouched, high, said, spare;
     tr_run *run;
-    int r;
+    int shares, r;
 
     if (tr_train_open(&run, p) < 0)
         fail_msg("%s: %s", name, tr_message());
     said = run->plan.peak;
+    shares = run->plan.keep < run->model->config.layers;
     while ((r = tr_train_step(run, &report)) == 1) {
         assert_int_equal(report.device_peak_bytes, said + run->device_info.workspace_bytes);
         assert_true(report.device_peak_bytes <= p->device_memory);
@@ -173,7 +175,7 @@ static void train_and_measure(const struct tr_train_params *p, const char *name)
     tr_train_close(run);
     remove_run();
     assert_int_equal(high, said);
-    if (p->batch_size == EXACT)
+    if (p->batch_size == EXACT && shares)
         assert_int_equal(untouched, 0);
 }
 
