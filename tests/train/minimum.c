@@ -233,9 +233,9 @@ static void check_model(const char *family, int state, int norm_pass)
 {
     struct tiny shape = {family, 16, 32, 5, 2, 2, 8, 1100, 64, ""};
     char config[4352];
-    struct tr_model *table, *m;
+    struct tr_model *table = NULL, *m = NULL;
     struct tr_visits v;
-    json_t *json;
+    json_t *json = NULL;
 
     snprintf(config, sizeof(config), "%s", scratch_path("config.json"));
     tiny_config(config, &shape);
