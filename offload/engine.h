@@ -101,7 +101,7 @@ struct tr_offload {
     struct tr_slot_pool *pools;
     uint32_t n_pools;
     uint32_t prefetch;
-    int serial;
+    int serial, unchecked;
     char io_name[96];
     pthread_t thread;
 

@@ -73,6 +73,7 @@ struct tr_offload_params {
     enum tr_durability durability;
     uint32_t prefetch; /* loads in flight or ready ahead of the visit at most; 0: as slots allow */
     int serial;        /* for measurement: no overlap, every load and write-back waits */
+    int unchecked;     /* for measurement, of the direct way: no checksums; spoils the store */
     /* Pinned host memory that bytes pass through on their way to and from a device whose memory the
      * host cannot see; 0: TR_STAGING_BYTES. Taken only where a span goes that way. */
     uint64_t staging_bytes;

@@ -178,6 +178,8 @@ int tr_import_run(struct tr_import *i)
     if (r < 0)
         goto out;
     r = fill_store(i);
+    tr_source_close(i->source); /* its buffers are not to lie beside those of the run */
+    i->source = NULL;
     for (uint32_t k = 0; r < 0 && k < folders.n; k++)
         undo(folders.path[k], store_there[k]);
     if (r < 0 && i->p->keep)

@@ -19,6 +19,9 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
+#include "src/source.h"
+
+#define HOST_TABLES (512u << 10) /* of a run with few spans */
 
 /* What the run folder is before we touch it. */
 enum folder { FOLDER_NEW, FOLDER_OURS, FOLDER_CUT_OFF };
@@ -177,16 +180,27 @@ static int make_plan(struct tr_run *run)
                          max32(tr_data_grain_tokens(d), v ? tr_data_grain_tokens(v) : 0));
 }
 
+/* Beside what is there by now: the buffers of the import and of the export (never both), of which
+ * a new run has one already, and the tables of the engine. */
+static uint64_t host_to_come(const struct tr_run *run)
+{
+    const struct tr_layout *l = &run->model->layout;
+    uint64_t tables = HOST_TABLES + 64ull * l->n_pieces + 1024ull * l->n_spans;
+
+    return TR_PIECE_BYTES + (run->import ? 0 : TR_SOURCE_CHUNK) + tables;
+}
+
 static int check_host(const struct tr_run *run)
 {
-    uint64_t sum = tr_mem_host_peak();
+    uint64_t sum = tr_round_up(tr_mem_host_peak() + host_to_come(run), TR_STORE_ALIGN);
 
     if (sum <= run->params.host_memory)
         return 0;
     return tr_error(-ENOMEM,
-                    "the host budget is too small: %llu bytes are given, the data and tables "
-                    "take %llu; raise --host-memory",
-                    (unsigned long long)run->params.host_memory, (unsigned long long)sum);
+                    "the host budget is too small: %llu bytes are given, the smallest that would "
+                    "do for the data, tables and buffers is %llu (%.1f MiB); raise --host-memory",
+                    (unsigned long long)run->params.host_memory, (unsigned long long)sum,
+                    (double)sum / 1048576);
 }
 
 static int import(struct tr_run *run)

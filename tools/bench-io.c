@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "offload/offload.h"
@@ -25,7 +26,7 @@ struct options {
     uint64_t megabytes;
     uint32_t blocks, slots, steps;
     enum tr_io_kind io;
-    int serial;
+    int serial, unchecked;
 };
 
 static int idle_call(struct tr_device *d, enum tr_stream s, void (*fn)(void *arg), void *arg)
@@ -141,44 +142,57 @@ static int visit_all(struct tr_offload *e, uint32_t from, uint32_t to)
     return r;
 }
 
-static void print_phase(const char *name, double time, const struct tr_offload_stats *a,
-                        const struct tr_offload_stats *b)
-{
-    double reads = (double)(b->read_bytes - a->read_bytes) * 1e-9;
-    double writes = (double)(b->written_bytes - a->written_bytes) * 1e-9;
+/* A point in a step. */
+struct point {
+    double time, cpu; /* cpu: of all threads of the process, those of the kernel for it included */
+    struct tr_offload_stats stats;
+};
 
-    printf("%-9s read %6.3f GB  write %6.3f GB  %6.3f s  %6.3f GB/s\n", name, reads, writes, time,
+static void look(struct point *p, struct tr_offload *e)
+{
+    struct rusage used;
+
+    getrusage(RUSAGE_SELF, &used);
+    p->time = seconds();
+    p->cpu = (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+             1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+    tr_offload_stats(e, &p->stats);
+}
+
+static void print_phase(const char *name, const struct point *a, const struct point *b)
+{
+    double reads = (double)(b->stats.read_bytes - a->stats.read_bytes) * 1e-9;
+    double writes = (double)(b->stats.written_bytes - a->stats.written_bytes) * 1e-9;
+    double time = b->time - a->time;
+
+    printf("%-9s read %6.3f GB  write %6.3f GB  %6.3f s  core %5.2f %% per GB/s  %6.3f GB/s\n",
+           name, reads, writes, time, 100 * (b->cpu - a->cpu) / (reads + writes),
            (reads + writes) / time);
 }
 
 static int play_step(struct tr_offload *e, struct tr_visit *v, uint32_t blocks)
 {
-    struct tr_offload_stats at[3];
-    double time[4];
+    struct point at[3];
     int r = tr_offload_begin(e, v, 2 * blocks, v, 2 * blocks);
 
-    time[0] = seconds();
-    tr_offload_stats(e, &at[0]);
+    look(&at[0], e);
     if (r == 0)
         r = visit_all(e, 0, blocks);
-    time[1] = seconds();
-    tr_offload_stats(e, &at[1]);
+    look(&at[1], e);
     if (r == 0)
         r = visit_all(e, blocks, 2 * blocks);
     if (r == 0)
         r = tr_offload_drain(e);
-    time[2] = seconds();
-    tr_offload_stats(e, &at[2]);
+    look(&at[2], e);
     if (r == 0)
         r = tr_offload_commit(e, "", 0);
     if (r == 0)
         r = tr_offload_commit_wait(e);
-    time[3] = seconds();
     if (r < 0)
         return r;
-    print_phase("forward", time[1] - time[0], &at[0], &at[1]);
-    print_phase("backward", time[2] - time[1], &at[1], &at[2]);
-    printf("commit    %.3f s\n", time[3] - time[2]);
+    print_phase("forward", &at[0], &at[1]);
+    print_phase("backward", &at[1], &at[2]);
+    printf("commit    %.3f s\n", seconds() - at[2].time);
     return 0;
 }
 
@@ -193,7 +207,8 @@ static int play(const struct options *o, struct tr_store *store)
                                   .pools = &pool,
                                   .n_pools = 1,
                                   .io = o->io,
-                                  .serial = o->serial};
+                                  .serial = o->serial,
+                                  .unchecked = o->unchecked};
     struct tr_offload *e = NULL;
     int r = pool.base && v ? tr_offload_open(&e, &p) : -ENOMEM;
 
@@ -228,6 +243,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->io = !strcmp(arg, "threads") ? TR_IO_THREADS : TR_IO_URING;
     else if (key == 'S')
         o->serial = 1;
+    else if (key == 'u')
+        o->unchecked = 1;
     else if (key == ARGP_KEY_ARG && state->arg_num == 0)
         o->folder = arg;
     else if (key == ARGP_KEY_END && (!o->folder || !o->blocks || !o->slots || !o->megabytes))
@@ -256,6 +273,7 @@ int main(int argc, char **argv)
         {"steps", 'n', "N", 0, "Steps to play (3)", 0},
         {"io", 'i', "io_uring|threads", 0, "I/O engine (the best there is)", 0},
         {"serial", 'S', NULL, 0, "No overlap at all", 0},
+        {"unchecked", 'u', NULL, 0, "No checksums: what they cost is the difference", 0},
         {0}};
     static const struct argp argp = {
         table,

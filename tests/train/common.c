@@ -144,12 +144,18 @@ int train_part(const struct tr_train_params *p, int steps)
     return r;
 }
 
-/* What the device needs for itself, where the budget does not reach for that. */
+/* What the device needs for itself, where the budget does not reach for that: bytes, or MiB of a
+ * GPU, which are rounded. */
 static uint64_t device_least(const char *message)
 {
-    const char *says = strstr(message, "itself needs ");
+    static const char says[] = "itself needs ";
+    const char *at = strstr(message, says);
+    char *end;
+    double n = at ? strtod(at + strlen(says), &end) : 0;
 
-    return says ? (uint64_t)((strtod(says + strlen("itself needs "), NULL) + 0.1) * 1048576) : 0;
+    if (!at)
+        return 0;
+    return strncmp(end, " MiB", 4) ? (uint64_t)n : (uint64_t)((n + 0.1) * 1048576);
 }
 
 /* The budget that the message of a refusal names. */
@@ -169,7 +175,7 @@ uint64_t smallest_budget(struct tr_train_params p)
     tr_run *run;
     int r;
 
-    p.device_memory = 4 << 20; /* room for the workspace of the cpu device alone */
+    p.device_memory = 1 << 20; /* less than any device takes for itself and a model beside */
     p.out = scratch_path("never-made");
     r = tr_train_open(&run, &p);
     if (r == -EINVAL && device_least(tr_message())) {
