@@ -20,7 +20,8 @@
  * store while newer bytes of it are on their way there, unless from a home, which is loaded from
  * instead.
  *
- * A slot keeps its span when it is done with; later steps find it there.
+ * A slot keeps its span when it is done with; later steps find it there. tr_slot_drop makes a READY
+ * one FREE: its bytes are not those of the store any more.
  * Threads: none of its own; the engine's lock guards all of it.
  */
 #ifndef TR_OFFLOAD_SLOTS_H
@@ -67,6 +68,7 @@ void tr_slot_unpin(struct tr_slots *s, uint32_t slot, int changed);
 void tr_slot_write(struct tr_slots *s, uint32_t slot);
 void tr_slot_written(struct tr_slots *s, uint32_t slot);
 void tr_slot_fail(struct tr_slots *s, uint32_t slot);
+void tr_slot_drop(struct tr_slots *s, uint32_t slot);
 
 int tr_slot_may_load(const struct tr_slots *s, uint32_t slot);
 int tr_slot_may_pin(const struct tr_slots *s, uint32_t slot, int changes);
