@@ -3,6 +3,9 @@
  * What becomes of a finished weight gradient. The norm pass measures it before the value clip, the
  * update pass applies it at once: no gradient outlives its tensor (invariant 4). LOMO and plain SGD
  * are one update (they differ in whether a global norm is measured); AdamW keeps m and v beside it.
+ *
+ * Without a norm pass the update pass measures, too, for one more read of the gradient while it is
+ * near: the sum tells after the last update whether all of the gradients were finite.
  */
 #include "src/pass.h"
 
@@ -57,5 +60,7 @@ int pass_finish(struct tr_pass_state *p, enum tr_pass pass, const struct pass_gr
 
     if (r < 0)
         return r;
-    return pass == TR_PASS_NORM ? measure(p, g) : apply(p, g);
+    if (pass == TR_PASS_NORM || !p->plan->in.norm)
+        r = measure(p, g);
+    return r < 0 || pass == TR_PASS_NORM ? r : apply(p, g);
 }
