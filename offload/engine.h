@@ -8,6 +8,7 @@
  *   prefetch.c    which load of the schedule begins next
  *   writeback.c   which changed slot is written next, and which must wait for a commit
  *   flush.c       the commit in the background
+ *   abandon.c     a step that is not to be committed
  *   moves.c       one slot's transfer with the checksums of its pieces
  *   staged.c      the same through host memory, for what disk I/O cannot reach
  *   staging.c     the chunks of host memory for that

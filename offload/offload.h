@@ -127,6 +127,10 @@ int tr_offload_commit_wait(struct tr_offload *o);
 /* 1: no commit is under way, the last one started is durable; 0: under way; negative: an error,
  * never durable. */
 int tr_offload_committed(struct tr_offload *o);
+/* Gives up all that has been changed since the last commit, which is waited for: spans have the
+ * bytes that it names again. What the last begin announced is given up, too. The caller has synced
+ * the device. -EINVAL with one generation: its changes are in place. */
+int tr_offload_abandon(struct tr_offload *o);
 
 void tr_offload_stats(struct tr_offload *o, struct tr_offload_stats *stats);
 /* 1 and a line about a drive that has become slow: once for each. */

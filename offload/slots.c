@@ -153,3 +153,13 @@ void tr_slot_fail(struct tr_slots *s, uint32_t slot)
     assert(t->state == TR_SLOT_READING || t->state == TR_SLOT_WRITING);
     t->state = TR_SLOT_ERROR;
 }
+
+void tr_slot_drop(struct tr_slots *s, uint32_t slot)
+{
+    struct tr_slot *t = enter(s, slot);
+
+    assert(t->state == TR_SLOT_READY && !t->pins);
+    s->of_span[t->span] = TR_NONE;
+    t->span = TR_NONE;
+    t->state = TR_SLOT_FREE;
+}

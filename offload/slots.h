@@ -25,7 +25,8 @@
  * may change it while none of them has passed, for the stream of compute runs in order and nothing
  * is written before the last.
  *
- * A slot keeps its span when it is done with; later steps find it there.
+ * A slot keeps its span when it is done with; later steps find it there. tr_slot_drop makes a READY
+ * one FREE: its bytes are not those of the store any more.
  * Threads: none of its own; the engine's lock guards all of it.
  */
 #ifndef TR_OFFLOAD_SLOTS_H
@@ -78,6 +79,7 @@ void tr_slot_unpin(struct tr_slots *s, uint32_t slot, enum tr_slot_left left);
 void tr_slot_write(struct tr_slots *s, uint32_t slot);
 void tr_slot_written(struct tr_slots *s, uint32_t slot);
 void tr_slot_fail(struct tr_slots *s, uint32_t slot);
+void tr_slot_drop(struct tr_slots *s, uint32_t slot);
 
 int tr_slot_may_load(const struct tr_slots *s, uint32_t slot);
 int tr_slot_may_pin(const struct tr_slots *s, uint32_t slot, int changes);

@@ -282,9 +282,11 @@ static int start_or_continue(struct tr_run *run, enum folder state)
 {
     int r = state == FOLDER_OURS ? continue_run(run) : start_new(run, state);
 
+    run->last = run->cursor;
     if (r < 0 || (r = metrics_open(&run->metrics, run->params.out)) < 0 ||
         (r = metrics_rewind(&run->metrics, run->params.out, run->cursor.step)) < 0)
         return r;
+    run_note_skips(run);
     return run_start_machine(run);
 }
 

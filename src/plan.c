@@ -175,7 +175,7 @@ static void place_backward(struct tr_plan *p)
     place(p, &p->back_scratch, p->back.bytes);
     place(p, &p->grad, grad * 4);
     place(p, &p->norm_grad, (uint64_t)c->hidden * 4);
-    place(p, &p->sumsq, p->in.norm ? entries * 8 : 0);
+    place(p, &p->sumsq, entries * 8);
     if (columns) {
         place(p, &p->sums, (32 + 32 * columns) * 8);
         place(p, &p->factor, (columns + 3) * 4);

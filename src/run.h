@@ -60,6 +60,7 @@ struct tr_run {
     uint64_t spill_bytes, spill_host_bytes; /* of boundaries: in the scratch file; of tier_bytes */
     struct tr_pass_state pass;
     struct tr_cursor cursor; /* of the steps queued so far */
+    struct tr_cursor last;   /* of the last commit that was started */
     int64_t steps;           /* in all */
     int trained;             /* a step has been done since the run was opened */
     int skips;               /* steps in a row that were skipped */
@@ -80,6 +81,8 @@ int run_check_store(const char *run, const struct tr_store *store);
 
 /* --- step.c --------------------------------------------------------------------------------- */
 int run_step(struct tr_run *run, struct tr_step_report *report);
+/* Starts a commit of all steps so far; the one before is waited for. */
+int run_commit(struct tr_run *run);
 /* Tells the engine what comes next, so that its loads start now. */
 int run_begin(struct tr_run *run, enum run_begun what);
 /* One forward pass over a batch that has been copied (tr_pass_batch): its visits, losses in
@@ -89,6 +92,19 @@ int run_forward(struct tr_run *run);
 int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t *targets);
 /* 1 when a validation loss is due after the steps done so far. */
 int run_eval_due(const struct tr_run *run);
+
+/* --- skip.c (loss or gradient not finite) --------------------------------------------------- */
+/* Waits for the compute. The norm of the true gradient (loss scale taken off), summed over tensors
+ * in the order of the visits. */
+int run_read_norm(struct tr_run *run, double *norm);
+/* After the last visit of a step that counts, before its commit: waits for the compute, and where
+ * no norm was known before the update, looks whether all gradients were finite. Where one was not,
+ * the step is given up (*skip = 1), or, where that cannot be, the run. */
+int run_check_applied(struct tr_run *run, double *norm, int *skip);
+/* A few skipped steps in a row are the end, except while an f16 run still lowers its loss scale. */
+int run_check_skips(struct tr_run *run, int skip);
+/* Says before the first step whether a gradient that is not finite may end the run. */
+void run_note_skips(const struct tr_run *run);
 
 /* --- train.c and snapshot.c (between two steps) --------------------------------------------- */
 /* Commits what has been done since the last commit; then all is durable. */

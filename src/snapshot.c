@@ -75,6 +75,7 @@ static int go_back(struct tr_run *run)
     tr_store_payload(run->store, payload, sizeof(payload), &bytes);
     if ((r = tr_cursor_parse(payload, bytes, &run->cursor)) < 0)
         return r;
+    run->last = run->cursor;
     return metrics_rewind(&run->metrics, run->params.out, run->cursor.step);
 }
 

@@ -16,8 +16,6 @@
 #include "src/base/mem.h"
 #include "src/lr.h"
 
-#define MOST_SKIPS 3
-
 static double now(void)
 {
     struct timespec t;
@@ -82,28 +80,11 @@ static int64_t count_targets(const struct tr_batch *b)
     return n;
 }
 
-/* Waits for the norm pass. The norm of the true gradient (loss scale taken off), summed over
- * tensors in the order of the visits. */
-static int read_norm(struct tr_run *run, double *norm)
-{
-    double sum = 0;
-    int r = run->device->ops->copy_out(run->device, TR_STREAM_COMPUTE, run->sumsq,
-                                       run->pass.arena + run->plan.sumsq.offset,
-                                       (size_t)run->pass.n_sumsq * 8);
-
-    if (r < 0 || (r = sync_compute(run)) < 0)
-        return r;
-    for (uint32_t i = 0; i < run->pass.n_sumsq; i++)
-        sum += run->sumsq[i];
-    *norm = sqrt(sum) / run->cursor.loss_scale;
-    return 0;
-}
-
 /* Between the norm pass and the update pass. 0: go on, 1: overflow, this step updates nothing. */
 static int clip(struct tr_run *run, double *norm)
 {
     double max = run->params.clip_norm;
-    int r = read_norm(run, norm);
+    int r = run_read_norm(run, norm);
 
     if (r < 0)
         return r;
@@ -160,33 +141,26 @@ static int walk(struct tr_run *run, struct tr_step_report *report, int *skip)
     return r;
 }
 
-/* A few skipped steps in a row are the end, except while an f16 run still lowers its loss scale. */
-static int check_skips(struct tr_run *run, int skip)
-{
-    if (!skip || run->cursor.loss_scale > 1)
-        run->skips = 0;
-    if (!skip || ++run->skips < MOST_SKIPS)
-        return 0;
-    return tr_error(-EDOM,
-                    "step %llu: loss or gradient was not finite in %d steps in a row; nothing of "
-                    "them was applied; lower --lr, or look at the data and the model",
-                    (unsigned long long)run->cursor.step + 1, MOST_SKIPS);
-}
-
-static void advance_cursor(struct tr_run *run, int skipped)
+static void count_step(struct tr_run *run)
 {
     struct tr_cursor *c = &run->cursor;
 
     c->step++;
-    c->t += !skipped;
-    c->skipped += (uint64_t)skipped;
     c->tokens += (uint64_t)run->pass.batch->n_tokens;
-    if (skipped && run->model->dtype == TR_F16)
-        c->loss_scale = fmax(c->loss_scale / 2, 1);
     if (++c->epoch_step >= (uint64_t)tr_data_steps(run->data, (int64_t)c->epoch)) {
         c->epoch++;
         c->epoch_step = 0;
     }
+}
+
+static void count_update(struct tr_run *run, int skipped)
+{
+    struct tr_cursor *c = &run->cursor;
+
+    c->t += !skipped;
+    c->skipped += (uint64_t)skipped;
+    if (skipped && run->model->dtype == TR_F16)
+        c->loss_scale = fmax(c->loss_scale / 2, 1);
 }
 
 static int commit_due(const struct tr_run *run)
@@ -200,12 +174,20 @@ static int commit_due(const struct tr_run *run)
            (step % run->params.checkpoint_every == 0 || step == run->steps);
 }
 
-/* Starts the commit; the one before is durable by then, so its steps' lines are written. Not before
- * the compute has been waited for: an op that could not run has left weights as they were, and
- * their write-back looks like any other. */
-static int start_commit(struct tr_run *run)
+int run_commit(struct tr_run *run)
 {
     unsigned char payload[TR_CURSOR_BYTES];
+
+    run->last = run->cursor;
+    tr_cursor_pack(&run->cursor, payload);
+    return tr_offload_commit(run->offload, payload, sizeof(payload));
+}
+
+/* Starts the commit; the one before is durable by then, so its steps' lines are written. Not before
+ * the compute has been waited for (run_check_applied): an op that could not run has left weights as
+ * they were, and their write-back looks like any other. */
+static int start_commit(struct tr_run *run)
+{
     int r;
 
     if (!commit_due(run))
@@ -213,8 +195,7 @@ static int start_commit(struct tr_run *run)
     if ((r = tr_offload_commit_wait(run->offload)) < 0 ||
         (r = metrics_commit_durable(&run->metrics)) < 0)
         return r;
-    tr_cursor_pack(&run->cursor, payload);
-    return tr_offload_commit(run->offload, payload, sizeof(payload));
+    return run_commit(run);
 }
 
 static void measure(struct tr_run *run, struct tr_step_report *report,
@@ -248,6 +229,11 @@ static enum run_begun next_step(const struct tr_run *run)
     return (int64_t)run->cursor.step < run->steps ? RUN_TRAIN : RUN_NOTHING;
 }
 
+static int begin_next(struct tr_run *run)
+{
+    return run_begin(run, run_eval_due(run) ? RUN_FORWARD : next_step(run));
+}
+
 int run_step(struct tr_run *run, struct tr_step_report *report)
 {
     struct tr_offload_stats before;
@@ -263,12 +249,15 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
         (r = tr_pass_batch(&run->pass, &batch, (float)run->cursor.loss_scale)) < 0)
         return r;
     prepare_update(run, report);
-    if ((r = walk(run, report, &skip)) < 0 || (r = check_skips(run, skip)) < 0)
+    if ((r = walk(run, report, &skip)) < 0)
         return r;
     run->begun = RUN_NOTHING;
-    advance_cursor(run, skip);
-    if ((r = run_begin(run, run_eval_due(run) ? RUN_FORWARD : next_step(run))) < 0 ||
-        (r = sync_compute(run)) < 0 || (r = start_commit(run)) < 0)
+    count_step(run);
+    if ((r = begin_next(run)) < 0 || (r = run_check_applied(run, &report->grad_norm, &skip)) < 0 ||
+        (r = run_check_skips(run, skip)) < 0 || (skip && (r = begin_next(run)) < 0))
+        return r;
+    count_update(run, skip);
+    if ((r = start_commit(run)) < 0)
         return r;
     report->step = (int64_t)run->cursor.step;
     report->steps = run->steps;

@@ -33,15 +33,12 @@ int tr_train_step(tr_run *run, struct tr_step_report *report)
 /* The last commit, made durable: with less than step durability it may not have been started. */
 int run_commit_rest(struct tr_run *run)
 {
-    unsigned char payload[TR_CURSOR_BYTES];
     int r = tr_offload_commit_wait(run->offload);
 
     if (r < 0)
         return r;
     if (run->params.durability != TR_KEEP_STEP) {
-        tr_cursor_pack(&run->cursor, payload);
-        if ((r = tr_offload_commit(run->offload, payload, sizeof(payload))) < 0 ||
-            (r = tr_offload_commit_wait(run->offload)) < 0)
+        if ((r = run_commit(run)) < 0 || (r = tr_offload_commit_wait(run->offload)) < 0)
             return r;
         metrics_commit_started(&run->metrics);
     }

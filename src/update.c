@@ -4,6 +4,9 @@
  * update pass applies it at once: no gradient outlives its tensor (invariant 4). LOMO and plain SGD
  * are one update (they differ in whether a global norm is measured); what others keep beside the
  * weights is handed to them as m and v (src/state.h).
+ *
+ * Without a norm pass the update pass measures, too, for one more read of the gradient while it is
+ * near: the sum tells after the last update whether all of the gradients were finite.
  */
 #include "src/pass.h"
 
@@ -125,5 +128,8 @@ int pass_finish(struct tr_pass_state *p, enum tr_pass pass, const struct pass_gr
 
     if (r < 0)
         return r;
-    return pass == TR_PASS_NORM ? measure(p, g) : apply(p, g);
+    /* Each gradient once, where a table's slices are gone through twice. */
+    if (pass == TR_PASS_NORM || (!p->plan->in.norm && g->sweep != TR_SWEEP_APPLY))
+        r = measure(p, g);
+    return r < 0 || pass == TR_PASS_NORM ? r : apply(p, g);
 }

@@ -43,7 +43,19 @@ static void make_state(enum tr_slot_state state)
         tr_slot_write(&slots, 0);
 }
 
-enum edge { LOAD, LOADED, PIN_READ, PIN_CHANGE, UNPIN, UNPIN_CHANGED, WRITE, WRITTEN, FAIL, EDGES };
+enum edge {
+    LOAD,
+    LOADED,
+    PIN_READ,
+    PIN_CHANGE,
+    UNPIN,
+    UNPIN_CHANGED,
+    WRITE,
+    WRITTEN,
+    FAIL,
+    DROP,
+    EDGES
+};
 
 static void walk(enum edge e)
 {
@@ -67,6 +79,9 @@ static void walk(enum edge e)
         break;
     case WRITTEN:
         tr_slot_written(&slots, 0);
+        break;
+    case DROP:
+        tr_slot_drop(&slots, 0);
         break;
     default:
         tr_slot_fail(&slots, 0);
@@ -96,7 +111,7 @@ static void every_edge(void **state)
     static const char drawn[TR_SLOT_ERROR + 1][EDGES] = {
         [TR_SLOT_FREE] = {[LOAD] = 1},
         [TR_SLOT_READING] = {[LOADED] = 1, [FAIL] = 1},
-        [TR_SLOT_READY] = {[LOAD] = 1, [PIN_READ] = 1, [PIN_CHANGE] = 1},
+        [TR_SLOT_READY] = {[LOAD] = 1, [PIN_READ] = 1, [PIN_CHANGE] = 1, [DROP] = 1},
         [TR_SLOT_IN_USE] = {[PIN_READ] = 1, [UNPIN_CHANGED] = 1},
         [TR_SLOT_DIRTY] = {[PIN_READ] = 1, [WRITE] = 1},
         [TR_SLOT_WRITING] = {[PIN_READ] = 1, [WRITTEN] = 1, [FAIL] = 1},

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Steps whose loss or gradient is not finite: nothing of them may stay.
+ *
+ * The loss, and the global norm where one is asked for, are known before the first weight changes:
+ * such a step updates nothing. Without a norm every gradient is applied as soon as it exists, and
+ * whether all were finite is known only after the last one. Then the commit of the step before is
+ * the way back: what was changed since is given up, as long as nothing but this step has changed it
+ * and a second generation holds what was before. Otherwise the run ends, and says where it stands.
+ */
+#include <math.h>
+
+#include "src/base/err.h"
+#include "src/run.h"
+
+#define MOST_SKIPS 3
+
+int run_read_norm(struct tr_run *run, double *norm)
+{
+    double sum = 0;
+    int r = run->device->ops->copy_out(run->device, TR_STREAM_COMPUTE, run->sumsq,
+                                       run->pass.arena + run->plan.sumsq.offset,
+                                       (size_t)run->pass.n_sumsq * 8);
+
+    if (r < 0 || (r = run->device->ops->sync(run->device, TR_STREAM_COMPUTE)) < 0)
+        return r;
+    for (uint32_t i = 0; i < run->pass.n_sumsq; i++)
+        sum += run->sumsq[i];
+    *norm = sqrt(sum) / run->cursor.loss_scale;
+    return 0;
+}
+
+static int no_way_back(const struct tr_run *run)
+{
+    unsigned long long step = run->cursor.step;
+
+    if (tr_store_generations(run->store) < 2)
+        return tr_error(-EDOM,
+                        "step %llu: a gradient was not finite, and without durability there is no "
+                        "state from before it: %s has to be started again",
+                        step, run->params.out);
+    return tr_error(-EDOM,
+                    "step %llu: a gradient was not finite; the run goes back to its last commit, "
+                    "step %llu, and ends there; --clip-norm sees such gradients before they are "
+                    "applied",
+                    step, (unsigned long long)run->last.step);
+}
+
+/* Updates since the last commit are lost with this step's: then there must be none. */
+static int give_up(struct tr_run *run)
+{
+    if (tr_store_generations(run->store) < 2 || run->cursor.t != run->last.t)
+        return no_way_back(run);
+    run->begun = RUN_NOTHING;
+    return tr_offload_abandon(run->offload);
+}
+
+int run_check_applied(struct tr_run *run, double *norm, int *skip)
+{
+    int r;
+
+    if (*skip || run->plan.in.norm)
+        return run->device->ops->sync(run->device, TR_STREAM_COMPUTE);
+    if ((r = run_read_norm(run, norm)) < 0 || isfinite(*norm))
+        return r;
+    *skip = 1;
+    return give_up(run);
+}
+
+int run_check_skips(struct tr_run *run, int skip)
+{
+    if (!skip || run->cursor.loss_scale > 1)
+        run->skips = 0;
+    if (!skip || ++run->skips < MOST_SKIPS)
+        return 0;
+    return tr_error(-EDOM,
+                    "step %llu: loss or gradient was not finite in %d steps in a row; nothing of "
+                    "them was applied; lower --lr, or look at the data and the model",
+                    (unsigned long long)run->cursor.step, MOST_SKIPS);
+}
+
+void run_note_skips(const struct tr_run *run)
+{
+    if (run->plan.in.norm ||
+        (run->params.durability == TR_KEEP_STEP && tr_store_generations(run->store) == 2))
+        return;
+    run_log(run,
+            "note: without --clip-norm a gradient that is not finite is noticed after it has been "
+            "applied; %s",
+            tr_store_generations(run->store) < 2
+                ? "with --durability none the run would be lost"
+                : "the run would then end and go back to its last commit");
+}
