@@ -21,7 +21,7 @@
 
 struct drive {
     struct probe *p;
-    struct tr_io_file file[TR_FILES];
+    struct tr_io_file file[TR_IO_FILES];
     struct tr_queue *queue;
     char *buffer; /* BUFFERS pieces */
     uint64_t bytes;
@@ -53,7 +53,7 @@ static int open_drive(struct drive *d, const char *folder)
     if (room < d->bytes)
         return tr_error(-ENOSPC, "%s: measuring takes %llu bytes, %llu are free", folder,
                         (unsigned long long)d->bytes, (unsigned long long)room);
-    for (int i = 0; i < TR_FILES; i++)
+    for (int i = 0; i < TR_IO_FILES; i++)
         d->file[i].fd = -1;
     fd = open_file(d, folder, 1);
     d->file[0] = (struct tr_io_file){.fd = fd, .direct = fd >= 0, .path = d->path};
@@ -82,7 +82,7 @@ static int open_queue(struct drive *d, uint32_t depth)
     if ((r = tr_io_open(&table, TR_IO_AUTO, &io)) < 0)
         return r;
     table->ops->describe(table, d->p->drive, sizeof(d->p->drive));
-    r = tr_queue_open(&d->queue, table, depth);
+    r = tr_queue_open(&d->queue, table, depth, NULL);
     if (r < 0)
         table->ops->close(table);
     return r;

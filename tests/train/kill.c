@@ -153,13 +153,13 @@ static void test_step_adamw(void **state)
 static void test_step_adam_mini(void **state)
 {
     (void)state;
-    check(TR_OPT_ADAM_MINI, TR_KEEP_STEP, 4);
+    check(TR_OPT_ADAM_MINI, TR_KEEP_STEP, 4, NULL);
 }
 
 static void test_step_adalomo(void **state)
 {
     (void)state;
-    check(TR_OPT_ADALOMO, TR_KEEP_STEP, 5);
+    check(TR_OPT_ADALOMO, TR_KEEP_STEP, 5, NULL);
 }
 
 static void test_checkpoint_lomo(void **state)
