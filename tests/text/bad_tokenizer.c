@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/tokenizer.h"
+#include "src/text/tokenizer.h"
 
 struct bad {
     const char *path,

@@ -15,7 +15,7 @@
 #include <jansson.h>
 
 #include "src/base/err.h"
-#include "src/tokenizer.h"
+#include "src/text/tokenizer.h"
 
 /* golden.json, read once. */
 json_t *text_golden(void);

@@ -11,7 +11,7 @@
 
 #include "src/base/file.h"
 #include "src/base/mem.h"
-#include "src/tokenizer.h"
+#include "src/text/tokenizer.h"
 
 static void expect_ids(const struct tr_ids *ids, json_t *want, const char *text)
 {
