@@ -36,6 +36,8 @@ void tr_tokenizer_close(struct tr_tokenizer *t)
     tok_trie_free(&t->normal);
     tok_steps_free(&t->norm);
     tok_steps_free(&t->decode);
+    tok_pre_free(&t->pre);
+    tok_cache_close(t->cache);
     tr_free(TR_MEM_TEXT, t);
 }
 
@@ -103,7 +105,9 @@ static int load(struct tr_tokenizer *t, const struct tr_tokenizer_text *text)
     json_decref(root);
     if (r < 0)
         return r;
-    r = tok_build_tries(t);
+    r = t->pre.n ? tok_cache_open(&t->cache) : 0;
+    if (r == 0)
+        r = tok_build_tries(t);
     if (r == 0)
         r = tok_build_cuts(t);
     if (r < 0)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * tokenizer.json, natively: BPE with byte fallback as Llama-2, Mistral and TinyStories ship it.
- * Exact (same ids as the reference implementation), O(n log n) over whole documents, hostile input
- * gives one error. An unsupported component is refused by name.
+ * tokenizer.json, natively: BPE with byte fallback (Llama-2, Mistral, Phi-3) and byte-level BPE
+ * (GPT-2, Llama-3, Qwen, Tekken, Falcon). Exact (same ids as the reference implementation), O(n log
+ * n) over whole documents, hostile input gives one error. An unsupported component is refused by
+ * name.
  */
 #ifndef TR_SRC_TEXT_TOKENIZER_H
 #define TR_SRC_TEXT_TOKENIZER_H
@@ -52,6 +53,10 @@ size_t tr_tokenizer_cut(const struct tr_tokenizer *t, const char *text, size_t b
 
 /* NUL-terminated UTF-8 in a TR_MEM_TEXT buffer; special tokens are left out. */
 int tr_tokenizer_decode(const struct tr_tokenizer *t, const int32_t *ids, size_t n, char **out);
+
+/* The same with its length: a byte-level text may hold NUL. */
+int tr_tokenizer_decode_bytes(const struct tr_tokenizer *t, const int32_t *ids, size_t n,
+                              char **out, size_t *bytes);
 
 /* The piece of one id as it stands in the vocabulary (for preview); NULL for an unknown id. */
 const char *tr_tokenizer_piece(const struct tr_tokenizer *t, int32_t id);

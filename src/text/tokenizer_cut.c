@@ -4,8 +4,10 @@
  * the very ids of one call. A cut lies between two ASCII characters that (1) are pieces, normalise
  * to one piece each and stand in no longer pattern of the normalizer, (2) no merge can ever join,
  * (3) cannot stand beside each other in an added token, nor end and begin one (so that no strip,
- * prefix or word boundary of an added token reaches over the cut). Where a tokenizer has no such
- * pairs, there is no cut, and the caller's window grows.
+ * prefix or word boundary of an added token reaches over the cut). Where pre-tokenizers cut words,
+ * the place is before a space between two letters, if all of them are known to cut there whatever
+ * stands around. Where a tokenizer has no such pairs, there is no cut, and the caller's window
+ * grows.
  */
 #include "src/text/tokenizer_parts.h"
 
@@ -77,12 +79,51 @@ static void forbid_spaces(struct tr_tokenizer *t)
     for (int c = 0; c < 128; c++)
         for (int d = 0; d < 128; d++)
             if (tr_unicode_is_space((uint32_t)c) || tr_unicode_is_space((uint32_t)d))
-                t->cut[c][d] &= (uint8_t)(t->normal.n == 0 && !t->meta.on && c > ' ');
+                t->cut[c][d] &= (uint8_t)(t->normal.n == 0 && c > ' ');
+}
+
+static int is_letter(unsigned char c)
+{
+    return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
+}
+
+/* Steps that look at one character at a time never reach over a space between letters; one step at
+ * least must cut there. A normal form changes neither letter nor space of ASCII. */
+static int words_are_safe(const struct tr_tokenizer *t)
+{
+    int safe = 0;
+
+    for (int i = 0; i < t->pre.n; i++) {
+        const struct tok_pre *p = &t->pre.v[i];
+
+        if (p->kind == TOK_PRE_METASPACE || (p->kind == TOK_PRE_SPLIT && !p->safe))
+            return 0;
+        if (p->kind == TOK_PRE_SPACES)
+            return 0;
+        safe |= p->safe && p->how == TOK_ISOLATED && !p->invert;
+    }
+    for (int i = 0; i < t->norm.n; i++)
+        if (t->norm.v[i].kind != TOK_FORM)
+            return 0;
+    return safe && t->normal.n == 0;
+}
+
+static void allow_words(struct tr_tokenizer *t)
+{
+    t->cut_words = 1;
+    for (int c = 0; c < 128; c++)
+        t->cut[c][' '] = is_letter((unsigned char)c);
 }
 
 int tok_build_cuts(struct tr_tokenizer *t)
 {
     int32_t id[128];
+
+    if (t->pre.n) {
+        if (words_are_safe(t))
+            allow_words(t);
+        return forbid_added(t);
+    }
 
     for (int c = 0; c < 128; c++) {
         int r = lone_id(t, (char)c, &id[c]);
@@ -103,7 +144,9 @@ size_t tr_tokenizer_cut(const struct tr_tokenizer *t, const char *text, size_t b
     for (size_t i = bytes ? bytes - 1 : 0; i > 0; i--) {
         unsigned char c = (unsigned char)text[i - 1], d = (unsigned char)text[i];
 
-        if (c < 128 && d < 128 && t->cut[c][d])
+        if (c >= 128 || d >= 128 || !t->cut[c][d])
+            continue;
+        if (!t->cut_words || (i + 1 < bytes && is_letter((unsigned char)text[i + 1])))
             return i;
     }
     return 0;

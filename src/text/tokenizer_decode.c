@@ -151,6 +151,37 @@ static int join_bytes(const struct list *in, struct list *out)
     return r;
 }
 
+/* All pieces are bytes of one text; a piece that is not made of their characters (an added token)
+ * stands for its own bytes. What is no UTF-8 becomes U+FFFD. */
+static int join_byte_level(const struct list *in, struct list *out)
+{
+    struct tok_buf bytes = {0};
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < in->n; i++) {
+        size_t n, start = bytes.n;
+        const char *p = piece(in, i, &n);
+        int value = 0;
+
+        for (size_t at = 0; r == 0 && value >= 0 && at < n;) {
+            uint32_t cp = 0;
+            int k = tr_utf8_decode(p + at, n - at, &cp);
+
+            value = k < 0 ? -1 : tok_char_byte(cp);
+            r = value < 0 ? 0 : tok_buf_add(&bytes, &(char){(char)value}, 1);
+            at += (size_t)(k < 0 ? -k : k);
+        }
+        if (value < 0) {
+            bytes.n = start;
+            r = tok_buf_add(&bytes, p, n);
+        }
+    }
+    if (r == 0)
+        r = tok_make_valid(&out->text, bytes.v, bytes.n);
+    tok_buf_free(&bytes);
+    return r < 0 ? r : end_piece(out);
+}
+
 static int each_piece(const struct tok_step *s, const struct list *in, struct list *out)
 {
     size_t most = BLOW_UP * (in->text.n + TOK_STRING_MOST);
@@ -183,7 +214,10 @@ static int run_step(const struct tok_step *s, struct list *l)
         l->n = 0;
         return end_piece(l);
     }
-    r = s->kind == TOK_BYTES ? join_bytes(l, &out) : each_piece(s, l, &out);
+    if (s->kind == TOK_BYTES)
+        r = join_bytes(l, &out);
+    else
+        r = s->kind == TOK_BYTE_LEVEL ? join_byte_level(l, &out) : each_piece(s, l, &out);
     if (r == 0)
         r = tok_buf_add(&out.text, "", 0);
     list_free(l);
@@ -224,6 +258,14 @@ static int gather(const struct tr_tokenizer *t, const int32_t *ids, size_t n, st
 
 int tr_tokenizer_decode(const struct tr_tokenizer *t, const int32_t *ids, size_t n, char **out)
 {
+    size_t bytes;
+
+    return tr_tokenizer_decode_bytes(t, ids, n, out, &bytes);
+}
+
+int tr_tokenizer_decode_bytes(const struct tr_tokenizer *t, const int32_t *ids, size_t n,
+                              char **out, size_t *bytes)
+{
     struct list l = {0};
     int r = gather(t, ids, n, &l);
 
@@ -231,6 +273,7 @@ int tr_tokenizer_decode(const struct tr_tokenizer *t, const int32_t *ids, size_t
         r = run_step(&t->decode.v[i], &l);
     if (r == 0) {
         *out = l.text.v;
+        *bytes = l.text.n;
         l.text.v = NULL;
     }
     list_free(&l);

@@ -49,3 +49,29 @@ const char *tok_type(json_t *o)
 
     return s ? s : "";
 }
+
+/* Old files have the switch, newer ones the scheme, some both. */
+int tok_get_prefix(json_t *o, const char *where, const char *what, enum tok_prefix *out)
+{
+    const char *s = json_string_value(json_object_get(o, "prepend_scheme"));
+    int add;
+    int e = tok_get_flag(o, "add_prefix_space", 1, where, &add);
+
+    if (e < 0)
+        return e;
+    if (!s)
+        *out = add ? TOK_PREFIX_ALWAYS : TOK_PREFIX_NEVER;
+    else if (!strcmp(s, "always"))
+        *out = TOK_PREFIX_ALWAYS;
+    else if (!strcmp(s, "first"))
+        *out = TOK_PREFIX_FIRST;
+    else if (!strcmp(s, "never"))
+        *out = TOK_PREFIX_NEVER;
+    else
+        return tr_error(-ENOTSUP, "%s: %s: prepend_scheme \"%.32s\" is not supported", where, what,
+                        s);
+    return !add && *out != TOK_PREFIX_NEVER
+               ? tr_error(-EINVAL, "%s: %s: add_prefix_space contradicts prepend_scheme", where,
+                          what)
+               : 0;
+}

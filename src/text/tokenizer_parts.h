@@ -3,9 +3,9 @@
  * What a tokenizer is made of, shared by the tokenizer_*.c files and by nobody else.
  *
  * A text goes: added tokens cut out of the raw text -> each segment between them normalised ->
- * added tokens cut out of the normalised text -> Metaspace (if any) -> characters become first
- * symbols (byte fallback, unk) -> BPE. Ids go back through a list of decoder steps. Everything is
- * read-only once loaded, so that threads may share it.
+ * added tokens cut out of the normalised text -> pre-tokenizers cut it into words -> characters of
+ * a word become first symbols (byte fallback, unk) -> BPE. Ids go back through a list of decoder
+ * steps. Everything but the cache is read-only once loaded, so that threads may share it.
  */
 #ifndef TR_SRC_TEXT_TOKENIZER_PARTS_H
 #define TR_SRC_TEXT_TOKENIZER_PARTS_H
@@ -13,7 +13,10 @@
 #include <jansson.h>
 
 #include "src/text/bpe.h"
+#include "src/text/buf.h"
 #include "src/text/tokenizer.h"
+#include "src/text/tokenizer_cache.h"
+#include "src/text/tokenizer_pre.h"
 
 #define TOK_ID_LIMIT    (1 << 22) /* ids at or past it are refused */
 #define TOK_STRING_MOST 1024      /* bytes of an added token or of a normalizer's string */
@@ -21,18 +24,21 @@
 #define TOK_PAGE        256
 #define TOK_PAGES       (0x110000 / TOK_PAGE)
 
-/* A growing string. */
-struct tok_buf {
-    char *v;
-    size_t n, room;
-};
-
 /* Where `what` first stands in the text; n where it does not. */
 size_t tok_find(const char *text, size_t n, const char *what, size_t bytes);
-int tok_buf_add(struct tok_buf *b, const char *text, size_t bytes);
-void tok_buf_free(struct tok_buf *b);
 
-enum tok_step_kind { TOK_PREPEND, TOK_REPLACE, TOK_BYTES, TOK_FUSE, TOK_STRIP, TOK_METASPACE };
+enum tok_form { TOK_NFC, TOK_NFD, TOK_NFKC, TOK_NFKD };
+
+enum tok_step_kind {
+    TOK_PREPEND,
+    TOK_REPLACE,
+    TOK_FORM,
+    TOK_BYTES,
+    TOK_FUSE,
+    TOK_STRIP,
+    TOK_METASPACE,
+    TOK_BYTE_LEVEL
+};
 
 struct tok_step {
     enum tok_step_kind kind;
@@ -40,6 +46,7 @@ struct tok_step {
     size_t a_bytes, b_bytes;
     size_t start, stop; /* strip */
     int keep_first;     /* metaspace decoder: a leading one stays */
+    enum tok_form form;
 };
 
 struct tok_steps {
@@ -77,19 +84,10 @@ struct tok_scan {
     int holding;
 };
 
-enum tok_prefix { TOK_PREFIX_NEVER, TOK_PREFIX_FIRST, TOK_PREFIX_ALWAYS };
-
-struct tok_metaspace {
-    int on, split;
-    enum tok_prefix prefix;
-    char text[4];
-    size_t bytes;
-};
-
 enum { TOK_SPECIAL = 1, TOK_OUTSIDE = 2 }; /* outside: an added token the model does not have */
 
 struct tr_tokenizer {
-    char **piece; /* (vocab) NULL where no piece has that id */
+    char **piece;   /* (vocab) NULL where no piece has that id */
     uint8_t *flags; /* (vocab) TOK_SPECIAL, TOK_OUTSIDE */
     int32_t vocab, unk, bos, eos;
     int adds_bos, adds_eos;
@@ -103,9 +101,11 @@ struct tr_tokenizer {
     struct bpe_map normal_of; /* id -> index of its normalised added token */
     struct tok_trie raw, normal;
     struct tok_steps norm, decode;
-    struct tok_metaspace meta;
+    struct tok_pres pre;
+    struct tok_cache *cache;
     int has_decoder;
     uint8_t cut[128][128]; /* ASCII pairs between which a text may be cut */
+    int cut_words;         /* and only where the second is a space before a letter */
 };
 
 static inline int32_t tok_char_id(const struct tr_tokenizer *t, uint32_t cp)
@@ -128,6 +128,8 @@ void tok_steps_free(struct tok_steps *s);
 int tok_get_flag(json_t *o, const char *key, int absent, const char *where, int *out);
 int tok_get_text(json_t *o, const char *key, const char *where, const char **text, size_t *bytes);
 int tok_get_count(json_t *o, const char *key, size_t most, const char *where, size_t *out);
+/* What Metaspace says about a first replacement; `what` is the component, for messages. */
+int tok_get_prefix(json_t *o, const char *where, const char *what, enum tok_prefix *out);
 /* "type" of a component, "" where it has none. */
 const char *tok_type(json_t *o);
 
@@ -142,6 +144,12 @@ int tok_scan_next(struct tok_scan *s, struct tok_span *span); /* 1, or 0 at the 
 /* tokenizer_text.c: runs the normalizer's steps, without Prepend where !prefix. */
 int tok_normalise(const struct tr_tokenizer *t, const struct tok_span *span, const char *text,
                   int prefix, struct tok_buf *out);
+
+/* Appends the text with U+FFFD where it is no UTF-8. */
+int tok_make_valid(struct tok_buf *out, const char *text, size_t bytes);
+
+/* tokenizer_form.c: replaces *b by its normal form. */
+int tok_normal_form(enum tok_form form, struct tok_buf *b);
 
 /* tokenizer_cut.c: fills t->cut. */
 int tok_build_cuts(struct tr_tokenizer *t);

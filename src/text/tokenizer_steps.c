@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The components of tokenizer.json around the model: normalizer, pre_tokenizer, decoder. Each
- * becomes a short list of steps; a kind that is not known here is refused by its name, never
- * skipped.
+ * The components of tokenizer.json around the model: normalizer and decoder (the pre_tokenizer is
+ * tokenizer_pre_load.c's). Each becomes a short list of steps; a kind that is not known here is
+ * refused by its name, never skipped.
  */
 #include "src/text/tokenizer_parts.h"
 
@@ -17,7 +17,6 @@
 struct reader {
     const char *where, *what; /* "normalizer" */
     struct tok_steps *steps;
-    struct tok_metaspace *meta;
     int (*read)(struct reader *r, json_t *o, const char *type);
 };
 
@@ -108,32 +107,6 @@ static int read_strip(struct reader *r, json_t *o)
     return e < 0 ? e : tok_get_count(o, "stop", 1 << 20, r->where, &s->stop);
 }
 
-/* Old files have the switch, newer ones the scheme, some both. */
-static int read_prefix(struct reader *r, json_t *o, enum tok_prefix *out)
-{
-    const char *s = json_string_value(json_object_get(o, "prepend_scheme"));
-    int add;
-    int e = tok_get_flag(o, "add_prefix_space", 1, r->where, &add);
-
-    if (e < 0)
-        return e;
-    if (!s)
-        *out = add ? TOK_PREFIX_ALWAYS : TOK_PREFIX_NEVER;
-    else if (!strcmp(s, "always"))
-        *out = TOK_PREFIX_ALWAYS;
-    else if (!strcmp(s, "first"))
-        *out = TOK_PREFIX_FIRST;
-    else if (!strcmp(s, "never"))
-        *out = TOK_PREFIX_NEVER;
-    else
-        return tr_error(-ENOTSUP, "%s: %s: prepend_scheme \"%.32s\" is not supported", r->where,
-                        r->what, s);
-    return !add && *out != TOK_PREFIX_NEVER
-               ? tr_error(-EINVAL, "%s: %s: add_prefix_space contradicts prepend_scheme", r->where,
-                          r->what)
-               : 0;
-}
-
 /* The decoder's scheme says only whether a first "▁" was put there and has to go. */
 static int read_metaspace_decoder(struct reader *r, json_t *o)
 {
@@ -142,43 +115,35 @@ static int read_metaspace_decoder(struct reader *r, json_t *o)
     int e = s ? read_char(r, o, "replacement", s) : -ENOTSUP;
 
     if (e == 0)
-        e = read_prefix(r, o, &prefix);
+        e = tok_get_prefix(o, r->where, r->what, &prefix);
     if (e == 0)
         s->keep_first = prefix == TOK_PREFIX_NEVER;
     return e;
 }
 
+static int read_form(struct reader *r, enum tok_form form)
+{
+    struct tok_step *s = add_step(r, TOK_FORM);
+
+    if (!s)
+        return -ENOTSUP;
+    s->form = form;
+    return 0;
+}
+
 static int read_normalizer(struct reader *r, json_t *o, const char *type)
 {
+    static const char *const forms[] = {
+        [TOK_NFC] = "NFC", [TOK_NFD] = "NFD", [TOK_NFKC] = "NFKC", [TOK_NFKD] = "NFKD"};
+
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(type, forms[i]))
+            return read_form(r, (enum tok_form)i);
     if (!strcmp(type, "Prepend"))
         return read_prepend(r, o);
     if (!strcmp(type, "Replace"))
         return read_replace(r, o);
     return unsupported(r, type);
-}
-
-static int read_pre_tokenizer(struct reader *r, json_t *o, const char *type)
-{
-    struct tok_metaspace *m = r->meta;
-    struct tok_step *s;
-    int e;
-
-    if (strcmp(type, "Metaspace"))
-        return unsupported(r, type);
-    if (m->on)
-        return unsupported(r, "more than one Metaspace");
-    s = add_step(r, TOK_METASPACE);
-    e = read_char(r, o, "replacement", s);
-    if (e == 0)
-        e = tok_get_flag(o, "split", 1, r->where, &m->split);
-    if (e == 0)
-        e = read_prefix(r, o, &m->prefix);
-    if (e < 0)
-        return e;
-    memcpy(m->text, s->a, s->a_bytes);
-    m->bytes = s->a_bytes;
-    m->on = 1;
-    return 0;
 }
 
 static int read_decoder(struct reader *r, json_t *o, const char *type)
@@ -191,6 +156,8 @@ static int read_decoder(struct reader *r, json_t *o, const char *type)
         return read_metaspace_decoder(r, o);
     if (!strcmp(type, "ByteFallback"))
         return add_step(r, TOK_BYTES) ? 0 : -ENOTSUP;
+    if (!strcmp(type, "ByteLevel"))
+        return add_step(r, TOK_BYTE_LEVEL) ? 0 : -ENOTSUP;
     if (!strcmp(type, "Fuse"))
         return add_step(r, TOK_FUSE) ? 0 : -ENOTSUP;
     return unsupported(r, type);
@@ -220,26 +187,15 @@ static int read_component(struct reader *r, json_t *o, const char *inner, int de
     return e;
 }
 
-/* The step that read_char fills is scratch here: t->meta takes what it says. */
-static int load_pre_tokenizer(struct tr_tokenizer *t, const char *where, json_t *o)
-{
-    struct tok_steps scratch = {0};
-    struct reader r = {where, "pre_tokenizer", &scratch, &t->meta, read_pre_tokenizer};
-    int e = read_component(&r, o, "pretokenizers", 0);
-
-    tok_steps_free(&scratch);
-    return e;
-}
-
 int tok_load_steps(struct tr_tokenizer *t, const char *where, json_t *root)
 {
-    struct reader norm = {where, "normalizer", &t->norm, NULL, read_normalizer};
-    struct reader decode = {where, "decoder", &t->decode, NULL, read_decoder};
+    struct reader norm = {where, "normalizer", &t->norm, read_normalizer};
+    struct reader decode = {where, "decoder", &t->decode, read_decoder};
     json_t *decoder = json_object_get(root, "decoder");
     int e = read_component(&norm, json_object_get(root, "normalizer"), "normalizers", 0);
 
     t->has_decoder = decoder && !json_is_null(decoder);
     if (e == 0)
-        e = load_pre_tokenizer(t, where, json_object_get(root, "pre_tokenizer"));
+        e = tok_pre_load(&t->pre, where, json_object_get(root, "pre_tokenizer"));
     return e < 0 ? e : read_component(&decode, decoder, "decoders", 0);
 }

@@ -19,34 +19,12 @@ struct encoder {
     const struct tr_tokenizer *t;
     struct bpe_work work;
     struct tr_ids *ids;
+    struct tok_cutter cutter;
+    struct tok_cache *cache;
     struct tok_buf valid, normal;
     enum tr_text_place place;
     int32_t held_unk; /* an unk that the next one may fuse with, or -1 */
 };
-
-int tok_buf_add(struct tok_buf *b, const char *text, size_t bytes)
-{
-    if (b->room - b->n < bytes + 1) {
-        size_t room = (b->n + bytes + 1) * 3 / 2 + 64;
-        char *v = tr_realloc(TR_MEM_TEXT, b->v, room);
-
-        if (!v)
-            return -ENOMEM;
-        b->v = v;
-        b->room = room;
-    }
-    if (bytes)
-        memcpy(b->v + b->n, text, bytes);
-    b->n += bytes;
-    b->v[b->n] = 0;
-    return 0;
-}
-
-void tok_buf_free(struct tok_buf *b)
-{
-    tr_free(TR_MEM_TEXT, b->v);
-    memset(b, 0, sizeof(*b));
-}
 
 /* Not memmem: a search must cost what it walks over, and a checked memmem costs all that is left.
  */
@@ -108,6 +86,8 @@ int tok_normalise(const struct tr_tokenizer *t, const struct tok_span *span, con
 
         if (s->kind == TOK_REPLACE)
             r = replace_all(s, out, most);
+        else if (s->kind == TOK_FORM)
+            r = tok_normal_form(s->form, out);
         else if (prefix)
             r = prepend(s, out);
     }
@@ -183,55 +163,31 @@ static int encode_word(struct encoder *e, const char *text, size_t n)
     return r < 0 ? r : bpe_flush(&e->work);
 }
 
-/* "first" means the beginning of the whole text; "always", of every part between added tokens. */
-static int wants_prefix(const struct encoder *e, const struct tok_buf *b)
+/* A word of the pre-tokenizers, as they hand it on. */
+static int cached_word(void *owner, const char *text, size_t n)
 {
-    const struct tok_metaspace *m = &e->t->meta;
+    struct encoder *e = owner;
+    size_t before = e->ids->n;
+    int found, r = 0;
+    struct tok_cache_line *line = tok_cache_line(e->cache, text, n, &found);
 
-    if (e->place == TR_TEXT_INSIDE || m->prefix == TOK_PREFIX_NEVER)
-        return 0;
-    if (b->n >= m->bytes && !memcmp(b->v, m->text, m->bytes))
-        return 0;
-    return m->prefix == TOK_PREFIX_ALWAYS || e->place == TR_TEXT_START;
-}
-
-/* Splits before every replacement character. */
-static int encode_words(struct encoder *e, const struct tok_buf *b)
-{
-    const struct tok_metaspace *m = &e->t->meta;
-    size_t at = 0;
-    int r = 0;
-
-    while (r == 0 && at < b->n) {
-        size_t n = b->n - at;
-
-        if (m->split)
-            n = 1 + tok_find(b->v + at + 1, n - 1, m->text, m->bytes);
-        r = encode_word(e, b->v + at, n);
-        at += n;
+    if (!found) {
+        r = encode_word(e, text, n);
+        if (r == 0 && line)
+            tok_cache_put(line, text, n, e->ids->v + before, e->ids->n - before);
+        return r;
     }
+    for (int i = 0; r == 0 && i < line->n_ids; i++)
+        r = tr_ids_push(e->ids, line->id[i]);
     return r;
 }
 
-static int encode_metaspace(struct encoder *e, const char *text, size_t n)
+static int encode_words(struct encoder *e, const char *text, size_t n)
 {
-    const struct tok_metaspace *m = &e->t->meta;
-    struct tok_step space = {.a = (char[]){" "}, .b = (char *)m->text};
-    struct tok_buf b = {0};
-    int r = tok_buf_add(&b, text, n);
-
-    space.a_bytes = 1;
-    space.b_bytes = m->bytes;
-    if (r == 0)
-        r = replace_all(&space, &b, SIZE_MAX);
-    space.a = (char *)m->text;
-    space.a_bytes = m->bytes;
-    if (r == 0 && wants_prefix(e, &b))
-        r = prepend(&space, &b);
-    if (r == 0)
-        r = encode_words(e, &b);
-    tok_buf_free(&b);
-    return r;
+    if (!e->t->pre.n)
+        return encode_word(e, text, n);
+    e->cutter.place = e->place;
+    return tok_pre_run(&e->cutter, text, n);
 }
 
 static int encode_added(struct encoder *e, const struct tok_span *span)
@@ -253,29 +209,36 @@ static int encode_segment(struct encoder *e, const char *text, const struct tok_
             r = encode_added(e, &s);
             continue;
         }
-        r = e->t->meta.on ? encode_metaspace(e, e->normal.v + s.start, s.stop - s.start)
-                          : encode_word(e, e->normal.v + s.start, s.stop - s.start);
+        r = encode_words(e, e->normal.v + s.start, s.stop - s.start);
         e->place = TR_TEXT_INSIDE;
     }
     return r;
 }
 
 /* Puts U+FFFD for every longest beginning of a sequence that goes wrong, as every decoder does. */
-static int make_valid(struct tok_buf *out, const char **text, size_t *bytes)
+int tok_make_valid(struct tok_buf *out, const char *text, size_t bytes)
 {
-    size_t i = tr_utf8_valid(*text, *bytes);
-    int r;
+    size_t i = tr_utf8_valid(text, bytes);
+    int r = tok_buf_add(out, text, i);
 
-    if (i == *bytes)
-        return 0;
-    r = tok_buf_add(out, *text, i);
-    while (r == 0 && i < *bytes) {
+    while (r == 0 && i < bytes) {
         uint32_t cp;
-        int k = tr_utf8_decode(*text + i, *bytes - i, &cp);
+        int k = tr_utf8_decode(text + i, bytes - i, &cp);
 
-        r = k < 0 ? tok_buf_add(out, "\xEF\xBF\xBD", 3) : tok_buf_add(out, *text + i, (size_t)k);
+        r = k < 0 ? tok_buf_add(out, "\xEF\xBF\xBD", 3) : tok_buf_add(out, text + i, (size_t)k);
         i += (size_t)(k < 0 ? -k : k);
     }
+    return r;
+}
+
+/* A text that is valid, as most are, is not copied. */
+static int make_valid(struct tok_buf *out, const char **text, size_t *bytes)
+{
+    int r;
+
+    if (tr_utf8_valid(*text, *bytes) == *bytes)
+        return 0;
+    r = tok_make_valid(out, *text, *bytes);
     *text = out->v;
     *bytes = out->n;
     return r;
@@ -293,10 +256,14 @@ int tr_tokenizer_encode_more(const struct tr_tokenizer *t, const char *text, siz
 
     e.work.bpe = &t->bpe;
     e.work.out = ids;
+    e.cutter = (struct tok_cutter){.pres = &t->pre, .word = cached_word, .owner = &e};
+    e.cache = tok_cache_take(t->cache);
     r = make_valid(&e.valid, &text, &bytes);
     tok_scan_start(&scan, t, &t->raw, text, bytes);
     while (r == 0 && tok_scan_next(&scan, &span))
         r = span.added >= 0 ? encode_added(&e, &span) : encode_segment(&e, text, &span);
+    tok_cache_give_back(e.cache);
+    tok_cutter_free(&e.cutter);
     bpe_work_free(&e.work);
     tok_buf_free(&e.valid);
     tok_buf_free(&e.normal);

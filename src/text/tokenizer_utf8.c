@@ -9,6 +9,8 @@
 
 #include <utf8proc.h>
 
+#include "src/text/unicode.h"
+
 /* Length by first byte, and the range of the second (the others are 80..BF). */
 static int expect(unsigned char c, unsigned char *low, unsigned char *high)
 {
@@ -106,6 +108,7 @@ int tr_unicode_is_word(uint32_t cp)
     case UTF8PROC_CATEGORY_PC:
         return 1;
     default:
-        return cp == 0x200C || cp == 0x200D || is_enclosed_letter(cp);
+        return cp == 0x200C || cp == 0x200D || is_enclosed_letter(cp) ||
+               tr_unicode_is_added_word(cp);
     }
 }
