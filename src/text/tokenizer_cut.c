@@ -79,7 +79,7 @@ static void forbid_spaces(struct tr_tokenizer *t)
     for (int c = 0; c < 128; c++)
         for (int d = 0; d < 128; d++)
             if (tr_unicode_is_space((uint32_t)c) || tr_unicode_is_space((uint32_t)d))
-                t->cut[c][d] &= (uint8_t)(t->normal.n == 0 && c > ' ');
+                t->cut[c][d] &= (uint8_t)(t->normal.n == 0 && !t->pre.n && c > ' ');
 }
 
 static int is_letter(unsigned char c)
@@ -119,7 +119,7 @@ int tok_build_cuts(struct tr_tokenizer *t)
 {
     int32_t id[128];
 
-    if (t->pre.n) {
+    if (t->pre.n > 1 || (t->pre.n && t->pre.v[0].kind != TOK_PRE_METASPACE)) {
         if (words_are_safe(t))
             allow_words(t);
         return forbid_added(t);

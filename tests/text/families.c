@@ -173,10 +173,205 @@ static void every_family_agrees_with_the_reference(void **state)
     assert_int_equal(bad, 0);
 }
 
+static void vectors_are_reproduced(void **state)
+{
+    static const char *const names[][2] = {{"gpt2", "gpt-2"}, {"qwen2", "qwen2"}};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct tr_tokenizer *t = open_family(names[i][0]);
+
+        if (!t)
+            skip();
+        text_compare_vectors(t, names[i][1]);
+        tr_tokenizer_close(t);
+    }
+}
+
+/* Special tokens are left out when decoding; all else comes back byte for byte. */
+static int comes_back(const struct tr_tokenizer *t, const char *text, size_t n)
+{
+    struct tr_ids ids = {0};
+    char *decoded;
+    size_t bytes;
+
+    if (tr_utf8_valid(text, n) < n || memmem(text, n, "<|", 2) || memmem(text, n, "[|", 2) ||
+        memmem(text, n, ">>", 2))
+        return 0;
+    assert_int_equal(tr_tokenizer_encode(t, text, n, &ids), 0);
+    assert_int_equal(tr_tokenizer_decode_bytes(t, ids.v, ids.n, &decoded, &bytes), 0);
+    if (bytes != n || memcmp(decoded, text, n) != 0)
+        fail_msg("\"%.60s\" comes back as \"%.60s\"", text, decoded);
+    tr_free(TR_MEM_TEXT, decoded);
+    tr_ids_free(&ids);
+    return 1;
+}
+
+static const char *const byte_level[] = {"gpt2",   "llama3", "llama3-old",
+                                         "tekken", "falcon", "deepseek"};
+
+static void a_byte_level_text_comes_back(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(byte_level) / sizeof(byte_level[0]); i++) {
+        struct tr_tokenizer *t = open_family(byte_level[i]);
+        json_t *v;
+        size_t k;
+        int seen = 0;
+
+        if (!t)
+            skip();
+        json_array_foreach(texts, k, v)
+        {
+            size_t n;
+            char *text = text_bytes(v, &n);
+
+            seen += comes_back(t, text, n);
+            free(text);
+        }
+        assert_true(seen > 1000);
+        tr_tokenizer_close(t);
+    }
+}
+
+static void parts_have_the_ids_of_the_whole(void **state)
+{
+    static const char *const names[] = {"gpt2",   "qwen2",  "llama3",
+                                        "tekken", "falcon", "mistral-metaspace"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        struct tr_tokenizer *t = open_family(names[i]);
+        int cuts = 0, changed = 0;
+
+        if (!t)
+            skip();
+        for (size_t k = 0; k + 8 < json_array_size(texts); k += 16) {
+            struct tok_buf b = {0};
+
+            for (size_t m = k; m < k + 8; m++) {
+                size_t n;
+                char *text = text_bytes(json_array_get(texts, m), &n);
+
+                assert_int_equal(tok_buf_add(&b, text, n), 0);
+                assert_int_equal(tok_buf_add(&b, " so it goes on", 14), 0);
+                free(text);
+            }
+            changed += text_compare_parts(t, b.v, b.n, &cuts);
+            tok_buf_free(&b);
+        }
+        assert_true(cuts > 500);
+        assert_true(changed > 500);
+        tr_tokenizer_close(t);
+    }
+}
+
+static int count_word(void *owner, const char *text, size_t n)
+{
+    (void)text;
+    (void)n;
+    ++*(int *)owner;
+    return 0;
+}
+
+/* One bit a code point: is it cut off between two others. */
+static uint32_t property_crc(const struct tok_pres *pres)
+{
+    static unsigned char bits[0x110000 / 8];
+    int words;
+    struct tok_cutter c = {.pres = pres, .word = count_word, .owner = &words};
+
+    memset(bits, 0, sizeof(bits));
+    for (uint32_t cp = 0; cp < 0x110000; cp++) {
+        char text[8] = "\x01";
+        int n = 1 + tr_utf8_encode(cp, text + 1);
+
+        if (cp >= 0xD800 && cp < 0xE000)
+            continue;
+        text[n++] = 1;
+        words = 0;
+        assert_int_equal(tok_pre_run(&c, text, (size_t)n), 0);
+        if (words > 1)
+            bits[cp >> 3] |= (unsigned char)(1 << (cp & 7));
+    }
+    tok_cutter_free(&c);
+    return crc32_of(0, bits, sizeof(bits));
+}
+
+static uint32_t form_crc(enum tok_form form)
+{
+    static const char *const around[][2] = {
+        {"", ""}, {"a", "\u0323\u0301\u0327"}, {"a\u0301", "\u0323"}};
+    uint32_t crc = 0;
+
+    for (uint32_t cp = 0; cp < 0x110000; cp++) {
+        char c[4];
+        int k = tr_utf8_encode(cp, c);
+
+        for (int i = 0; i < 3 && (cp < 0xD800 || cp >= 0xE000); i++) {
+            struct tok_buf b = {0};
+
+            assert_int_equal(tok_buf_add(&b, around[i][0], strlen(around[i][0])), 0);
+            assert_int_equal(tok_buf_add(&b, c, (size_t)k), 0);
+            assert_int_equal(tok_buf_add(&b, around[i][1], strlen(around[i][1])), 0);
+            assert_int_equal(tok_normal_form(form, &b), 0);
+            crc = crc32_of(crc, b.v, b.n);
+            tok_buf_free(&b);
+        }
+    }
+    return crc;
+}
+
+static uint32_t fact_crc(const char *name)
+{
+    static const char *const forms[] = {"NFC", "NFD", "NFKC", "NFKD"};
+    struct tok_pres pres = {0};
+    json_t *o;
+    uint32_t crc;
+
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(name, forms[i]))
+            return form_crc((enum tok_form)i);
+    if (strchr("\\[(", *name))
+        o = json_pack("{s:s,s:{s:s},s:s}", "type", "Split", "pattern", "Regex", name, "behavior",
+                      "Isolated");
+    else
+        o = json_pack("{s:s}", "type", name);
+    if (tok_pre_load(&pres, name, o) < 0)
+        fail_msg("%s", tr_error_message());
+    crc = property_crc(&pres);
+    tok_pre_free(&pres);
+    json_decref(o);
+    return crc;
+}
+
+static void every_code_point_is_what_the_reference_says(void **state)
+{
+    json_t *facts = json_load_file(TEST_RECORDS "unicode.json", 0, NULL), *v;
+    const char *name;
+    int bad = 0;
+
+    (void)state;
+    assert_true(json_object_size(facts) >= 20);
+    json_object_foreach(facts, name, v)
+    {
+        if (fact_crc(name) != (uint32_t)json_integer_value(v)) {
+            print_error("%s is not what the reference says\n", name);
+            bad++;
+        }
+    }
+    assert_int_equal(bad, 0);
+    json_decref(facts);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_family_agrees_with_the_reference),
+        cmocka_unit_test(vectors_are_reproduced),
+        cmocka_unit_test(a_byte_level_text_comes_back),
+        cmocka_unit_test(parts_have_the_ids_of_the_whole),
+        cmocka_unit_test(every_code_point_is_what_the_reference_says),
     };
     int failed;
 

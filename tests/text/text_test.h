@@ -30,6 +30,12 @@ struct tr_tokenizer *text_toy(json_t *patch, const char *config);
 uint32_t text_random(uint32_t *state);
 double text_seconds(void);
 
+/* The cases of llama.cpp's NAME.inp have the ids of NAME.out. */
+void text_compare_vectors(const struct tr_tokenizer *t, const char *name);
+/* Fails where parts have other ids than the whole, and adds the cuts to *cuts. Returns how often
+ * careless cuts changed the ids: the check must be able to fail. */
+int text_compare_parts(const struct tr_tokenizer *t, const char *text, size_t n, int *cuts);
+
 /* Group fixtures: make and remove the folder; the second fails where memory was not given back. */
 int text_setup(void **state);
 int text_teardown(void **state);
