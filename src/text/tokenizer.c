@@ -13,6 +13,7 @@
 #include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/mem.h"
+#include "src/text/sentencepiece.h"
 
 #define FILE_MOST ((size_t)64 << 20)
 
@@ -64,34 +65,45 @@ static int read_name(struct tr_tokenizer *t, const char *where, json_t *config, 
 }
 
 /* Numbers are read as reals: model_max_length is often 1e30, written out. */
-static int load_config(struct tr_tokenizer *t, const struct tr_tokenizer_text *text)
+static int parse_config(const struct tr_tokenizer_text *text, json_t **out)
 {
-    int32_t bos = t->bos;
     json_error_t e;
-    json_t *config;
-    int r;
 
+    *out = NULL;
     if (!text->config)
         return 0;
-    config = json_loadb(text->config, text->config_bytes,
-                        JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &e);
-    if (!config)
+    *out = json_loadb(text->config, text->config_bytes,
+                      JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &e);
+    if (!*out)
         return tr_error(-EINVAL, "%s: tokenizer_config: line %d: not valid JSON: %s", text->where,
                         e.line, e.text);
-    r = read_name(t, text->where, config, "bos_token", &t->bos);
+    return 0;
+}
+
+static int load_config(struct tr_tokenizer *t, const char *where, json_t *config)
+{
+    int32_t bos = t->bos;
+    int r = read_name(t, where, config, "bos_token", &t->bos);
+
     if (r == 0)
-        r = read_name(t, text->where, config, "eos_token", &t->eos);
+        r = read_name(t, where, config, "eos_token", &t->eos);
     if (t->adds_bos)
         t->bos = bos; /* what is really put before a text wins */
-    json_decref(config);
     return r;
 }
 
+static int parse_root(const struct tr_tokenizer_text *text, json_t *config, json_t **root)
+{
+    if (text->is_model)
+        return tr_sentencepiece_convert(text->json, text->json_bytes, config, text->where, root);
+    return tr_json_parse(text->json, text->json_bytes, text->where, root);
+}
+
 /* The order matters: added tokens need the vocabulary, tries and cuts need the normalizer. */
-static int load(struct tr_tokenizer *t, const struct tr_tokenizer_text *text)
+static int load(struct tr_tokenizer *t, const struct tr_tokenizer_text *text, json_t *config)
 {
     json_t *root;
-    int r = tr_json_parse(text->json, text->json_bytes, text->where, &root);
+    int r = parse_root(text, config, &root);
 
     if (r < 0)
         return r;
@@ -112,18 +124,22 @@ static int load(struct tr_tokenizer *t, const struct tr_tokenizer_text *text)
         r = tok_build_cuts(t);
     if (r < 0)
         return tr_error_prefix(r, "%s", text->where);
-    return load_config(t, text);
+    return load_config(t, text->where, config);
 }
 
 int tr_tokenizer_parse(struct tr_tokenizer **out, const struct tr_tokenizer_text *text)
 {
     struct tr_tokenizer *t = tr_alloc(TR_MEM_TEXT, sizeof(*t));
+    json_t *config;
     int r;
 
     if (!t)
         return -ENOMEM;
     t->bos = t->eos = t->unk = -1;
-    r = load(t, text);
+    r = parse_config(text, &config);
+    if (r == 0)
+        r = load(t, text, config);
+    json_decref(config);
     if (r < 0) {
         tr_tokenizer_close(t);
         return r;
@@ -148,13 +164,21 @@ static int read_optional(const char *folder, const char *name, char **text, size
 
 int tr_tokenizer_open(struct tr_tokenizer **out, const char *folder)
 {
-    char *path = tr_path(folder, "tokenizer.json"), *json = NULL, *config = NULL;
+    char *path = tr_path(folder, "tokenizer.json"), *model = tr_path(folder, "tokenizer.model");
+    char *json = NULL, *config = NULL;
     struct tr_tokenizer_text text = {.where = path};
     int r;
 
-    if (!path)
+    if (!path || !model) {
+        tr_free(TR_MEM_MISC, path);
+        tr_free(TR_MEM_MISC, model);
         return -ENOMEM;
-    r = tr_file_read(path, FILE_MOST, &json, &text.json_bytes);
+    }
+    if (access(path, F_OK) != 0 && access(model, F_OK) == 0) {
+        text.is_model = 1;
+        text.where = model;
+    }
+    r = tr_file_read(text.where, FILE_MOST, &json, &text.json_bytes);
     if (r == 0)
         r = read_optional(folder, "tokenizer_config.json", &config, &text.config_bytes);
     if (r == 0 && !config)
@@ -166,6 +190,7 @@ int tr_tokenizer_open(struct tr_tokenizer **out, const char *folder)
     tr_free(TR_MEM_TEXT, json);
     tr_free(TR_MEM_TEXT, config);
     tr_free(TR_MEM_MISC, path);
+    tr_free(TR_MEM_MISC, model);
     return r;
 }
 

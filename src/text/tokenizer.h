@@ -18,12 +18,14 @@ struct tr_ids {
     size_t n, room;
 };
 
-/* Reads FOLDER/tokenizer.json (and tokenizer_config.json for the names of BOS and EOS). */
+/* Reads FOLDER/tokenizer.json, or tokenizer.model where there is none (and tokenizer_config.json
+ * for the names of BOS and EOS). */
 int tr_tokenizer_open(struct tr_tokenizer **out, const char *folder);
 /* The same from memory; config may be NULL. `where` names the texts in messages. */
 struct tr_tokenizer_text {
     const char *json, *config;
     size_t json_bytes, config_bytes;
+    int is_model; /* `json` is a tokenizer.model of sentencepiece */
     const char *where;
 };
 int tr_tokenizer_parse(struct tr_tokenizer **out, const struct tr_tokenizer_text *text);

@@ -236,8 +236,7 @@ static void a_byte_level_text_comes_back(void **state)
 
 static void parts_have_the_ids_of_the_whole(void **state)
 {
-    static const char *const names[] = {"gpt2",   "qwen2",  "llama3",
-                                        "tekken", "falcon", "mistral-metaspace"};
+    static const char *const names[] = {"gpt2", "qwen2", "llama3", "tekken", "mistral-metaspace"};
 
     (void)state;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -264,6 +263,43 @@ static void parts_have_the_ids_of_the_whole(void **state)
         assert_true(changed > 500);
         tr_tokenizer_close(t);
     }
+}
+
+/* tokenizer.model and tokenizer.json of one model are one tokenizer. */
+static void a_sentencepiece_model_is_its_tokenizer_json(void **state)
+{
+    static const char folder[] = "tokenizers/minueza-32m-mistral/";
+    struct tr_tokenizer_text in = {.where = "model", .is_model = 1};
+    struct tr_tokenizer *t = NULL;
+    char *model, *config, path[128];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%stokenizer.model", folder);
+    if (!text_shared(path))
+        skip();
+    assert_int_equal(tr_file_read(text_shared(path), 1 << 24, &model, &in.json_bytes), 0);
+    snprintf(path, sizeof(path), "%stokenizer_config.json", folder);
+    assert_int_equal(tr_file_read(text_shared(path), 1 << 24, &config, &in.config_bytes), 0);
+    in.json = model;
+    in.config = config;
+    if (tr_tokenizer_parse(&t, &in) < 0)
+        fail_msg("%s", tr_error_message());
+    assert_int_equal(tr_tokenizer_adds_bos(t), 0); /* as its tokenizer_config.json says */
+    assert_int_equal(tr_tokenizer_bos(t), 1);
+    assert_int_equal(compare_texts(t, "tokenizer.model",
+                                   json_string_value(json_object_get(
+                                       json_object_get(families, "mistral"), "crc"))),
+                     0);
+    tr_tokenizer_close(t);
+    in.config = NULL;
+    assert_int_equal(tr_tokenizer_parse(&t, &in), 0);
+    assert_int_equal(tr_tokenizer_adds_bos(t), 1);
+    assert_int_equal(tr_tokenizer_vocab(t), 32000);
+    tr_tokenizer_close(t);
+    in.json_bytes = 7;
+    TEXT_ERROR(tr_tokenizer_parse(&t, &in), "model: not a sentencepiece model");
+    tr_free(TR_MEM_TEXT, model);
+    tr_free(TR_MEM_TEXT, config);
 }
 
 static int count_word(void *owner, const char *text, size_t n)
@@ -371,6 +407,7 @@ int main(void)
         cmocka_unit_test(vectors_are_reproduced),
         cmocka_unit_test(a_byte_level_text_comes_back),
         cmocka_unit_test(parts_have_the_ids_of_the_whole),
+        cmocka_unit_test(a_sentencepiece_model_is_its_tokenizer_json),
         cmocka_unit_test(every_code_point_is_what_the_reference_says),
     };
     int failed;
