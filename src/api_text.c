@@ -7,7 +7,7 @@
 
 #include "src/base/err.h"
 #include "src/base/sysmem.h"
-#include "src/preview.h"
+#include "src/text/preview.h"
 #include "src/tailrace.h"
 
 int tr_learn_tokenizer(const struct tr_learn_params *p)

@@ -128,7 +128,7 @@ static void report_data(const struct tr_run *run)
                 (unsigned long long)i.dropped_tokens);
 }
 
-/* Every epoch has the same number of steps (src/data.h). */
+/* Every epoch has the same number of steps (src/text/data.h). */
 static int count_steps(struct tr_run *run)
 {
     double steps = ceil(run->params.epochs * (double)tr_data_steps(run->data, 0));

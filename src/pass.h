@@ -11,7 +11,7 @@
 #define TR_SRC_PASS_H
 
 #include "src/base/device.h"
-#include "src/data.h"
+#include "src/text/data.h"
 #include "src/plan.h"
 #include "src/tailrace.h"
 #include "src/visits.h"

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "src/base/mem.h"
-#include "src/data_set.h"
+#include "src/text/data_set.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

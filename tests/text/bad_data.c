@@ -9,8 +9,8 @@
 #include <string.h>
 
 #include "src/base/mem.h"
-#include "src/data.h"
-#include "src/data_file.h"
+#include "src/text/data.h"
+#include "src/text/data_file.h"
 
 struct bad {
     const char *name, *content, *say;

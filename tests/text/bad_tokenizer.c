@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/tokenizer.h"
+#include "src/text/tokenizer.h"
 
 struct bad {
     const char *path,
@@ -44,7 +44,7 @@ static const struct bad cases[] = {
     {"model.dropout", "0.1", "\"dropout\" is not supported"},
     {"model.end_of_word_suffix", "\"</w>\"", "\"end_of_word_suffix\" is not supported"},
     {"model.continuing_subword_prefix", "\"##\"", "\"continuing_subword_prefix\" is not supported"},
-    {"normalizer", "{\"type\":\"NFC\"}", "normalizer: \"NFC\" is not supported"},
+    {"normalizer", "{\"type\":\"Nmt\"}", "normalizer: \"Nmt\" is not supported"},
     {"normalizer", "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Lowercase\"}]}",
      "\"Lowercase\""},
     {"normalizer", "{\"type\":\"Sequence\"}", "normalizer: a Sequence without"},
@@ -56,7 +56,22 @@ static const struct bad cases[] = {
      "\"content\" must be a string"},
     {"normalizer", "{\"type\":\"Prepend\",\"prepend\":1}", "\"prepend\" must be a string"},
     {"normalizer", "3", "normalizer: \"\" is not supported"},
-    {"pre_tokenizer", "{\"type\":\"ByteLevel\"}", "pre_tokenizer: \"ByteLevel\" is not supported"},
+    {"pre_tokenizer", "{\"type\":\"UnicodeScripts\"}",
+     "pre_tokenizer: \"UnicodeScripts\" is not supported"},
+    {"pre_tokenizer", "{\"type\":\"Sequence\"}", "a Sequence without \"pretokenizers\""},
+    {"pre_tokenizer", "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Kept\"}",
+     "behavior \"Kept\" is not supported"},
+    {"pre_tokenizer", "{\"type\":\"Split\",\"pattern\":{\"String\":\"\"}}", "an empty pattern"},
+    {"pre_tokenizer", "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a(\"}}",
+     "bad regular expression"},
+    {"pre_tokenizer", "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\\\\K\"}}",
+     "expression with \"\\K\" is not supported"},
+    {"pre_tokenizer", "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&b]\"}}",
+     "expression with \"&&b]\""},
+    {"pre_tokenizer", "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{Han}\"}}",
+     "expression with \"\\p{Han}\""},
+    {"pre_tokenizer", "{\"type\":\"ByteLevel\",\"use_regex\":1}",
+     "\"use_regex\" must be true or false"},
     {"pre_tokenizer", "{\"type\":\"Metaspace\"}", "\"replacement\" must be a string"},
     {"pre_tokenizer", "{\"type\":\"Metaspace\",\"replacement\":\"__\"}", "must be one character"},
     {"pre_tokenizer", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"last\"}",
@@ -70,8 +85,10 @@ static const struct bad cases[] = {
      "\"start\" must be a number"},
     {"decoder", "{\"type\":\"Strip\",\"content\":\"ab\",\"start\":1,\"stop\":0}",
      "must be one character"},
-    {"post_processor", "{\"type\":\"ByteLevel\"}",
-     "post_processor: \"ByteLevel\" is not supported"},
+    {"post_processor", "{\"type\":\"BertProcessing\"}",
+     "post_processor: \"BertProcessing\" is not supported"},
+    {"post_processor", "{\"type\":\"RobertaProcessing\",\"cls\":[\"q\",99999]}",
+     "\"cls\" is not a piece and its id"},
     {"post_processor", "{\"type\":\"TemplateProcessing\",\"single\":[]}", "no sequence"},
     {"post_processor",
      "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"

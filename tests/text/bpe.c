@@ -11,8 +11,8 @@
 
 #include "src/base/file.h"
 #include "src/base/mem.h"
-#include "src/tokenizer_parts.h"
-#include "src/tokenizer_utf8.h"
+#include "src/text/tokenizer_parts.h"
+#include "src/text/tokenizer_utf8.h"
 
 enum wrong { RIGHT, RIGHTMOST_FIRST, CUT_IN_TWO };
 

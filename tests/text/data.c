@@ -12,8 +12,8 @@
 
 #include "src/base/file.h"
 #include "src/base/mem.h"
-#include "src/data.h"
-#include "src/preview.h"
+#include "src/text/data.h"
+#include "src/text/preview.h"
 
 #define BOS 1
 #define EOS 2

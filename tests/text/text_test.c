@@ -26,8 +26,9 @@ json_t *text_golden(void)
 const char *text_shared(const char *name)
 {
     static char path[4096];
+    const char *root = getenv("TAILRACE_SHARED_DATA"); /* where the checkout has no ../shared */
 
-    snprintf(path, sizeof(path), "%s/%s", TEST_SHARED, name);
+    snprintf(path, sizeof(path), "%s/%s", root ? root : TEST_SHARED, name);
     if (access(path, R_OK) == 0)
         return path;
     print_message("not at hand: %s\n", path);
@@ -132,4 +133,105 @@ void text_expect_error(int r, const char *const *parts)
             fail_msg("\"%s\" does not say \"%s\"", message, *parts);
     assert_null(strchr(message, '\n'));
     assert_true(n && message[n - 1] != '.');
+}
+
+/* One case of NAME.inp against one line of NAME.out. */
+static void compare_vector(const struct tr_tokenizer *t, const char *text, size_t n,
+                           const char **ids)
+{
+    struct tr_ids got = {0};
+
+    assert_int_equal(tr_tokenizer_encode(t, text, n, &got), 0);
+    for (size_t i = 0; i < got.n; i++) {
+        char *end;
+        long want = strtol(*ids, &end, 10);
+
+        if (end == *ids || got.v[i] != want)
+            fail_msg("vector \"%.*s\": id %zu is %d", (int)n, text, i, got.v[i]);
+        *ids = end;
+    }
+    *ids += strspn(*ids, " ");
+    assert_int_equal(**ids, '\n');
+    ++*ids;
+    tr_ids_free(&got);
+}
+
+static int compare_vectors(const struct tr_tokenizer *t, const char *text, const char *ids)
+{
+    static const char mark[] = "\n__ggml_vocab_test__\n";
+    int n = 0;
+
+    while (*text) {
+        const char *end = strstr(text, mark);
+
+        compare_vector(t, text, end ? (size_t)(end - text) : strlen(text), &ids);
+        n++;
+        text = end ? end + sizeof(mark) - 1 : "";
+    }
+    return n;
+}
+
+void text_compare_vectors(const struct tr_tokenizer *t, const char *name)
+{
+    char path[128], *text, *ids;
+
+    snprintf(path, sizeof(path), "tokenizers/vectors/%s.inp", name);
+    assert_int_equal(tr_file_read(text_shared(path), 1 << 20, &text, NULL), 0);
+    snprintf(path, sizeof(path), "tokenizers/vectors/%s.out", name);
+    assert_int_equal(tr_file_read(text_shared(path), 1 << 20, &ids, NULL), 0);
+    assert_true(compare_vectors(t, text, ids) > 40);
+    tr_free(TR_MEM_TEXT, text);
+    tr_free(TR_MEM_TEXT, ids);
+}
+
+/* Encodes in parts of about `window` bytes. `careless` cuts anywhere. Returns the number of cuts.
+ */
+static int encode_parts(const struct tr_tokenizer *t, const char *text, size_t n, size_t window,
+                        int careless, struct tr_ids *ids)
+{
+    enum tr_text_place place = TR_TEXT_START;
+    size_t want = window;
+    int cuts = 0;
+
+    while (n) {
+        size_t part = n;
+
+        if (want < n)
+            part = careless ? want : tr_tokenizer_cut(t, text, want);
+        if (!part) {
+            want *= 2;
+            continue;
+        }
+        assert_int_equal(tr_tokenizer_encode_more(t, text, part, &place, ids), 0);
+        cuts += part < n;
+        text += part;
+        n -= part;
+        want = window;
+    }
+    return cuts;
+}
+
+static int differs(const struct tr_ids *a, const struct tr_ids *b)
+{
+    return a->n != b->n || (a->n && memcmp(a->v, b->v, a->n * sizeof(*a->v)) != 0);
+}
+
+int text_compare_parts(const struct tr_tokenizer *t, const char *text, size_t n, int *cuts)
+{
+    int changed = 0;
+
+    for (size_t window = 1; window < 40; window += 1 + window / 4) {
+        struct tr_ids whole = {0}, parts = {0}, careless = {0};
+
+        assert_int_equal(tr_tokenizer_encode(t, text, n, &whole), 0);
+        *cuts += encode_parts(t, text, n, window, 0, &parts);
+        encode_parts(t, text, n, window, 1, &careless);
+        if (differs(&whole, &parts))
+            fail_msg("parts of %zu bytes change the ids of \"%.60s\"", window, text);
+        changed += differs(&whole, &careless);
+        tr_ids_free(&whole);
+        tr_ids_free(&parts);
+        tr_ids_free(&careless);
+    }
+    return changed;
 }

@@ -15,7 +15,7 @@
 #include <jansson.h>
 
 #include "src/base/err.h"
-#include "src/tokenizer.h"
+#include "src/text/tokenizer.h"
 
 /* golden.json, read once. */
 json_t *text_golden(void);
@@ -29,6 +29,12 @@ struct tr_tokenizer *text_toy(json_t *patch, const char *config);
 /* Deterministic random numbers for test inputs. */
 uint32_t text_random(uint32_t *state);
 double text_seconds(void);
+
+/* The cases of llama.cpp's NAME.inp have the ids of NAME.out. */
+void text_compare_vectors(const struct tr_tokenizer *t, const char *name);
+/* Fails where parts have other ids than the whole, and adds the cuts to *cuts. Returns how often
+ * careless cuts changed the ids: the check must be able to fail. */
+int text_compare_parts(const struct tr_tokenizer *t, const char *text, size_t n, int *cuts);
 
 /* Group fixtures: make and remove the folder; the second fails where memory was not given back. */
 int text_setup(void **state);

@@ -6,12 +6,11 @@
  */
 #include "tests/text/text_test.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "src/base/file.h"
 #include "src/base/mem.h"
-#include "src/tokenizer.h"
+#include "src/text/tokenizer.h"
 
 static void expect_ids(const struct tr_ids *ids, json_t *want, const char *text)
 {
@@ -120,47 +119,8 @@ static void every_variant_agrees_with_the_reference(void **state)
     assert_true(i > 30);
 }
 
-/* One case of NAME.inp against one line of NAME.out. */
-static void compare_vector(const struct tr_tokenizer *t, const char *text, size_t n,
-                           const char **ids)
-{
-    struct tr_ids got = {0};
-
-    assert_int_equal(tr_tokenizer_encode(t, text, n, &got), 0);
-    for (size_t i = 0; i < got.n; i++) {
-        char *end;
-        long want = strtol(*ids, &end, 10);
-
-        if (end == *ids || got.v[i] != want)
-            fail_msg("vector \"%.*s\": id %zu is %d", (int)n, text, i, got.v[i]);
-        *ids = end;
-    }
-    *ids += strspn(*ids, " ");
-    assert_int_equal(**ids, '\n');
-    ++*ids;
-    tr_ids_free(&got);
-}
-
-static int compare_vectors(const struct tr_tokenizer *t, const char *text, const char *ids)
-{
-    static const char mark[] = "\n__ggml_vocab_test__\n";
-    int n = 0;
-
-    while (*text) {
-        const char *end = strstr(text, mark);
-
-        compare_vector(t, text, end ? (size_t)(end - text) : strlen(text), &ids);
-        n++;
-        text = end ? end + sizeof(mark) - 1 : "";
-    }
-    return n;
-}
-
 static void vectors_are_reproduced(void **state)
 {
-    static const char *const names[][2] = {
-        {"tokenizers/vectors/phi-3.inp", "tokenizers/vectors/phi-3.out"},
-        {"tokenizers/vectors/llama-spm.inp", "tokenizers/vectors/llama-spm.out"}};
     const char *folder = text_shared("tokenizers/phi-3-mini");
     struct tr_tokenizer *t = NULL;
 
@@ -168,15 +128,8 @@ static void vectors_are_reproduced(void **state)
     if (!folder)
         skip();
     assert_int_equal(tr_tokenizer_open(&t, folder), 0);
-    for (int i = 0; i < 2; i++) {
-        char *text, *ids;
-
-        assert_int_equal(tr_file_read(text_shared(names[i][0]), 1 << 20, &text, NULL), 0);
-        assert_int_equal(tr_file_read(text_shared(names[i][1]), 1 << 20, &ids, NULL), 0);
-        assert_true(compare_vectors(t, text, ids) > 40);
-        tr_free(TR_MEM_TEXT, text);
-        tr_free(TR_MEM_TEXT, ids);
-    }
+    text_compare_vectors(t, "phi-3");
+    text_compare_vectors(t, "llama-spm");
     tr_tokenizer_close(t);
 }
 
@@ -291,59 +244,6 @@ static void broken_utf8_becomes_replacement_characters(void **state)
     tr_tokenizer_close(t);
 }
 
-/* Encodes in parts of about `window` bytes. `careless` cuts anywhere. Returns the number of cuts.
- */
-static int encode_parts(const struct tr_tokenizer *t, const char *text, size_t n, size_t window,
-                        int careless, struct tr_ids *ids)
-{
-    enum tr_text_place place = TR_TEXT_START;
-    size_t want = window;
-    int cuts = 0;
-
-    while (n) {
-        size_t part = n;
-
-        if (want < n)
-            part = careless ? want : tr_tokenizer_cut(t, text, want);
-        if (!part) {
-            want *= 2;
-            continue;
-        }
-        assert_int_equal(tr_tokenizer_encode_more(t, text, part, &place, ids), 0);
-        cuts += part < n;
-        text += part;
-        n -= part;
-        want = window;
-    }
-    return cuts;
-}
-
-static int differs(const struct tr_ids *a, const struct tr_ids *b)
-{
-    return a->n != b->n || (a->n && memcmp(a->v, b->v, a->n * sizeof(*a->v)) != 0);
-}
-
-/* Returns how often careless cuts changed the ids: the check must be able to fail. */
-static int compare_parts(const struct tr_tokenizer *t, const char *text, size_t n, int *cuts)
-{
-    int changed = 0;
-
-    for (size_t window = 1; window < 40; window += 1 + window / 4) {
-        struct tr_ids whole = {0}, parts = {0}, careless = {0};
-
-        assert_int_equal(tr_tokenizer_encode(t, text, n, &whole), 0);
-        *cuts += encode_parts(t, text, n, window, 0, &parts);
-        encode_parts(t, text, n, window, 1, &careless);
-        if (differs(&whole, &parts))
-            fail_msg("parts of %zu bytes change the ids of \"%.60s\"", window, text);
-        changed += differs(&whole, &careless);
-        tr_ids_free(&whole);
-        tr_ids_free(&parts);
-        tr_ids_free(&careless);
-    }
-    return changed;
-}
-
 static void parts_have_the_ids_of_the_whole(void **state)
 {
     json_t *toy = json_object_get(text_golden(), "toy"), *v, *text;
@@ -356,7 +256,7 @@ static void parts_have_the_ids_of_the_whole(void **state)
         struct tr_tokenizer *t = text_toy(json_object_get(v, "patch"), NULL);
 
         json_array_foreach(json_object_get(toy, "texts"), k, text) changed +=
-            compare_parts(t, json_string_value(text), json_string_length(text), &cuts);
+            text_compare_parts(t, json_string_value(text), json_string_length(text), &cuts);
         tr_tokenizer_close(t);
     }
     assert_true(cuts > 100);

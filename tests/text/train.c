@@ -13,7 +13,7 @@
 #include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/mem.h"
-#include "src/bpe_train.h"
+#include "src/text/bpe_train.h"
 
 #define MOST 4096
 

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Tokens become samples: checked against the vocabulary, cut to seq_len, counted. Knows no files.
+ */
+#include "src/text/data_set.h"
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+
+int data_may_grow(const struct tr_data *d, uint64_t bytes)
+{
+    uint64_t now = tr_mem_host_peak();
+
+    if (!d->p.host_bytes || now + bytes <= d->p.host_bytes)
+        return 0;
+    return tr_error(-ENOMEM,
+                    "%s: takes more than the budget of %llu bytes of host memory (after %zu "
+                    "tokens); use a part of it, or raise train's --host-memory",
+                    d->path, (unsigned long long)d->p.host_bytes, d->tokens.n);
+}
+
+int data_push(struct tr_data *d, const char *where, int32_t id, int masked)
+{
+    const char *piece = d->p.tokenizer ? tr_tokenizer_piece(d->p.tokenizer, id) : NULL;
+
+    if (id < 0 || id >= d->p.vocab)
+        return tr_error(-ERANGE, "%s: token %d%s%.64s is past the model's vocabulary of %d", where,
+                        id, piece ? ", " : "", piece ? piece : "", d->p.vocab);
+    if (d->tokens.n == d->tokens.room && data_may_grow(d, d->tokens.room * 2) < 0)
+        return -ENOMEM;
+    return tr_ids_push(&d->tokens, masked ? id | DATA_MASKED : id);
+}
+
+int data_push_text(struct tr_data *d, const char *where, const struct tr_ids *ids, int masked)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < ids->n; i++)
+        r = data_push(d, where, ids->v[i], masked);
+    return r;
+}
+
+/* start has one entry more than there are samples: where the next one begins. */
+static int grow(struct tr_data *d)
+{
+    size_t room = d->room ? d->room * 2 : 1024;
+    uint64_t *start;
+    uint32_t *length;
+
+    if (data_may_grow(d, d->room * (sizeof(*start) + sizeof(*length))) < 0)
+        return -ENOMEM;
+    start = tr_realloc(TR_MEM_TEXT, d->start, (room + 1) * sizeof(*start));
+    if (!start)
+        return -ENOMEM;
+    if (!d->start)
+        start[0] = 0;
+    d->start = start;
+    length = tr_realloc(TR_MEM_TEXT, d->length, room * sizeof(*length));
+    if (!length)
+        return -ENOMEM;
+    d->length = length;
+    d->room = room;
+    return 0;
+}
+
+/* Tokens from..to are a sample. Its targets are counted where they are predicted from. */
+static int add_sample(struct tr_data *d, uint64_t from, uint64_t to)
+{
+    uint64_t targets = 0;
+
+    if (d->n_samples == d->room && grow(d) < 0)
+        return -ENOMEM;
+    if (d->n_samples >= INT32_MAX)
+        return tr_error(-EFBIG, "%s: more than %d samples", d->path, INT32_MAX);
+    for (uint64_t i = from; i < to; i++)
+        targets += (uint64_t)data_is_target(d, i + 1);
+    d->start[d->n_samples + 1] = to;
+    d->length[d->n_samples] = targets ? (uint32_t)(to - from) : 0;
+    d->n_samples++;
+    d->info.samples++;
+    d->info.without_target += targets == 0;
+    d->info.tokens += targets ? to - from : 0;
+    d->info.targets += targets;
+    return 0;
+}
+
+/* The cut is made before the first token is masked and the targets are counted, so that a
+ * completion that was cut off altogether makes a sample without targets. */
+int data_sample_end(struct tr_data *d)
+{
+    uint64_t from = d->n_samples ? d->start[d->n_samples] : 0, n = d->tokens.n - from;
+
+    if (n > (uint64_t)d->p.seq_len) {
+        d->info.truncated++;
+        d->info.dropped_tokens += n - (uint64_t)d->p.seq_len;
+        d->tokens.n = from + (uint64_t)d->p.seq_len;
+    }
+    if (n)
+        d->tokens.v[from] |= DATA_MASKED;
+    return add_sample(d, from, d->tokens.n);
+}
+
+/* Windows share the mask of the one document: only its very first token is no target. */
+int data_cut_windows(struct tr_data *d)
+{
+    uint64_t n = d->tokens.n, step = (uint64_t)d->p.seq_len;
+    int r = 0;
+
+    if (n)
+        d->tokens.v[0] |= DATA_MASKED;
+    for (uint64_t at = 0; r == 0 && at < n; at += step)
+        r = add_sample(d, at, at + step < n ? at + step : n);
+    return r;
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The window is one buffer. What is consumed is left in front until room is needed; then the rest
+ * is moved down once. The buffer doubles when a line or a part does not fit, so that a line of n
+ * bytes costs n steps.
+ */
+#include "src/text/data_file.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+
+#define BLOCK ((size_t)1 << 20)
+
+int data_file_open(struct data_file *f, const char *path)
+{
+    struct stat st;
+
+    *f = (struct data_file){.path = path};
+    f->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (f->fd < 0)
+        return tr_error(-errno, "%s: cannot open the data: %s", path, strerror(errno));
+    if (fstat(f->fd, &st) == 0 && (S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode)))
+        return 0;
+    close(f->fd);
+    f->fd = -1;
+    return tr_error(-EINVAL, "%s: is a %s, data is one text or JSONL file", path,
+                    S_ISDIR(st.st_mode) ? "folder" : "device");
+}
+
+void data_file_close(struct data_file *f)
+{
+    if (f->fd >= 0)
+        close(f->fd);
+    tr_free(TR_MEM_TEXT, f->v);
+    *f = (struct data_file){.fd = -1};
+}
+
+static int make_room(struct data_file *f)
+{
+    size_t room;
+    char *v;
+
+    if (f->at) {
+        memmove(f->v, f->v + f->at, f->n - f->at);
+        f->n -= f->at;
+        f->at = 0;
+    }
+    if (f->room - f->n >= BLOCK)
+        return 0;
+    room = f->n + (f->n > BLOCK ? f->n : BLOCK);
+    v = tr_realloc(TR_MEM_TEXT, f->v, room);
+    if (!v)
+        return -ENOMEM;
+    f->v = v;
+    f->room = room;
+    return 0;
+}
+
+int data_file_more(struct data_file *f)
+{
+    int r = make_room(f);
+    ssize_t k;
+
+    if (r < 0)
+        return r;
+    do
+        k = read(f->fd, f->v + f->n, f->room - f->n);
+    while (k < 0 && errno == EINTR);
+    if (k < 0)
+        return tr_error(-errno, "%s: cannot read: %s", f->path, strerror(errno));
+    f->n += (size_t)k;
+    return k > 0;
+}
+
+/* The newline stays in the window: whether there is one is not known for a last line. */
+static int give(struct data_file *f, size_t bytes, const char **line, size_t *n)
+{
+    *line = f->v + f->at;
+    *n = bytes;
+    f->at += bytes;
+    f->line++;
+    return 1;
+}
+
+/* Only bytes that have not been looked at are searched for the newline. */
+int data_file_line(struct data_file *f, const char **line, size_t *bytes)
+{
+    size_t seen = 0;
+    int r;
+
+    if (f->line && f->at < f->n && f->v[f->at] == '\n')
+        f->at++; /* the newline of the line given out last */
+    for (;;) {
+        const char *from = f->v + f->at + seen;
+        const char *end = f->n > f->at + seen ? memchr(from, '\n', f->n - f->at - seen) : NULL;
+
+        if (end)
+            return give(f, (size_t)(end - f->v) - f->at, line, bytes);
+        seen = f->n - f->at;
+        if (seen > DATA_LINE_MOST)
+            return tr_error(-EFBIG, "%s:%llu: a line of more than %zu MiB", f->path,
+                            (unsigned long long)f->line + 1, DATA_LINE_MOST >> 20);
+        r = data_file_more(f);
+        if (r < 0)
+            return r;
+        if (r == 0)
+            return f->at < f->n ? give(f, f->n - f->at, line, bytes) : 0;
+    }
+}
+
+int data_file_is_jsonl(const char *path)
+{
+    static const char *const endings[] = {".jsonl", ".ndjson", ".json"};
+    size_t n = strlen(path);
+
+    for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
+        size_t k = strlen(endings[i]);
+
+        if (n > k && !strcasecmp(path + n - k, endings[i]))
+            return 1;
+    }
+    return 0;
+}

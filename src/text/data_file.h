@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A file of text read through a window: by lines, or by parts that the caller cuts. Owns the
+ * window; never holds more than the caller leaves in it, and no line of more than DATA_LINE_MOST
+ * bytes.
+ */
+#ifndef TR_SRC_TEXT_DATA_FILE_H
+#define TR_SRC_TEXT_DATA_FILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define DATA_LINE_MOST ((size_t)64 << 20)
+
+struct data_file {
+    int fd;
+    const char *path; /* the caller's */
+    char *v;          /* the window: v[at .. n) is not yet consumed */
+    size_t at, n, room;
+    uint64_t line; /* number of the line last given out, from 1 */
+};
+
+int data_file_open(struct data_file *f, const char *path);
+void data_file_close(struct data_file *f);
+/* Appends another block to the window. 1, or 0 at the end of the file. */
+int data_file_more(struct data_file *f);
+/* The next line without its newline, valid until the next call. 1, or 0 at the end. */
+int data_file_line(struct data_file *f, const char **line, size_t *bytes);
+/* 1 where the name says one JSON object a line. */
+int data_file_is_jsonl(const char *path);
+
+#endif

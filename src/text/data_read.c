@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A file becomes tokens: plain text through a window that is cut where no id can change, JSONL line
+ * by line, so that memory is four bytes a token and one window or line. Every refusal names the
+ * file and the line (invariant 9).
+ */
+#include "src/text/data_set.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/json.h"
+#include "src/text/data_file.h"
+
+#define WINDOW ((size_t)4 << 20)
+
+/* BOS is masked like any first token: there is nothing to predict it from. */
+static int begin_document(struct tr_data *d, const char *where)
+{
+    const struct tr_tokenizer *t = d->p.tokenizer;
+
+    return tr_tokenizer_adds_bos(t) ? data_push(d, where, tr_tokenizer_bos(t), 1) : 0;
+}
+
+/* EOS is learnt, or the model would never stop. */
+static int end_document(struct tr_data *d, const char *where)
+{
+    const struct tr_tokenizer *t = d->p.tokenizer;
+
+    return tr_tokenizer_eos(t) >= 0 ? data_push(d, where, tr_tokenizer_eos(t), 0) : 0;
+}
+
+static int push_encoded(struct tr_data *d, const char *where, json_t *text,
+                        enum tr_text_place *place, int masked)
+{
+    struct tr_ids ids = {0};
+    int r = tr_tokenizer_encode_more(d->p.tokenizer, json_string_value(text),
+                                     json_string_length(text), place, &ids);
+
+    if (r < 0)
+        tr_error_prefix(r, "%s", where);
+    else
+        r = data_push_text(d, where, &ids, masked);
+    tr_ids_free(&ids);
+    return r;
+}
+
+/* A document of one or two strings; the first is masked where there is a second. */
+static int read_strings(struct tr_data *d, const char *where, json_t *first, json_t *second)
+{
+    enum tr_text_place place = TR_TEXT_START;
+    int r = begin_document(d, where);
+
+    if (r == 0)
+        r = push_encoded(d, where, first, &place, second != NULL);
+    if (r == 0 && second)
+        r = push_encoded(d, where, second, &place, 0);
+    if (r == 0)
+        r = end_document(d, where);
+    return r < 0 ? r : data_sample_end(d);
+}
+
+/* Element i of a list of numbers, as an id. */
+static int read_number(json_t *list, size_t i, const char *key, const char *where, int64_t *out)
+{
+    json_t *v = json_array_get(list, i);
+
+    if (!json_is_integer(v))
+        return tr_error(-EINVAL, "%s: %s[%zu] is not a whole number", where, key, i);
+    *out = json_integer_value(v);
+    return 0;
+}
+
+/* A label is the id itself or -100; another id would be a different task, and is not guessed at. */
+static int push_labelled(struct tr_data *d, const char *where, json_t *ids, json_t *labels,
+                         size_t i)
+{
+    int64_t id = 0, label;
+    int r = read_number(ids, i, "input_ids", where, &id);
+
+    if (r < 0)
+        return r;
+    label = id;
+    if (labels)
+        r = read_number(labels, i, "labels", where, &label);
+    if (r < 0)
+        return r;
+    if (id < 0 || id >= d->p.vocab)
+        return tr_error(-ERANGE, "%s: input_ids[%zu] is %lld, the model's vocabulary has %d ids",
+                        where, i, (long long)id, d->p.vocab);
+    if (label != -100 && label != id)
+        return tr_error(-EINVAL, "%s: labels[%zu] is %lld, neither -100 nor input_ids[%zu] = %lld",
+                        where, i, (long long)label, i, (long long)id);
+    return data_push(d, where, (int32_t)id, label == -100);
+}
+
+/* Padding has no place here: rows are as long as they are. */
+static int check_attention(json_t *o, const char *where, size_t n)
+{
+    json_t *mask = json_object_get(o, "attention_mask"), *v;
+    size_t i;
+
+    if (!mask || json_is_null(mask))
+        return 0;
+    if (json_array_size(mask) != n)
+        return tr_error(-EINVAL, "%s: attention_mask and input_ids differ in length", where);
+    json_array_foreach(mask, i, v) if (!json_is_integer(v) ||
+                                       json_integer_value(v) !=
+                                           1) return tr_error(-ENOTSUP,
+                                                              "%s: attention_mask[%zu] is not 1: "
+                                                              "leave padding out of the rows",
+                                                              where, i);
+    return 0;
+}
+
+static int read_ids(struct tr_data *d, const char *where, json_t *o)
+{
+    json_t *ids = json_object_get(o, "input_ids"), *labels = json_object_get(o, "labels");
+    size_t n = json_array_size(ids);
+    int r = check_attention(o, where, n);
+
+    if (json_is_null(labels))
+        labels = NULL;
+    if (r == 0 && labels && json_array_size(labels) != n)
+        r = tr_error(-EINVAL, "%s: %zu labels for %zu input_ids", where, json_array_size(labels),
+                     n);
+    if (r == 0 && !d->p.packing_asked && n > (size_t)d->p.seq_len)
+        r = tr_error(-EMSGSIZE,
+                     "%s: %zu input_ids, but a row holds %d: raise --seq-len; rows are cut and "
+                     "packed only where train is given --packing on",
+                     where, n, d->p.seq_len);
+    for (size_t i = 0; r == 0 && i < n; i++)
+        r = push_labelled(d, where, ids, labels, i);
+    return r < 0 ? r : data_sample_end(d);
+}
+
+/* Formats are tried from the most to the least special: a pre-tokenised record may carry its text.
+ */
+static int recognise(struct tr_data *d, const char *where, json_t *o)
+{
+    if (json_object_get(o, "input_ids"))
+        d->info.format = TR_DATA_IDS;
+    else if (json_object_get(o, "prompt") && json_object_get(o, "completion"))
+        d->info.format = TR_DATA_PROMPT;
+    else if (json_object_get(o, "text"))
+        d->info.format = TR_DATA_JSONL_TEXT;
+    else
+        return tr_error(-EINVAL,
+                        "%s: no known record: it needs \"text\", \"prompt\" and \"completion\", "
+                        "or \"input_ids\"",
+                        where);
+    if (d->info.format != TR_DATA_IDS && !d->p.tokenizer)
+        return tr_error(-EINVAL, "%s: a text record, but no tokenizer was given", where);
+    return 0;
+}
+
+/* The first record has said what the file is; one that differs is an error, not another format. */
+static int read_object(struct tr_data *d, const char *where, json_t *o)
+{
+    json_t *text = json_object_get(o, "text"), *prompt = json_object_get(o, "prompt");
+    json_t *completion = json_object_get(o, "completion");
+
+    switch (d->info.format) {
+    case TR_DATA_IDS:
+        if (!json_is_array(json_object_get(o, "input_ids")))
+            break;
+        return read_ids(d, where, o);
+    case TR_DATA_PROMPT:
+        if (!json_is_string(prompt) || !json_is_string(completion))
+            break;
+        return read_strings(d, where, prompt, completion);
+    default:
+        if (!json_is_string(text))
+            break;
+        return read_strings(d, where, text, NULL);
+    }
+    return tr_error(-EINVAL, "%s: %s", where,
+                    d->info.format == TR_DATA_IDS ? "\"input_ids\" must be a list of numbers"
+                    : d->info.format == TR_DATA_PROMPT
+                        ? "\"prompt\" and \"completion\" must be strings"
+                        : "\"text\" must be a string");
+}
+
+int data_read_record(struct tr_data *d, const char *where, const char *line, size_t bytes)
+{
+    json_t *o;
+    int r;
+
+    if (*line == '[')
+        return tr_error(-EINVAL, "%s: a list, where one JSON object a line is expected", where);
+    r = tr_json_parse(line, bytes, where, &o);
+    if (r < 0)
+        return r;
+    if (!json_is_object(o))
+        r = tr_error(-EINVAL, "%s: not a JSON object", where);
+    else if (!d->n_samples)
+        r = recognise(d, where, o);
+    if (r == 0)
+        r = read_object(d, where, o);
+    json_decref(o);
+    return r;
+}
+
+static void name_line(const struct data_file *f, char *where, size_t bytes)
+{
+    snprintf(where, bytes, "%s:%llu", f->path, (unsigned long long)f->line);
+}
+
+static int read_jsonl(struct tr_data *d, struct data_file *f)
+{
+    const char *line;
+    size_t bytes;
+    int r;
+
+    while ((r = data_file_line(f, &line, &bytes)) > 0) {
+        char where[4200];
+        size_t blank = 0;
+
+        if (f->line == 1 && bytes >= 3 && !memcmp(line, "\xEF\xBB\xBF", 3))
+            blank = 3;
+        while (blank < bytes && strchr(" \t\r", line[blank]))
+            blank++;
+        if (blank == bytes)
+            continue;
+        name_line(f, where, sizeof(where));
+        r = data_read_record(d, where, line + blank, bytes - blank);
+        if (r < 0)
+            break;
+    }
+    return r;
+}
+
+/* Only ever called for a window that is known to hold one: the slow way finds the line. */
+static int has_bad_id(const struct tr_data *d, const char *text, size_t n)
+{
+    enum tr_text_place place = TR_TEXT_INSIDE;
+    struct tr_ids ids = {0};
+    int bad = 0;
+
+    tr_tokenizer_encode_more(d->p.tokenizer, text, n, &place, &ids);
+    for (size_t i = 0; i < ids.n; i++)
+        bad |= ids.v[i] >= d->p.vocab;
+    tr_ids_free(&ids);
+    return bad;
+}
+
+/* Moves f->line to the line of text[0..n) that holds an id past the vocabulary. */
+static void find_line(const struct tr_data *d, struct data_file *f, const char *text, size_t n)
+{
+    for (size_t at = 0; at < n;) {
+        const char *end = memchr(text + at, '\n', n - at);
+        size_t stop = end ? (size_t)(end - text) : n;
+
+        if (has_bad_id(d, text + at, stop - at))
+            return;
+        f->line += end != NULL;
+        at = stop + 1;
+    }
+}
+
+/* All ids of a window are checked before one is pushed, so that the line can be found from its
+ * text. */
+static int push_window(struct tr_data *d, struct data_file *f, size_t n, enum tr_text_place *place)
+{
+    const char *text = f->v + f->at;
+    struct tr_ids ids = {0};
+    char where[4200];
+    int r = tr_tokenizer_encode_more(d->p.tokenizer, text, n, place, &ids);
+
+    if (r < 0)
+        tr_error_prefix(r, "%s", d->path);
+    for (size_t i = 0; r == 0 && i < ids.n; i++)
+        if (ids.v[i] >= d->p.vocab) {
+            find_line(d, f, text, n);
+            name_line(f, where, sizeof(where));
+            r = data_push(d, where, ids.v[i], 0);
+        }
+    if (r == 0)
+        r = data_push_text(d, d->path, &ids, 0);
+    for (size_t i = 0; i < n; i++)
+        f->line += text[i] == '\n';
+    f->at += n;
+    tr_ids_free(&ids);
+    return r;
+}
+
+/* A plain text is one document, whatever its size. */
+static int read_text(struct tr_data *d, struct data_file *f)
+{
+    enum tr_text_place place = TR_TEXT_START;
+    size_t want = WINDOW;
+    int more = 1, r = begin_document(d, d->path);
+
+    f->line = 1;
+    while (r == 0 && more) {
+        size_t n;
+
+        while (more > 0 && f->n - f->at < want)
+            more = data_file_more(f);
+        if (more < 0)
+            return more;
+        n = f->n - f->at;
+        if (!n && d->tokens.n <= 1 && place == TR_TEXT_START)
+            return tr_error(-ENODATA, "%s: is empty", d->path);
+        if (more)
+            n = tr_tokenizer_cut(d->p.tokenizer, f->v + f->at, n);
+        if (n || !more)
+            r = push_window(d, f, n, &place);
+        want = n ? WINDOW : want * 2; /* no place to cut: look further */
+        if (r == 0 && want > WINDOW)
+            r = data_may_grow(d, want);
+    }
+    if (r == 0)
+        r = end_document(d, d->path);
+    return r < 0 ? r : data_cut_windows(d);
+}
+
+int data_read(struct tr_data *d)
+{
+    struct data_file f;
+    int r = data_file_open(&f, d->path);
+
+    if (r < 0)
+        return r;
+    if (data_file_is_jsonl(d->path))
+        r = read_jsonl(d, &f);
+    else if (d->p.tokenizer)
+        r = read_text(d, &f);
+    else
+        r = tr_error(-EINVAL, "%s: a plain text, but no tokenizer was given", d->path);
+    data_file_close(&f);
+    if (r < 0)
+        return r;
+    if (!d->n_samples)
+        return tr_error(-ENODATA, "%s: holds no record", d->path);
+    return d->info.targets
+               ? 0
+               : tr_error(-ENODATA, "%s: nothing to learn: none of %zu samples has a target%s",
+                          d->path, d->n_samples,
+                          d->info.truncated ? " within --seq-len tokens" : "");
+}

@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A small strict reader of the one protobuf message there is: pieces with scores and kinds, and
+ * what trainer and normalizer say. Unknown fields are stepped over, as protobuf wants it; a field
+ * that does not end where its message does is an error.
+ *
+ * Merges are not in the file. Sentencepiece joins the neighbours whose join has the highest score;
+ * every way to cut a piece into two others is therefore a merge, in the order of scores.
+ */
+#include "src/text/sentencepiece.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+#include "src/text/tokenizer_parts.h"
+
+#define SPACE "\xE2\x96\x81"
+
+enum { KIND_NORMAL = 1, KIND_UNKNOWN, KIND_CONTROL, KIND_USER, KIND_UNUSED, KIND_BYTE };
+
+struct field {
+    uint32_t number, wire;
+    uint64_t value;
+    const unsigned char *v; /* of a string or message: value bytes */
+};
+
+struct reader {
+    const unsigned char *p, *end;
+};
+
+struct merge {
+    float score;
+    uint32_t order; /* of pieces, then of their cuts: sorting is stable */
+    const char *left, *right;
+};
+
+struct spm {
+    const char *where;
+    json_t *vocab, *added;
+    float *score; /* (room) of each piece, by id */
+    size_t n, room;
+    struct merge *merge;
+    size_t n_merges, merge_room;
+    uint64_t model, bos, unk;
+    int dummy_prefix, trims, escapes, charsmap, suffix, bytes;
+};
+
+static int read_varint(struct reader *r, uint64_t *out)
+{
+    *out = 0;
+    for (int shift = 0; shift < 64 && r->p < r->end; shift += 7) {
+        unsigned char b = *r->p++;
+
+        *out |= (uint64_t)(b & 0x7F) << shift;
+        if (!(b & 0x80))
+            return 0;
+    }
+    return -EINVAL;
+}
+
+/* 1 with the next field, 0 at the end. */
+static int read_field(struct reader *r, struct field *f)
+{
+    static const uint64_t fixed[] = {[1] = 8, [5] = 4};
+    uint64_t tag;
+
+    if (r->p == r->end)
+        return 0;
+    if (read_varint(r, &tag) < 0 || tag >> 3 == 0 || tag >> 3 > 0x1FFFFFFF)
+        return -EINVAL;
+    f->number = (uint32_t)(tag >> 3);
+    f->wire = tag & 7;
+    if (f->wire != 1 && f->wire != 5)
+        if (f->wire > 2 || read_varint(r, &f->value) < 0)
+            return -EINVAL;
+    if (f->wire == 0)
+        return 1;
+    if (f->wire != 2)
+        f->value = fixed[f->wire];
+    if (f->value > (uint64_t)(r->end - r->p))
+        return -EINVAL;
+    f->v = r->p;
+    r->p += f->value;
+    return 1;
+}
+
+static int grow(void *array, size_t *room, size_t size)
+{
+    size_t more = *room ? *room * 2 : 1024;
+    void **p = array, *q = tr_realloc(TR_MEM_TEXT, *p, more * size);
+
+    if (!q)
+        return -ENOMEM;
+    *p = q;
+    *room = more;
+    return 0;
+}
+
+static int broken(const struct spm *s)
+{
+    return tr_error(-EINVAL, "%s: not a sentencepiece model (piece %zu)", s->where, s->n);
+}
+
+static int add_token(struct spm *s, const char *text, size_t id, int special)
+{
+    return json_array_append_new(s->added,
+                                 json_pack("{s:I,s:s,s:b,s:b}", "id", (json_int_t)id, "content",
+                                           text, "special", special, "normalized", 0)) < 0
+               ? -ENOMEM
+               : 0;
+}
+
+/* A piece that a text can hold becomes part of the vocabulary under its place in the file. */
+static int add_piece(struct spm *s, const char *text, size_t bytes, float score, uint64_t kind)
+{
+    char name[TOK_STRING_MOST + 1];
+
+    if (!bytes || bytes > TOK_STRING_MOST || memchr(text, 0, bytes) || s->n == TOK_ID_LIMIT)
+        return broken(s);
+    memcpy(name, text, bytes);
+    name[bytes] = 0;
+    if (json_object_get(s->vocab, name))
+        return tr_error(-EINVAL, "%s: the piece \"%.64s\" stands there twice", s->where, name);
+    if (json_object_set_new(s->vocab, name, json_integer((json_int_t)s->n)) < 0)
+        return broken(s);
+    if (s->n == s->room && grow(&s->score, &s->room, sizeof(*s->score)) < 0)
+        return -ENOMEM;
+    s->bytes |= kind == KIND_BYTE;
+    if (kind == KIND_UNKNOWN)
+        s->unk = s->n;
+    s->score[s->n++] = kind == KIND_NORMAL ? score : -INFINITY;
+    if (kind == KIND_NORMAL || kind == KIND_BYTE || kind == KIND_UNUSED)
+        return 0;
+    return add_token(s, name, s->n - 1, kind != KIND_USER);
+}
+
+static int read_piece(struct spm *s, const struct field *in)
+{
+    struct reader r = {in->v, in->v + in->value};
+    struct field f, text = {0};
+    uint64_t kind = KIND_NORMAL;
+    float score = 0;
+    int e;
+
+    while ((e = read_field(&r, &f)) > 0) {
+        if (f.number == 1 && f.wire == 2)
+            text = f;
+        else if (f.number == 2 && f.wire == 5)
+            memcpy(&score, f.v, sizeof(score));
+        else if (f.number == 3 && f.wire == 0)
+            kind = f.value;
+    }
+    if (e < 0 || !text.v)
+        return broken(s);
+    return add_piece(s, (const char *)text.v, text.value, score, kind);
+}
+
+static int read_trainer(struct spm *s, const struct field *in)
+{
+    struct reader r = {in->v, in->v + in->value};
+    struct field f;
+    int e;
+
+    while ((e = read_field(&r, &f)) > 0) {
+        if (f.wire)
+            continue;
+        if (f.number == 3)
+            s->model = f.value;
+        else if (f.number == 24)
+            s->suffix = f.value != 0;
+        else if (f.number == 41)
+            s->bos = f.value;
+    }
+    return e < 0 ? broken(s) : 0;
+}
+
+static int read_normalizer(struct spm *s, const struct field *in)
+{
+    struct reader r = {in->v, in->v + in->value};
+    struct field f;
+    int e;
+
+    while ((e = read_field(&r, &f)) > 0) {
+        if (f.number == 2 && f.wire == 2)
+            s->charsmap = f.value > 0;
+        else if (f.number == 3 && f.wire == 0)
+            s->dummy_prefix = f.value != 0;
+        else if (f.number == 4 && f.wire == 0)
+            s->trims = f.value != 0;
+        else if (f.number == 5 && f.wire == 0)
+            s->escapes = f.value != 0;
+    }
+    return e < 0 ? broken(s) : 0;
+}
+
+static int read_model(struct spm *s, const char *model, size_t bytes)
+{
+    struct reader r = {(const unsigned char *)model, (const unsigned char *)model + bytes};
+    struct field f;
+    int e;
+
+    while ((e = read_field(&r, &f)) > 0) {
+        if (f.wire != 2)
+            continue;
+        e = f.number == 1   ? read_piece(s, &f)
+            : f.number == 2 ? read_trainer(s, &f)
+            : f.number == 3 ? read_normalizer(s, &f)
+                            : 0;
+        if (e < 0)
+            return e;
+    }
+    return e < 0 || !s->n ? broken(s) : 0;
+}
+
+/* Each would give other ids without a word. */
+static int refuse(const struct spm *s)
+{
+    static const char *const kinds[] = {"unknown", "Unigram", "BPE", "Word", "Char"};
+
+    if (s->model != 2)
+        return tr_error(-ENOTSUP, "%s: a sentencepiece model of kind %s is not supported, only BPE",
+                        s->where, kinds[s->model < 5 ? s->model : 0]);
+    if (s->charsmap)
+        return tr_error(-ENOTSUP, "%s: a sentencepiece normalizer with a table is not supported",
+                        s->where);
+    if (s->trims || !s->escapes || s->suffix)
+        return tr_error(-ENOTSUP, "%s: sentencepiece with %s is not supported", s->where,
+                        s->trims      ? "remove_extra_whitespaces"
+                        : !s->escapes ? "escape_whitespaces off"
+                                      : "treat_whitespace_as_suffix");
+    return 0;
+}
+
+static int add_merge(struct spm *s, json_t *left, json_t *right, const char *names[2], float score)
+{
+    if (!left || !right)
+        return 0;
+    if (s->n_merges == s->merge_room && grow(&s->merge, &s->merge_room, sizeof(*s->merge)) < 0)
+        return -ENOMEM;
+    s->merge[s->n_merges] = (struct merge){score, (uint32_t)s->n_merges, names[0], names[1]};
+    s->n_merges++;
+    return 0;
+}
+
+/* All cuts of one piece, the one with the lowest left id first. */
+static int cut_piece(struct spm *s, const char *piece, float score)
+{
+    size_t n = strlen(piece), first = s->n_merges;
+    char left[TOK_STRING_MOST + 1];
+
+    memcpy(left, piece, n + 1);
+    for (size_t i = 1; i < n; i++) {
+        json_t *a, *b = json_object_get(s->vocab, piece + i);
+        const char *names[2] = {NULL, piece + i};
+
+        if (!b || ((unsigned char)piece[i] & 0xC0) == 0x80)
+            continue;
+        left[i] = 0;
+        a = json_object_get(s->vocab, left);
+        names[0] = a ? json_object_iter_key(json_object_iter_at(s->vocab, left)) : NULL;
+        left[i] = piece[i];
+        if (add_merge(s, a, b, names, score) < 0)
+            return -ENOMEM;
+    }
+    for (size_t i = first; i < s->n_merges; i++)
+        for (size_t k = i; k > first; k--) {
+            struct merge *m = &s->merge[k], old = m[-1];
+
+            if (json_integer_value(json_object_get(s->vocab, m->left)) >
+                json_integer_value(json_object_get(s->vocab, old.left)))
+                break;
+            m[-1].left = m->left;
+            m[-1].right = m->right;
+            m->left = old.left;
+            m->right = old.right;
+        }
+    return 0;
+}
+
+static int by_score(const void *a, const void *b)
+{
+    const struct merge *x = a, *y = b;
+
+    if (x->score != y->score)
+        return x->score > y->score ? -1 : 1;
+    return x->order < y->order ? -1 : 1;
+}
+
+static int make_merges(struct spm *s, json_t **out)
+{
+    const char *piece;
+    json_t *id;
+
+    json_object_foreach(s->vocab, piece, id)
+    {
+        float score = s->score[json_integer_value(id)];
+
+        if (score > -INFINITY && cut_piece(s, piece, score) < 0)
+            return -ENOMEM;
+    }
+    if (s->n_merges)
+        qsort(s->merge, s->n_merges, sizeof(*s->merge), by_score);
+    *out = json_array();
+    for (size_t i = 0; *out && i < s->n_merges; i++)
+        if (json_array_append_new(*out, json_pack("[s,s]", s->merge[i].left, s->merge[i].right)) <
+            0)
+            return -ENOMEM;
+    return *out ? 0 : -ENOMEM;
+}
+
+/* "added_tokens_decoder": {"32000": {"content": ...}}; what the model has is there already. */
+static int add_config(struct spm *s, json_t *config)
+{
+    const char *key;
+    json_t *v;
+
+    json_object_foreach(json_object_get(config, "added_tokens_decoder"), key, v)
+    {
+        char *end;
+        long id = strtol(key, &end, 10);
+        json_t *token = json_deep_copy(v);
+
+        if (*end || id < 0 || id >= TOK_ID_LIMIT || !json_is_object(token)) {
+            json_decref(token);
+            return tr_error(-EINVAL,
+                            "%s: tokenizer_config: \"added_tokens_decoder\" has a bad \"%.32s\"",
+                            s->where, key);
+        }
+        json_object_set_new(token, "id", json_integer(id));
+        if ((size_t)id < s->n || json_array_append_new(s->added, token) < 0)
+            json_decref(token);
+    }
+    return 0;
+}
+
+static json_t *replace(const char *a, const char *b)
+{
+    return json_pack("{s:s,s:{s:s},s:s}", "type", "Replace", "pattern", "String", a, "content", b);
+}
+
+static json_t *normalizer(const struct spm *s)
+{
+    if (!s->dummy_prefix)
+        return replace(" ", SPACE);
+    return json_pack("{s:s,s:[{s:s,s:s},o]}", "type", "Sequence", "normalizers", "type", "Prepend",
+                     "prepend", SPACE, replace(" ", SPACE));
+}
+
+static json_t *decoder(const struct spm *s)
+{
+    json_t *steps =
+        json_pack("[o,{s:s},{s:s}]", replace(SPACE, " "), "type", "ByteFallback", "type", "Fuse");
+
+    if (s->dummy_prefix)
+        json_array_append_new(steps, json_pack("{s:s,s:s,s:i,s:i}", "type", "Strip", "content", " ",
+                                               "start", 1, "stop", 0));
+    return json_pack("{s:s,s:o}", "type", "Sequence", "decoders", steps);
+}
+
+/* BOS stands before a text unless the configuration says otherwise. */
+static json_t *template(const struct spm *s, json_t *config)
+{
+    if (json_is_false(json_object_get(config, "add_bos_token")) || s->bos >= s->n)
+        return json_null();
+    return json_pack("{s:s,s:[{s:{s:s}},{s:{s:s}}],s:{s:{s:[I]}}}", "type", "TemplateProcessing",
+                     "single", "SpecialToken", "id", "bos", "Sequence", "id", "A", "special_tokens",
+                     "bos", "ids", (json_int_t)s->bos);
+}
+
+static const char *unk_name(const struct spm *s)
+{
+    const char *piece;
+    json_t *id;
+
+    json_object_foreach(s->vocab, piece, id)
+    {
+        if ((uint64_t)json_integer_value(id) == s->unk)
+            return piece;
+    }
+    return NULL;
+}
+
+static int convert(struct spm *s, json_t *config, json_t **out)
+{
+    json_t *merges = NULL;
+    int r = make_merges(s, &merges);
+
+    if (r == 0)
+        r = add_config(s, config);
+    if (r < 0) {
+        json_decref(merges);
+        return r;
+    }
+    *out = json_pack("{s:O,s:o,s:o,s:o,s:{s:s,s:s?,s:b,s:b,s:O,s:o}}", "added_tokens", s->added,
+                     "normalizer", normalizer(s), "decoder", decoder(s), "post_processor",
+                     template(s, config), "model", "type", "BPE", "unk_token", unk_name(s),
+                     "fuse_unk", 1, "byte_fallback", s->bytes, "vocab", s->vocab, "merges", merges);
+    return *out ? 0 : tr_error(-ENOMEM, "%s: out of memory", s->where);
+}
+
+int tr_sentencepiece_convert(const char *model, size_t bytes, json_t *config, const char *where,
+                             json_t **out)
+{
+    struct spm s = {.where = where,
+                    .vocab = json_object(),
+                    .added = json_array(),
+                    .model = 1,
+                    .bos = 1,
+                    .unk = UINT64_MAX,
+                    .dummy_prefix = 1,
+                    .trims = 1,
+                    .escapes = 1};
+    int r = s.vocab && s.added ? read_model(&s, model, bytes) : -ENOMEM;
+
+    if (r == 0)
+        r = refuse(&s);
+    if (r == 0)
+        r = convert(&s, config, out);
+    json_decref(s.vocab);
+    json_decref(s.added);
+    tr_free(TR_MEM_TEXT, s.score);
+    tr_free(TR_MEM_TEXT, s.merge);
+    return r;
+}

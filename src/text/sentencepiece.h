@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tokenizer.model of sentencepiece, for folders without a tokenizer.json: it is turned into the
+ * tokenizer.json that the ecosystem's own converter would write, and read as one.
+ */
+#ifndef TR_SRC_TEXT_SENTENCEPIECE_H
+#define TR_SRC_TEXT_SENTENCEPIECE_H
+
+#include <jansson.h>
+
+/* config is tokenizer_config.json or NULL: added tokens, and whether BOS stands before a text.
+ * Models of kind BPE are read; another kind, or a normalizer of its own, is refused by name. */
+int tr_sentencepiece_convert(const char *model, size_t bytes, json_t *config, const char *where,
+                             json_t **out);
+
+#endif
