@@ -60,6 +60,11 @@ static void set_store(struct part *t, int64_t v)
     t->p.store = v ? list : NULL;
 }
 
+static void set_streaming(struct part *t, int64_t v)
+{
+    t->p.streaming = (enum tr_streaming)v;
+}
+
 static void set_prefetch(struct part *t, int64_t v)
 {
     t->p.prefetch = v;
@@ -128,7 +133,10 @@ static const struct dimension dimensions[] = {
      EACH_PART,
      set_host,
      {{"little", 24 * MIB}, {"25MiB", 25 * MIB}, {"32MiB", 32 * MIB}, {"plenty", PLENTY}}},
-    {"store", WHOLE_RUN, set_store, {{"in the run", 0}, {"elsewhere", 1}}},
+    {"store",
+     WHOLE_RUN,
+     set_store,
+     {{"in the run", 0}, {"elsewhere", 1}, {"two folders", 2}, {"three", 3}}},
     {"prefetch", EACH_PART, set_prefetch, {{"all", 0}, {"1", 1}, {"2", 2}, {"5", 5}}},
     {"io",
      EACH_PART,
@@ -140,6 +148,10 @@ static const struct dimension dimensions[] = {
      EACH_PART,
      set_recompute,
      {{"auto", TR_RECOMPUTE_AUTO}, {"all", TR_RECOMPUTE_ALL}, {"none", TR_RECOMPUTE_NONE}}},
+    {"streaming",
+     EACH_PART,
+     set_streaming,
+     {{"auto", TR_STREAMING_AUTO}, {"matrices", TR_STREAMING_MATRICES}}},
     {"generations", WHOLE_RUN, set_generations, {{"2", 2}, {"2", 2}, {"1", 1}}},
     {"commit", EACH_PART, set_commits, {{"every step", 0}, {"2nd step", 2}, {"3rd step", 3}}},
     {"eval", EACH_PART, set_eval, {{"none", 0}, {"none", 0}, {"every step", 1}}},

@@ -80,6 +80,22 @@ static const struct subject cpu_subjects[] = {
      -1,
      9,
      150},
+    {"bf16-adalomo",
+     {"llama", 48, 80, 3, 4, 2, 12, 4500, 512, ""}, /* sweeps over two slices */
+     TR_TYPE_BF16,
+     TR_OPT_ADALOMO,
+     1e-2,
+     -1,
+     9,
+     150},
+    {"f32-adam-mini",
+     {"qwen3", 48, 80, 3, 4, 2, 12, 300, 512, ""},
+     TR_TYPE_F32,
+     TR_OPT_ADAM_MINI,
+     1e-3,
+     1,
+     9,
+     150},
 };
 
 /* Small enough for the fake GPU, and more than one of its grains of 2048 tokens. */
@@ -102,7 +118,7 @@ static const struct subject cuda_subjects[] = {
      180},
 };
 
-#define SUBJECTS 6 /* at most */
+#define SUBJECTS 8 /* at most */
 
 static const struct subject *subjects = cpu_subjects;
 static uint32_t n_subjects = sizeof(cpu_subjects) / sizeof(cpu_subjects[0]);
@@ -246,6 +262,8 @@ static void test_update_first(void **state)
 {
     (void)state;
     check_mutant("updates before input gradients of cut batches", spoil_update);
+    assert_true(draw_reference(&references[0]) ==
+                expected[0]); /* its paths are those of the last */
     references[0].spoil = spoil_update;
     assert_true(agrees(&references[0])); /* one micro-batch */
     references[0].spoil = NULL;
