@@ -10,7 +10,7 @@
 #include <jansson.h>
 #include <stdio.h>
 
-#include "src/data.h"
+#include "src/text/data.h"
 #include "src/figures.h"
 #include "src/simulate.h"
 

@@ -22,7 +22,7 @@
 
 #include "offload/offload.h"
 #include "src/base/file.h"
-#include "src/rows.h"
+#include "src/text/rows.h"
 #include "src/safetensors.h"
 #include "tests/train/common.h"
 
