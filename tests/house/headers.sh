@@ -36,8 +36,8 @@ done
 try "$cc" -std=c11 -pedantic -Wall -Wextra -Werror -fsyntax-only -x c src/tailrace.h
 try "$cxx" -std=c++11 -Wall -Wextra -Werror -fsyntax-only -x c++ src/tailrace.h
 lines=$(wc -l < src/tailrace.h)
-if [ "$lines" -gt 220 ]; then
-    echo "src/tailrace.h: $lines lines; the public header stays narrow (220)"
+if [ "$lines" -gt 240 ]; then
+    echo "src/tailrace.h: $lines lines; the public header stays narrow (240)"
     failed=1
 fi
 [ $count -gt 10 ] || failed=1
