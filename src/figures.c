@@ -112,7 +112,8 @@ static struct tr_op_cost update(enum tr_cost_row row, const struct tr_op_update 
                                                                          : 0;
     double weight = (row == TR_COST_ADALOMO_SUM ? 1 : 2) * size_of(u->dtype);
 
-    return bytes_of(row, u->dtype, (double)u->n * (weight + 4 + 8 * means));
+    return bytes_of(row, u->dtype,
+                    (double)u->n * (weight + 4 + 2 * means * size_of(u->state_dtype)));
 }
 
 static struct tr_op_cost any_update(const struct tr_op *op)
