@@ -30,12 +30,13 @@ static int read_before(struct tr_store *s, struct tr_commit *c)
 /* Every piece as s->next names it. */
 static int read_all(struct tr_store *s)
 {
-    void *buf = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    size_t room = tr_layout_piece_room(&s->layout);
+    void *buf = tr_alloc_pages(TR_MEM_IO, room);
     int r = buf ? 0 : -ENOMEM;
 
     for (uint32_t i = 0; i < s->layout.n_pieces && r == 0; i++)
         r = tr_store_read_piece(s, i, buf);
-    tr_free_pages(TR_MEM_IO, buf, TR_PIECE_BYTES);
+    tr_free_pages(TR_MEM_IO, buf, room);
     return r;
 }
 

@@ -31,6 +31,15 @@ void tr_layout_free(struct tr_layout *l)
     memset(l, 0, sizeof(*l));
 }
 
+uint64_t tr_layout_piece_room(const struct tr_layout *l)
+{
+    uint64_t most = 0;
+
+    for (uint32_t i = 0; i < l->n_pieces; i++)
+        most = l->pieces[i].bytes > most ? l->pieces[i].bytes : most;
+    return tr_round_up(most, TR_STORE_ALIGN);
+}
+
 uint64_t tr_layout_bytes(const struct tr_layout *l)
 {
     const struct tr_span *last = l->n_spans ? &l->spans[l->n_spans - 1] : NULL;

@@ -67,6 +67,7 @@ struct tr_layout {
 
 void tr_layout_free(struct tr_layout *l);
 uint64_t tr_layout_bytes(const struct tr_layout *l); /* of one generation */
+uint64_t tr_layout_piece_room(const struct tr_layout *l); /* that a buffer for any piece needs */
 
 enum tr_durability { TR_DURABLE_STEP, TR_DURABLE_CHECKPOINT, TR_DURABLE_NONE };
 

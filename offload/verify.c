@@ -48,13 +48,14 @@ int tr_store_verify(struct tr_store *s, void (*found)(void *arg, const char *tex
                     uint64_t *damaged)
 {
     struct report out = {.found = found, .arg = arg};
-    void *buf = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    size_t room = tr_layout_piece_room(&s->layout);
+    void *buf = tr_alloc_pages(TR_MEM_IO, room);
     int r = buf ? verify_records(s, &out) : -ENOMEM;
 
     for (uint32_t i = 0; i < s->layout.n_pieces && r == 0; i++)
         if (tr_store_read_piece(s, i, buf) < 0)
             report_error(&out);
-    tr_free_pages(TR_MEM_IO, buf, TR_PIECE_BYTES);
+    tr_free_pages(TR_MEM_IO, buf, room);
     *damaged = out.damaged;
     return r;
 }

@@ -116,11 +116,12 @@ static int write_folder(const struct tr_export_params *p, const struct tr_kept *
                                        .progress = p->progress,
                                        .progress_arg = p->progress_arg};
     enum tr_dtype type = p->dtype < 0 ? k->model->dtype : (enum tr_dtype)p->dtype;
+    size_t room = tr_layout_piece_room(&k->model->layout);
     int r = check_space(folder, folder_bytes(k, p->dtype));
 
     if (r < 0)
         return r;
-    reader.buf = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    reader.buf = tr_alloc_pages(TR_MEM_IO, room);
     if (!reader.buf)
         return -ENOMEM;
     r = tr_keep_copy(p->keep, folder, 1);
@@ -128,7 +129,7 @@ static int write_folder(const struct tr_export_params *p, const struct tr_kept *
         r = tr_keep_set_type(folder, type);
     if (r == 0)
         r = tr_shards_write(&w);
-    tr_free_pages(TR_MEM_IO, reader.buf, TR_PIECE_BYTES);
+    tr_free_pages(TR_MEM_IO, reader.buf, room);
     return r;
 }
 

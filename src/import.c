@@ -97,7 +97,8 @@ static int write_pieces(struct tr_import *i, struct tr_store *s)
 {
     const struct tr_layout *l = &i->model->layout;
     int32_t *of = map_pieces(i->model);
-    void *buf = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    size_t room = tr_layout_piece_room(l);
+    void *buf = tr_alloc_pages(TR_MEM_IO, room);
     uint64_t done = 0, total = tr_layout_bytes(l);
     int r = of && buf ? 0 : -ENOMEM;
 
@@ -109,7 +110,7 @@ static int write_pieces(struct tr_import *i, struct tr_store *s)
     }
     tr_free(TR_MEM_MISC, of);
     if (buf)
-        tr_free_pages(TR_MEM_IO, buf, TR_PIECE_BYTES);
+        tr_free_pages(TR_MEM_IO, buf, room);
     return r;
 }
 

@@ -187,7 +187,7 @@ static uint64_t host_to_come(const struct tr_run *run)
     const struct tr_layout *l = &run->model->layout;
     uint64_t tables = HOST_TABLES + 64ull * l->n_pieces + 1024ull * l->n_spans;
 
-    return TR_PIECE_BYTES + (run->import ? 0 : TR_SOURCE_CHUNK) + tables;
+    return tr_layout_piece_room(l) + (run->import ? 0 : TR_SOURCE_CHUNK) + tables;
 }
 
 static int check_host(const struct tr_run *run)

@@ -210,7 +210,9 @@ static void test_device(void **state)
     }
 }
 
-static void refused_host(struct tr_train_params p, uint64_t budget, uint64_t *least)
+/* The least host budget, as the refusal of this one names it; 0 where the data alone are refused.
+ */
+static uint64_t least_host(struct tr_train_params p, uint64_t budget)
 {
     static const char says[] = "buffers is ";
     const char *at;
@@ -218,26 +220,24 @@ static void refused_host(struct tr_train_params p, uint64_t budget, uint64_t *le
 
     p.host_memory = budget;
     assert_int_equal(tr_train_open(&run, &p), -ENOMEM);
-    at = strstr(tr_message(), says);
-    if (!at)
-        fail_msg("no least host budget in: %s", tr_message());
-    *least = strtoull(at + strlen(says), NULL, 10);
     assert_int_equal(access(p.out, F_OK), -1);
+    at = strstr(tr_message(), says);
+    return at ? strtoull(at + strlen(says), NULL, 10) : 0;
 }
 
 static void test_host(void **state)
 {
     struct tr_train_params p = params(&kinds[1]);
-    uint64_t least, again;
+    uint64_t least = 0;
 
     (void)state;
     p.device_memory = 64 * MIB;
-    refused_host(p, 12 * MIB, &least);
-    refused_host(p, least - PAGE, &again);
-    assert_int_equal(least, again);
+    for (uint64_t budget = MIB; !least; budget += 16 * PAGE)
+        least = least_host(p, budget);
+    assert_int_equal(least_host(p, least - PAGE), least);
     p.host_memory = least;
     train_and_measure(&p, "host");
-    assert_in_range(tr_mem_host_peak(), least - least / 16, least); /* and nothing is wasted */
+    assert_in_range(tr_mem_host_peak(), least - MIB / 2, least); /* what tables may take */
 }
 
 /* Tables stream in slices, so a vocabulary of 128k costs the device no more than one of 32k; but
