@@ -21,12 +21,12 @@
 #include "tests/train/common.h"
 
 static const struct tiny shapes[] = {
-    {"llama", 2304, 32, 6, 2, 1, 16, 200, 512, ""},
-    {"llama-tied", 2304, 32, 5, 2, 1, 16, 200, 512, ""},
+    {"llama", 1024, 48, 6, 2, 1, 16, 300, 512, ""},
+    {"llama-tied", 1024, 48, 5, 2, 1, 16, 300, 512, ""},
 };
 
 /* Of host memory: the data, a few staging buffers, and room for two or three block inputs. */
-#define LITTLE (24ull << 20)
+#define LITTLE (13ull << 20)
 
 struct way {
     const char *name;
