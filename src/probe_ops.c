@@ -372,7 +372,8 @@ static int prepare(struct probe *p, const struct tr_op *op)
 {
     const void *zeros[3] = {NULL};
     size_t bytes[3] = {0};
-    int r = 0;
+    int32_t ids[4096]; /* until the copy is done */
+    int r = 0, synced;
 
     if (op->kind == TR_OP_ROPE) {
         zeros[0] = op->rope.position;
@@ -386,8 +387,6 @@ static int prepare(struct probe *p, const struct tr_op *op)
         zeros[0] = p->arena; /* in every round */
         bytes[0] = p->info.arena_bytes;
     } else if (op->kind == TR_OP_EMBED || op->kind == TR_OP_EMBED_GRAD) {
-        int32_t ids[4096];
-
         for (int32_t i = 0; i < op->embed.n; i++)
             ids[i] = (int32_t)((uint32_t)i * 2654435761u % (uint32_t)op->embed.rows);
         r = p->device->ops->copy_in(p->device, TR_STREAM_COMPUTE, (void *)op->embed.ids, ids,
@@ -396,7 +395,8 @@ static int prepare(struct probe *p, const struct tr_op *op)
     for (int i = 0; i < 3 && r == 0; i++)
         if (zeros[i])
             r = p->device->ops->fill(p->device, TR_STREAM_COMPUTE, (void *)zeros[i], 0, bytes[i]);
-    return r < 0 ? r : p->device->ops->sync(p->device, TR_STREAM_COMPUTE);
+    synced = p->device->ops->sync(p->device, TR_STREAM_COMPUTE);
+    return r < 0 ? r : synced;
 }
 
 static int is_table(enum tr_op_kind kind)
