@@ -119,8 +119,8 @@ static struct tr_tokenizer *open_family(const char *name)
 static uint32_t answer(const struct tr_tokenizer *t, const char *text, size_t n)
 {
     struct tr_ids ids = {0};
-    char *decoded;
-    size_t bytes;
+    char *decoded = NULL;
+    size_t bytes = 0;
     uint32_t crc;
 
     if (tr_tokenizer_encode(t, text, n, &ids) < 0 ||
