@@ -42,15 +42,9 @@ static int read_all(struct tr_store *s)
 
 static int erase_newest(struct tr_store *s)
 {
-    enum tr_file file = TR_FILE_COMMIT0 + (enum tr_file)tr_commit_slot(s->durable.sequence);
-    struct tr_transfer t = {
-        .op = TR_IO_WRITE, .file = file, .buf = s->record, .bytes = s->record_bytes};
-    struct tr_transfer sync = {.op = TR_IO_SYNC, .file = file};
-    int r;
-
     memset(s->record, 0, s->record_bytes);
-    r = tr_store_transfer(s, &t);
-    return r < 0 ? r : tr_store_transfer(s, &sync);
+    return tr_store_put_record(s,
+                               TR_FILE_COMMIT0 + (enum tr_file)tr_commit_slot(s->durable.sequence));
 }
 
 /* Leaves the commit before the newest one in s->next, if it is whole. */

@@ -149,16 +149,20 @@ void tr_store_settle(struct tr_store *s)
     memset(s->fresh, 0, s->layout.n_pieces);
 }
 
-static int write_record(struct tr_store *s, uint32_t flags)
+int tr_store_put_record(struct tr_store *s, enum tr_file file)
 {
-    enum tr_file file = tr_store_pack(s, flags);
     struct tr_transfer t = {
         .op = TR_IO_WRITE, .file = file, .buf = s->record, .bytes = s->record_bytes};
     struct tr_transfer sync = {.op = TR_IO_SYNC, .file = file};
     int r = tr_store_transfer(s, &t);
 
-    if (r == 0)
-        r = tr_store_transfer(s, &sync);
+    return r < 0 ? r : tr_store_transfer(s, &sync);
+}
+
+static int write_record(struct tr_store *s, uint32_t flags)
+{
+    int r = tr_store_put_record(s, tr_store_pack(s, flags));
+
     if (r == 0)
         tr_store_settle(s);
     return r;

@@ -58,6 +58,8 @@ static inline int tr_store_needs_mark(const struct tr_store *s)
 
 /* Packs `next` with this sequence number and flags into s->record; returns the file it goes to. */
 enum tr_file tr_store_pack(struct tr_store *s, uint32_t flags);
+/* Writes s->record to the file of a commit record, and syncs it. */
+int tr_store_put_record(struct tr_store *s, enum tr_file file);
 /* The record just packed has become durable. */
 void tr_store_settle(struct tr_store *s);
 

@@ -30,19 +30,16 @@ void tr_free_text(char *text)
 
 int tr_export_run(const struct tr_export_run_params *p, int64_t *step)
 {
-    unsigned char payload[TR_PAYLOAD_BYTES];
     struct tr_cursor cursor = {0};
     struct tr_store *store = NULL;
-    size_t bytes;
     char *keep;
     int r;
 
     if ((r = tr_need(p->run, "run")) < 0 || (r = tr_need(p->out, "out")) < 0 ||
         (r = run_store_open(p->run, p->store, TR_STORE_READ, &store)) < 0)
         return r;
-    tr_store_payload(store, payload, sizeof(payload), &bytes);
     keep = tr_path(p->run, "source");
-    r = tr_cursor_parse(payload, bytes, &cursor);
+    r = tr_cursor_read(store, &cursor);
     if (r == 0)
         r = keep ? tr_export(&(struct tr_export_params){
                        .store = store, .keep = keep, .out = p->out, .dtype = (int)p->dtype - 1})
@@ -100,19 +97,16 @@ int64_t tr_verify_run(const char *run, const char *folder, char **out)
 
 int64_t tr_fall_back_run(const char *run, const char *folder)
 {
-    unsigned char payload[TR_PAYLOAD_BYTES];
     struct tr_store *store = NULL;
     struct tr_cursor cursor;
-    size_t bytes;
     int r;
 
     if ((r = tr_need(run, "run")) < 0 ||
         (r = run_store_open(run, folder, TR_STORE_WRITE, &store)) < 0)
         return r;
     r = tr_store_fall_back(store);
-    tr_store_payload(store, payload, sizeof(payload), &bytes);
-    tr_store_close(store);
     if (r == 0)
-        r = tr_cursor_parse(payload, bytes, &cursor);
+        r = tr_cursor_read(store, &cursor);
+    tr_store_close(store);
     return r < 0 ? r : (int64_t)cursor.step;
 }

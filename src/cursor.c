@@ -35,3 +35,12 @@ int tr_cursor_parse(const unsigned char *in, size_t bytes, struct tr_cursor *c)
     memcpy(c, in + sizeof(head), sizeof(*c));
     return 0;
 }
+
+int tr_cursor_read(const struct tr_store *store, struct tr_cursor *c)
+{
+    unsigned char payload[TR_PAYLOAD_BYTES];
+    size_t bytes;
+
+    tr_store_payload(store, payload, sizeof(payload), &bytes);
+    return tr_cursor_parse(payload, bytes, c);
+}

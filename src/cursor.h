@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "offload/store.h"
+
 #define TR_CURSOR_BYTES 88
 
 struct tr_cursor {
@@ -26,5 +28,7 @@ struct tr_cursor {
 void tr_cursor_pack(const struct tr_cursor *c, unsigned char out[TR_CURSOR_BYTES]);
 /* -EINVAL: not a cursor, or of a newer version. */
 int tr_cursor_parse(const unsigned char *in, size_t bytes, struct tr_cursor *c);
+/* That of the commit which the store stands at. */
+int tr_cursor_read(const struct tr_store *store, struct tr_cursor *c);
 
 #endif

@@ -157,19 +157,18 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
 
     return tr_plan_make(
         &run->plan,
-        &(struct tr_plan_params){
-            .model = run->model,
-            .batch_tokens = batch_tokens,
-            .grain_tokens = grain_tokens,
-            .micro_tokens = micro < INT32_MAX ? (int32_t)micro : INT32_MAX,
-            .positions = p->seq_len,
-            .compute = run->device_info.compute[run->model->dtype],
-            .train = 1,
-            .norm = p->clip_norm > 0,
-            .keep = keep,
-            .streams = streams[p->streaming],
-            .budget = run->device_info.arena_bytes,
-            .workspace = run->device_info.workspace_bytes});
+        &(struct tr_plan_params){.model = run->model,
+                                 .batch_tokens = batch_tokens,
+                                 .grain_tokens = grain_tokens,
+                                 .micro_tokens = micro < INT32_MAX ? (int32_t)micro : INT32_MAX,
+                                 .positions = p->seq_len,
+                                 .compute = run->device_info.compute[run->model->dtype],
+                                 .train = 1,
+                                 .norm = p->clip_norm > 0,
+                                 .keep = keep,
+                                 .streams = streams[p->streaming],
+                                 .budget = run->device_info.arena_bytes,
+                                 .workspace = run->device_info.workspace_bytes});
 }
 
 static int make_plan(struct tr_run *run)
@@ -259,13 +258,10 @@ static void enter_epoch(struct tr_run *run)
 
 static int continue_run(struct tr_run *run)
 {
-    unsigned char payload[TR_PAYLOAD_BYTES];
-    size_t bytes = 0;
     int r;
 
-    tr_store_payload(run->store, payload, sizeof(payload), &bytes);
     if ((r = lock_folder(run)) < 0 || (r = run_check_options(run)) < 0 ||
-        (r = tr_cursor_parse(payload, bytes, &run->cursor)) < 0)
+        (r = tr_cursor_read(run->store, &run->cursor)) < 0)
         return r;
     if ((int64_t)run->cursor.step > run->steps)
         return tr_error(-EINVAL, "%s: stands at step %llu, %lld are asked for", run->params.out,

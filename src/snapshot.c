@@ -66,14 +66,9 @@ int run_snapshot_if_asked(struct tr_run *run)
 
 static int go_back(struct tr_run *run)
 {
-    unsigned char payload[TR_CURSOR_BYTES];
-    size_t bytes = 0;
     int r = tr_store_fall_back(run->store);
 
-    if (r < 0)
-        return r;
-    tr_store_payload(run->store, payload, sizeof(payload), &bytes);
-    if ((r = tr_cursor_parse(payload, bytes, &run->cursor)) < 0)
+    if (r < 0 || (r = tr_cursor_read(run->store, &run->cursor)) < 0)
         return r;
     run->last = run->cursor;
     return metrics_rewind(&run->metrics, run->params.out, run->cursor.step);

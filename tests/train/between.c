@@ -34,23 +34,11 @@ static void note(void *arg, const char *line)
 
 static struct tr_train_params job(const char *out, enum tr_optimizer optimizer, enum tr_keep keep)
 {
-    static char model[4352], data[4352];
+    struct tr_train_params p = tiny_job(out, optimizer, keep, STEPS);
 
     notices[0] = 0;
-    snprintf(model, sizeof(model), "%s", scratch_path("model"));
-    snprintf(data, sizeof(data), "%s", scratch_path("data.jsonl"));
-    return (struct tr_train_params){.model = model,
-                                    .data = data,
-                                    .out = out,
-                                    .steps = STEPS,
-                                    .batch_size = 4,
-                                    .seq_len = 64,
-                                    .optimizer = optimizer,
-                                    .durability = keep,
-                                    .checkpoint_every = 3,
-                                    .threads = 1,
-                                    .device_memory = 32 << 20,
-                                    .log = note};
+    p.log = note;
+    return p;
 }
 
 static uint64_t model_hash(const char *out, const char *folder)

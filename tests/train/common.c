@@ -111,6 +111,26 @@ void token_data(const char *path, int rows, int shortest, int longest, int vocab
     fclose(f);
 }
 
+struct tr_train_params tiny_job(const char *out, enum tr_optimizer optimizer, enum tr_keep keep,
+                                int64_t steps)
+{
+    static char model[4352], data[4352];
+
+    snprintf(model, sizeof(model), "%s", scratch_path("model"));
+    snprintf(data, sizeof(data), "%s", scratch_path("data.jsonl"));
+    return (struct tr_train_params){.model = model,
+                                    .data = data,
+                                    .out = out,
+                                    .steps = steps,
+                                    .batch_size = 4,
+                                    .seq_len = 64,
+                                    .optimizer = optimizer,
+                                    .durability = keep,
+                                    .checkpoint_every = 3,
+                                    .threads = 1,
+                                    .device_memory = 32 << 20};
+}
+
 int train(const struct tr_train_params *p, struct tr_step_report *last)
 {
     struct tr_step_report report;

@@ -30,6 +30,11 @@ void tiny_model(const char *folder, const struct tiny *t, enum tr_type dtype, ui
 /* JSONL of `rows` samples with random ids below vocab, lengths from `shortest` to `longest`. */
 void token_data(const char *path, int rows, int shortest, int longest, int vocab);
 
+/* A job on SCRATCH/model and SCRATCH/data.jsonl in 32 MiB, a commit every third step where not
+ * every step has one. Its paths live until the next call. */
+struct tr_train_params tiny_job(const char *out, enum tr_optimizer optimizer, enum tr_keep keep,
+                                int64_t steps);
+
 /* Opens, trains to the end, finishes, closes; last step's report. Returns the first error. */
 int train(const struct tr_train_params *p, struct tr_step_report *last);
 /* Only `steps` steps, then closes as an interrupted program would after a clean step. */

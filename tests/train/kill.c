@@ -25,26 +25,6 @@
 
 #define STEPS 40
 
-static struct tr_train_params params(const char *out, enum tr_optimizer optimizer,
-                                     enum tr_keep keep)
-{
-    static char model[4352], data[4352];
-
-    snprintf(model, sizeof(model), "%s", scratch_path("model"));
-    snprintf(data, sizeof(data), "%s", scratch_path("data.jsonl"));
-    return (struct tr_train_params){.model = model,
-                                    .data = data,
-                                    .out = out,
-                                    .steps = STEPS,
-                                    .batch_size = 4,
-                                    .seq_len = 64,
-                                    .optimizer = optimizer,
-                                    .durability = keep,
-                                    .checkpoint_every = 3,
-                                    .threads = 1,
-                                    .device_memory = 32 << 20};
-}
-
 /* Steps that metrics.jsonl says are durable. */
 static int durable_steps(const char *out)
 {
@@ -124,11 +104,11 @@ static void check(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed,
 
     snprintf(whole, sizeof(whole), "%s", scratch_path("whole"));
     snprintf(killed, sizeof(killed), "%s", scratch_path("killed"));
-    p = params(whole, optimizer, keep);
+    p = tiny_job(whole, optimizer, keep, STEPS);
     /* In a child, so that no thread of ours lives when the next children are forked. */
     assert_true(run_child(&p));
     expected = file_hash(scratch_path("whole/model/model.safetensors"));
-    p = params(killed, optimizer, keep);
+    p = tiny_job(killed, optimizer, keep, STEPS);
     p.store = store;
     kills = kill_until_done(&p, seed);
     print_message("%d kills, %d lines of metrics\n", kills, durable_steps(killed));
@@ -194,8 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_step_lomo),       cmocka_unit_test(test_step_adamw),
         cmocka_unit_test(test_step_adam_mini),  cmocka_unit_test(test_step_adalomo),
-        cmocka_unit_test(test_checkpoint_lomo),
-        cmocka_unit_test(test_three_folders),
+        cmocka_unit_test(test_checkpoint_lomo), cmocka_unit_test(test_three_folders),
     };
 
     return cmocka_run_group_tests_name("invariant 2, killed", tests, setup, NULL);
