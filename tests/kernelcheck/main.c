@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kernelcheck [--op=NAME] [--tier=c|avx2|avx512] [--device=cpu|cuda[:N] [--large]] [--seed=N]
+ * kernelcheck [--op=NAME] [--tier=c|avx2|avx512] [--device=cpu|cuda[:N] [--large]] [--seed=N|clock]
  *             [--list] [--bench]
  * Without --device the functions of the cpu device are checked tier by tier, with it the ops of
- * that device, through its table. Exit status 0: all passed; 1: something differed; 2: wrong usage;
+ * that device, through its table. Inputs are drawn from seed 1, so that a failure comes again;
+ * another seed, or the clock's, draws others. Exit status 0: all passed; 1: something differed; 2: wrong usage;
  * 77: there is no such device.
  */
 #include <getopt.h>
@@ -39,7 +40,7 @@ static int usage(const char *why)
 {
     fprintf(stderr,
             "kernelcheck: %s\nusage: kernelcheck [--op=NAME] [--tier=c|avx2|avx512]"
-            " [--device=cpu|cuda[:N] [--large]] [--seed=N] [--list] [--bench]\n",
+            " [--device=cpu|cuda[:N] [--large]] [--seed=N|clock] [--list] [--bench]\n",
             why);
     return 2;
 }
@@ -86,7 +87,7 @@ static int parse(int argc, char **argv, struct check_options *o)
         else if (key == 'L')
             o->large = 1;
         else if (key == 's')
-            o->seed = strtoull(optarg, NULL, 0);
+            o->seed = strcmp(optarg, "clock") ? strtoull(optarg, NULL, 0) : (uint64_t)time(NULL);
         else if (key == 'b')
             o->bench = 1;
         else if (key == 'p')
@@ -110,7 +111,7 @@ static void run_all(struct check *c, const struct check_options *o)
 
 int main(int argc, char **argv)
 {
-    struct check_options o = {.tier = -1, .seed = (uint64_t)time(NULL), .program = argv[0]};
+    struct check_options o = {.tier = -1, .seed = 1, .program = argv[0]};
     struct check *c;
     int stop = parse(argc, argv, &o), error;
 
