@@ -7,6 +7,7 @@
  */
 #include <fcntl.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -14,6 +15,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
+#include "src/base/thread.h"
 #include "src/probe.h"
 
 #define PIECE   (32ull << 20) /* of one transfer, and of what is hashed and copied */
@@ -219,60 +221,59 @@ static void measure_memory(struct drive *d)
 
 /* ---- what the I/O thread takes away from the cpu device ---- */
 
-struct finish {
-    double at;
-    int reached;
-};
-
-static void reach(void *arg)
+static void raise_flag(void *arg)
 {
-    struct finish *f = arg;
-
-    f->at = probe_now();
-    __atomic_store_n(&f->reached, 1, __ATOMIC_RELEASE);
+    __atomic_store_n((int *)arg, 1, __ATOMIC_RELEASE);
 }
 
-/* Products are queued; until they are done, this thread does what the I/O thread does. The time is
- * that of the products: the transfer under way at their end is not waited for by them. */
-static int run_beside(struct drive *d, int moving, double *seconds, double *bytes)
+static double thread_seconds(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Products are queued; until they are done, this thread does what the I/O thread does: processor
+ * seconds a byte. */
+static int move_beside(struct drive *d, double *seconds)
 {
     struct tr_device *device = d->p->device;
-    struct finish end = {.reached = 0};
-    int r = 0, synced, products = d->p->p->quick ? 2 : 100;
-    double start = probe_now();
+    int done = 0, turn = 0, r = 0, synced, products = d->p->p->quick ? 2 : 100;
+    double start = thread_seconds(), bytes = 0;
     volatile uint64_t sink = 0;
 
     for (int i = 0; i < products && r == 0; i++)
         r = probe_queue_product(d->p);
     if (r == 0)
-        r = device->ops->call(device, TR_STREAM_COMPUTE, reach, &end);
-    *bytes = 0;
-    while (r == 0 && moving && !__atomic_load_n(&end.reached, __ATOMIC_ACQUIRE)) {
-        struct tr_transfer t = {.op = TR_IO_READ, .buf = d->buffer, .bytes = PIECE};
+        r = device->ops->call(device, TR_STREAM_COMPUTE, raise_flag, &done);
+    while (r == 0 && !__atomic_load_n(&done, __ATOMIC_ACQUIRE)) {
+        struct tr_transfer t = {
+            .op = turn++ % 2 ? TR_IO_WRITE : TR_IO_READ, .buf = d->buffer, .bytes = PIECE};
 
-        if ((r = tr_queue_run(d->queue, &t)) == 0)
-            sink ^= XXH3_64bits(d->buffer, PIECE);
-        *bytes += (double)PIECE;
+        sink ^= XXH3_64bits(d->buffer, PIECE);
+        r = tr_queue_run(d->queue, &t);
+        bytes += (double)PIECE;
     }
     (void)sink;
+    *seconds = bytes > 0 ? (thread_seconds() - start) / bytes : 0;
     synced = device->ops->sync(device, TR_STREAM_COMPUTE);
-    *seconds = end.at - start;
     return r < 0 ? r : synced;
 }
 
+/* Where a thread computes on every core, an op waits for the one whose core the I/O took: what the
+ * I/O thread works is lost. The difference of two wall clocks would say the same, through noise. */
 static int measure_drag(struct drive *d)
 {
-    double drag[5], alone, with, bytes, none;
+    double drag[5];
     int n = d->p->p->quick ? 1 : 5, r = 0;
 
-    if (d->p->choice.cuda)
+    if (d->p->choice.cuda || d->p->figures.threads < tr_thread_cores())
         return 0;
-    for (int i = 0; i < n && r == 0; i++) {
-        if ((r = run_beside(d, 0, &alone, &none)) == 0)
-            r = run_beside(d, 1, &with, &bytes);
-        drag[i] = r == 0 && bytes > 0 && with > alone ? (with - alone) / bytes : 0;
-    }
-    d->p->figures.drag = probe_median(drag, n);
+    for (int i = 0; i < n && r == 0; i++)
+        r = move_beside(d, &drag[i]);
+    if (r == 0)
+        d->p->figures.drag = probe_median(drag, n);
     return r;
 }
 
