@@ -7,6 +7,7 @@
  * the others may be elsewhere, and may be updated already if they come later in the block.
  * The gradient at the block's output lies in plan->dx and becomes the one at its input in place.
  */
+#include "src/freeze.h"
 #include "src/pass.h"
 
 struct block {
@@ -31,8 +32,16 @@ static int has(const struct block *b, enum tr_role r)
     return b->tensors->tensor[r] >= 0;
 }
 
+static int trains(const struct block *b, enum tr_role r)
+{
+    return tr_trains(b->p->model, b->tensors->tensor[r]);
+}
+
+/* NULL: it stays as it is. */
 static float *grad_of(const struct block *b, enum tr_role r)
 {
+    if (!trains(b, r))
+        return NULL;
     return (float *)((char *)pass_at(b->p, &b->p->plan->grad) +
                      tr_plan_grad(b->p->plan, b->tensors, r));
 }
@@ -42,10 +51,11 @@ static int finish(const struct block *b, enum tr_role r)
 {
     const struct tr_tensor *t = tensor(b, r);
     int update = b->v->unit.pass == TR_PASS_UPDATE;
-    char *state = b->p->model->has_state && update ? pass_block_state(b->v, r) : NULL;
+    char *state;
 
-    if (!b->last)
+    if (!b->last || !trains(b, r))
         return 0;
+    state = b->p->model->has_state && update ? pass_block_state(b->p, b->v, r) : NULL;
     return pass_finish(b->p, b->v->unit.pass,
                        &(struct pass_grad){.tensor = b->tensors->tensor[r],
                                            .grad = grad_of(b, r),
@@ -96,7 +106,7 @@ static int bias_grad(const struct block *b, enum tr_role r, const void *dy)
 {
     int e;
 
-    if (!has(b, r))
+    if (!trains(b, r))
         return 0;
     e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_BIAS_GRAD,
                                       .bias_grad = {.dy = dy,
@@ -113,17 +123,20 @@ static int bias_grad(const struct block *b, enum tr_role r, const void *dy)
 static int weight_grad(const struct block *b, enum tr_role r, const void *dy, const void *x)
 {
     const struct tr_tensor *t = tensor(b, r);
-    int e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_MATMUL_DW,
-                                          .matmul = {.dy = dy,
-                                                     .x = x,
-                                                     .in_dtype = pass_compute(b->p),
-                                                     .dw = grad_of(b, r),
-                                                     .n = b->u->n_tokens,
-                                                     .m = t->rows,
-                                                     .k = t->cols,
-                                                     .add = !b->first,
-                                                     .grains = b->u->grains}});
+    int e;
 
+    if (t->frozen)
+        return 0;
+    e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_MATMUL_DW,
+                                      .matmul = {.dy = dy,
+                                                 .x = x,
+                                                 .in_dtype = pass_compute(b->p),
+                                                 .dw = grad_of(b, r),
+                                                 .n = b->u->n_tokens,
+                                                 .m = t->rows,
+                                                 .k = t->cols,
+                                                 .add = !b->first,
+                                                 .grains = b->u->grains}});
     return e < 0 ? e : finish(b, r);
 }
 
@@ -341,7 +354,7 @@ static int micro_grad(struct tr_pass_state *p, const struct tr_pass_visit *v, in
         r = pass_block_forward(p, v, b.u, TR_PART_GATE);
     b.f = pass_frame(p, layer, b.u);
     point_scratch(&b);
-    for (int part = v->unit.to; part >= (int)v->unit.from && r == 0; part--)
+    for (int part = v->unit.to; part >= (int)v->unit.lowest && r == 0; part--)
         r = stage[part](&b);
     return r;
 }

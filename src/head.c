@@ -11,7 +11,7 @@
  */
 #include "src/pass.h"
 
-#include "src/base/err.h"
+#include "src/freeze.h"
 
 /* The spans of a visit of a table, in the order in which visits.c adds them. */
 struct table_spans {
@@ -26,9 +26,11 @@ struct slice_work {
     struct table_spans at;
 };
 
+/* The table is updated with the embedding, once, and the final norm then: a tied one that trains.
+ */
 static int is_tied(const struct tr_pass_state *p)
 {
-    return p->model->head.tensor < 0;
+    return tr_trains_tied(p->model);
 }
 
 static struct slice_work slice_work(struct tr_pass_state *p, const struct tr_pass_visit *v)
@@ -42,12 +44,12 @@ static struct slice_work slice_work(struct tr_pass_state *p, const struct tr_pas
 
     if (update || !embed || tied)
         w.at.table = v->at[k++];
-    if (update && m->has_state && (embed || !tied))
+    if (update && m->has_state && tr_trains(m, embed ? m->embed.tensor : m->head.tensor))
         w.at.state = v->at[k++];
     if (!embed || tied)
         w.at.norm = v->at[k++];
     if (update && m->has_state && embed == tied && v->unit.index == 0 &&
-        v->unit.sweep != TR_SWEEP_SUM)
+        v->unit.sweep != TR_SWEEP_SUM && tr_trains(m, m->final_norm))
         w.at.norm_state = v->at[k++];
     return w;
 }
@@ -235,7 +237,9 @@ static int final_norm_grad(const struct slice_work *w)
                                        .eps = c->rms_eps,
                                        .dy = dx,
                                        .dx = dx,
-                                       .dw = pass_at(p, &p->plan->norm_grad),
+                                       .dw = tr_trains(p->model, p->model->final_norm)
+                                                 ? pass_at(p, &p->plan->norm_grad)
+                                                 : NULL,
                                        .grains = {p->batch->n_grains, p->batch->grain_start},
                                        .rows_per_token = 1}});
 
@@ -249,7 +253,7 @@ static int final_norm_grad(const struct slice_work *w)
  */
 static int dw_with_head(const struct tr_pass_state *p)
 {
-    return !is_tied(p) || p->plan->parked;
+    return is_tied(p) ? p->plan->parked : tr_trains(p->model, p->model->head.tensor);
 }
 
 /* The second sweep over the head: the slice's gradient again, unless it has been kept, applied. */
@@ -269,7 +273,7 @@ static int apply_head(const struct slice_work *w)
 int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     struct slice_work w = slice_work(p, v);
-    int tied = is_tied(p), r;
+    int tied = is_tied(p), needs_dx = tr_needs_head_dx(p->model), r;
 
     if (v->unit.sweep == TR_SWEEP_APPLY)
         return apply_head(&w);
@@ -279,13 +283,16 @@ int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
         dx.dx = pass_rows(p, &p->plan->dx, grain_token(&w, g), dx.k);
         dx.add = !v->unit.first;
         if ((r = make_dlogits(&w, g)) < 0 ||
-            (r = pass_op(p, &(struct tr_op){.kind = TR_OP_MATMUL_DX, .matmul = dx})) < 0 ||
+            (needs_dx &&
+             (r = pass_op(p, &(struct tr_op){.kind = TR_OP_MATMUL_DX, .matmul = dx})) < 0) ||
             (dw_with_head(p) && (r = table_dw(&w, g)) < 0))
             return r;
     }
     if (!tied && (r = finish_slice(&w)) < 0)
         return r;
     if (!v->unit.last)
+        return 0;
+    if (!needs_dx)
         return 0;
     if ((r = final_norm_grad(&w)) < 0 || tied || v->unit.sweep == TR_SWEEP_SUM)
         return r;

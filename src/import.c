@@ -10,6 +10,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
+#include "src/freeze.h"
 #include "src/source.h"
 
 struct tr_import {
@@ -34,7 +35,9 @@ int tr_import_open(struct tr_import **out, const struct tr_import_params *p)
                                                               .dtype = p->dtype,
                                                               .threads = p->threads});
     if (r == 0)
-        r = tr_model_like(&i->model, i->source->table, p->state);
+        r = tr_freeze_check(i->source->table, p->freeze);
+    if (r == 0)
+        r = tr_model_like(&i->model, i->source->table, p->state, p->freeze);
     if (r < 0) {
         tr_import_close(i);
         return r;

@@ -19,6 +19,7 @@ struct tr_import_params {
                             * they are not kept, and there is no export */
     int dtype;             /* enum tr_dtype of every tensor, or -1: as the source */
     enum tr_state_kind state; /* room for it, zeros */
+    const char *freeze;       /* patterns of tensors that need none; or NULL */
     int generations;
     const void *payload; /* of the first commit */
     size_t payload_bytes;

@@ -77,15 +77,18 @@ struct tr_tensor {
     int64_t rows, cols;  /* (rows, cols); 1-D: rows = 1 */
     enum tr_dtype dtype; /* in the store */
     uint64_t bytes;
+    int frozen;                     /* stays as it is (src/freeze.h) */
     uint64_t first_param;           /* index of its first element among all parameters */
+    uint64_t first_trained;         /* the same among those that train */
     uint32_t first_piece, n_pieces; /* of its params, consecutive in the layout */
     uint64_t offset;                /* in its params span; tables: 0 */
     uint64_t m_offset, v_offset;    /* its state's parts in the span; tables: 0, see tr_slice */
 };
 
 struct tr_block {
-    uint32_t params_span[TR_PARTS], state_span[TR_PARTS];
-    int32_t tensor[TR_ROLES]; /* index into tensors, -1 where the family has none */
+    uint32_t params_span[TR_PARTS];
+    uint32_t state_span[TR_PARTS]; /* TR_NONE where nothing of the part trains */
+    int32_t tensor[TR_ROLES];      /* index into tensors, -1 where the family has none */
 };
 
 /* A table's slice: rows [row0, row0 + rows) of the vocabulary. */
@@ -113,20 +116,23 @@ struct tr_model {
     int32_t final_norm;          /* tensor */
     uint32_t final_norm_span, final_norm_state_span;
     struct tr_layout layout;
-    uint64_t n_params;
+    uint64_t n_params, n_trained;
+    char *freeze; /* patterns of what is frozen; NULL: nothing */
 };
 
 struct tr_model_params {
     const struct tr_model_config *config;
     const enum tr_dtype *dtypes; /* [TR_ROLES] storage dtype by role */
     enum tr_state_kind state;
-    int tied_as_head; /* the tied table is called lm_head.weight in the source */
+    int tied_as_head;   /* the tied table is called lm_head.weight in the source */
+    const char *freeze; /* patterns, or NULL */
 };
 
 /* Lays the model out; pure function of its arguments. */
 int tr_model_open(struct tr_model **out, const struct tr_model_params *p);
-/* The same model, with that state. */
-int tr_model_like(struct tr_model **out, const struct tr_model *m, enum tr_state_kind state);
+/* The same model, with that state, and what the patterns name frozen. */
+int tr_model_like(struct tr_model **out, const struct tr_model *m, enum tr_state_kind state,
+                  const char *freeze);
 void tr_model_close(struct tr_model *m); /* NULL is allowed */
 /* The part of a block that a role of its tensors belongs to. */
 enum tr_part tr_model_part(enum tr_role role);

@@ -117,6 +117,8 @@ const struct tr_option tr_train_options[] = {
     {"state-dtype", "TYPE", TR_OPTION_CHOICE, FIXED | STORED, AT(state_dtype), "f32",
      "of optimizer state with a value for each element: f32, or bf16, rounded stochastically",
      .choices = state_types},
+    {"freeze", "PATTERN,...", TR_OPTION_TEXT, FIXED | STORED, AT(freeze), "nothing",
+     "tensors that stay as they are, by name: '*embed_tokens*,model.layers.[0-9].*'"},
     {"seed", "N", TR_OPTION_SEED, FIXED | ZERO, AT(seed), "0",
      "decides shuffling, rounding and random parameters"},
 

@@ -105,7 +105,8 @@ struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const str
 /* A block's weights in the slot of their part; NULL where the family has none. */
 void *pass_weight(const struct tr_pass_state *p, const struct tr_pass_visit *v, enum tr_role r);
 /* The slot of the optimizer state that belongs to them; only where the visit updates. */
-char *pass_block_state(const struct tr_pass_visit *v, enum tr_role r);
+char *pass_block_state(const struct tr_pass_state *p, const struct tr_pass_visit *v,
+                       enum tr_role r);
 
 int pass_embed(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_block(struct tr_pass_state *p, const struct tr_pass_visit *v);

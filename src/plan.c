@@ -16,10 +16,16 @@
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
+#include "src/freeze.h"
 
 static uint64_t max64(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
+}
+
+static int32_t min32(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
 }
 
 static uint64_t aligned(uint64_t bytes)
@@ -95,6 +101,12 @@ static uint64_t block_floats(const struct tr_plan *p, int role)
                  : (uint64_t)p->in.model->tensors[t].rows * (uint64_t)p->in.model->tensors[t].cols;
 }
 
+/* Floats of a gradient; of roles that no block trains there is none. */
+static uint64_t grad_floats(const struct tr_plan *p, int role)
+{
+    return tr_trains_role(p->in.model, (enum tr_role)role) ? block_floats(p, role) : 0;
+}
+
 /* Of a block's tensors: do the gradients of these two live at the same time? */
 static int live_together(const struct tr_plan *p, int a, int b)
 {
@@ -111,7 +123,7 @@ static uint64_t grads_before(const struct tr_plan *p, int role, int with)
 
     for (int r = 0; r < role; r++)
         if (live_together(p, r, with))
-            sum += tr_round_up(block_floats(p, r), 16);
+            sum += tr_round_up(grad_floats(p, r), 16);
     return sum;
 }
 
@@ -121,9 +133,17 @@ static uint64_t block_grad_floats(const struct tr_plan *p)
     uint64_t most = 0;
 
     for (int r = 0; r < TR_ROLES; r++)
-        if (block_floats(p, r))
+        if (grad_floats(p, r))
             most = max64(most, grads_before(p, TR_ROLES, r));
     return most;
+}
+
+/* The first block that the backward pass goes through. */
+static int32_t backward_from(const struct tr_plan *p)
+{
+    int32_t layer = tr_lowest(p->in.model).layer;
+
+    return layer > 0 ? layer : 0;
 }
 
 static uint64_t slice_rows(const struct tr_model *m)
@@ -167,8 +187,9 @@ static void place_backward(struct tr_plan *p)
 {
     const struct tr_model *m = p->in.model;
     const struct tr_model_config *c = &m->config;
-    uint64_t rows = p->held ? (uint64_t)c->vocab : slice_rows(m), columns = sum_columns(m);
-    uint64_t grad = p->parked ? m->n_params : max64(block_grad_floats(p), rows * c->hidden);
+    uint64_t slice = tr_trains_table(m) ? slice_rows(m) : 0, columns = sum_columns(m);
+    uint64_t rows = p->held ? (uint64_t)c->vocab : slice;
+    uint64_t grad = p->parked ? m->n_trained : max64(block_grad_floats(p), rows * c->hidden);
     uint64_t entries = (uint64_t)m->n_tensors + m->embed.n_slices + m->head.n_slices;
 
     place(p, &p->dx, (uint64_t)p->in.batch_tokens * c->hidden * 4);
@@ -225,6 +246,15 @@ static int pools_with(int pool)
     return pool == TR_SLOTS_BLOCK || pool == TR_SLOTS_BLOCK_STATE ? TR_PARTS : 1;
 }
 
+/* Block inputs that are there at once, at most: from that of the lowest block that is gone through
+ * backwards on. */
+static uint32_t live_boundaries(const struct tr_plan *p)
+{
+    int32_t n = (int32_t)tr_plan_boundaries(p) - backward_from(p);
+
+    return n > 2 ? (uint32_t)n : 2;
+}
+
 /* How many spans of each pool there are, and the largest. */
 static void count_spans(struct tr_plan *p)
 {
@@ -241,7 +271,7 @@ static void count_spans(struct tr_plan *p)
         p->spans[pool]++;
         p->slot_bytes[pool] = max64(p->slot_bytes[pool], l->spans[i].bytes);
     }
-    p->spans[TR_SLOTS_BOUNDARY] = p->in.train ? tr_plan_boundaries(p) : 2; /* forward: in and out */
+    p->spans[TR_SLOTS_BOUNDARY] = p->in.train ? live_boundaries(p) : 2; /* forward: in and out */
     p->slot_bytes[TR_SLOTS_BOUNDARY] =
         aligned((uint64_t)p->in.batch_tokens * (uint64_t)p->in.model->config.hidden *
                 tr_dtype_size(p->in.model->dtype));
@@ -253,10 +283,21 @@ static void set_slots(struct tr_plan *p, int pool, int n_pools, uint32_t slots)
         p->slots[i] = slots < p->spans[i] ? slots : p->spans[i];
 }
 
-/* Raises the slots of n_pools pools, which have equally many, to at most `want` while all fits. */
+/* Of pools whose slots come and go together: the most of any. They have equally many, but where
+ * some have no state at all. */
+static uint32_t most(const uint32_t count[TR_SLOT_POOLS], int pool, int n_pools)
+{
+    uint32_t n = 0;
+
+    for (int i = pool; i < pool + n_pools; i++)
+        n = count[i] > n ? count[i] : n;
+    return n;
+}
+
+/* Raises the slots of n_pools pools to at most `want` while all fits. */
 static void grow(struct tr_plan *p, int pool, int n_pools, uint32_t want)
 {
-    uint32_t low = p->slots[pool], high = want;
+    uint32_t low = most(p->slots, pool, n_pools), high = want;
 
     while (low < high) { /* the largest count that fits */
         uint32_t mid = low + (high - low + 1) / 2;
@@ -273,8 +314,11 @@ static void grow(struct tr_plan *p, int pool, int n_pools, uint32_t want)
 static void grow_overlap(struct tr_plan *p)
 {
     for (uint32_t depth = 2; depth <= 3; depth++)
-        for (int i = 0; i < TR_SLOT_POOLS; i += pools_with(i))
-            grow(p, i, pools_with(i), p->spans[i] < depth ? p->spans[i] : depth);
+        for (int i = 0; i < TR_SLOT_POOLS; i += pools_with(i)) {
+            uint32_t spans = most(p->spans, i, pools_with(i));
+
+            grow(p, i, pools_with(i), spans < depth ? spans : depth);
+        }
 }
 
 static void grow_micro(struct tr_plan *p)
@@ -294,7 +338,7 @@ static void grow_residents(struct tr_plan *p)
                                 TR_SLOTS_BLOCK_STATE, TR_SLOTS_TABLE,      TR_SLOTS_TABLE_STATE};
 
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
-        grow(p, order[i], pools_with(order[i]), p->spans[order[i]]);
+        grow(p, order[i], pools_with(order[i]), most(p->spans, order[i], pools_with(order[i])));
 }
 
 /* What is left is too small for a block more, but perhaps not for a part of one. */
@@ -307,7 +351,7 @@ static void grow_rest(struct tr_plan *p)
 /* A table that is swept twice needs its gradients made but once where all of them have room. */
 static void grow_held(struct tr_plan *p)
 {
-    if (!p->in.train || p->in.model->state != TR_STATE_ADALOMO)
+    if (!p->in.train || p->in.model->state != TR_STATE_ADALOMO || !tr_trains_table(p->in.model))
         return;
     p->held = 1;
     p->held = fits(p);
@@ -324,7 +368,7 @@ static void grow_parked(struct tr_plan *p)
 
 static void grow_kept(struct tr_plan *p)
 {
-    int32_t low = p->keep, high = p->in.model->config.layers;
+    int32_t low = p->keep, high = p->in.model->config.layers - backward_from(p);
 
     if (p->in.keep >= 0 || !p->in.train)
         return;
@@ -408,7 +452,7 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
 
     memset(plan, 0, sizeof(*plan));
     plan->in = *p;
-    plan->keep = p->keep > 0 ? p->keep : 0;
+    plan->keep = p->keep > 0 ? min32(p->keep, p->model->config.layers - backward_from(plan)) : 0;
     if (!choose_streams(plan, &smallest))
         return tr_error(
             -ENOMEM,
@@ -483,7 +527,7 @@ uint64_t tr_plan_shared(const struct tr_plan *plan)
 uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, enum tr_role role)
 {
     if (plan->parked)
-        return plan->in.model->tensors[block->tensor[role]].first_param * 4;
+        return plan->in.model->tensors[block->tensor[role]].first_trained * 4;
     return grads_before(plan, role, role) * 4;
 }
 
@@ -492,7 +536,7 @@ uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *
     uint64_t row = (uint64_t)(row0 * table->cols);
 
     if (plan->parked)
-        return (table->first_param + row) * 4;
+        return (table->first_trained + row) * 4;
     return plan->held ? row * 4 : 0;
 }
 

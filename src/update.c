@@ -124,8 +124,11 @@ static int apply(struct tr_pass_state *p, const struct pass_grad *g)
 
 int pass_finish(struct tr_pass_state *p, enum tr_pass pass, const struct pass_grad *g)
 {
-    int r = pass_round_boundary(p, g->grad, (int64_t)g->n);
+    int r;
 
+    if (p->model->tensors[g->tensor].frozen)
+        return 0;
+    r = pass_round_boundary(p, g->grad, (int64_t)g->n);
     if (r < 0)
         return r;
     /* Each gradient once, where a table's slices are gone through twice. */

@@ -5,6 +5,7 @@
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
+#include "src/freeze.h"
 
 static void add_span(struct tr_visit *v, uint32_t span, int changed)
 {
@@ -38,9 +39,11 @@ static void add_block(struct tr_visits *v, const struct tr_model *m, struct tr_u
     struct tr_visit *s = add(v, unit);
 
     for (int part = unit.from; part <= (int)unit.to; part++)
-        add_span(s, block->params_span[part], changed);
+        add_span(s, block->params_span[part],
+                 changed && tr_trains_part(m, unit.index, (enum tr_part)part));
     for (int part = unit.from; changed && m->has_state && part <= (int)unit.to; part++)
-        add_span(s, block->state_span[part], 1);
+        if (block->state_span[part] != TR_NONE)
+            add_span(s, block->state_span[part], 1);
     if (unit.from == TR_PART_KV || (unit.work == TR_WORK_BLOCK && unit.from == TR_PART_O))
         add_boundary(s, m, unit.index, READ);
     if (unit.work == TR_WORK_BLOCK && unit.to == TR_PART_DOWN)
@@ -61,38 +64,55 @@ static void add_parts_forward(struct tr_visits *v, const struct tr_model *m,
 static void add_parts_backward(struct tr_visits *v, const struct tr_model *m,
                                struct tr_unit_visit unit, int kept)
 {
+    enum tr_part lowest = unit.lowest;
+
     if (!kept)
         add_parts_forward(v, m, unit, TR_PART_DOWN);
     unit.work = TR_WORK_BLOCK_GRAD;
-    for (int part = TR_PARTS - 1; part >= 0; part--) {
-        unit.from = unit.to = (enum tr_part)part;
+    for (int part = TR_PARTS - 1; part >= (int)lowest; part--) {
+        unit.from = unit.to = unit.lowest = (enum tr_part)part;
         add_block(v, m, unit);
     }
 }
 
-static void add_blocks(struct tr_visits *v, const struct tr_visits_params *p, enum tr_pass pass)
+static void add_blocks(struct tr_visits *v, const struct tr_visits_params *p)
 {
-    int32_t layers = p->model->config.layers;
+    for (int32_t l = 0; l < p->model->config.layers; l++) {
+        struct tr_unit_visit unit = {.work = TR_WORK_BLOCK, .index = l, .to = TR_PART_DOWN};
 
-    for (int32_t i = 0; i < layers; i++) {
-        int32_t l = pass == TR_PASS_FORWARD ? i : layers - 1 - i;
-        struct tr_unit_visit unit = {.work = pass == TR_PASS_FORWARD ? TR_WORK_BLOCK
-                                                                     : TR_WORK_BLOCK_GRAD,
-                                     .pass = pass,
-                                     .index = l,
-                                     .to = TR_PART_DOWN};
-
-        if (!p->by_parts)
-            add_block(v, p->model, unit);
-        else if (pass == TR_PASS_FORWARD)
+        if (p->by_parts)
             add_parts_forward(v, p->model, unit, TR_PARTS);
         else
-            add_parts_backward(v, p->model, unit, l >= layers - p->keep);
+            add_block(v, p->model, unit);
+    }
+}
+
+/* Down to the lowest that trains. Of that block, where it is visited whole and its activations are
+ * kept, only the parts from the lowest on. */
+static void add_blocks_grad(struct tr_visits *v, const struct tr_visits_params *p,
+                            enum tr_pass pass)
+{
+    struct tr_lowest low = tr_lowest(p->model);
+    int32_t layers = p->model->config.layers;
+
+    for (int32_t l = layers - 1; l >= 0 && l >= low.layer; l--) {
+        int kept = l >= layers - p->keep;
+        struct tr_unit_visit unit = {
+            .work = TR_WORK_BLOCK_GRAD, .pass = pass, .index = l, .to = TR_PART_DOWN};
+
+        unit.lowest = l == low.layer ? low.part : TR_PART_KV;
+        if (p->by_parts) {
+            add_parts_backward(v, p->model, unit, kept);
+            continue;
+        }
+        unit.from = kept ? unit.lowest : TR_PART_KV;
+        add_block(v, p->model, unit);
     }
 }
 
 static void add_final_norm(struct tr_visit *s, const struct tr_model *m, int changed)
 {
+    changed = changed && tr_trains(m, m->final_norm);
     add_span(s, m->final_norm_span, changed);
     if (changed && m->has_state)
         add_span(s, m->final_norm_state_span, 1);
@@ -127,15 +147,22 @@ static void add_head(struct tr_visits *v, const struct tr_model *m)
     }
 }
 
+static int updates_table(const struct tr_model *m, const struct tr_unit_visit *unit)
+{
+    int embed = unit->work == TR_WORK_EMBED_GRAD;
+
+    return unit->pass == TR_PASS_UPDATE && tr_trains(m, embed ? m->embed.tensor : m->head.tensor);
+}
+
 /* The head's backward visits (work HEAD_GRAD) or the embedding's: the table, and the final norm
  * where something of the head is recomputed. `owns`: this run updates the table; `ends`: and the
  * norm. */
 static void add_table_sweep(struct tr_visits *v, const struct tr_model *m,
                             const struct tr_unit_visit *unit)
 {
-    int tied = m->head.tensor < 0, head = unit->work == TR_WORK_HEAD_GRAD;
+    int tied = tr_trains_tied(m), head = unit->work == TR_WORK_HEAD_GRAD;
     const struct tr_table *t = head ? tr_model_head(m) : &m->embed;
-    int owns = unit->pass == TR_PASS_UPDATE && (!head || !tied);
+    int owns = updates_table(m, unit);
     int ends = unit->pass == TR_PASS_UPDATE && head != tied && unit->sweep != TR_SWEEP_SUM;
 
     for (int32_t i = t->n_slices - 1; i >= 0; i--) {
@@ -158,10 +185,9 @@ static void add_table_sweep(struct tr_visits *v, const struct tr_model *m,
 static void add_table_grad(struct tr_visits *v, const struct tr_model *m, enum tr_work work,
                            enum tr_pass pass)
 {
-    int owns = pass == TR_PASS_UPDATE && (work == TR_WORK_EMBED_GRAD || m->head.tensor >= 0);
     struct tr_unit_visit unit = {.work = work, .pass = pass};
 
-    if (owns && m->state == TR_STATE_ADALOMO) {
+    if (updates_table(m, &unit) && m->state == TR_STATE_ADALOMO) {
         unit.sweep = TR_SWEEP_SUM;
         add_table_sweep(v, m, &unit);
         unit.sweep = TR_SWEEP_APPLY;
@@ -172,8 +198,9 @@ static void add_table_grad(struct tr_visits *v, const struct tr_model *m, enum t
 static void add_backward(struct tr_visits *v, const struct tr_visits_params *p, enum tr_pass pass)
 {
     add_table_grad(v, p->model, TR_WORK_HEAD_GRAD, pass);
-    add_blocks(v, p, pass);
-    add_table_grad(v, p->model, TR_WORK_EMBED_GRAD, pass);
+    add_blocks_grad(v, p, pass);
+    if (tr_trains(p->model, p->model->embed.tensor))
+        add_table_grad(v, p->model, TR_WORK_EMBED_GRAD, pass);
 }
 
 static void forget_boundary(struct tr_visit *v, const struct tr_model *m)
@@ -217,7 +244,7 @@ int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
         return -ENOMEM;
     }
     add_embed(v, m);
-    add_blocks(v, p, TR_PASS_FORWARD);
+    add_blocks(v, p);
     add_head(v, m);
     v->forward = v->n;
     if (p->train && p->norm_pass)

@@ -13,6 +13,10 @@
  * once more (unless the block's activations are kept), and then down gate up o q kv. The parts'
  * gradients and updates come in this order in both cases.
  *
+ * Where tensors are frozen (src/freeze.h) nothing is gone through that lies beneath the lowest one
+ * that trains, and a span without any that trains is not changed. A tied table that is frozen has
+ * no gradient to wait for: its final norm is then changed like that of any other head.
+ *
  * AdaLomo's update of a table needs sums over all of it: its run of backward visits comes twice, a
  * sweep that sums (and changes the state) and a sweep that applies (and changes the table).
  *
@@ -51,6 +55,7 @@ struct tr_unit_visit {
     enum tr_sweep sweep;
     int32_t index;         /* layer or slice */
     enum tr_part from, to; /* of a block: the parts at hand, `to` included */
+    enum tr_part lowest;   /* backward: the last part whose stage is gone through */
     int first, last;       /* of a table's run of visits of the same work */
 };
 

@@ -38,6 +38,7 @@ struct config {
     int plenty; /* of device memory; else the smallest budget and `extra` */
     uint64_t extra;
     int streams; /* the least host memory: nothing has a home in it */
+    const char *freeze;
 };
 
 /* clang-format off */
@@ -56,6 +57,11 @@ static const struct config configs[] = {
      TR_KEEP_NONE, .batch = 15, .extra = 64 << 10, .streams = 1},
     {"half", {"qwen2", 32, 48, 7, 2, 1, 16, 300, 512, ""}, TR_TYPE_F16, TR_OPT_LOMO, 1,
      .batch = 15, .streams = 1},
+    {"frozen", {"llama", 64, 96, 6, 4, 2, 16, 700, 512, ""}, TR_TYPE_BF16, TR_OPT_ADAMW, 1,
+     .batch = 13, .streams = 1, .freeze = "*embed*,*.[01].*,*.3.*norm*,*.4.*_proj*"},
+    {"frozen, tied", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
+     TR_OPT_ADALOMO, -1, TR_KEEP_CHECKPOINT, .batch = 15, .streams = 1,
+     .freeze = "*embed*,*.0.*,*.1.self_attn*,*.1.input*"},
 };
 /* clang-format on */
 
@@ -69,6 +75,7 @@ static void fill(struct tr_train_params *p, const struct config *c, const char *
                                   .batch_size = c->batch,
                                   .seq_len = row_tokens(),
                                   .optimizer = c->optimizer,
+                                  .freeze = c->freeze,
                                   .clip_norm = c->clip,
                                   .durability = c->durability,
                                   .threads = 2,
