@@ -37,10 +37,15 @@ static int trains(const struct block *b, enum tr_role r)
     return tr_trains(b->p->model, b->tensors->tensor[r]);
 }
 
-/* NULL: it stays as it is. */
+static int is_fused(const struct block *b, enum tr_role r)
+{
+    return b->p->plan->in.fused && tensor(b, r)->dims == 2;
+}
+
+/* NULL: it stays as it is, or its update is fused. */
 static float *grad_of(const struct block *b, enum tr_role r)
 {
-    if (!trains(b, r))
+    if (!trains(b, r) || is_fused(b, r))
         return NULL;
     return (float *)((char *)pass_at(b->p, &b->p->plan->grad) +
                      tr_plan_grad(b->p->plan, b->tensors, r));
@@ -119,24 +124,28 @@ static int bias_grad(const struct block *b, enum tr_role r, const void *dy)
     return e < 0 ? e : finish(b, r);
 }
 
-/* dW (= or +=) dy^T x, and the update when it is whole. */
+/* dW (= or +=) dy^T x, and the update when it is whole; or the update itself, as the stage has used
+ * the weights for the last time. */
 static int weight_grad(const struct block *b, enum tr_role r, const void *dy, const void *x)
 {
     const struct tr_tensor *t = tensor(b, r);
-    int e;
+    int fused = is_fused(b, r), e;
 
     if (t->frozen)
         return 0;
-    e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_MATMUL_DW,
-                                      .matmul = {.dy = dy,
-                                                 .x = x,
-                                                 .in_dtype = pass_compute(b->p),
-                                                 .dw = grad_of(b, r),
-                                                 .n = b->u->n_tokens,
-                                                 .m = t->rows,
-                                                 .k = t->cols,
-                                                 .add = !b->first,
-                                                 .grains = b->u->grains}});
+    e = pass_op(b->p,
+                &(struct tr_op){.kind = TR_OP_MATMUL_DW,
+                                .matmul = {.dy = dy,
+                                           .x = x,
+                                           .in_dtype = pass_compute(b->p),
+                                           .dw = fused ? pass_weight(b->p, b->v, r) : grad_of(b, r),
+                                           .n = b->u->n_tokens,
+                                           .m = t->rows,
+                                           .k = t->cols,
+                                           .add = !b->first,
+                                           .fused = fused,
+                                           .lr = (float)b->p->update.lr,
+                                           .grains = b->u->grains}});
     return e < 0 ? e : finish(b, r);
 }
 

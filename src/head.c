@@ -20,6 +20,7 @@ struct table_spans {
 
 struct slice_work {
     struct tr_pass_state *p;
+    int together; /* the logits of all grains lie behind one another */
     const struct tr_pass_visit *v;
     const struct tr_tensor *tensor;
     const struct tr_slice *slice;
@@ -80,6 +81,19 @@ static int final_norm(const struct slice_work *w, int32_t g)
                                     .rows_per_token = 1}});
 }
 
+static float *logits_at(const struct slice_work *w, int32_t first_token)
+{
+    int64_t at = w->together ? first_token * w->slice->rows : 0;
+
+    return (float *)pass_at(w->p, &w->p->plan->logits) + at;
+}
+
+/* The same in the compute dtype; together they are f32, and in the logits' place. */
+static void *dlogits_at(const struct slice_work *w, int32_t first_token)
+{
+    return w->together ? logits_at(w, first_token) : pass_at(w->p, &w->p->plan->dlogits);
+}
+
 static struct tr_op_matmul slice_matmul(const struct slice_work *w, int32_t g)
 {
     struct tr_pass_state *p = w->p;
@@ -88,8 +102,8 @@ static struct tr_op_matmul slice_matmul(const struct slice_work *w, int32_t g)
                                  .w_dtype = w->tensor->dtype,
                                  .in_dtype = pass_compute(p),
                                  .x = pass_at(p, &p->plan->head_x),
-                                 .y = pass_at(p, &p->plan->logits),
-                                 .dy = pass_at(p, &p->plan->dlogits),
+                                 .y = logits_at(w, grain_token(w, g)),
+                                 .dy = dlogits_at(w, grain_token(w, g)),
                                  .n = p->grain[g].start[1],
                                  .m = w->slice->rows,
                                  .k = p->model->config.hidden,
@@ -112,8 +126,8 @@ static struct tr_op_xent xent(const struct slice_work *w, int32_t first_token, i
     const struct tr_plan *plan = p->plan;
 
     return (struct tr_op_xent){
-        .logits = pass_at(p, &plan->logits),
-        .dlogits = pass_at(p, &plan->dlogits),
+        .logits = logits_at(w, first_token),
+        .dlogits = dlogits_at(w, first_token),
         .dtype = pass_compute(p),
         .n = n,
         .row0 = w->slice->row0,
@@ -177,6 +191,52 @@ static int table_dw(const struct slice_work *w, int32_t g)
     return pass_op(w->p, &(struct tr_op){.kind = TR_OP_MATMUL_DW, .matmul = op});
 }
 
+/* Fused: rows of the slice at once, few enough that the logits of all tokens have room. What the
+ * grains need of them is made before the first one changes them. dx: add to it, where it is not
+ * NULL (of the first rows of all: write it). */
+static int fused_rows(const struct slice_work *w, int dx, int first)
+{
+    struct tr_pass_state *p = w->p;
+    int r = 0;
+
+    for (int32_t g = 0; g < p->batch->n_grains && r == 0; g++) {
+        struct tr_op_matmul op = slice_matmul(w, g);
+
+        op.dx = pass_rows(p, &p->plan->dx, grain_token(w, g), op.k);
+        op.add = !first;
+        r = make_dlogits(w, g);
+        if (r == 0 && dx)
+            r = pass_op(p, &(struct tr_op){.kind = TR_OP_MATMUL_DX, .matmul = op});
+    }
+    for (int32_t g = 0; g < p->batch->n_grains && r == 0; g++) {
+        struct tr_op_matmul op = slice_matmul(w, g);
+
+        op.dw = (float *)w->at.table;
+        op.fused = 1;
+        op.lr = (float)p->update.lr;
+        if ((r = final_norm(w, g)) == 0)
+            r = pass_op(p, &(struct tr_op){.kind = TR_OP_MATMUL_DW, .matmul = op});
+    }
+    return r;
+}
+
+static int fused_slice(const struct slice_work *all, int dx)
+{
+    struct slice_work w = *all;
+    struct tr_slice part = *all->slice;
+    int64_t end = part.row0 + part.rows, row = w.p->model->config.hidden * (int64_t)sizeof(float);
+    int r = 0;
+
+    w.slice = &part;
+    w.together = 1;
+    for (; part.row0 < end && r == 0; part.row0 += part.rows) {
+        part.rows = end - part.row0 < TR_FUSED_ROWS ? end - part.row0 : TR_FUSED_ROWS;
+        w.at.table = all->at.table + (part.row0 - all->slice->row0) * row;
+        r = fused_rows(&w, dx, all->v->unit.first && part.row0 == all->slice->row0);
+    }
+    return r;
+}
+
 static int finish_slice(const struct slice_work *w)
 {
     struct tr_pass_state *p = w->p;
@@ -188,7 +248,7 @@ static int finish_slice(const struct slice_work *w)
                             .sweep = w->v->unit.sweep,
                             .goes_on = !w->v->unit.first,
                             .goes_further = !w->v->unit.last,
-                            .grad = slice_grad(w),
+                            .grad = p->plan->in.fused ? NULL : slice_grad(w),
                             .weight = w->at.table,
                             .m = (float *)w->at.state,
                             .v = w->at.state ? (float *)(w->at.state + w->slice->v_offset) : NULL,
@@ -270,6 +330,27 @@ static int apply_head(const struct slice_work *w)
     return finish_final_norm(w);
 }
 
+/* Softmax gradients of the slice, and what becomes of them; of a tied table the rest comes with the
+ * embedding. */
+static int slice_grads(const struct slice_work *w, int needs_dx)
+{
+    struct tr_pass_state *p = w->p;
+    int r = 0;
+
+    for (int32_t g = 0; g < p->batch->n_grains && r == 0; g++) {
+        struct tr_op_matmul dx = slice_matmul(w, g);
+
+        dx.dx = pass_rows(p, &p->plan->dx, grain_token(w, g), dx.k);
+        dx.add = !w->v->unit.first;
+        r = make_dlogits(w, g);
+        if (r == 0 && needs_dx)
+            r = pass_op(p, &(struct tr_op){.kind = TR_OP_MATMUL_DX, .matmul = dx});
+        if (r == 0 && dw_with_head(p))
+            r = table_dw(w, g);
+    }
+    return r;
+}
+
 int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     struct slice_work w = slice_work(p, v);
@@ -277,18 +358,9 @@ int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
 
     if (v->unit.sweep == TR_SWEEP_APPLY)
         return apply_head(&w);
-    for (int32_t g = 0; g < p->batch->n_grains; g++) {
-        struct tr_op_matmul dx = slice_matmul(&w, g);
-
-        dx.dx = pass_rows(p, &p->plan->dx, grain_token(&w, g), dx.k);
-        dx.add = !v->unit.first;
-        if ((r = make_dlogits(&w, g)) < 0 ||
-            (needs_dx &&
-             (r = pass_op(p, &(struct tr_op){.kind = TR_OP_MATMUL_DX, .matmul = dx})) < 0) ||
-            (dw_with_head(p) && (r = table_dw(&w, g)) < 0))
-            return r;
-    }
-    if (!tied && (r = finish_slice(&w)) < 0)
+    r = p->plan->in.fused && dw_with_head(p) ? fused_slice(&w, needs_dx)
+                                             : slice_grads(&w, needs_dx);
+    if (r < 0 || (!tied && (r = finish_slice(&w)) < 0))
         return r;
     if (!v->unit.last)
         return 0;
@@ -306,6 +378,8 @@ static int start_embed_grad(const struct slice_work *w)
     struct tr_pass_state *p = w->p;
     int r = 0;
 
+    if (p->plan->in.fused)
+        return is_tied(p) ? fused_slice(w, 0) : 0;
     if (!is_tied(p))
         return p->device->ops->fill(p->device, TR_STREAM_COMPUTE, slice_grad(w), 0,
                                     (size_t)w->slice->rows * p->model->config.hidden * 4);
@@ -320,18 +394,21 @@ static int start_embed_grad(const struct slice_work *w)
 static int make_embed_grad(const struct slice_work *w)
 {
     struct tr_pass_state *p = w->p;
-    int r = start_embed_grad(w);
+    int r = start_embed_grad(w), fused = p->plan->in.fused;
 
     if (r < 0)
         return r;
-    return pass_op(p, &(struct tr_op){.kind = TR_OP_EMBED_GRAD,
-                                      .embed = {.row0 = w->slice->row0,
-                                                .rows = w->slice->rows,
-                                                .cols = p->model->config.hidden,
-                                                .n = p->batch->n_tokens,
-                                                .ids = pass_at(p, &p->plan->ids),
-                                                .dy = pass_at(p, &p->plan->dx),
-                                                .grad = slice_grad(w)}});
+    return pass_op(p,
+                   &(struct tr_op){.kind = TR_OP_EMBED_GRAD,
+                                   .embed = {.row0 = w->slice->row0,
+                                             .rows = w->slice->rows,
+                                             .cols = p->model->config.hidden,
+                                             .n = p->batch->n_tokens,
+                                             .ids = pass_at(p, &p->plan->ids),
+                                             .dy = pass_at(p, &p->plan->dx),
+                                             .grad = fused ? (float *)w->at.table : slice_grad(w),
+                                             .fused = fused,
+                                             .lr = (float)p->update.lr}});
 }
 
 /* What ends with the last visit of the embedding of a tied model. */

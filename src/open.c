@@ -153,7 +153,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
     static const enum tr_streams streams[] = {[TR_STREAMING_AUTO] = TR_STREAMS_AUTO,
                                               [TR_STREAMING_BLOCKS] = TR_STREAMS_BLOCKS,
                                               [TR_STREAMING_MATRICES] = TR_STREAMS_PARTS};
-    int64_t micro = p->micro_batch * p->seq_len;
+    int64_t micro = p->fused_gemm ? INT32_MAX : p->micro_batch * p->seq_len;
 
     return tr_plan_make(
         &run->plan,
@@ -165,6 +165,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                  .compute = run->device_info.compute[run->model->dtype],
                                  .train = 1,
                                  .norm = p->clip_norm > 0,
+                                 .fused = p->fused_gemm,
                                  .keep = keep,
                                  .streams = streams[p->streaming],
                                  .budget = run->device_info.arena_bytes,

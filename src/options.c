@@ -108,6 +108,9 @@ const struct tr_option tr_train_options[] = {
      "bound of every gradient element; 0: off"},
     {"momentum", "X", TR_OPTION_REAL, FIXED | STORED | ZERO | BELOW, AT(momentum), "0",
      "sgd: share of the last step's direction that is kept; 0: none, and no state", .max = 1},
+    {"fused-gemm", NULL, TR_OPTION_SWITCH, FIXED, AT(fused_gemm), NULL,
+     "sgd, f32: the products that would be gradients are added to the parameters: no memory for"
+     " gradients, no norm of them, and a step is one micro-batch"},
     {"beta1", "X", TR_OPTION_REAL, FIXED | ABOVE | BELOW, AT(beta1), "0.9",
      "adam-mini, adamw: decay of the first moment", .max = 1},
     {"beta2", "X", TR_OPTION_REAL, FIXED | ABOVE | BELOW, AT(beta2), "0.999",

@@ -136,7 +136,7 @@ int pass_round_boundary(const struct tr_pass_state *p, float *dx, int64_t n);
  * update pass (f16 runs: rounded to f16 first, so that overflow is real). */
 struct pass_grad {
     int32_t tensor;
-    float *grad;       /* (n) */
+    float *grad;       /* (n); NULL: the update is done already, as a product */
     void *weight;      /* (n) */
     float *m, *v;      /* its state, or NULL */
     uint64_t first, n; /* elements of the tensor */

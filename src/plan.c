@@ -104,6 +104,10 @@ static uint64_t block_floats(const struct tr_plan *p, int role)
 /* Floats of a gradient; of roles that no block trains there is none. */
 static uint64_t grad_floats(const struct tr_plan *p, int role)
 {
+    int32_t t = p->in.model->blocks[0].tensor[role];
+
+    if (t >= 0 && p->in.fused && p->in.model->tensors[t].dims == 2)
+        return 0;
     return tr_trains_role(p->in.model, (enum tr_role)role) ? block_floats(p, role) : 0;
 }
 
@@ -187,7 +191,8 @@ static void place_backward(struct tr_plan *p)
 {
     const struct tr_model *m = p->in.model;
     const struct tr_model_config *c = &m->config;
-    uint64_t slice = tr_trains_table(m) ? slice_rows(m) : 0, columns = sum_columns(m);
+    uint64_t slice = tr_trains_table(m) && !p->in.fused ? slice_rows(m) : 0;
+    uint64_t columns = sum_columns(m);
     uint64_t rows = p->held ? (uint64_t)c->vocab : slice;
     uint64_t grad = p->parked ? m->n_trained : max64(block_grad_floats(p), rows * c->hidden);
     uint64_t entries = (uint64_t)m->n_tensors + m->embed.n_slices + m->head.n_slices;
@@ -225,7 +230,8 @@ static void place_all(struct tr_plan *p)
     place(p, &p->mlp_out, m_tokens * c->hidden * 4);
     place(p, &p->head_x, logit_rows * c->hidden * tr_dtype_size(t));
     place(p, &p->head_rstd, max64(n, logit_rows) * 4);
-    place(p, &p->logits, logit_rows * slice_rows(m) * 4);
+    place(p, &p->logits,
+          max64(logit_rows * slice_rows(m), p->in.fused ? n * TR_FUSED_ROWS : 0) * 4);
     p->dlogits = p->logits;
     if (p->in.train && t != TR_F32)
         place(p, &p->dlogits, logit_rows * slice_rows(m) * tr_dtype_size(t));
@@ -583,6 +589,7 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
     row(&rows[n++], p->dx.bytes + p->back_scratch.bytes, "activation gradients");
     row(&rows[n++], p->grad.bytes + p->norm_grad.bytes,
         p->parked     ? "weight gradients (all, until the norm is known)"
+        : p->in.fused ? "weight gradients (norms and biases alone)"
         : p->held     ? "weight gradients (a table, for its second sweep)"
         : !p->several ? "weight gradient (one tensor)"
         : p->by_parts ? "weight gradients (one matrix and its small tensors)"

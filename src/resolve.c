@@ -233,6 +233,34 @@ static int resolve_machine(struct tr_run *run)
     return 0;
 }
 
+/* Whatever has to see a gradient, or more than one micro-batch, cannot be had with it. */
+static int check_fused(const struct tr_run *run)
+{
+    const struct tr_train_params *p = &run->params;
+    const struct {
+        int asked;
+        const char *option;
+    } bad[] = {{p->optimizer != TR_OPT_SGD, "another optimizer than --optimizer sgd"},
+               {p->momentum > 0, "--momentum"},
+               {p->weight_decay > 0, "--weight-decay"},
+               {p->clip_norm > 0, "--clip-norm"},
+               {p->clip_value > 0, "--clip-value"},
+               {p->micro_batch > 0 && p->micro_batch < p->batch_size, "--micro-batch"}};
+
+    for (size_t i = 0; p->fused_gemm && i < sizeof(bad) / sizeof(bad[0]); i++)
+        if (bad[i].asked)
+            return tr_error(-EINVAL,
+                            "--fused-gemm: goes without %s: there is no gradient, and a "
+                            "step is one micro-batch",
+                            bad[i].option);
+    for (int32_t i = 0; p->fused_gemm && i < run->model->n_tensors; i++)
+        if (run->model->tensors[i].dtype != TR_F32)
+            return tr_error(-EINVAL, "--fused-gemm: needs --dtype f32, %s is %s",
+                            run->model->tensors[i].name,
+                            tr_dtype_name(run->model->tensors[i].dtype));
+    return 0;
+}
+
 static int check(const struct tr_run *run)
 {
     const struct tr_train_params *p = &run->params;
@@ -270,5 +298,7 @@ int run_resolve(struct tr_run *run)
     resolve_data(&run->params, run->model);
     run->cursor.loss_scale = run->params.loss_scale;
     r = resolve_machine(run);
-    return r < 0 ? r : check(run);
+    if (r < 0 || (r = check_fused(run)) < 0)
+        return r;
+    return check(run);
 }

@@ -106,6 +106,7 @@ static void prepare_update(struct tr_run *run, struct tr_step_report *report)
     u->coefficient = 1;
     u->unscale = (float)(1 / run->cursor.loss_scale);
     run->pass.n_sumsq = 0;
+    report->grad_norm = run->plan.in.fused ? NAN : 0;
 }
 
 /* The last look before weights change: *skip where the loss, or the norm that was asked for, is not

@@ -74,6 +74,7 @@ struct tr_train_params {
     double clip_norm;      /* default 1 (sgd, adalomo but for f16: off); negative: off */
     double clip_value;
     double momentum;       /* sgd: of the last update's direction; default 0 */
+    int fused_gemm;        /* sgd, f32: the update is the product itself, without a gradient */
     double beta1, beta2, eps; /* adamw, adam-mini: 0.9, 0.999, 1e-8 */
     enum tr_type state_dtype; /* of what an optimizer keeps for each element: f32 or bf16 */
     const char *freeze;    /* tensors that stay: shell patterns, by commas; default none */
@@ -104,7 +105,7 @@ struct tr_train_params {
 struct tr_step_report {
     int64_t step;       /* 1-based, of this line */
     int64_t steps;      /* in all */
-    double loss, lr, grad_norm; /* grad_norm: 0 where it was not measured */
+    double loss, lr, grad_norm; /* grad_norm: NaN with fused_gemm, where there is no gradient */
     int64_t tokens;     /* in the batch; targets: those with a loss */
     int64_t targets;
     int skipped;        /* no target, or an overflow: nothing was updated */

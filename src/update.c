@@ -12,12 +12,14 @@
 
 #include <math.h>
 
+/* Of the gradient; of a fused update the weights, which are all that can tell. */
 static int measure(struct tr_pass_state *p, const struct pass_grad *g)
 {
+    const float *x = g->grad ? g->grad : g->weight;
     double *out = (double *)pass_at(p, &p->plan->sumsq) + p->n_sumsq++;
 
-    return pass_op(p, &(struct tr_op){.kind = TR_OP_SUMSQ,
-                                      .sumsq = {.x = g->grad, .n = (int64_t)g->n, .out = out}});
+    return pass_op(
+        p, &(struct tr_op){.kind = TR_OP_SUMSQ, .sumsq = {.x = x, .n = (int64_t)g->n, .out = out}});
 }
 
 static enum tr_op_kind kind_of(const struct tr_update *u)
@@ -128,6 +130,8 @@ int pass_finish(struct tr_pass_state *p, enum tr_pass pass, const struct pass_gr
 
     if (p->model->tensors[g->tensor].frozen)
         return 0;
+    if (!g->grad)
+        return measure(p, g);
     r = pass_round_boundary(p, g->grad, (int64_t)g->n);
     if (r < 0)
         return r;

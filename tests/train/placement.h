@@ -37,6 +37,7 @@ struct placements {
     double momentum, clip_norm; /* 0: the default */
     enum tr_type state_dtype;
     const char *freeze;
+    int fused_gemm;
 };
 
 /* All variants give the bits of everything resident; another seed of rounding gives others. */
