@@ -12,6 +12,7 @@
 #include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/pages.h"
+#include "src/lr.h"
 #include "src/open.h"
 #include "src/options.h"
 
@@ -60,12 +61,14 @@ static int check_same(const struct tr_run *run, const struct tr_train_params *be
     return 0;
 }
 
-int run_check_options(const struct tr_run *run)
+int run_check_options(struct tr_run *run)
 {
     char *path = tr_path(run->params.out, "run.yaml");
     struct tr_train_params before = {0};
     int r = path ? tr_options_read(path, &before) : -ENOMEM;
 
+    if (r == 0 && run->params.lr == TR_LR_AUTO) /* it has been found, or is still to be */
+        run->params.lr = before.lr;
     if (r == 0)
         r = check_same(run, &before);
     tr_options_free(&before);

@@ -19,6 +19,9 @@ int run_resolve(struct tr_run *run);
 /* What the optimizer of these options keeps on disk. */
 enum tr_state_kind run_state_kind(const struct tr_train_params *p);
 
+/* The rate of the optimizer for a model of this size, where none is given. */
+double run_default_rate(const struct tr_run *run);
+
 /* Opens and checks the model folder or shape; the run's model is its table. */
 int run_open_source(struct tr_run *run);
 /* The plan for batches of at most so many tokens, with grains of at most so many. */
@@ -35,7 +38,7 @@ int run_measure_end(struct tr_run *run);
 int run_check_disk(const struct tr_run *run);
 int run_write_options(const struct tr_run *run);
 /* The options of the run that is here already must be the same where they make its identity. */
-int run_check_options(const struct tr_run *run);
+int run_check_options(struct tr_run *run);
 int run_write_plan(const struct tr_run *run);
 /* A notice where the run's device before had other bits than this one. */
 void run_note_bits(const struct tr_run *run);

@@ -84,6 +84,10 @@ static int parse_real(const struct tr_option *o, const char *text, double *out)
     char *end;
     double x = strtod(text, &end);
 
+    if ((o->flags & TR_OPTION_AUTO) && strcmp(text, "auto") == 0) {
+        *out = -1;
+        return 0;
+    }
     if (isspace((unsigned char)*text) || end == text || *end || !isfinite(x))
         return tr_error(-EINVAL, "'%s' is not a number", text);
     if (x < o->min || (x == o->min && (o->flags & TR_OPTION_ABOVE_MIN)))
@@ -287,7 +291,10 @@ int tr_option_print(const struct tr_option *o, const void *params, FILE *f)
         fprintf(f, "%llu", (unsigned long long)*(const uint64_t *)place);
         break;
     case TR_OPTION_REAL:
-        print_real(f, *(const double *)place < 0 ? 0 : *(const double *)place);
+        if (*(const double *)place < 0 && (o->flags & TR_OPTION_AUTO))
+            fputs("auto", f);
+        else
+            print_real(f, *(const double *)place < 0 ? 0 : *(const double *)place);
         break;
     case TR_OPTION_CHOICE:
         fputs(name, f);

@@ -179,14 +179,25 @@ static double default_clip(const struct tr_train_params *p, const struct tr_mode
     return p->optimizer == TR_OPT_SGD ? -1 : 1;
 }
 
+static double default_rate(const struct tr_train_params *p, const struct tr_model *m)
+{
+    double rate = tr_lr_default(p->optimizer, m->n_params);
+
+    return p->optimizer == TR_OPT_SGD ? rate * (1 - p->momentum) : rate;
+}
+
+double run_default_rate(const struct tr_run *run)
+{
+    return default_rate(&run->params, run->model);
+}
+
 static void resolve_training(struct tr_train_params *p, const struct tr_model *m)
 {
     p->optimizer = chosen(p);
     if (p->schedule == TR_LR_DEFAULT)
         p->schedule = TR_LR_LINEAR;
     if (p->lr == 0)
-        p->lr = tr_lr_default(p->optimizer, m->n_params) *
-                (p->optimizer == TR_OPT_SGD ? 1 - p->momentum : 1);
+        p->lr = default_rate(p, m);
     if (p->warmup == 0)
         p->warmup = 0.03;
     if (p->clip_norm == 0)
@@ -279,6 +290,9 @@ static int check(const struct tr_run *run)
         return tr_error(-EINVAL,
                         "f16 storage needs --clip-norm: an overflow must be seen before the "
                         "first update");
+    if (p->lr == TR_LR_AUTO && p->durability == TR_KEEP_NONE)
+        return tr_error(-EINVAL, "--lr auto: its test is undone through the second generation, "
+                                 "which --durability none has not");
     if (p->threads > INT32_MAX)
         return tr_error(-EINVAL, "--threads %lld: too many", (long long)p->threads);
     if (p->seed > UINT32_MAX)

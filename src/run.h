@@ -83,6 +83,9 @@ int run_check_store(const char *run, const struct tr_store *store);
 int run_step(struct tr_run *run, struct tr_step_report *report);
 /* Starts a commit of all steps so far; the one before is waited for. */
 int run_commit(struct tr_run *run);
+/* A step at this rate that is neither committed nor reported, for a test that is undone. Its loss
+ * is NaN where that, or what it did to the weights, is not finite. */
+int run_trial(struct tr_run *run, double lr, double *loss);
 /* Tells the engine what comes next, so that its loads start now. */
 int run_begin(struct tr_run *run, enum run_begun what);
 /* One forward pass over a batch that has been copied (tr_pass_batch): its visits, losses in

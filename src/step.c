@@ -94,6 +94,15 @@ static int clip(struct tr_run *run, double *norm)
     return 0;
 }
 
+/* The next batch, on the device; what it points to is the data set's. */
+static int start_batch(struct tr_run *run, struct tr_batch *batch)
+{
+    const struct tr_cursor *c = &run->cursor;
+    int r = tr_data_batch(run->data, (int64_t)c->epoch, (int64_t)c->epoch_step, batch);
+
+    return r < 0 ? r : tr_pass_batch(&run->pass, batch, (float)c->loss_scale);
+}
+
 static void prepare_update(struct tr_run *run, struct tr_step_report *report)
 {
     struct tr_update *u = &run->pass.update;
@@ -244,10 +253,7 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
 
     memset(report, 0, sizeof(*report));
     tr_offload_stats(run->offload, &before);
-    if ((r = run_begin(run, RUN_TRAIN)) < 0 ||
-        (r = tr_data_batch(run->data, (int64_t)run->cursor.epoch, (int64_t)run->cursor.epoch_step,
-                           &batch)) < 0 ||
-        (r = tr_pass_batch(&run->pass, &batch, (float)run->cursor.loss_scale)) < 0)
+    if ((r = run_begin(run, RUN_TRAIN)) < 0 || (r = start_batch(run, &batch)) < 0)
         return r;
     prepare_update(run, report);
     if ((r = walk(run, report, &skip)) < 0)
@@ -269,6 +275,31 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
         return r;
     if ((r = metrics_add(&run->metrics, report)) == 0 && commit_due(run))
         metrics_commit_started(&run->metrics);
+    return r;
+}
+
+int run_trial(struct tr_run *run, double lr, double *loss)
+{
+    struct tr_step_report report = {0};
+    struct tr_batch batch;
+    int skip = 0, r;
+
+    if ((r = run_begin(run, RUN_TRAIN)) < 0 || (r = start_batch(run, &batch)) < 0)
+        return r;
+    prepare_update(run, &report);
+    run->pass.update.lr = lr;
+    if ((r = walk(run, &report, &skip)) < 0)
+        return r;
+    run->begun = RUN_NOTHING;
+    count_step(run);
+    if ((r = run_begin(run, RUN_TRAIN)) < 0 || (r = sync_compute(run)) < 0)
+        return r;
+    *loss = report.loss;
+    if (!skip && !run->plan.in.norm) {
+        r = run_read_norm(run, &report.grad_norm);
+        *loss = isfinite(report.grad_norm) ? report.loss : NAN;
+    }
+    count_update(run, skip);
     return r;
 }
 

@@ -68,7 +68,7 @@ struct tr_train_params {
     enum tr_choice packing; /* default yes */
     enum tr_optimizer optimizer; /* default adalomo */
     enum tr_lr_schedule schedule; /* default linear */
-    double lr;             /* default by optimizer and model size */
+    double lr;             /* default by optimizer and model size; -1: by a range test, undone */
     double warmup;         /* below 1: a share of all steps; default 0.03; negative: none */
     double weight_decay;
     double clip_norm;      /* default 1 (sgd, adalomo but for f16: off); negative: off */
