@@ -17,9 +17,9 @@
 
 #define TR_RANGE_STEPS  40
 #define TR_RANGE_FACTOR 1e4 /* from the first rate to the last */
-#define TR_RANGE_BACK   6
+#define TR_RANGE_BACK   2
 #define TR_RANGE_MEMORY 0.8 /* of the smoothing: the share of what was before */
-#define TR_RANGE_RISEN  1.1 /* times the lowest: the test ends */
+#define TR_RANGE_RISEN  1.2 /* times the lowest: the test ends */
 
 /* The rate of step i of the test, whose middle is the default rate. */
 double tr_range_rate(double middle, int i);
