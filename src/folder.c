@@ -12,7 +12,6 @@
 #include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/pages.h"
-#include "src/lr.h"
 #include "src/open.h"
 #include "src/options.h"
 
@@ -67,7 +66,7 @@ int run_check_options(struct tr_run *run)
     struct tr_train_params before = {0};
     int r = path ? tr_options_read(path, &before) : -ENOMEM;
 
-    if (r == 0 && run->params.lr == TR_LR_AUTO) /* it has been found, or is still to be */
+    if (r == 0 && run->params.lr == TR_REAL_AUTO) /* it has been found, or is still to be */
         run->params.lr = before.lr;
     if (r == 0)
         r = check_same(run, &before);

@@ -11,8 +11,6 @@
 
 #include "src/tailrace.h"
 
-#define TR_LR_AUTO (-1.0) /* in params: still to be found (src/range.h) */
-
 /* Of step `step` (first is 1) of `steps`. warmup: below 1 a share of steps, else steps; 0: none. */
 double tr_lr_at(enum tr_lr_schedule schedule, double peak, double warmup, int64_t step,
                 int64_t steps);

@@ -85,7 +85,7 @@ static int parse_real(const struct tr_option *o, const char *text, double *out)
     double x = strtod(text, &end);
 
     if ((o->flags & TR_OPTION_AUTO) && strcmp(text, "auto") == 0) {
-        *out = -1;
+        *out = TR_REAL_AUTO;
         return 0;
     }
     if (isspace((unsigned char)*text) || end == text || *end || !isfinite(x))

@@ -4,7 +4,6 @@
 #include <math.h>
 
 #include "src/base/err.h"
-#include "src/lr.h"
 #include "src/open.h"
 
 double tr_range_rate(double middle, int i)

@@ -290,7 +290,7 @@ static int check(const struct tr_run *run)
         return tr_error(-EINVAL,
                         "f16 storage needs --clip-norm: an overflow must be seen before the "
                         "first update");
-    if (p->lr == TR_LR_AUTO && p->durability == TR_KEEP_NONE)
+    if (p->lr == TR_REAL_AUTO && p->durability == TR_KEEP_NONE)
         return tr_error(-EINVAL, "--lr auto: its test is undone through the second generation, "
                                  "which --durability none has not");
     if (p->threads > INT32_MAX)

@@ -6,8 +6,8 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/lr.h"
 #include "src/open.h"
+#include "src/options.h"
 #include "src/range.h"
 
 /* Damage that the first step of this process meets is older than the process, and while nothing
@@ -19,7 +19,7 @@ int tr_train_step(tr_run *run, struct tr_step_report *report)
 
     if ((int64_t)run->cursor.step >= run->steps)
         return 0;
-    if (run->params.lr == TR_LR_AUTO && (r = run_find_rate(run)) < 0)
+    if (run->params.lr == TR_REAL_AUTO && (r = run_find_rate(run)) < 0)
         return r;
     r = run_step(run, report);
     if (r == -EBADMSG && !run->trained && (r = run_fall_back(run)) == 0)

@@ -16,7 +16,6 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
-#include "src/lr.h"
 #include "src/options.h"
 #include "src/range.h"
 #include "tests/device/budget.h"
@@ -75,7 +74,7 @@ static struct tr_train_params params(enum tr_optimizer optimizer, enum tr_type d
                                     .batch_size = 8,
                                     .seq_len = 64,
                                     .optimizer = optimizer,
-                                    .lr = TR_LR_AUTO,
+                                    .lr = TR_REAL_AUTO,
                                     .threads = 2,
                                     .device_memory = test_budget(NULL, 64 << 20)};
 }
@@ -136,7 +135,7 @@ static void check(enum tr_optimizer optimizer, enum tr_type dtype)
     snprintf(out, sizeof(out), "%s", scratch_path("parts"));
     p.out = out;
     assert_int_equal(train_part(&p, 0), 0); /* ended before the test */
-    assert_true(rate_of(out) == TR_LR_AUTO);
+    assert_true(rate_of(out) == TR_REAL_AUTO);
     assert_int_equal(train_part(&p, 2), 0);
     assert_true(rate_of(out) == want.rate);
     expect(trained(p, "parts"), want, "parts");
