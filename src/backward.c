@@ -16,6 +16,7 @@ struct block {
     const struct tr_block *tensors;
     const struct tr_micro *u;
     int first, last; /* micro-batch of the step */
+    struct tr_lowest low;
     struct pass_frame f;
     float *dx, *dxn, *delta;
     void *dy; /* dx in the compute dtype */
@@ -149,6 +150,27 @@ static int weight_grad(const struct block *b, enum tr_role r, const void *dy, co
     return e < 0 ? e : finish(b, r);
 }
 
+/* Parts with one input, and the norm of that; TR_ROLES: none. */
+struct inputs {
+    enum tr_part first, last;
+    enum tr_role norm;
+};
+
+static const struct inputs attention_in = {TR_PART_KV, TR_PART_Q, TR_ROLE_NORM1};
+static const struct inputs attention_out = {TR_PART_O, TR_PART_O, TR_ROLES};
+static const struct inputs mlp_in = {TR_PART_UP, TR_PART_GATE, TR_ROLE_NORM2};
+static const struct inputs mlp_out = {TR_PART_DOWN, TR_PART_DOWN, TR_ROLES};
+
+/* Is the gradient at that input of any use? Where the lowest part that trains is one of them it is
+ * to the norm alone. */
+static int goes_on(const struct block *b, const struct inputs *in)
+{
+    int lowest =
+        b->low.layer == b->v->unit.index && b->low.part >= in->first && b->low.part <= in->last;
+
+    return !lowest || (in->norm < TR_ROLES && trains(b, in->norm));
+}
+
 /* Gradient through a norm of the residual stream: added to dx, which already holds the skip path.
  */
 static int norm_grad(const struct block *b, enum tr_role r, const void *x, enum tr_dtype x_dtype,
@@ -229,28 +251,29 @@ static int swiglu_grad(const struct block *b)
 
 static int down_grad(const struct block *b)
 {
-    int r;
+    int further = goes_on(b, &mlp_out), r;
 
     if ((r = pass_swiglu(b->p, b->u, &b->f)) < 0 || (r = lower_residual(b)) < 0 ||
-        (r = input_grad(b, TR_ROLE_DOWN, b->dy, b->dact)) < 0 ||
+        (further && (r = input_grad(b, TR_ROLE_DOWN, b->dy, b->dact)) < 0) ||
         (r = weight_grad(b, TR_ROLE_DOWN, b->dy, pass_at(b->p, &b->p->plan->act))) < 0)
         return r;
-    return swiglu_grad(b);
+    return further ? swiglu_grad(b) : 0;
 }
 
 static int gate_grad(const struct block *b)
 {
-    int r = normed_grad(b, TR_ROLE_GATE, b->dgate, 0);
+    int further = goes_on(b, &mlp_in);
+    int r = further ? normed_grad(b, TR_ROLE_GATE, b->dgate, 0) : 0;
 
     return r < 0 ? r : weight_grad(b, TR_ROLE_GATE, b->dgate, b->f.xn2);
 }
 
 static int up_grad(const struct block *b)
 {
-    int r;
+    int further = goes_on(b, &mlp_in);
+    int r = further ? normed_grad(b, TR_ROLE_UP, b->dup, 1) : 0;
 
-    if ((r = normed_grad(b, TR_ROLE_UP, b->dup, 1)) < 0 ||
-        (r = weight_grad(b, TR_ROLE_UP, b->dup, b->f.xn2)) < 0)
+    if (r < 0 || (r = weight_grad(b, TR_ROLE_UP, b->dup, b->f.xn2)) < 0 || !further)
         return r;
     return norm_grad(b, TR_ROLE_NORM2, b->f.x_mid, TR_F32, b->f.rstd2);
 }
@@ -274,13 +297,14 @@ static int attention_grad(const struct block *b)
 
 static int o_grad(const struct block *b)
 {
-    int r;
+    int further = goes_on(b, &attention_out), r;
 
-    if ((r = lower_residual(b)) < 0 || (r = input_grad(b, TR_ROLE_O, b->dy, b->d_o)) < 0 ||
+    if ((r = lower_residual(b)) < 0 ||
+        (further && (r = input_grad(b, TR_ROLE_O, b->dy, b->d_o)) < 0) ||
         (r = weight_grad(b, TR_ROLE_O, b->dy, b->f.o)) < 0 ||
         (r = bias_grad(b, TR_ROLE_O_BIAS, b->dy)) < 0)
         return r;
-    return attention_grad(b);
+    return further ? attention_grad(b) : 0;
 }
 
 static int q_grad(const struct block *b)
@@ -289,8 +313,9 @@ static int q_grad(const struct block *b)
 
     if (has(b, TR_ROLE_Q_NORM))
         r = head_norm_grad(b, TR_ROLE_Q_NORM, b->f.q_raw, b->f.rstd_q, b->dq);
-    if (r < 0 || (r = normed_grad(b, TR_ROLE_Q, b->dq, 0)) < 0 ||
-        (r = weight_grad(b, TR_ROLE_Q, b->dq, b->f.xn1)) < 0)
+    if (r == 0 && goes_on(b, &attention_in))
+        r = normed_grad(b, TR_ROLE_Q, b->dq, 0);
+    if (r < 0 || (r = weight_grad(b, TR_ROLE_Q, b->dq, b->f.xn1)) < 0)
         return r;
     return bias_grad(b, TR_ROLE_Q_BIAS, b->dq);
 }
@@ -311,12 +336,13 @@ static int kv_grad(const struct block *b)
 {
     struct tr_pass_state *p = b->p;
     const void *x = pass_boundary(p, b->v->unit.index, b->u->first_token);
-    int r = 0;
+    int further = goes_on(b, &attention_in), r = 0;
 
     if (has(b, TR_ROLE_K_NORM))
         r = head_norm_grad(b, TR_ROLE_K_NORM, b->f.k_raw, b->f.rstd_k, b->dk);
-    if (r < 0 || (r = normed_grad(b, TR_ROLE_K, b->dk, 1)) < 0 ||
-        (r = normed_grad(b, TR_ROLE_V, b->dv, 1)) < 0 || (r = kv_weights_grad(b)) < 0 ||
+    if (r == 0 && further && (r = normed_grad(b, TR_ROLE_K, b->dk, 1)) == 0)
+        r = normed_grad(b, TR_ROLE_V, b->dv, 1);
+    if (r < 0 || (r = kv_weights_grad(b)) < 0 || !further ||
         (r = norm_grad(b, TR_ROLE_NORM1, x, p->model->dtype, b->f.rstd1)) < 0)
         return r;
     return pass_round_boundary(p, b->dx, (int64_t)b->u->n_tokens * p->model->config.hidden);
@@ -357,7 +383,8 @@ static int micro_grad(struct tr_pass_state *p, const struct tr_pass_visit *v, in
                       .tensors = &p->model->blocks[layer],
                       .u = &p->micro[i],
                       .first = i == 0,
-                      .last = i == p->n_micro - 1};
+                      .last = i == p->n_micro - 1,
+                      .low = tr_lowest(p->model)};
 
     if (!p->plan->by_parts && !tr_plan_keeps(p->plan, layer))
         r = pass_block_forward(p, v, b.u, TR_PART_GATE);

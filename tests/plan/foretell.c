@@ -39,6 +39,7 @@ struct config {
     uint64_t extra;
     int streams; /* the least host memory: nothing has a home in it */
     const char *freeze;
+    int fused;
 };
 
 /* clang-format off */
@@ -62,6 +63,8 @@ static const struct config configs[] = {
     {"frozen, tied", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
      TR_OPT_ADALOMO, -1, TR_KEEP_CHECKPOINT, .batch = 15, .streams = 1,
      .freeze = "*embed*,*.0.*,*.1.self_attn*,*.1.input*"},
+    {"fused", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_F32, TR_OPT_SGD, -1,
+     .batch = 13, .streams = 1, .fused = 1},
 };
 /* clang-format on */
 
@@ -76,6 +79,7 @@ static void fill(struct tr_train_params *p, const struct config *c, const char *
                                   .seq_len = row_tokens(),
                                   .optimizer = c->optimizer,
                                   .freeze = c->freeze,
+                                  .fused_gemm = c->fused,
                                   .clip_norm = c->clip,
                                   .durability = c->durability,
                                   .threads = 2,

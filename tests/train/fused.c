@@ -131,11 +131,14 @@ static int update_first(struct tr_device *d, enum tr_stream s, const struct tr_o
     return r < 0 ? r : sound->run(d, s, op);
 }
 
+static int lost; /* grains: of a batch that is one grain, none */
+
 static int lose_a_grain(struct tr_device *d, enum tr_stream s, const struct tr_op *op)
 {
     struct tr_op less = *op;
 
     if (op->kind == TR_OP_MATMUL_DW && op->matmul.grains.n > 1) {
+        lost++;
         less.matmul.grains.n--;
         less.matmul.n = op->matmul.grains.start[less.matmul.grains.n];
     }
@@ -183,7 +186,7 @@ static void check_step(const struct tiny *t)
     print_message("%s: %.1e of the change; updated early %.1e, a grain lost %.1e\n", t->family,
                   good, early, less);
     assert_true(good < 1e-4);
-    assert_true(early > 0.1 && less > 0.1);
+    assert_true(early > 0.1 && (less > 0.1 || !lost));
 }
 
 static void test_step(void **state)
