@@ -184,6 +184,7 @@ static struct tr_train_params subject_params(const struct subject *s)
                                     .optimizer = s->optimizer,
                                     .clip_norm = s->clip_norm,
                                     .lr = s->lr,
+                                    .freeze = s->freeze,
                                     .threads = 2,
                                     .seed = 11};
 }

@@ -20,7 +20,6 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
-#include "src/devices.h"
 #include "src/freeze.h"
 #include "src/init.h"
 #include "src/run.h"
