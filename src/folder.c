@@ -195,7 +195,7 @@ void run_make_summary(struct tr_run *run)
 {
     const struct tr_plan *p = &run->plan;
     const struct tr_model *m = run->model;
-    char text[2304], host[384] = "", spill[192] = "", foreseen[256];
+    char text[2304], host[384] = "", spill[192] = "", frozen[64] = "", foreseen[256];
 
     run->device->ops->info(run->device, &run->device_info); /* its remark may have come by now */
     if (!run->device_info.host_visible)
@@ -205,14 +205,16 @@ void run_make_summary(struct tr_run *run)
                  (double)run->staging_bytes / 1048576, *run->device_info.remark ? "; " : "",
                  run->device_info.remark);
     spill_text(run, spill, sizeof(spill));
+    if (m->n_trained < m->n_params)
+        snprintf(frozen, sizeof(frozen), ", of which %.1f M train", (double)m->n_trained / 1e6);
     snprintf(
         text, sizeof(text),
-        "model: %s, %.1f M parameters, %d layers, %s\n"
+        "model: %s, %.1f M parameters%s, %d layers, %s\n"
         "device: %s, %.1f of %.1f MiB\n"
         "%sdisk: %s, %.1f MiB a generation\n"
         "%sstep: up to %d tokens in micro-batches of up to %d, %d of %d blocks keep activations\n"
         "steps: %lld of %lld done\n%s",
-        m->config.architecture, (double)m->n_params / 1e6, m->config.layers,
+        m->config.architecture, (double)m->n_params / 1e6, frozen, m->config.layers,
         tr_dtype_name(m->dtype), run->device_info.name,
         (double)(p->peak + run->device_info.workspace_bytes) / 1048576,
         (double)run->params.device_memory / 1048576, host, tr_offload_io_name(run->offload),
