@@ -135,7 +135,7 @@ static tr_run *opened(const struct tr_train_params *p)
 static struct tr_model *open_model(const struct tiny *t, const char *freeze)
 {
     char config[4352];
-    struct tr_model *table, *m;
+    struct tr_model *table, *m = NULL;
     json_t *json = NULL;
 
     snprintf(config, sizeof(config), "%s", scratch_path("config.json"));
