@@ -31,8 +31,18 @@ static int has(const struct block *b, enum tr_role r)
     return b->tensors->tensor[r] >= 0;
 }
 
+/* Where the gradient is kept for the next step; NULL: it is not. */
+static char *parked(const struct block *b, enum tr_role r)
+{
+    return b->p->model->parked ? pass_block_parked(b->v, b->p->model, r) + tensor(b, r)->g_offset
+                               : NULL;
+}
+
+/* In f32 it is made where it is kept. */
 static float *grad_of(const struct block *b, enum tr_role r)
 {
+    if (b->p->model->parked == TR_PARKED_F32)
+        return (float *)parked(b, r);
     return (float *)((char *)pass_at(b->p, &b->p->plan->grad) +
                      tr_plan_grad(b->p->plan, b->tensors, r));
 }
@@ -41,14 +51,15 @@ static float *grad_of(const struct block *b, enum tr_role r)
 static int finish(const struct block *b, enum tr_role r)
 {
     const struct tr_tensor *t = tensor(b, r);
-    int update = b->v->unit.pass == TR_PASS_UPDATE;
+    int update = tr_unit_updates(&b->v->unit);
     char *state = b->p->model->has_state && update ? pass_block_state(b->v, r) : NULL;
 
     if (!b->last)
         return 0;
-    return pass_finish(b->p, b->v->unit.pass,
+    return pass_finish(b->p, &b->v->unit,
                        &(struct pass_grad){.tensor = b->tensors->tensor[r],
                                            .grad = grad_of(b, r),
+                                           .parked = parked(b, r),
                                            .weight = pass_weight(b->p, b->v, r),
                                            .m = state ? (float *)(state + t->m_offset) : NULL,
                                            .v = state ? (float *)(state + t->v_offset) : NULL,

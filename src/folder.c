@@ -66,6 +66,8 @@ int run_check_options(const struct tr_run *run)
     struct tr_train_params before = {0};
     int r = path ? tr_options_read(path, &before) : -ENOMEM;
 
+    if (before.clip_method == TR_CLIP_AUTO && before.clip_norm > 0) /* from before it was asked */
+        before.clip_method = TR_CLIP_TWO_PASS;
     if (r == 0)
         r = check_same(run, &before);
     tr_options_free(&before);

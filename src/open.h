@@ -23,6 +23,11 @@ enum tr_state_kind run_state_kind(const struct tr_train_params *p);
 int run_open_source(struct tr_run *run);
 /* The plan for batches of at most so many tokens, with grains of at most so many. */
 int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens);
+/* --clip-method, as far as the options say it; else by predicted time, once there is a plan and the
+ * visits are placed. A new run's store gets room for the gradients (clip.c). */
+int run_resolve_clip(struct tr_run *run);
+int run_choose_clip(struct tr_run *run, const struct tr_figures *figures,
+                    const struct tr_batch *batch);
 /* What the run's steps will take, into run->foreseen (foresee.c). */
 int run_foresee(struct tr_run *run);
 /* Figures of the run's device, where `bench` has made them; -ENOENT: there are none. */

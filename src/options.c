@@ -29,6 +29,10 @@ static const struct tr_choice_name optimizers[] = {
                                                      {"adam-mini", TR_OPT_ADAM_MINI},
                                                      {"adamw", TR_OPT_ADAMW},
                                                      {NULL, 0}};
+static const struct tr_choice_name clip_methods[] = {{"auto", TR_CLIP_AUTO},
+                                                     {"two-pass", TR_CLIP_TWO_PASS},
+                                                     {"deferred", TR_CLIP_DEFERRED},
+                                                     {NULL, 0}};
 static const struct tr_choice_name schedules[] = {
     {"linear", TR_LR_LINEAR}, {"cosine", TR_LR_COSINE}, {"constant", TR_LR_CONSTANT}, {NULL, 0}};
 static const struct tr_choice_name on_off[] = {{"on", TR_YES}, {"off", TR_NO}, {NULL, 0}};
@@ -103,7 +107,14 @@ const struct tr_option tr_train_options[] = {
     {"weight-decay", "X", TR_OPTION_REAL, FIXED | ZERO, AT(weight_decay), "0",
      "decoupled weight decay"},
     {"clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(clip_norm), "1; sgd: 0; adalomo: 0, f16: 1",
-     "bound of the gradient's global norm, exact by a second backward; 0: off"},
+     "bound of the gradient's global norm, exact; 0: off"},
+    {"clip-method", "NAME", TR_OPTION_CHOICE, FIXED | STORED, AT(clip_method), "auto",
+     "how all gradients wait for their norm: two-pass (a second backward, or on a large device none),"
+     " deferred (on disk, applied in the next step's forward pass), auto: the faster, same bits",
+     .choices = clip_methods},
+    {"parked-dtype", "TYPE", TR_OPTION_CHOICE, FIXED | STORED, AT(parked_dtype), "f32",
+     "deferred: of gradients that wait; f32 has the bits of two-pass, bf16 half the bytes",
+     .choices = state_types},
     {"clip-value", "X", TR_OPTION_REAL, FIXED | ZERO, AT(clip_value), "0",
      "bound of every gradient element; 0: off"},
     {"momentum", "X", TR_OPTION_REAL, FIXED | STORED | ZERO | BELOW, AT(momentum), "0",

@@ -168,7 +168,9 @@ static void place_backward(struct tr_plan *p)
     const struct tr_model *m = p->in.model;
     const struct tr_model_config *c = &m->config;
     uint64_t rows = p->held ? (uint64_t)c->vocab : slice_rows(m), columns = sum_columns(m);
-    uint64_t grad = p->parked ? m->n_params : max64(block_grad_floats(p), rows * c->hidden);
+    uint64_t grad = p->parked                        ? m->n_params
+                    : m->parked == TR_PARKED_F32 ? 0 /* made in the slots where they are kept */
+                                                 : max64(block_grad_floats(p), rows * c->hidden);
     uint64_t entries = (uint64_t)m->n_tensors + m->embed.n_slices + m->head.n_slices;
 
     place(p, &p->dx, (uint64_t)p->in.batch_tokens * c->hidden * 4);
@@ -219,10 +221,21 @@ static int fits(struct tr_plan *p)
     return p->peak <= p->in.budget;
 }
 
+/* The first pool of those of a block's parts that this one is among; -1: it is of no part. */
+static int first_of_parts(int pool)
+{
+    static const int first[] = {TR_SLOTS_BLOCK, TR_SLOTS_BLOCK_STATE, TR_SLOTS_BLOCK_PARKED};
+
+    for (size_t i = 0; i < sizeof(first) / sizeof(first[0]); i++)
+        if (pool >= first[i] && pool < first[i] + TR_PARTS)
+            return first[i];
+    return -1;
+}
+
 /* Pools whose slots come and go together: those of a block's parts. */
 static int pools_with(int pool)
 {
-    return pool == TR_SLOTS_BLOCK || pool == TR_SLOTS_BLOCK_STATE ? TR_PARTS : 1;
+    return first_of_parts(pool) == pool ? TR_PARTS : 1;
 }
 
 /* How many spans of each pool there are, and the largest. */
@@ -291,7 +304,9 @@ static void grow_micro(struct tr_plan *p)
 static void grow_residents(struct tr_plan *p)
 {
     static const int order[] = {TR_SLOTS_NORM,        TR_SLOTS_NORM_STATE, TR_SLOTS_BLOCK,
-                                TR_SLOTS_BLOCK_STATE, TR_SLOTS_TABLE,      TR_SLOTS_TABLE_STATE};
+                                TR_SLOTS_BLOCK_STATE, TR_SLOTS_TABLE,      TR_SLOTS_TABLE_STATE,
+                                TR_SLOTS_NORM_PARKED, TR_SLOTS_BLOCK_PARKED,
+                                TR_SLOTS_TABLE_PARKED};
 
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
         grow(p, order[i], pools_with(order[i]), p->spans[order[i]]);
@@ -307,7 +322,7 @@ static void grow_rest(struct tr_plan *p)
 /* A table that is swept twice needs its gradients made but once where all of them have room. */
 static void grow_held(struct tr_plan *p)
 {
-    if (!p->in.train || p->in.model->state != TR_STATE_ADALOMO)
+    if (!p->in.train || p->in.model->parked || p->in.model->state != TR_STATE_ADALOMO)
         return;
     p->held = 1;
     p->held = fits(p);
@@ -316,7 +331,7 @@ static void grow_held(struct tr_plan *p)
 /* With every gradient kept until the norm is known the backward pass runs once, not twice. */
 static void grow_parked(struct tr_plan *p)
 {
-    if (!p->in.norm)
+    if (!p->in.norm || p->in.model->parked)
         return;
     p->parked = 1;
     p->parked = fits(p);
@@ -371,9 +386,7 @@ static int fits_with(struct tr_plan *p, int by_parts, uint32_t slots)
     p->by_parts = by_parts;
     count_spans(p);
     for (int i = 0; i < TR_SLOT_POOLS; i++) {
-        int deep = i < TR_SLOTS_TABLE || (i >= TR_SLOTS_BLOCK_STATE && i < TR_SLOTS_TABLE_STATE);
-
-        set_slots(p, i, 1, deep ? slots : 1);
+        set_slots(p, i, 1, first_of_parts(i) >= 0 ? slots : 1);
     }
     p->slots[TR_SLOTS_BOUNDARY] = 2; /* what a block reads and what it makes */
     return fits_in_micro(p);
@@ -433,11 +446,9 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
 
 int tr_plan_pool(const struct tr_plan *plan, int pool)
 {
-    if (plan->by_parts && pool >= TR_SLOTS_BLOCK && pool < TR_SLOTS_BLOCK + TR_PARTS)
-        return TR_SLOTS_BLOCK;
-    if (plan->by_parts && pool >= TR_SLOTS_BLOCK_STATE && pool < TR_SLOTS_BLOCK_STATE + TR_PARTS)
-        return TR_SLOTS_BLOCK_STATE;
-    return pool;
+    int first = plan->by_parts ? first_of_parts(pool) : -1;
+
+    return first < 0 ? pool : first;
 }
 
 uint32_t tr_plan_boundaries(const struct tr_plan *plan)
@@ -529,6 +540,10 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
         row_slots(&rows[n++], p, p->by_parts ? "state slots" : "block state slots",
                   TR_SLOTS_BLOCK_STATE);
         row_slots(&rows[n++], p, "table state slots", TR_SLOTS_TABLE_STATE);
+    }
+    if (p->slots[TR_SLOTS_BLOCK_PARKED]) {
+        row_slots(&rows[n++], p, "gradient slots", TR_SLOTS_BLOCK_PARKED);
+        row_slots(&rows[n++], p, "table gradient slots", TR_SLOTS_TABLE_PARKED);
     }
     snprintf(rows[n].kind, sizeof(rows[n].kind), "block inputs (%u of %u x %.1f MiB)",
              p->slots[TR_SLOTS_BOUNDARY], tr_plan_boundaries(p),

@@ -126,7 +126,7 @@ uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *
                             int64_t row0);
 
 /* Rows "kind: bytes" of the memory table; returns how many. Text into text[i]. */
-#define TR_PLAN_ROWS 12
+#define TR_PLAN_ROWS 14
 struct tr_plan_row {
     char kind[64];
     uint64_t bytes;

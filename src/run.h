@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A run: everything that one training (or one evaluation) holds, in the order in which it is
- * opened. open.c opens and resumes it, step.c is the training step, metrics.c its lines, infer.c
- * evaluates and generates with the same machinery, forward only.
+ * opened. open.c opens and resumes it, step.c is the training step, pending.c what it leaves to the
+ * next one, metrics.c its lines, infer.c evaluates and generates with the same machinery, forward only.
  */
 #ifndef TR_SRC_RUN_H
 #define TR_SRC_RUN_H
@@ -17,7 +17,7 @@
 #include "src/tailrace.h"
 
 /* What the offload engine has been told comes next. */
-enum run_begun { RUN_NOTHING, RUN_TRAIN, RUN_FORWARD };
+enum run_begun { RUN_NOTHING, RUN_TRAIN, RUN_FORWARD, RUN_SETTLE };
 
 struct tr_metrics {
     FILE *file;
@@ -52,6 +52,8 @@ struct tr_run {
     struct tr_plan plan;
     struct tr_offload *offload;
     struct tr_visits visits; /* forward visits come first */
+    /* Where gradients wait in the store: the forward pass without updates, updates without it. */
+    struct tr_visits plain, settle;
     struct tr_span *spans;   /* (n_spans) the layout's, then the boundaries */
     uint32_t n_spans;
     unsigned char *in_host;     /* (spans) has a home in the host tier */
@@ -85,6 +87,10 @@ int run_step(struct tr_run *run, struct tr_step_report *report);
 int run_commit(struct tr_run *run);
 /* Tells the engine what comes next, so that its loads start now. */
 int run_begin(struct tr_run *run, enum run_begun what);
+/* The visits that this stands for; returns how many there are. */
+uint32_t run_visits(const struct tr_run *run, enum run_begun what, const struct tr_visits **v);
+/* Visit i of the list that has been begun. */
+int run_visit(struct tr_run *run, const struct tr_visits *v, uint32_t i, int compute);
 /* One forward pass over a batch that has been copied (tr_pass_batch): its visits, losses in
  * run->nll. */
 int run_forward(struct tr_run *run);
@@ -92,6 +98,14 @@ int run_forward(struct tr_run *run);
 int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t *targets);
 /* 1 when a validation loss is due after the steps done so far. */
 int run_eval_due(const struct tr_run *run);
+
+/* --- pending.c (an update that waits for the next step) ------------------------------------- */
+/* The pass's update becomes the one that the last step has left. */
+void run_take_pending(struct tr_run *run);
+/* After the step's last visit: what it leaves to the next; skip: nothing. */
+void run_leave_pending(struct tr_run *run, double lr, int skip);
+/* Applies what the last step has left, in a pass of its own: then the parameters are finished. */
+int run_settle(struct tr_run *run);
 
 /* --- skip.c (loss or gradient not finite) --------------------------------------------------- */
 /* Waits for the compute. The norm of the true gradient (loss scale taken off), summed over tensors
@@ -133,6 +147,7 @@ void metrics_close(struct tr_metrics *m);
  */
 /* The visits of a step, and what the host tier holds of their spans; nothing is allocated yet. */
 int run_place(struct tr_run *run);
+void run_unplace(struct tr_run *run);
 int run_start_machine(struct tr_run *run);
 /* The engine alone; closed, the store may be read and changed by others, and slots are empty. */
 int run_open_offload(struct tr_run *run);
