@@ -76,8 +76,8 @@ static int place_again(struct tr_run *run, enum tr_parked parked)
 }
 
 /* Seconds of a step, or without figures of what differs between the ways. */
-static int weigh(struct tr_run *run, const struct tr_figures *figures,
-                 const struct tr_batch *batch, double *seconds)
+static int weigh(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
+                 double *seconds)
 {
     double flops = run->choice.cuda ? GPU_FLOPS : CPU_FLOPS, again;
     struct tr_prediction p;

@@ -34,6 +34,19 @@ static int foresee(struct tr_run *run, struct tr_figures *figures)
     return r < 0 ? r : run_predict(run, known ? figures : NULL, &batch, &run->foreseen);
 }
 
+/* What is chosen by time is chosen before the disk is looked at: it may take more of it. */
+int run_choose(struct tr_run *run)
+{
+    struct tr_figures *figures = tr_alloc(TR_MEM_MISC, sizeof(*figures));
+    struct tr_batch batch;
+    int r = figures ? tr_data_batch(run->data, 0, 0, &batch) : -ENOMEM;
+
+    if (r == 0)
+        r = run_choose_clip(run, run_figures(run, figures) == 0 ? figures : NULL, &batch);
+    tr_free(TR_MEM_MISC, figures);
+    return r;
+}
+
 /* That something cannot be predicted is no reason not to do it; a notice says why. */
 int run_foresee(struct tr_run *run)
 {

@@ -2,10 +2,11 @@
  *
  * tailrace-shards.json, written once at the import and read by everything that meets the run later:
  * resume, export, evaluation. It holds what config.json does not say: the type of each role,
- * what optimizer state there is, how gradients wait for the next step, which name a tied table had, and the files that the weights
- * came in. The layout of the store is not in it, but follows from it: the same function makes the
- * table again, and tr_keep_check_store holds it against the store. So a program whose layout has
- * changed refuses an older run instead of reading its bytes in the wrong places.
+ * what optimizer state there is, how gradients wait for the next step, which name a tied table had,
+ * and the files that the weights came in. The layout of the store is not in it, but follows from
+ * it: the same function makes the table again, and tr_keep_check_store holds it against the store.
+ * So a program whose layout has changed refuses an older run instead of reading its bytes in the
+ * wrong places.
  */
 #include "src/keep.h"
 
@@ -39,11 +40,10 @@ static json_t *types_json(const struct tr_model *m)
 
 int tr_keep_write(const char *folder, const struct tr_model *m, const struct tr_shards *s)
 {
-    json_t *o =
-        json_pack("{s:s, s:i, s:s, s:s, s:b, s:o, s:o}", "format", FORMAT, "version", VERSION,
-                  "state", tr_state_name(m->state), "parked", tr_parked_name(m->parked),
-                  "tied_as_head", tr_model_tied_as_head(m),
-                  "types_by_role", types_json(m), "shards", tr_shards_to_json(s));
+    json_t *o = json_pack("{s:s, s:i, s:s, s:s, s:b, s:o, s:o}", "format", FORMAT, "version",
+                          VERSION, "state", tr_state_name(m->state), "parked",
+                          tr_parked_name(m->parked), "tied_as_head", tr_model_tied_as_head(m),
+                          "types_by_role", types_json(m), "shards", tr_shards_to_json(s));
     char *path = tr_path(folder, TR_KEEP_FILE);
     int r = -ENOMEM;
 

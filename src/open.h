@@ -28,6 +28,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
 int run_resolve_clip(struct tr_run *run);
 int run_choose_clip(struct tr_run *run, const struct tr_figures *figures,
                     const struct tr_batch *batch);
+int run_choose(struct tr_run *run); /* for the run's own batches, on its machine (foresee.c) */
 /* What the run's steps will take, into run->foreseen (foresee.c). */
 int run_foresee(struct tr_run *run);
 /* Figures of the run's device, where `bench` has made them; -ENOENT: there are none. */

@@ -109,8 +109,9 @@ const struct tr_option tr_train_options[] = {
     {"clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(clip_norm), "1; sgd: 0; adalomo: 0, f16: 1",
      "bound of the gradient's global norm, exact; 0: off"},
     {"clip-method", "NAME", TR_OPTION_CHOICE, FIXED | STORED, AT(clip_method), "auto",
-     "how all gradients wait for their norm: two-pass (a second backward, or on a large device none),"
-     " deferred (on disk, applied in the next step's forward pass), auto: the faster, same bits",
+     "how all gradients wait for their norm: two-pass (a second backward, or none on a large"
+     " device), deferred (on disk until the next step's forward pass), or auto: the faster of the"
+     " two, which have the same bits",
      .choices = clip_methods},
     {"parked-dtype", "TYPE", TR_OPTION_CHOICE, FIXED | STORED, AT(parked_dtype), "f32",
      "deferred: of gradients that wait; f32 has the bits of two-pass, bf16 half the bytes",

@@ -168,7 +168,7 @@ static void place_backward(struct tr_plan *p)
     const struct tr_model *m = p->in.model;
     const struct tr_model_config *c = &m->config;
     uint64_t rows = p->held ? (uint64_t)c->vocab : slice_rows(m), columns = sum_columns(m);
-    uint64_t grad = p->parked                        ? m->n_params
+    uint64_t grad = p->parked                    ? m->n_params
                     : m->parked == TR_PARKED_F32 ? 0 /* made in the slots where they are kept */
                                                  : max64(block_grad_floats(p), rows * c->hidden);
     uint64_t entries = (uint64_t)m->n_tensors + m->embed.n_slices + m->head.n_slices;
@@ -303,10 +303,9 @@ static void grow_micro(struct tr_plan *p)
 
 static void grow_residents(struct tr_plan *p)
 {
-    static const int order[] = {TR_SLOTS_NORM,        TR_SLOTS_NORM_STATE, TR_SLOTS_BLOCK,
-                                TR_SLOTS_BLOCK_STATE, TR_SLOTS_TABLE,      TR_SLOTS_TABLE_STATE,
-                                TR_SLOTS_NORM_PARKED, TR_SLOTS_BLOCK_PARKED,
-                                TR_SLOTS_TABLE_PARKED};
+    static const int order[] = {TR_SLOTS_NORM,        TR_SLOTS_NORM_STATE,   TR_SLOTS_BLOCK,
+                                TR_SLOTS_BLOCK_STATE, TR_SLOTS_TABLE,        TR_SLOTS_TABLE_STATE,
+                                TR_SLOTS_NORM_PARKED, TR_SLOTS_BLOCK_PARKED, TR_SLOTS_TABLE_PARKED};
 
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
         grow(p, order[i], pools_with(order[i]), p->spans[order[i]]);

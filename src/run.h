@@ -2,7 +2,8 @@
  *
  * A run: everything that one training (or one evaluation) holds, in the order in which it is
  * opened. open.c opens and resumes it, step.c is the training step, pending.c what it leaves to the
- * next one, metrics.c its lines, infer.c evaluates and generates with the same machinery, forward only.
+ * next one, metrics.c its lines, infer.c evaluates and generates with the same machinery, forward
+ * only.
  */
 #ifndef TR_SRC_RUN_H
 #define TR_SRC_RUN_H

@@ -26,8 +26,9 @@ static double now(void)
 
 uint32_t run_visits(const struct tr_run *run, enum run_begun what, const struct tr_visits **v)
 {
-    *v = what == RUN_SETTLE ? &run->settle : what == RUN_TRAIN || !run->plain.n ? &run->visits
-                                                                                : &run->plain;
+    *v = what == RUN_SETTLE                   ? &run->settle
+         : what == RUN_TRAIN || !run->plain.n ? &run->visits
+                                              : &run->plain;
     return what == RUN_FORWARD ? (*v)->forward : (*v)->n;
 }
 
@@ -299,9 +300,8 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
     report->skipped = skip;
     report->eval_loss = NAN;
     measure(run, report, &before, t0); /* the batch at hand is still this step's */
-    if (run_eval_due(run) &&
-        ((r = run_settle(run)) < 0 ||
-         (r = run_evaluate(run, run->valid, &report->eval_loss, NULL)) < 0))
+    if (run_eval_due(run) && ((r = run_settle(run)) < 0 ||
+                              (r = run_evaluate(run, run->valid, &report->eval_loss, NULL)) < 0))
         return r;
     if ((r = metrics_add(&run->metrics, report)) == 0 && commit_due(run))
         metrics_commit_started(&run->metrics);

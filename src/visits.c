@@ -252,8 +252,7 @@ int tr_ends_final_norm(const struct tr_model *m, const struct tr_unit_visit *u)
 
     if (work != TR_WORK_EMBED_GRAD && work != TR_WORK_HEAD_GRAD)
         return 0;
-    return u->last && u->sweep != TR_SWEEP_SUM &&
-           (work == TR_WORK_EMBED_GRAD) == (tied || ahead);
+    return u->last && u->sweep != TR_SWEEP_SUM && (work == TR_WORK_EMBED_GRAD) == (tied || ahead);
 }
 
 /* The head's backward visits (work HEAD_GRAD) or the embedding's: the table, and the final norm

@@ -23,8 +23,8 @@
  *   (update, embed) 0..  (update, block) 0 .. L-1  (update, head) 0..n   forward
  *   head' n..0  block' L-1 .. 0  embed' n..0                             norm pass: parked
  *
- * There the final norm is updated with the embedding, since all visits of the head need it; the sums
- * of AdaLomo's tables are made by a run of update visits before.
+ * There the final norm is updated with the embedding, since all visits of the head need it; the
+ * sums of AdaLomo's tables are made by a run of update visits before.
  *
  * The table slices go up in the forward pass and down in the backward pass, so that those at the
  * turn stay. The final norm is changed last of the head's visits, and of a tied model with the
@@ -76,7 +76,8 @@ struct tr_visits_params {
     int train;     /* 0: forward only */
     int settle;    /* nothing but the updates that a step has left to the next */
     int norm_pass; /* the global norm is measured before the update */
-    int parked;    /* on the device: gradients stay from the norm pass: the update pass only applies them */
+    int parked;    /* on the device: gradients stay from the norm pass: the update pass only applies
+                      them */
     int by_parts;  /* a visit for each part of a block */
     int32_t keep;  /* the last blocks that keep their activations for the backward pass */
 };
@@ -87,8 +88,8 @@ static inline int tr_unit_updates(const struct tr_unit_visit *u)
     return u->work == TR_WORK_UPDATE || u->pass == TR_PASS_UPDATE;
 }
 
-/* Of a table's visits: the one with which the final norm is finished. Beyond a forward pass it comes
- * with the table that is updated last; before one no visit of the head may come first. */
+/* Of a table's visits: the one with which the final norm is finished. Beyond a forward pass it
+ * comes with the table that is updated last; before one no visit of the head may come first. */
 int tr_ends_final_norm(const struct tr_model *m, const struct tr_unit_visit *u);
 
 int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p);
