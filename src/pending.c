@@ -15,7 +15,9 @@
  * made by a pass of nothing but updates, which changes no bit either. A step that is skipped leaves
  * nothing, and the next one's updates pass through.
  */
+#include "offload/schedule.h"
 #include "src/base/err.h"
+#include "src/base/mem.h"
 #include "src/run.h"
 
 void run_take_pending(struct tr_run *run)
@@ -54,5 +56,72 @@ int run_settle(struct tr_run *run)
     if (r < 0 || (r = run->device->ops->sync(run->device, TR_STREAM_COMPUTE)) < 0)
         return r;
     run->cursor.pending = (struct tr_pending){0};
+    run->measured.settled++;
     return 0;
+}
+
+/* Plays a list from what the slots hold; then they hold what it leaves. Bytes that it reads of spans
+ * without a home in host memory, which is filled by then. */
+static int play(const struct tr_run *run, enum run_begun what, const struct tr_slot_pool *pools,
+                uint32_t *holds, uint64_t *read)
+{
+    const struct tr_visits *v;
+    uint32_t n = run_visits(run, what, &v);
+    struct tr_schedule_params p = {.visits = v->spans,
+                                   .n = n,
+                                   .next = v->spans,
+                                   .n_next = n,
+                                   .spans = run->spans,
+                                   .n_spans = run->n_spans,
+                                   .n_scratch = tr_plan_boundaries(&run->plan),
+                                   .pools = pools,
+                                   .n_pools = TR_SLOT_POOLS,
+                                   .holds = holds};
+    struct tr_schedule s;
+    int r = tr_schedule_make(&s, &p);
+
+    if (r < 0)
+        return r;
+    *read = 0;
+    for (uint32_t i = 0; i < s.n_loads; i++) {
+        const struct tr_load *l = &s.loads[i];
+
+        holds[l->slot] = l->span;
+        *read += l->fresh || run->in_host[l->span] ? 0 : run->spans[l->span].bytes;
+    }
+    tr_schedule_free(&s);
+    return 0;
+}
+
+static uint64_t changed_bytes(const struct tr_run *run, const struct tr_visits *v)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < v->n; i++)
+        for (uint32_t k = 0; k < v->spans[i].n_spans; k++)
+            bytes += v->spans[i].changed >> k & 1 ? run->spans[v->spans[i].span[k]].bytes : 0;
+    return bytes;
+}
+
+int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools, uint64_t *read,
+                       uint64_t *written)
+{
+    uint32_t n = 0, *holds;
+    int r = 0;
+
+    *read = *written = 0;
+    if (!run->settle.n)
+        return 0;
+    for (int i = 0; i < TR_SLOT_POOLS; i++)
+        n += pools[i].n_slots;
+    holds = tr_alloc_array(TR_MEM_MISC, n, sizeof(*holds));
+    for (uint32_t i = 0; holds && i < n; i++)
+        holds[i] = TR_NONE;
+    for (int step = 0; holds && step < 2 && r == 0; step++)
+        r = play(run, RUN_TRAIN, pools, holds, read);
+    if (holds && r == 0)
+        r = play(run, RUN_SETTLE, pools, holds, read);
+    tr_free(TR_MEM_MISC, holds);
+    *written = changed_bytes(run, &run->settle);
+    return holds ? r : -ENOMEM;
 }

@@ -32,7 +32,7 @@ struct tr_metrics {
 struct tr_measured {
     double *seconds; /* of each step but the first, whose loads begin from nothing */
     size_t n, room;
-    int64_t steps;
+    int64_t steps, settled; /* passes of updates alone */
     uint64_t read_bytes, written_bytes, device_bytes, pinned_bytes;
     char *text; /* beside what was foreseen */
 };
@@ -107,6 +107,9 @@ void run_take_pending(struct tr_run *run);
 void run_leave_pending(struct tr_run *run, double lr, int skip);
 /* Applies what the last step has left, in a pass of its own: then the parameters are finished. */
 int run_settle(struct tr_run *run);
+/* What that moves after a step, with slots like these. */
+int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools, uint64_t *read,
+                       uint64_t *written);
 
 /* --- skip.c (loss or gradient not finite) --------------------------------------------------- */
 /* Waits for the compute. The norm of the true gradient (loss scale taken off), summed over tensors

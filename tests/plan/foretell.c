@@ -38,6 +38,8 @@ struct config {
     int plenty; /* of device memory; else the smallest budget and `extra` */
     uint64_t extra;
     int streams; /* the least host memory: nothing has a home in it */
+    enum tr_clip method;
+    enum tr_type parked;
 };
 
 /* clang-format off */
@@ -45,17 +47,22 @@ static const struct config configs[] = {
     {"resident", {"llama", 32, 48, 3, 2, 1, 16, 300, 512, ""}, TR_TYPE_F32, TR_OPT_LOMO, 1,
      .batch = 15, .plenty = 1},
     {"smallest", {"llama", 64, 96, 5, 4, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
-     .batch = 13, .streams = 1},
+     .batch = 13, .streams = 1, .method = TR_CLIP_TWO_PASS},
     {"a little more", {"llama", 64, 96, 6, 4, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_SGD, -1,
      .batch = 14, .extra = 256 << 10, .streams = 1},
     {"with state", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16, TR_OPT_ADAMW, 1,
-     .batch = 15, .streams = 1},
+     .batch = 15, .streams = 1, .method = TR_CLIP_TWO_PASS},
     {"host tier", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_F32, TR_OPT_ADAMW, -1,
      TR_KEEP_CHECKPOINT, .batch = 13},
     {"in place", {"qwen3", 32, 48, 5, 2, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
-     TR_KEEP_NONE, .batch = 15, .extra = 64 << 10, .streams = 1},
+     TR_KEEP_NONE, .batch = 15, .extra = 64 << 10, .streams = 1, .method = TR_CLIP_TWO_PASS},
     {"half", {"qwen2", 32, 48, 7, 2, 1, 16, 300, 512, ""}, TR_TYPE_F16, TR_OPT_LOMO, 1,
-     .batch = 15, .streams = 1},
+     .batch = 15, .streams = 1, .method = TR_CLIP_TWO_PASS},
+    {"deferred", {"qwen2", 32, 48, 7, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
+     .batch = 15, .streams = 1, .method = TR_CLIP_DEFERRED},
+    {"deferred with state", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
+     TR_OPT_ADALOMO, 1, .batch = 13, .extra = 64 << 10, .method = TR_CLIP_DEFERRED,
+     .parked = TR_TYPE_BF16},
 };
 /* clang-format on */
 
@@ -70,6 +77,8 @@ static void fill(struct tr_train_params *p, const struct config *c, const char *
                                   .seq_len = row_tokens(),
                                   .optimizer = c->optimizer,
                                   .clip_norm = c->clip,
+                                  .clip_method = c->method,
+                                  .parked_dtype = c->parked,
                                   .durability = c->durability,
                                   .threads = 2,
                                   .lr = 1e-3,
@@ -156,8 +165,10 @@ static void check_counts(tr_run *run)
     if (tr_train_finish(run) < 0)
         fail_msg("%s", tr_message());
     tr_offload_stats(run->offload, &s);
-    assert_int_equal(s.read_bytes, p->sim.first_read_bytes + (STEPS - 1) * p->sim.read_bytes);
-    assert_int_equal(s.written_bytes, STEPS * p->sim.written_bytes);
+    assert_int_equal(s.read_bytes, p->sim.first_read_bytes + (STEPS - 1) * p->sim.read_bytes +
+                                       p->settle_read_bytes);
+    assert_int_equal(s.written_bytes, STEPS * p->sim.written_bytes + p->settle_written_bytes);
+    assert_int_equal(p->settle_written_bytes > 0, run->model->parked != TR_PARKED_NONE);
     assert_int_equal(s.spilled_bytes, STEPS * p->sim.spilled_bytes);
     assert_int_equal(pinned, p->staging_bytes + p->tier_bytes);
     assert_non_null(strstr(tr_train_outcome(run), "equal"));
