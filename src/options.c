@@ -136,7 +136,8 @@ const struct tr_option tr_train_options[] = {
      "storage: f32, bf16 or f16", .section = "Numbers:", .choices = tr_type_choices},
     {"rounding", "NAME", TR_OPTION_CHOICE, FIXED, AT(rounding), "stochastic for bf16",
      "of updated parameters: nearest or stochastic", .choices = roundings},
-    {"loss-scale", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(loss_scale), "1024", "f16 only"},
+    {"loss-scale", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(loss_scale), "65536",
+     "f16 only: to begin with; doubled after 1000 clean steps, halved when a gradient overflows"},
 
     {"device", "NAME", TR_OPTION_TEXT, FIXED, AT(device), "the first GPU, else the cpu",
      "what computes: cpu, cuda or cuda:N", .section = "Memory, disk and speed:"},

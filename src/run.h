@@ -121,6 +121,9 @@ int run_read_norm(struct tr_run *run, double *norm);
 int run_check_applied(struct tr_run *run, double *norm, int *skip);
 /* A few skipped steps in a row are the end, except while an f16 run still lowers its loss scale. */
 int run_check_skips(struct tr_run *run, int skip);
+/* The loss scale of an f16 run after a step: doubled after many clean ones, halved at an overflow;
+ * one that cannot be halved any more ends the run. */
+int run_rescale(struct tr_run *run, int skipped);
 /* Says before the first step whether a gradient that is not finite may end the run. */
 void run_note_skips(const struct tr_run *run);
 

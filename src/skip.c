@@ -7,13 +7,18 @@
  * whether all were finite is known only after the last one. Then the commit of the step before is
  * the way back: what was changed since is given up, as long as nothing but this step has changed it
  * and a second generation holds what was before. Otherwise the run ends, and says where it stands.
+ *
+ * Gradients in f16 are scaled up, so that small ones do not vanish, by as much as they bear: a step
+ * that overflows lowers the scale, a thousand that do not raise it. Scale and count stand in every
+ * commit, for a run that goes on is to have the bits of one that never stopped.
  */
 #include <math.h>
 
 #include "src/base/err.h"
 #include "src/run.h"
 
-#define MOST_SKIPS 3
+#define MOST_SKIPS  3
+#define CLEAN_STEPS 1000
 
 int run_read_norm(struct tr_run *run, double *norm)
 {
@@ -77,6 +82,29 @@ int run_check_skips(struct tr_run *run, int skip)
                     "step %llu: loss or gradient was not finite in %d steps in a row; nothing of "
                     "them was applied; lower --lr, or look at the data and the model",
                     (unsigned long long)run->cursor.step, MOST_SKIPS);
+}
+
+/* A step without targets is skipped as well, and says nothing of the scale. */
+int run_rescale(struct tr_run *run, int skipped)
+{
+    struct tr_cursor *c = &run->cursor;
+
+    if (run->model->dtype != TR_F16 || (skipped && !(run->pass.batch->weight_sum > 0)))
+        return 0;
+    c->clean = skipped ? 0 : c->clean + 1;
+    if (skipped && c->loss_scale <= 1)
+        return tr_error(-EDOM,
+                        "step %llu: a gradient overflows f16 at a loss scale of %g, which is as "
+                        "low as it goes; nothing of the step was applied; --dtype bf16 has the "
+                        "range of f32",
+                        (unsigned long long)c->step, c->loss_scale);
+    if (skipped)
+        c->loss_scale = fmax(c->loss_scale / 2, 1);
+    if (c->clean == CLEAN_STEPS) {
+        c->loss_scale *= 2;
+        c->clean = 0;
+    }
+    return 0;
 }
 
 void run_note_skips(const struct tr_run *run)

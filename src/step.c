@@ -186,14 +186,13 @@ static void count_step(struct tr_run *run)
     }
 }
 
-static void count_update(struct tr_run *run, int skipped)
+static int count_update(struct tr_run *run, int skipped)
 {
     struct tr_cursor *c = &run->cursor;
 
     c->t += !skipped;
     c->skipped += (uint64_t)skipped;
-    if (skipped && run->model->dtype == TR_F16)
-        c->loss_scale = fmax(c->loss_scale / 2, 1);
+    return run_rescale(run, skipped);
 }
 
 static int commit_due(const struct tr_run *run)
@@ -292,8 +291,7 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
         (r = run_check_applied(run, &report->grad_norm, &skip)) < 0 ||
         (r = run_check_skips(run, skip)) < 0 || (skip && (r = begin_next(run)) < 0))
         return r;
-    count_update(run, skip);
-    if ((r = start_commit(run)) < 0)
+    if ((r = count_update(run, skip)) < 0 || (r = start_commit(run)) < 0)
         return r;
     report->step = (int64_t)run->cursor.step;
     report->steps = run->steps;

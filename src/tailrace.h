@@ -79,7 +79,7 @@ struct tr_train_params {
     double momentum;       /* sgd: of the last update's direction; default 0 */
     double beta1, beta2, eps; /* adamw, adam-mini: 0.9, 0.999, 1e-8 */
     enum tr_type state_dtype; /* of what an optimizer keeps for each element: f32 or bf16 */
-    double loss_scale;     /* f16 only; default 1024 */
+    double loss_scale;     /* f16 only, at the start; default 65536 */
     uint64_t seed;         /* 0 is a seed like any other; default 0 */
     enum tr_type dtype;    /* of storage; default: as the source */
     enum tr_rounding_choice rounding; /* default: stochastic for bf16, else nearest */
