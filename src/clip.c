@@ -4,6 +4,8 @@
  * so once: when the store is made, which has room for waiting gradients or has not. Afterwards the
  * store says which way it is.
  *
+ * (A norm of a few layers, group:N, is neither: it is known when they are, and never asked of all.)
+ *
  * Where all gradients have room on the device, none is made twice and none leaves it: nothing is
  * faster. Else the two are predicted as the run would be; on a machine that has not been measured
  * what differs between them is weighed: the arithmetic of a second backward pass against the bytes
@@ -44,10 +46,20 @@ static void take_stored(struct tr_run *run)
         p->parked_dtype = parked == TR_PARKED_BF16 ? TR_TYPE_BF16 : TR_TYPE_F32;
 }
 
+int32_t run_clip_group(const struct tr_run *run)
+{
+    return run->params.clip_method > TR_CLIP_GROUP
+               ? (int32_t)run->params.clip_method - (int32_t)TR_CLIP_GROUP
+               : 0;
+}
+
 int run_resolve_clip(struct tr_run *run)
 {
     struct tr_train_params *p = &run->params;
 
+    if (run_clip_group(run) && run->model->dtype == TR_F16)
+        return tr_error(-EINVAL, "--clip-method group: f16 storage needs to see an overflow before "
+                                 "the first update; two-pass and deferred do");
     if (p->clip_norm <= 0 && p->clip_method != TR_CLIP_AUTO)
         return tr_error(-EINVAL, "--clip-method: there is no --clip-norm");
     if (p->clip_norm > 0 && !run->import)

@@ -199,6 +199,7 @@ static int make_visits(struct tr_run *run)
     struct tr_visits_params p = {.model = run->model,
                                  .train = run->plan.in.train,
                                  .norm_pass = run->plan.in.norm,
+                                 .group = run->plan.in.group,
                                  .parked = run->plan.parked,
                                  .by_parts = run->plan.by_parts,
                                  .keep = run->plan.keep};

@@ -165,6 +165,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                  .compute = run->device_info.compute[run->model->dtype],
                                  .train = 1,
                                  .norm = p->clip_norm > 0,
+                                 .group = run_clip_group(run),
                                  .keep = keep,
                                  .streams = streams[p->streaming],
                                  .budget = run->device_info.arena_bytes,

@@ -32,6 +32,7 @@ static const struct tr_choice_name optimizers[] = {
 static const struct tr_choice_name clip_methods[] = {{"auto", TR_CLIP_AUTO},
                                                      {"two-pass", TR_CLIP_TWO_PASS},
                                                      {"deferred", TR_CLIP_DEFERRED},
+                                                     {"group:N", TR_CLIP_GROUP},
                                                      {NULL, 0}};
 static const struct tr_choice_name schedules[] = {
     {"linear", TR_LR_LINEAR}, {"cosine", TR_LR_COSINE}, {"constant", TR_LR_CONSTANT}, {NULL, 0}};
@@ -108,10 +109,11 @@ const struct tr_option tr_train_options[] = {
      "decoupled weight decay"},
     {"clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(clip_norm), "1; sgd: 0; adalomo: 0, f16: 1",
      "bound of the gradient's global norm, exact; 0: off"},
-    {"clip-method", "NAME", TR_OPTION_CHOICE, FIXED | STORED, AT(clip_method), "auto",
+    {"clip-method", "NAME|group:N", TR_OPTION_CHOICE, FIXED | STORED, AT(clip_method), "auto",
      "how all gradients wait for their norm: two-pass (a second backward, or none on a large"
-     " device), deferred (on disk until the next step's forward pass), or auto: the faster of the"
-     " two, which have the same bits",
+     " device), deferred (on disk until the next step's forward pass), auto: the faster of the two,"
+     " which have the same bits; or group:N, an approximation: no gradient waits, each group of N"
+     " neighbours among head, blocks and embedding is clipped by its own norm",
      .choices = clip_methods},
     {"parked-dtype", "TYPE", TR_OPTION_CHOICE, FIXED | STORED, AT(parked_dtype), "f32",
      "deferred: of gradients that wait; f32 has the bits of two-pass, bf16 half the bytes",

@@ -60,8 +60,8 @@ int run_settle(struct tr_run *run)
     return 0;
 }
 
-/* Plays a list from what the slots hold; then they hold what it leaves. Bytes that it reads of spans
- * without a home in host memory, which is filled by then. */
+/* Plays a list from what the slots hold; then they hold what it leaves. *read: its bytes from disk,
+ * where every home in host memory has been filled. */
 static int play(const struct tr_run *run, enum run_begun what, const struct tr_slot_pool *pools,
                 uint32_t *holds, uint64_t *read)
 {

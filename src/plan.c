@@ -163,12 +163,47 @@ static void place_batch(struct tr_plan *p)
     place(p, &p->sin, table);
 }
 
+/* The first of all parameters behind unit u of a backward pass (the head, the blocks downwards, the
+ * embedding), where all lie in the order of the forward pass; of u + 1: its own first. */
+static uint64_t end_of_unit(const struct tr_model *m, int32_t u)
+{
+    int32_t layer = m->config.layers - u;
+
+    if (u == 0)
+        return m->n_params;
+    if (layer == m->config.layers - 1 || u > m->config.layers + 1)
+        return u > m->config.layers + 1 ? 0 : m->tensors[m->final_norm].first_param;
+    return m->tensors[m->blocks[layer + 1].tensor[TR_ROLE_NORM1]].first_param;
+}
+
+/* The first parameter of the group that unit u belongs to; *end: behind its last. */
+static uint64_t group_of(const struct tr_plan *p, int32_t u, uint64_t *end)
+{
+    const struct tr_model *m = p->in.model;
+    int32_t first = u - u % p->in.group, behind = first + p->in.group;
+
+    *end = end_of_unit(m, first);
+    return behind > m->config.layers + 1 ? 0 : end_of_unit(m, behind);
+}
+
+static uint64_t group_floats(const struct tr_plan *p)
+{
+    uint64_t most = 0, end, first;
+
+    for (int32_t u = 0; u < p->in.model->config.layers + 2; u += p->in.group) {
+        first = group_of(p, u, &end);
+        most = max64(most, end - first);
+    }
+    return most;
+}
+
 static void place_backward(struct tr_plan *p)
 {
     const struct tr_model *m = p->in.model;
     const struct tr_model_config *c = &m->config;
     uint64_t rows = p->held ? (uint64_t)c->vocab : slice_rows(m), columns = sum_columns(m);
     uint64_t grad = p->parked                    ? m->n_params
+                    : p->in.group                ? group_floats(p)
                     : m->parked == TR_PARKED_F32 ? 0 /* made in the slots where they are kept */
                                                  : max64(block_grad_floats(p), rows * c->hidden);
     uint64_t entries = (uint64_t)m->n_tensors + m->embed.n_slices + m->head.n_slices;
@@ -321,7 +356,8 @@ static void grow_rest(struct tr_plan *p)
 /* A table that is swept twice needs its gradients made but once where all of them have room. */
 static void grow_held(struct tr_plan *p)
 {
-    if (!p->in.train || p->in.model->parked || p->in.model->state != TR_STATE_ADALOMO)
+    if (!p->in.train || p->in.model->parked || p->in.group ||
+        p->in.model->state != TR_STATE_ADALOMO)
         return;
     p->held = 1;
     p->held = fits(p);
@@ -330,7 +366,7 @@ static void grow_held(struct tr_plan *p)
 /* With every gradient kept until the norm is known the backward pass runs once, not twice. */
 static void grow_parked(struct tr_plan *p)
 {
-    if (!p->in.norm || p->in.model->parked)
+    if (!p->in.norm || p->in.model->parked || p->in.group)
         return;
     p->parked = 1;
     p->parked = fits(p);
@@ -421,6 +457,10 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
     memset(plan, 0, sizeof(*plan));
     plan->in = *p;
     plan->keep = p->keep > 0 ? p->keep : 0;
+    if (p->group >= p->model->config.layers + 2) { /* all in one: exact */
+        plan->in.group = 0;
+        plan->parked = 1;
+    }
     if (!choose_streams(plan, &smallest))
         return tr_error(
             -ENOMEM,
@@ -492,17 +532,26 @@ uint64_t tr_plan_shared(const struct tr_plan *plan)
 
 uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, enum tr_role role)
 {
+    const struct tr_tensor *t = &plan->in.model->tensors[block->tensor[role]];
+    uint64_t end;
+
     if (plan->parked)
-        return plan->in.model->tensors[block->tensor[role]].first_param * 4;
+        return t->first_param * 4;
+    if (plan->in.group)
+        return (t->first_param - group_of(plan, plan->in.model->config.layers - t->layer, &end)) *
+               4;
     return grads_before(plan, role, role) * 4;
 }
 
 uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *table, int64_t row0)
 {
-    uint64_t row = (uint64_t)(row0 * table->cols);
+    uint64_t row = (uint64_t)(row0 * table->cols), end;
+    int32_t unit = table->role == TR_ROLE_EMBED ? plan->in.model->config.layers + 1 : 0;
 
     if (plan->parked)
         return (table->first_param + row) * 4;
+    if (plan->in.group)
+        return (table->first_param + row - group_of(plan, unit, &end)) * 4;
     return plan->held ? row * 4 : 0;
 }
 
@@ -553,8 +602,10 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
     row(&rows[n++], p->dx.bytes + p->back_scratch.bytes, "activation gradients");
     row(&rows[n++], p->grad.bytes + p->norm_grad.bytes,
         p->parked     ? "weight gradients (all, until the norm is known)"
-        : p->held     ? "weight gradients (a table, for its second sweep)"
-        : !p->several ? "weight gradient (one tensor)"
+        : p->in.group ? "weight gradients (a group, until its norm is known)"
+        : p->in.model->parked == TR_PARKED_F32 ? "weight gradient (of the final norm)"
+        : p->held                              ? "weight gradients (a table, for its second sweep)"
+        : !p->several                          ? "weight gradient (one tensor)"
         : p->by_parts ? "weight gradients (one matrix and its small tensors)"
                       : "weight gradients (one layer)");
     row(&rows[n++],

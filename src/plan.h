@@ -60,6 +60,7 @@ struct tr_plan_params {
     enum tr_dtype compute; /* of activations: what the device says for the model's dtype */
     int train;             /* 0: forward only */
     int norm;              /* the global norm is measured before the update */
+    int32_t group;         /* or that of so many units of the backward pass, each group's in turn */
     int keep;              /* blocks that keep activations: -1 as the budget allows, else exactly */
     enum tr_streams streams; /* AUTO: blocks where two fit at once, else parts */
     int64_t logit_rows;      /* forward only: rows of logits taken out at once; 0: losses only */
@@ -92,7 +93,7 @@ struct tr_plan {
     struct tr_place mlp_out; /* (M, hidden) */
     struct tr_place back_scratch;
     /* Weight gradients (invariant 4): of one tensor; with several micro-batches of one layer, or of
-     * one part where blocks stream part by part; or all. */
+     * one part where blocks stream part by part; of a group's units; or all. */
     struct tr_place grad;
     struct tr_place norm_grad;    /* (hidden) the final norm's */
     struct tr_place head_x;       /* (grain, hidden) compute dtype: normed input of the head */

@@ -67,6 +67,8 @@ struct tr_run {
     int64_t steps;           /* in all */
     int trained;             /* a step has been done since the run was opened */
     int skips;               /* steps in a row that were skipped */
+    uint32_t read_sumsq;     /* entries of this step's norms that have been read */
+    int groups;              /* of this step that have been clipped by a norm of their own */
     enum run_begun begun;
     float *nll;    /* host, (batch tokens) */
     double *sumsq; /* host */
@@ -112,8 +114,8 @@ int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pool
                        uint64_t *written);
 
 /* --- skip.c (loss or gradient not finite) --------------------------------------------------- */
-/* Waits for the compute. The norm of the true gradient (loss scale taken off), summed over tensors
- * in the order of the visits. */
+/* Waits for the compute. The norm of the true gradient (loss scale taken off), summed over what has
+ * been measured since the last call of the step, in the order of the visits. */
 int run_read_norm(struct tr_run *run, double *norm);
 /* After the last visit of a step that counts, before its commit: waits for the compute, and where
  * no norm was known before the update, looks whether all gradients were finite. Where one was not,

@@ -4,7 +4,8 @@
  *
  * The loss, and the global norm where one is asked for, are known before the first weight changes:
  * such a step updates nothing. Without a norm every gradient is applied as soon as it exists, and
- * whether all were finite is known only after the last one. Then the commit of the step before is
+ * with one for each group of layers as soon as its group is whole: whether all were finite is known
+ * only after the last one. Then the commit of the step before is
  * the way back: what was changed since is given up, as long as nothing but this step has changed it
  * and a second generation holds what was before. Otherwise the run ends, and says where it stands.
  *
@@ -23,14 +24,16 @@
 int run_read_norm(struct tr_run *run, double *norm)
 {
     double sum = 0;
+    uint32_t first = run->read_sumsq;
     int r = run->device->ops->copy_out(run->device, TR_STREAM_COMPUTE, run->sumsq,
                                        run->pass.arena + run->plan.sumsq.offset,
                                        (size_t)run->pass.n_sumsq * 8);
 
     if (r < 0 || (r = run->device->ops->sync(run->device, TR_STREAM_COMPUTE)) < 0)
         return r;
-    for (uint32_t i = 0; i < run->pass.n_sumsq; i++)
+    for (uint32_t i = first; i < run->pass.n_sumsq; i++)
         sum += run->sumsq[i];
+    run->read_sumsq = run->pass.n_sumsq;
     *norm = sqrt(sum) / run->cursor.loss_scale;
     return 0;
 }
@@ -64,8 +67,10 @@ int run_check_applied(struct tr_run *run, double *norm, int *skip)
 {
     int r;
 
-    if (*skip || run->plan.in.norm)
-        return run->device->ops->sync(run->device, TR_STREAM_COMPUTE);
+    if (*skip || run->plan.in.norm) {
+        r = run->device->ops->sync(run->device, TR_STREAM_COMPUTE);
+        return r == 0 && *skip && run->groups > 1 ? give_up(run) : r;
+    }
     if ((r = run_read_norm(run, norm)) < 0 || isfinite(*norm))
         return r;
     *skip = 1;
@@ -109,11 +114,12 @@ int run_rescale(struct tr_run *run, int skipped)
 
 void run_note_skips(const struct tr_run *run)
 {
-    if (run->plan.in.norm ||
+    if ((run->plan.in.norm && !run->plan.in.group) ||
         (run->params.durability == TR_KEEP_STEP && tr_store_generations(run->store) == 2))
         return;
     run_log(run,
-            "note: without --clip-norm a gradient that is not finite is noticed after it has been "
+            "note: without --clip-norm, or by groups, a gradient that is not finite is noticed "
+            "after it has been "
             "applied; %s",
             tr_store_generations(run->store) < 2
                 ? "with --durability none the run would be lost"

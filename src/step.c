@@ -91,14 +91,15 @@ static int64_t count_targets(const struct tr_batch *b)
 /* When the norm pass is done. 0: go on, 1: overflow, this step updates nothing. */
 static int clip(struct tr_run *run, double *norm)
 {
-    double max = run->params.clip_norm;
-    int r = run_read_norm(run, norm);
+    double max = run->params.clip_norm, here;
+    int r = run_read_norm(run, &here);
 
     if (r < 0)
         return r;
-    if (!isfinite(*norm))
+    *norm = run->groups++ ? hypot(*norm, here) : here;
+    if (!isfinite(here))
         return 1;
-    run->pass.update.coefficient = (float)fmin(1, max / (*norm + 1e-6));
+    run->pass.update.coefficient = (float)fmin(1, max / (here + 1e-6));
     return 0;
 }
 
@@ -109,7 +110,8 @@ static void prepare_update(struct tr_run *run, struct tr_step_report *report)
 
     report->lr = tr_lr_at(p->schedule, p->lr, p->warmup > 0 ? p->warmup : 0,
                           (int64_t)run->cursor.step + 1, run->steps);
-    run->pass.n_sumsq = 0;
+    run->pass.n_sumsq = run->read_sumsq = 0;
+    run->groups = 0;
     if (run->model->parked) {
         run_take_pending(run);
         return;
@@ -130,7 +132,7 @@ static int before_update(struct tr_run *run, enum tr_pass done, struct tr_step_r
     if (r < 0)
         return r;
     report->loss = weighted_loss(run);
-    *skip = r == 1 || !isfinite(report->loss);
+    *skip |= r == 1 || !isfinite(report->loss);
     return 0;
 }
 

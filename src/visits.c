@@ -33,6 +33,7 @@ static struct tr_visit *add(struct tr_visits *v, struct tr_unit_visit unit)
 {
     unit.place = unit.work;
     v->units[v->n] = unit;
+    v->spans[v->n] = (struct tr_visit){0};
     return &v->spans[v->n++];
 }
 
@@ -126,27 +127,23 @@ static void add_whole_forward(struct tr_visits *v, const struct tr_visits_params
         add_block(v, p->model, unit);
 }
 
-static void add_blocks(struct tr_visits *v, const struct tr_visits_params *p, enum tr_pass pass)
+static void add_layer(struct tr_visits *v, const struct tr_visits_params *p, enum tr_pass pass,
+                      int32_t layer)
 {
-    int32_t layers = p->model->config.layers;
+    struct tr_unit_visit unit = {.work =
+                                     pass == TR_PASS_FORWARD ? TR_WORK_BLOCK : TR_WORK_BLOCK_GRAD,
+                                 .pass = pass,
+                                 .index = layer,
+                                 .to = TR_PART_DOWN};
 
-    for (int32_t i = 0; i < layers; i++) {
-        int32_t l = pass == TR_PASS_FORWARD ? i : layers - 1 - i;
-        struct tr_unit_visit unit = {.work = pass == TR_PASS_FORWARD ? TR_WORK_BLOCK
-                                                                     : TR_WORK_BLOCK_GRAD,
-                                     .pass = pass,
-                                     .index = l,
-                                     .to = TR_PART_DOWN};
-
-        if (pass == TR_PASS_FORWARD && p->by_parts)
-            add_parts_forward(v, p, unit, TR_PARTS);
-        else if (p->by_parts)
-            add_parts_backward(v, p, unit);
-        else if (pass == TR_PASS_FORWARD)
-            add_whole_forward(v, p, unit);
-        else
-            add_block(v, p->model, unit);
-    }
+    if (pass == TR_PASS_FORWARD && p->by_parts)
+        add_parts_forward(v, p, unit, TR_PARTS);
+    else if (p->by_parts)
+        add_parts_backward(v, p, unit);
+    else if (pass == TR_PASS_FORWARD)
+        add_whole_forward(v, p, unit);
+    else
+        add_block(v, p->model, unit);
 }
 
 static void add_final_norm(struct tr_visit *s, const struct tr_model *m, int changed)
@@ -304,11 +301,23 @@ static void add_table_grad(struct tr_visits *v, const struct tr_model *m, enum t
     add_table_sweep(v, m, &unit);
 }
 
+/* Units `from` to before `end` of a backward pass: the head, the blocks downwards, the embedding.
+ */
+static void add_units(struct tr_visits *v, const struct tr_visits_params *p, enum tr_pass pass,
+                      const int32_t units[2])
+{
+    int32_t layers = p->model->config.layers;
+
+    for (int32_t u = units[0]; u < units[1]; u++)
+        if (u == 0 || u == layers + 1)
+            add_table_grad(v, p->model, u ? TR_WORK_EMBED_GRAD : TR_WORK_HEAD_GRAD, pass);
+        else
+            add_layer(v, p, pass, layers - u);
+}
+
 static void add_backward(struct tr_visits *v, const struct tr_visits_params *p, enum tr_pass pass)
 {
-    add_table_grad(v, p->model, TR_WORK_HEAD_GRAD, pass);
-    add_blocks(v, p, pass);
-    add_table_grad(v, p->model, TR_WORK_EMBED_GRAD, pass);
+    add_units(v, p, pass, (int32_t[]){0, p->model->config.layers + 2});
 }
 
 static void forget_boundary(struct tr_visit *v, const struct tr_model *m)
@@ -317,15 +326,19 @@ static void forget_boundary(struct tr_visit *v, const struct tr_model *m)
         v->n_spans--;
 }
 
-/* The update pass without its backward: the visits from `first` on that change something. The head
- * is not made again for a tied table either, whose gradient waits as a whole. */
+/* The head is not made again for a tied table whose gradient waits as a whole. */
+static void forget_head(struct tr_visits *v, const struct tr_model *m)
+{
+    for (uint32_t i = 0; i < v->n; i++)
+        if (v->units[i].work == TR_WORK_EMBED_GRAD)
+            forget_boundary(&v->spans[i], m);
+}
+
+/* The update pass without its backward: the visits from `first` on that change something. */
 static void only_update(struct tr_visits *v, const struct tr_model *m, uint32_t first)
 {
     uint32_t n = first;
 
-    for (uint32_t i = 0; i < first; i++)
-        if (v->units[i].work == TR_WORK_EMBED_GRAD)
-            forget_boundary(&v->spans[i], m);
     for (uint32_t i = first; i < v->n; i++) {
         if (!v->spans[i].changed)
             continue;
@@ -337,12 +350,45 @@ static void only_update(struct tr_visits *v, const struct tr_model *m, uint32_t 
     v->n = n;
 }
 
+static void add_groups(struct tr_visits *v, const struct tr_visits_params *p)
+{
+    int32_t n = p->model->config.layers + 2;
+
+    for (int32_t u = 0; u < n; u += p->group) {
+        int32_t units[2] = {u, u + p->group < n ? u + p->group : n};
+        uint32_t first;
+
+        add_units(v, p, TR_PASS_NORM, units);
+        first = v->n;
+        add_units(v, p, TR_PASS_UPDATE, units);
+        only_update(v, p->model, first);
+    }
+}
+
+static void add_training(struct tr_visits *v, const struct tr_visits_params *p)
+{
+    uint32_t update;
+
+    if (p->group && !p->parked) {
+        add_groups(v, p);
+        return;
+    }
+    if (p->norm_pass || p->model->parked)
+        add_backward(v, p, TR_PASS_NORM);
+    if (p->parked)
+        forget_head(v, p->model);
+    update = v->n;
+    if (!p->model->parked)
+        add_backward(v, p, TR_PASS_UPDATE);
+    if (p->parked)
+        only_update(v, p->model, update);
+}
+
 int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
 {
     const struct tr_model *m = p->model;
     size_t blocks = (size_t)m->config.layers * (p->by_parts ? 2 * TR_PARTS : 1);
     size_t most = 5 * (blocks + m->embed.n_slices + tr_model_head(m)->n_slices);
-    uint32_t update;
 
     memset(v, 0, sizeof(*v));
     v->spans = tr_alloc_array(TR_MEM_MISC, most, sizeof(*v->spans));
@@ -352,16 +398,12 @@ int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
         return -ENOMEM;
     }
     add_embed(v, p);
-    add_blocks(v, p, TR_PASS_FORWARD);
+    for (int32_t l = 0; l < m->config.layers; l++)
+        add_layer(v, p, TR_PASS_FORWARD, l);
     add_head(v, p);
     v->forward = v->n;
-    if (p->train && (p->norm_pass || m->parked))
-        add_backward(v, p, TR_PASS_NORM);
-    update = v->n;
-    if (p->train && !m->parked)
-        add_backward(v, p, TR_PASS_UPDATE);
-    if (p->parked)
-        only_update(v, m, update);
+    if (p->train)
+        add_training(v, p);
     return 0;
 }
 

@@ -26,6 +26,9 @@
  * There the final norm is updated with the embedding, since all visits of the head need it; the
  * sums of AdaLomo's tables are made by a run of update visits before.
  *
+ * Clipped group by group the backward pass is one of both kinds in turn: a norm pass over the
+ * group's units, which leaves their gradients, and the updates of these units.
+ *
  * The table slices go up in the forward pass and down in the backward pass, so that those at the
  * turn stay. The final norm is changed last of the head's visits, and of a tied model with the
  * table, at the very end: what is recomputed there needs the old weights (invariant 5).
@@ -76,6 +79,7 @@ struct tr_visits_params {
     int train;     /* 0: forward only */
     int settle;    /* nothing but the updates that a step has left to the next */
     int norm_pass; /* the global norm is measured before the update */
+    int32_t group; /* so many units, in the order of the backward pass, are clipped together; or 0 */
     int parked;    /* on the device: gradients stay from the norm pass: the update pass only applies
                       them */
     int by_parts;  /* a visit for each part of a block */
