@@ -630,8 +630,8 @@ static void no_durability(void **state)
     player_close(&p);
 }
 
-/* A commit that is asked for before the first change could be written does not wait for ever for the
- * mark that has to come before both. */
+/* A commit that is asked for before the first change could be written does not wait for ever for
+ * the mark that has to come before both. */
 static void commit_before_mark(void **state)
 {
     struct tr_visit v = {.n_spans = 1, .span = {0}, .changed = 1};
