@@ -79,7 +79,7 @@ struct tr_visits_params {
     int train;     /* 0: forward only */
     int settle;    /* nothing but the updates that a step has left to the next */
     int norm_pass; /* the global norm is measured before the update */
-    int32_t group; /* so many units, in the order of the backward pass, are clipped together; or 0 */
+    int32_t group; /* so many units, as a backward pass has them, are clipped together; or 0 */
     int parked;    /* on the device: gradients stay from the norm pass: the update pass only applies
                       them */
     int by_parts;  /* a visit for each part of a block */
