@@ -8,6 +8,7 @@
  * The defects that this is for, shown to be caught: a step applied with the coefficient of the one
  * before; an update that comes after its unit's forward pass instead of before.
  */
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,7 +25,7 @@
 #define ROOM (1ull << 30)
 
 static const struct tiny shapes[] = {
-    {"llama", 96, 160, 3, 6, 2, 16, 5000, 512, ""}, /* several vocabulary slices */
+    {"llama", 96, 160, 3, 6, 2, 16, 2100, 512, ""}, /* several vocabulary slices */
     {"llama-tied", 64, 96, 3, 4, 2, 16, 1100, 512, ""},
     {"qwen3", 48, 80, 3, 4, 2, 24, 300, 512, ""},
 };
@@ -80,6 +81,14 @@ int __wrap_tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
     return r;
 }
 
+/* The fake one, which is slow. */
+static int on_gpu(void)
+{
+    const char *device = getenv("TAILRACE_DEVICE");
+
+    return device && !strcmp(device, "cuda");
+}
+
 static struct tr_train_params job(const struct tiny *t, enum tr_type dtype, enum tr_optimizer o)
 {
     static char model[4352], data[4352];
@@ -93,7 +102,7 @@ static struct tr_train_params job(const struct tiny *t, enum tr_type dtype, enum
     return (struct tr_train_params){.model = model,
                                     .data = data,
                                     .steps = 4,
-                                    .batch_size = 13,
+                                    .batch_size = on_gpu() ? 3 : 13,
                                     .seq_len = 200,
                                     .optimizer = o,
                                     .seed = 11,
@@ -114,7 +123,7 @@ static void check(const struct tiny *t, enum tr_type dtype, enum tr_optimizer op
 
     remove_run();
     p.clip_method = TR_CLIP_DEFERRED;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = on_gpu(); i < n; i++) {
         if (run_variant(p, &variants[i], ROOM) != expected)
             fail_msg("%s: other bits than with two passes", variants[i].name);
         remove_run();
@@ -293,14 +302,59 @@ static void test_cut_off(void **state)
     }
 }
 
+static void refuses(const struct tr_train_params *p, const char *words)
+{
+    tr_run *run;
+
+    assert_int_equal(tr_train_open(&run, p), -EINVAL);
+    if (!strstr(tr_message(), words))
+        fail_msg("not in \"%s\": %s", tr_message(), words);
+}
+
+/* What the store holds is decided once. */
+static void test_refusals(void **state)
+{
+    struct tr_train_params p = job(&shapes[2], TR_TYPE_F16, TR_OPT_LOMO), q;
+    char out[4352];
+
+    (void)state;
+    snprintf(out, sizeof(out), "%s", scratch_path("run"));
+    p.out = out;
+    p.device_memory = ROOM;
+    q = p;
+    q.clip_norm = -1;
+    q.optimizer = TR_OPT_SGD;
+    refuses(&q, "there is no --clip-norm");
+    q = p;
+    q.parked_dtype = TR_TYPE_BF16;
+    refuses(&q, "only --clip-method deferred");
+    q = p;
+    q.clip_method = (enum tr_clip)(TR_CLIP_GROUP + 2);
+    refuses(&q, "f16");
+    for (int k = 0; k < 2; k++) {
+        p.clip_method = k ? TR_CLIP_DEFERRED : TR_CLIP_TWO_PASS;
+        assert_int_equal(train_part(&p, 1), 0);
+        p.clip_method = k ? TR_CLIP_TWO_PASS : TR_CLIP_DEFERRED;
+        refuses(&p, "clip-method");
+        p.force = 1;
+        refuses(&p, "clip-method");
+        p.force = 0;
+        p.clip_method = TR_CLIP_AUTO; /* as it is */
+        if (train(&p, NULL) < 0)
+            fail_msg("%s", tr_message());
+        remove_run();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_f32_sgd),     cmocka_unit_test(test_bf16_lomo_tied),
-        cmocka_unit_test(test_bf16_adamw),  cmocka_unit_test(test_bf16_adam_mini_tied),
-        cmocka_unit_test(test_f16_lomo),    cmocka_unit_test(test_bf16_adalomo),
-        cmocka_unit_test(test_bf16_parked), cmocka_unit_test(test_mutants),
-        cmocka_unit_test(test_validation),  cmocka_unit_test(test_cut_off),
+        cmocka_unit_test(test_f32_sgd),    cmocka_unit_test(test_bf16_lomo_tied),
+        cmocka_unit_test(test_bf16_adamw), cmocka_unit_test(test_bf16_adam_mini_tied),
+        cmocka_unit_test(test_f16_lomo),   cmocka_unit_test(test_bf16_adalomo),
+        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_bf16_parked),
+        cmocka_unit_test(test_mutants),    cmocka_unit_test(test_validation),
+        cmocka_unit_test(test_cut_off),
     };
 
     return cmocka_run_group_tests_name("deferred clipping", tests, NULL, NULL);
