@@ -43,11 +43,20 @@ static int is_fused(const struct block *b, enum tr_role r)
     return b->p->plan->in.fused && tensor(b, r)->dims == 2;
 }
 
-/* NULL: it stays as it is, or its update is fused. */
+/* Where the gradient is kept for the next step; NULL: it is not. */
+static char *parked(const struct block *b, enum tr_role r)
+{
+    return b->p->model->parked ? pass_block_parked(b->v, b->p->model, r) + tensor(b, r)->g_offset
+                               : NULL;
+}
+
+/* In f32 it is made where it is kept. NULL: the tensor stays as it is, or its update is fused. */
 static float *grad_of(const struct block *b, enum tr_role r)
 {
     if (!trains(b, r) || is_fused(b, r))
         return NULL;
+    if (b->p->model->parked == TR_PARKED_F32)
+        return (float *)parked(b, r);
     return (float *)((char *)pass_at(b->p, &b->p->plan->grad) +
                      tr_plan_grad(b->p->plan, b->tensors, r));
 }
@@ -56,15 +65,16 @@ static float *grad_of(const struct block *b, enum tr_role r)
 static int finish(const struct block *b, enum tr_role r)
 {
     const struct tr_tensor *t = tensor(b, r);
-    int update = b->v->unit.pass == TR_PASS_UPDATE;
+    int update = tr_unit_updates(&b->v->unit);
     char *state;
 
     if (!b->last || !trains(b, r))
         return 0;
     state = b->p->model->has_state && update ? pass_block_state(b->p, b->v, r) : NULL;
-    return pass_finish(b->p, b->v->unit.pass,
+    return pass_finish(b->p, &b->v->unit,
                        &(struct pass_grad){.tensor = b->tensors->tensor[r],
                                            .grad = grad_of(b, r),
+                                           .parked = parked(b, r),
                                            .weight = pass_weight(b->p, b->v, r),
                                            .m = state ? (float *)(state + t->m_offset) : NULL,
                                            .v = state ? (float *)(state + t->v_offset) : NULL,

@@ -15,7 +15,7 @@
 
 /* The spans of a visit of a table, in the order in which visits.c adds them. */
 struct table_spans {
-    char *table, *state, *norm, *norm_state;
+    char *table, *state, *parked, *norm, *norm_state, *norm_parked;
 };
 
 struct slice_work {
@@ -38,7 +38,8 @@ static struct slice_work slice_work(struct tr_pass_state *p, const struct tr_pas
 {
     const struct tr_model *m = p->model;
     int embed = v->unit.place == TR_WORK_EMBED_GRAD, tied = is_tied(p), k = 0;
-    int update = v->unit.pass == TR_PASS_UPDATE;
+    int update = tr_unit_updates(&v->unit), ends = tr_ends_final_norm(m, &v->unit);
+    int parks = m->parked && v->unit.place != TR_WORK_HEAD;
     const struct tr_table *t = embed ? &m->embed : tr_model_head(m);
     struct slice_work w = {
         .p = p, .v = v, .tensor = &m->tensors[t->tensor], .slice = &t->slices[v->unit.index]};
@@ -47,11 +48,14 @@ static struct slice_work slice_work(struct tr_pass_state *p, const struct tr_pas
         w.at.table = v->at[k++];
     if (update && m->has_state && tr_trains(m, embed ? m->embed.tensor : m->head.tensor))
         w.at.state = v->at[k++];
-    if (!embed || tied)
+    if (parks && (embed || !tied))
+        w.at.parked = v->at[k++];
+    if (update && parks ? ends : !embed || tied)
         w.at.norm = v->at[k++];
-    if (update && m->has_state && embed == tied && v->unit.index == 0 &&
-        v->unit.sweep != TR_SWEEP_SUM && tr_trains(m, m->final_norm))
+    if (update && m->has_state && ends)
         w.at.norm_state = v->at[k++];
+    if (parks && ends)
+        w.at.norm_parked = v->at[k++];
     return w;
 }
 
@@ -178,6 +182,8 @@ static float *slice_grad(const struct slice_work *w)
 {
     const struct tr_plan *plan = w->p->plan;
 
+    if (w->p->model->parked == TR_PARKED_F32) /* made where it is kept */
+        return (float *)w->at.parked;
     return (float *)((char *)pass_at(w->p, &plan->grad) +
                      tr_plan_table_grad(plan, w->tensor, w->slice->row0));
 }
@@ -243,12 +249,13 @@ static int finish_slice(const struct slice_work *w)
     uint64_t cols = (uint64_t)p->model->config.hidden;
 
     return pass_finish(
-        p, w->v->unit.pass,
+        p, &w->v->unit,
         &(struct pass_grad){.tensor = (int32_t)(w->tensor - p->model->tensors),
                             .sweep = w->v->unit.sweep,
                             .goes_on = !w->v->unit.first,
                             .goes_further = !w->v->unit.last,
                             .grad = p->plan->in.fused ? NULL : slice_grad(w),
+                            .parked = w->at.parked,
                             .weight = w->at.table,
                             .m = (float *)w->at.state,
                             .v = w->at.state ? (float *)(w->at.state + w->slice->v_offset) : NULL,
@@ -262,9 +269,10 @@ static int finish_final_norm(const struct slice_work *w)
     const struct tr_tensor *t = &p->model->tensors[p->model->final_norm];
     char *state = w->at.norm_state;
 
-    return pass_finish(p, w->v->unit.pass,
+    return pass_finish(p, &w->v->unit,
                        &(struct pass_grad){.tensor = p->model->final_norm,
                                            .grad = pass_at(p, &p->plan->norm_grad),
+                                           .parked = w->at.norm_parked,
                                            .weight = w->at.norm,
                                            .m = state ? (float *)(state + t->m_offset) : NULL,
                                            .v = state ? (float *)(state + t->v_offset) : NULL,
@@ -411,19 +419,13 @@ static int make_embed_grad(const struct slice_work *w)
                                              .lr = (float)p->update.lr}});
 }
 
-/* What ends with the last visit of the embedding of a tied model. */
-static int ends_final_norm(const struct slice_work *w)
-{
-    return w->v->unit.last && w->v->unit.sweep != TR_SWEEP_SUM;
-}
-
 int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     struct slice_work w = slice_work(p, v);
     int kept = v->unit.sweep == TR_SWEEP_APPLY && p->plan->held;
     int r = kept ? 0 : make_embed_grad(&w);
 
-    if (r < 0 || (r = finish_slice(&w)) < 0 || !ends_final_norm(&w) || !is_tied(p))
+    if (r < 0 || (r = finish_slice(&w)) < 0 || !tr_ends_final_norm(p->model, &v->unit))
         return r;
     return finish_final_norm(&w);
 }
@@ -432,7 +434,7 @@ int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
 int pass_table_update(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     struct slice_work w = slice_work(p, v);
-    int embed = v->unit.place == TR_WORK_EMBED_GRAD, r = finish_slice(&w);
+    int r = finish_slice(&w);
 
-    return r < 0 || !ends_final_norm(&w) || embed != is_tied(p) ? r : finish_final_norm(&w);
+    return r < 0 || !tr_ends_final_norm(p->model, &v->unit) ? r : finish_final_norm(&w);
 }

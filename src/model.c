@@ -239,6 +239,15 @@ static void add_state(struct builder *b, int32_t tensor)
     t->v_offset = add_bytes(b, parts[1].name, t->name, 0, parts[1].bytes);
 }
 
+static void add_parked(struct builder *b, int32_t tensor)
+{
+    struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[tensor];
+    uint64_t size = tr_dtype_size(tr_parked_dtype(b->p->parked));
+
+    if (t)
+        t->g_offset = add_bytes(b, "g of ", t->name, 0, (uint64_t)(t->rows * t->cols) * size);
+}
+
 /* A small model's table is cut as well: its slot, its logits and its gradient would otherwise be
  * the largest things on a device that holds one block at a time. */
 static int64_t slice_rows(const struct tr_model_config *c)
@@ -283,6 +292,20 @@ static void add_slice_state(struct builder *b, struct tr_table *table)
     }
 }
 
+static void add_slice_parked(struct builder *b, struct tr_table *table)
+{
+    struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[table->tensor];
+    uint64_t size = tr_dtype_size(tr_parked_dtype(b->p->parked));
+
+    for (int32_t i = 0; !b->bad && i < table->n_slices; i++) {
+        struct tr_slice *s = &table->slices[i];
+        uint64_t row = (uint64_t)t->cols * size;
+
+        s->parked_span = add_span(b, TR_SLOTS_TABLE_PARKED);
+        add_bytes(b, "g of ", t->name, (uint64_t)s->row0 * row, (uint64_t)s->rows * row);
+    }
+}
+
 static void add_table(struct builder *b, struct tr_table *table, enum tr_role role,
                       const char *record)
 {
@@ -311,6 +334,10 @@ static void add_table(struct builder *b, struct tr_table *table, enum tr_role ro
     if (!b->bad && b->p->state && tr_trains(b->m, table->tensor)) {
         add_segment(b, record, "state");
         add_slice_state(b, table);
+    }
+    if (b->p->parked) {
+        add_segment(b, record, "gradient");
+        add_slice_parked(b, table);
     }
 }
 
@@ -349,6 +376,14 @@ static int trains_block(const struct builder *b, int32_t layer)
     return trains;
 }
 
+static void add_part_parked(struct builder *b, struct tr_block *block, int part)
+{
+    block->parked_span[part] = add_span(b, TR_SLOTS_BLOCK_PARKED + part);
+    for (int r = 0; r < TR_ROLES; r++)
+        if (is_of_part(block, r, part))
+            add_parked(b, block->tensor[r]);
+}
+
 static void add_block(struct builder *b, int32_t layer)
 {
     struct tr_block *block = &b->m->blocks[layer];
@@ -363,12 +398,14 @@ static void add_block(struct builder *b, int32_t layer)
     add_segment(b, record, "params");
     for (int part = 0; part < TR_PARTS; part++)
         add_part_params(b, block, part);
-    if (!b->p->state)
-        return;
-    if (trains_block(b, layer))
+    if (b->p->state && trains_block(b, layer))
         add_segment(b, record, "state");
-    for (int part = 0; part < TR_PARTS; part++)
+    for (int part = 0; b->p->state && part < TR_PARTS; part++)
         add_part_state(b, layer, part);
+    if (b->p->parked)
+        add_segment(b, record, "gradient");
+    for (int part = 0; b->p->parked && part < TR_PARTS; part++)
+        add_part_parked(b, block, part);
 }
 
 /* A record of its own and not a part of the head: a tied model has no head to put it in. */
@@ -381,11 +418,16 @@ static void add_final_norm(struct builder *b)
     m->final_norm_span = add_span(b, TR_SLOTS_NORM);
     add_params(b, m->final_norm);
     m->final_norm_state_span = TR_NONE;
-    if (!b->p->state || b->bad || !tr_trains(m, m->final_norm))
-        return;
-    add_segment(b, "final norm", "state");
-    m->final_norm_state_span = add_span(b, TR_SLOTS_NORM_STATE);
-    add_state(b, m->final_norm);
+    if (b->p->state && !b->bad && tr_trains(m, m->final_norm)) {
+        add_segment(b, "final norm", "state");
+        m->final_norm_state_span = add_span(b, TR_SLOTS_NORM_STATE);
+        add_state(b, m->final_norm);
+    }
+    if (b->p->parked) {
+        add_segment(b, "final norm", "gradient");
+        m->final_norm_parked_span = add_span(b, TR_SLOTS_NORM_PARKED);
+        add_parked(b, m->final_norm);
+    }
 }
 
 int tr_model_open(struct tr_model **out, const struct tr_model_params *p)
@@ -400,6 +442,7 @@ int tr_model_open(struct tr_model **out, const struct tr_model_params *p)
     m->dtype = p->dtypes[TR_ROLE_EMBED]; /* what the residual stream starts as */
     m->state = p->state;
     m->has_state = p->state != TR_STATE_NONE;
+    m->parked = p->parked;
     m->head.tensor = -1;
     m->blocks = tr_alloc_array(TR_MEM_MISC, (size_t)m->config.layers, sizeof(*m->blocks));
     m->freeze = p->freeze ? copy_name(&b, "", p->freeze) : NULL;
@@ -444,6 +487,42 @@ int tr_model_like(struct tr_model **out, const struct tr_model *m, enum tr_state
     tr_model_types(m, types);
     return tr_model_open(
         out, &(struct tr_model_params){&m->config, types, state, tr_model_tied_as_head(m), freeze});
+}
+
+int tr_model_park(struct tr_model **out, const struct tr_model *m, enum tr_parked parked)
+{
+    enum tr_dtype types[TR_ROLES];
+
+    tr_model_types(m, types);
+    return tr_model_open(out, &(struct tr_model_params){.config = &m->config,
+                                                        .dtypes = types,
+                                                        .state = m->state,
+                                                        .tied_as_head = tr_model_tied_as_head(m),
+                                                        .freeze = m->freeze,
+                                                        .parked = parked});
+}
+
+enum tr_dtype tr_parked_dtype(enum tr_parked parked)
+{
+    return parked == TR_PARKED_BF16 ? TR_BF16 : TR_F32;
+}
+
+static const char *const parked_names[TR_PARKED_KINDS] = {
+    [TR_PARKED_NONE] = "none", [TR_PARKED_F32] = "f32", [TR_PARKED_BF16] = "bf16"};
+
+const char *tr_parked_name(enum tr_parked parked)
+{
+    return parked_names[parked];
+}
+
+int tr_parked_parse(const char *name, enum tr_parked *parked)
+{
+    for (int i = 0; name && i < TR_PARKED_KINDS; i++)
+        if (!strcmp(name, parked_names[i])) {
+            *parked = (enum tr_parked)i;
+            return 0;
+        }
+    return -EINVAL;
 }
 
 void tr_model_close(struct tr_model *m)

@@ -166,6 +166,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                  .train = 1,
                                  .norm = p->clip_norm > 0,
                                  .fused = p->fused_gemm,
+                                 .group = run_clip_group(run),
                                  .keep = keep,
                                  .streams = streams[p->streaming],
                                  .budget = run->device_info.arena_bytes,
@@ -331,7 +332,7 @@ static int open_all(struct tr_run *run, const struct tr_train_params *params)
         (r = open_data(run, run->params.data, 1, &run->data)) < 0 ||
         (run->params.valid && (r = open_data(run, run->params.valid, 0, &run->valid)) < 0) ||
         (r = count_steps(run)) < 0 || (r = make_plan(run)) < 0 || (r = check_host(run)) < 0 ||
-        (r = run_place(run)) < 0)
+        (r = run_place(run)) < 0 || (r = run_choose(run)) < 0)
         return r;
     if (state != FOLDER_OURS && (r = run_check_disk(run)) < 0)
         return r;

@@ -40,9 +40,10 @@ enum tr_option_flag {
 #define TR_REAL_AUTO (-1.0)
 
 struct tr_choice_name {
-    const char *name; /* NULL ends the list */
-    int value;
+    const char *name; /* NULL ends the list; "NAME:N" comes last and takes a number */
+    int value;        /* to which it is added */
 };
+#define TR_CHOICE_MOST 1000000 /* such a number at most */
 
 struct tr_option {
     const char *name;    /* NULL ends the table */

@@ -79,6 +79,14 @@ char *pass_block_state(const struct tr_pass_state *p, const struct tr_pass_visit
     return v->at[k];
 }
 
+char *pass_block_parked(const struct tr_pass_visit *v, const struct tr_model *m, enum tr_role r)
+{
+    int parts = (int)v->unit.to + 1 - (int)v->unit.from;
+    int before = tr_unit_updates(&v->unit) && m->has_state ? 2 * parts : parts;
+
+    return v->at[before + (int)tr_model_part(r) - (int)v->unit.from];
+}
+
 /* Ranges of `start` that lie in tokens [t0, t1), counted from t0. Returns how many. */
 static int32_t cut_ranges(const int32_t *start, int32_t n, int32_t t0, int32_t t1, int32_t *out)
 {

@@ -65,6 +65,7 @@ struct tr_plan_params {
     int train;             /* 0: forward only */
     int norm;              /* the global norm is measured before the update */
     int fused;             /* updates of matrices are products into the weights: no gradients */
+    int32_t group;         /* or that of so many units of the backward pass, each group's in turn */
     int keep;              /* blocks that keep activations: -1 as the budget allows, else exactly */
     enum tr_streams streams; /* AUTO: blocks where two fit at once, else parts */
     int64_t logit_rows;      /* forward only: rows of logits taken out at once; 0: losses only */
@@ -97,7 +98,7 @@ struct tr_plan {
     struct tr_place mlp_out; /* (M, hidden) */
     struct tr_place back_scratch;
     /* Weight gradients (invariant 4): of one tensor; with several micro-batches of one layer, or of
-     * one part where blocks stream part by part; or all. */
+     * one part where blocks stream part by part; of a group's units; or all. */
     struct tr_place grad;
     struct tr_place norm_grad; /* (hidden) the final norm's */
     struct tr_place head_x;    /* (grain, hidden) compute dtype: normed input of the head */
@@ -132,7 +133,7 @@ uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *
                             int64_t row0);
 
 /* Rows "kind: bytes" of the memory table; returns how many. Text into text[i]. */
-#define TR_PLAN_ROWS 12
+#define TR_PLAN_ROWS 14
 struct tr_plan_row {
     char kind[64];
     uint64_t bytes;

@@ -149,6 +149,15 @@ static int all_at_home(const struct tr_run *run)
     return n == run->n_spans;
 }
 
+static uint64_t parked_bytes(const struct tr_layout *l)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < l->n_spans; i++)
+        bytes += l->spans[i].pool >= TR_SLOTS_BLOCK_PARKED ? l->spans[i].bytes : 0;
+    return bytes;
+}
+
 static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
 {
     int generations = run->params.durability == TR_KEEP_NONE ? 1 : 2;
@@ -159,6 +168,7 @@ static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
     out->buffer_bytes = run_buffer_bytes(run);
     out->disk_bytes =
         (uint64_t)generations * tr_layout_bytes(&run->model->layout) + run->spill_bytes;
+    out->parked_disk_bytes = (uint64_t)generations * parked_bytes(&run->model->layout);
     out->spill_disk_bytes = run->spill_bytes;
     out->spill_host_bytes = run->spill_host_bytes;
 }
@@ -178,6 +188,8 @@ int run_predict(struct tr_run *run, const struct tr_figures *figures, const stru
     r = open_play(&y, run, figures, batch);
     if (r == 0)
         r = tr_simulate(&y.p, &out->sim);
+    if (r == 0)
+        r = run_predict_settle(run, y.pools, &out->settle_read_bytes, &out->settle_written_bytes);
     for (uint32_t i = 0; r == 0 && i < y.p.n; i++)
         out->arithmetic += y.seconds[i];
     close_play(&y);

@@ -213,7 +213,7 @@ static void resolve_training(struct tr_train_params *p, const struct tr_model *m
     if (p->state_dtype == TR_TYPE_SOURCE)
         p->state_dtype = TR_TYPE_F32;
     if (p->loss_scale == 0 || m->dtype != TR_F16)
-        p->loss_scale = m->dtype == TR_F16 ? 1024 : 1;
+        p->loss_scale = m->dtype == TR_F16 ? 65536 : 1;
 }
 
 static void resolve_data(struct tr_train_params *p, const struct tr_model *m)
@@ -312,7 +312,7 @@ int run_resolve(struct tr_run *run)
     resolve_data(&run->params, run->model);
     run->cursor.loss_scale = run->params.loss_scale;
     r = resolve_machine(run);
-    if (r < 0 || (r = check_fused(run)) < 0)
+    if (r < 0 || (r = check_fused(run)) < 0 || (r = run_resolve_clip(run)) < 0)
         return r;
     return check(run);
 }

@@ -34,14 +34,16 @@ int tr_train_step(tr_run *run, struct tr_step_report *report)
     return r < 0 ? r : 1;
 }
 
-/* The last commit, made durable: with less than step durability it may not have been started. */
+/* The last commit, made durable: with less than step durability it may not have been started, and
+ * one that left an update to the next step is followed by one of the finished parameters. */
 int run_commit_rest(struct tr_run *run)
 {
-    int r = tr_offload_commit_wait(run->offload);
+    int r = run_settle(run);
+    int settled = run->cursor.pending.is != run->last.pending.is;
 
-    if (r < 0)
+    if (r < 0 || (r = tr_offload_commit_wait(run->offload)) < 0)
         return r;
-    if (run->params.durability != TR_KEEP_STEP) {
+    if (settled || run->params.durability != TR_KEEP_STEP) {
         if ((r = run_commit(run)) < 0 || (r = tr_offload_commit_wait(run->offload)) < 0)
             return r;
         metrics_commit_started(&run->metrics);

@@ -128,6 +128,9 @@ static void check(enum tr_optimizer optimizer, enum tr_type dtype)
     q.lr = want.rate;
     expect(trained(q, "given"), want, "given");
     q = p;
+    q.clip_method = optimizer == TR_OPT_LOMO ? TR_CLIP_DEFERRED : TR_CLIP_AUTO;
+    expect(trained(q, "deferred"), want, "deferred");
+    q = p;
     q.device_memory = smallest_budget(p);
     q.durability = TR_KEEP_CHECKPOINT;
     q.threads = 1;
