@@ -130,6 +130,7 @@ int run_choose_clip(struct tr_run *run, const struct tr_figures *figures,
     if (r == 0 && (r = weigh(run, figures, batch, &deferred)) == 0 && deferred < two_pass) {
         p->clip_method = TR_CLIP_DEFERRED;
         p->parked_dtype = TR_TYPE_F32;
+        run->clip_chosen = 1;
         return 0;
     }
     return r < 0 && r != -ENOMEM ? r : place_again(run, TR_PARKED_NONE);

@@ -69,6 +69,8 @@ static const struct config configs[] = {
      .batch = 13, .streams = 1, .fused = 1},
     {"deferred", {"qwen2", 32, 48, 7, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
      .batch = 15, .streams = 1, .method = TR_CLIP_DEFERRED},
+    {"chosen", {"llama", 64, 96, 6, 4, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
+     .batch = 14, .extra = 1 << 20, .streams = 1},
     {"deferred with state", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
      TR_OPT_ADALOMO, 1, .batch = 13, .extra = 64 << 10, .method = TR_CLIP_DEFERRED,
      .parked = TR_TYPE_BF16},
@@ -213,6 +215,8 @@ static void check_config(const struct config *c)
         assert_int_equal(run->foreseen.sim.spilled_bytes > 0, c->streams);
     }
     check_counts(run);
+    if (!strcmp(c->name, "chosen")) /* of itself */
+        assert_int_equal(run->params.clip_method, TR_CLIP_DEFERRED);
     tr_train_close(run);
     json_decref(plan);
     assert_int_equal(least, smallest_budget(p));

@@ -302,6 +302,38 @@ static void test_cut_off(void **state)
     }
 }
 
+/* A model asked for in the middle is finished, and the training goes on as it would have. */
+static void test_snapshot(void **state)
+{
+    struct tr_train_params p = job(&shapes[1], TR_TYPE_BF16, TR_OPT_ADAMW);
+    uint64_t hash[2][2];
+
+    (void)state;
+    p.device_memory = ROOM;
+    for (int k = 0; k < 2; k++) {
+        struct tr_step_report report;
+        char out[4352];
+        tr_run *run;
+        int r = 1;
+
+        snprintf(out, sizeof(out), "%s", scratch_path("run"));
+        p.out = out;
+        p.clip_method = k ? TR_CLIP_DEFERRED : TR_CLIP_TWO_PASS;
+        assert_int_equal(tr_train_open(&run, &p), 0);
+        while (r == 1 && (r = tr_train_step(run, &report)) == 1)
+            if (report.step == 1)
+                assert_int_equal(tr_file_write(scratch_path("run/checkpoint"), "", 0), 0);
+        if (r < 0 || tr_train_finish(run) < 0)
+            fail_msg("%s", tr_message());
+        tr_train_close(run);
+        hash[k][0] = file_hash(scratch_path("run/model-2/model.safetensors"));
+        hash[k][1] = file_hash(scratch_path("run/model/model.safetensors"));
+        remove_run();
+    }
+    assert_true(hash[0][0] == hash[1][0] && hash[0][1] == hash[1][1]);
+    assert_true(hash[0][0] != hash[0][1]);
+}
+
 static void refuses(const struct tr_train_params *p, const char *words)
 {
     tr_run *run;
@@ -349,12 +381,12 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_f32_sgd),    cmocka_unit_test(test_bf16_lomo_tied),
-        cmocka_unit_test(test_bf16_adamw), cmocka_unit_test(test_bf16_adam_mini_tied),
-        cmocka_unit_test(test_f16_lomo),   cmocka_unit_test(test_bf16_adalomo),
-        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_bf16_parked),
-        cmocka_unit_test(test_mutants),    cmocka_unit_test(test_validation),
-        cmocka_unit_test(test_cut_off),
+        cmocka_unit_test(test_f32_sgd),     cmocka_unit_test(test_bf16_lomo_tied),
+        cmocka_unit_test(test_bf16_adamw),  cmocka_unit_test(test_bf16_adam_mini_tied),
+        cmocka_unit_test(test_f16_lomo),    cmocka_unit_test(test_bf16_adalomo),
+        cmocka_unit_test(test_snapshot),    cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_bf16_parked), cmocka_unit_test(test_mutants),
+        cmocka_unit_test(test_validation),  cmocka_unit_test(test_cut_off),
     };
 
     return cmocka_run_group_tests_name("deferred clipping", tests, NULL, NULL);
