@@ -209,11 +209,14 @@ static const struct variant variants[] = {
 
 static void test_placements(void **state)
 {
+    int cuda = !strncmp(tr_devices_default(), "cuda", 4); /* the fake one: long for every token */
+
     (void)state;
-    for (int i = 0; i < 3; i++)
-        check_placements(&(struct placements){
-            &shapes[i], TR_TYPE_F32, TR_OPT_SGD, variants, sizeof(variants) / sizeof(variants[0]),
-            .fused_gemm = 1, .freeze = i ? NULL : "*layers.0.*,*k_proj*"});
+    for (int i = 0; i < (cuda ? 1 : 3); i++)
+        check_placements(&(struct placements){&shapes[i], TR_TYPE_F32, TR_OPT_SGD, variants,
+                                              cuda ? 3 : sizeof(variants) / sizeof(variants[0]),
+                                              .fused_gemm = 1,
+                                              .freeze = i ? NULL : "*layers.0.*,*k_proj*"});
 }
 
 /* One micro-batch in both: the gradient of the largest matrix, and nothing else, is gone. */
