@@ -150,6 +150,6 @@ const char *tr_blas_report(const struct tr_blas *blas)
 void tr_blas_gemm(const struct tr_blas *blas, const struct tr_gemm *g)
 {
     blas->sgemm(ROW_MAJOR, g->a_trans ? TRANS : NO_TRANS, g->b_trans ? TRANS : NO_TRANS,
-                (int)g->rows, (int)g->cols, (int)g->k, 1.0f, g->a, (int)g->lda, g->b, (int)g->ldb,
-                g->beta, g->c, (int)g->ldc);
+                (int)g->rows, (int)g->cols, (int)g->k, g->scaled ? g->alpha : 1.0f, g->a,
+                (int)g->lda, g->b, (int)g->ldb, g->beta, g->c, (int)g->ldc);
 }

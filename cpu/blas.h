@@ -23,15 +23,16 @@ const char *tr_blas_bits(const struct tr_blas *blas);
  */
 const char *tr_blas_report(const struct tr_blas *blas);
 
-/* C (rows, cols) = A B + beta C, all row-major; A is (rows, k), or (k, rows) if a_trans; B is
- * (k, cols), or (cols, k) if b_trans. ld: elements from one stored row to the next. */
+/* C (rows, cols) = A B (times alpha, if scaled) + beta C, all row-major; A is (rows, k), or (k,
+ * rows) if a_trans; B is (k, cols), or (cols, k) if b_trans. ld: elements from one stored row to
+ * the next. */
 struct tr_gemm {
     int64_t rows, cols, k;
     const float *a, *b;
     float *c;
     int64_t lda, ldb, ldc;
-    int a_trans, b_trans;
-    float beta;
+    int a_trans, b_trans, scaled;
+    float alpha, beta;
 };
 
 void tr_blas_gemm(const struct tr_blas *blas, const struct tr_gemm *g);

@@ -2,10 +2,12 @@
  *
  * The embedding: rows of a slice of the table by token id, and the gradient added to the table's.
  * Ids outside the slice are someone else's: their rows stay untouched, so that a table visited in
- * slices gives the same bytes. The gradient adds in token order; workers share the columns.
+ * slices gives the same bytes. The gradient adds in token order; workers share the columns. Fused,
+ * it goes into the table itself, one rounding a token.
  */
 #include "cpu/cpu.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "cpu/kernels.h"
@@ -35,6 +37,12 @@ static void copy_rows(void *arg, int64_t begin, int64_t end, int worker)
                    (const char *)op->table + (size_t)(op->ids[t] - op->row0) * bytes, bytes);
 }
 
+static void subtract(float *to, const float *dy, const int64_t range[2], float lr)
+{
+    for (int64_t i = range[0]; i < range[1]; i++)
+        to[i] = fmaf(-lr, dy[i], to[i]);
+}
+
 static void add_columns(void *arg, int64_t begin, int64_t end, int worker)
 {
     const struct job *j = arg;
@@ -45,7 +53,11 @@ static void add_columns(void *arg, int64_t begin, int64_t end, int worker)
         if (!in_slice(op, t))
             continue;
         float *to = op->grad + (op->ids[t] - op->row0) * op->cols;
-        j->cpu->kernels->add(to + begin, to + begin, op->dy + t * op->cols + begin, end - begin);
+        if (op->fused)
+            subtract(to, op->dy + t * op->cols, (int64_t[2]){begin, end}, op->lr);
+        else
+            j->cpu->kernels->add(to + begin, to + begin, op->dy + t * op->cols + begin,
+                                 end - begin);
     }
 }
 

@@ -2,7 +2,8 @@
  *
  * The weight gradient dw (m, k) = (+)= dy^T x, a sum over tokens: every tile of dw runs over the
  * grains in order, one single-threaded sgemm each, the first one writing and the others adding, so
- * that grains of one op and grains of successive ops with add = 1 give the same bits.
+ * that grains of one op and grains of successive ops with add = 1 give the same bits. Fused, all of
+ * them add to the weight itself.
  */
 #include <string.h>
 
@@ -27,7 +28,9 @@ static void do_tile(const struct job *job, int64_t row, int64_t column)
                         .ldb = op->k,
                         .ldc = op->k,
                         .a_trans = 1,
-                        .beta = op->add ? 1.0f : 0.0f};
+                        .scaled = op->fused,
+                        .alpha = -op->lr,
+                        .beta = op->add || op->fused ? 1.0f : 0.0f};
 
     for (int32_t i = 0; i < op->grains.n; i++) {
         int64_t t0 = op->grains.start[i];
@@ -60,7 +63,7 @@ int tr_cpu_matmul_dw(const struct tr_cpu *cpu, const struct tr_op_matmul *op)
         return error;
     /* Each call packs both its factors: wide where the rows alone give work to four cores. */
     job.columns = tr_tiles_of(op->k, job.rows.count < 4 ? 256 : 1024);
-    if (op->n == 0 && !op->add)
+    if (op->n == 0 && !op->add && !op->fused)
         memset(op->dw, 0, (size_t)(op->m * op->k) * sizeof(float));
     tr_pool_run(cpu->pool, job.rows.count * job.columns.count, 1, do_tiles, &job);
     return 0;

@@ -117,6 +117,7 @@ static __device__ __forceinline__ void
 add_tokens(const struct tr_op_embed &op, float acc[SUM_PARTS], const int *tokens, int count)
 {
     int64_t column = (int64_t)blockIdx.y * SUM_TILE + threadIdx.x;
+    float by = op.fused ? -op.lr : 1.0f; /* times 1 a fused sum is a plain one */
 
     for (int i = 0; i < count; i += SUM_AHEAD) {
         float ahead[SUM_AHEAD][SUM_PARTS];
@@ -128,7 +129,7 @@ add_tokens(const struct tr_op_embed &op, float acc[SUM_PARTS], const int *tokens
                                   : 0;
         for (int a = 0; a < SUM_AHEAD; a++)
             for (int p = 0; p < SUM_PARTS; p++)
-                acc[p] = i + a < count ? acc[p] + ahead[a][p] : acc[p];
+                acc[p] = i + a < count ? fmaf(by, ahead[a][p], acc[p]) : acc[p];
     }
 }
 

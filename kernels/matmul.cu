@@ -25,7 +25,7 @@ struct product {
     struct tr_cuda_shape shape;
     const void *a, *b, *bias;
     void *out;
-    float beta;
+    float alpha, beta;
 };
 
 /* The alignment of every row of a matrix, whichever row a grain starts at. */
@@ -39,7 +39,6 @@ static uint32_t align_of(const void *base, int64_t row, enum tr_dtype t)
 static int multiply(const struct tr_cuda *cuda, const struct product *p)
 {
     struct tr_cuda_matmul *m = cuda->matmul;
-    const float one = 1.0f;
     const struct tr_cuda_choice *c = NULL;
     cublasStatus_t status;
     int error = tr_cuda_choose(m, &p->shape, &c);
@@ -52,7 +51,7 @@ static int multiply(const struct tr_cuda *cuda, const struct product *p)
         if (status != CUBLAS_STATUS_SUCCESS)
             return tr_cuda_blas_error(m, status, &p->shape);
     }
-    status = m->blas.Matmul(m->handle, c->desc, &one, p->a, c->a, p->b, c->b, &p->beta, p->out,
+    status = m->blas.Matmul(m->handle, c->desc, &p->alpha, p->a, c->a, p->b, c->b, &p->beta, p->out,
                             c->out, p->out, c->out, &c->algo, m->workspace,
                             TR_CUDA_MATMUL_WORKSPACE_BYTES, cuda->stream);
     return status == CUBLAS_STATUS_SUCCESS ? 0 : tr_cuda_blas_error(m, status, &p->shape);
@@ -163,6 +162,7 @@ int tr_cuda_matmul(const struct tr_cuda *cuda, const struct tr_op_matmul *op)
     p.a = op->w;
     p.b = op->x;
     p.out = op->y;
+    p.alpha = 1.0f;
     if (op->bias && op->w_dtype == op->out_dtype && (uintptr_t)op->bias % TR_CUDA_ALIGNED == 0) {
         p.bias = op->bias;
         p.shape.bias = 1;
@@ -197,6 +197,7 @@ int tr_cuda_matmul_dx(const struct tr_cuda *cuda, const struct tr_op_matmul *op)
     p.a = op->w;
     p.b = op->dy;
     p.out = op->dx;
+    p.alpha = 1.0f;
     p.beta = op->add ? 1.0f : 0.0f;
     return multiply_grains(cuda, &p, &op->grains);
 }
@@ -208,7 +209,7 @@ int tr_cuda_matmul_dw(const struct tr_cuda *cuda, const struct tr_op_matmul *op)
 
     if (error)
         return error;
-    if (op->n == 0 && !op->add) {
+    if (op->n == 0 && !op->add && !op->fused) {
         cudaError_t e =
             cudaMemsetAsync(op->dw, 0, (size_t)(op->m * op->k) * sizeof(float), cuda->stream);
 
@@ -224,7 +225,8 @@ int tr_cuda_matmul_dw(const struct tr_cuda *cuda, const struct tr_op_matmul *op)
     p.shape.align_b = align_of(op->dy, op->m, op->in_dtype);
     p.shape.align_out = align_of(op->dw, op->k, TR_F32);
     p.out = op->dw;
-    p.beta = op->add ? 1.0f : 0.0f;
+    p.alpha = op->fused ? -op->lr : 1.0f;
+    p.beta = op->add || op->fused ? 1.0f : 0.0f;
     for (int32_t g = 0; g < op->grains.n && !error; g++) {
         int64_t first = op->grains.start[g];
 

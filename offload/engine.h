@@ -88,6 +88,7 @@ enum tr_flush_state {
 struct tr_flush {
     enum tr_flush_state state;
     int mark; /* no commit: the store is being marked open before it is changed in place */
+    int held; /* and a commit waits behind that */
     uint64_t epoch;
     uint32_t payload_bytes;
     unsigned char payload[TR_PAYLOAD_BYTES];

@@ -12,7 +12,8 @@
  * engine stops, the record is not written, and the store stays at the commit before.
  *
  * A store with one generation is marked open the same way ((c) and (d) alone, with the flag set)
- * before the first change in place.
+ * before the first change in place. A commit may have been asked for by then: it waits for the very
+ * writes that wait for the mark, and goes on behind it.
  */
 #include <string.h>
 
@@ -42,8 +43,8 @@ static void enter_idle(struct tr_offload *o)
 {
     tr_store_settle(o->store);
     o->stats.commits += !o->flush.mark;
-    o->flush.mark = 0;
-    o->flush.state = TR_FLUSH_IDLE;
+    o->flush.state = o->flush.mark && o->flush.held ? TR_FLUSH_WRITES : TR_FLUSH_IDLE;
+    o->flush.mark = o->flush.held = 0;
     o->kicked = 1;
     pthread_cond_broadcast(&o->changed);
 }
@@ -83,8 +84,9 @@ static void run(struct tr_offload *o, enum tr_flush_state state, enum tr_io_op o
 
 void tr_flush_mark(struct tr_offload *o)
 {
-    if (o->flush.state != TR_FLUSH_IDLE)
+    if (o->flush.state != TR_FLUSH_IDLE && o->flush.state != TR_FLUSH_WRITES)
         return;
+    o->flush.held = o->flush.state == TR_FLUSH_WRITES;
     o->flush.mark = 1;
     enter_record(o);
 }

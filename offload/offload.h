@@ -33,14 +33,14 @@
 
 enum tr_io_kind { TR_IO_AUTO, TR_IO_URING, TR_IO_THREADS };
 
-#define TR_VISIT_SPANS 16
+#define TR_VISIT_SPANS 24
 #define TR_NONE        UINT32_MAX /* no span */
 
 struct tr_visit {
     uint32_t n_spans;
     uint32_t span[TR_VISIT_SPANS];
     uint32_t changed; /* bit i: span[i] is changed by this visit */
-    uint32_t fresh; /* bit i: span[i] is scratch and made here: what it held before is of no use */
+    uint32_t fresh; /* bit i: span[i] is made here: what it held before is of no use, not read */
 };
 
 /* Scratch: bytes that live within a step, numbered after the spans of the store. Made by a visit

@@ -5,8 +5,9 @@
  * last. Time is visits times slots; for a model of a hundred layers that is nothing beside one
  * read.
  *
- * To a scratch span a fresh use is no next use: before it the old bytes are dead, and dropping them
- * costs nothing.
+ * To a span that is made afresh that use is no next use: before it the old bytes are dead, and
+ * dropping them costs nothing (of a span of the store: no load; its changes are written all the
+ * same).
  */
 #include "offload/schedule.h"
 
@@ -48,9 +49,9 @@ static int check_visit(const struct tr_schedule_params *p, const struct tr_visit
     for (uint32_t k = 0; k < v->n_spans; k++) {
         int fresh = v->fresh >> k & 1, changed = v->changed >> k & 1;
 
-        if (fresh && (!changed || !is_scratch(p, v->span[k])))
-            return tr_error(-EINVAL, "visit %u: span %u is fresh, but not scratch that it changes",
-                            at, v->span[k]);
+        if (fresh && !changed)
+            return tr_error(-EINVAL, "visit %u: span %u is fresh, but it does not change it", at,
+                            v->span[k]);
         if (v->span[k] >= p->n_spans || p->spans[v->span[k]].pool >= p->n_pools)
             return tr_error(-EINVAL, "visit %u: span %u or its pool does not exist", at,
                             v->span[k]);

@@ -129,7 +129,8 @@ static int predict(struct foretell *f)
     if (!f->elsewhere)
         f->timed = run_figures(f->run, &f->figures) == 0;
     figures = f->timed ? &f->figures : NULL;
-    r = run_predict(f->run, figures, &f->batch, &f->prediction);
+    if ((r = run_choose_clip(f->run, figures, &f->batch)) == 0)
+        r = run_predict(f->run, figures, &f->batch, &f->prediction);
     return r < 0 ? r : run_predict_limits(f->run, figures, &f->batch, &f->prediction);
 }
 

@@ -7,6 +7,7 @@
  * the others may be elsewhere, and may be updated already if they come later in the block.
  * The gradient at the block's output lies in plan->dx and becomes the one at its input in place.
  */
+#include "src/freeze.h"
 #include "src/pass.h"
 
 struct block {
@@ -15,6 +16,7 @@ struct block {
     const struct tr_block *tensors;
     const struct tr_micro *u;
     int first, last; /* micro-batch of the step */
+    struct tr_lowest low;
     struct pass_frame f;
     float *dx, *dxn, *delta;
     void *dy; /* dx in the compute dtype */
@@ -31,8 +33,30 @@ static int has(const struct block *b, enum tr_role r)
     return b->tensors->tensor[r] >= 0;
 }
 
+static int trains(const struct block *b, enum tr_role r)
+{
+    return tr_trains(b->p->model, b->tensors->tensor[r]);
+}
+
+static int is_fused(const struct block *b, enum tr_role r)
+{
+    return b->p->plan->in.fused && tensor(b, r)->dims == 2;
+}
+
+/* Where the gradient is kept for the next step; NULL: it is not. */
+static char *parked(const struct block *b, enum tr_role r)
+{
+    return b->p->model->parked ? pass_block_parked(b->v, b->p->model, r) + tensor(b, r)->g_offset
+                               : NULL;
+}
+
+/* In f32 it is made where it is kept. NULL: the tensor stays as it is, or its update is fused. */
 static float *grad_of(const struct block *b, enum tr_role r)
 {
+    if (!trains(b, r) || is_fused(b, r))
+        return NULL;
+    if (b->p->model->parked == TR_PARKED_F32)
+        return (float *)parked(b, r);
     return (float *)((char *)pass_at(b->p, &b->p->plan->grad) +
                      tr_plan_grad(b->p->plan, b->tensors, r));
 }
@@ -41,14 +65,16 @@ static float *grad_of(const struct block *b, enum tr_role r)
 static int finish(const struct block *b, enum tr_role r)
 {
     const struct tr_tensor *t = tensor(b, r);
-    int update = b->v->unit.pass == TR_PASS_UPDATE;
-    char *state = b->p->model->has_state && update ? pass_block_state(b->v, r) : NULL;
+    int update = tr_unit_updates(&b->v->unit);
+    char *state;
 
-    if (!b->last)
+    if (!b->last || !trains(b, r))
         return 0;
-    return pass_finish(b->p, b->v->unit.pass,
+    state = b->p->model->has_state && update ? pass_block_state(b->p, b->v, r) : NULL;
+    return pass_finish(b->p, &b->v->unit,
                        &(struct pass_grad){.tensor = b->tensors->tensor[r],
                                            .grad = grad_of(b, r),
+                                           .parked = parked(b, r),
                                            .weight = pass_weight(b->p, b->v, r),
                                            .m = state ? (float *)(state + t->m_offset) : NULL,
                                            .v = state ? (float *)(state + t->v_offset) : NULL,
@@ -96,7 +122,7 @@ static int bias_grad(const struct block *b, enum tr_role r, const void *dy)
 {
     int e;
 
-    if (!has(b, r))
+    if (!trains(b, r))
         return 0;
     e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_BIAS_GRAD,
                                       .bias_grad = {.dy = dy,
@@ -109,22 +135,50 @@ static int bias_grad(const struct block *b, enum tr_role r, const void *dy)
     return e < 0 ? e : finish(b, r);
 }
 
-/* dW (= or +=) dy^T x, and the update when it is whole. */
+/* dW (= or +=) dy^T x, and the update when it is whole; or the update itself, as the stage has used
+ * the weights for the last time. */
 static int weight_grad(const struct block *b, enum tr_role r, const void *dy, const void *x)
 {
     const struct tr_tensor *t = tensor(b, r);
-    int e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_MATMUL_DW,
-                                          .matmul = {.dy = dy,
-                                                     .x = x,
-                                                     .in_dtype = pass_compute(b->p),
-                                                     .dw = grad_of(b, r),
-                                                     .n = b->u->n_tokens,
-                                                     .m = t->rows,
-                                                     .k = t->cols,
-                                                     .add = !b->first,
-                                                     .grains = b->u->grains}});
+    int fused = is_fused(b, r), e;
 
+    if (t->frozen)
+        return 0;
+    e = pass_op(b->p,
+                &(struct tr_op){.kind = TR_OP_MATMUL_DW,
+                                .matmul = {.dy = dy,
+                                           .x = x,
+                                           .in_dtype = pass_compute(b->p),
+                                           .dw = fused ? pass_weight(b->p, b->v, r) : grad_of(b, r),
+                                           .n = b->u->n_tokens,
+                                           .m = t->rows,
+                                           .k = t->cols,
+                                           .add = !b->first,
+                                           .fused = fused,
+                                           .lr = (float)b->p->update.lr,
+                                           .grains = b->u->grains}});
     return e < 0 ? e : finish(b, r);
+}
+
+/* Parts with one input, and the norm of that; TR_ROLES: none. */
+struct inputs {
+    enum tr_part first, last;
+    enum tr_role norm;
+};
+
+static const struct inputs attention_in = {TR_PART_KV, TR_PART_Q, TR_ROLE_NORM1};
+static const struct inputs attention_out = {TR_PART_O, TR_PART_O, TR_ROLES};
+static const struct inputs mlp_in = {TR_PART_UP, TR_PART_GATE, TR_ROLE_NORM2};
+static const struct inputs mlp_out = {TR_PART_DOWN, TR_PART_DOWN, TR_ROLES};
+
+/* Is the gradient at that input of any use? Where the lowest part that trains is one of them it is
+ * to the norm alone. */
+static int goes_on(const struct block *b, const struct inputs *in)
+{
+    int lowest =
+        b->low.layer == b->v->unit.index && b->low.part >= in->first && b->low.part <= in->last;
+
+    return !lowest || (in->norm < TR_ROLES && trains(b, in->norm));
 }
 
 /* Gradient through a norm of the residual stream: added to dx, which already holds the skip path.
@@ -207,28 +261,29 @@ static int swiglu_grad(const struct block *b)
 
 static int down_grad(const struct block *b)
 {
-    int r;
+    int further = goes_on(b, &mlp_out), r;
 
     if ((r = pass_swiglu(b->p, b->u, &b->f)) < 0 || (r = lower_residual(b)) < 0 ||
-        (r = input_grad(b, TR_ROLE_DOWN, b->dy, b->dact)) < 0 ||
+        (further && (r = input_grad(b, TR_ROLE_DOWN, b->dy, b->dact)) < 0) ||
         (r = weight_grad(b, TR_ROLE_DOWN, b->dy, pass_at(b->p, &b->p->plan->act))) < 0)
         return r;
-    return swiglu_grad(b);
+    return further ? swiglu_grad(b) : 0;
 }
 
 static int gate_grad(const struct block *b)
 {
-    int r = normed_grad(b, TR_ROLE_GATE, b->dgate, 0);
+    int further = goes_on(b, &mlp_in);
+    int r = further ? normed_grad(b, TR_ROLE_GATE, b->dgate, 0) : 0;
 
     return r < 0 ? r : weight_grad(b, TR_ROLE_GATE, b->dgate, b->f.xn2);
 }
 
 static int up_grad(const struct block *b)
 {
-    int r;
+    int further = goes_on(b, &mlp_in);
+    int r = further ? normed_grad(b, TR_ROLE_UP, b->dup, 1) : 0;
 
-    if ((r = normed_grad(b, TR_ROLE_UP, b->dup, 1)) < 0 ||
-        (r = weight_grad(b, TR_ROLE_UP, b->dup, b->f.xn2)) < 0)
+    if (r < 0 || (r = weight_grad(b, TR_ROLE_UP, b->dup, b->f.xn2)) < 0 || !further)
         return r;
     return norm_grad(b, TR_ROLE_NORM2, b->f.x_mid, TR_F32, b->f.rstd2);
 }
@@ -252,13 +307,14 @@ static int attention_grad(const struct block *b)
 
 static int o_grad(const struct block *b)
 {
-    int r;
+    int further = goes_on(b, &attention_out), r;
 
-    if ((r = lower_residual(b)) < 0 || (r = input_grad(b, TR_ROLE_O, b->dy, b->d_o)) < 0 ||
+    if ((r = lower_residual(b)) < 0 ||
+        (further && (r = input_grad(b, TR_ROLE_O, b->dy, b->d_o)) < 0) ||
         (r = weight_grad(b, TR_ROLE_O, b->dy, b->f.o)) < 0 ||
         (r = bias_grad(b, TR_ROLE_O_BIAS, b->dy)) < 0)
         return r;
-    return attention_grad(b);
+    return further ? attention_grad(b) : 0;
 }
 
 static int q_grad(const struct block *b)
@@ -267,8 +323,9 @@ static int q_grad(const struct block *b)
 
     if (has(b, TR_ROLE_Q_NORM))
         r = head_norm_grad(b, TR_ROLE_Q_NORM, b->f.q_raw, b->f.rstd_q, b->dq);
-    if (r < 0 || (r = normed_grad(b, TR_ROLE_Q, b->dq, 0)) < 0 ||
-        (r = weight_grad(b, TR_ROLE_Q, b->dq, b->f.xn1)) < 0)
+    if (r == 0 && goes_on(b, &attention_in))
+        r = normed_grad(b, TR_ROLE_Q, b->dq, 0);
+    if (r < 0 || (r = weight_grad(b, TR_ROLE_Q, b->dq, b->f.xn1)) < 0)
         return r;
     return bias_grad(b, TR_ROLE_Q_BIAS, b->dq);
 }
@@ -289,12 +346,13 @@ static int kv_grad(const struct block *b)
 {
     struct tr_pass_state *p = b->p;
     const void *x = pass_boundary(p, b->v->unit.index, b->u->first_token);
-    int r = 0;
+    int further = goes_on(b, &attention_in), r = 0;
 
     if (has(b, TR_ROLE_K_NORM))
         r = head_norm_grad(b, TR_ROLE_K_NORM, b->f.k_raw, b->f.rstd_k, b->dk);
-    if (r < 0 || (r = normed_grad(b, TR_ROLE_K, b->dk, 1)) < 0 ||
-        (r = normed_grad(b, TR_ROLE_V, b->dv, 1)) < 0 || (r = kv_weights_grad(b)) < 0 ||
+    if (r == 0 && further && (r = normed_grad(b, TR_ROLE_K, b->dk, 1)) == 0)
+        r = normed_grad(b, TR_ROLE_V, b->dv, 1);
+    if (r < 0 || (r = kv_weights_grad(b)) < 0 || !further ||
         (r = norm_grad(b, TR_ROLE_NORM1, x, p->model->dtype, b->f.rstd1)) < 0)
         return r;
     return pass_round_boundary(p, b->dx, (int64_t)b->u->n_tokens * p->model->config.hidden);
@@ -335,13 +393,14 @@ static int micro_grad(struct tr_pass_state *p, const struct tr_pass_visit *v, in
                       .tensors = &p->model->blocks[layer],
                       .u = &p->micro[i],
                       .first = i == 0,
-                      .last = i == p->n_micro - 1};
+                      .last = i == p->n_micro - 1,
+                      .low = tr_lowest(p->model)};
 
     if (!p->plan->by_parts && !tr_plan_keeps(p->plan, layer))
         r = pass_block_forward(p, v, b.u, TR_PART_GATE);
     b.f = pass_frame(p, layer, b.u);
     point_scratch(&b);
-    for (int part = v->unit.to; part >= (int)v->unit.from && r == 0; part--)
+    for (int part = v->unit.to; part >= (int)v->unit.lowest && r == 0; part--)
         r = stage[part](&b);
     return r;
 }

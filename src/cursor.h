@@ -12,7 +12,16 @@
 
 #include "offload/store.h"
 
-#define TR_CURSOR_BYTES 88
+#define TR_CURSOR_BYTES 112
+
+/* The last step's update, where the commit has it in parts: the parameters from before it and the
+ * gradients (src/pending.c). Its optimizer step is the cursor's t. */
+struct tr_pending {
+    uint32_t is; /* 0: there is none, the rest means nothing */
+    float coefficient, unscale;
+    uint32_t reserved;
+    double lr;
+};
 
 struct tr_cursor {
     uint64_t step;       /* steps done */
@@ -22,11 +31,14 @@ struct tr_cursor {
     uint64_t tokens;     /* trained on so far */
     uint64_t skipped;    /* steps without an update */
     double loss_scale;
-    uint64_t reserved[2];
+    uint64_t clean; /* steps since the last overflow, or since the loss scale was raised */
+    uint64_t reserved;
+    struct tr_pending pending;
 };
 
 void tr_cursor_pack(const struct tr_cursor *c, unsigned char out[TR_CURSOR_BYTES]);
-/* -EINVAL: not a cursor, or of a newer version. */
+/* Of this version and the one before, which knew of nothing pending. -EINVAL: not a cursor, or of a
+ * newer version. */
 int tr_cursor_parse(const unsigned char *in, size_t bytes, struct tr_cursor *c);
 /* That of the commit which the store stands at. */
 int tr_cursor_read(const struct tr_store *store, struct tr_cursor *c);

@@ -60,12 +60,16 @@ static int check_same(const struct tr_run *run, const struct tr_train_params *be
     return 0;
 }
 
-int run_check_options(const struct tr_run *run)
+int run_check_options(struct tr_run *run)
 {
     char *path = tr_path(run->params.out, "run.yaml");
     struct tr_train_params before = {0};
     int r = path ? tr_options_read(path, &before) : -ENOMEM;
 
+    if (r == 0 && run->params.lr == TR_REAL_AUTO) /* it has been found, or is still to be */
+        run->params.lr = before.lr;
+    if (before.clip_method == TR_CLIP_AUTO && before.clip_norm > 0) /* from before it was asked */
+        before.clip_method = TR_CLIP_TWO_PASS;
     if (r == 0)
         r = check_same(run, &before);
     tr_options_free(&before);
@@ -189,11 +193,26 @@ static void spill_text(const struct tr_run *run, char *text, size_t room)
              (unsigned long long)(run->spill_bytes / each));
 }
 
+static void clip_text(const struct tr_run *run, char *text, size_t room)
+{
+    static const char *const ways[] = {[TR_CLIP_AUTO] = "",
+                                       [TR_CLIP_TWO_PASS] = "by a second backward pass",
+                                       [TR_CLIP_DEFERRED] = "deferred, gradients wait in the store",
+                                       [TR_CLIP_GROUP] = "by groups, an approximation"};
+    enum tr_clip method = run->params.clip_method;
+
+    if (run->params.clip_norm > 0)
+        snprintf(text, room, "clip: norm of at most %g, %s\n", run->params.clip_norm,
+                 run->plan.parked ? "all gradients stay on the device until it is known"
+                                  : ways[method < TR_CLIP_GROUP ? method : TR_CLIP_GROUP]);
+}
+
 void run_make_summary(struct tr_run *run)
 {
     const struct tr_plan *p = &run->plan;
     const struct tr_model *m = run->model;
-    char text[2304], host[384] = "", spill[192] = "", foreseen[256];
+    char text[2560], host[384] = "", spill[192] = "", clip[128] = "", frozen[64] = "",
+                     foreseen[256];
 
     run->device->ops->info(run->device, &run->device_info); /* its remark may have come by now */
     if (!run->device_info.host_visible)
@@ -203,19 +222,22 @@ void run_make_summary(struct tr_run *run)
                  (double)run->staging_bytes / 1048576, *run->device_info.remark ? "; " : "",
                  run->device_info.remark);
     spill_text(run, spill, sizeof(spill));
+    if (m->n_trained < m->n_params)
+        snprintf(frozen, sizeof(frozen), ", of which %.1f M train", (double)m->n_trained / 1e6);
+    clip_text(run, clip, sizeof(clip));
     snprintf(
         text, sizeof(text),
-        "model: %s, %.1f M parameters, %d layers, %s\n"
+        "model: %s, %.1f M parameters%s, %d layers, %s\n"
         "device: %s, %.1f of %.1f MiB\n"
         "%sdisk: %s, %.1f MiB a generation\n"
         "%sstep: up to %d tokens in micro-batches of up to %d, %d of %d blocks keep activations\n"
-        "steps: %lld of %lld done\n%s",
-        m->config.architecture, (double)m->n_params / 1e6, m->config.layers,
+        "%ssteps: %lld of %lld done\n%s",
+        m->config.architecture, (double)m->n_params / 1e6, frozen, m->config.layers,
         tr_dtype_name(m->dtype), run->device_info.name,
         (double)(p->peak + run->device_info.workspace_bytes) / 1048576,
         (double)run->params.device_memory / 1048576, host, tr_offload_io_name(run->offload),
         (double)tr_layout_bytes(&m->layout) / 1048576, spill, p->in.batch_tokens, p->micro_tokens,
-        p->keep, m->config.layers, (long long)run->cursor.step, (long long)run->steps,
+        p->keep, m->config.layers, clip, (long long)run->cursor.step, (long long)run->steps,
         tr_prediction_line(&run->foreseen, foreseen, sizeof(foreseen)));
     tr_free(TR_MEM_MISC, run->summary);
     run->summary = tr_strdup(TR_MEM_MISC, text);

@@ -34,6 +34,19 @@ static int foresee(struct tr_run *run, struct tr_figures *figures)
     return r < 0 ? r : run_predict(run, known ? figures : NULL, &batch, &run->foreseen);
 }
 
+/* What is chosen by time is chosen before the disk is looked at: it may take more of it. */
+int run_choose(struct tr_run *run)
+{
+    struct tr_figures *figures = tr_alloc(TR_MEM_MISC, sizeof(*figures));
+    struct tr_batch batch;
+    int r = figures ? tr_data_batch(run->data, 0, 0, &batch) : -ENOMEM;
+
+    if (r == 0)
+        r = run_choose_clip(run, run_figures(run, figures) == 0 ? figures : NULL, &batch);
+    tr_free(TR_MEM_MISC, figures);
+    return r;
+}
+
 /* That something cannot be predicted is no reason not to do it; a notice says why. */
 int run_foresee(struct tr_run *run)
 {
@@ -101,15 +114,17 @@ static void compare(FILE *f, struct tr_run *run)
 {
     const struct tr_prediction *p = &run->foreseen;
     struct tr_measured *m = &run->measured;
-    uint64_t more = (uint64_t)(m->steps - 1);
+    uint64_t more = (uint64_t)(m->steps - 1), settled = (uint64_t)m->settled;
 
     fprintf(f, "%-26s    predicted     measured\n", "prediction");
     if (p->timed && m->n)
         line(f, "seconds a step", "s", p->sim.seconds, median(m));
     if (!run->valid && m->steps > 1)
-        exact(f, "read, all steps", p->sim.first_read_bytes + more * p->sim.read_bytes,
+        exact(f, "read, all steps",
+              p->sim.first_read_bytes + more * p->sim.read_bytes + settled * p->settle_read_bytes,
               m->read_bytes);
-    exact(f, "written, all steps", (more + 1) * p->sim.written_bytes, m->written_bytes);
+    exact(f, "written, all steps",
+          (more + 1) * p->sim.written_bytes + settled * p->settle_written_bytes, m->written_bytes);
     exact(f, "device peak", p->device_bytes, m->device_bytes);
 }
 

@@ -11,44 +11,51 @@
  */
 #include "src/pass.h"
 
-#include "src/base/err.h"
+#include "src/freeze.h"
 
 /* The spans of a visit of a table, in the order in which visits.c adds them. */
 struct table_spans {
-    char *table, *state, *norm, *norm_state;
+    char *table, *state, *parked, *norm, *norm_state, *norm_parked;
 };
 
 struct slice_work {
     struct tr_pass_state *p;
+    int together; /* the logits of all grains lie behind one another */
     const struct tr_pass_visit *v;
     const struct tr_tensor *tensor;
     const struct tr_slice *slice;
     struct table_spans at;
 };
 
+/* The table is updated with the embedding, once, and the final norm then: a tied one that trains.
+ */
 static int is_tied(const struct tr_pass_state *p)
 {
-    return p->model->head.tensor < 0;
+    return tr_trains_tied(p->model);
 }
 
 static struct slice_work slice_work(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     const struct tr_model *m = p->model;
     int embed = v->unit.place == TR_WORK_EMBED_GRAD, tied = is_tied(p), k = 0;
-    int update = v->unit.pass == TR_PASS_UPDATE;
+    int update = tr_unit_updates(&v->unit), ends = tr_ends_final_norm(m, &v->unit);
+    int parks = m->parked && v->unit.place != TR_WORK_HEAD;
     const struct tr_table *t = embed ? &m->embed : tr_model_head(m);
     struct slice_work w = {
         .p = p, .v = v, .tensor = &m->tensors[t->tensor], .slice = &t->slices[v->unit.index]};
 
     if (update || !embed || tied)
         w.at.table = v->at[k++];
-    if (update && m->has_state && (embed || !tied))
+    if (update && m->has_state && tr_trains(m, embed ? m->embed.tensor : m->head.tensor))
         w.at.state = v->at[k++];
-    if (!embed || tied)
+    if (parks && (embed || !tied))
+        w.at.parked = v->at[k++];
+    if (update && parks ? ends : !embed || tied)
         w.at.norm = v->at[k++];
-    if (update && m->has_state && embed == tied && v->unit.index == 0 &&
-        v->unit.sweep != TR_SWEEP_SUM)
+    if (update && m->has_state && ends)
         w.at.norm_state = v->at[k++];
+    if (parks && ends)
+        w.at.norm_parked = v->at[k++];
     return w;
 }
 
@@ -78,6 +85,19 @@ static int final_norm(const struct slice_work *w, int32_t g)
                                     .rows_per_token = 1}});
 }
 
+static float *logits_at(const struct slice_work *w, int32_t first_token)
+{
+    int64_t at = w->together ? first_token * w->slice->rows : 0;
+
+    return (float *)pass_at(w->p, &w->p->plan->logits) + at;
+}
+
+/* The same in the compute dtype; together they are f32, and in the logits' place. */
+static void *dlogits_at(const struct slice_work *w, int32_t first_token)
+{
+    return w->together ? logits_at(w, first_token) : pass_at(w->p, &w->p->plan->dlogits);
+}
+
 static struct tr_op_matmul slice_matmul(const struct slice_work *w, int32_t g)
 {
     struct tr_pass_state *p = w->p;
@@ -86,8 +106,8 @@ static struct tr_op_matmul slice_matmul(const struct slice_work *w, int32_t g)
                                  .w_dtype = w->tensor->dtype,
                                  .in_dtype = pass_compute(p),
                                  .x = pass_at(p, &p->plan->head_x),
-                                 .y = pass_at(p, &p->plan->logits),
-                                 .dy = pass_at(p, &p->plan->dlogits),
+                                 .y = logits_at(w, grain_token(w, g)),
+                                 .dy = dlogits_at(w, grain_token(w, g)),
                                  .n = p->grain[g].start[1],
                                  .m = w->slice->rows,
                                  .k = p->model->config.hidden,
@@ -110,8 +130,8 @@ static struct tr_op_xent xent(const struct slice_work *w, int32_t first_token, i
     const struct tr_plan *plan = p->plan;
 
     return (struct tr_op_xent){
-        .logits = pass_at(p, &plan->logits),
-        .dlogits = pass_at(p, &plan->dlogits),
+        .logits = logits_at(w, first_token),
+        .dlogits = dlogits_at(w, first_token),
         .dtype = pass_compute(p),
         .n = n,
         .row0 = w->slice->row0,
@@ -162,6 +182,8 @@ static float *slice_grad(const struct slice_work *w)
 {
     const struct tr_plan *plan = w->p->plan;
 
+    if (w->p->model->parked == TR_PARKED_F32) /* made where it is kept */
+        return (float *)w->at.parked;
     return (float *)((char *)pass_at(w->p, &plan->grad) +
                      tr_plan_table_grad(plan, w->tensor, w->slice->row0));
 }
@@ -175,18 +197,65 @@ static int table_dw(const struct slice_work *w, int32_t g)
     return pass_op(w->p, &(struct tr_op){.kind = TR_OP_MATMUL_DW, .matmul = op});
 }
 
+/* Fused: rows of the slice at once, few enough that the logits of all tokens have room. What the
+ * grains need of them is made before the first one changes them. dx: add to it, where it is not
+ * NULL (of the first rows of all: write it). */
+static int fused_rows(const struct slice_work *w, int dx, int first)
+{
+    struct tr_pass_state *p = w->p;
+    int r = 0;
+
+    for (int32_t g = 0; g < p->batch->n_grains && r == 0; g++) {
+        struct tr_op_matmul op = slice_matmul(w, g);
+
+        op.dx = pass_rows(p, &p->plan->dx, grain_token(w, g), op.k);
+        op.add = !first;
+        r = make_dlogits(w, g);
+        if (r == 0 && dx)
+            r = pass_op(p, &(struct tr_op){.kind = TR_OP_MATMUL_DX, .matmul = op});
+    }
+    for (int32_t g = 0; g < p->batch->n_grains && r == 0; g++) {
+        struct tr_op_matmul op = slice_matmul(w, g);
+
+        op.dw = (float *)w->at.table;
+        op.fused = 1;
+        op.lr = (float)p->update.lr;
+        if ((r = final_norm(w, g)) == 0)
+            r = pass_op(p, &(struct tr_op){.kind = TR_OP_MATMUL_DW, .matmul = op});
+    }
+    return r;
+}
+
+static int fused_slice(const struct slice_work *all, int dx)
+{
+    struct slice_work w = *all;
+    struct tr_slice part = *all->slice;
+    int64_t end = part.row0 + part.rows, row = w.p->model->config.hidden * (int64_t)sizeof(float);
+    int r = 0;
+
+    w.slice = &part;
+    w.together = 1;
+    for (; part.row0 < end && r == 0; part.row0 += part.rows) {
+        part.rows = end - part.row0 < TR_FUSED_ROWS ? end - part.row0 : TR_FUSED_ROWS;
+        w.at.table = all->at.table + (part.row0 - all->slice->row0) * row;
+        r = fused_rows(&w, dx, all->v->unit.first && part.row0 == all->slice->row0);
+    }
+    return r;
+}
+
 static int finish_slice(const struct slice_work *w)
 {
     struct tr_pass_state *p = w->p;
     uint64_t cols = (uint64_t)p->model->config.hidden;
 
     return pass_finish(
-        p, w->v->unit.pass,
+        p, &w->v->unit,
         &(struct pass_grad){.tensor = (int32_t)(w->tensor - p->model->tensors),
                             .sweep = w->v->unit.sweep,
                             .goes_on = !w->v->unit.first,
                             .goes_further = !w->v->unit.last,
-                            .grad = slice_grad(w),
+                            .grad = p->plan->in.fused ? NULL : slice_grad(w),
+                            .parked = w->at.parked,
                             .weight = w->at.table,
                             .m = (float *)w->at.state,
                             .v = w->at.state ? (float *)(w->at.state + w->slice->v_offset) : NULL,
@@ -200,9 +269,10 @@ static int finish_final_norm(const struct slice_work *w)
     const struct tr_tensor *t = &p->model->tensors[p->model->final_norm];
     char *state = w->at.norm_state;
 
-    return pass_finish(p, w->v->unit.pass,
+    return pass_finish(p, &w->v->unit,
                        &(struct pass_grad){.tensor = p->model->final_norm,
                                            .grad = pass_at(p, &p->plan->norm_grad),
+                                           .parked = w->at.norm_parked,
                                            .weight = w->at.norm,
                                            .m = state ? (float *)(state + t->m_offset) : NULL,
                                            .v = state ? (float *)(state + t->v_offset) : NULL,
@@ -235,7 +305,9 @@ static int final_norm_grad(const struct slice_work *w)
                                        .eps = c->rms_eps,
                                        .dy = dx,
                                        .dx = dx,
-                                       .dw = pass_at(p, &p->plan->norm_grad),
+                                       .dw = tr_trains(p->model, p->model->final_norm)
+                                                 ? pass_at(p, &p->plan->norm_grad)
+                                                 : NULL,
                                        .grains = {p->batch->n_grains, p->batch->grain_start},
                                        .rows_per_token = 1}});
 
@@ -249,7 +321,7 @@ static int final_norm_grad(const struct slice_work *w)
  */
 static int dw_with_head(const struct tr_pass_state *p)
 {
-    return !is_tied(p) || p->plan->parked;
+    return is_tied(p) ? p->plan->parked : tr_trains(p->model, p->model->head.tensor);
 }
 
 /* The second sweep over the head: the slice's gradient again, unless it has been kept, applied. */
@@ -266,26 +338,41 @@ static int apply_head(const struct slice_work *w)
     return finish_final_norm(w);
 }
 
+/* Softmax gradients of the slice, and what becomes of them; of a tied table the rest comes with the
+ * embedding. */
+static int slice_grads(const struct slice_work *w, int needs_dx)
+{
+    struct tr_pass_state *p = w->p;
+    int r = 0;
+
+    for (int32_t g = 0; g < p->batch->n_grains && r == 0; g++) {
+        struct tr_op_matmul dx = slice_matmul(w, g);
+
+        dx.dx = pass_rows(p, &p->plan->dx, grain_token(w, g), dx.k);
+        dx.add = !w->v->unit.first;
+        r = make_dlogits(w, g);
+        if (r == 0 && needs_dx)
+            r = pass_op(p, &(struct tr_op){.kind = TR_OP_MATMUL_DX, .matmul = dx});
+        if (r == 0 && dw_with_head(p))
+            r = table_dw(w, g);
+    }
+    return r;
+}
+
 int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     struct slice_work w = slice_work(p, v);
-    int tied = is_tied(p), r;
+    int tied = is_tied(p), needs_dx = tr_needs_head_dx(p->model), r;
 
     if (v->unit.sweep == TR_SWEEP_APPLY)
         return apply_head(&w);
-    for (int32_t g = 0; g < p->batch->n_grains; g++) {
-        struct tr_op_matmul dx = slice_matmul(&w, g);
-
-        dx.dx = pass_rows(p, &p->plan->dx, grain_token(&w, g), dx.k);
-        dx.add = !v->unit.first;
-        if ((r = make_dlogits(&w, g)) < 0 ||
-            (r = pass_op(p, &(struct tr_op){.kind = TR_OP_MATMUL_DX, .matmul = dx})) < 0 ||
-            (dw_with_head(p) && (r = table_dw(&w, g)) < 0))
-            return r;
-    }
-    if (!tied && (r = finish_slice(&w)) < 0)
+    r = p->plan->in.fused && dw_with_head(p) ? fused_slice(&w, needs_dx)
+                                             : slice_grads(&w, needs_dx);
+    if (r < 0 || (!tied && (r = finish_slice(&w)) < 0))
         return r;
     if (!v->unit.last)
+        return 0;
+    if (!needs_dx)
         return 0;
     if ((r = final_norm_grad(&w)) < 0 || tied || v->unit.sweep == TR_SWEEP_SUM)
         return r;
@@ -299,6 +386,8 @@ static int start_embed_grad(const struct slice_work *w)
     struct tr_pass_state *p = w->p;
     int r = 0;
 
+    if (p->plan->in.fused)
+        return is_tied(p) ? fused_slice(w, 0) : 0;
     if (!is_tied(p))
         return p->device->ops->fill(p->device, TR_STREAM_COMPUTE, slice_grad(w), 0,
                                     (size_t)w->slice->rows * p->model->config.hidden * 4);
@@ -313,24 +402,21 @@ static int start_embed_grad(const struct slice_work *w)
 static int make_embed_grad(const struct slice_work *w)
 {
     struct tr_pass_state *p = w->p;
-    int r = start_embed_grad(w);
+    int r = start_embed_grad(w), fused = p->plan->in.fused;
 
     if (r < 0)
         return r;
-    return pass_op(p, &(struct tr_op){.kind = TR_OP_EMBED_GRAD,
-                                      .embed = {.row0 = w->slice->row0,
-                                                .rows = w->slice->rows,
-                                                .cols = p->model->config.hidden,
-                                                .n = p->batch->n_tokens,
-                                                .ids = pass_at(p, &p->plan->ids),
-                                                .dy = pass_at(p, &p->plan->dx),
-                                                .grad = slice_grad(w)}});
-}
-
-/* What ends with the last visit of the embedding of a tied model. */
-static int ends_final_norm(const struct slice_work *w)
-{
-    return w->v->unit.last && w->v->unit.sweep != TR_SWEEP_SUM;
+    return pass_op(p,
+                   &(struct tr_op){.kind = TR_OP_EMBED_GRAD,
+                                   .embed = {.row0 = w->slice->row0,
+                                             .rows = w->slice->rows,
+                                             .cols = p->model->config.hidden,
+                                             .n = p->batch->n_tokens,
+                                             .ids = pass_at(p, &p->plan->ids),
+                                             .dy = pass_at(p, &p->plan->dx),
+                                             .grad = fused ? (float *)w->at.table : slice_grad(w),
+                                             .fused = fused,
+                                             .lr = (float)p->update.lr}});
 }
 
 int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
@@ -339,7 +425,7 @@ int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
     int kept = v->unit.sweep == TR_SWEEP_APPLY && p->plan->held;
     int r = kept ? 0 : make_embed_grad(&w);
 
-    if (r < 0 || (r = finish_slice(&w)) < 0 || !ends_final_norm(&w) || !is_tied(p))
+    if (r < 0 || (r = finish_slice(&w)) < 0 || !tr_ends_final_norm(p->model, &v->unit))
         return r;
     return finish_final_norm(&w);
 }
@@ -348,7 +434,7 @@ int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
 int pass_table_update(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     struct slice_work w = slice_work(p, v);
-    int embed = v->unit.place == TR_WORK_EMBED_GRAD, r = finish_slice(&w);
+    int r = finish_slice(&w);
 
-    return r < 0 || !ends_final_norm(&w) || embed != is_tied(p) ? r : finish_final_norm(&w);
+    return r < 0 || !tr_ends_final_norm(p->model, &v->unit) ? r : finish_final_norm(&w);
 }

@@ -10,6 +10,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
+#include "src/freeze.h"
 #include "src/source.h"
 
 struct tr_import {
@@ -34,7 +35,9 @@ int tr_import_open(struct tr_import **out, const struct tr_import_params *p)
                                                               .dtype = p->dtype,
                                                               .threads = p->threads});
     if (r == 0)
-        r = tr_model_like(&i->model, i->source->table, p->state);
+        r = tr_freeze_check(i->source->table, p->freeze);
+    if (r == 0)
+        r = tr_model_like(&i->model, i->source->table, p->state, p->freeze);
     if (r < 0) {
         tr_import_close(i);
         return r;
@@ -57,12 +60,24 @@ const struct tr_model *tr_import_model(const struct tr_import *i)
     return i->model;
 }
 
+int tr_import_park(struct tr_import *i, enum tr_parked parked)
+{
+    struct tr_model *m;
+    int r = tr_model_park(&m, i->model, parked);
+
+    if (r < 0)
+        return r;
+    tr_model_close(i->model);
+    i->model = m;
+    return 0;
+}
+
 const char *tr_import_note(const struct tr_import *i)
 {
     return i->source->note;
 }
 
-/* The tensor that each piece belongs to; -1 for optimizer state. */
+/* The tensor that each piece belongs to; -1 for optimizer state and gradients. */
 static int32_t *map_pieces(const struct tr_model *m)
 {
     int32_t *of = tr_alloc_array(TR_MEM_MISC, m->layout.n_pieces, sizeof(*of));

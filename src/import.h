@@ -19,6 +19,7 @@ struct tr_import_params {
                             * they are not kept, and there is no export */
     int dtype;             /* enum tr_dtype of every tensor, or -1: as the source */
     enum tr_state_kind state; /* room for it, zeros */
+    const char *freeze;       /* patterns of tensors that need none; or NULL */
     int generations;
     const void *payload; /* of the first commit */
     size_t payload_bytes;
@@ -35,6 +36,8 @@ struct tr_import;
 int tr_import_open(struct tr_import **out, const struct tr_import_params *p);
 void tr_import_close(struct tr_import *i); /* NULL is allowed */
 const struct tr_model *tr_import_model(const struct tr_import *i);
+/* The same, with places for gradients of this type; the table before it is gone. */
+int tr_import_park(struct tr_import *i, enum tr_parked parked);
 const char *tr_import_note(const struct tr_import *i); /* odd but no error; "" mostly */
 int tr_import_run(struct tr_import *i);
 

@@ -68,9 +68,10 @@ int run_keep_open(const char *run, const struct tr_store *store, struct tr_kept 
 
 static int open_run_store(struct infer *f, const char *folder)
 {
-    int r = run_store_open(folder, NULL, TR_STORE_READ, &f->run.store);
+    int r = run_settle_folder(folder, NULL);
 
-    if (r < 0 || (r = run_keep_open(folder, f->run.store, &f->run.kept)) < 0)
+    if (r < 0 || (r = run_store_open(folder, NULL, TR_STORE_READ, &f->run.store)) < 0 ||
+        (r = run_keep_open(folder, f->run.store, &f->run.kept)) < 0)
         return r;
     f->run.model = f->run.kept->model;
     return 0;

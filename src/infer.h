@@ -36,6 +36,9 @@ int run_store_path(const char *run, char **out);
  * what was kept of its source, checked to fit it. */
 int run_store_open(const char *run, const char *store, enum tr_store_mode mode,
                    struct tr_store **out);
+/* Where a run was cut off between a step and its update, makes that update, for good: the store is
+ * written. Before a run's parameters are read. (settle.c) */
+int run_settle_folder(const char *run, const char *store);
 int run_keep_open(const char *run, const struct tr_store *store, struct tr_kept **out);
 
 /* Logits (n, vocab) of the tokens rows[0..n) of the batch, into host memory. */

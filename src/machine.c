@@ -194,14 +194,29 @@ static int place_host(struct tr_run *run)
     return choose_tiers(run, run->params.host_memory - used - run->staging_bytes);
 }
 
+static int make_visits(struct tr_run *run)
+{
+    struct tr_visits_params p = {.model = run->model,
+                                 .train = run->plan.in.train,
+                                 .norm_pass = run->plan.in.norm,
+                                 .group = run->plan.in.group,
+                                 .parked = run->plan.parked,
+                                 .by_parts = run->plan.by_parts,
+                                 .keep = run->plan.keep};
+    int r = tr_visits_make(&run->visits, &p);
+
+    if (r < 0 || !p.train || !run->model->parked)
+        return r;
+    p.train = 0;
+    if ((r = tr_visits_make(&run->plain, &p)) < 0)
+        return r;
+    p.settle = 1;
+    return tr_visits_make(&run->settle, &p);
+}
+
 int run_place(struct tr_run *run)
 {
-    int r = tr_visits_make(&run->visits, &(struct tr_visits_params){.model = run->model,
-                                                                    .train = run->plan.in.train,
-                                                                    .norm_pass = run->plan.in.norm,
-                                                                    .parked = run->plan.parked,
-                                                                    .by_parts = run->plan.by_parts,
-                                                                    .keep = run->plan.keep});
+    int r = make_visits(run);
 
     if (r < 0)
         return r;
@@ -212,6 +227,20 @@ int run_place(struct tr_run *run)
     if (!run->spans || !run->scratch || !run->in_host)
         return -ENOMEM;
     return place_host(run);
+}
+
+void run_unplace(struct tr_run *run)
+{
+    tr_visits_free(&run->visits);
+    tr_visits_free(&run->plain);
+    tr_visits_free(&run->settle);
+    tr_free(TR_MEM_MISC, run->in_host);
+    tr_free(TR_MEM_MISC, run->spans);
+    tr_free(TR_MEM_MISC, run->scratch);
+    run->in_host = NULL;
+    run->spans = NULL;
+    run->scratch = NULL;
+    run->spill_bytes = run->spill_host_bytes = 0;
 }
 
 int run_open_offload(struct tr_run *run)
@@ -286,21 +315,15 @@ void run_close_offload(struct tr_run *run)
 void run_stop_machine(struct tr_run *run)
 {
     run_close_offload(run); /* what is queued uses the batch, too */
-    tr_visits_free(&run->visits);
+    run_unplace(run);
     tr_pass_free(&run->pass);
     tr_free(TR_MEM_MISC, run->pass.update.names);
-    tr_free(TR_MEM_MISC, run->in_host);
-    tr_free(TR_MEM_MISC, run->spans);
-    tr_free(TR_MEM_MISC, run->scratch);
     if (run->nll)
         run->device->ops->host_free(run->device, run->nll, nll_bytes(run));
     if (run->sumsq)
         run->device->ops->host_free(run->device, run->sumsq, sumsq_bytes(run));
     if (run->device)
         run->device->ops->close(run->device);
-    run->in_host = NULL;
-    run->spans = NULL;
-    run->scratch = NULL;
     run->nll = NULL;
     run->sumsq = NULL;
     run->device = NULL;

@@ -11,8 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "offload/offload.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
+#include "src/freeze.h"
 
 #define SLICE_ROWS  4096
 #define SLICE_BYTES (64u << 20)
@@ -205,8 +207,11 @@ static int32_t add_tensor(struct builder *b, enum tr_role role, int32_t layer)
     t->dims = shapes[role].rows == ONE ? 1 : 2;
     t->dtype = b->p->dtypes[role];
     t->bytes = (uint64_t)t->rows * (uint64_t)t->cols * tr_dtype_size(t->dtype);
+    t->frozen = t->name && tr_freeze_matches(b->p->freeze, t->name);
     t->first_param = m->n_params;
+    t->first_trained = m->n_trained;
     m->n_params += (uint64_t)t->rows * (uint64_t)t->cols;
+    m->n_trained += t->frozen ? 0 : (uint64_t)t->rows * (uint64_t)t->cols;
     return m->n_tensors++;
 }
 
@@ -227,11 +232,20 @@ static void add_state(struct builder *b, int32_t tensor)
     struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[tensor];
     struct tr_state_part parts[2];
 
-    if (!t)
+    if (!t || t->frozen)
         return;
     tr_state_parts(b->p->state, &b->m->config, t, (struct tr_state_rows){0, t->rows}, parts);
     t->m_offset = add_bytes(b, parts[0].name, t->name, 0, parts[0].bytes);
     t->v_offset = add_bytes(b, parts[1].name, t->name, 0, parts[1].bytes);
+}
+
+static void add_parked(struct builder *b, int32_t tensor)
+{
+    struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[tensor];
+    uint64_t size = tr_dtype_size(tr_parked_dtype(b->p->parked));
+
+    if (t)
+        t->g_offset = add_bytes(b, "g of ", t->name, 0, (uint64_t)(t->rows * t->cols) * size);
 }
 
 /* A small model's table is cut as well: its slot, its logits and its gradient would otherwise be
@@ -278,6 +292,20 @@ static void add_slice_state(struct builder *b, struct tr_table *table)
     }
 }
 
+static void add_slice_parked(struct builder *b, struct tr_table *table)
+{
+    struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[table->tensor];
+    uint64_t size = tr_dtype_size(tr_parked_dtype(b->p->parked));
+
+    for (int32_t i = 0; !b->bad && i < table->n_slices; i++) {
+        struct tr_slice *s = &table->slices[i];
+        uint64_t row = (uint64_t)t->cols * size;
+
+        s->parked_span = add_span(b, TR_SLOTS_TABLE_PARKED);
+        add_bytes(b, "g of ", t->name, (uint64_t)s->row0 * row, (uint64_t)s->rows * row);
+    }
+}
+
 static void add_table(struct builder *b, struct tr_table *table, enum tr_role role,
                       const char *record)
 {
@@ -301,9 +329,15 @@ static void add_table(struct builder *b, struct tr_table *table, enum tr_role ro
         b->m->tensors[table->tensor].first_piece = first;
         b->m->tensors[table->tensor].n_pieces = b->m->layout.n_pieces - first;
     }
-    if (b->p->state) {
+    for (int32_t i = 0; !b->bad && i < table->n_slices; i++)
+        table->slices[i].state_span = TR_NONE;
+    if (!b->bad && b->p->state && tr_trains(b->m, table->tensor)) {
         add_segment(b, record, "state");
         add_slice_state(b, table);
+    }
+    if (b->p->parked) {
+        add_segment(b, record, "gradient");
+        add_slice_parked(b, table);
     }
 }
 
@@ -320,12 +354,34 @@ static void add_part_params(struct builder *b, struct tr_block *block, int part)
             add_params(b, block->tensor[r]);
 }
 
-static void add_part_state(struct builder *b, struct tr_block *block, int part)
+static void add_part_state(struct builder *b, int32_t layer, int part)
 {
+    struct tr_block *block = &b->m->blocks[layer];
+
+    block->state_span[part] = TR_NONE;
+    if (b->bad || !tr_trains_part(b->m, layer, (enum tr_part)part))
+        return;
     block->state_span[part] = add_span(b, TR_SLOTS_BLOCK_STATE + part);
     for (int r = 0; r < TR_ROLES; r++)
         if (is_of_part(block, r, part))
             add_state(b, block->tensor[r]);
+}
+
+static int trains_block(const struct builder *b, int32_t layer)
+{
+    int trains = 0;
+
+    for (int part = 0; !b->bad && part < TR_PARTS; part++)
+        trains |= tr_trains_part(b->m, layer, (enum tr_part)part);
+    return trains;
+}
+
+static void add_part_parked(struct builder *b, struct tr_block *block, int part)
+{
+    block->parked_span[part] = add_span(b, TR_SLOTS_BLOCK_PARKED + part);
+    for (int r = 0; r < TR_ROLES; r++)
+        if (is_of_part(block, r, part))
+            add_parked(b, block->tensor[r]);
 }
 
 static void add_block(struct builder *b, int32_t layer)
@@ -342,11 +398,14 @@ static void add_block(struct builder *b, int32_t layer)
     add_segment(b, record, "params");
     for (int part = 0; part < TR_PARTS; part++)
         add_part_params(b, block, part);
-    if (!b->p->state)
-        return;
-    add_segment(b, record, "state");
-    for (int part = 0; part < TR_PARTS; part++)
-        add_part_state(b, block, part);
+    if (b->p->state && trains_block(b, layer))
+        add_segment(b, record, "state");
+    for (int part = 0; b->p->state && part < TR_PARTS; part++)
+        add_part_state(b, layer, part);
+    if (b->p->parked)
+        add_segment(b, record, "gradient");
+    for (int part = 0; b->p->parked && part < TR_PARTS; part++)
+        add_part_parked(b, block, part);
 }
 
 /* A record of its own and not a part of the head: a tied model has no head to put it in. */
@@ -358,11 +417,17 @@ static void add_final_norm(struct builder *b)
     add_segment(b, "final norm", "params");
     m->final_norm_span = add_span(b, TR_SLOTS_NORM);
     add_params(b, m->final_norm);
-    if (!b->p->state)
-        return;
-    add_segment(b, "final norm", "state");
-    m->final_norm_state_span = add_span(b, TR_SLOTS_NORM_STATE);
-    add_state(b, m->final_norm);
+    m->final_norm_state_span = TR_NONE;
+    if (b->p->state && !b->bad && tr_trains(m, m->final_norm)) {
+        add_segment(b, "final norm", "state");
+        m->final_norm_state_span = add_span(b, TR_SLOTS_NORM_STATE);
+        add_state(b, m->final_norm);
+    }
+    if (b->p->parked) {
+        add_segment(b, "final norm", "gradient");
+        m->final_norm_parked_span = add_span(b, TR_SLOTS_NORM_PARKED);
+        add_parked(b, m->final_norm);
+    }
 }
 
 int tr_model_open(struct tr_model **out, const struct tr_model_params *p)
@@ -377,9 +442,11 @@ int tr_model_open(struct tr_model **out, const struct tr_model_params *p)
     m->dtype = p->dtypes[TR_ROLE_EMBED]; /* what the residual stream starts as */
     m->state = p->state;
     m->has_state = p->state != TR_STATE_NONE;
+    m->parked = p->parked;
     m->head.tensor = -1;
     m->blocks = tr_alloc_array(TR_MEM_MISC, (size_t)m->config.layers, sizeof(*m->blocks));
-    b.bad = !m->blocks;
+    m->freeze = p->freeze ? copy_name(&b, "", p->freeze) : NULL;
+    b.bad |= !m->blocks;
     add_table(&b, &m->embed, TR_ROLE_EMBED, "embedding");
     for (int32_t i = 0; !b.bad && i < m->config.layers; i++)
         add_block(&b, i);
@@ -412,13 +479,50 @@ int tr_model_tied_as_head(const struct tr_model *m)
     return !strcmp(m->tensors[m->embed.tensor].name, shapes[TR_ROLE_HEAD].name);
 }
 
-int tr_model_like(struct tr_model **out, const struct tr_model *m, enum tr_state_kind state)
+int tr_model_like(struct tr_model **out, const struct tr_model *m, enum tr_state_kind state,
+                  const char *freeze)
 {
     enum tr_dtype types[TR_ROLES];
 
     tr_model_types(m, types);
     return tr_model_open(
-        out, &(struct tr_model_params){&m->config, types, state, tr_model_tied_as_head(m)});
+        out, &(struct tr_model_params){&m->config, types, state, tr_model_tied_as_head(m), freeze});
+}
+
+int tr_model_park(struct tr_model **out, const struct tr_model *m, enum tr_parked parked)
+{
+    enum tr_dtype types[TR_ROLES];
+
+    tr_model_types(m, types);
+    return tr_model_open(out, &(struct tr_model_params){.config = &m->config,
+                                                        .dtypes = types,
+                                                        .state = m->state,
+                                                        .tied_as_head = tr_model_tied_as_head(m),
+                                                        .freeze = m->freeze,
+                                                        .parked = parked});
+}
+
+enum tr_dtype tr_parked_dtype(enum tr_parked parked)
+{
+    return parked == TR_PARKED_BF16 ? TR_BF16 : TR_F32;
+}
+
+static const char *const parked_names[TR_PARKED_KINDS] = {
+    [TR_PARKED_NONE] = "none", [TR_PARKED_F32] = "f32", [TR_PARKED_BF16] = "bf16"};
+
+const char *tr_parked_name(enum tr_parked parked)
+{
+    return parked_names[parked];
+}
+
+int tr_parked_parse(const char *name, enum tr_parked *parked)
+{
+    for (int i = 0; name && i < TR_PARKED_KINDS; i++)
+        if (!strcmp(name, parked_names[i])) {
+            *parked = (enum tr_parked)i;
+            return 0;
+        }
+    return -EINVAL;
 }
 
 void tr_model_close(struct tr_model *m)
@@ -432,6 +536,7 @@ void tr_model_close(struct tr_model *m)
     tr_free(TR_MEM_MISC, m->embed.slices);
     tr_free(TR_MEM_MISC, m->head.slices);
     tr_free(TR_MEM_MISC, m->blocks);
+    tr_free(TR_MEM_MISC, m->freeze);
     tr_free(TR_MEM_MISC, m);
 }
 

@@ -15,6 +15,8 @@
  *
  * Disk order: embedding params [slice...], embedding state [slice...], block 0 params [part...],
  * block 0 state [part...], ..., final norm params, state, head params [slice...], state [slice...].
+ * Where gradients wait for their norm beyond the step's end (src/pending.c), each unit has a third
+ * segment for them behind its state, span by span as its parameters.
  */
 #ifndef TR_SRC_MODEL_H
 #define TR_SRC_MODEL_H
@@ -65,9 +67,15 @@ enum tr_slots {
     TR_SLOTS_BLOCK_STATE, /* + part */
     TR_SLOTS_TABLE_STATE = TR_SLOTS_BLOCK_STATE + TR_PARTS,
     TR_SLOTS_NORM_STATE,
+    TR_SLOTS_BLOCK_PARKED, /* + part */
+    TR_SLOTS_TABLE_PARKED = TR_SLOTS_BLOCK_PARKED + TR_PARTS,
+    TR_SLOTS_NORM_PARKED,
     TR_SLOTS_BOUNDARY, /* inputs of blocks: scratch, not in the store (src/plan.h) */
     TR_SLOT_POOLS
 };
+
+/* What gradients are kept as until the next step applies them. */
+enum tr_parked { TR_PARKED_NONE, TR_PARKED_F32, TR_PARKED_BF16, TR_PARKED_KINDS };
 
 struct tr_tensor {
     char *name; /* as in the source checkpoint: "model.layers.3.self_attn.q_proj.weight" */
@@ -77,21 +85,25 @@ struct tr_tensor {
     int64_t rows, cols;  /* (rows, cols); 1-D: rows = 1 */
     enum tr_dtype dtype; /* in the store */
     uint64_t bytes;
+    int frozen;                     /* stays as it is (src/freeze.h) */
     uint64_t first_param;           /* index of its first element among all parameters */
+    uint64_t first_trained;         /* the same among those that train */
     uint32_t first_piece, n_pieces; /* of its params, consecutive in the layout */
     uint64_t offset;                /* in its params span; tables: 0 */
     uint64_t m_offset, v_offset;    /* its state's parts in the span; tables: 0, see tr_slice */
+    uint64_t g_offset;              /* its parked gradient in the span; tables: 0 */
 };
 
 struct tr_block {
-    uint32_t params_span[TR_PARTS], state_span[TR_PARTS];
-    int32_t tensor[TR_ROLES]; /* index into tensors, -1 where the family has none */
+    uint32_t params_span[TR_PARTS], parked_span[TR_PARTS];
+    uint32_t state_span[TR_PARTS]; /* TR_NONE where nothing of the part trains */
+    int32_t tensor[TR_ROLES];      /* index into tensors, -1 where the family has none */
 };
 
 /* A table's slice: rows [row0, row0 + rows) of the vocabulary. */
 struct tr_slice {
     int64_t row0, rows;
-    uint32_t params_span, state_span;
+    uint32_t params_span, state_span, parked_span;
     uint64_t v_offset; /* of the second part in the state span; the first is at 0 */
 };
 
@@ -106,28 +118,38 @@ struct tr_model {
     enum tr_dtype dtype;       /* of the embedding, and so of block-boundary activations */
     enum tr_state_kind state;  /* the optimizer's, as laid out */
     int has_state;             /* there is any */
+    enum tr_parked parked;     /* gradients have places in the store, of this type */
     struct tr_tensor *tensors; /* in the order of units, of a block's roles */
     int32_t n_tensors;
     struct tr_table embed, head; /* tied: head.tensor is -1 and the embed table serves both */
     struct tr_block *blocks;     /* (config.layers) */
     int32_t final_norm;          /* tensor */
-    uint32_t final_norm_span, final_norm_state_span;
+    uint32_t final_norm_span, final_norm_state_span, final_norm_parked_span;
     struct tr_layout layout;
-    uint64_t n_params;
+    uint64_t n_params, n_trained;
+    char *freeze; /* patterns of what is frozen; NULL: nothing */
 };
 
 struct tr_model_params {
     const struct tr_model_config *config;
     const enum tr_dtype *dtypes; /* [TR_ROLES] storage dtype by role */
     enum tr_state_kind state;
-    int tied_as_head; /* the tied table is called lm_head.weight in the source */
+    int tied_as_head;   /* the tied table is called lm_head.weight in the source */
+    const char *freeze; /* patterns, or NULL */
+    enum tr_parked parked;
 };
 
 /* Lays the model out; pure function of its arguments. */
 int tr_model_open(struct tr_model **out, const struct tr_model_params *p);
-/* The same model, with that state. */
-int tr_model_like(struct tr_model **out, const struct tr_model *m, enum tr_state_kind state);
-void tr_model_close(struct tr_model *m); /* NULL is allowed */
+/* The same model, with that state, and what the patterns name frozen; tr_model_park: and with
+ * places for gradients. */
+int tr_model_like(struct tr_model **out, const struct tr_model *m, enum tr_state_kind state,
+                  const char *freeze);
+int tr_model_park(struct tr_model **out, const struct tr_model *m, enum tr_parked parked);
+enum tr_dtype tr_parked_dtype(enum tr_parked parked);
+const char *tr_parked_name(enum tr_parked parked);
+int tr_parked_parse(const char *name, enum tr_parked *parked); /* -EINVAL: no such */
+void tr_model_close(struct tr_model *m);                       /* NULL is allowed */
 /* The part of a block that a role of its tensors belongs to. */
 enum tr_part tr_model_part(enum tr_role role);
 /* The storage dtype of each role; roles that the family does not have get m->dtype. */

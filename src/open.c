@@ -153,7 +153,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
     static const enum tr_streams streams[] = {[TR_STREAMING_AUTO] = TR_STREAMS_AUTO,
                                               [TR_STREAMING_BLOCKS] = TR_STREAMS_BLOCKS,
                                               [TR_STREAMING_MATRICES] = TR_STREAMS_PARTS};
-    int64_t micro = p->micro_batch * p->seq_len;
+    int64_t micro = p->fused_gemm ? INT32_MAX : p->micro_batch * p->seq_len;
 
     return tr_plan_make(
         &run->plan,
@@ -165,6 +165,8 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                  .compute = run->device_info.compute[run->model->dtype],
                                  .train = 1,
                                  .norm = p->clip_norm > 0,
+                                 .fused = p->fused_gemm,
+                                 .group = run_clip_group(run),
                                  .keep = keep,
                                  .streams = streams[p->streaming],
                                  .budget = run->device_info.arena_bytes,
@@ -297,6 +299,7 @@ int run_open_source(struct tr_run *run)
                                                    .tokenizer = p->tokenizer,
                                                    .dtype = (int)p->dtype - 1,
                                                    .state = run_state_kind(p),
+                                                   .freeze = p->freeze,
                                                    .threads = (int)p->threads};
     if ((r = tr_import_open(&run->import, &run->import_params)) < 0)
         return r;
@@ -329,7 +332,7 @@ static int open_all(struct tr_run *run, const struct tr_train_params *params)
         (r = open_data(run, run->params.data, 1, &run->data)) < 0 ||
         (run->params.valid && (r = open_data(run, run->params.valid, 0, &run->valid)) < 0) ||
         (r = count_steps(run)) < 0 || (r = make_plan(run)) < 0 || (r = check_host(run)) < 0 ||
-        (r = run_place(run)) < 0)
+        (r = run_place(run)) < 0 || (r = run_choose(run)) < 0)
         return r;
     if (state != FOLDER_OURS && (r = run_check_disk(run)) < 0)
         return r;

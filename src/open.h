@@ -19,10 +19,20 @@ int run_resolve(struct tr_run *run);
 /* What the optimizer of these options keeps on disk. */
 enum tr_state_kind run_state_kind(const struct tr_train_params *p);
 
+/* The rate of the optimizer for a model of this size, where none is given. */
+double run_default_rate(const struct tr_run *run);
+
 /* Opens and checks the model folder or shape; the run's model is its table. */
 int run_open_source(struct tr_run *run);
 /* The plan for batches of at most so many tokens, with grains of at most so many. */
 int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens);
+/* --clip-method, as far as the options say it; else by predicted time, once there is a plan and the
+ * visits are placed. A new run's store gets room for the gradients (clip.c). */
+int run_resolve_clip(struct tr_run *run);
+int32_t run_clip_group(const struct tr_run *run); /* of group:N; 0: another way */
+int run_choose_clip(struct tr_run *run, const struct tr_figures *figures,
+                    const struct tr_batch *batch);
+int run_choose(struct tr_run *run); /* for the run's own batches, on its machine (foresee.c) */
 /* What the run's steps will take, into run->foreseen (foresee.c). */
 int run_foresee(struct tr_run *run);
 /* Figures of the run's device, where `bench` has made them; -ENOENT: there are none. */
@@ -35,7 +45,7 @@ int run_measure_end(struct tr_run *run);
 int run_check_disk(const struct tr_run *run);
 int run_write_options(const struct tr_run *run);
 /* The options of the run that is here already must be the same where they make its identity. */
-int run_check_options(const struct tr_run *run);
+int run_check_options(struct tr_run *run);
 int run_write_plan(const struct tr_run *run);
 /* A notice where the run's device before had other bits than this one. */
 void run_note_bits(const struct tr_run *run);

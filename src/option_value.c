@@ -84,6 +84,10 @@ static int parse_real(const struct tr_option *o, const char *text, double *out)
     char *end;
     double x = strtod(text, &end);
 
+    if ((o->flags & TR_OPTION_AUTO) && strcmp(text, "auto") == 0) {
+        *out = TR_REAL_AUTO;
+        return 0;
+    }
     if (isspace((unsigned char)*text) || end == text || *end || !isfinite(x))
         return tr_error(-EINVAL, "'%s' is not a number", text);
     if (x < o->min || (x == o->min && (o->flags & TR_OPTION_ABOVE_MIN)))
@@ -97,12 +101,37 @@ static int parse_real(const struct tr_option *o, const char *text, double *out)
 }
 
 /* The message lists what could have been said: the shortest help there is. */
+/* Of "NAME:N": how long NAME: is; 0: a name without a number. */
+static size_t counted(const struct tr_choice_name *c)
+{
+    size_t n = strlen(c->name);
+
+    return n > 2 && !strcmp(c->name + n - 2, ":N") ? n - 1 : 0;
+}
+
+static int parse_counted(const struct tr_choice_name *c, const char *text, int *out)
+{
+    size_t n = counted(c);
+    char *end;
+    long count;
+
+    if (!n || strncmp(text, c->name, n) || text[n] < '1' || text[n] > '9')
+        return 0;
+    count = strtol(text + n, &end, 10);
+    if (*end || count > TR_CHOICE_MOST)
+        return 0;
+    *out = c->value + (int)count;
+    return 1;
+}
+
 static int parse_choice(const struct tr_choice_name *choices, const char *text, int *out)
 {
     char names[256] = "";
 
     for (const struct tr_choice_name *c = choices; c->name; c++) {
-        if (strcmp(c->name, text) == 0) {
+        if (parse_counted(c, text, out))
+            return 0;
+        if (strcmp(c->name, text) == 0 && !counted(c)) {
             *out = c->value;
             return 0;
         }
@@ -233,7 +262,7 @@ static void print_real(FILE *f, double x)
 static const char *choice_name(const struct tr_option *o, int value)
 {
     for (const struct tr_choice_name *c = o->choices; c->name; c++)
-        if (c->value == value)
+        if (counted(c) ? value > c->value : c->value == value)
             return c->name;
     return NULL;
 }
@@ -263,6 +292,18 @@ static void print_text(FILE *f, const struct tr_option *o, const char *text)
     free(whole);
 }
 
+static void print_choice(const struct tr_option *o, const char *name, int value, FILE *f)
+{
+    const struct tr_choice_name *c = o->choices;
+
+    while (c->name != name)
+        c++;
+    if (counted(c))
+        fprintf(f, "%.*s%d", (int)counted(c), name, value - c->value);
+    else
+        fputs(name, f);
+}
+
 int tr_option_print(const struct tr_option *o, const void *params, FILE *f)
 {
     const void *place = (const char *)params + o->offset;
@@ -287,10 +328,13 @@ int tr_option_print(const struct tr_option *o, const void *params, FILE *f)
         fprintf(f, "%llu", (unsigned long long)*(const uint64_t *)place);
         break;
     case TR_OPTION_REAL:
-        print_real(f, *(const double *)place < 0 ? 0 : *(const double *)place);
+        if (*(const double *)place < 0 && (o->flags & TR_OPTION_AUTO))
+            fputs("auto", f);
+        else
+            print_real(f, *(const double *)place < 0 ? 0 : *(const double *)place);
         break;
     case TR_OPTION_CHOICE:
-        fputs(name, f);
+        print_choice(o, name, *(const int *)place, f);
         break;
     case TR_OPTION_SWITCH:
         fputs(*(const int *)place ? "yes" : "no", f);

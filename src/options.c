@@ -29,6 +29,11 @@ static const struct tr_choice_name optimizers[] = {
                                                      {"adam-mini", TR_OPT_ADAM_MINI},
                                                      {"adamw", TR_OPT_ADAMW},
                                                      {NULL, 0}};
+static const struct tr_choice_name clip_methods[] = {{"auto", TR_CLIP_AUTO},
+                                                     {"two-pass", TR_CLIP_TWO_PASS},
+                                                     {"deferred", TR_CLIP_DEFERRED},
+                                                     {"group:N", TR_CLIP_GROUP},
+                                                     {NULL, 0}};
 static const struct tr_choice_name schedules[] = {
     {"linear", TR_LR_LINEAR}, {"cosine", TR_LR_COSINE}, {"constant", TR_LR_CONSTANT}, {NULL, 0}};
 static const struct tr_choice_name on_off[] = {{"on", TR_YES}, {"off", TR_NO}, {NULL, 0}};
@@ -57,6 +62,7 @@ static const struct tr_choice_name engines[] = {
 #define BELOW      TR_OPTION_BELOW_MAX
 #define OFF        TR_OPTION_ZERO_OFF
 #define ZERO       TR_OPTION_ZERO
+#define AUTO       TR_OPTION_AUTO
 
 /* clang-format off */
 const struct tr_option tr_train_options[] = {
@@ -93,9 +99,10 @@ const struct tr_option tr_train_options[] = {
      "state on disk: lomo and sgd none (sgd with --momentum 4 bytes a parameter), adalomo hardly"
      " any, adam-mini 4, adamw 8",
      .section = "Optimizer:", .choices = optimizers},
-    {"lr", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(lr), "by optimizer and model size",
-     "peak learning rate; from 7B to 10M parameters lomo 0.03 to 0.3, sgd the same times"
-     " 1 - momentum, adalomo 1e-3 to 1e-2, adam-mini and adamw 1e-5 to 1e-3"},
+    {"lr", "X|auto", TR_OPTION_REAL, FIXED | ABOVE | AUTO, AT(lr), "by optimizer and model size",
+     "peak learning rate, or auto: found by a test of up to 40 steps, which is undone; default from"
+     " 7B to 10M parameters: lomo 0.03 to 0.3, sgd the same times 1 - momentum, adalomo 1e-3 to"
+     " 1e-2, adam-mini and adamw 1e-5 to 1e-3"},
     {"schedule", "NAME", TR_OPTION_CHOICE, FIXED, AT(schedule), "linear",
      "linear, cosine or constant, after the warm-up", .choices = schedules},
     {"warmup", "X", TR_OPTION_REAL, FIXED | OFF, AT(warmup), "0.03",
@@ -103,11 +110,23 @@ const struct tr_option tr_train_options[] = {
     {"weight-decay", "X", TR_OPTION_REAL, FIXED | ZERO, AT(weight_decay), "0",
      "decoupled weight decay"},
     {"clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(clip_norm), "1; sgd: 0; adalomo: 0, f16: 1",
-     "bound of the gradient's global norm, exact by a second backward; 0: off"},
+     "bound of the gradient's global norm, exact; 0: off"},
+    {"clip-method", "NAME|group:N", TR_OPTION_CHOICE, FIXED | STORED, AT(clip_method), "auto",
+     "how all gradients wait for their norm: two-pass (a second backward, or none on a large"
+     " device), deferred (on disk until the next step's forward pass), auto: the faster of the two,"
+     " which have the same bits; or group:N, an approximation: of head, blocks and embedding each N"
+     " neighbours are clipped by their own norm, without an extra pass",
+     .choices = clip_methods},
+    {"parked-dtype", "TYPE", TR_OPTION_CHOICE, FIXED | STORED, AT(parked_dtype), "f32",
+     "deferred: of gradients that wait; f32 has the bits of two-pass, bf16 half the bytes",
+     .choices = state_types},
     {"clip-value", "X", TR_OPTION_REAL, FIXED | ZERO, AT(clip_value), "0",
      "bound of every gradient element; 0: off"},
     {"momentum", "X", TR_OPTION_REAL, FIXED | STORED | ZERO | BELOW, AT(momentum), "0",
      "sgd: share of the last step's direction that is kept; 0: none, and no state", .max = 1},
+    {"fused-gemm", NULL, TR_OPTION_SWITCH, FIXED, AT(fused_gemm), NULL,
+     "sgd, f32: the products that would be gradients are added to the parameters: no memory for"
+     " gradients, no norm of them, and a step is one micro-batch"},
     {"beta1", "X", TR_OPTION_REAL, FIXED | ABOVE | BELOW, AT(beta1), "0.9",
      "adam-mini, adamw: decay of the first moment", .max = 1},
     {"beta2", "X", TR_OPTION_REAL, FIXED | ABOVE | BELOW, AT(beta2), "0.999",
@@ -117,6 +136,8 @@ const struct tr_option tr_train_options[] = {
     {"state-dtype", "TYPE", TR_OPTION_CHOICE, FIXED | STORED, AT(state_dtype), "f32",
      "of optimizer state with a value for each element: f32, or bf16, rounded stochastically",
      .choices = state_types},
+    {"freeze", "PATTERN,...", TR_OPTION_TEXT, FIXED | STORED, AT(freeze), "nothing",
+     "tensors that stay as they are, by name: '*embed_tokens*,model.layers.[0-9].*'"},
     {"seed", "N", TR_OPTION_SEED, FIXED | ZERO, AT(seed), "0",
      "decides shuffling, rounding and random parameters"},
 
@@ -124,7 +145,8 @@ const struct tr_option tr_train_options[] = {
      "storage: f32, bf16 or f16", .section = "Numbers:", .choices = tr_type_choices},
     {"rounding", "NAME", TR_OPTION_CHOICE, FIXED, AT(rounding), "stochastic for bf16",
      "of updated parameters: nearest or stochastic", .choices = roundings},
-    {"loss-scale", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(loss_scale), "1024", "f16 only"},
+    {"loss-scale", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(loss_scale), "65536",
+     "f16 only: to begin with; doubled after 1000 clean steps, halved when a gradient overflows"},
 
     {"device", "NAME", TR_OPTION_TEXT, FIXED, AT(device), "the first GPU, else the cpu",
      "what computes: cpu, cuda or cuda:N", .section = "Memory, disk and speed:"},

@@ -33,13 +33,17 @@ enum tr_option_flag {
     TR_OPTION_BELOW_MAX = 8, /* max itself is refused */
     TR_OPTION_ZERO_OFF = 16, /* 0 means "off" and is -1 in the struct */
     TR_OPTION_ZERO = 32,     /* zero is a value like any other: always written */
+    TR_OPTION_AUTO = 128,    /* a real number, or "auto": TR_REAL_AUTO in the struct */
     TR_OPTION_STORED = 64,   /* says what the store holds: cannot change even by force */
 };
 
+#define TR_REAL_AUTO (-1.0)
+
 struct tr_choice_name {
-    const char *name; /* NULL ends the list */
-    int value;
+    const char *name; /* NULL ends the list; "NAME:N" comes last and takes a number */
+    int value;        /* to which it is added */
 };
+#define TR_CHOICE_MOST 1000000 /* such a number at most */
 
 struct tr_option {
     const char *name;    /* NULL ends the table */

@@ -69,9 +69,22 @@ void *pass_weight(const struct tr_pass_state *p, const struct tr_pass_visit *v, 
     return t < 0 ? NULL : v->at[tr_model_part(r) - v->unit.from] + p->model->tensors[t].offset;
 }
 
-char *pass_block_state(const struct tr_pass_visit *v, enum tr_role r)
+char *pass_block_state(const struct tr_pass_state *p, const struct tr_pass_visit *v, enum tr_role r)
 {
-    return v->at[v->unit.to + 1 - v->unit.from + tr_model_part(r) - v->unit.from];
+    const uint32_t *span = p->model->blocks[v->unit.index].state_span;
+    int k = (int)v->unit.to + 1 - (int)v->unit.from; /* behind the parameters of the parts */
+
+    for (int part = v->unit.from; part < (int)tr_model_part(r); part++)
+        k += span[part] != TR_NONE;
+    return v->at[k];
+}
+
+char *pass_block_parked(const struct tr_pass_visit *v, const struct tr_model *m, enum tr_role r)
+{
+    int parts = (int)v->unit.to + 1 - (int)v->unit.from;
+    int before = tr_unit_updates(&v->unit) && m->has_state ? 2 * parts : parts;
+
+    return v->at[before + (int)tr_model_part(r) - (int)v->unit.from];
 }
 
 /* Ranges of `start` that lie in tokens [t0, t1), counted from t0. Returns how many. */

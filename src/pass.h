@@ -105,7 +105,10 @@ struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const str
 /* A block's weights in the slot of their part; NULL where the family has none. */
 void *pass_weight(const struct tr_pass_state *p, const struct tr_pass_visit *v, enum tr_role r);
 /* The slot of the optimizer state that belongs to them; only where the visit updates. */
-char *pass_block_state(const struct tr_pass_visit *v, enum tr_role r);
+char *pass_block_state(const struct tr_pass_state *p, const struct tr_pass_visit *v,
+                       enum tr_role r);
+/* And of the gradient that is kept for the next step; only where it is made or applied. */
+char *pass_block_parked(const struct tr_pass_visit *v, const struct tr_model *m, enum tr_role r);
 
 int pass_embed(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_block(struct tr_pass_state *p, const struct tr_pass_visit *v);
@@ -135,7 +138,8 @@ int pass_round_boundary(const struct tr_pass_state *p, float *dx, int64_t n);
  * update pass (f16 runs: rounded to f16 first, so that overflow is real). */
 struct pass_grad {
     int32_t tensor;
-    float *grad;       /* (n) */
+    float *grad;       /* (n); NULL: the update is done already, as a product */
+    void *parked;      /* (n) in the model's type: where it waits for the next step; or NULL */
     void *weight;      /* (n) */
     float *m, *v;      /* its state, or NULL */
     uint64_t first, n; /* elements of the tensor */
@@ -143,6 +147,6 @@ struct pass_grad {
     enum tr_sweep sweep;
     int goes_on, goes_further;
 };
-int pass_finish(struct tr_pass_state *p, enum tr_pass pass, const struct pass_grad *g);
+int pass_finish(struct tr_pass_state *p, const struct tr_unit_visit *u, const struct pass_grad *g);
 
 #endif

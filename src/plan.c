@@ -16,10 +16,16 @@
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
+#include "src/freeze.h"
 
 static uint64_t max64(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
+}
+
+static int32_t min32(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
 }
 
 static uint64_t aligned(uint64_t bytes)
@@ -95,6 +101,16 @@ static uint64_t block_floats(const struct tr_plan *p, int role)
                  : (uint64_t)p->in.model->tensors[t].rows * (uint64_t)p->in.model->tensors[t].cols;
 }
 
+/* Floats of a gradient; of roles that no block trains there is none. */
+static uint64_t grad_floats(const struct tr_plan *p, int role)
+{
+    int32_t t = p->in.model->blocks[0].tensor[role];
+
+    if (t >= 0 && p->in.fused && p->in.model->tensors[t].dims == 2)
+        return 0;
+    return tr_trains_role(p->in.model, (enum tr_role)role) ? block_floats(p, role) : 0;
+}
+
 /* Of a block's tensors: do the gradients of these two live at the same time? */
 static int live_together(const struct tr_plan *p, int a, int b)
 {
@@ -111,7 +127,7 @@ static uint64_t grads_before(const struct tr_plan *p, int role, int with)
 
     for (int r = 0; r < role; r++)
         if (live_together(p, r, with))
-            sum += tr_round_up(block_floats(p, r), 16);
+            sum += tr_round_up(grad_floats(p, r), 16);
     return sum;
 }
 
@@ -121,9 +137,17 @@ static uint64_t block_grad_floats(const struct tr_plan *p)
     uint64_t most = 0;
 
     for (int r = 0; r < TR_ROLES; r++)
-        if (block_floats(p, r))
+        if (grad_floats(p, r))
             most = max64(most, grads_before(p, TR_ROLES, r));
     return most;
+}
+
+/* The first block that the backward pass goes through. */
+static int32_t backward_from(const struct tr_plan *p)
+{
+    int32_t layer = tr_lowest(p->in.model).layer;
+
+    return layer > 0 ? layer : 0;
 }
 
 static uint64_t slice_rows(const struct tr_model *m)
@@ -163,12 +187,51 @@ static void place_batch(struct tr_plan *p)
     place(p, &p->sin, table);
 }
 
+/* The first of all parameters behind unit u of a backward pass (the head, the blocks downwards, the
+ * embedding), where all lie in the order of the forward pass; of u + 1: its own first. */
+static uint64_t end_of_unit(const struct tr_model *m, int32_t u)
+{
+    int32_t layer = m->config.layers - u;
+
+    if (u == 0)
+        return m->n_params;
+    if (layer == m->config.layers - 1 || u > m->config.layers + 1)
+        return u > m->config.layers + 1 ? 0 : m->tensors[m->final_norm].first_param;
+    return m->tensors[m->blocks[layer + 1].tensor[TR_ROLE_NORM1]].first_param;
+}
+
+/* The first parameter of the group that unit u belongs to; *end: behind its last. */
+static uint64_t group_of(const struct tr_plan *p, int32_t u, uint64_t *end)
+{
+    const struct tr_model *m = p->in.model;
+    int32_t first = u - u % p->in.group, behind = first + p->in.group;
+
+    *end = end_of_unit(m, first);
+    return behind > m->config.layers + 1 ? 0 : end_of_unit(m, behind);
+}
+
+static uint64_t group_floats(const struct tr_plan *p)
+{
+    uint64_t most = 0, end, first;
+
+    for (int32_t u = 0; u < p->in.model->config.layers + 2; u += p->in.group) {
+        first = group_of(p, u, &end);
+        most = max64(most, end - first);
+    }
+    return most;
+}
+
 static void place_backward(struct tr_plan *p)
 {
     const struct tr_model *m = p->in.model;
     const struct tr_model_config *c = &m->config;
-    uint64_t rows = p->held ? (uint64_t)c->vocab : slice_rows(m), columns = sum_columns(m);
-    uint64_t grad = p->parked ? m->n_params : max64(block_grad_floats(p), rows * c->hidden);
+    uint64_t slice = tr_trains_table(m) && !p->in.fused ? slice_rows(m) : 0;
+    uint64_t columns = sum_columns(m);
+    uint64_t rows = p->held ? (uint64_t)c->vocab : slice;
+    uint64_t grad = p->parked                    ? m->n_trained
+                    : p->in.group                ? group_floats(p)
+                    : m->parked == TR_PARKED_F32 ? 0 /* made in the slots where they are kept */
+                                                 : max64(block_grad_floats(p), rows * c->hidden);
     uint64_t entries = (uint64_t)m->n_tensors + m->embed.n_slices + m->head.n_slices;
 
     place(p, &p->dx, (uint64_t)p->in.batch_tokens * c->hidden * 4);
@@ -204,7 +267,8 @@ static void place_all(struct tr_plan *p)
     place(p, &p->mlp_out, m_tokens * c->hidden * 4);
     place(p, &p->head_x, logit_rows * c->hidden * tr_dtype_size(t));
     place(p, &p->head_rstd, max64(n, logit_rows) * 4);
-    place(p, &p->logits, logit_rows * slice_rows(m) * 4);
+    place(p, &p->logits,
+          max64(logit_rows * slice_rows(m), p->in.fused ? n * TR_FUSED_ROWS : 0) * 4);
     p->dlogits = p->logits;
     if (p->in.train && t != TR_F32)
         place(p, &p->dlogits, logit_rows * slice_rows(m) * tr_dtype_size(t));
@@ -219,10 +283,30 @@ static int fits(struct tr_plan *p)
     return p->peak <= p->in.budget;
 }
 
+/* The first pool of those of a block's parts that this one is among; -1: it is of no part. */
+static int first_of_parts(int pool)
+{
+    static const int first[] = {TR_SLOTS_BLOCK, TR_SLOTS_BLOCK_STATE, TR_SLOTS_BLOCK_PARKED};
+
+    for (size_t i = 0; i < sizeof(first) / sizeof(first[0]); i++)
+        if (pool >= first[i] && pool < first[i] + TR_PARTS)
+            return first[i];
+    return -1;
+}
+
 /* Pools whose slots come and go together: those of a block's parts. */
 static int pools_with(int pool)
 {
-    return pool == TR_SLOTS_BLOCK || pool == TR_SLOTS_BLOCK_STATE ? TR_PARTS : 1;
+    return first_of_parts(pool) == pool ? TR_PARTS : 1;
+}
+
+/* Block inputs that are there at once, at most: from that of the lowest block that is gone through
+ * backwards on. */
+static uint32_t live_boundaries(const struct tr_plan *p)
+{
+    int32_t n = (int32_t)tr_plan_boundaries(p) - backward_from(p);
+
+    return n > 2 ? (uint32_t)n : 2;
 }
 
 /* How many spans of each pool there are, and the largest. */
@@ -241,7 +325,7 @@ static void count_spans(struct tr_plan *p)
         p->spans[pool]++;
         p->slot_bytes[pool] = max64(p->slot_bytes[pool], l->spans[i].bytes);
     }
-    p->spans[TR_SLOTS_BOUNDARY] = p->in.train ? tr_plan_boundaries(p) : 2; /* forward: in and out */
+    p->spans[TR_SLOTS_BOUNDARY] = p->in.train ? live_boundaries(p) : 2; /* forward: in and out */
     p->slot_bytes[TR_SLOTS_BOUNDARY] =
         aligned((uint64_t)p->in.batch_tokens * (uint64_t)p->in.model->config.hidden *
                 tr_dtype_size(p->in.model->dtype));
@@ -253,10 +337,21 @@ static void set_slots(struct tr_plan *p, int pool, int n_pools, uint32_t slots)
         p->slots[i] = slots < p->spans[i] ? slots : p->spans[i];
 }
 
-/* Raises the slots of n_pools pools, which have equally many, to at most `want` while all fits. */
+/* Of pools whose slots come and go together: the most of any. They have equally many, but where
+ * some have no state at all. */
+static uint32_t most(const uint32_t count[TR_SLOT_POOLS], int pool, int n_pools)
+{
+    uint32_t n = 0;
+
+    for (int i = pool; i < pool + n_pools; i++)
+        n = count[i] > n ? count[i] : n;
+    return n;
+}
+
+/* Raises the slots of n_pools pools to at most `want` while all fits. */
 static void grow(struct tr_plan *p, int pool, int n_pools, uint32_t want)
 {
-    uint32_t low = p->slots[pool], high = want;
+    uint32_t low = most(p->slots, pool, n_pools), high = want;
 
     while (low < high) { /* the largest count that fits */
         uint32_t mid = low + (high - low + 1) / 2;
@@ -273,8 +368,11 @@ static void grow(struct tr_plan *p, int pool, int n_pools, uint32_t want)
 static void grow_overlap(struct tr_plan *p)
 {
     for (uint32_t depth = 2; depth <= 3; depth++)
-        for (int i = 0; i < TR_SLOT_POOLS; i += pools_with(i))
-            grow(p, i, pools_with(i), p->spans[i] < depth ? p->spans[i] : depth);
+        for (int i = 0; i < TR_SLOT_POOLS; i += pools_with(i)) {
+            uint32_t spans = most(p->spans, i, pools_with(i));
+
+            grow(p, i, pools_with(i), spans < depth ? spans : depth);
+        }
 }
 
 static void grow_micro(struct tr_plan *p)
@@ -290,11 +388,12 @@ static void grow_micro(struct tr_plan *p)
 
 static void grow_residents(struct tr_plan *p)
 {
-    static const int order[] = {TR_SLOTS_NORM,        TR_SLOTS_NORM_STATE, TR_SLOTS_BLOCK,
-                                TR_SLOTS_BLOCK_STATE, TR_SLOTS_TABLE,      TR_SLOTS_TABLE_STATE};
+    static const int order[] = {TR_SLOTS_NORM,        TR_SLOTS_NORM_STATE,   TR_SLOTS_BLOCK,
+                                TR_SLOTS_BLOCK_STATE, TR_SLOTS_TABLE,        TR_SLOTS_TABLE_STATE,
+                                TR_SLOTS_NORM_PARKED, TR_SLOTS_BLOCK_PARKED, TR_SLOTS_TABLE_PARKED};
 
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
-        grow(p, order[i], pools_with(order[i]), p->spans[order[i]]);
+        grow(p, order[i], pools_with(order[i]), most(p->spans, order[i], pools_with(order[i])));
 }
 
 /* What is left is too small for a block more, but perhaps not for a part of one. */
@@ -307,7 +406,8 @@ static void grow_rest(struct tr_plan *p)
 /* A table that is swept twice needs its gradients made but once where all of them have room. */
 static void grow_held(struct tr_plan *p)
 {
-    if (!p->in.train || p->in.model->state != TR_STATE_ADALOMO)
+    if (!p->in.train || p->in.model->parked || p->in.group ||
+        p->in.model->state != TR_STATE_ADALOMO || !tr_trains_table(p->in.model))
         return;
     p->held = 1;
     p->held = fits(p);
@@ -316,7 +416,7 @@ static void grow_held(struct tr_plan *p)
 /* With every gradient kept until the norm is known the backward pass runs once, not twice. */
 static void grow_parked(struct tr_plan *p)
 {
-    if (!p->in.norm)
+    if (!p->in.norm || p->in.model->parked || p->in.group)
         return;
     p->parked = 1;
     p->parked = fits(p);
@@ -324,7 +424,7 @@ static void grow_parked(struct tr_plan *p)
 
 static void grow_kept(struct tr_plan *p)
 {
-    int32_t low = p->keep, high = p->in.model->config.layers;
+    int32_t low = p->keep, high = p->in.model->config.layers - backward_from(p);
 
     if (p->in.keep >= 0 || !p->in.train)
         return;
@@ -371,9 +471,7 @@ static int fits_with(struct tr_plan *p, int by_parts, uint32_t slots)
     p->by_parts = by_parts;
     count_spans(p);
     for (int i = 0; i < TR_SLOT_POOLS; i++) {
-        int deep = i < TR_SLOTS_TABLE || (i >= TR_SLOTS_BLOCK_STATE && i < TR_SLOTS_TABLE_STATE);
-
-        set_slots(p, i, 1, deep ? slots : 1);
+        set_slots(p, i, 1, first_of_parts(i) >= 0 ? slots : 1);
     }
     p->slots[TR_SLOTS_BOUNDARY] = 2; /* what a block reads and what it makes */
     return fits_in_micro(p);
@@ -408,7 +506,11 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
 
     memset(plan, 0, sizeof(*plan));
     plan->in = *p;
-    plan->keep = p->keep > 0 ? p->keep : 0;
+    plan->keep = p->keep > 0 ? min32(p->keep, p->model->config.layers - backward_from(plan)) : 0;
+    if (p->group >= p->model->config.layers + 2) { /* all in one: exact */
+        plan->in.group = 0;
+        plan->parked = 1;
+    }
     if (!choose_streams(plan, &smallest))
         return tr_error(
             -ENOMEM,
@@ -433,11 +535,9 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
 
 int tr_plan_pool(const struct tr_plan *plan, int pool)
 {
-    if (plan->by_parts && pool >= TR_SLOTS_BLOCK && pool < TR_SLOTS_BLOCK + TR_PARTS)
-        return TR_SLOTS_BLOCK;
-    if (plan->by_parts && pool >= TR_SLOTS_BLOCK_STATE && pool < TR_SLOTS_BLOCK_STATE + TR_PARTS)
-        return TR_SLOTS_BLOCK_STATE;
-    return pool;
+    int first = plan->by_parts ? first_of_parts(pool) : -1;
+
+    return first < 0 ? pool : first;
 }
 
 uint32_t tr_plan_boundaries(const struct tr_plan *plan)
@@ -482,17 +582,26 @@ uint64_t tr_plan_shared(const struct tr_plan *plan)
 
 uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, enum tr_role role)
 {
+    const struct tr_tensor *t = &plan->in.model->tensors[block->tensor[role]];
+    uint64_t end;
+
     if (plan->parked)
-        return plan->in.model->tensors[block->tensor[role]].first_param * 4;
+        return t->first_trained * 4;
+    if (plan->in.group)
+        return (t->first_param - group_of(plan, plan->in.model->config.layers - t->layer, &end)) *
+               4;
     return grads_before(plan, role, role) * 4;
 }
 
 uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *table, int64_t row0)
 {
-    uint64_t row = (uint64_t)(row0 * table->cols);
+    uint64_t row = (uint64_t)(row0 * table->cols), end;
+    int32_t unit = table->role == TR_ROLE_EMBED ? plan->in.model->config.layers + 1 : 0;
 
     if (plan->parked)
-        return (table->first_param + row) * 4;
+        return (table->first_trained + row) * 4;
+    if (plan->in.group)
+        return (table->first_param + row - group_of(plan, unit, &end)) * 4;
     return plan->held ? row * 4 : 0;
 }
 
@@ -530,6 +639,10 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
                   TR_SLOTS_BLOCK_STATE);
         row_slots(&rows[n++], p, "table state slots", TR_SLOTS_TABLE_STATE);
     }
+    if (p->slots[TR_SLOTS_BLOCK_PARKED]) {
+        row_slots(&rows[n++], p, "gradient slots", TR_SLOTS_BLOCK_PARKED);
+        row_slots(&rows[n++], p, "table gradient slots", TR_SLOTS_TABLE_PARKED);
+    }
     snprintf(rows[n].kind, sizeof(rows[n].kind), "block inputs (%u of %u x %.1f MiB)",
              p->slots[TR_SLOTS_BOUNDARY], tr_plan_boundaries(p),
              (double)p->slot_bytes[TR_SLOTS_BOUNDARY] / 1048576);
@@ -539,8 +652,11 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
     row(&rows[n++], p->dx.bytes + p->back_scratch.bytes, "activation gradients");
     row(&rows[n++], p->grad.bytes + p->norm_grad.bytes,
         p->parked     ? "weight gradients (all, until the norm is known)"
-        : p->held     ? "weight gradients (a table, for its second sweep)"
-        : !p->several ? "weight gradient (one tensor)"
+        : p->in.fused ? "weight gradients (norms and biases alone)"
+        : p->in.group ? "weight gradients (a group, until its norm is known)"
+        : p->in.model->parked == TR_PARKED_F32 ? "weight gradient (of the final norm)"
+        : p->held                              ? "weight gradients (a table, for its second sweep)"
+        : !p->several                          ? "weight gradient (one tensor)"
         : p->by_parts ? "weight gradients (one matrix and its small tensors)"
                       : "weight gradients (one layer)");
     row(&rows[n++],

@@ -50,6 +50,10 @@ struct tr_backward_scratch {
 /* What moves at once: all of a block, or one part of it (a matrix). */
 enum tr_streams { TR_STREAMS_AUTO, TR_STREAMS_BLOCKS, TR_STREAMS_PARTS };
 
+/* Rows of a table that are gone through at once, for all tokens, where its update is fused: before
+ * the first grain changes them every grain has used them. */
+#define TR_FUSED_ROWS 256
+
 struct tr_plan_params {
     const struct tr_model *model;
     int32_t batch_tokens; /* N: the most tokens of a step */
@@ -60,6 +64,8 @@ struct tr_plan_params {
     enum tr_dtype compute; /* of activations: what the device says for the model's dtype */
     int train;             /* 0: forward only */
     int norm;              /* the global norm is measured before the update */
+    int fused;             /* updates of matrices are products into the weights: no gradients */
+    int32_t group;         /* or that of so many units of the backward pass, each group's in turn */
     int keep;              /* blocks that keep activations: -1 as the budget allows, else exactly */
     enum tr_streams streams; /* AUTO: blocks where two fit at once, else parts */
     int64_t logit_rows;      /* forward only: rows of logits taken out at once; 0: losses only */
@@ -92,12 +98,13 @@ struct tr_plan {
     struct tr_place mlp_out; /* (M, hidden) */
     struct tr_place back_scratch;
     /* Weight gradients (invariant 4): of one tensor; with several micro-batches of one layer, or of
-     * one part where blocks stream part by part; or all. */
+     * one part where blocks stream part by part; of a group's units; or all. */
     struct tr_place grad;
-    struct tr_place norm_grad;    /* (hidden) the final norm's */
-    struct tr_place head_x;       /* (grain, hidden) compute dtype: normed input of the head */
-    struct tr_place head_rstd;    /* (N) */
-    struct tr_place logits;       /* (grain or logit_rows, slice rows) f32 */
+    struct tr_place norm_grad; /* (hidden) the final norm's */
+    struct tr_place head_x;    /* (grain, hidden) compute dtype: normed input of the head */
+    struct tr_place head_rstd; /* (N) */
+    /* (grain or logit_rows, slice rows) f32; fused: also (N, TR_FUSED_ROWS) */
+    struct tr_place logits;
     struct tr_place dlogits;      /* the same in the compute dtype; f32: the logits' own place */
     struct tr_place gathered;     /* (logit_rows, hidden) storage dtype */
     struct tr_place sumsq;        /* f64, one for each tensor or slice */
@@ -126,7 +133,7 @@ uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *
                             int64_t row0);
 
 /* Rows "kind: bytes" of the memory table; returns how many. Text into text[i]. */
-#define TR_PLAN_ROWS 12
+#define TR_PLAN_ROWS 14
 struct tr_plan_row {
     char kind[64];
     uint64_t bytes;

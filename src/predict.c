@@ -149,6 +149,15 @@ static int all_at_home(const struct tr_run *run)
     return n == run->n_spans;
 }
 
+static uint64_t parked_bytes(const struct tr_layout *l)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < l->n_spans; i++)
+        bytes += l->spans[i].pool >= TR_SLOTS_BLOCK_PARKED ? l->spans[i].bytes : 0;
+    return bytes;
+}
+
 static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
 {
     int generations = run->params.durability == TR_KEEP_NONE ? 1 : 2;
@@ -159,6 +168,7 @@ static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
     out->buffer_bytes = run_buffer_bytes(run);
     out->disk_bytes =
         (uint64_t)generations * tr_layout_bytes(&run->model->layout) + run->spill_bytes;
+    out->parked_disk_bytes = (uint64_t)generations * parked_bytes(&run->model->layout);
     out->spill_disk_bytes = run->spill_bytes;
     out->spill_host_bytes = run->spill_host_bytes;
 }
@@ -178,6 +188,8 @@ int run_predict(struct tr_run *run, const struct tr_figures *figures, const stru
     r = open_play(&y, run, figures, batch);
     if (r == 0)
         r = tr_simulate(&y.p, &out->sim);
+    if (r == 0)
+        r = run_predict_settle(run, y.pools, &out->settle_read_bytes, &out->settle_written_bytes);
     for (uint32_t i = 0; r == 0 && i < y.p.n; i++)
         out->arithmetic += y.seconds[i];
     close_play(&y);
@@ -186,12 +198,13 @@ int run_predict(struct tr_run *run, const struct tr_figures *figures, const stru
 
 /* ---- limits ---- */
 
-static int fits(const struct tr_run *run, uint64_t arena)
+static int fits(const struct tr_run *run, const struct tr_model *m, uint64_t arena)
 {
     struct tr_plan_params p = run->plan.in;
     struct tr_plan *plan = tr_alloc(TR_MEM_MISC, sizeof(*plan));
     int r = plan ? 0 : -ENOMEM;
 
+    p.model = m;
     p.budget = arena;
     if (r == 0)
         r = tr_plan_make(plan, &p);
@@ -199,20 +212,33 @@ static int fits(const struct tr_run *run, uint64_t arena)
     return r == 0;
 }
 
-/* Whole pages: between none, which never fits, and the plan's own peak, which does. */
-static uint64_t least_device(const struct tr_run *run)
+/* Whole pages: between none, which never fits, and so many, which do. */
+static uint64_t least_arena(const struct tr_run *run, const struct tr_model *m, uint64_t arena)
 {
-    uint64_t low = 0, high = run->plan.peak / TR_STORE_ALIGN;
+    uint64_t low = 0, high = arena / TR_STORE_ALIGN;
 
     while (low + 1 < high) {
         uint64_t mid = low + (high - low) / 2;
 
-        if (fits(run, mid * TR_STORE_ALIGN))
+        if (fits(run, m, mid * TR_STORE_ALIGN))
             high = mid;
         else
             low = mid;
     }
-    return high * TR_STORE_ALIGN + run->device_info.workspace_bytes;
+    return high * TR_STORE_ALIGN;
+}
+
+/* With less memory than deferred clipping takes another way would have been chosen. */
+static uint64_t least_device(const struct tr_run *run)
+{
+    uint64_t least = least_arena(run, run->model, run->plan.peak);
+    struct tr_model *m = NULL;
+
+    if (run->clip_chosen && tr_model_park(&m, run->model, TR_PARKED_NONE) == 0 &&
+        fits(run, m, least))
+        least = least_arena(run, m, least);
+    tr_model_close(m);
+    return least + run->device_info.workspace_bytes;
 }
 
 /* Is a step whose arithmetic takes `scale` times as long at most 3 % longer than it? */

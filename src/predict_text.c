@@ -66,6 +66,7 @@ json_t *tr_prediction_json(const struct tr_prediction *p)
     add(o, "buffer_bytes", p->buffer_bytes);
     add(o, "disk_bytes", p->disk_bytes);
     add(o, "spill_host_bytes", p->spill_host_bytes);
+    add(o, "parked_disk_bytes", p->parked_disk_bytes);
     add(o, "spill_disk_bytes", p->spill_disk_bytes);
     add(o, "spilled_bytes", p->sim.spilled_bytes);
     add(o, "read_bytes", p->sim.read_bytes);
@@ -153,6 +154,7 @@ void tr_prediction_print(FILE *f, const struct tr_prediction *p, double drive_li
     print_gb(f, "losses and norms read back", p->buffer_bytes);
     fputs("disk\n", f);
     print_gb(f, "store", p->disk_bytes - p->spill_disk_bytes);
+    print_gb(f, "of it: gradients that wait for the next step", p->parked_disk_bytes);
     print_gb(f, "block inputs, spilled", p->spill_disk_bytes);
     fputs("moved a step\n", f);
     print_gb(f, "read from disk", p->sim.read_bytes);

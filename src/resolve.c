@@ -109,8 +109,8 @@ static int choose_device(struct tr_run *run)
 int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
 {
     struct tr_train_params *p = &run->params;
-    const char **strings[] = {&p->model, &p->arch, &p->tokenizer, &p->data,
-                              &p->valid, &p->out,  &p->store,     &p->device};
+    const char **strings[] = {&p->model, &p->arch,  &p->tokenizer, &p->data,  &p->valid,
+                              &p->out,   &p->store, &p->device,    &p->freeze};
     int r;
 
     *p = *params;
@@ -136,8 +136,8 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
 void run_free_params(struct tr_run *run)
 {
     struct tr_train_params *p = &run->params;
-    const char *strings[] = {p->model, p->arch, p->tokenizer, p->data,
-                             p->valid, p->out,  p->store,     p->device};
+    const char *strings[] = {p->model, p->arch,  p->tokenizer, p->data,  p->valid,
+                             p->out,   p->store, p->device,    p->freeze};
 
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         tr_free(TR_MEM_MISC, (void *)strings[i]);
@@ -179,14 +179,25 @@ static double default_clip(const struct tr_train_params *p, const struct tr_mode
     return p->optimizer == TR_OPT_SGD ? -1 : 1;
 }
 
+static double default_rate(const struct tr_train_params *p, const struct tr_model *m)
+{
+    double rate = tr_lr_default(p->optimizer, m->n_params);
+
+    return p->optimizer == TR_OPT_SGD ? rate * (1 - p->momentum) : rate;
+}
+
+double run_default_rate(const struct tr_run *run)
+{
+    return default_rate(&run->params, run->model);
+}
+
 static void resolve_training(struct tr_train_params *p, const struct tr_model *m)
 {
     p->optimizer = chosen(p);
     if (p->schedule == TR_LR_DEFAULT)
         p->schedule = TR_LR_LINEAR;
     if (p->lr == 0)
-        p->lr = tr_lr_default(p->optimizer, m->n_params) *
-                (p->optimizer == TR_OPT_SGD ? 1 - p->momentum : 1);
+        p->lr = default_rate(p, m);
     if (p->warmup == 0)
         p->warmup = 0.03;
     if (p->clip_norm == 0)
@@ -202,7 +213,7 @@ static void resolve_training(struct tr_train_params *p, const struct tr_model *m
     if (p->state_dtype == TR_TYPE_SOURCE)
         p->state_dtype = TR_TYPE_F32;
     if (p->loss_scale == 0 || m->dtype != TR_F16)
-        p->loss_scale = m->dtype == TR_F16 ? 1024 : 1;
+        p->loss_scale = m->dtype == TR_F16 ? 65536 : 1;
 }
 
 static void resolve_data(struct tr_train_params *p, const struct tr_model *m)
@@ -233,6 +244,34 @@ static int resolve_machine(struct tr_run *run)
     return 0;
 }
 
+/* Whatever has to see a gradient, or more than one micro-batch, cannot be had with it. */
+static int check_fused(const struct tr_run *run)
+{
+    const struct tr_train_params *p = &run->params;
+    const struct {
+        int asked;
+        const char *option;
+    } bad[] = {{p->optimizer != TR_OPT_SGD, "another optimizer than --optimizer sgd"},
+               {p->momentum > 0, "--momentum"},
+               {p->weight_decay > 0, "--weight-decay"},
+               {p->clip_norm > 0, "--clip-norm"},
+               {p->clip_value > 0, "--clip-value"},
+               {p->micro_batch > 0 && p->micro_batch < p->batch_size, "--micro-batch"}};
+
+    for (size_t i = 0; p->fused_gemm && i < sizeof(bad) / sizeof(bad[0]); i++)
+        if (bad[i].asked)
+            return tr_error(-EINVAL,
+                            "--fused-gemm: goes without %s: there is no gradient, and a "
+                            "step is one micro-batch",
+                            bad[i].option);
+    for (int32_t i = 0; p->fused_gemm && i < run->model->n_tensors; i++)
+        if (run->model->tensors[i].dtype != TR_F32)
+            return tr_error(-EINVAL, "--fused-gemm: needs --dtype f32, %s is %s",
+                            run->model->tensors[i].name,
+                            tr_dtype_name(run->model->tensors[i].dtype));
+    return 0;
+}
+
 static int check(const struct tr_run *run)
 {
     const struct tr_train_params *p = &run->params;
@@ -251,6 +290,9 @@ static int check(const struct tr_run *run)
         return tr_error(-EINVAL,
                         "f16 storage needs --clip-norm: an overflow must be seen before the "
                         "first update");
+    if (p->lr == TR_REAL_AUTO && p->durability == TR_KEEP_NONE)
+        return tr_error(-EINVAL, "--lr auto: its test is undone through the second generation, "
+                                 "which --durability none has not");
     if (p->threads > INT32_MAX)
         return tr_error(-EINVAL, "--threads %lld: too many", (long long)p->threads);
     if (p->seed > UINT32_MAX)
@@ -270,5 +312,7 @@ int run_resolve(struct tr_run *run)
     resolve_data(&run->params, run->model);
     run->cursor.loss_scale = run->params.loss_scale;
     r = resolve_machine(run);
-    return r < 0 ? r : check(run);
+    if (r < 0 || (r = check_fused(run)) < 0 || (r = run_resolve_clip(run)) < 0)
+        return r;
+    return check(run);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A run: everything that one training (or one evaluation) holds, in the order in which it is
- * opened. open.c opens and resumes it, step.c is the training step, metrics.c its lines, infer.c
- * evaluates and generates with the same machinery, forward only.
+ * opened. open.c opens and resumes it, step.c is the training step, pending.c what it leaves to the
+ * next one, metrics.c its lines, infer.c evaluates and generates with the same machinery, forward
+ * only.
  */
 #ifndef TR_SRC_RUN_H
 #define TR_SRC_RUN_H
@@ -17,7 +18,7 @@
 #include "src/tailrace.h"
 
 /* What the offload engine has been told comes next. */
-enum run_begun { RUN_NOTHING, RUN_TRAIN, RUN_FORWARD };
+enum run_begun { RUN_NOTHING, RUN_TRAIN, RUN_FORWARD, RUN_SETTLE };
 
 struct tr_metrics {
     FILE *file;
@@ -31,7 +32,7 @@ struct tr_metrics {
 struct tr_measured {
     double *seconds; /* of each step but the first, whose loads begin from nothing */
     size_t n, room;
-    int64_t steps;
+    int64_t steps, settled; /* passes of updates alone */
     uint64_t read_bytes, written_bytes, device_bytes, pinned_bytes;
     char *text; /* beside what was foreseen */
 };
@@ -52,18 +53,23 @@ struct tr_run {
     struct tr_plan plan;
     struct tr_offload *offload;
     struct tr_visits visits; /* forward visits come first */
+    /* Where gradients wait in the store: the forward pass without updates, updates without it. */
+    struct tr_visits plain, settle;
     struct tr_span *spans;   /* (n_spans) the layout's, then the boundaries */
     uint32_t n_spans;
     unsigned char *in_host;     /* (spans) has a home in the host tier */
     struct tr_scratch *scratch; /* (boundaries) */
     uint64_t tier_bytes, staging_bytes;
     uint64_t spill_bytes, spill_host_bytes; /* of boundaries: in the scratch file; of tier_bytes */
+    int clip_chosen; /* deferred, and not by name */
     struct tr_pass_state pass;
     struct tr_cursor cursor; /* of the steps queued so far */
     struct tr_cursor last;   /* of the last commit that was started */
     int64_t steps;           /* in all */
     int trained;             /* a step has been done since the run was opened */
     int skips;               /* steps in a row that were skipped */
+    uint32_t read_sumsq;     /* entries of this step's norms that have been read */
+    int groups;              /* of this step that have been clipped by a norm of their own */
     enum run_begun begun;
     float *nll;    /* host, (batch tokens) */
     double *sumsq; /* host */
@@ -83,8 +89,15 @@ int run_check_store(const char *run, const struct tr_store *store);
 int run_step(struct tr_run *run, struct tr_step_report *report);
 /* Starts a commit of all steps so far; the one before is waited for. */
 int run_commit(struct tr_run *run);
+/* A step at this rate that is neither committed nor reported, for a test that is undone. Its loss
+ * is NaN where that, or what it did to the weights, is not finite. */
+int run_trial(struct tr_run *run, double lr, double *loss);
 /* Tells the engine what comes next, so that its loads start now. */
 int run_begin(struct tr_run *run, enum run_begun what);
+/* The visits that this stands for; returns how many there are. */
+uint32_t run_visits(const struct tr_run *run, enum run_begun what, const struct tr_visits **v);
+/* Visit i of the list that has been begun. */
+int run_visit(struct tr_run *run, const struct tr_visits *v, uint32_t i, int compute);
 /* One forward pass over a batch that has been copied (tr_pass_batch): its visits, losses in
  * run->nll. */
 int run_forward(struct tr_run *run);
@@ -93,9 +106,20 @@ int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t
 /* 1 when a validation loss is due after the steps done so far. */
 int run_eval_due(const struct tr_run *run);
 
+/* --- pending.c (an update that waits for the next step) ------------------------------------- */
+/* The pass's update becomes the one that the last step has left. */
+void run_take_pending(struct tr_run *run);
+/* After the step's last visit: what it leaves to the next; skip: nothing. */
+void run_leave_pending(struct tr_run *run, double lr, int skip);
+/* Applies what the last step has left, in a pass of its own: then the parameters are finished. */
+int run_settle(struct tr_run *run);
+/* What that moves after a step, with slots like these. */
+int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools, uint64_t *read,
+                       uint64_t *written);
+
 /* --- skip.c (loss or gradient not finite) --------------------------------------------------- */
-/* Waits for the compute. The norm of the true gradient (loss scale taken off), summed over tensors
- * in the order of the visits. */
+/* Waits for the compute. The norm of the true gradient (loss scale taken off), summed over what has
+ * been measured since the last call of the step, in the order of the visits. */
 int run_read_norm(struct tr_run *run, double *norm);
 /* After the last visit of a step that counts, before its commit: waits for the compute, and where
  * no norm was known before the update, looks whether all gradients were finite. Where one was not,
@@ -103,6 +127,9 @@ int run_read_norm(struct tr_run *run, double *norm);
 int run_check_applied(struct tr_run *run, double *norm, int *skip);
 /* A few skipped steps in a row are the end, except while an f16 run still lowers its loss scale. */
 int run_check_skips(struct tr_run *run, int skip);
+/* The loss scale of an f16 run after a step: doubled after many clean ones, halved at an overflow;
+ * one that cannot be halved any more ends the run. */
+int run_rescale(struct tr_run *run, int skipped);
 /* Says before the first step whether a gradient that is not finite may end the run. */
 void run_note_skips(const struct tr_run *run);
 
@@ -133,6 +160,7 @@ void metrics_close(struct tr_metrics *m);
  */
 /* The visits of a step, and what the host tier holds of their spans; nothing is allocated yet. */
 int run_place(struct tr_run *run);
+void run_unplace(struct tr_run *run);
 int run_start_machine(struct tr_run *run);
 /* The engine alone; closed, the store may be read and changed by others, and slots are empty. */
 int run_open_offload(struct tr_run *run);

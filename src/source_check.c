@@ -136,7 +136,7 @@ static int check_tied(struct tr_source *s)
 int tr_source_check(struct tr_source *s, const struct tr_model_config *config, int dtype)
 {
     enum tr_dtype types[TR_ROLES] = {TR_F32};
-    struct tr_model_params p = {config, types, 0, 0};
+    struct tr_model_params p = {config, types, 0, 0, NULL};
     int r;
 
     p.tied_as_head = config->tied && !tr_safetensors_find(s->weights, embed_name) &&

@@ -24,10 +24,18 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+uint32_t run_visits(const struct tr_run *run, enum run_begun what, const struct tr_visits **v)
+{
+    *v = what == RUN_SETTLE                   ? &run->settle
+         : what == RUN_TRAIN || !run->plain.n ? &run->visits
+                                              : &run->plain;
+    return what == RUN_FORWARD ? (*v)->forward : (*v)->n;
+}
+
 int run_begin(struct tr_run *run, enum run_begun what)
 {
-    const struct tr_visits *v = &run->visits;
-    uint32_t n = what == RUN_TRAIN ? v->n : v->forward;
+    const struct tr_visits *v;
+    uint32_t n = run_visits(run, what, &v);
     int r;
 
     if (run->begun == what || what == RUN_NOTHING)
@@ -38,9 +46,9 @@ int run_begin(struct tr_run *run, enum run_begun what)
     return r;
 }
 
-static int visit(struct tr_run *run, uint32_t i, int compute)
+int run_visit(struct tr_run *run, const struct tr_visits *list, uint32_t i, int compute)
 {
-    struct tr_pass_visit v = {.unit = run->visits.units[i], .spans = &run->visits.spans[i]};
+    struct tr_pass_visit v = {.unit = list->units[i], .spans = &list->spans[i]};
     int r = tr_offload_acquire(run->offload, i, (void **)v.at);
 
     if (r == 0 && compute)
@@ -80,18 +88,28 @@ static int64_t count_targets(const struct tr_batch *b)
     return n;
 }
 
-/* Between the norm pass and the update pass. 0: go on, 1: overflow, this step updates nothing. */
+/* When the norm pass is done. 0: go on, 1: overflow, this step updates nothing. */
 static int clip(struct tr_run *run, double *norm)
 {
-    double max = run->params.clip_norm;
-    int r = run_read_norm(run, norm);
+    double max = run->params.clip_norm, here;
+    int r = run_read_norm(run, &here);
 
     if (r < 0)
         return r;
-    if (!isfinite(*norm))
+    *norm = run->groups++ ? hypot(*norm, here) : here;
+    if (!isfinite(here))
         return 1;
-    run->pass.update.coefficient = (float)fmin(1, max / (*norm + 1e-6));
+    run->pass.update.coefficient = (float)fmin(1, max / (here + 1e-6));
     return 0;
+}
+
+/* The next batch, on the device; what it points to is the data set's. */
+static int start_batch(struct tr_run *run, struct tr_batch *batch)
+{
+    const struct tr_cursor *c = &run->cursor;
+    int r = tr_data_batch(run->data, (int64_t)c->epoch, (int64_t)c->epoch_step, batch);
+
+    return r < 0 ? r : tr_pass_batch(&run->pass, batch, (float)c->loss_scale);
 }
 
 static void prepare_update(struct tr_run *run, struct tr_step_report *report)
@@ -101,11 +119,17 @@ static void prepare_update(struct tr_run *run, struct tr_step_report *report)
 
     report->lr = tr_lr_at(p->schedule, p->lr, p->warmup > 0 ? p->warmup : 0,
                           (int64_t)run->cursor.step + 1, run->steps);
+    run->pass.n_sumsq = run->read_sumsq = 0;
+    run->groups = 0;
+    if (run->model->parked) {
+        run_take_pending(run);
+        return;
+    }
     u->lr = report->lr;
     u->t = run->cursor.t + 1;
     u->coefficient = 1;
     u->unscale = (float)(1 / run->cursor.loss_scale);
-    run->pass.n_sumsq = 0;
+    report->grad_norm = run->plan.in.fused ? NAN : 0;
 }
 
 /* The last look before weights change: *skip where the loss, or the norm that was asked for, is not
@@ -118,8 +142,29 @@ static int before_update(struct tr_run *run, enum tr_pass done, struct tr_step_r
     if (r < 0)
         return r;
     report->loss = weighted_loss(run);
-    *skip = r == 1 || !isfinite(report->loss);
+    *skip |= r == 1 || !isfinite(report->loss);
     return 0;
+}
+
+/* The same where the update waits for the next step: when all of this one has been queued. */
+static int park(struct tr_run *run, struct tr_step_report *report, int *skip)
+{
+    int r;
+
+    if (!run->model->parked)
+        return 0;
+    r = before_update(run, TR_PASS_NORM, report, skip);
+    if (r == 0)
+        run_leave_pending(run, report->lr, *skip);
+    return r;
+}
+
+/* A skipped step's visits pass through: their write-backs change no byte. */
+static int computes(const struct tr_run *run, const struct tr_unit_visit *u, int skip)
+{
+    if (!tr_unit_updates(u))
+        return 1;
+    return run->model->parked ? (int)run->cursor.pending.is : !skip;
 }
 
 /* All visits of the step. */
@@ -135,8 +180,8 @@ static int walk(struct tr_run *run, struct tr_step_report *report, int *skip)
             r = copy_losses(run);
         if (r == 0 && pass == TR_PASS_UPDATE && done != TR_PASS_UPDATE)
             r = before_update(run, done, report, skip);
-        if (r == 0) /* a skipped step's visits pass through: their write-backs change no byte */
-            r = visit(run, i, !(pass == TR_PASS_UPDATE && *skip));
+        if (r == 0)
+            r = run_visit(run, v, i, computes(run, &v->units[i], *skip));
     }
     return r;
 }
@@ -153,14 +198,13 @@ static void count_step(struct tr_run *run)
     }
 }
 
-static void count_update(struct tr_run *run, int skipped)
+static int count_update(struct tr_run *run, int skipped)
 {
     struct tr_cursor *c = &run->cursor;
 
     c->t += !skipped;
     c->skipped += (uint64_t)skipped;
-    if (skipped && run->model->dtype == TR_F16)
-        c->loss_scale = fmax(c->loss_scale / 2, 1);
+    return run_rescale(run, skipped);
 }
 
 static int commit_due(const struct tr_run *run)
@@ -231,7 +275,9 @@ static enum run_begun next_step(const struct tr_run *run)
 
 static int begin_next(struct tr_run *run)
 {
-    return run_begin(run, run_eval_due(run) ? RUN_FORWARD : next_step(run));
+    enum run_begun eval = run->model->parked ? RUN_SETTLE : RUN_FORWARD;
+
+    return run_begin(run, run_eval_due(run) ? eval : next_step(run));
 }
 
 int run_step(struct tr_run *run, struct tr_step_report *report)
@@ -243,40 +289,69 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
 
     memset(report, 0, sizeof(*report));
     tr_offload_stats(run->offload, &before);
-    if ((r = run_begin(run, RUN_TRAIN)) < 0 ||
-        (r = tr_data_batch(run->data, (int64_t)run->cursor.epoch, (int64_t)run->cursor.epoch_step,
-                           &batch)) < 0 ||
-        (r = tr_pass_batch(&run->pass, &batch, (float)run->cursor.loss_scale)) < 0)
+    if ((r = run_begin(run, RUN_TRAIN)) < 0 || (r = start_batch(run, &batch)) < 0)
         return r;
     prepare_update(run, report);
     if ((r = walk(run, report, &skip)) < 0)
         return r;
     run->begun = RUN_NOTHING;
     count_step(run);
-    if ((r = begin_next(run)) < 0 || (r = run_check_applied(run, &report->grad_norm, &skip)) < 0 ||
+    if ((r = begin_next(run)) < 0 || (r = park(run, report, &skip)) < 0 ||
+        (r = run_check_applied(run, &report->grad_norm, &skip)) < 0 ||
         (r = run_check_skips(run, skip)) < 0 || (skip && (r = begin_next(run)) < 0))
         return r;
-    count_update(run, skip);
-    if ((r = start_commit(run)) < 0)
+    if ((r = count_update(run, skip)) < 0 || (r = start_commit(run)) < 0)
         return r;
     report->step = (int64_t)run->cursor.step;
     report->steps = run->steps;
     report->skipped = skip;
     report->eval_loss = NAN;
     measure(run, report, &before, t0); /* the batch at hand is still this step's */
-    if (run_eval_due(run) && (r = run_evaluate(run, run->valid, &report->eval_loss, NULL)) < 0)
+    if (run_eval_due(run) && ((r = run_settle(run)) < 0 ||
+                              (r = run_evaluate(run, run->valid, &report->eval_loss, NULL)) < 0))
         return r;
     if ((r = metrics_add(&run->metrics, report)) == 0 && commit_due(run))
         metrics_commit_started(&run->metrics);
     return r;
 }
 
+int run_trial(struct tr_run *run, double lr, double *loss)
+{
+    struct tr_step_report report = {0};
+    struct tr_batch batch;
+    int skip = 0, r;
+
+    if ((r = run_begin(run, RUN_TRAIN)) < 0 || (r = start_batch(run, &batch)) < 0)
+        return r;
+    prepare_update(run, &report);
+    report.lr = lr;
+    if (!run->model->parked)
+        run->pass.update.lr = lr;
+    if ((r = walk(run, &report, &skip)) < 0)
+        return r;
+    run->begun = RUN_NOTHING;
+    count_step(run);
+    if ((r = run_begin(run, RUN_TRAIN)) < 0 || (r = park(run, &report, &skip)) < 0 ||
+        (r = sync_compute(run)) < 0)
+        return r;
+    *loss = report.loss;
+    if (!skip && !run->plan.in.norm) {
+        r = run_read_norm(run, &report.grad_norm);
+        *loss = isfinite(report.grad_norm) ? report.loss : NAN;
+    }
+    if (r == 0 && count_update(run, skip) < 0)
+        *loss = NAN;
+    return r;
+}
+
 int run_forward(struct tr_run *run)
 {
+    const struct tr_visits *v;
+    uint32_t n = run_visits(run, RUN_FORWARD, &v);
     int r = run_begin(run, RUN_FORWARD);
 
-    for (uint32_t i = 0; i < run->visits.forward && r == 0; i++)
-        r = visit(run, i, 1);
+    for (uint32_t i = 0; i < n && r == 0; i++)
+        r = run_visit(run, v, i, 1);
     run->begun = RUN_NOTHING;
     if (r < 0 || (r = copy_losses(run)) < 0)
         return r;

@@ -39,6 +39,7 @@ enum tr_optimizer {
 };
 enum tr_lr_schedule { TR_LR_DEFAULT, TR_LR_LINEAR, TR_LR_COSINE, TR_LR_CONSTANT };
 enum tr_choice { TR_AUTO, TR_YES, TR_NO };
+enum tr_clip { TR_CLIP_AUTO, TR_CLIP_TWO_PASS, TR_CLIP_DEFERRED, TR_CLIP_GROUP /* + layers */ };
 enum tr_recompute { TR_RECOMPUTE_AUTO, TR_RECOMPUTE_ALL, TR_RECOMPUTE_NONE };
 enum tr_streaming { TR_STREAMING_AUTO, TR_STREAMING_BLOCKS, TR_STREAMING_MATRICES };
 enum tr_rounding_choice { TR_ROUNDING_AUTO, TR_ROUNDING_NEAREST, TR_ROUNDING_STOCHASTIC };
@@ -68,15 +69,19 @@ struct tr_train_params {
     enum tr_choice packing; /* default yes */
     enum tr_optimizer optimizer; /* default adalomo */
     enum tr_lr_schedule schedule; /* default linear */
-    double lr;             /* default by optimizer and model size */
+    double lr;             /* default by optimizer and model size; -1: by a range test, undone */
     double warmup;         /* below 1: a share of all steps; default 0.03; negative: none */
     double weight_decay;
     double clip_norm;      /* default 1 (sgd, adalomo but for f16: off); negative: off */
+    enum tr_clip clip_method; /* how the norm is known first; default: the faster exact way */
+    enum tr_type parked_dtype; /* deferred: f32 (exact, the default) or bf16 */
     double clip_value;
     double momentum;       /* sgd: of the last update's direction; default 0 */
+    int fused_gemm;        /* sgd, f32: the update is the product itself, without a gradient */
     double beta1, beta2, eps; /* adamw, adam-mini: 0.9, 0.999, 1e-8 */
     enum tr_type state_dtype; /* of what an optimizer keeps for each element: f32 or bf16 */
-    double loss_scale;     /* f16 only; default 1024 */
+    const char *freeze;    /* tensors that stay: shell patterns, by commas; default none */
+    double loss_scale;     /* f16 only, at the start; default 65536 */
     uint64_t seed;         /* 0 is a seed like any other; default 0 */
     enum tr_type dtype;    /* of storage; default: as the source */
     enum tr_rounding_choice rounding; /* default: stochastic for bf16, else nearest */
@@ -103,7 +108,7 @@ struct tr_train_params {
 struct tr_step_report {
     int64_t step;       /* 1-based, of this line */
     int64_t steps;      /* in all */
-    double loss, lr, grad_norm; /* grad_norm: 0 where it was not measured */
+    double loss, lr, grad_norm; /* grad_norm: NaN with fused_gemm, where there is no gradient */
     int64_t tokens;     /* in the batch; targets: those with a loss */
     int64_t targets;
     int skipped;        /* no target, or an overflow: nothing was updated */

@@ -7,6 +7,8 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/open.h"
+#include "src/options.h"
+#include "src/range.h"
 
 /* Damage that the first step of this process meets is older than the process, and while nothing
  * has been written yet, the commit before may still be whole. */
@@ -17,6 +19,8 @@ int tr_train_step(tr_run *run, struct tr_step_report *report)
 
     if ((int64_t)run->cursor.step >= run->steps)
         return 0;
+    if (run->params.lr == TR_REAL_AUTO && (r = run_find_rate(run)) < 0)
+        return r;
     r = run_step(run, report);
     if (r == -EBADMSG && !run->trained && (r = run_fall_back(run)) == 0)
         r = run_step(run, report);
@@ -30,14 +34,16 @@ int tr_train_step(tr_run *run, struct tr_step_report *report)
     return r < 0 ? r : 1;
 }
 
-/* The last commit, made durable: with less than step durability it may not have been started. */
+/* The last commit, made durable: with less than step durability it may not have been started, and
+ * one that left an update to the next step is followed by one of the finished parameters. */
 int run_commit_rest(struct tr_run *run)
 {
-    int r = tr_offload_commit_wait(run->offload);
+    int r = run_settle(run);
+    int settled = run->cursor.pending.is != run->last.pending.is;
 
-    if (r < 0)
+    if (r < 0 || (r = tr_offload_commit_wait(run->offload)) < 0)
         return r;
-    if (run->params.durability != TR_KEEP_STEP) {
+    if (settled || run->params.durability != TR_KEEP_STEP) {
         if ((r = run_commit(run)) < 0 || (r = tr_offload_commit_wait(run->offload)) < 0)
             return r;
         metrics_commit_started(&run->metrics);

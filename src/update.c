@@ -5,6 +5,9 @@
  * are one update (they differ in whether a global norm is measured); what others keep beside the
  * weights is handed to them as m and v (src/state.h).
  *
+ * Where it waits for the next step (src/pending.c) it is measured in f32, then kept in the model's
+ * type, and applied as it was kept.
+ *
  * Without a norm pass the update pass measures, too, for one more read of the gradient while it is
  * near: the sum tells after the last update whether all of the gradients were finite.
  */
@@ -12,12 +15,14 @@
 
 #include <math.h>
 
+/* Of the gradient; of a fused update the weights, which are all that can tell. */
 static int measure(struct tr_pass_state *p, const struct pass_grad *g)
 {
+    const float *x = g->grad ? g->grad : g->weight;
     double *out = (double *)pass_at(p, &p->plan->sumsq) + p->n_sumsq++;
 
-    return pass_op(p, &(struct tr_op){.kind = TR_OP_SUMSQ,
-                                      .sumsq = {.x = g->grad, .n = (int64_t)g->n, .out = out}});
+    return pass_op(
+        p, &(struct tr_op){.kind = TR_OP_SUMSQ, .sumsq = {.x = x, .n = (int64_t)g->n, .out = out}});
 }
 
 static enum tr_op_kind kind_of(const struct tr_update *u)
@@ -122,14 +127,37 @@ static int apply(struct tr_pass_state *p, const struct pass_grad *g)
     return pass_op(p, &op);
 }
 
-int pass_finish(struct tr_pass_state *p, enum tr_pass pass, const struct pass_grad *g)
+/* Between the place where a gradient is made or applied and the one where it waits for the next
+ * step, which in f32 are the same but for the final norm's. */
+static int move_parked(const struct tr_pass_state *p, const struct pass_grad *g, int in)
 {
-    int r = pass_round_boundary(p, g->grad, (int64_t)g->n);
+    enum tr_dtype type = tr_parked_dtype(p->model->parked);
+    struct tr_op op = {.kind = TR_OP_CAST,
+                       .cast = {.from = in ? (void *)g->grad : g->parked,
+                                .from_dtype = in ? TR_F32 : type,
+                                .to = in ? g->parked : (void *)g->grad,
+                                .to_dtype = in ? type : TR_F32,
+                                .n = (int64_t)g->n}};
 
-    if (r < 0)
+    return !g->parked || g->parked == (void *)g->grad ? 0 : pass_op(p, &op);
+}
+
+int pass_finish(struct tr_pass_state *p, const struct tr_unit_visit *u, const struct pass_grad *g)
+{
+    int update = tr_unit_updates(u), r;
+
+    if (p->model->tensors[g->tensor].frozen)
+        return 0;
+    if (!g->grad)
+        return measure(p, g);
+    if (update && g->parked) /* measured and rounded by the step before */
+        return (r = move_parked(p, g, 0)) < 0 ? r : apply(p, g);
+    if ((r = pass_round_boundary(p, g->grad, (int64_t)g->n)) < 0)
         return r;
     /* Each gradient once, where a table's slices are gone through twice. */
-    if (pass == TR_PASS_NORM || (!p->plan->in.norm && g->sweep != TR_SWEEP_APPLY))
+    if (!update || (!p->plan->in.norm && g->sweep != TR_SWEEP_APPLY))
         r = measure(p, g);
-    return r < 0 || pass == TR_PASS_NORM ? r : apply(p, g);
+    if (r < 0 || !update)
+        return r < 0 ? r : move_parked(p, g, 1);
+    return apply(p, g);
 }

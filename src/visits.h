@@ -13,8 +13,25 @@
  * once more (unless the block's activations are kept), and then down gate up o q kv. The parts'
  * gradients and updates come in this order in both cases.
  *
+ * Where tensors are frozen (src/freeze.h) nothing is gone through that lies beneath the lowest one
+ * that trains, and a span without any that trains is not changed. A tied table that is frozen has
+ * no gradient to wait for: its final norm is then changed like that of any other head.
+ *
  * AdaLomo's update of a table needs sums over all of it: its run of backward visits comes twice, a
  * sweep that sums (and changes the state) and a sweep that applies (and changes the table).
+ *
+ * With deferred clipping the backward pass only measures the gradients and parks them in the store
+ * (src/pending.c). Each unit of the next step's forward pass is then preceded by an update of it,
+ * whose spans it finds in their slots, and the steps' end is a list of these updates alone:
+ *
+ *   (update, embed) 0..  (update, block) 0 .. L-1  (update, head) 0..n   forward
+ *   head' n..0  block' L-1 .. 0  embed' n..0                             norm pass: parked
+ *
+ * There the final norm is updated with the embedding, since all visits of the head need it; the
+ * sums of AdaLomo's tables are made by a run of update visits before.
+ *
+ * Clipped group by group the backward pass is one of both kinds in turn: a norm pass over the
+ * group's units, which leaves their gradients, and the updates of these units.
  *
  * The table slices go up in the forward pass and down in the backward pass, so that those at the
  * turn stay. The final norm is changed last of the head's visits, and of a tied model with the
@@ -51,6 +68,7 @@ struct tr_unit_visit {
     enum tr_sweep sweep;
     int32_t index;         /* layer or slice */
     enum tr_part from, to; /* of a block: the parts at hand, `to` included */
+    enum tr_part lowest;   /* backward: the last part whose stage is gone through */
     int first, last;       /* of a table's run of visits of the same work */
 };
 
@@ -64,11 +82,24 @@ struct tr_visits {
 struct tr_visits_params {
     const struct tr_model *model;
     int train;     /* 0: forward only */
+    int settle;    /* nothing but the updates that a step has left to the next */
     int norm_pass; /* the global norm is measured before the update */
-    int parked;    /* gradients stay from the norm pass: the update pass only applies them */
+    int32_t group; /* so many units, as a backward pass has them, are clipped together; or 0 */
+    int parked;    /* on the device: gradients stay from the norm pass: the update pass only applies
+                      them */
     int by_parts;  /* a visit for each part of a block */
     int32_t keep;  /* the last blocks that keep their activations for the backward pass */
 };
+
+/* Parameters are changed here. */
+static inline int tr_unit_updates(const struct tr_unit_visit *u)
+{
+    return u->work == TR_WORK_UPDATE || u->pass == TR_PASS_UPDATE;
+}
+
+/* Of a table's visits: the one with which the final norm is finished. Beyond a forward pass it
+ * comes with the table that is updated last; before one no visit of the head may come first. */
+int tr_ends_final_norm(const struct tr_model *m, const struct tr_unit_visit *u);
 
 int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p);
 void tr_visits_free(struct tr_visits *v);

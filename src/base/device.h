@@ -73,6 +73,8 @@ struct tr_op_embed {     /* EMBED: out <- table; EMBED_GRAD: grad <- dy */
     void *out;          /* (n, cols), dtype */
     const float *dy;    /* (n, cols) */
     float *grad;        /* (rows, cols) added to */
+    int fused;          /* EMBED_GRAD: grad is the table itself (f32) and takes -lr times dy */
+    float lr;
 };
 
 struct tr_op_rmsnorm {
@@ -105,7 +107,9 @@ struct tr_op_matmul {
     void *dx;                /* (n, k) */
     float *dw;               /* (m, k) */
     int64_t n, m, k;
-    int add; /* DX (out_dtype f32 only), DW: add to the output instead of overwriting it */
+    int add;   /* DX (out_dtype f32 only), DW: add to the output instead of overwriting it */
+    int fused; /* DW: dw is the weight itself (f32) and takes -lr times the product */
+    float lr;
     struct tr_ranges grains;
 };
 

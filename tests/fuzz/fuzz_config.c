@@ -42,7 +42,7 @@ static void check_model(struct tr_model_config *c)
         types[i] = (enum tr_dtype)(i % TR_DTYPES);
     if (c->layers > 4 || c->vocab > 100000 || c->hidden > 4096 || c->ffn > 65536)
         return;
-    must(tr_model_open(&m, &(struct tr_model_params){c, types, c->layers % 2, c->tied}) == 0);
+    must(tr_model_open(&m, &(struct tr_model_params){c, types, c->layers % 2, c->tied, NULL}) == 0);
     must(tr_layout_check(&m->layout, "fuzz") == 0);
     for (int32_t i = 0; i < m->n_tensors; i++)
         must(tr_model_find(m, m->tensors[i].name) == &m->tensors[i]);

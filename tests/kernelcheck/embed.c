@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The embedding is a copy, and its gradient a sum in token order: both bit for bit, with the table
- * whole and in slices (rows of foreign ids stay poisoned until their slice comes).
+ * whole and in slices (rows of foreign ids stay poisoned until their slice comes); fused, one
+ * multiply-add a token.
  */
+#include <math.h>
 #include <string.h>
 
 #include "tests/kernelcheck/variant.h"
@@ -45,13 +47,15 @@ static void one(struct check *c, const struct tr_op_embed *shape, int64_t vocabu
         op.ids = draw_ids(c, op.n, vocabulary);
         op.dy = check_input(c, TR_F32, n, CHECK_NORMAL);
         op.rows = vocabulary;
+        op.lr = 0.3f;
         char *want = check_scratch(c, n * 4);
-        float *sum = check_scratch(c, rows * 4);
+        float *sum = check_scratch(c, rows * 4), *fused = check_scratch(c, rows * 4);
         for (size_t i = 0; i < n; i++) {
             size_t at = (size_t)(op.ids[i / (size_t)op.cols] * op.cols) + i % (size_t)op.cols;
             size_t bytes = tr_dtype_size(op.dtype);
             memcpy(want + i * bytes, (const char *)op.table + at * bytes, bytes);
             sum[at] += op.dy[i];
+            fused[at] = fmaf(-op.lr, op.dy[i], fused[at]);
         }
         do {
             op.out = check_output(c, op.dtype, n);
@@ -59,6 +63,11 @@ static void one(struct check *c, const struct tr_op_embed *shape, int64_t vocabu
             in_slices(c, op, vocabulary);
             check_equal(c, "out", op.dtype, op.out, want, n);
             check_equal(c, "grad", TR_F32, op.grad, sum, rows);
+            op.fused = 1;
+            op.grad = check_scratch(c, rows * 4);
+            in_slices(c, op, vocabulary);
+            check_equal(c, "fused", TR_F32, op.grad, fused, rows);
+            op.fused = 0;
         } while (check_variant(c));
         CHECK_BENCH(c, (double)n * 2 * tr_dtype_size(op.dtype), 0) check_run(c, TR_OP_EMBED, &op);
         CHECK_BENCH(c, (double)n * 12, 0) check_run(c, TR_OP_EMBED_GRAD, &op);

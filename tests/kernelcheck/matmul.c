@@ -173,6 +173,11 @@ static void check_values_of(struct check *c, const struct matmul_shape *s,
         op->bias = NULL;
         run_three(c, op);
         judge_three(c, op, 2);
+        op->fused = 1; /* from what is there, whatever add says */
+        op->add = 0;
+        op->lr = 0.5f;
+        check_run(c, TR_OP_MATMUL_DW, op);
+        judge(c, op, &(struct result){"fused dw", TR_F32, op->dw, op->m, op->k, want_dw, 1.5});
     }
 }
 

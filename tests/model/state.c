@@ -24,7 +24,8 @@ static struct tr_model *open_model(enum tr_state_kind kind)
     enum tr_dtype types[TR_ROLES] = {TR_F32};
     struct tr_model *m;
 
-    assert_int_equal(tr_model_open(&m, &(struct tr_model_params){&config, types, kind, 0}), 0);
+    assert_int_equal(
+        tr_model_open(&m, &(struct tr_model_params){&config, types, kind, 0, NULL}), 0);
     return m;
 }
 

@@ -24,8 +24,8 @@ static struct tr_model *open_table(const struct make_folder *f, enum tr_dtype ty
     assert_int_equal(tr_json_parse(f->config, strlen(f->config), "config", &o), 0);
     assert_int_equal(tr_config_parse(o, "config", &c), 0);
     json_decref(o);
-    assert_int_equal(tr_model_open(&m, &(struct tr_model_params){&c, types, state, tied_as_head}),
-                     0);
+    assert_int_equal(
+        tr_model_open(&m, &(struct tr_model_params){&c, types, state, tied_as_head, NULL}), 0);
     assert_int_equal(tr_layout_check(&m->layout, "layout"), 0);
     return m;
 }

@@ -630,6 +630,30 @@ static void no_durability(void **state)
     player_close(&p);
 }
 
+/* A commit that is asked for before the first change could be written does not wait for ever for
+ * the mark that has to come before both. */
+static void commit_before_mark(void **state)
+{
+    struct tr_visit v = {.n_spans = 1, .span = {0}, .changed = 1};
+    struct player_params params = usual(5);
+    struct player p;
+    _Atomic int go = 0;
+    void *at[TR_VISIT_SPANS];
+
+    (void)state;
+    params.durability = TR_DURABLE_NONE;
+    player_open(&p, &params);
+    assert_ok(tr_offload_begin(p.o, &v, 1, NULL, 0));
+    assert_ok(tr_offload_acquire(p.o, 0, at));
+    test_device_run(p.device, wait_for_flag, &go);
+    assert_ok(tr_offload_release(p.o, 0));
+    assert_ok(player_commit(&p));
+    atomic_store(&go, 1);
+    assert_ok(tr_offload_commit_wait(p.o));
+    assert_ok(player_reopen(&p));
+    player_close(&p);
+}
+
 /* The defects that all this is for are caught: by a checksum, or as other bytes than the model's.
  */
 static void mutants_are_caught(void **state)
@@ -686,6 +710,7 @@ int main(void)
         cmocka_unit_test(misuse),
         cmocka_unit_test(misuse_of_shared_slots),
         cmocka_unit_test(no_durability),
+        cmocka_unit_test(commit_before_mark),
         cmocka_unit_test(mutants_are_caught),
     };
 

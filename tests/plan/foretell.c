@@ -38,6 +38,10 @@ struct config {
     int plenty; /* of device memory; else the smallest budget and `extra` */
     uint64_t extra;
     int streams; /* the least host memory: nothing has a home in it */
+    const char *freeze;
+    int fused;
+    enum tr_clip method;
+    enum tr_type parked;
 };
 
 /* clang-format off */
@@ -45,17 +49,31 @@ static const struct config configs[] = {
     {"resident", {"llama", 32, 48, 3, 2, 1, 16, 300, 512, ""}, TR_TYPE_F32, TR_OPT_LOMO, 1,
      .batch = 15, .plenty = 1},
     {"smallest", {"llama", 64, 96, 5, 4, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
-     .batch = 13, .streams = 1},
+     .batch = 13, .streams = 1, .method = TR_CLIP_TWO_PASS},
     {"a little more", {"llama", 64, 96, 6, 4, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_SGD, -1,
      .batch = 14, .extra = 256 << 10, .streams = 1},
     {"with state", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16, TR_OPT_ADAMW, 1,
-     .batch = 15, .streams = 1},
+     .batch = 15, .streams = 1, .method = TR_CLIP_TWO_PASS},
     {"host tier", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_F32, TR_OPT_ADAMW, -1,
      TR_KEEP_CHECKPOINT, .batch = 13},
     {"in place", {"qwen3", 32, 48, 5, 2, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
-     TR_KEEP_NONE, .batch = 15, .extra = 64 << 10, .streams = 1},
+     TR_KEEP_NONE, .batch = 15, .extra = 64 << 10, .streams = 1, .method = TR_CLIP_TWO_PASS},
     {"half", {"qwen2", 32, 48, 7, 2, 1, 16, 300, 512, ""}, TR_TYPE_F16, TR_OPT_LOMO, 1,
-     .batch = 15, .streams = 1},
+     .batch = 15, .streams = 1, .method = TR_CLIP_TWO_PASS},
+    {"frozen", {"llama", 64, 96, 6, 4, 2, 16, 700, 512, ""}, TR_TYPE_BF16, TR_OPT_ADAMW, 1,
+     .batch = 13, .streams = 1, .freeze = "*embed*,*.[01].*,*.3.*norm*,*.4.*_proj*"},
+    {"frozen, tied", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
+     TR_OPT_ADALOMO, -1, TR_KEEP_CHECKPOINT, .batch = 15, .streams = 1,
+     .freeze = "*embed*,*.0.*,*.1.self_attn*,*.1.input*"},
+    {"fused", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_F32, TR_OPT_SGD, -1,
+     .batch = 13, .streams = 1, .fused = 1},
+    {"deferred", {"qwen2", 32, 48, 7, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
+     .batch = 15, .streams = 1, .method = TR_CLIP_DEFERRED},
+    {"chosen", {"llama", 64, 96, 6, 4, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
+     .batch = 14, .extra = 1 << 20, .streams = 1},
+    {"deferred with state", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
+     TR_OPT_ADALOMO, 1, .batch = 13, .extra = 64 << 10, .method = TR_CLIP_DEFERRED,
+     .parked = TR_TYPE_BF16},
 };
 /* clang-format on */
 
@@ -69,7 +87,11 @@ static void fill(struct tr_train_params *p, const struct config *c, const char *
                                   .batch_size = c->batch,
                                   .seq_len = row_tokens(),
                                   .optimizer = c->optimizer,
+                                  .freeze = c->freeze,
+                                  .fused_gemm = c->fused,
                                   .clip_norm = c->clip,
+                                  .clip_method = c->method,
+                                  .parked_dtype = c->parked,
                                   .durability = c->durability,
                                   .threads = 2,
                                   .lr = 1e-3,
@@ -156,8 +178,10 @@ static void check_counts(tr_run *run)
     if (tr_train_finish(run) < 0)
         fail_msg("%s", tr_message());
     tr_offload_stats(run->offload, &s);
-    assert_int_equal(s.read_bytes, p->sim.first_read_bytes + (STEPS - 1) * p->sim.read_bytes);
-    assert_int_equal(s.written_bytes, STEPS * p->sim.written_bytes);
+    assert_int_equal(s.read_bytes, p->sim.first_read_bytes + (STEPS - 1) * p->sim.read_bytes +
+                                       p->settle_read_bytes);
+    assert_int_equal(s.written_bytes, STEPS * p->sim.written_bytes + p->settle_written_bytes);
+    assert_int_equal(p->settle_written_bytes > 0, run->model->parked != TR_PARKED_NONE);
     assert_int_equal(s.spilled_bytes, STEPS * p->sim.spilled_bytes);
     assert_int_equal(pinned, p->staging_bytes + p->tier_bytes);
     assert_non_null(strstr(tr_train_outcome(run), "equal"));
@@ -191,6 +215,8 @@ static void check_config(const struct config *c)
         assert_int_equal(run->foreseen.sim.spilled_bytes > 0, c->streams);
     }
     check_counts(run);
+    if (!strcmp(c->name, "chosen")) /* of itself */
+        assert_int_equal(run->params.clip_method, TR_CLIP_DEFERRED);
     tr_train_close(run);
     json_decref(plan);
     assert_int_equal(least, smallest_budget(p));
@@ -245,6 +271,51 @@ static void parts_sum(void **state)
     assert_true(all >= real(p, "arithmetic"));
     json_decref(one);
     json_decref(two);
+}
+
+/* Seconds of a step; *parked: bytes on disk of gradients that wait. */
+static double clipped(const char *machine, int64_t rows, enum tr_clip method, double *parked)
+{
+    struct tr_train_params p = {.arch = "llama-13b",
+                                .dtype = TR_TYPE_BF16,
+                                .batch_size = rows,
+                                .optimizer = TR_OPT_LOMO,
+                                .clip_norm = method == TR_CLIP_GROUP ? -1 : 1,
+                                .clip_method = method == TR_CLIP_GROUP ? TR_CLIP_AUTO : method};
+    json_t *o = foretell(&(struct tr_foretell_params){.train = &p, .machine = machine, .json = 1});
+    const json_t *predicted = json_object_get(o, "predicted");
+    double all = real(json_object_get(predicted, "seconds"), "all");
+
+    *parked = real(predicted, "parked_disk_bytes");
+    json_decref(o);
+    return all;
+}
+
+/* The faster of two ways with the same bits. Bound by arithmetic, the one without a second backward
+ * costs hardly more than no clipping at all; bound by the drive, it is the other one; with room for
+ * all gradients on the device, none goes to the disk. */
+static void clip_is_chosen(void **state)
+{
+    static const int64_t rows[] = {1, 16};
+    double parked, none, passes, deferred, chosen;
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        none = clipped("rtx-3090", rows[i], TR_CLIP_GROUP, &parked);
+        assert_true(parked == 0);
+        passes = clipped("rtx-3090", rows[i], TR_CLIP_TWO_PASS, &parked);
+        assert_true(parked == 0);
+        deferred = clipped("rtx-3090", rows[i], TR_CLIP_DEFERRED, &parked);
+        assert_true(parked > 8 * 13e9); /* two generations of f32 */
+        chosen = clipped("rtx-3090", rows[i], TR_CLIP_AUTO, &parked);
+        close_to(chosen, deferred < passes ? deferred : passes);
+        assert_int_equal(parked > 0, deferred < passes);
+        assert_int_equal(deferred < passes, i);
+        if (i)
+            assert_true(deferred < 1.15 * none && passes > 1.5 * none);
+    }
+    clipped("h200", 1, TR_CLIP_AUTO, &parked);
+    assert_true(parked == 0);
 }
 
 static void refuses(const struct tr_foretell_params *p, const char *words)
@@ -306,9 +377,8 @@ static void bench_to_train(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(predicted_is_measured),
-        cmocka_unit_test(parts_sum),
-        cmocka_unit_test(bad_machines),
+        cmocka_unit_test(predicted_is_measured), cmocka_unit_test(parts_sum),
+        cmocka_unit_test(clip_is_chosen),        cmocka_unit_test(bad_machines),
         cmocka_unit_test(bench_to_train),
     };
 

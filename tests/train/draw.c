@@ -118,6 +118,13 @@ static void set_pauses(struct part *t, int64_t v)
     t->p.delay_seed = (unsigned)v;
 }
 
+/* The exact ways, where the subject is clipped and there is more than one. */
+static void set_clip(struct part *t, int64_t v)
+{
+    if (t->p.clip_norm > 0 && !t->p.freeze)
+        t->p.clip_method = (enum tr_clip)v;
+}
+
 static void set_stop(struct part *t, int64_t v)
 {
     t->killed = (int)v;
@@ -153,6 +160,10 @@ static const struct dimension dimensions[] = {
      set_streaming,
      {{"auto", TR_STREAMING_AUTO}, {"matrices", TR_STREAMING_MATRICES}}},
     {"generations", WHOLE_RUN, set_generations, {{"2", 2}, {"2", 2}, {"1", 1}}},
+    {"clip",
+     WHOLE_RUN,
+     set_clip,
+     {{"auto", TR_CLIP_AUTO}, {"two-pass", TR_CLIP_TWO_PASS}, {"deferred", TR_CLIP_DEFERRED}}},
     {"commit", EACH_PART, set_commits, {{"every step", 0}, {"2nd step", 2}, {"3rd step", 3}}},
     {"eval", EACH_PART, set_eval, {{"none", 0}, {"none", 0}, {"every step", 1}}},
     {"serial", EACH_PART, set_serial, {{"no", 0}, {"no", 0}, {"no", 0}, {"yes", 1}}},
@@ -184,6 +195,7 @@ static struct tr_train_params subject_params(const struct subject *s)
                                     .optimizer = s->optimizer,
                                     .clip_norm = s->clip_norm,
                                     .lr = s->lr,
+                                    .freeze = s->freeze,
                                     .threads = 2,
                                     .seed = 11};
 }

@@ -26,6 +26,7 @@ struct subject {
     enum tr_optimizer optimizer;
     double lr, clip_norm;
     int batch_size, seq_len;
+    const char *freeze;
 };
 
 struct part {

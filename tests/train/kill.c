@@ -94,8 +94,10 @@ static int kill_until_done(const struct tr_train_params *p, uint32_t seed)
     }
 }
 
-/* store: where that of the killed run lies; NULL: the default */
-static void check(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed, const char *store)
+/* store: where that of the killed run lies; NULL: the default. Exactly clipped runs have the same
+ * bits either way: the one that is never killed has two passes, the other one the way asked for. */
+static void check_way(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed,
+                      const char *store, enum tr_clip way)
 {
     char whole[4352], killed[4352];
     struct tr_train_params p;
@@ -110,12 +112,26 @@ static void check(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed,
     expected = file_hash(scratch_path("whole/model/model.safetensors"));
     p = tiny_job(killed, optimizer, keep, STEPS);
     p.store = store;
+    p.clip_method = way;
     kills = kill_until_done(&p, seed);
     print_message("%d kills, %d lines of metrics\n", kills, durable_steps(killed));
     assert_true(kills >= 3);
     assert_true(file_hash(scratch_path("killed/model/model.safetensors")) == expected);
     tr_remove_tree(whole);
     tr_remove_tree(killed);
+}
+
+static void check(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed, const char *store)
+{
+    check_way(optimizer, keep, seed, store, TR_CLIP_AUTO);
+}
+
+/* Killed between a step and its update, as well as within either. */
+static void test_deferred(void **state)
+{
+    (void)state;
+    check_way(TR_OPT_ADAMW, TR_KEEP_STEP, 6, NULL, TR_CLIP_DEFERRED);
+    check_way(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 7, NULL, TR_CLIP_DEFERRED);
 }
 
 static void test_step_lomo(void **state)
@@ -175,6 +191,7 @@ int main(void)
         cmocka_unit_test(test_step_lomo),       cmocka_unit_test(test_step_adamw),
         cmocka_unit_test(test_step_adam_mini),  cmocka_unit_test(test_step_adalomo),
         cmocka_unit_test(test_checkpoint_lomo), cmocka_unit_test(test_three_folders),
+        cmocka_unit_test(test_deferred),
     };
 
     return cmocka_run_group_tests_name("invariant 2, killed", tests, setup, NULL);

@@ -229,18 +229,18 @@ static void only_stored(struct tr_visits *v, const struct tr_layout *l)
     }
 }
 
-static void check_model(const char *family, int state, int norm_pass)
+static void check_model(const char *family, int state, int norm_pass, enum tr_parked parked)
 {
     struct tiny shape = {family, 16, 32, 5, 2, 2, 8, 1100, 64, ""};
     char config[4352];
-    struct tr_model *table = NULL, *m = NULL;
+    struct tr_model *table = NULL, *like = NULL, *m = NULL;
     struct tr_visits v;
     json_t *json = NULL;
 
     snprintf(config, sizeof(config), "%s", scratch_path("config.json"));
     tiny_config(config, &shape);
     if (tr_init_model_table(config, TR_F32, &table, &json) < 0 ||
-        tr_model_like(&m, table, state) < 0 ||
+        tr_model_like(&like, table, state, NULL) < 0 || tr_model_park(&m, like, parked) < 0 ||
         tr_visits_make(
             &v, &(struct tr_visits_params){.model = m, .train = 1, .norm_pass = norm_pass}) < 0)
         fail_msg("%s", tr_message());
@@ -249,6 +249,7 @@ static void check_model(const char *family, int state, int norm_pass)
         check_pool(&v, &m->layout, pool);
     tr_visits_free(&v);
     tr_model_close(m);
+    tr_model_close(like);
     tr_model_close(table);
     json_decref(json);
 }
@@ -257,7 +258,9 @@ static void test_models(void **state)
 {
     (void)state;
     for (int k = 0; k < 8; k++)
-        check_model(k & 4 ? "llama-tied" : "llama", k & 1, k >> 1 & 1);
+        check_model(k & 4 ? "llama-tied" : "llama", k & 1, k >> 1 & 1, TR_PARKED_NONE);
+    for (int k = 0; k < 4; k++)
+        check_model(k & 2 ? "llama-tied" : "llama", k & 1, 1, TR_PARKED_F32);
 }
 
 int main(void)

@@ -25,6 +25,7 @@ static struct tr_model *open_model(const char *arch, int32_t layers, int state)
 {
     static struct tr_model_config c;
     enum tr_dtype types[TR_ROLES];
+    enum tr_state_kind kind = state ? TR_STATE_ADAMW : TR_STATE_NONE;
     struct tr_model *m;
     json_t *o;
 
@@ -35,10 +36,7 @@ static struct tr_model *open_model(const char *arch, int32_t layers, int state)
     json_decref(o);
     if (layers)
         c.layers = layers;
-    assert_int_equal(
-        tr_model_open(
-            &m, &(struct tr_model_params){&c, types, state ? TR_STATE_ADAMW : TR_STATE_NONE, 0}),
-        0);
+    assert_int_equal(tr_model_open(&m, &(struct tr_model_params){&c, types, kind, 0, NULL}), 0);
     return m;
 }
 

@@ -36,6 +36,8 @@ struct placements {
     size_t n;
     double momentum, clip_norm; /* 0: the default */
     enum tr_type state_dtype;
+    const char *freeze;
+    int fused_gemm;
 };
 
 /* All variants give the bits of everything resident; another seed of rounding gives others. */

@@ -88,14 +88,15 @@ static const struct subject cpu_subjects[] = {
      -1,
      9,
      150},
-    {"f32-adam-mini",
+    {"f32-adam-mini-frozen",
      {"qwen3", 48, 80, 3, 4, 2, 12, 300, 512, ""},
      TR_TYPE_F32,
      TR_OPT_ADAM_MINI,
      1e-3,
      1,
      9,
-     150},
+     150,
+     "*embed*,*layers.0.*,*layers.1.self_attn*,*layers.1.input*,*layers.2.*up*"},
 };
 
 /* Small enough for the fake GPU, and more than one of its grains of 2048 tokens. */

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Exact clipping in one backward pass. A global norm is known when the last gradient is; to have
+ * them all applied with it, either the backward pass comes twice, or the gradients wait. Here they
+ * wait in the store: the backward pass measures each one (in f32) and parks it beside the
+ * parameters and the state of its unit, and the next step's forward pass, which loads the
+ * parameters anyway, loads it with them and applies it first. So a step costs the bytes of its
+ * gradients, once each way, instead of a second backward pass, and its numbers are the same to the
+ * last bit.
+ *
+ * In between the step is finished, but the parameters are not: "the parameters from before, their
+ * gradients, the clip's coefficient, the learning rate and the loss scale" is what its commit names
+ * (struct tr_pending), and the update may be made as often as a run is killed before the next
+ * commit. Where finished parameters are wanted (a validation, an export, the end of the run), it is
+ * made by a pass of nothing but updates, which changes no bit either. A step that is skipped leaves
+ * nothing, and the next one's updates pass through.
+ */
+#include "offload/schedule.h"
+#include "src/base/err.h"
+#include "src/base/mem.h"
+#include "src/run.h"
+
+void run_take_pending(struct tr_run *run)
+{
+    const struct tr_pending *p = &run->cursor.pending;
+    struct tr_update *u = &run->pass.update;
+
+    u->lr = p->lr;
+    u->t = run->cursor.t;
+    u->coefficient = p->coefficient;
+    u->unscale = p->unscale;
+}
+
+/* Before the cursor counts the step: its loss scale is the step's own still. */
+void run_leave_pending(struct tr_run *run, double lr, int skip)
+{
+    run->cursor.pending = (struct tr_pending){.is = !skip,
+                                              .coefficient = run->pass.update.coefficient,
+                                              .unscale = (float)(1 / run->cursor.loss_scale),
+                                              .lr = lr};
+}
+
+int run_settle(struct tr_run *run)
+{
+    const struct tr_visits *v;
+    uint32_t n = run_visits(run, RUN_SETTLE, &v);
+    int r;
+
+    if (!run->cursor.pending.is)
+        return 0;
+    run_take_pending(run);
+    r = run_begin(run, RUN_SETTLE);
+    for (uint32_t i = 0; i < n && r == 0; i++)
+        r = run_visit(run, v, i, 1);
+    run->begun = RUN_NOTHING;
+    if (r < 0 || (r = run->device->ops->sync(run->device, TR_STREAM_COMPUTE)) < 0)
+        return r;
+    run->cursor.pending = (struct tr_pending){0};
+    run->measured.settled++;
+    return 0;
+}
+
+/* Plays a list from what the slots hold; then they hold what it leaves. *read: its bytes from disk,
+ * where every home in host memory has been filled. */
+static int play(const struct tr_run *run, enum run_begun what, const struct tr_slot_pool *pools,
+                uint32_t *holds, uint64_t *read)
+{
+    const struct tr_visits *v;
+    uint32_t n = run_visits(run, what, &v);
+    struct tr_schedule_params p = {.visits = v->spans,
+                                   .n = n,
+                                   .next = v->spans,
+                                   .n_next = n,
+                                   .spans = run->spans,
+                                   .n_spans = run->n_spans,
+                                   .n_scratch = tr_plan_boundaries(&run->plan),
+                                   .pools = pools,
+                                   .n_pools = TR_SLOT_POOLS,
+                                   .holds = holds};
+    struct tr_schedule s;
+    int r = tr_schedule_make(&s, &p);
+
+    if (r < 0)
+        return r;
+    *read = 0;
+    for (uint32_t i = 0; i < s.n_loads; i++) {
+        const struct tr_load *l = &s.loads[i];
+
+        holds[l->slot] = l->span;
+        *read += l->fresh || run->in_host[l->span] ? 0 : run->spans[l->span].bytes;
+    }
+    tr_schedule_free(&s);
+    return 0;
+}
+
+static uint64_t changed_bytes(const struct tr_run *run, const struct tr_visits *v)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < v->n; i++)
+        for (uint32_t k = 0; k < v->spans[i].n_spans; k++)
+            bytes += v->spans[i].changed >> k & 1 ? run->spans[v->spans[i].span[k]].bytes : 0;
+    return bytes;
+}
+
+int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools, uint64_t *read,
+                       uint64_t *written)
+{
+    uint32_t n = 0, *holds;
+    int r = 0;
+
+    *read = *written = 0;
+    if (!run->settle.n)
+        return 0;
+    for (int i = 0; i < TR_SLOT_POOLS; i++)
+        n += pools[i].n_slots;
+    holds = tr_alloc_array(TR_MEM_MISC, n, sizeof(*holds));
+    for (uint32_t i = 0; holds && i < n; i++)
+        holds[i] = TR_NONE;
+    for (int step = 0; holds && step < 2 && r == 0; step++)
+        r = play(run, RUN_TRAIN, pools, holds, read);
+    if (holds && r == 0)
+        r = play(run, RUN_SETTLE, pools, holds, read);
+    tr_free(TR_MEM_MISC, holds);
+    *written = changed_bytes(run, &run->settle);
+    return holds ? r : -ENOMEM;
+}
