@@ -112,8 +112,8 @@ static int choose_store(struct tr_run *run, const struct tr_train_params *before
 
     if (p->store)
         return make_store_absolute(&p->store);
-    p->store = before->store ? tr_strdup(TR_MEM_MISC, before->store)
-                             : tr_folders_below(p->out, "store");
+    p->store =
+        before->store ? tr_strdup(TR_MEM_MISC, before->store) : tr_folders_below(p->out, "store");
     return p->store ? 0 : -ENOMEM;
 }
 
