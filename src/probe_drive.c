@@ -219,25 +219,35 @@ static void measure_memory(struct drive *d)
 
 /* ---- what the I/O thread takes away from the cpu device ---- */
 
-static void raise_flag(void *arg)
+struct finish {
+    double at;
+    int reached;
+};
+
+static void reach(void *arg)
 {
-    __atomic_store_n((int *)arg, 1, __ATOMIC_RELEASE);
+    struct finish *f = arg;
+
+    f->at = probe_now();
+    __atomic_store_n(&f->reached, 1, __ATOMIC_RELEASE);
 }
 
-/* Products are queued; until they are done, this thread does what the I/O thread does. */
+/* Products are queued; until they are done, this thread does what the I/O thread does. The time is
+ * that of the products: the transfer under way at their end is not waited for by them. */
 static int run_beside(struct drive *d, int moving, double *seconds, double *bytes)
 {
     struct tr_device *device = d->p->device;
-    int done = 0, r = 0, products = d->p->p->quick ? 2 : 40;
+    struct finish end = {.reached = 0};
+    int r = 0, synced, products = d->p->p->quick ? 2 : 100;
     double start = probe_now();
     volatile uint64_t sink = 0;
 
     for (int i = 0; i < products && r == 0; i++)
         r = probe_queue_product(d->p);
     if (r == 0)
-        r = device->ops->call(device, TR_STREAM_COMPUTE, raise_flag, &done);
+        r = device->ops->call(device, TR_STREAM_COMPUTE, reach, &end);
     *bytes = 0;
-    while (r == 0 && moving && !__atomic_load_n(&done, __ATOMIC_ACQUIRE)) {
+    while (r == 0 && moving && !__atomic_load_n(&end.reached, __ATOMIC_ACQUIRE)) {
         struct tr_transfer t = {.op = TR_IO_READ, .buf = d->buffer, .bytes = PIECE};
 
         if ((r = tr_queue_run(d->queue, &t)) == 0)
@@ -245,10 +255,9 @@ static int run_beside(struct drive *d, int moving, double *seconds, double *byte
         *bytes += (double)PIECE;
     }
     (void)sink;
-    if (r == 0)
-        r = device->ops->sync(device, TR_STREAM_COMPUTE);
-    *seconds = probe_now() - start;
-    return r;
+    synced = device->ops->sync(device, TR_STREAM_COMPUTE);
+    *seconds = end.at - start;
+    return r < 0 ? r : synced;
 }
 
 static int measure_drag(struct drive *d)

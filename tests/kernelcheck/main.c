@@ -4,8 +4,8 @@
  *             [--list] [--bench]
  * Without --device the functions of the cpu device are checked tier by tier, with it the ops of
  * that device, through its table. Inputs are drawn from seed 1, so that a failure comes again;
- * another seed, or the clock's, draws others. Exit status 0: all passed; 1: something differed; 2: wrong usage;
- * 77: there is no such device.
+ * another seed, or the clock's, draws others. Exit status 0: all passed; 1: something differed;
+ * 2: wrong usage; 77: there is no such device.
  */
 #include <getopt.h>
 #include <stdio.h>
