@@ -19,6 +19,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -189,17 +190,25 @@ static const char *filler(void)
     return path;
 }
 
-/* Takes all that is free, down to the last block. */
+/* Takes all that is free, down to the last block. What has been given back is free only some time
+ * later, when the journal has been written. */
 static void fill_disk(void)
 {
-    int fd = open(filler(), O_RDWR | O_CREAT, 0644);
+    int fd = open(filler(), O_RDWR | O_CREAT, 0644), full = 0;
     off_t at = lseek(fd, 0, SEEK_END);
+    struct statvfs fs;
 
     assert_true(fd >= 0);
-    for (off_t n = 16 << 20; n >= 1024; n /= 2)
-        while (fallocate(fd, 0, at, n) == 0)
-            at += n;
-    assert_int_equal(fsync(fd), 0);
+    for (int tries = 0; tries < 200 && full < 3; tries++) {
+        for (off_t n = 16 << 20; n >= 1024; n /= 2)
+            while (fallocate(fd, 0, at, n) == 0)
+                at += n;
+        assert_int_equal(syncfs(fd), 0);
+        assert_int_equal(fstatvfs(fd, &fs), 0);
+        full = fs.f_bavail ? 0 : full + 1;
+        usleep(20000);
+    }
+    assert_int_equal(full, 3);
     close(fd);
 }
 
@@ -212,10 +221,8 @@ static int open_when_full(const struct tr_train_params *p)
     for (int tries = 0; tries < 100 && r == 0; tries++) {
         fill_disk();
         r = tr_train_open(&run, p);
-        if (r == 0) {
+        if (r == 0)
             tr_train_close(run);
-            usleep(20000);
-        }
     }
     return r;
 }
