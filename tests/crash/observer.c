@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -55,17 +56,27 @@ static uint32_t last_unit;
 static int record_written;
 static struct held *held;
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
-static int log_fd = -1;
+static int log_fd = -1, folders_fd = -1;
+
+static int open_log(const char *name, const char *end)
+{
+    char path[4352];
+
+    snprintf(path, sizeof(path), "%s%s", name, end);
+    return open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+}
 
 __attribute__((constructor)) static void open_eyes(void)
 {
-    const char *path = getenv("TR_OBSERVED");
+    const char *path = getenv("TR_OBSERVED"), *log = getenv("TR_OBSERVED_LOG");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
 
     if (fd < 0)
         return;
-    if (getenv("TR_OBSERVED_LOG"))
-        log_fd = open(getenv("TR_OBSERVED_LOG"), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (log) {
+        log_fd = open_log(log, "");
+        folders_fd = open_log(log, ".folders");
+    }
     seen = mmap(NULL, sizeof(*seen), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (seen == MAP_FAILED)
         seen = NULL;
@@ -185,6 +196,8 @@ static void after(enum kind kind, enum act act)
     if (kind == KIND_RECORD && act == ACT_SYNC && record_written) {
         record_written = 0;
         seen->durable++;
+        if (folders_fd >= 0)
+            dprintf(folders_fd, "committed\n");
         die_if_due(1);
         enter(seen->phase == PHASE_IMPORT ? PHASE_OPEN : PHASE_FORWARD);
     }
@@ -330,11 +343,23 @@ EXPORTED int fdatasync(int fd)
     return (int)perform(ACT_SYNC, fd, NULL, 0, 0);
 }
 
+EXPORTED int mkdir(const char *path, mode_t mode)
+{
+    int r = (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
+
+    if (r == 0 && folders_fd >= 0)
+        dprintf(folders_fd, "made %s\n", path);
+    return r;
+}
+
 EXPORTED int fsync(int fd)
 {
     enum kind kind = kind_of(fd);
+    char path[4352];
     int r, error;
 
+    if (folders_fd >= 0 && name_of(fd, path, sizeof(path)))
+        dprintf(folders_fd, "synced %s\n", path);
     before((struct event){kind, ACT_SYNC, 0, 0});
     r = (int)syscall(SYS_fsync, fd);
     error = errno;

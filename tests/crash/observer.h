@@ -43,6 +43,8 @@ struct logged {
 };
 #define LOGGED_FILES 4
 
+/* And in a second log, LOG.folders, a line each: "made FOLDER", "synced FOLDER", "committed". */
+
 struct observed {
     uint32_t n_units; /* bytes of a generation file up to each unit's end */
     uint64_t unit_end[OBSERVED_UNITS];

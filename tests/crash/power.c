@@ -150,6 +150,7 @@ static void record(struct recording *c, const struct job *job, enum defect defec
 
     assert_int_equal(fwrite(&o, sizeof(o), 1, f), 1);
     fclose(f);
+    tr_remove_tree(run);
     place.device_memory = c->device_memory = program_least_memory(job);
     setenv("TR_OBSERVED", path, 1);
     setenv("TR_OBSERVED_LOG", log_path, 1);
@@ -306,6 +307,41 @@ static int crash_everywhere(const struct recording *c, const struct job *job)
     return bad;
 }
 
+/* Is the folder's name in its own folder on disk? `from`: behind where it was made. */
+static int is_entered(const char *from, const char *made, size_t bytes)
+{
+    char line[4500];
+    const char *slash = memrchr(made, '/', bytes);
+
+    snprintf(line, sizeof(line), "synced %.*s\n", (int)(slash - made), made);
+    return strstr(from, line) != NULL;
+}
+
+/* A commit is worth nothing in a folder that the loss of power takes away: before the first one,
+ * each folder that has been made is entered in the one above it. */
+static void test_folders(void **state)
+{
+    struct recording c = {0};
+    char path[4400], *text, *end;
+    int made = 0;
+
+    (void)state;
+    record(&c, &jobs[0], DEFECT_NONE);
+    snprintf(path, sizeof(path), "%s.folders", log_path);
+    assert_int_equal(tr_file_read(path, 1 << 20, &text, &c.n), 0);
+    end = strstr(text, "committed\n");
+    assert_non_null(end);
+    *end = 0;
+    for (char *at = text; (at = strstr(at, "made ")); at++, made++)
+        if (!is_entered(at, at + 5, strcspn(at + 5, "\n")))
+            fail_msg("never entered in its folder: %.*s", (int)strcspn(at, "\n"), at);
+    assert_true(made >= 3); /* the run, its store, what is kept of the source */
+    tr_free(TR_MEM_TEXT, text);
+    free(c.events);
+    tr_free(TR_MEM_TEXT, c.log);
+    assert_int_equal(tr_remove_tree(run), 0);
+}
+
 static int cut_power(size_t j, enum defect defect)
 {
     static const enum tr_optimizer optimizers[] = {TR_OPT_LOMO,    TR_OPT_ADAMW, TR_OPT_ADAM_MINI,
@@ -354,6 +390,7 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_folders),
         cmocka_unit_test(test_any_instant),
         cmocka_unit_test(defect_no_sync),
     };
