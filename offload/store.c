@@ -308,6 +308,25 @@ static int read_json(struct tr_store *s)
     return r;
 }
 
+/* A generation that is too short has lost bytes, like one that is damaged, and the other may be
+ * whole. It is made as long as it was, and its checksums tell what is missing. */
+static int check_length(const struct tr_store *s, uint32_t file, uint64_t bytes)
+{
+    const struct tr_io_file *f = &s->file[file];
+    uint64_t whole = tr_store_file_bytes(s, file);
+
+    if (bytes == whole)
+        return 0;
+    if (bytes > whole || !tr_file_is_generation(file) || s->shape.generations == 1)
+        return tr_error(-EINVAL,
+                        "%s: %llu bytes, the layout says %llu: truncated or of another store",
+                        f->path, (unsigned long long)bytes, (unsigned long long)whole);
+    if (s->mode == TR_STORE_WRITE && ftruncate(f->fd, (off_t)whole) < 0)
+        return tr_error(-errno, "%s: cannot make it %llu bytes long: %s", f->path,
+                        (unsigned long long)whole, strerror(errno));
+    return 0;
+}
+
 static int open_files(struct tr_store *s)
 {
     for (uint32_t i = 0; i < tr_file_count(s->folders.n); i++) {
@@ -323,12 +342,8 @@ static int open_files(struct tr_store *s)
             return r;
         if (fstat(s->file[i].fd, &st) < 0 || !S_ISREG(st.st_mode))
             return tr_error(-EINVAL, "%s: not a regular file", s->file[i].path);
-        if ((uint64_t)st.st_size != tr_store_file_bytes(s, i))
-            return tr_error(-EINVAL,
-                            "%s: %lld bytes, the layout says %llu: truncated or of another "
-                            "store",
-                            s->file[i].path, (long long)st.st_size,
-                            (unsigned long long)tr_store_file_bytes(s, i));
+        if ((r = check_length(s, i, (uint64_t)st.st_size)) < 0)
+            return r;
     }
     return 0;
 }

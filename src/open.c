@@ -271,6 +271,7 @@ static int continue_run(struct tr_run *run)
     run_log(run, "%s: continues after step %llu", run->params.out,
             (unsigned long long)run->cursor.step);
     enter_epoch(run);
+    run_sweep_exports(run);
     run_note_bits(run);
     r = run_write_options(run);
     return r < 0 ? r : run_write_plan(run);

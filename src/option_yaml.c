@@ -101,41 +101,68 @@ static int read_document(struct reader *r, tr_yaml_fn *fn, void *arg)
     return rc;
 }
 
-int tr_yaml_read(const char *path, tr_yaml_fn *fn, void *arg)
+int tr_yaml_parse(const struct tr_yaml_text *text, tr_yaml_fn *fn, void *arg)
 {
-    struct reader r = {.path = path};
-    size_t bytes;
-    char *text;
-    int rc = tr_file_read(path, YAML_LIMIT, &text, &bytes);
+    struct reader r = {.path = text->where};
+    int rc;
 
-    if (rc < 0)
-        return rc;
-    if (!yaml_parser_initialize(&r.parser)) {
-        rc = tr_error(-ENOMEM, "%s: out of memory", path);
-        goto fail_parser;
-    }
-    yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, bytes);
+    if (!yaml_parser_initialize(&r.parser))
+        return tr_error(-ENOMEM, "%s: out of memory", r.path);
+    yaml_parser_set_input_string(&r.parser, (const unsigned char *)text->data, text->bytes);
     rc = read_document(&r, fn, arg);
     yaml_event_delete(&r.event);
     yaml_parser_delete(&r.parser);
-fail_parser:
-    tr_free(TR_MEM_TEXT, text);
     return rc;
+}
+
+int tr_yaml_read(const char *path, tr_yaml_fn *fn, void *arg)
+{
+    struct tr_yaml_text text = {.where = path};
+    char *data;
+    int rc = tr_file_read(path, YAML_LIMIT, &data, &text.bytes);
+
+    if (rc < 0)
+        return rc;
+    text.data = data;
+    rc = tr_yaml_parse(&text, fn, arg);
+    tr_free(TR_MEM_TEXT, data);
+    return rc;
+}
+
+/* The character here, if YAML does not allow it as it is or takes it for the end of a line: control
+ * characters, line and paragraph separators, byte order marks. Else 0. */
+static unsigned special(const unsigned char *c, int *bytes)
+{
+    unsigned wide =
+        c[0] && c[1] && c[2] ? (c[0] & 15u) << 12 | (c[1] & 63u) << 6 | (c[2] & 63u) : 0;
+
+    *bytes = c[0] < 0x80 ? 1 : c[0] == 0xc2 ? 2 : 3;
+    if (*bytes == 1)
+        return c[0] < 0x20 || c[0] == 0x7f ? c[0] : 0;
+    if (*bytes == 2)
+        return c[1] >= 0x80 && c[1] < 0xa0 ? c[1] : 0;
+    if (c[0] >> 4 != 14)
+        return 0;
+    return wide == 0x2028 || wide == 0x2029 || wide == 0xfeff || wide >= 0xfffe ? wide : 0;
 }
 
 /* Always in double quotes: a path that is "no", "1e3" or "~" stays the text it is. */
 void tr_yaml_print_quoted(FILE *f, const char *text)
 {
-    fputc('"', f);
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
+    const unsigned char *c = (const unsigned char *)text;
 
-        if (c == '"' || c == '\\')
-            fprintf(f, "\\%c", c);
-        else if (c < 0x20 || c == 0x7f)
-            fprintf(f, "\\x%02X", c);
+    fputc('"', f);
+    while (*c) {
+        int bytes;
+        unsigned code = special(c, &bytes);
+
+        if (code)
+            fprintf(f, code < 0x100 ? "\\x%02X" : "\\u%04X", code);
+        else if (*c == '"' || *c == '\\')
+            fprintf(f, "\\%c", *c);
         else
-            fputc(c, f);
+            fputc(*c, f);
+        c += code ? bytes : 1;
     }
     fputc('"', f);
 }

@@ -7,12 +7,19 @@
 #ifndef TR_SRC_OPTION_YAML_H
 #define TR_SRC_OPTION_YAML_H
 
+#include <stddef.h>
 #include <stdio.h>
 
 /* One pair, in the file's order. An error it returns stops the reading; its message gets the place
  * put before it. */
 typedef int tr_yaml_fn(void *arg, const char *key, const char *value);
 
+struct tr_yaml_text {
+    const char *data;
+    size_t bytes;
+    const char *where; /* for messages */
+};
+int tr_yaml_parse(const struct tr_yaml_text *text, tr_yaml_fn *fn, void *arg);
 int tr_yaml_read(const char *path, tr_yaml_fn *fn, void *arg);
 
 /* A double-quoted scalar that tr_yaml_read gives back unchanged. */

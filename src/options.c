@@ -269,6 +269,13 @@ static int read_option(void *arg, const char *key, const char *value)
     return rc < 0 ? tr_error_prefix(rc, "%s", key) : 0;
 }
 
+int tr_options_parse(const char *data, size_t bytes, struct tr_train_params *params)
+{
+    struct option_file file = {.params = params};
+
+    return tr_yaml_parse(&(struct tr_yaml_text){data, bytes, "options"}, read_option, &file);
+}
+
 int tr_options_read(const char *path, struct tr_train_params *params)
 {
     struct option_file file = {.params = params};
@@ -295,7 +302,7 @@ static int goes_without_saying(const struct tr_option *o, const struct tr_train_
     return same;
 }
 
-static void print_all(FILE *f, const struct tr_train_params *params)
+void tr_options_print(FILE *f, const struct tr_train_params *params)
 {
     fputs("# tailrace " TR_VERSION ": every option of this run; usable again with --config\n", f);
     for (const struct tr_option *o = tr_train_options; o->name; o++) {
@@ -317,7 +324,7 @@ int tr_options_write(const char *path, const struct tr_train_params *params)
 
     if (!f)
         return tr_error(-ENOMEM, "%s: out of memory", path);
-    print_all(f, params);
+    tr_options_print(f, params);
     if (fclose(f) != 0)
         rc = tr_error(-ENOMEM, "%s: out of memory", path);
     else

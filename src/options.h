@@ -12,6 +12,7 @@
 #define TR_SRC_OPTIONS_H
 
 #include <stddef.h>
+#include <stdio.h>
 
 #include "src/tailrace.h"
 
@@ -76,7 +77,9 @@ void tr_option_reset(const struct tr_option *table, void *params);
 
 /* Options of a run. Unknown keys are errors that name the nearest known one. */
 int tr_options_read(const char *path, struct tr_train_params *params);
-/* Everything that is set, usable again as --config; durable and atomic. */
+int tr_options_parse(const char *data, size_t bytes, struct tr_train_params *params);
+/* Everything that is set, usable again as --config; as a file: durable and atomic. */
+void tr_options_print(FILE *f, const struct tr_train_params *params);
 int tr_options_write(const char *path, const struct tr_train_params *params);
 void tr_options_free(struct tr_train_params *params);
 /* How many options with this flag differ; their names, separated by ", ", in names. Compare

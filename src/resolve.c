@@ -82,28 +82,52 @@ static int check_store_outside(const char *store, const char *model)
     return r;
 }
 
-/* A run that exists stays on its device; its bits may differ on another. */
-static const char *device_before(const struct tr_run *run, struct tr_train_params *before)
+/* The options of the run that is here already; nothing set where there is none. */
+static int read_before(const struct tr_run *run, struct tr_train_params *before)
 {
     char *path = tr_path(run->params.out, "run.yaml");
-    int r = path && tr_folder_has(run->params.out, "run.yaml") ? tr_options_read(path, before)
-                                                               : -ENOENT;
+    int r = path ? 0 : -ENOMEM;
 
+    if (r == 0 && tr_folder_has(run->params.out, "run.yaml"))
+        r = tr_options_read(path, before);
     tr_free(TR_MEM_MISC, path);
-    return r == 0 ? before->device : NULL;
+    return r;
 }
 
-static int choose_device(struct tr_run *run)
+/* A run that exists stays on its device; its bits may differ on another. */
+static int choose_device(struct tr_run *run, const struct tr_train_params *before)
 {
-    struct tr_train_params before = {0}, *p = &run->params;
+    struct tr_train_params *p = &run->params;
 
-    if (!p->device) {
-        const char *name = device_before(run, &before);
-
-        p->device = tr_strdup(TR_MEM_MISC, name ? name : tr_devices_default());
-        tr_options_free(&before);
-    }
+    if (!p->device)
+        p->device = tr_strdup(TR_MEM_MISC, before->device ? before->device : tr_devices_default());
     return p->device ? tr_devices_parse(p->device, &run->choice) : -ENOMEM;
+}
+
+/* A run that exists has its store where it was last, so the command that began it finds it there,
+ * even if it was moved since by another --store. */
+static int choose_store(struct tr_run *run, const struct tr_train_params *before)
+{
+    struct tr_train_params *p = &run->params;
+
+    if (p->store)
+        return make_store_absolute(&p->store);
+    p->store =
+        before->store ? tr_strdup(TR_MEM_MISC, before->store) : tr_folders_below(p->out, "store");
+    return p->store ? 0 : -ENOMEM;
+}
+
+static int choose_places(struct tr_run *run)
+{
+    struct tr_train_params before = {0};
+    int r = read_before(run, &before);
+
+    if (r == 0)
+        r = choose_store(run, &before);
+    if (r == 0)
+        r = choose_device(run, &before);
+    tr_options_free(&before);
+    return r;
 }
 
 int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
@@ -120,13 +144,7 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
         return r;
     if (!p->model == !p->arch)
         return tr_error(-EINVAL, "one of --model and --arch is needed");
-    if (p->store && (r = make_store_absolute(&p->store)) < 0)
-        return r;
-    if (!p->store)
-        p->store = tr_folders_below(p->out, "store");
-    if (!p->store)
-        return -ENOMEM;
-    if ((r = choose_device(run)) < 0)
+    if ((r = choose_places(run)) < 0)
         return r;
     if (p->model && (r = check_outside("--out", p->out, p->model)) == 0)
         r = check_store_outside(p->store, p->model);

@@ -140,6 +140,8 @@ int run_commit_rest(struct tr_run *run);
 char *run_model_folder(const struct tr_run *run, int numbered);
 /* Exports to `out`, unless there is something; the engine is closed. */
 int run_export(struct tr_run *run, const char *out);
+/* Removes exports into the run folder, which is locked, that a crash has cut off. */
+void run_sweep_exports(const struct tr_run *run);
 /* The model of this step to RUN/model-STEP, if there is a file RUN/checkpoint; which goes then. */
 int run_snapshot_if_asked(struct tr_run *run);
 /* After a read that found damage: back to the commit before, if that is whole. -EBADMSG: it is

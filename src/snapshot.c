@@ -4,6 +4,7 @@
  * file RUN/checkpoint, or the run goes back one commit because bytes of the newest one are damaged.
  * Both need the store for themselves: the engine is closed, and opened again afterwards.
  */
+#include <dirent.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -33,6 +34,34 @@ int run_export(struct tr_run *run, const char *out)
         run_log(run, "model     %s%s", out, there ? " (as it was)" : "");
     tr_free(TR_MEM_MISC, keep);
     return r;
+}
+
+/* The names that tr_out_folder_begin makes of those of run_model_folder. */
+static int is_unfinished(const char *name)
+{
+    long step, pid;
+    int n = 0;
+
+    if (sscanf(name, "model.tmp-%ld%n", &pid, &n) != 1 &&
+        sscanf(name, "model-%ld.tmp-%ld%n", &step, &pid, &n) != 2)
+        return 0;
+    return n && !name[n];
+}
+
+void run_sweep_exports(const struct tr_run *run)
+{
+    DIR *d = opendir(run->params.out);
+    struct dirent *e;
+
+    while (d && (e = readdir(d))) {
+        char *path = is_unfinished(e->d_name) ? tr_path(run->params.out, e->d_name) : NULL;
+
+        if (path && tr_remove_tree(path) < 0)
+            run_log(run, "%s", tr_error_message());
+        tr_free(TR_MEM_MISC, path);
+    }
+    if (d)
+        closedir(d);
 }
 
 /* A snapshot that fails, for want of space perhaps, is no reason to end a run of days. */

@@ -186,12 +186,25 @@ int tr_file_copy(const char *from, const char *to)
     return r;
 }
 
+/* What is made durable in it later is lost all the same if its own name is. */
+static int enter_folder(const char *path)
+{
+    char above[4096];
+    int r;
+
+    snprintf(above, sizeof(above), "%s/..", path);
+    r = tr_sync_folder(above);
+    if (r < 0)
+        rmdir(path);
+    return r;
+}
+
 int tr_make_folder(const char *path)
 {
     struct stat st;
 
     if (mkdir(path, 0755) == 0)
-        return 0;
+        return enter_folder(path);
     if (errno == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
         return 0;
     return fail("cannot create the folder", path);

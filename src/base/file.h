@@ -24,7 +24,8 @@ int tr_file_write(const char *path, const void *data, size_t bytes);
 int tr_file_copy(const char *from, const char *to);
 
 int tr_sync_folder(const char *path);
-int tr_make_folder(const char *path);               /* one level; an existing folder is fine */
+/* One level, its name durable; an existing folder is fine. */
+int tr_make_folder(const char *path);
 /* 1; 0, also for a file; -ENOENT without a message; or an error. */
 int tr_folder_is_empty(const char *path);
 /* 1 where FOLDER/NAME is there, whatever it is. */

@@ -10,7 +10,7 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 
-#define MAX_FOLDERS 1024
+#define MAX_FOLDERS 8192
 
 void expect_error(int r, int code, const char *word)
 {

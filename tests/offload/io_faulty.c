@@ -12,6 +12,7 @@ struct shadow {
     struct tr_io_request *asked; /* NULL once it has been answered */
     int64_t answer;              /* instead of the real result, when `lies` */
     int lies;
+    int late; /* told when nothing else is under way */
     uint32_t id;
     uint32_t patience; /* requests that a mutant lets pass before it */
     struct shadow *next;
@@ -105,32 +106,70 @@ static int percent(struct faulty *f, uint32_t chance)
     return chance && rng_below(&f->seed, 100) < chance;
 }
 
+/* Moves the first `blocks` only. 1: none of them. */
+static int shorten(struct faulty_io *t, struct shadow *s, uint32_t blocks)
+{
+    struct faulty *f = t->f;
+
+    f->shortened++;
+    s->real.bytes = (size_t)blocks * TR_STORE_ALIGN;
+    s->answer = (int64_t)s->real.bytes + rng_below(&f->seed, TR_STORE_ALIGN - 1) + 1;
+    s->lies = 1; /* part of a block more than what is really moved, as kernels may say */
+    if (!blocks)
+        hold(t, s);
+    return !blocks;
+}
+
+static int is_due(struct faulty *f, const struct tr_io_request *r)
+{
+    return f->fail && (f->fail_op == TR_IO_OPS || f->fail_op == r->op) &&
+           (f->fail_file == FAULTY_ANY_FILE || f->fail_file == r->file) &&
+           f->seen++ == f->fail_after;
+}
+
+/* The one fault that was asked for. 1: dealt with. A sync moves nothing that could be short. */
+static int fail_once(struct faulty_io *t, struct shadow *s)
+{
+    struct faulty *f = t->f;
+    uint32_t half = (uint32_t)(s->real.bytes / TR_STORE_ALIGN / 2);
+
+    f->failed_op = s->real.op;
+    if (f->fail == FAULTY_SHORT || f->fail == FAULTY_FULL) {
+        f->full = f->fail == FAULTY_FULL && s->real.op == TR_IO_WRITE;
+        f->full_file = s->real.file;
+        f->full_at = s->real.offset + (uint64_t)half * TR_STORE_ALIGN;
+        return s->real.op != TR_IO_SYNC && shorten(t, s, half);
+    }
+    if (f->fail == FAULTY_LATE) {
+        s->late = 1;
+        return 0;
+    }
+    answer(t, s,
+           f->fail == FAULTY_SWALLOWED ? (int64_t)s->real.bytes
+           : f->fail == FAULTY_ZERO    ? 0
+                                       : f->fail);
+    return 1;
+}
+
 /* 1: dealt with; the real table never sees it. */
 static int inject(struct faulty_io *t, struct shadow *s)
 {
     struct faulty *f = t->f;
 
-    if (f->fail && s->real.op == f->fail_op && s->real.file == f->fail_file &&
-        f->seen++ == f->fail_after) {
-        answer(t, s, f->fail == FAULTY_ZERO ? 0 : f->fail);
+    if (f->full && s->real.op == TR_IO_WRITE && s->real.file == f->full_file &&
+        s->real.offset == f->full_at) {
+        answer(t, s, -ENOSPC);
         return 1;
     }
+    if (is_due(f, &s->real))
+        return fail_once(t, s);
     if (s->real.op != TR_IO_SYNC && percent(f, f->again_percent)) {
         f->interrupted++;
         answer(t, s, rng_below(&f->seed, 2) ? -EINTR : -EAGAIN);
         return 1;
     }
-    if (s->real.op != TR_IO_SYNC && percent(f, f->short_percent)) {
-        uint32_t blocks = rng_below(&f->seed, (uint32_t)(s->real.bytes / TR_STORE_ALIGN));
-
-        f->shortened++;
-        s->real.bytes = (size_t)blocks * TR_STORE_ALIGN;
-        s->answer = (int64_t)s->real.bytes + rng_below(&f->seed, TR_STORE_ALIGN - 1) + 1;
-        s->lies = 1; /* part of a block more than what is really moved, as kernels may say */
-        if (!blocks)
-            hold(t, s);
-        return !blocks;
-    }
+    if (s->real.op != TR_IO_SYNC && percent(f, f->short_percent))
+        return shorten(t, s, rng_below(&f->seed, (uint32_t)(s->real.bytes / TR_STORE_ALIGN)));
     return 0;
 }
 
@@ -235,7 +274,8 @@ static struct tr_io_request *tell(struct faulty_io *t)
         struct shadow *s = list;
 
         list = s->next;
-        if (is_held(t->f, s) || percent(t->f, t->f->delay_percent)) {
+        if (is_held(t->f, s) || (s->late && (t->under_way || list || t->held || told)) ||
+            percent(t->f, t->f->delay_percent)) {
             t->f->delayed++;
             hold(t, s);
             continue;

@@ -24,7 +24,12 @@ enum mutant {
     MUTANT_NO_RECORD_SYNC /* the commit record is never synced: as when killed before */
 };
 
-#define FAULTY_ZERO 1 /* as `fail`: a transfer of no bytes, as at the end of a file */
+/* As `fail`, beside a negative errno: a transfer of no bytes, as at the end of a file; a part of
+ * the bytes; a part, and -ENOSPC for the rest, as io_uring reports a full disk; an end after all
+ * others that are under way; and what no kernel does: nothing is moved and success reported, as if
+ * an engine did not look at its results. */
+enum { FAULTY_ZERO = 1, FAULTY_SHORT, FAULTY_FULL, FAULTY_LATE, FAULTY_SWALLOWED };
+#define FAULTY_ANY_FILE UINT32_MAX /* as fail_file; TR_IO_OPS as fail_op: any */
 
 enum log_kind { LOG_SUBMIT, LOG_DONE };
 
@@ -48,7 +53,7 @@ struct io_log {
 struct faulty {
     uint64_t seed;
     uint32_t short_percent, again_percent, delay_percent;
-    int fail; /* negative errno (or FAULTY_ZERO) for one request of this op and file, the
+    int fail; /* negative errno (or FAULTY_...) for one request of this op and file, the
                  fail_after-th */
     enum tr_io_op fail_op;
     uint32_t fail_file;
@@ -59,7 +64,11 @@ struct faulty {
     _Atomic int hold_syncs;  /* while set, no sync is told to be done */
     _Atomic int hold_writes; /* while set, no write of data is told to be done */
 
-    uint32_t seen;                            /* requests that matched so far */
+    uint32_t seen;           /* requests that matched so far */
+    enum tr_io_op failed_op; /* of the one that failed */
+    uint32_t full_file;      /* FAULTY_FULL: where the rest is refused */
+    uint64_t full_at;
+    int full;
     uint64_t shortened, interrupted, delayed; /* what was done, for a test that counts */
     uint32_t reads, writes;                   /* under way now */
     _Atomic uint32_t all_writes;              /* of data, since it began */

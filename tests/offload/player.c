@@ -81,18 +81,27 @@ static void add_scratch(const struct player *p, struct tr_visit *v, uint32_t i, 
     v->span[v->n_spans++] = p->layout.n_spans + i;
 }
 
+/* Unit i with its parameters, and where it is changed with its state. */
+static struct tr_visit unit(const struct player *p, uint32_t i, int changed)
+{
+    if (!p->p.paired)
+        return (struct tr_visit){.n_spans = 1, .span = {i}, .changed = (uint32_t)changed};
+    return (struct tr_visit){
+        .n_spans = 1u + (uint32_t)changed, .span = {2 * i, 2 * i + 1}, .changed = changed ? 3 : 0};
+}
+
 static uint32_t passes(const struct player *p, struct tr_visit *v, int norm)
 {
-    uint32_t at = 0, n = p->layout.n_spans;
+    uint32_t at = 0, n = p->layout.n_spans / (p->p.paired ? 2 : 1);
 
     for (uint32_t i = 0; i < n; i++, at++) {
-        v[at] = (struct tr_visit){.n_spans = 1, .span = {i}};
+        v[at] = unit(p, i, 0);
         add_scratch(p, &v[at], i - 1, 0);
         add_scratch(p, &v[at], i, 1);
     }
     for (int pass = !norm; pass < 2; pass++)
         for (uint32_t i = n; i-- > 0; at++) {
-            v[at] = (struct tr_visit){.n_spans = 1, .span = {i}, .changed = pass == 1};
+            v[at] = unit(p, i, pass == 1);
             add_scratch(p, &v[at], i, 0);
         }
     return at;

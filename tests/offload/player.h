@@ -30,6 +30,8 @@ struct player_params {
     struct shape shape;
     uint32_t slots[MAX_POOLS]; /* 0: as many as there are spans; scratch has the last pool */
     uint32_t scratch;          /* spans */
+    int paired; /* of two pools: spans by twos, parameters and the state of their optimizer, which
+                   only the last backward pass reads, and changes */
     int shared; /* spans of pool 1 go to the slots of pool 0; slots: equally many of both */
     enum tr_io_kind io;
     enum tr_durability durability;

@@ -4,7 +4,8 @@
  * which were done, which synced, in order. Then every prefix of that record is a crash. What was
  * synced is on disk; of what was not, each block may be there, be missing, or be garbage. After
  * each crash the store must open at the last durable commit or at the one that was being made, with
- * all its bytes.
+ * all its bytes; and from every so many of these crashes the run goes on, to the bytes that it
+ * ended with undisturbed.
  *
  * The same is done with defects put in on purpose, which must be found; all of it on each way that
  * bytes take between disk and device.
@@ -21,6 +22,7 @@
 #include "tests/offload/player.h"
 
 #define STEPS     6
+#define STRIDE    61 /* crashes from one that the run goes on from to the next */
 #define MAX_FILES (TR_IO_FILES + 2 * TR_STORE_FOLDERS)
 
 static const struct way *way;
@@ -40,6 +42,7 @@ struct recording {
     struct image base;
     struct tr_commit_shape shape;
     char **snapshot[STEPS + 1]; /* the model when step i was committed; NULL: it was not */
+    char **end;                 /* the model when all was done; NULL: it was not */
 };
 
 static char *file_path(const struct tr_folders *f, uint32_t file)
@@ -64,12 +67,22 @@ static void free_image(struct image *m)
         tr_free(TR_MEM_TEXT, m->data[i]);
 }
 
+static int step(struct player *p, int i)
+{
+    return player_step(p, i == 4 && !p->p.paired ? 2 : i == 2, 0);
+}
+
+static int is_committed(const struct player *p, int i)
+{
+    return p->p.durability == TR_DURABLE_STEP || i % 2 == 1;
+}
+
 static int step_and_commit(struct recording *c, int i)
 {
     struct player *p = &c->p;
-    int r = player_step(p, i == 4 ? 2 : 0, 0);
+    int r = step(p, i);
 
-    if (r < 0 || (p->p.durability != TR_DURABLE_STEP && i % 2 == 0))
+    if (r < 0 || !is_committed(p, i))
         return r;
     c->snapshot[p->step] = model_copy(&p->layout, p->model);
     return player_commit(p);
@@ -107,6 +120,11 @@ static void record(struct recording *c, enum tr_durability durability, enum muta
         .max_delay_us = 100};
     int r = 0;
 
+    if (seed == 2) { /* parameters and optimizer state by turns */
+        params.paired = 1;
+        params.shape.n_spans = 6;
+        params.shape.n_pools = 2;
+    }
     memset(c, 0, sizeof(*c));
     player_open(&c->p, &params);
     c->snapshot[0] = model_copy(&c->p.layout, c->p.model);
@@ -138,6 +156,7 @@ static void record(struct recording *c, enum tr_durability durability, enum muta
         r = tr_offload_commit_wait(c->p.o);
     if (mutant == MUTANT_NONE)
         assert_ok(r);
+    c->end = r == 0 ? model_copy(&c->p.layout, c->p.model) : NULL;
     tr_offload_close(c->p.o);
     tr_store_close(c->p.store);
     c->p.o = NULL;
@@ -149,6 +168,8 @@ static void free_recording(struct recording *c)
     for (int i = 0; i <= STEPS; i++)
         if (c->snapshot[i])
             model_free(&c->p.layout, c->snapshot[i]);
+    if (c->end)
+        model_free(&c->p.layout, c->end);
     log_close(&c->log);
     free_image(&c->base);
     tr_folders_free(&c->folders);
@@ -279,16 +300,55 @@ static int check_store(struct recording *c, const char *list, struct bounds b)
     return r;
 }
 
+static int finish(struct player *p, int i, char **end)
+{
+    int r = player_open_engine(p);
+
+    for (; i < STEPS && r == 0; i++) {
+        r = step(p, i);
+        if (r == 0 && is_committed(p, i))
+            r = player_commit(p);
+    }
+    if (r == 0)
+        r = tr_offload_commit_wait(p->o);
+    tr_offload_close(p->o);
+    p->o = NULL;
+    return r < 0 ? r : player_compare_store(p, end);
+}
+
+/* The run goes on from where the store stands; its device and model are those of the recording. */
+static int go_on(struct recording *c, const char *list)
+{
+    struct player *p = &c->p;
+    uint64_t mismatches = p->mismatches;
+    size_t bytes;
+    int r = tr_store_open(&p->store, list, TR_STORE_WRITE);
+
+    if (r < 0)
+        return r == -EUCLEAN && p->p.durability == TR_DURABLE_NONE ? 0 : -4;
+    tr_store_payload(p->store, &p->step, sizeof(p->step), &bytes);
+    p->step = bytes == 5 ? 0 : p->step;
+    p->rng = p->p.seed;
+    for (uint32_t i = 0; i < p->layout.n_spans; i++)
+        memcpy(p->model[i], c->snapshot[p->step][i], p->layout.spans[i].bytes);
+    r = finish(p, (int)p->step, c->end);
+    tr_store_close(p->store);
+    p->store = NULL;
+    return r < 0 || p->mismatches != mismatches ? -5 : 0;
+}
+
 struct crash {
     size_t until;
     int mode;
     uint64_t rng;
+    uint32_t survived;
 };
 
 static int crash_at(struct recording *c, struct crash *crash, const struct tr_folders *folders,
                     const char *list)
 {
     struct image m;
+    int r;
 
     for (int i = 0; i < MAX_FILES; i++) {
         m.bytes[i] = c->base.bytes[i];
@@ -305,7 +365,10 @@ static int crash_at(struct recording *c, struct crash *crash, const struct tr_fo
     }
     write_image(&m, folders);
     free_image(&m);
-    return check_store(c, list, bounds_at(c, crash->until));
+    r = check_store(c, list, bounds_at(c, crash->until));
+    if (r == 0 && c->end && ++crash->survived % STRIDE == 0)
+        r = go_on(c, list);
+    return r;
 }
 
 static void copy_name(const char *from, const char *to, const char *name)

@@ -169,7 +169,7 @@ static void damaged(void **state)
 {
     uint64_t n;
     struct tr_store *s;
-    struct stat st;
+    struct stat st, whole;
     struct made m;
     char *path;
 
@@ -182,8 +182,13 @@ static void damaged(void **state)
     tr_store_close(s);
     path = tr_path(m.path[2], "gen1");
     assert_int_equal(stat(path, &st), 0);
-    assert_int_equal(truncate(path, st.st_size - 1), 0);
+    assert_int_equal(truncate(path, st.st_size + 1), 0);
     refuse(m.path, N, -EINVAL, path);
+    assert_int_equal(truncate(path, st.st_size / 2), 0); /* damaged, but nothing names it yet */
+    assert_ok(tr_store_open(&s, join(m.path, N), TR_STORE_WRITE));
+    tr_store_close(s);
+    assert_int_equal(stat(path, &whole), 0);
+    assert_int_equal(whole.st_size, st.st_size);
     tr_free(TR_MEM_MISC, path);
     tr_layout_free(&m.layout);
 }

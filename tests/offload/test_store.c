@@ -340,7 +340,16 @@ static void wrong_files(void **state)
 
         assert_int_equal(stat(path, &st), 0);
         assert_int_equal(truncate(path, st.st_size - 1), 0);
-        expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EINVAL, names[i]);
+        if (i < 2) {
+            uint64_t damaged; /* generation 0 is the one that is named */
+
+            assert_ok(tr_store_open(&s, folder, TR_STORE_READ));
+            assert_ok(tr_store_verify(s, NULL, NULL, &damaged));
+            assert_int_equal(damaged, i == 0);
+            tr_store_close(s);
+        } else {
+            expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EINVAL, names[i]);
+        }
         assert_int_equal(truncate(path, st.st_size + 4096), 0);
         expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EINVAL, "layout says");
         assert_int_equal(truncate(path, st.st_size), 0);

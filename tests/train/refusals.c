@@ -415,6 +415,35 @@ static void test_relative_store(void **state)
     free(here);
 }
 
+/* The command that began a run, --store left out, goes on where the store was last. */
+static void test_store_is_found(void **state)
+{
+    char first[4352], second[4352];
+    struct tr_step_report last;
+    struct job j;
+
+    (void)state;
+    make_job(&j);
+    snprintf(first, sizeof(first), "%s", scratch_path("first"));
+    snprintf(second, sizeof(second), "%s", scratch_path("second"));
+    j.p.steps = 4;
+    j.p.store = first;
+    assert_int_equal(train_part(&j.p, 1), 0);
+    j.p.store = NULL;
+    assert_int_equal(train_part(&j.p, 1), 0);
+    assert_int_equal(tr_folder_has(j.out, "store"), 0);
+    assert_int_equal(rename(first, second), 0);
+    assert_int_equal(train_part(&j.p, 1), -ENOENT);
+    assert_non_null(strstr(tr_message(), first));
+    j.p.store = second;
+    assert_int_equal(train_part(&j.p, 1), 0);
+    j.p.store = NULL;
+    assert_int_equal(train(&j.p, &last), 0);
+    assert_int_equal(last.step, 4);
+    tr_remove_tree(second);
+    clear_job(&j);
+}
+
 /* A prompt is continued up to the model's last position; what leaves no room is refused, never
  * read past the tables. */
 static void test_prompts(void **state)
@@ -535,7 +564,8 @@ int main(void)
         cmocka_unit_test(test_lock),           cmocka_unit_test(test_other_options),
         cmocka_unit_test(test_missing_store),  cmocka_unit_test(test_further),
         cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_other_store),
-        cmocka_unit_test(test_relative_store), cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_relative_store), cmocka_unit_test(test_store_is_found),
+        cmocka_unit_test(test_prompts),
     };
 
     return cmocka_run_group_tests_name("refusals", tests, NULL, NULL);
