@@ -399,6 +399,7 @@ struct jinja_node *jinja_parse_or(struct jinja_parser *p)
 struct jinja_node *jinja_parse_expression(struct jinja_parser *p)
 {
     struct jinja_node *n, *cond;
+    int entered = 1;
 
     if (jinja_enter(p) < 0)
         return NULL;
@@ -411,8 +412,9 @@ struct jinja_node *jinja_parse_expression(struct jinja_parser *p)
         if (jinja_accept(p, TOKEN_NAME, "else"))
             cond->c = jinja_parse_expression(p);
         n = cond;
+        entered += jinja_enter(p) == 0;
     }
-    p->depth--;
+    p->depth -= entered;
     return n;
 }
 

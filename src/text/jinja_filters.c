@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "src/base/err.h"
 
@@ -169,8 +170,8 @@ static struct jinja_value pairs(struct jinja_eval *e, struct jinja_value v,
 
 static int by_key(const void *a, const void *b)
 {
-    return strcmp(json_string_value(json_array_get(*(json_t *const *)a, 0)),
-                  json_string_value(json_array_get(*(json_t *const *)b, 0)));
+    return strcasecmp(json_string_value(json_array_get(*(json_t *const *)a, 0)),
+                      json_string_value(json_array_get(*(json_t *const *)b, 0)));
 }
 
 static struct jinja_value dictsort(struct jinja_eval *e, struct jinja_value v,

@@ -62,7 +62,6 @@ static int push_data(struct lex *l, size_t from, size_t to, int block, char sign
 {
     size_t end = to;
     char *copy;
-    int r;
 
     if (l->trim == '-')
         while (from < end && is_blank(l->s[from]))
@@ -86,8 +85,7 @@ static int push_data(struct lex *l, size_t from, size_t to, int block, char sign
     if (!copy)
         return -ENOMEM;
     memcpy(copy, l->s + from, end - from);
-    r = push(l, TOKEN_DATA, copy, end - from);
-    return r;
+    return push(l, TOKEN_DATA, copy, end - from);
 }
 
 static int hex_digit(char c)
@@ -203,6 +201,13 @@ static int read_number(struct lex *l)
     if (i + 1 < l->n && l->s[i] == '.' && isdigit((unsigned char)l->s[i + 1]))
         for (real = 1, i++; i < l->n && isdigit((unsigned char)l->s[i]);)
             i++;
+    if (i + 1 < l->n && (l->s[i] == 'e' || l->s[i] == 'E')) {
+        size_t k = i + 1 + (l->s[i + 1] == '-' || l->s[i + 1] == '+');
+
+        if (k < l->n && isdigit((unsigned char)l->s[k]))
+            for (real = 1, i = k; i < l->n && isdigit((unsigned char)l->s[i]);)
+                i++;
+    }
     if (i - l->at > 18)
         return bad(l, "a number of more than 18 digits");
     return push_copy(l, real ? TOKEN_FLOAT : TOKEN_INT, i - l->at);
@@ -290,11 +295,28 @@ static size_t find_tag(const struct lex *l)
     return i + 1 < l->n ? i : l->n;
 }
 
-int jinja_lex(struct jinja *j, const char *text, size_t bytes)
+/* Lines end in "\n" from here on, whatever they ended in. */
+static size_t unify_lines(char *to, const char *text, size_t bytes)
 {
-    struct lex l = {.j = j, .s = text, .n = bytes, .line = 1};
+    size_t n = 0;
+
+    for (size_t i = 0; i < bytes; i++)
+        if (text[i] != '\r')
+            to[n++] = text[i];
+        else if (i + 1 == bytes || text[i + 1] != '\n')
+            to[n++] = '\n';
+    return n;
+}
+
+int jinja_lex(struct jinja *j, const char *source, size_t bytes)
+{
+    char *text = jinja_alloc(j, bytes + 1);
+    struct lex l = {.j = j, .s = text, .line = 1};
     int r = 0;
 
+    if (!text)
+        return -ENOMEM;
+    l.n = unify_lines(text, source, bytes);
     if (l.n && text[l.n - 1] == '\n')
         l.n--;
     while (r == 0 && l.at < l.n) {

@@ -78,7 +78,7 @@ struct jinja_value jinja_strip(struct jinja_eval *e, json_t *s, enum jinja_side 
     return jinja_text(e, v + from, to - from);
 }
 
-/* One code point to one: the few that grow ("ß") stay as they are. */
+/* One code point to one, and "ß", which becomes two; the rest of those that grow are rare. */
 struct jinja_value jinja_recase(struct jinja_eval *e, json_t *s, enum jinja_case to)
 {
     const char *v = json_string_value(s);
@@ -94,7 +94,10 @@ struct jinja_value jinja_recase(struct jinja_eval *e, json_t *s, enum jinja_case
         utf8proc_ssize_t k =
             utf8proc_encode_char(upper ? utf8proc_toupper(c) : utf8proc_tolower(c), out);
 
-        jinja_add(e, &b, (const char *)out, (size_t)k);
+        if (c == 0xDF && upper)
+            jinja_add(e, &b, to == CASE_UPPER ? "SS" : "Ss", 2);
+        else
+            jinja_add(e, &b, (const char *)out, (size_t)k);
         inside = letter;
     }
     return jinja_take(e, &b);
@@ -131,9 +134,7 @@ static void split_words(struct jinja_eval *e, json_t *list, json_t *s, int64_t m
         if (i >= n || e->r < 0)
             return;
         if (most-- == 0) {
-            jinja_append(e, list,
-                         jinja_strip(e, jinja_text(e, v + i, n - i).json, SIDE_RIGHT,
-                                     (struct jinja_value){0}));
+            jinja_append(e, list, jinja_text(e, v + i, n - i));
             return;
         }
         for (from = i; i < n && !is_space(point(v + i, n - i, &used));)

@@ -58,7 +58,8 @@ ONE_LINERS = r"""
 {{ 10.0 * 100000000000000000 }} {{ 1.5 // 1 }} {{ 0.00001 * 1 }} {{ -3 }} {{ - 3 + 4 }}
 {{ 'a' ~ 1 ~ none ~ true ~ x }} {{ 'a' 'b' }} {{ "it's" }} {{ 'q"' }} {{ 'a\tb\\n\x41\u00e9\q' }}
 {{ ['a', "it's", 'q"\'', 1, 1.5, none, true, {'k': [1]}] }} {{ [] }} {{ {} }} {{ 'é\n' | list }}
-{{ x is defined }} {{ not x is defined }} {{ x is not defined }} {{ x.y is defined }}
+{{ x is defined }} {{ not x is defined }} {{ x is not defined }}
+{{ x.y is defined }}
 {{ m.y is defined }} {{ m.a is defined }} {{ m['a'] }} {{ m['zz'] }} {{ m.get('a') }} {{ m.get('z', 5) }} {{ m.get('z') }}
 {{ 1 is number }} {{ true is number }} {{ true is integer }} {{ 1.0 is float }} {{ '' is string }} {{ m is mapping }} {{ l is sequence }} {{ 's' is iterable }} {{ none is none }}
 {{ 3 is odd }} {{ 4 is even }} {{ 4 is divisibleby 2 }} {{ 1 is eq 1 }} {{ 1 is equalto(2) }} {{ 'a' is in 'abc' }}
@@ -74,7 +75,7 @@ ONE_LINERS = r"""
 {{ l | length }} {{ 'héllo' | length }} {{ m | length }} {{ l | first }} {{ l | last }} {{ 'ab' | last }} {{ l | reverse | list }} {{ m | list }}
 {{ x | default('d') }} {{ '' | default('d') }} {{ '' | default('d', true) }} {{ none | default('d') }} {{ x | d }}| {{ none | default('d', boolean=true) }}
 {{ m | tojson }} {{ l | tojson }} {{ 'é"\n\x7f\x01/' | tojson }} {{ 1.5 | tojson }} {{ none | tojson }} {{ m | tojson(indent=2) }} {{ [] | tojson(indent=2) }} {{ m | tojson(sort_keys=true) }} {{ m | tojson(separators=(',', ':')) }} {{ 'é😀' | tojson(ensure_ascii=true) }}
-{{ m | items | list }} {{ m.items() | list }} {{ m.keys() | list }} {{ m.values() | list }} {{ m | dictsort }} {{ x | items | list }}
+{% for k, v in m | items %}{{ k }}{{ v }}{% endfor %} {{ m.keys() | list }} {{ m.values() | list }} {% for k, v in m | dictsort %}{{ k }}{{ v }}{% endfor %} {{ x | items | list }}
 {{ '5' | int }} {{ 'x' | int }} {{ 'x' | int(7) }} {{ 5.9 | int }} {{ true | int }} {{ 5 | string }} {{ none | string }}
 {{ q | selectattr('n') | list | length }} {{ q | selectattr('n', 'equalto', 2) | map(attribute='s') | join }} {{ q | rejectattr('z', 'defined') | list | length }} {{ l | select('odd') | list }} {{ l | reject('gt', 1) | list }} {{ l | select | list }} {{ ['a', 'b'] | map('upper') | join }}
 {{ 'a\nb\n\nc' | indent }} {{ 'a\nb' | indent(2, true) }} {{ 'abcabc'.find('c') }} {{ 'abcabc'.count('b') }} {{ 'abc'.removeprefix('a') }} {{ 'abc'.removesuffix('c') }} {{ 'a\nb\r\nc'.splitlines() }} {{ '12'.isdigit() }}
@@ -111,6 +112,7 @@ LAYOUT = {
     "inline": "a {% if true %} b {% endif %} c\n  {# gone #}\n d\n",
     "stripped": "a\n\n {%- if true -%} \n b \n {%- endif %}\n\n c",
     "windows": "a\r\n{% if true %}\r\nb\r\n{% endif %}\r\nc",
+    "old": "a\r{% if true %}\rb{% endif %}\r\n",
     "loop": "{% for i in l %}\n  {{ i }}\n{% endfor %}\n",
     "comment": "a\n    {# x #}    {% if true %}\n b{% endif %}\n",
     "print": "  {{ 1 }}\n  {{ 2 -}}\n  x\n",
