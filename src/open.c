@@ -118,8 +118,8 @@ static void report_data(const struct tr_run *run)
 
     tr_data_info(run->data, &i);
     run_log(run, "data: %s: %s, %llu samples, %llu tokens, %llu with a loss", run->params.data,
-            tr_data_format_name(i.format), (unsigned long long)i.samples, (unsigned long long)i.tokens,
-            (unsigned long long)i.targets);
+            tr_data_format_name(i.format), (unsigned long long)i.samples,
+            (unsigned long long)i.tokens, (unsigned long long)i.targets);
     if (*i.template_from)
         run_log(run, "data: the chat template is %s", i.template_from);
     if (i.rewritten)

@@ -109,9 +109,8 @@ static int choose_device(struct tr_run *run)
 int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
 {
     struct tr_train_params *p = &run->params;
-    const char **strings[] = {&p->model, &p->arch, &p->tokenizer, &p->data,
-                              &p->valid, &p->out,  &p->store,     &p->device,
-                              &p->chat_template};
+    const char **strings[] = {&p->model, &p->arch,  &p->tokenizer, &p->data,         &p->valid,
+                              &p->out,   &p->store, &p->device,    &p->chat_template};
     int r;
 
     *p = *params;
@@ -139,9 +138,8 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
 void run_free_params(struct tr_run *run)
 {
     struct tr_train_params *p = &run->params;
-    const char *strings[] = {p->model, p->arch, p->tokenizer, p->data,
-                             p->valid, p->out,  p->store,     p->device,
-                             p->chat_template};
+    const char *strings[] = {p->model, p->arch,  p->tokenizer, p->data,         p->valid,
+                             p->out,   p->store, p->device,    p->chat_template};
 
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         tr_free(TR_MEM_MISC, (void *)strings[i]);

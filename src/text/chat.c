@@ -80,8 +80,7 @@ static int open_folder(struct chat *c, const struct chat_params *p, const json_t
         return open_file(c, where);
     }
     if (!text)
-        return tr_error(-ENOENT,
-                        "%s: has no chat template; give --template, one of %s or a file",
+        return tr_error(-ENOENT, "%s: has no chat template; give --template, one of %s or a file",
                         p->folder ? p->folder : "the tokenizer", chat_builtin_names());
     snprintf(where, sizeof(where), "%s/tokenizer_config.json: chat_template", p->folder);
     return open_text(c, text, strlen(text), where);

@@ -49,12 +49,11 @@ static const struct {
     {"phi3",
      "{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' }}{% endfor %}"
      "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% else %}{{ eos_token }}{% endif %}"},
-    {"gemma",
-     "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}"
-     "{{ raise_exception('gemma has no system role') }}{% endif %}"
-     "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\\n' }}"
-     "{{ m.content | trim + '<end_of_turn>\\n' }}{% endfor %}"
-     "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"},
+    {"gemma", "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}"
+              "{{ raise_exception('gemma has no system role') }}{% endif %}"
+              "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\\n' }}"
+              "{{ m.content | trim + '<end_of_turn>\\n' }}{% endfor %}"
+              "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"},
 };
 
 const char *chat_builtin(const char *name)

@@ -12,8 +12,8 @@
  * (counted), a plain text file is cut into windows instead: the last token of a window learns the
  * first of the next. Pre-tokenised rows are never packed or cut unless packing_asked; too long ones
  * are an error. Conversations are written by a chat template (chat.h), which alone says what stands
- * around them; prompt and completion are a conversation where they are messages, or where a template
- * is named. "weight" in a message scales the loss of its tokens.
+ * around them; prompt and completion are a conversation where they are messages, or where a
+ * template is named. "weight" in a message scales the loss of its tokens.
  */
 #ifndef TR_SRC_TEXT_DATA_H
 #define TR_SRC_TEXT_DATA_H

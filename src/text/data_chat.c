@@ -60,8 +60,8 @@ static int push_text(struct tr_data *d, const char *where, const struct chat_tex
     int r = 0;
 
     for (size_t i = 0; i <= text->n_turns && r == 0; i++) {
-        struct chat_turn turn = i < text->n_turns ? text->turn[i]
-                                                  : (struct chat_turn){text->bytes, text->bytes, 0};
+        struct chat_turn turn =
+            i < text->n_turns ? text->turn[i] : (struct chat_turn){text->bytes, text->bytes, 0};
         double weight = i < text->n_turns ? weight_of(talk, turn.message) : 0;
         uint64_t from;
 

@@ -196,8 +196,9 @@ static int64_t value_bytes(struct data_file *f)
         if (b < 0)
             return b;
         if (!b || at > DATA_LINE_MOST)
-            return tr_error(-EINVAL, "%s:%llu: the list does not end, or a record has more than "
-                                     "%zu MiB",
+            return tr_error(-EINVAL,
+                            "%s:%llu: the list does not end, or a record has more than "
+                            "%zu MiB",
                             f->path, (unsigned long long)f->line, DATA_LINE_MOST >> 20);
         if (quoted) {
             at += b == '\\';

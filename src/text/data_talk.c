@@ -57,13 +57,13 @@ static int read_weight(const char *where, json_t *m, const char *role, size_t i,
         return tr_error(-ENOTSUP, "%s: message %zu: \"train_detail\" is not supported", where, i);
     if (!is_absent(train) && !json_is_boolean(train))
         return tr_error(-EINVAL, "%s: message %zu: \"train\" is neither true nor false", where, i);
-    if (!is_absent(w) && (!json_is_number(w) || !(json_number_value(w) >= 0) ||
-                          !(json_number_value(w) <= 1e6)))
+    if (!is_absent(w) &&
+        (!json_is_number(w) || !(json_number_value(w) >= 0) || !(json_number_value(w) <= 1e6)))
         return tr_error(-EINVAL, "%s: message %zu: \"weight\" is no number from 0 to 1000000",
                         where, i);
     if (*weight == 0 && (json_is_true(train) || (!is_absent(w) && json_number_value(w) > 0)))
-        return tr_error(-ENOTSUP, "%s: message %zu: only the assistant's messages are learnt", where,
-                        i);
+        return tr_error(-ENOTSUP, "%s: message %zu: only the assistant's messages are learnt",
+                        where, i);
     if (*weight > 0 && !is_absent(w))
         *weight = json_number_value(w);
     if (json_is_false(train))
@@ -96,9 +96,9 @@ static int add_messages(struct data_talk *t, const char *where, json_t *list, co
 {
     json_t *m;
     size_t i;
-    int r = json_array_size(list) ? 0
-                                  : tr_error(-EINVAL, "%s: \"%s\" must be a list of messages",
-                                             where, key);
+    int r = json_array_size(list)
+                ? 0
+                : tr_error(-EINVAL, "%s: \"%s\" must be a list of messages", where, key);
 
     json_array_foreach(list, i, m) if (r == 0) r = add_message(t, where, m, i, learn);
     return r;
@@ -107,9 +107,9 @@ static int add_messages(struct data_talk *t, const char *where, json_t *list, co
 static const char *role_of(const char *from)
 {
     static const char *const roles[][2] = {
-        {"human", "user"},       {"user", "user"},           {"gpt", "assistant"},
+        {"human", "user"},        {"user", "user"},           {"gpt", "assistant"},
         {"chatgpt", "assistant"}, {"assistant", "assistant"}, {"model", "assistant"},
-        {"bard", "assistant"},   {"system", "system"},       {"tool", "tool"},
+        {"bard", "assistant"},    {"system", "system"},       {"tool", "tool"},
         {"observation", "tool"},
     };
 
@@ -136,8 +136,9 @@ static int read_conversations(struct data_talk *t, const char *where, json_t *o)
         double weight;
 
         if (r == 0 && !role)
-            r = tr_error(-EINVAL, "%s: message %zu: \"from\" is %.64s; human, gpt, system and tool "
-                                  "are known",
+            r = tr_error(-EINVAL,
+                         "%s: message %zu: \"from\" is %.64s; human, gpt, system and tool "
+                         "are known",
                          where, i, from ? from : "missing");
         if (r == 0 && !json_is_string(value))
             r = tr_error(-EINVAL, "%s: message %zu: \"value\" must be a string", where, i);

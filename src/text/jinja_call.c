@@ -100,8 +100,8 @@ struct jinja_value jinja_item(struct jinja_eval *e, struct jinja_value v, struct
         return point_at(e, v.json, json_integer_value(key.json));
     if (!json_is_array(v.json))
         return (struct jinja_value){0};
-    return jinja_json(json_array_get(
-        v.json, place_in(json_integer_value(key.json), json_array_size(v.json))));
+    return jinja_json(
+        json_array_get(v.json, place_in(json_integer_value(key.json), json_array_size(v.json))));
 }
 
 static struct jinja_value raise(struct jinja_eval *e, const struct jinja_arguments *a)

@@ -78,8 +78,8 @@ static struct jinja_value length(struct jinja_eval *e, struct jinja_value v,
     if (v.kind == VALUE_UNDEFINED)
         return jinja_int(e, 0);
     if (v.kind == VALUE_JSON && json_is_string(v.json))
-        return jinja_int(e, (int64_t)jinja_points(json_string_value(v.json),
-                                                  json_string_length(v.json)));
+        return jinja_int(
+            e, (int64_t)jinja_points(json_string_value(v.json), json_string_length(v.json)));
     if (v.kind == VALUE_JSON && json_is_object(v.json))
         return jinja_int(e, (int64_t)json_object_size(v.json));
     if (v.kind == VALUE_JSON && json_is_array(v.json))
@@ -378,15 +378,33 @@ struct jinja_value jinja_filter(struct jinja_eval *e, const char *name, struct j
         const char *name;
         filter_fn *fn;
     } filters[] = {
-        {"trim", trim},           {"tojson", to_json},         {"length", length},
-        {"count", length},        {"upper", upper},            {"lower", lower},
-        {"title", title},         {"capitalize", capitalize},  {"default", otherwise},
-        {"d", otherwise},         {"first", first},            {"last", last},
-        {"list", list},           {"reverse", reverse},        {"string", string},
-        {"int", to_int},          {"items", pairs},            {"dictsort", dictsort},
-        {"replace", replace},     {"join", join},              {"select", select_items},
-        {"reject", reject},       {"selectattr", selectattr},  {"rejectattr", rejectattr},
-        {"map", map},             {"indent", indent},          {"safe", safe},
+        {"trim", trim},
+        {"tojson", to_json},
+        {"length", length},
+        {"count", length},
+        {"upper", upper},
+        {"lower", lower},
+        {"title", title},
+        {"capitalize", capitalize},
+        {"default", otherwise},
+        {"d", otherwise},
+        {"first", first},
+        {"last", last},
+        {"list", list},
+        {"reverse", reverse},
+        {"string", string},
+        {"int", to_int},
+        {"items", pairs},
+        {"dictsort", dictsort},
+        {"replace", replace},
+        {"join", join},
+        {"select", select_items},
+        {"reject", reject},
+        {"selectattr", selectattr},
+        {"rejectattr", rejectattr},
+        {"map", map},
+        {"indent", indent},
+        {"safe", safe},
     };
 
     for (size_t i = 0; i < sizeof(filters) / sizeof(filters[0]); i++)

@@ -96,7 +96,7 @@ struct jinja_value jinja_math(struct jinja_eval *e, const char *op, struct jinja
     if (!is_a || !is_b)
         return jinja_fail(e, -EINVAL, "\"%s\" between values that it does not fit%s%.64s", op,
                           a.kind && b.kind ? "" : "; undefined: ",
-                          a.kind && b.kind                                   ? ""
+                          a.kind && b.kind             ? ""
                           : (a.kind ? b.name : a.name) ? (a.kind ? b.name : a.name)
                                                        : "a value");
     if (is_a == 1 && is_b == 1 && strcmp(op, "/") != 0)
@@ -122,14 +122,14 @@ static int equal_json(json_t *a, json_t *b, int depth)
     if (json_is_array(a)) {
         if (json_array_size(a) != json_array_size(b))
             return 0;
-        json_array_foreach(a, n, item) if (!equal_json(item, json_array_get(b, n), depth +
-                                                       1)) return 0;
+        json_array_foreach(a, n,
+                           item) if (!equal_json(item, json_array_get(b, n), depth + 1)) return 0;
     } else if (json_is_object(a)) {
         if (json_object_size(a) != json_object_size(b))
             return 0;
-        json_object_foreach(a, key, item) if (!json_object_get(b, key) ||
-                                              !equal_json(item, json_object_get(b, key),
-                                                          depth + 1)) return 0;
+        json_object_foreach(
+            a, key, item) if (!json_object_get(b, key) ||
+                              !equal_json(item, json_object_get(b, key), depth + 1)) return 0;
     }
     return 1;
 }

@@ -54,9 +54,9 @@ static struct jinja_value find(struct jinja_eval *e, json_t *s, const struct jin
 {
     json_t *part = text_argument(e, a, 0, "find");
     const char *v = json_string_value(s);
-    const char *p = part ? memmem(v, json_string_length(s), json_string_value(part),
-                                  json_string_length(part))
-                         : NULL;
+    const char *p =
+        part ? memmem(v, json_string_length(s), json_string_value(part), json_string_length(part))
+             : NULL;
 
     return jinja_int(e, p ? (int64_t)jinja_points(v, (size_t)(p - v)) : -1);
 }

@@ -29,9 +29,8 @@ struct jinja_node *jinja_parse_fail(struct jinja_parser *p, const char *what)
 {
     const struct jinja_token *t = &p->j->token[p->at];
     static const char *const kinds[] = {
-        [TOKEN_END] = "the end",        [TOKEN_DATA] = "text",
-        [TOKEN_PRINT_OPEN] = "{{",      [TOKEN_PRINT_CLOSE] = "}}",
-        [TOKEN_BLOCK_OPEN] = "{%",      [TOKEN_BLOCK_CLOSE] = "%}"};
+        [TOKEN_END] = "the end",    [TOKEN_DATA] = "text",     [TOKEN_PRINT_OPEN] = "{{",
+        [TOKEN_PRINT_CLOSE] = "}}", [TOKEN_BLOCK_OPEN] = "{%", [TOKEN_BLOCK_CLOSE] = "%}"};
     const char *found = t->kind < TOKEN_NAME ? kinds[t->kind] : t->text;
 
     if (p->r == 0)

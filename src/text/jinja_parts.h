@@ -173,8 +173,7 @@ void jinja_read_arguments(struct jinja_eval *e, const struct jinja_node *list,
 /* jinja_math.c */
 struct jinja_value jinja_math(struct jinja_eval *e, const char *op, struct jinja_value a,
                               struct jinja_value b);
-int jinja_compare(struct jinja_eval *e, const char *op, struct jinja_value a,
-                  struct jinja_value b);
+int jinja_compare(struct jinja_eval *e, const char *op, struct jinja_value a, struct jinja_value b);
 struct jinja_value jinja_slice(struct jinja_eval *e, struct jinja_value v,
                                const struct jinja_value part[3]);
 /* jinja_filters.c, jinja_tests.c, jinja_methods.c: 0 (or undefined with eval.r) for a bad name. */

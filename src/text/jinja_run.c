@@ -24,8 +24,7 @@ int jinja_assign(struct jinja_eval *e, const char *name, struct jinja_value v)
         }
     if (e->n_variables == e->variables_room) {
         size_t room = e->variables_room ? e->variables_room * 2 : 32;
-        struct jinja_variable *grown =
-            tr_realloc(TR_MEM_TEXT, e->variable, room * sizeof(*grown));
+        struct jinja_variable *grown = tr_realloc(TR_MEM_TEXT, e->variable, room * sizeof(*grown));
 
         if (!grown)
             return e->r = -ENOMEM;

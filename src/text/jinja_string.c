@@ -33,8 +33,7 @@ size_t jinja_offset(const char *s, size_t bytes, size_t at)
 static int32_t point(const char *s, size_t bytes, size_t *used)
 {
     utf8proc_int32_t c = 0;
-    utf8proc_ssize_t k =
-        utf8proc_iterate((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)bytes, &c);
+    utf8proc_ssize_t k = utf8proc_iterate((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)bytes, &c);
 
     *used = k > 0 ? (size_t)k : 1;
     return k > 0 ? c : 0xFFFD;

@@ -59,7 +59,7 @@ static int of_kind(const char *name, struct jinja_value v, int *truth)
 static const char *comparison(const char *name)
 {
     static const char *const known[][2] = {
-        {"eq", "=="},          {"equalto", "=="}, {"ne", "!="}, {"lt", "<"},  {"lessthan", "<"},
+        {"eq", "=="},         {"equalto", "=="}, {"ne", "!="}, {"lt", "<"},  {"lessthan", "<"},
         {"greaterthan", ">"}, {"gt", ">"},       {"le", "<="}, {"ge", ">="}, {"in", "in"},
     };
 

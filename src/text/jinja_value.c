@@ -62,8 +62,8 @@ static void add_text(struct jinja_eval *e, struct tok_buf *b, const char *text)
 
 struct jinja_value jinja_take(struct jinja_eval *e, struct tok_buf *b)
 {
-    struct jinja_value v = e->r < 0 ? (struct jinja_value){0}
-                                    : jinja_keep(e, json_stringn(b->v ? b->v : "", b->n));
+    struct jinja_value v =
+        e->r < 0 ? (struct jinja_value){0} : jinja_keep(e, json_stringn(b->v ? b->v : "", b->n));
 
     tok_buf_free(b);
     return v;

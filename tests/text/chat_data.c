@@ -67,8 +67,8 @@ static int32_t expect_parts(const struct tr_tokenizer *t, const struct tr_batch 
     for (; want->text; want++) {
         struct tr_ids ids = {0};
 
-        assert_int_equal(
-            tr_tokenizer_encode_more(t, want->text, strlen(want->text), &place, &ids), 0);
+        assert_int_equal(tr_tokenizer_encode_more(t, want->text, strlen(want->text), &place, &ids),
+                         0);
         for (size_t i = 0; i < ids.n; i++, at++) {
             assert_true(at < b->n_tokens);
             assert_int_equal(b->ids[at], ids.v[i]);
@@ -104,14 +104,15 @@ static void expect(const char *name, const char *template, const char *record,
     tr_tokenizer_close(t);
 }
 
-static const struct part two_turns[] = {{"<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", 0},
-                                        {"a b<|im_end|>", 1},
-                                        {"\n<|im_start|>user\nr<|im_end|>\n"
-                                         "<|im_start|>assistant\n",
-                                         0},
-                                        {"c<|im_end|>", 1},
-                                        {"\n", 0},
-                                        {NULL, 0}};
+static const struct part two_turns[] = {
+    {"<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", 0},
+    {"a b<|im_end|>", 1},
+    {"\n<|im_start|>user\nr<|im_end|>\n"
+     "<|im_start|>assistant\n",
+     0},
+    {"c<|im_end|>", 1},
+    {"\n", 0},
+    {NULL, 0}};
 
 static void every_shape_is_the_same_conversation(void **state)
 {
@@ -123,7 +124,8 @@ static void every_shape_is_the_same_conversation(void **state)
            "\"a b\"},{\"from\":\"human\",\"value\":\"r\"},{\"from\":\"gpt\",\"value\":\"c\"}]}",
            two_turns);
     expect("a.json", "chatml",
-           "[ {\"instruction\":\"r\",\"input\":\"\",\"output\":\"c\",\n\"history\":[[\"q\",\"a b\"]]} ]",
+           "[ {\"instruction\":\"r\",\"input\":\"\",\"output\":\"c\",\n\"history\":[[\"q\",\"a "
+           "b\"]]} ]",
            two_turns);
 }
 
@@ -143,9 +145,10 @@ static void of_a_prompt_nothing_is_learnt(void **state)
         {NULL, 0}};
 
     (void)state;
-    expect("p.jsonl", "chatml",
-           "{\"prompt\":[" USER("q") "," SAYS("a b") "," USER("r") "],\"completion\":[" SAYS("c") "]}",
-           want);
+    expect(
+        "p.jsonl", "chatml",
+        "{\"prompt\":[" USER("q") "," SAYS("a b") "," USER("r") "],\"completion\":[" SAYS("c") "]}",
+        want);
     expect("s.jsonl", "chatml", "{\"prompt\":\"q\",\"completion\":\"c\"}", strings);
 }
 
@@ -162,8 +165,9 @@ static void a_message_has_a_weight(void **state)
     (void)state;
     expect("w.jsonl", "chatml",
            TALK(USER("q") ",{\"role\":\"assistant\",\"content\":\"a\",\"weight\":0.25},"
-                          "{\"role\":\"assistant\",\"content\":\"b\",\"weight\":0}," SAYS("c") ","
-                          "{\"role\":\"assistant\",\"content\":\"d\",\"train\":false}"),
+                          "{\"role\":\"assistant\",\"content\":\"b\",\"weight\":0}," SAYS(
+                              "c") ","
+                                   "{\"role\":\"assistant\",\"content\":\"d\",\"train\":false}"),
            want);
 }
 
@@ -188,12 +192,13 @@ static void instructions_have_a_format(void **state)
            "{\"system\":\"S\",\"instruction\":\"q\",\"input\":\"i\",\"output\":\"c\"}", want);
 }
 
-/* Rows are at most seq_len long; a sample keeps its position, its weights, and its own attention. */
+/* Rows are at most seq_len long; a sample keeps its position, its weights, and its own attention.
+ */
 static void packed_conversations_stay_apart(void **state)
 {
     static const char record[] =
         TALK(USER("q") ",{\"role\":\"assistant\",\"content\":\"a\",\"weight\":0.5}")
-        TALK(USER("q") "," SAYS("a b") "," USER("r") "," SAYS("c"));
+            TALK(USER("q") "," SAYS("a b") "," USER("r") "," SAYS("c"));
     static const struct part first[] = {
         {"<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", 0},
         {"a<|im_end|>", 0.5f},
@@ -246,7 +251,8 @@ static void a_long_conversation_loses_its_end(void **state)
 
 static void a_folder_has_a_file_to_learn_and_one_held_out(void **state)
 {
-    static const char learn[] = "{\"text\":\"a b\"}\n{\"text\":\"c\"}\n", held[] = "{\"text\":\"d\"}\n";
+    static const char learn[] = "{\"text\":\"a b\"}\n{\"text\":\"c\"}\n",
+                      held[] = "{\"text\":\"d\"}\n";
     struct tr_tokenizer *t = toy();
     char folder[512];
     struct tr_data_params p;
