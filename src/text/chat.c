@@ -12,8 +12,6 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/folders.h"
-#include "src/base/json.h"
 #include "src/base/mem.h"
 
 #define CONFIG_MOST ((size_t)16 << 20)
@@ -34,21 +32,33 @@ static int open_text(struct chat *c, const char *text, size_t bytes, const char 
 
 static int open_file(struct chat *c, const char *path)
 {
-    struct tok_buf b = {0};
-    char block[16384];
-    size_t k;
-    FILE *f = fopen(path, "rbe");
-    int r = f ? 0 : tr_error(-errno, "%s: cannot open the template: %s", path, strerror(errno));
+    char *text = NULL;
+    size_t bytes;
+    int r = tr_file_read(path, JINJA_SOURCE_MOST, &text, &bytes);
 
-    while (r == 0 && b.n <= JINJA_SOURCE_MOST && (k = fread(block, 1, sizeof(block), f)) > 0)
-        r = tok_buf_add(&b, block, k);
-    if (r == 0 && ferror(f))
-        r = tr_error(-EIO, "%s: cannot read the template", path);
-    if (f)
-        fclose(f);
     if (r == 0)
-        r = open_text(c, b.v ? b.v : "", b.n, path);
-    tok_buf_free(&b);
+        r = open_text(c, text, bytes, path);
+    tr_free(TR_MEM_TEXT, text);
+    return r;
+}
+
+/* Numbers are read as reals, as the tokenizer's reader does: model_max_length is often 1e30. */
+static int read_config(const char *folder, json_t **out)
+{
+    char path[4200], *text = NULL;
+    json_error_t e;
+    size_t bytes;
+    int r;
+
+    if (!folder || !tr_folder_has(folder, "tokenizer_config.json"))
+        return 0;
+    snprintf(path, sizeof(path), "%s/tokenizer_config.json", folder);
+    r = tr_file_read(path, CONFIG_MOST, &text, &bytes);
+    if (r == 0) {
+        *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &e);
+        r = *out ? 0 : tr_error(-EINVAL, "%s:%d: not valid JSON: %s", path, e.line, e.text);
+    }
+    tr_free(TR_MEM_TEXT, text);
     return r;
 }
 
@@ -132,15 +142,9 @@ static int add_tokens(struct chat *c, const struct chat_params *p, const json_t 
 int chat_open(struct chat *c, const struct chat_params *p)
 {
     json_t *config = NULL;
-    int r = 0;
+    int r = read_config(p->folder, &config);
 
     *c = (struct chat){0};
-    if (p->folder && tr_folder_has(p->folder, "tokenizer_config.json")) {
-        char path[4200];
-
-        snprintf(path, sizeof(path), "%s/tokenizer_config.json", p->folder);
-        r = tr_json_read(path, CONFIG_MOST, &config);
-    }
     if (r == 0)
         r = add_tokens(c, p, config);
     if (r == 0)

@@ -291,7 +291,8 @@ static void the_folder_says_the_template(void **state)
     static const char list[] =
         "{\"chat_template\":[{\"name\":\"rag\",\"template\":\"x\"},{\"name\":\"default\","
         "\"template\":\"{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}\"}],"
-        "\"eos_token\":{\"content\":\"</s>\"}}";
+        "\"eos_token\":{\"content\":\"</"
+        "s>\"},\"model_max_length\":1000000000000000019884624838656}";
     static const char file[] = "{% for m in messages %}{{ m.role[0] ~ m.content }}{% endfor %}";
     struct tr_tokenizer *t = toy();
     char folder[512];
