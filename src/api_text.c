@@ -49,7 +49,6 @@ static int preview_text(const struct tr_preview_data_params *p, const struct tr_
                                 .path = p->data,
                                 .tokenizer = t,
                                 .template_name = p->chat_template,
-                                .folder = p->tokenizer ? p->tokenizer : p->model,
                                 .vocab = t ? tr_tokenizer_vocab(t) : INT32_MAX,
                                 .seq_len = !p->seq_len              ? 2048
                                            : p->seq_len < INT32_MAX ? (int)p->seq_len

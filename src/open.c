@@ -98,7 +98,6 @@ static int open_data(struct tr_run *run, const char *path, int shuffle, struct t
                                  .path = path,
                                  .held_out = !shuffle,
                                  .template_name = p->chat_template,
-                                 .folder = p->tokenizer ? p->tokenizer : p->model,
                                  .tokenizer = run->tokenizer,
                                  .vocab = run->model->config.vocab,
                                  .seq_len = (int)p->seq_len,

@@ -39,7 +39,7 @@ struct tr_data_params {
     const char *path;
     int held_out;
     const char *template_name; /* of conversations: built in, or a file; NULL: the folder's */
-    const char *folder;        /* of the tokenizer, for its chat template; may be NULL */
+    const char *folder;        /* of that template; NULL: the tokenizer's */
     const struct tr_tokenizer *tokenizer; /* may be NULL for pre-tokenised data */
     int32_t vocab;                        /* ids at or past it are refused, with file and line */
     int seq_len;                          /* tokens of a row at most */

@@ -16,8 +16,10 @@
 /* Instructions have a format of their own, where neither the user nor the model names one. */
 int data_chat_open(struct tr_data *d)
 {
-    struct chat_params p = {
-        .name = d->p.template_name, .folder = d->p.folder, .tokenizer = d->p.tokenizer};
+    struct chat_params p = {.name = d->p.template_name,
+                            .folder =
+                                d->p.folder ? d->p.folder : tr_tokenizer_folder(d->p.tokenizer),
+                            .tokenizer = d->p.tokenizer};
     int r = chat_open(&d->chat, &p);
 
     if (r == -ENOENT && !p.name && d->info.format == TR_DATA_ALPACA) {
