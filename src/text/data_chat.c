@@ -32,17 +32,31 @@ int data_chat_open(struct tr_data *d)
     return 0;
 }
 
-static int push_part(struct tr_data *d, const char *where, const struct chat_text *text,
-                     struct chat_turn part, enum tr_text_place *place)
+static int encode(struct tr_data *d, const char *where, const char *text, size_t bytes,
+                  enum tr_text_place *place, struct tr_ids *ids)
 {
-    struct tr_ids ids = {0};
-    int r = tr_tokenizer_encode_more(d->p.tokenizer, text->text + part.from, part.to - part.from,
-                                     place, &ids);
+    int r = tr_tokenizer_encode_more(d->p.tokenizer, text, bytes, place, ids);
 
-    if (r < 0)
-        tr_error_prefix(r, "%s", where);
-    else
-        r = data_push_text(d, where, &ids, part.message < 0);
+    return r < 0 ? tr_error_prefix(r, "%s", where) : 0;
+}
+
+/* text[0..bytes) of which the first `learnt` bytes are learnt. How many tokens those are is
+ * seen by encoding them alone: a token that straddles their end is none of them. */
+static int push_part(struct tr_data *d, const char *where, const char *text, size_t bytes,
+                     size_t learnt, enum tr_text_place *place)
+{
+    enum tr_text_place before = *place;
+    struct tr_ids ids = {0}, alone = {0};
+    size_t same = 0;
+    int r = encode(d, where, text, bytes, place, &ids);
+
+    if (r == 0 && learnt)
+        r = encode(d, where, text, learnt, &before, &alone);
+    while (same < alone.n && same < ids.n && alone.v[same] == ids.v[same])
+        same++;
+    for (size_t i = 0; r == 0 && i < ids.n; i++)
+        r = data_push(d, where, ids.v[i], i >= same);
+    tr_ids_free(&alone);
     tr_ids_free(&ids);
     return r;
 }
@@ -53,31 +67,30 @@ static double weight_of(const struct data_talk *talk, int message)
     return message < 0 ? 1 : json_number_value(json_array_get(talk->weights, (size_t)message));
 }
 
-/* Turns that count 0 are text like any other, and are encoded with it. */
+/* The text is cut only where something learnt begins, as a prompt ends there. Turns that count 0
+ * are text like any other. */
 static int push_text(struct tr_data *d, const char *where, const struct chat_text *text,
                      const struct data_talk *talk)
 {
     enum tr_text_place place = TR_TEXT_START;
-    size_t at = 0;
+    size_t at = 0, learnt = 0;
+    double weight = 1;
     int r = 0;
 
     for (size_t i = 0; i <= text->n_turns && r == 0; i++) {
-        struct chat_turn turn =
-            i < text->n_turns ? text->turn[i] : (struct chat_turn){text->bytes, text->bytes, 0};
-        double weight = i < text->n_turns ? weight_of(talk, turn.message) : 0;
-        uint64_t from;
+        double next = i < text->n_turns ? weight_of(talk, text->turn[i].message) : 0;
+        size_t end = i < text->n_turns ? text->turn[i].from : text->bytes;
+        uint64_t from = d->tokens.n;
 
-        if (weight == 0 && i < text->n_turns)
+        if (i < text->n_turns && next == 0)
             continue;
-        if (at < turn.from)
-            r = push_part(d, where, text, (struct chat_turn){at, turn.from, -1}, &place);
-        from = d->tokens.n;
-        turn.message = 0;
-        if (r == 0 && turn.from < turn.to)
-            r = push_part(d, where, text, turn, &place);
+        if (at < end)
+            r = push_part(d, where, text->text + at, end - at, learnt, &place);
         if (r == 0)
             r = data_weigh(d, from, (float)weight);
-        at = turn.to;
+        at = end;
+        weight = next;
+        learnt = i < text->n_turns ? text->turn[i].to - end : 0;
     }
     return r;
 }
