@@ -8,8 +8,8 @@
  * prompt          "prompt" and "completion", each a text or a list of messages; of the prompt
  *                 nothing is learnt
  *
- * A message of the assistant counts 1, any other 0. "weight" (a number) or "train" (true, false)
- * in a message say otherwise for the assistant. What is null is taken for absent.
+ * A message of the assistant counts 1, any other 0. "weight" or "loss_weight" (a number) or "train"
+ * (true, false) in a message say otherwise for the assistant. What is null is taken for absent.
  */
 #include "src/text/data_talk.h"
 
@@ -47,10 +47,37 @@ static int is_absent(const json_t *v)
     return !v || json_is_null(v);
 }
 
+/* A list of parts that are all texts is one text, which is what most templates take. New. */
+static json_t *content_of(json_t *content)
+{
+    json_t *all = json_string(""), *part, *text, *next;
+    size_t i;
+
+    json_array_foreach(content, i, part)
+    {
+        text = json_object_get(part, "text");
+        text = text ? text : json_object_get(part, "value");
+        if (!json_is_string(text)) {
+            json_decref(all);
+            return json_incref(content);
+        }
+        next = json_sprintf("%s%s", json_string_value(all), json_string_value(text));
+        json_decref(all);
+        all = next;
+    }
+    if (json_array_size(content))
+        return all;
+    json_decref(all);
+    return json_incref(content);
+}
+
 /* What "weight" and "train" make of a message's own weight. */
 static int read_weight(const char *where, json_t *m, const char *role, size_t i, double *weight)
 {
     json_t *w = json_object_get(m, "weight"), *train = json_object_get(m, "train");
+
+    if (is_absent(w))
+        w = json_object_get(m, "loss_weight");
 
     *weight = !strcmp(role, "assistant");
     if (!is_absent(json_object_get(m, "train_detail")))
@@ -88,6 +115,8 @@ static int add_message(struct data_talk *t, const char *where, json_t *m, size_t
     copy = json_object();
     json_object_foreach(m, key, v) if (!json_is_null(v) && strcmp(key, "weight") != 0 &&
                                        strcmp(key, "train") != 0) json_object_set(copy, key, v);
+    if (json_is_array(json_object_get(copy, "content")))
+        json_object_set_new(copy, "content", content_of(json_object_get(m, "content")));
     return add(t, copy, json_real(learn ? weight : 0));
 }
 

@@ -119,6 +119,13 @@ static void every_shape_is_the_same_conversation(void **state)
     (void)state;
     expect("m.jsonl", "chatml", TALK(USER("q") "," SAYS("a b") "," USER("r") "," SAYS("c")),
            two_turns);
+    expect(
+        "l.jsonl", "chatml",
+        TALK("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"q\"}],\"loss_weight\":"
+             "0},"
+             "{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"value\":\"a \"},"
+             "{\"type\":\"text\",\"text\":\"b\"}],\"loss_weight\":1.0}," USER("r") "," SAYS("c")),
+        two_turns);
     expect("c.jsonl", "chatml",
            "{\"conversations\":[{\"from\":\"human\",\"value\":\"q\"},{\"from\":\"gpt\",\"value\":"
            "\"a b\"},{\"from\":\"human\",\"value\":\"r\"},{\"from\":\"gpt\",\"value\":\"c\"}]}",
