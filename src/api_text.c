@@ -34,6 +34,7 @@ static int preview_text(const struct tr_preview_data_params *p, const struct tr_
                         char **out)
 {
     struct tr_data *data = NULL;
+    struct tr_data_info info;
     uint64_t free_bytes;
     size_t bytes;
     FILE *f;
@@ -47,6 +48,7 @@ static int preview_text(const struct tr_preview_data_params *p, const struct tr_
     r = tr_data_open(&data, &(struct tr_data_params){
                                 .path = p->data,
                                 .tokenizer = t,
+                                .template_name = p->chat_template,
                                 .vocab = t ? tr_tokenizer_vocab(t) : INT32_MAX,
                                 .seq_len = !p->seq_len              ? 2048
                                            : p->seq_len < INT32_MAX ? (int)p->seq_len
@@ -55,6 +57,12 @@ static int preview_text(const struct tr_preview_data_params *p, const struct tr_
                                 .grain_tokens = 512,
                                 .host_bytes = free_bytes / 10 * 8,
                             });
+    if (r == 0 && !p->json) {
+        tr_data_info(data, &info);
+        fprintf(f, "%s%s%s, %llu samples\n", tr_data_format_name(info.format),
+                *info.template_from ? ", template " : "", info.template_from,
+                (unsigned long long)info.samples);
+    }
     if (r == 0)
         r = tr_preview(&(struct tr_preview_sample_params){.data = data,
                                                           .tokenizer = t,

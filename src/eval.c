@@ -182,6 +182,7 @@ static int mean_loss(struct infer *f, const struct tr_eval_params *p, int64_t ba
     struct tr_data *data;
     int r = tr_data_open(&data,
                          &(struct tr_data_params){.path = p->data,
+                                                  .held_out = 1,
                                                   .tokenizer = f->run.tokenizer,
                                                   .vocab = f->run.model->config.vocab,
                                                   .seq_len = (int)seq,

@@ -96,6 +96,8 @@ static int open_data(struct tr_run *run, const char *path, int shuffle, struct t
 
     return tr_data_open(out, &(struct tr_data_params){
                                  .path = path,
+                                 .held_out = !shuffle,
+                                 .template_name = p->chat_template,
                                  .tokenizer = run->tokenizer,
                                  .vocab = run->model->config.vocab,
                                  .seq_len = (int)p->seq_len,
@@ -111,17 +113,19 @@ static int open_data(struct tr_run *run, const char *path, int shuffle, struct t
 
 static void report_data(const struct tr_run *run)
 {
-    static const char *const format[] = {[TR_DATA_TEXT] = "text",
-                                         [TR_DATA_JSONL_TEXT] = "JSONL with \"text\"",
-                                         [TR_DATA_PROMPT] =
-                                             "JSONL with \"prompt\" and \"completion\"",
-                                         [TR_DATA_IDS] = "JSONL with \"input_ids\""};
     struct tr_data_info i;
 
     tr_data_info(run->data, &i);
     run_log(run, "data: %s: %s, %llu samples, %llu tokens, %llu with a loss", run->params.data,
-            format[i.format], (unsigned long long)i.samples, (unsigned long long)i.tokens,
-            (unsigned long long)i.targets);
+            tr_data_format_name(i.format), (unsigned long long)i.samples,
+            (unsigned long long)i.tokens, (unsigned long long)i.targets);
+    if (*i.template_from)
+        run_log(run, "data: the chat template is %s", i.template_from);
+    if (i.rewritten)
+        run_log(run,
+                "data: %llu answers are learnt as the template shows them in hindsight, which is "
+                "not how it shows them when they are the last",
+                (unsigned long long)i.rewritten);
     if (i.truncated)
         run_log(run, "data: %llu samples are longer than %lld tokens: %llu tokens were cut off",
                 (unsigned long long)i.truncated, (long long)run->params.seq_len,

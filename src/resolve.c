@@ -133,8 +133,8 @@ static int choose_places(struct tr_run *run)
 int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
 {
     struct tr_train_params *p = &run->params;
-    const char **strings[] = {&p->model, &p->arch,  &p->tokenizer, &p->data,  &p->valid,
-                              &p->out,   &p->store, &p->device,    &p->freeze};
+    const char **strings[] = {&p->model, &p->arch,  &p->tokenizer, &p->data,          &p->valid,
+                              &p->out,   &p->store, &p->device,    &p->chat_template, &p->freeze};
     int r;
 
     *p = *params;
@@ -142,6 +142,8 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
         copy_string(strings[i]);
     if ((r = tr_need(p->data, "data")) < 0 || (r = tr_need(p->out, "out")) < 0)
         return r;
+    if (!p->valid && tr_data_has_held_out(p->data))
+        p->valid = tr_strdup(TR_MEM_MISC, p->data);
     if (!p->model == !p->arch)
         return tr_error(-EINVAL, "one of --model and --arch is needed");
     if ((r = choose_places(run)) < 0)
@@ -154,8 +156,8 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
 void run_free_params(struct tr_run *run)
 {
     struct tr_train_params *p = &run->params;
-    const char *strings[] = {p->model, p->arch,  p->tokenizer, p->data,  p->valid,
-                             p->out,   p->store, p->device,    p->freeze};
+    const char *strings[] = {p->model, p->arch,  p->tokenizer, p->data,          p->valid,
+                             p->out,   p->store, p->device,    p->chat_template, p->freeze};
 
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         tr_free(TR_MEM_MISC, (void *)strings[i]);

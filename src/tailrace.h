@@ -56,7 +56,8 @@ struct tr_train_params {
     const char *model;     /* HF folder; or arch */
     const char *arch;      /* a name or a config.json: random start from seed; needs tokenizer */
     const char *tokenizer; /* folder with tokenizer.json; default: the model's */
-    const char *data;      /* text, or JSONL (text | prompt+completion | input_ids) */
+    const char *data;      /* text, JSONL or a JSON list, or a folder with train.* and valid.* */
+    const char *chat_template; /* built in, or a file; default: the tokenizer folder's own */
     const char *valid;     /* like data: loss measured every eval_every steps and at the end */
     const char *out;       /* run folder: absent, empty, or the same run to be continued */
     const char *store;     /* folders for the store, DIR[:DIR...]; default OUT/store */
@@ -205,7 +206,7 @@ TR_API int64_t tr_verify_run(const char *run, const char *store, char **out);
 TR_API int64_t tr_fall_back_run(const char *run, const char *store);
 
 struct tr_preview_data_params {
-    const char *data, *model, *tokenizer;
+    const char *data, *model, *tokenizer, *chat_template;
     int64_t samples, seq_len;
     int json;
 };

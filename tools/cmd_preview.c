@@ -7,12 +7,14 @@
 #define AT(member) offsetof(struct tr_preview_data_params, member)
 
 static const struct tr_option options[] = {
-    {"data", "FILE", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(data), NULL,
-     "text, or JSONL with text, prompt + completion, or input_ids"},
+    {"data", "FILE|DIR", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(data), NULL,
+     "text, or JSON records as train takes them"},
     {"model", "DIR", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(model), NULL,
      "take the tokenizer of this model folder", .rival = "tokenizer"},
     {"tokenizer", "DIR", TR_OPTION_PATH, 0, AT(tokenizer), NULL, "folder with tokenizer.json",
      .rival = "model"},
+    {"template", "NAME|FILE", TR_OPTION_PATH, 0, AT(chat_template), "the tokenizer folder's",
+     "chat template of conversations: built in (as train has them), or a file"},
     {"samples", "N", TR_OPTION_COUNT, 0, AT(samples), "4", "how many to show"},
     {"seq-len", "N", TR_OPTION_COUNT, 0, AT(seq_len), "as train", "tokens of a sample at most"},
     {"json", NULL, TR_OPTION_SWITCH, 0, AT(json), NULL,

@@ -9,6 +9,7 @@
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
+#include "src/text/data_file.h"
 
 void tr_data_close(struct tr_data *d)
 {
@@ -23,6 +24,8 @@ void tr_data_close(struct tr_data *d)
     tr_free(TR_MEM_BATCH, d->grain_start);
     rows_free(&d->rows);
     tr_ids_free(&d->tokens);
+    tr_free(TR_MEM_TEXT, d->scale);
+    chat_close(&d->chat);
     tr_free(TR_MEM_TEXT, d->start);
     tr_free(TR_MEM_TEXT, d->length);
     tr_free(TR_MEM_TEXT, d->path);
@@ -67,9 +70,10 @@ int tr_data_open(struct tr_data **out, const struct tr_data_params *p)
         return -ENOMEM;
     d->p = *p;
     d->epoch = -1;
-    d->path = tr_strdup(TR_MEM_TEXT, p->path);
+    r = data_file_find(p->path, p->held_out, &d->path);
     d->p.path = d->path;
-    r = d->path ? data_read(d) : -ENOMEM;
+    if (r == 0)
+        r = data_read(d);
     d->pack = p->packing && (d->info.format != TR_DATA_IDS || p->packing_asked);
     if (r == 0) {
         trim(d);
@@ -88,4 +92,28 @@ int tr_data_open(struct tr_data **out, const struct tr_data_params *p)
 void tr_data_info(const struct tr_data *d, struct tr_data_info *info)
 {
     *info = d->info;
+}
+
+const char *tr_data_format_name(enum tr_data_format format)
+{
+    static const char *const names[] = {
+        [TR_DATA_TEXT] = "text",
+        [TR_DATA_JSONL_TEXT] = "JSONL with \"text\"",
+        [TR_DATA_PROMPT] = "JSONL with \"prompt\" and \"completion\"",
+        [TR_DATA_IDS] = "JSONL with \"input_ids\"",
+        [TR_DATA_MESSAGES] = "conversations, \"messages\"",
+        [TR_DATA_CONVERSATIONS] = "conversations, \"conversations\"",
+        [TR_DATA_ALPACA] = "instructions, \"instruction\" and \"output\"",
+    };
+
+    return names[format];
+}
+
+int tr_data_has_held_out(const char *folder)
+{
+    char *path = NULL;
+    int r = data_file_find(folder, 1, &path), is = r == 0 && strcmp(path, folder) != 0;
+
+    tr_free(TR_MEM_TEXT, path);
+    return is;
 }

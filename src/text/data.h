@@ -11,7 +11,9 @@
  * completion and its EOS are learnt, the prompt is not. A sample longer than seq_len loses its end
  * (counted), a plain text file is cut into windows instead: the last token of a window learns the
  * first of the next. Pre-tokenised rows are never packed or cut unless packing_asked; too long ones
- * are an error.
+ * are an error. Conversations are written by a chat template (chat.h), which alone says what stands
+ * around them; prompt and completion are a conversation where they are messages, or where a
+ * template is named. "weight" in a message scales the loss of its tokens.
  */
 #ifndef TR_SRC_TEXT_DATA_H
 #define TR_SRC_TEXT_DATA_H
@@ -21,10 +23,23 @@
 
 #include "src/text/tokenizer.h"
 
-enum tr_data_format { TR_DATA_TEXT, TR_DATA_JSONL_TEXT, TR_DATA_PROMPT, TR_DATA_IDS };
+enum tr_data_format {
+    TR_DATA_TEXT,
+    TR_DATA_JSONL_TEXT,
+    TR_DATA_PROMPT,
+    TR_DATA_IDS,
+    TR_DATA_MESSAGES,
+    TR_DATA_CONVERSATIONS,
+    TR_DATA_ALPACA,
+};
 
 struct tr_data_params {
-    const char *path; /* .txt / anything: text; .jsonl: one JSON object a line */
+    /* .txt / anything: text; .jsonl, .json: one JSON object a line, or one list of objects; or a
+     * folder that holds train.* and, for held_out, valid.* (or validation, val, dev, test). */
+    const char *path;
+    int held_out;
+    const char *template_name; /* of conversations: built in, or a file; NULL: the folder's */
+    const char *folder;        /* of that template; NULL: the tokenizer's */
     const struct tr_tokenizer *tokenizer; /* may be NULL for pre-tokenised data */
     int32_t vocab;                        /* ids at or past it are refused, with file and line */
     int seq_len;                          /* tokens of a row at most */
@@ -47,6 +62,8 @@ struct tr_data_info {
     uint64_t tokens, targets; /* of one epoch */
     uint64_t truncated, dropped_tokens;
     uint64_t without_target; /* samples kept out, because nothing could be learnt from them */
+    uint64_t rewritten;      /* turns learnt as the template shows them in hindsight (chat.h) */
+    char template_from[256]; /* "" where no conversation was read */
 };
 
 /* One step's rows, tightly concatenated; arrays belong to the data set and live until the next call
@@ -67,6 +84,10 @@ struct tr_batch {
 int tr_data_open(struct tr_data **out, const struct tr_data_params *p);
 void tr_data_close(struct tr_data *d); /* NULL is allowed */
 void tr_data_info(const struct tr_data *d, struct tr_data_info *info);
+/* A format in words: "JSONL with \"text\"". */
+const char *tr_data_format_name(enum tr_data_format format);
+/* 1 where the folder holds a file that held_out would read. */
+int tr_data_has_held_out(const char *folder);
 
 /* Steps (batches) of one epoch; a short last batch is a batch. The same number in every epoch. */
 int64_t tr_data_steps(struct tr_data *d, int64_t epoch);

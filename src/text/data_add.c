@@ -40,6 +40,37 @@ int data_push_text(struct tr_data *d, const char *where, const struct tr_ids *id
     return r;
 }
 
+static int grow_scale(struct tr_data *d)
+{
+    float *v;
+
+    if (d->scale_room >= d->tokens.n)
+        return 0;
+    if (data_may_grow(d, d->tokens.room * sizeof(*v)) < 0)
+        return -ENOMEM;
+    v = tr_realloc(TR_MEM_TEXT, d->scale, d->tokens.room * sizeof(*v));
+    if (!v)
+        return -ENOMEM;
+    d->scale = v;
+    d->scale_room = d->tokens.room;
+    return 0;
+}
+
+/* Nothing is kept as long as all weights are 1. */
+int data_weigh(struct tr_data *d, uint64_t from, float weight)
+{
+    if (weight == 1 && !d->scale)
+        return 0;
+    if (grow_scale(d) < 0)
+        return -ENOMEM;
+    for (uint64_t i = d->n_scaled; i < from; i++)
+        d->scale[i] = 1;
+    for (uint64_t i = from; i < d->tokens.n; i++)
+        d->scale[i] = weight;
+    d->n_scaled = d->tokens.n;
+    return 0;
+}
+
 /* start has one entry more than there are samples: where the next one begins. */
 static int grow(struct tr_data *d)
 {
@@ -94,6 +125,7 @@ int data_sample_end(struct tr_data *d)
         d->info.truncated++;
         d->info.dropped_tokens += n - (uint64_t)d->p.seq_len;
         d->tokens.n = from + (uint64_t)d->p.seq_len;
+        d->n_scaled = d->n_scaled < d->tokens.n ? d->n_scaled : d->tokens.n;
     }
     if (n)
         d->tokens.v[from] |= DATA_MASKED;

@@ -108,9 +108,9 @@ static void add_document(struct tr_data *d, struct tr_batch *b, uint32_t sample)
 
         d->ids[at] = d->tokens.v[from + i] & ~DATA_MASKED;
         d->targets[at] = target ? d->tokens.v[from + i + 1] : -1;
-        d->weight[at] = (float)target;
+        d->weight[at] = target ? data_weight(d, from + i + 1) : 0;
         d->position[at] = (int32_t)i;
-        b->weight_sum += target;
+        b->weight_sum += d->weight[at];
     }
     b->n_tokens = at;
     d->doc_start[++b->n_docs] = at;

@@ -7,12 +7,14 @@
 #include "src/text/data_file.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/err.h"
+#include "src/base/file.h"
 #include "src/base/mem.h"
 
 #define BLOCK ((size_t)1 << 20)
@@ -126,4 +128,109 @@ int data_file_is_jsonl(const char *path)
             return 1;
     }
     return 0;
+}
+
+int data_file_find(const char *path, int held_out, char **out)
+{
+    static const char *const learnt[] = {"train", NULL};
+    static const char *const held[] = {"valid", "validation", "val", "dev", "test", NULL};
+    static const char *const endings[] = {"jsonl", "json", "ndjson", "txt"};
+    struct stat st;
+
+    if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
+        *out = tr_strdup(TR_MEM_TEXT, path);
+        return *out ? 0 : -ENOMEM;
+    }
+    for (const char *const *name = held_out ? held : learnt; *name; name++)
+        for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
+            char file[64];
+
+            snprintf(file, sizeof(file), "%s.%s", *name, endings[i]);
+            if (!tr_folder_has(path, file))
+                continue;
+            *out = tr_alloc(TR_MEM_TEXT, strlen(path) + sizeof(file) + 2);
+            if (!*out)
+                return -ENOMEM;
+            sprintf(*out, "%s/%s", path, file);
+            return 0;
+        }
+    return tr_error(-ENOENT, "%s: is a folder without %s", path,
+                    held_out ? "valid.jsonl (or .json, .txt)" : "train.jsonl (or .json, .txt)");
+}
+
+/* The byte at `at` of the window, which is filled as needed; 0 at the end of the file. */
+static int byte_at(struct data_file *f, size_t at)
+{
+    int r = 1;
+
+    while (r > 0 && f->n - f->at <= at)
+        r = data_file_more(f);
+    return r < 0 ? r : r ? (unsigned char)f->v[f->at + at] : 0;
+}
+
+int data_file_begins(struct data_file *f, char c)
+{
+    size_t at = 0;
+    int b;
+
+    if (byte_at(f, 2) >= 0 && f->n - f->at >= 3 && !memcmp(f->v + f->at, "\xEF\xBB\xBF", 3))
+        at = 3;
+    while ((b = byte_at(f, at)) > 0 && strchr(" \t\r\n", b))
+        at++;
+    if (b != (unsigned char)c)
+        return b < 0 ? b : 0;
+    for (size_t i = 0; i < at; i++)
+        f->line += f->v[f->at + i] == '\n';
+    f->at += at + 1;
+    return 1;
+}
+
+/* How far the value goes that stands here: to the comma or bracket that is not inside of it. Only
+ * brackets and quotes are looked at; the reader of the value sees the rest. */
+static int64_t value_bytes(struct data_file *f)
+{
+    int depth = 0, quoted = 0, b;
+
+    for (size_t at = 0;; at++) {
+        b = byte_at(f, at);
+        if (b < 0)
+            return b;
+        if (!b || at > DATA_LINE_MOST)
+            return tr_error(-EINVAL,
+                            "%s:%llu: the list does not end, or a record has more than "
+                            "%zu MiB",
+                            f->path, (unsigned long long)f->line, DATA_LINE_MOST >> 20);
+        if (quoted) {
+            at += b == '\\';
+            quoted = b != '"';
+        } else if (b == '"') {
+            quoted = 1;
+        } else if (depth == 0 && (b == ',' || b == ']')) {
+            return (int64_t)at;
+        } else {
+            depth += (b == '{' || b == '[') - (b == '}' || b == ']');
+        }
+    }
+}
+
+int data_file_element(struct data_file *f, const char **text, size_t *bytes)
+{
+    int64_t n;
+    int b;
+
+    while ((b = byte_at(f, 0)) > 0 && strchr(" \t\r\n,", b)) {
+        f->line += b == '\n';
+        f->at++;
+    }
+    if (b < 0)
+        return b;
+    if (b == ']')
+        return 0;
+    n = value_bytes(f);
+    if (n < 0)
+        return (int)n;
+    *text = f->v + f->at;
+    *bytes = (size_t)n;
+    f->at += (size_t)n;
+    return 1;
 }

@@ -26,6 +26,14 @@ void data_file_close(struct data_file *f);
 int data_file_more(struct data_file *f);
 /* The next line without its newline, valid until the next call. 1, or 0 at the end. */
 int data_file_line(struct data_file *f, const char **line, size_t *bytes);
+/* The file that a path means: itself, or of a folder the one with the data to learn, or those that
+ * are held out. *out is TR_MEM_TEXT. */
+int data_file_find(const char *path, int held_out, char **out);
+/* The next element of a JSON list, from behind its "[" on; f->line is where it begins. 1, or 0
+ * behind the "]". */
+int data_file_element(struct data_file *f, const char **text, size_t *bytes);
+/* The first byte that is no white space is taken where it is `c`: 1. Lines are counted. */
+int data_file_begins(struct data_file *f, char c);
 /* 1 where the name says one JSON object a line. */
 int data_file_is_jsonl(const char *path);
 

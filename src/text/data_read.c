@@ -135,24 +135,44 @@ static int read_ids(struct tr_data *d, const char *where, json_t *o)
     return r < 0 ? r : data_sample_end(d);
 }
 
+/* 1 where a template writes the record. */
+static int is_talk(const struct tr_data *d, json_t *o)
+{
+    return d->info.format >= TR_DATA_MESSAGES ||
+           (d->info.format == TR_DATA_PROMPT &&
+            (d->p.template_name || json_is_array(json_object_get(o, "prompt"))));
+}
+
 /* Formats are tried from the most to the least special: a pre-tokenised record may carry its text.
  */
 static int recognise(struct tr_data *d, const char *where, json_t *o)
 {
+    int r;
+
     if (json_object_get(o, "input_ids"))
         d->info.format = TR_DATA_IDS;
+    else if (json_object_get(o, "messages"))
+        d->info.format = TR_DATA_MESSAGES;
+    else if (json_object_get(o, "conversations"))
+        d->info.format = TR_DATA_CONVERSATIONS;
+    else if (json_object_get(o, "instruction") && json_object_get(o, "output"))
+        d->info.format = TR_DATA_ALPACA;
     else if (json_object_get(o, "prompt") && json_object_get(o, "completion"))
         d->info.format = TR_DATA_PROMPT;
     else if (json_object_get(o, "text"))
         d->info.format = TR_DATA_JSONL_TEXT;
     else
         return tr_error(-EINVAL,
-                        "%s: no known record: it needs \"text\", \"prompt\" and \"completion\", "
-                        "or \"input_ids\"",
+                        "%s: no known record: it needs \"messages\", \"conversations\", "
+                        "\"instruction\" and \"output\", \"prompt\" and \"completion\", "
+                        "\"text\", or \"input_ids\"",
                         where);
     if (d->info.format != TR_DATA_IDS && !d->p.tokenizer)
         return tr_error(-EINVAL, "%s: a text record, but no tokenizer was given", where);
-    return 0;
+    if (!is_talk(d, o))
+        return 0;
+    r = data_chat_open(d);
+    return r < 0 ? tr_error_prefix(r, "%s", where) : 0;
 }
 
 /* The first record has said what the file is; one that differs is an error, not another format. */
@@ -166,7 +186,13 @@ static int read_object(struct tr_data *d, const char *where, json_t *o)
         if (!json_is_array(json_object_get(o, "input_ids")))
             break;
         return read_ids(d, where, o);
+    case TR_DATA_MESSAGES:
+    case TR_DATA_CONVERSATIONS:
+    case TR_DATA_ALPACA:
+        return data_read_talk(d, where, o);
     case TR_DATA_PROMPT:
+        if (d->chat.template)
+            return data_read_talk(d, where, o);
         if (!json_is_string(prompt) || !json_is_string(completion))
             break;
         return read_strings(d, where, prompt, completion);
@@ -187,8 +213,6 @@ int data_read_record(struct tr_data *d, const char *where, const char *line, siz
     json_t *o;
     int r;
 
-    if (*line == '[')
-        return tr_error(-EINVAL, "%s: a list, where one JSON object a line is expected", where);
     r = tr_json_parse(line, bytes, where, &o);
     if (r < 0)
         return r;
@@ -205,6 +229,28 @@ int data_read_record(struct tr_data *d, const char *where, const char *line, siz
 static void name_line(const struct data_file *f, char *where, size_t bytes)
 {
     snprintf(where, bytes, "%s:%llu", f->path, (unsigned long long)f->line);
+}
+
+/* A file that is one list of records. */
+static int read_list(struct tr_data *d, struct data_file *f)
+{
+    const char *text;
+    size_t bytes;
+    int r;
+
+    while ((r = data_file_element(f, &text, &bytes)) > 0) {
+        char where[4200];
+        uint64_t lines = 0;
+
+        name_line(f, where, sizeof(where));
+        for (size_t i = 0; i < bytes; i++)
+            lines += text[i] == '\n';
+        r = data_read_record(d, where, text, bytes);
+        if (r < 0)
+            break;
+        f->line += lines;
+    }
+    return r;
 }
 
 static int read_jsonl(struct tr_data *d, struct data_file *f)
@@ -323,12 +369,18 @@ int data_read(struct tr_data *d)
 
     if (r < 0)
         return r;
-    if (data_file_is_jsonl(d->path))
-        r = read_jsonl(d, &f);
-    else if (d->p.tokenizer)
+    if (data_file_is_jsonl(d->path)) {
+        f.line = 1;
+        r = data_file_begins(&f, '[');
+        if (r == 0)
+            f.line = 0;
+        if (r >= 0)
+            r = r ? read_list(d, &f) : read_jsonl(d, &f);
+    } else if (d->p.tokenizer) {
         r = read_text(d, &f);
-    else
+    } else {
         r = tr_error(-EINVAL, "%s: a plain text, but no tokenizer was given", d->path);
+    }
     data_file_close(&f);
     if (r < 0)
         return r;

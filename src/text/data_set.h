@@ -7,6 +7,9 @@
 #ifndef TR_SRC_TEXT_DATA_SET_H
 #define TR_SRC_TEXT_DATA_SET_H
 
+#include <jansson.h>
+
+#include "src/text/chat.h"
 #include "src/text/data.h"
 #include "src/text/rows.h"
 
@@ -20,6 +23,9 @@ struct tr_data {
     uint64_t *start;      /* (n_samples + 1) first token of each sample */
     uint32_t *length;     /* (n_samples) its tokens, 0 where it is kept out of the rows */
     size_t n_samples, room;
+    float *scale; /* (n_scaled) weights of tokens; those behind have 1. NULL: all have */
+    size_t n_scaled, scale_room;
+    struct chat chat;
     struct tr_data_info info;
 
     struct rows rows; /* of `epoch`, -1 where there are none yet */
@@ -34,6 +40,11 @@ static inline int data_is_target(const struct tr_data *d, uint64_t i)
     return i < d->tokens.n && d->tokens.v[i] >= 0;
 }
 
+static inline float data_weight(const struct tr_data *d, uint64_t i)
+{
+    return i < d->n_scaled ? d->scale[i] : 1.0f;
+}
+
 /* data_read.c: the file's tokens and samples. */
 int data_read(struct tr_data *d);
 /* One line of a JSONL file; `where` names it in messages. The first one decides the format. */
@@ -44,8 +55,13 @@ int data_read_record(struct tr_data *d, const char *where, const char *line, siz
 int data_may_grow(const struct tr_data *d, uint64_t bytes);
 int data_push(struct tr_data *d, const char *where, int32_t id, int masked);
 int data_push_text(struct tr_data *d, const char *where, const struct tr_ids *ids, int masked);
+/* Tokens from `from` to the last one count so much in the loss. */
+int data_weigh(struct tr_data *d, uint64_t from, float weight);
 int data_sample_end(struct tr_data *d);
 int data_cut_windows(struct tr_data *d);
+/* data_chat.c */
+int data_chat_open(struct tr_data *d);
+int data_read_talk(struct tr_data *d, const char *where, json_t *o);
 /* data_batch.c */
 int data_use_epoch(struct tr_data *d, int64_t epoch);
 int data_batch_init(struct tr_data *d);

@@ -25,6 +25,7 @@ void tr_tokenizer_close(struct tr_tokenizer *t)
         tr_free(TR_MEM_TEXT, t->piece[i]);
     for (int i = 0; i < TOK_PAGES; i++)
         tr_free(TR_MEM_TEXT, t->page[i]);
+    tr_free(TR_MEM_TEXT, t->folder);
     tr_free(TR_MEM_TEXT, t->piece);
     tr_free(TR_MEM_TEXT, t->flags);
     for (size_t i = 0; i < t->n_added; i++)
@@ -187,11 +188,20 @@ int tr_tokenizer_open(struct tr_tokenizer **out, const char *folder)
     text.config = config;
     if (r == 0)
         r = tr_tokenizer_parse(out, &text);
+    if (r == 0 && !((*out)->folder = tr_strdup(TR_MEM_TEXT, folder))) {
+        tr_tokenizer_close(*out);
+        r = -ENOMEM;
+    }
     tr_free(TR_MEM_TEXT, json);
     tr_free(TR_MEM_TEXT, config);
     tr_free(TR_MEM_MISC, path);
     tr_free(TR_MEM_MISC, model);
     return r;
+}
+
+const char *tr_tokenizer_folder(const struct tr_tokenizer *t)
+{
+    return t->folder;
 }
 
 int32_t tr_tokenizer_vocab(const struct tr_tokenizer *t)

@@ -31,6 +31,8 @@ struct tr_tokenizer_text {
 int tr_tokenizer_parse(struct tr_tokenizer **out, const struct tr_tokenizer_text *text);
 void tr_tokenizer_close(struct tr_tokenizer *t); /* NULL is allowed */
 
+/* Where it was opened from: a chat template may stand there. NULL for one from memory. */
+const char *tr_tokenizer_folder(const struct tr_tokenizer *t);
 /* One past the largest id. */
 int32_t tr_tokenizer_vocab(const struct tr_tokenizer *t);
 /* -1 where the tokenizer names none. */

@@ -87,6 +87,7 @@ struct tok_scan {
 enum { TOK_SPECIAL = 1, TOK_OUTSIDE = 2 }; /* outside: an added token the model does not have */
 
 struct tr_tokenizer {
+    char *folder;   /* NULL where it was parsed from memory */
     char **piece;   /* (vocab) NULL where no piece has that id */
     uint8_t *flags; /* (vocab) TOK_SPECIAL, TOK_OUTSIDE */
     int32_t vocab, unk, bos, eos;

@@ -16,6 +16,8 @@ struct bad {
     const char *name, *content, *say;
 };
 
+#define TURN(role) "{\"messages\":[{\"content\":\"a\",\"role\":" role "}]}"
+
 static const struct bad cases[] = {
     {"e.txt", "", "e.txt: is empty"},
     {"e.jsonl", "", "e.jsonl: holds no record"},
@@ -23,16 +25,37 @@ static const struct bad cases[] = {
     {"j.jsonl", "{\"text\":\"a\"}\n\n{\"text\":", "j.jsonl:3: line 1, column"},
     {"j.jsonl", "{\"text\":\"a\"} {\"text\":\"b\"}\n", "j.jsonl:1: "},
     {"j.jsonl", "{\"text\":\"\xFF\"}", "j.jsonl:1: "},
-    {"j.jsonl", "[1,2]", "j.jsonl:1: a list, where one JSON object a line is expected"},
-    {"j.json", "[\n {\"text\":\"a\"}\n]\n", "j.json:1: a list"},
+    {"j.jsonl", "[1,2]", "j.jsonl:1: line 1, column"},
+    {"j.json", "[\n {\"text\":\"a\"},\n\n {\"text\":\n7}\n]\n", "j.json:4: \"text\" must be"},
+    {"j.json", "[\n {\"text\":\"a\"},\n {\"text\":\"b\"", "j.json:3: the list does not end"},
+    {"j.json", "[]", "j.json: holds no record"},
     {"j.jsonl", "3", "j.jsonl:1: "},
-    {"j.jsonl", "{\"messages\":[]}", "j.jsonl:1: no known record: it needs \"text\""},
+    {"j.jsonl", "{\"a\":[]}", "j.jsonl:1: no known record: it needs \"messages\""},
+    {"j.jsonl", "{\"messages\":[]}", "j.jsonl:1: \"messages\" must be a list"},
+    {"j.jsonl", TURN("\"user\"") "\n{\"text\":\"a\"}", "j.jsonl:2: \"messages\" must be a list"},
+    {"j.jsonl", TURN("7"), "j.jsonl:1: message 0 has no \"role\""},
+    {"j.jsonl", "{\"messages\":[{\"role\":\"user\"}]}", "j.jsonl:1: message 0 has no \"content\""},
+    {"j.jsonl", TURN("\"assistant\",\"weight\":-1"), "message 0: \"weight\" is no number"},
+    {"j.jsonl", TURN("\"assistant\",\"train\":1"), "message 0: \"train\" is neither true nor"},
+    {"j.jsonl", TURN("\"user\",\"train\":true"), "message 0: only the assistant's messages"},
+    {"j.jsonl", TURN("\"user\",\"train_detail\":[]"),
+     "message 0: \"train_detail\" is not supported"},
+    {"j.jsonl", TURN("\"user\""), "j.jsonl: nothing to learn: none of 1 samples"},
+    {"j.jsonl", "{\"conversations\":[{\"from\":\"x\",\"value\":\"a\"}]}",
+     "j.jsonl:1: message 0: \"from\" is x; human, gpt"},
+    {"j.jsonl", "{\"conversations\":[{\"from\":\"gpt\",\"value\":1}]}",
+     "\"value\" must be a string"},
+    {"j.jsonl", "{\"instruction\":\"a\",\"output\":7}",
+     "j.jsonl:1: \"instruction\", \"output\" and"},
+    {"j.jsonl", "{\"instruction\":\"a\",\"output\":\"b\",\"history\":[[1]]}",
+     "j.jsonl:1: history[0] is no pair"},
+    {"j.jsonl", "{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"}],\"tools\":7}",
+     "j.jsonl:1: \"tools\" must be a list"},
     {"j.jsonl", "{\"prompt\":\"a\"}", "j.jsonl:1: no known record"},
     {"j.jsonl", "{\"text\":\"a\"}\n{\"prompt\":\"a\",\"completion\":\"b\"}",
      "j.jsonl:2: \"text\" must be"},
     {"j.jsonl", "{\"text\":7}", "j.jsonl:1: \"text\" must be a string"},
-    {"j.jsonl", "{\"prompt\":[],\"completion\":\"b\"}",
-     "j.jsonl:1: \"prompt\" and \"completion\" must be"},
+    {"j.jsonl", "{\"prompt\":[],\"completion\":\"b\"}", "j.jsonl:1: \"prompt\" must be a list"},
     {"j.jsonl", "{\"text\":\"a\",\"text\":\"b\"}", "j.jsonl:1: line 1, column"},
     {"i.jsonl", "{\"input_ids\":7}", "i.jsonl:1: \"input_ids\" must be a list"},
     {"i.jsonl", "{\"input_ids\":[1,2]}\n{\"input_ids\":[1,50]}",
@@ -86,6 +109,7 @@ static void every_bad_file_is_named(void **state)
         const struct bad *c = &cases[i];
         struct tr_data_params p = params(text_file(c->name, c->content, strlen(c->content)), t);
 
+        p.template_name = "chatml";
         p.vocab = strncmp(c->name, "i.", 2) ? tr_tokenizer_vocab(t) : 50;
         expect(&p, c->say);
     }
@@ -171,7 +195,7 @@ static void a_device_has_no_end(void **state)
     (void)state;
     expect(&p, "/dev/zero: is a device, data is one text or JSONL file");
     p.path = "/tmp";
-    expect(&p, "/tmp: is a folder, data is one");
+    expect(&p, "/tmp: is a folder without train.jsonl");
     tr_tokenizer_close(t);
 }
 

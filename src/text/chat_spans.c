@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What of a conversation's text is learnt (chat.h says the rule). The generation prompt is found by
+ * rendering the messages before a turn with add_generation_prompt: the text ends with what the
+ * turn begins with. A prompt that goes on where a turn of the past does not ("<think>" behind the
+ * header) is cut off where the two part.
+ */
+#include "src/text/chat.h"
+
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+
+#define HEADER_MOST 4096
+
+void chat_text_free(struct chat_text *t)
+{
+    tr_free(TR_MEM_TEXT, t->text);
+    tr_free(TR_MEM_TEXT, t->turn);
+    *t = (struct chat_text){0};
+}
+
+static int is_assistant(const struct chat_conversation *of, size_t i)
+{
+    const char *role = json_string_value(json_object_get(json_array_get(of->messages, i), "role"));
+
+    return role && !strcmp(role, "assistant");
+}
+
+/* The round that wrote a message: *span. 1, 0 where there is none, -ENOTSUP where there are two. */
+static int round_of(const struct jinja_output *o, int message, struct jinja_span *span)
+{
+    int found = 0;
+
+    for (size_t i = 0; i < o->n_spans; i++)
+        if (o->spans[i].message == message) {
+            *span = o->spans[i];
+            found++;
+        }
+    return found < 2 ? found
+                     : tr_error(-ENOTSUP,
+                                "the template writes message %d in two places: what is learnt "
+                                "cannot be told; mark it with {%% generation %%} in the template",
+                                message);
+}
+
+static size_t common(const char *a, size_t n, const char *b, size_t m)
+{
+    size_t k = 0;
+
+    while (k < n && k < m && a[k] == b[k])
+        k++;
+    return k;
+}
+
+/* The most bytes of text[0..bytes) that the prompt ends with. */
+static size_t overlap(const struct tok_buf *prompt, const char *text, size_t bytes)
+{
+    size_t k = bytes < prompt->n ? bytes : prompt->n;
+
+    for (k = k < HEADER_MOST ? k : HEADER_MOST; k; k--)
+        if (!memcmp(prompt->v + prompt->n - k, text, k))
+            return k;
+    return 0;
+}
+
+/* How many bytes of a turn are the generation prompt's. Before a first message there may be nothing
+ * that a template accepts: the prompt that would follow it serves as well. */
+static int header_bytes(const struct chat *c, const struct chat_conversation *of,
+                        const struct jinja_output *whole, const struct jinja_span *s, size_t *out)
+{
+    const char *turn = whole->text.v + s->from;
+    struct jinja_output with = {0}, without = {0};
+    size_t n = s->message ? (size_t)s->message : 1, bytes = s->to - s->from, same = 0;
+    int r = chat_render(c, of, n, 1, &with);
+
+    *out = 0;
+    if (r == 0)
+        r = chat_render(c, of, n, 0, &without);
+    if (r == 0)
+        same = common(with.text.v, with.text.n, without.text.v, without.text.n);
+    if (r == 0 && same < with.text.n) {
+        *out = overlap(&with.text, turn, bytes);
+        if (!*out)
+            *out = common(with.text.v + same, with.text.n - same, turn, bytes);
+        if (!*out)
+            r = tr_error(-ENOTSUP,
+                         "message %d does not begin with the template's generation prompt: what is "
+                         "learnt cannot be told; mark it with {%% generation %%} in the template",
+                         s->message);
+    }
+    jinja_output_free(&with);
+    jinja_output_free(&without);
+    return r;
+}
+
+/* 1 where the turn looked otherwise when it was the last one. */
+static int is_rewritten(const struct chat *c, const struct chat_conversation *of,
+                        const struct jinja_output *whole, const struct jinja_span *s)
+{
+    struct jinja_output then;
+    struct jinja_span t;
+    int r;
+
+    if ((size_t)s->message + 1 == json_array_size(of->messages))
+        return 0;
+    r = chat_render(c, of, (size_t)s->message + 1, 0, &then);
+    if (r < 0)
+        return r;
+    r = round_of(&then, s->message, &t);
+    if (r >= 0)
+        r = r == 0 || t.to - t.from != s->to - s->from ||
+            memcmp(then.text.v + t.from, whole->text.v + s->from, t.to - t.from) != 0;
+    jinja_output_free(&then);
+    return r;
+}
+
+static int is_blank(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static int add_turn(const struct chat *c, const struct chat_conversation *of,
+                    const struct jinja_output *whole, size_t message, struct chat_text *out)
+{
+    struct jinja_span s;
+    size_t header = 0, to;
+    int r = round_of(whole, (int)message, &s);
+
+    if (r == 0)
+        return tr_error(-ENOTSUP,
+                        "the template writes message %zu outside of a loop over the messages: what "
+                        "is learnt cannot be told; mark it with {%% generation %%} in the template",
+                        message);
+    if (r > 0 && jinja_uses(c->template, "add_generation_prompt"))
+        r = header_bytes(c, of, whole, &s, &header);
+    if (r >= 0)
+        r = is_rewritten(c, of, whole, &s);
+    if (r < 0)
+        return r;
+    out->rewritten += (size_t)r;
+    to = message + 1 == json_array_size(of->messages) ? whole->text.n : s.to;
+    while (to > s.from + header && is_blank(whole->text.v[to - 1]))
+        to--;
+    if (to > s.from + header)
+        out->turn[out->n_turns++] = (struct chat_turn){s.from + header, to, (int)message};
+    return 0;
+}
+
+/* A block belongs to the round that it stands in. */
+static void add_blocks(const struct jinja_output *whole, struct chat_text *out)
+{
+    for (size_t i = 0; i < whole->n_spans; i++) {
+        const struct jinja_span *s = &whole->spans[i];
+        int message = -1;
+
+        for (size_t k = i + 1; k < whole->n_spans && message < 0; k++)
+            if (whole->spans[k].from <= s->from)
+                message = whole->spans[k].message;
+        if (s->message < 0)
+            out->turn[out->n_turns++] = (struct chat_turn){s->from, s->to, message};
+    }
+}
+
+int chat_write(const struct chat *c, const struct chat_conversation *of, struct chat_text *out)
+{
+    size_t n = json_array_size(of->messages);
+    struct jinja_output whole;
+    int r = chat_render(c, of, n, 0, &whole);
+
+    *out = (struct chat_text){0};
+    if (r < 0)
+        return r;
+    out->turn = tr_alloc_array(TR_MEM_TEXT, n + whole.n_spans + 1, sizeof(*out->turn));
+    r = out->turn ? 0 : -ENOMEM;
+    if (r == 0 && jinja_has_generation(c->template))
+        add_blocks(&whole, out);
+    else
+        for (size_t i = 0; r == 0 && i < n; i++)
+            if (is_assistant(of, i))
+                r = add_turn(c, of, &whole, i, out);
+    for (size_t i = 1; r == 0 && i < out->n_turns; i++)
+        if (out->turn[i].from < out->turn[i - 1].to)
+            r = tr_error(-ENOTSUP, "the template writes the messages in another order");
+    if (r == 0) {
+        out->text = whole.text.v;
+        out->bytes = whole.text.n;
+        whole.text = (struct tok_buf){0};
+    }
+    jinja_output_free(&whole);
+    if (r < 0)
+        chat_text_free(out);
+    return r;
+}

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Conversations as data: which tokens a record becomes, which of them are learnt, and how much they
+ * count. What is expected is written as parts of text with a weight each; parts are encoded one
+ * after the other, as chat.h says.
+ */
+#include "tests/text/text_test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/base/mem.h"
+#include "src/text/data.h"
+#include "src/text/preview.h"
+
+struct part {
+    const char *text; /* NULL ends the list */
+    float weight;
+};
+
+#define USER(text) "{\"role\":\"user\",\"content\":\"" text "\"}"
+#define SAYS(text) "{\"role\":\"assistant\",\"content\":\"" text "\"}"
+#define TALK(...)  "{\"messages\":[" __VA_ARGS__ "]}\n"
+
+static struct tr_tokenizer *toy(void)
+{
+    json_t *patch = json_loads("{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
+                               "{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}],"
+                               "\"special_tokens\":{\"<s>\":{\"ids\":[1]}}}}",
+                               0, NULL);
+    struct tr_tokenizer *t = text_toy(patch, "{\"eos_token\":\"</s>\"}");
+
+    json_decref(patch);
+    return t;
+}
+
+static struct tr_data_params params(const char *path, const struct tr_tokenizer *t)
+{
+    return (struct tr_data_params){.path = path,
+                                   .tokenizer = t,
+                                   .template_name = "chatml",
+                                   .vocab = tr_tokenizer_vocab(t),
+                                   .seq_len = 4096,
+                                   .batch_size = 4,
+                                   .grain_tokens = 16};
+}
+
+static struct tr_data *open_data(const struct tr_data_params *p)
+{
+    struct tr_data *d = NULL;
+
+    if (tr_data_open(&d, p) < 0)
+        fail_msg("%s", tr_error_message());
+    return d;
+}
+
+/* Tokens from..to of the batch are the parts. */
+static int32_t expect_parts(const struct tr_tokenizer *t, const struct tr_batch *b, int32_t at,
+                            const struct part *want)
+{
+    enum tr_text_place place = TR_TEXT_START;
+    int32_t from = at;
+
+    for (; want->text; want++) {
+        struct tr_ids ids = {0};
+
+        assert_int_equal(tr_tokenizer_encode_more(t, want->text, strlen(want->text), &place, &ids),
+                         0);
+        for (size_t i = 0; i < ids.n; i++, at++) {
+            assert_true(at < b->n_tokens);
+            assert_int_equal(b->ids[at], ids.v[i]);
+            if (at == from)
+                continue;
+            assert_int_equal(b->targets[at - 1], want->weight > 0 ? ids.v[i] : -1);
+            assert_true(b->weight[at - 1] == want->weight);
+        }
+        tr_ids_free(&ids);
+    }
+    return at;
+}
+
+/* One record, with a template, in a file of that name. */
+static void expect(const char *name, const char *template, const char *record,
+                   const struct part *want)
+{
+    struct tr_tokenizer *t = toy();
+    struct tr_data_params p = params(text_file(name, record, strlen(record)), t);
+    struct tr_batch b;
+    struct tr_data *d;
+    double sum = 0;
+
+    p.template_name = template;
+    d = open_data(&p);
+    assert_int_equal(tr_data_batch(d, 0, 0, &b), 0);
+    assert_int_equal(b.n_docs, 1);
+    assert_int_equal(expect_parts(t, &b, 0, want), b.n_tokens);
+    for (int32_t i = 0; i < b.n_tokens; i++)
+        sum += b.weight[i];
+    assert_true(b.weight_sum == sum);
+    tr_data_close(d);
+    tr_tokenizer_close(t);
+}
+
+static const struct part two_turns[] = {
+    {"<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", 0},
+    {"a b<|im_end|>", 1},
+    {"\n<|im_start|>user\nr<|im_end|>\n"
+     "<|im_start|>assistant\n",
+     0},
+    {"c<|im_end|>", 1},
+    {"\n", 0},
+    {NULL, 0}};
+
+static void every_shape_is_the_same_conversation(void **state)
+{
+    (void)state;
+    expect("m.jsonl", "chatml", TALK(USER("q") "," SAYS("a b") "," USER("r") "," SAYS("c")),
+           two_turns);
+    expect(
+        "l.jsonl", "chatml",
+        TALK("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"q\"}],\"loss_weight\":"
+             "0},"
+             "{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"value\":\"a \"},"
+             "{\"type\":\"text\",\"text\":\"b\"}],\"loss_weight\":1.0}," USER("r") "," SAYS("c")),
+        two_turns);
+    expect("c.jsonl", "chatml",
+           "{\"conversations\":[{\"from\":\"human\",\"value\":\"q\"},{\"from\":\"gpt\",\"value\":"
+           "\"a b\"},{\"from\":\"human\",\"value\":\"r\"},{\"from\":\"gpt\",\"value\":\"c\"}]}",
+           two_turns);
+    expect("a.json", "chatml",
+           "[ {\"instruction\":\"r\",\"input\":\"\",\"output\":\"c\",\n\"history\":[[\"q\",\"a "
+           "b\"]]} ]",
+           two_turns);
+}
+
+static void of_a_prompt_nothing_is_learnt(void **state)
+{
+    static const struct part want[] = {
+        {"<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na b<|im_end|>\n"
+         "<|im_start|>user\nr<|im_end|>\n<|im_start|>assistant\n",
+         0},
+        {"c<|im_end|>", 1},
+        {"\n", 0},
+        {NULL, 0}};
+    static const struct part strings[] = {
+        {"<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", 0},
+        {"c<|im_end|>", 1},
+        {"\n", 0},
+        {NULL, 0}};
+
+    (void)state;
+    expect(
+        "p.jsonl", "chatml",
+        "{\"prompt\":[" USER("q") "," SAYS("a b") "," USER("r") "],\"completion\":[" SAYS("c") "]}",
+        want);
+    expect("s.jsonl", "chatml", "{\"prompt\":\"q\",\"completion\":\"c\"}", strings);
+}
+
+static void a_message_has_a_weight(void **state)
+{
+    static const struct part want[] = {
+        {"<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", 0},
+        {"a<|im_end|>", 0.25f},
+        {"\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>assistant\n", 0},
+        {"c<|im_end|>", 1},
+        {"\n<|im_start|>assistant\nd<|im_end|>\n", 0},
+        {NULL, 0}};
+
+    (void)state;
+    expect("w.jsonl", "chatml",
+           TALK(USER("q") ",{\"role\":\"assistant\",\"content\":\"a\",\"weight\":0.25},"
+                          "{\"role\":\"assistant\",\"content\":\"b\",\"weight\":0}," SAYS(
+                              "c") ","
+                                   "{\"role\":\"assistant\",\"content\":\"d\",\"train\":false}"),
+           want);
+}
+
+/* The template says BOS: no other is put before it. */
+static void there_is_one_bos(void **state)
+{
+    static const struct part want[] = {{"<s>[INST] q [/INST]", 0}, {" c</s>", 1}, {NULL, 0}};
+
+    (void)state;
+    expect("b.jsonl", "mistral", TALK(USER("q") "," SAYS("c")), want);
+}
+
+static void instructions_have_a_format(void **state)
+{
+    static const struct part want[] = {{"S\n\n### Instruction:\nq\ni\n\n### Response:\n", 0},
+                                       {"c</s>", 1},
+                                       {"\n\n", 0},
+                                       {NULL, 0}};
+
+    (void)state;
+    expect("i.jsonl", NULL,
+           "{\"system\":\"S\",\"instruction\":\"q\",\"input\":\"i\",\"output\":\"c\"}", want);
+}
+
+/* Rows are at most seq_len long; a sample keeps its position, its weights, and its own attention.
+ */
+static void packed_conversations_stay_apart(void **state)
+{
+    static const char record[] =
+        TALK(USER("q") ",{\"role\":\"assistant\",\"content\":\"a\",\"weight\":0.5}")
+            TALK(USER("q") "," SAYS("a b") "," USER("r") "," SAYS("c"));
+    static const struct part first[] = {
+        {"<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", 0},
+        {"a<|im_end|>", 0.5f},
+        {"\n", 0},
+        {NULL, 0}};
+    struct tr_tokenizer *t = toy();
+    struct tr_data_params p = params(text_file("k.jsonl", record, strlen(record)), t);
+    struct tr_batch b;
+    struct tr_data *d;
+    int32_t end;
+
+    (void)state;
+    p.packing = 1;
+    d = open_data(&p);
+    assert_int_equal(tr_data_batch(d, 0, 0, &b), 0);
+    assert_int_equal(b.n_rows, 1);
+    assert_int_equal(b.n_docs, 2);
+    end = expect_parts(t, &b, 0, first);
+    assert_int_equal(b.doc_start[1], end);
+    assert_int_equal(b.position[end], 0);
+    assert_int_equal(b.targets[end - 1], -1);
+    assert_int_equal(expect_parts(t, &b, end, two_turns), b.n_tokens);
+    tr_data_close(d);
+    tr_tokenizer_close(t);
+}
+
+static void a_long_conversation_loses_its_end(void **state)
+{
+    static const char record[] = TALK(USER("q") "," SAYS("a b") "," USER("r") "," SAYS("c"));
+    struct tr_tokenizer *t = toy();
+    struct tr_data_params p = params(text_file("l.jsonl", record, strlen(record)), t);
+    struct tr_data_info whole, cut;
+    struct tr_data *d = open_data(&p);
+
+    (void)state;
+    tr_data_info(d, &whole);
+    tr_data_close(d);
+    p.seq_len = (int)whole.tokens - 5;
+    d = open_data(&p);
+    tr_data_info(d, &cut);
+    assert_int_equal(cut.truncated, 1);
+    assert_int_equal(cut.dropped_tokens, 5);
+    assert_int_equal(cut.tokens, whole.tokens - 5);
+    assert_int_equal(cut.targets, whole.targets - 4); /* the line's end was no target */
+    assert_int_equal(cut.format, TR_DATA_MESSAGES);
+    assert_string_equal(cut.template_from, "chatml");
+    tr_data_close(d);
+    tr_tokenizer_close(t);
+}
+
+static void a_folder_has_a_file_to_learn_and_one_held_out(void **state)
+{
+    static const char learn[] = "{\"text\":\"a b\"}\n{\"text\":\"c\"}\n",
+                      held[] = "{\"text\":\"d\"}\n";
+    struct tr_tokenizer *t = toy();
+    char folder[512];
+    struct tr_data_params p;
+    struct tr_data_info info;
+    struct tr_data *d;
+
+    (void)state;
+    snprintf(folder, sizeof(folder), "%s", text_path("folder"));
+    assert_int_equal(mkdir(folder, 0777), 0);
+    text_file("folder/train.jsonl", learn, strlen(learn));
+    p = params(folder, t);
+    p.held_out = 1;
+    assert_int_equal(tr_data_has_held_out(folder), 0);
+    TEXT_ERROR(tr_data_open(&d, &p), "folder: is a folder without valid.jsonl");
+    text_file("folder/valid.jsonl", held, strlen(held));
+    assert_int_equal(tr_data_has_held_out(folder), 1);
+    d = open_data(&p);
+    tr_data_info(d, &info);
+    assert_int_equal(info.samples, 1);
+    tr_data_close(d);
+    p.held_out = 0;
+    d = open_data(&p);
+    tr_data_info(d, &info);
+    assert_int_equal(info.samples, 2);
+    tr_data_close(d);
+    unlink(text_path("folder/train.jsonl"));
+    unlink(text_path("folder/valid.jsonl"));
+    rmdir(folder);
+    tr_tokenizer_close(t);
+}
+
+/* The model's own template: of the config, and before it the file beside it. */
+static void the_folder_says_the_template(void **state)
+{
+    static const char record[] = TALK(USER("q") "," SAYS("a"));
+    static const char list[] =
+        "{\"chat_template\":[{\"name\":\"rag\",\"template\":\"x\"},{\"name\":\"default\","
+        "\"template\":\"{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}\"}],"
+        "\"eos_token\":{\"content\":\"</"
+        "s>\"},\"model_max_length\":1000000000000000019884624838656}";
+    static const char file[] = "{% for m in messages %}{{ m.role[0] ~ m.content }}{% endfor %}";
+    struct tr_tokenizer *t = toy();
+    char folder[512];
+    struct tr_data_params p = params(text_file("f.jsonl", record, strlen(record)), t);
+    struct tr_data_info info;
+    struct tr_data *d;
+
+    (void)state;
+    snprintf(folder, sizeof(folder), "%s", text_path("model"));
+    assert_int_equal(mkdir(folder, 0777), 0);
+    p.template_name = NULL;
+    p.folder = folder;
+    TEXT_ERROR(tr_data_open(&d, &p), "f.jsonl:1: ", "model: has no chat template; give --template");
+    text_file("model/tokenizer_config.json", list, strlen(list));
+    d = open_data(&p);
+    tr_data_info(d, &info);
+    assert_non_null(strstr(info.template_from, "tokenizer_config.json: chat_template"));
+    assert_int_equal(info.targets, 2); /* a and </s> */
+    tr_data_close(d);
+    text_file("model/chat_template.jinja", file, strlen(file));
+    d = open_data(&p);
+    tr_data_info(d, &info);
+    assert_non_null(strstr(info.template_from, "chat_template.jinja"));
+    tr_data_close(d);
+    p.template_name = "nosuch";
+    TEXT_ERROR(tr_data_open(&d, &p), "template \"nosuch\" is not known: give one of llama2|");
+    unlink(text_path("model/tokenizer_config.json"));
+    unlink(text_path("model/chat_template.jinja"));
+    rmdir(folder);
+    tr_tokenizer_close(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_shape_is_the_same_conversation),
+        cmocka_unit_test(of_a_prompt_nothing_is_learnt),
+        cmocka_unit_test(a_message_has_a_weight),
+        cmocka_unit_test(there_is_one_bos),
+        cmocka_unit_test(instructions_have_a_format),
+        cmocka_unit_test(packed_conversations_stay_apart),
+        cmocka_unit_test(a_long_conversation_loses_its_end),
+        cmocka_unit_test(a_folder_has_a_file_to_learn_and_one_held_out),
+        cmocka_unit_test(the_folder_says_the_template),
+    };
+
+    return cmocka_run_group_tests(tests, text_setup, text_teardown);
+}

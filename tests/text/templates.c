@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Chat templates: everything that templates.json records of the reference (record_templates.py) is
+ * written here as well, to the byte; what the reference refuses is refused. Then what is learnt of
+ * a conversation, by small examples; what is not supported; and the limits.
+ */
+#include "tests/text/text_test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/file.h"
+#include "src/base/mem.h"
+#include "src/text/chat.h"
+
+static json_t *records;
+
+static char *read_text(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    char *text = calloc(1, 65536);
+
+    assert_non_null(f);
+    assert_non_null(text);
+    assert_true(fread(text, 1, 65535, f) > 0);
+    fclose(f);
+    return text;
+}
+
+/* The template's text, allocated; NULL where shared data are not at hand. */
+static char *template_text(const char *name, const json_t *entry)
+{
+    const char *recorded = json_string_value(json_object_get(entry, "template"));
+    char path[512];
+    json_t *config;
+    char *text;
+
+    if (recorded) {
+        assert_string_equal(recorded, chat_builtin(name + strlen("builtin ")));
+        return strdup(recorded);
+    }
+    snprintf(path, sizeof(path), "%s.jinja", name);
+    if (tr_folder_has(TEST_RECORDS "templates", path)) {
+        snprintf(path, sizeof(path), TEST_RECORDS "templates/%s.jinja", name);
+        return read_text(path);
+    }
+    snprintf(path, sizeof(path), "tokenizers/%s/tokenizer_config.json", name);
+    if (!text_shared(path))
+        return NULL;
+    config = json_load_file(text_shared(path), 0, NULL);
+    text = strdup(json_string_value(json_object_get(config, "chat_template")));
+    json_decref(config);
+    return text;
+}
+
+/* Fails where the text, or what generation blocks wrote, is not what is recorded. */
+static void compare(const char *template, json_t *variables, const json_t *want, const char *what)
+{
+    const char *text = json_string_value(json_object_get(want, "text"));
+    struct jinja_output o = {0};
+    struct jinja *j = NULL;
+    json_t *spans = json_object_get(want, "spans");
+    size_t k = 0;
+    int r = jinja_open(&j, template, strlen(template), "t");
+
+    if (r == 0)
+        r = jinja_render(j, &(struct jinja_input){.variables = variables}, &o);
+    if (!text && r == 0)
+        fail_msg("%s: \"%s\", which the reference refuses", what, o.text.v);
+    if (text && r < 0)
+        fail_msg("%s: %s", what, tr_error_message());
+    if (text && strcmp(text, o.text.v ? o.text.v : "") != 0)
+        fail_msg("%s: \"%s\", not \"%s\"", what, o.text.v, text);
+    for (; spans && k < o.n_spans; k++) {
+        json_t *s = json_array_get(spans, k);
+
+        assert_int_equal(o.spans[k].from, json_integer_value(json_array_get(s, 0)));
+        assert_int_equal(o.spans[k].to, json_integer_value(json_array_get(s, 1)));
+    }
+    assert_int_equal(k, json_array_size(spans));
+    jinja_output_free(&o);
+    jinja_close(j);
+}
+
+static void compare_cases(const char *name, const char *template, const json_t *entry)
+{
+    json_t *talks = json_object_get(records, "conversations"), *one;
+    size_t i;
+
+    json_array_foreach(json_object_get(entry, "cases"), i, one)
+    {
+        const char *talk = json_string_value(json_object_get(one, "talk"));
+        json_t *variables = json_copy(json_object_get(records, "tokens"));
+        char what[256];
+
+        json_object_update(variables, json_object_get(talks, talk));
+        json_object_set_new(variables, "documents", json_null());
+        json_object_set(variables, "add_generation_prompt", json_object_get(one, "prompt"));
+        snprintf(what, sizeof(what), "%s: %s", name, talk);
+        compare(template, variables, one, what);
+        json_decref(variables);
+    }
+}
+
+static void conversations_are_written_as_the_reference_does(void **state)
+{
+    const char *name;
+    json_t *entry;
+    int compared = 0;
+
+    (void)state;
+    json_object_foreach(json_object_get(records, "templates"), name, entry)
+    {
+        char *template = template_text(name, entry);
+
+        if (template)
+            compare_cases(name, template, entry);
+        compared += template != NULL;
+        free(template);
+    }
+    assert_true(compared >= 12);
+}
+
+static void constructs_are_written_as_the_reference_does(void **state)
+{
+    json_t *one;
+    size_t i;
+
+    (void)state;
+    json_array_foreach(json_object_get(records, "lines"), i, one)
+    {
+        const char *template = json_string_value(json_object_get(one, "template"));
+
+        compare(template, json_object_get(records, "variables"), one, template);
+    }
+    assert_true(i > 90);
+}
+
+/* message, generation prompt, and the learnt parts of what is written, between bars. */
+static void expect_turns(const char *template, const char *messages, const char *want)
+{
+    struct chat c = {.from = NULL};
+    struct chat_text t = {0};
+    json_t *m = json_loads(messages, 0, NULL);
+    char got[1024] = "";
+
+    c.tokens = json_loads("{\"bos_token\":\"<s>\",\"eos_token\":\"</s>\"}", 0, NULL);
+    assert_non_null(m);
+    if (jinja_open(&c.template, template, strlen(template), "t") < 0 ||
+        chat_write(&c, &(struct chat_conversation){.messages = m}, &t) < 0) {
+        if (*want != '!' || !strstr(tr_error_message(), want + 1))
+            fail_msg("%s, not %s", tr_error_message(), want);
+    } else {
+        for (size_t i = 0; i < t.n_turns; i++)
+            snprintf(got + strlen(got), sizeof(got) - strlen(got), "%d:%.*s|", t.turn[i].message,
+                     (int)(t.turn[i].to - t.turn[i].from), t.text + t.turn[i].from);
+        snprintf(got + strlen(got), sizeof(got) - strlen(got), "%zu", t.rewritten);
+        assert_string_equal(got, want);
+    }
+    chat_text_free(&t);
+    chat_close(&c);
+    json_decref(m);
+}
+
+#define TALK                                                                                       \
+    "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":\"a\"},"           \
+    "{\"role\":\"user\",\"content\":\"r\"},{\"role\":\"assistant\",\"content\":\" b\\n\"}]"
+
+static void the_turns_of_the_assistant_are_learnt(void **state)
+{
+    (void)state;
+    expect_turns(chat_builtin("chatml"), TALK, "1:a<|im_end|>|3: b\n<|im_end|>|0");
+    expect_turns(chat_builtin("llama2"), TALK, "1: a </s>|3: b </s>|0");
+    expect_turns(chat_builtin("llama3"), TALK, "1:a<|eot_id|>|3:b<|eot_id|>|0");
+    expect_turns(chat_builtin("mistral"), TALK, "1: a</s>|3: b</s>|0");
+    expect_turns(chat_builtin("zephyr"), TALK, "1:a</s>|3: b\n</s>|0");
+    expect_turns(chat_builtin("phi3"), TALK, "1:a<|end|>|3: b\n<|end|>\n</s>|0");
+    expect_turns(chat_builtin("gemma"), TALK, "1:a<end_of_turn>|3:b<end_of_turn>|0");
+    expect_turns(chat_builtin("alpaca"), TALK, "1:a</s>|3: b\n</s>|0");
+    expect_turns(chat_builtin("chatml"), "[{\"role\":\"assistant\",\"content\":\"a\"}]",
+                 "0:a<|im_end|>|0");
+}
+
+/* An answer that repeats the question, or the header, is still learnt where it stands. */
+static void a_turn_is_found_by_its_place(void **state)
+{
+    (void)state;
+    expect_turns(chat_builtin("chatml"),
+                 "[{\"role\":\"user\",\"content\":\"a<|im_end|>\"},"
+                 "{\"role\":\"assistant\",\"content\":\"a<|im_end|>\"},"
+                 "{\"role\":\"assistant\",\"content\":\"<|im_start|>assistant\\n\"}]",
+                 "1:a<|im_end|><|im_end|>|2:<|im_start|>assistant\n<|im_end|>|0");
+}
+
+static void a_template_may_mark_what_is_learnt(void **state)
+{
+    (void)state;
+    expect_turns("{% for m in messages %}{{ m.role }}:{% generation %}{{ m.content }}"
+                 "{% endgeneration %};{% endfor %}",
+                 TALK, "0:q|1:a|2:r|3: b\n|0");
+    expect_turns("{% generation %}x{% endgeneration %}", TALK, "-1:x|0");
+}
+
+static void hindsight_is_told(void **state)
+{
+    char *thinking = read_text(TEST_RECORDS "templates/thinking.jinja");
+
+    (void)state;
+    expect_turns(thinking,
+                 "[{\"role\":\"user\",\"content\":\"q\"},"
+                 "{\"role\":\"assistant\",\"content\":\"<think>\\nx\\n</think>\\n\\na\"},"
+                 "{\"role\":\"user\",\"content\":\"r\"},"
+                 "{\"role\":\"assistant\",\"content\":\"<think>\\ny\\n</think>\\n\\nb\"}]",
+                 "1:a<|im_end|>|3:<think>\ny\n</think>\n\nb<|im_end|>|1");
+    free(thinking);
+    /* A prompt that goes on where a past turn does not. */
+    expect_turns("{% for m in messages %}<{{ m.role }}>{{ m.content }}!{% endfor %}"
+                 "{% if add_generation_prompt %}<assistant><think>{% endif %}",
+                 TALK, "1:a!|3: b\n!|0");
+}
+
+static void what_cannot_be_told_is_refused(void **state)
+{
+    (void)state;
+    expect_turns("{{ messages[0].content }}{{ messages[1].content }}", TALK,
+                 "!message 1 outside of a loop");
+    expect_turns("{% for m in messages %}{{ m.content }}{% endfor %}"
+                 "{% for m in messages %}{{ m.content }}{% endfor %}",
+                 TALK, "!message 1 in two places");
+    expect_turns("{% for m in messages[::-1] %}{{ m.content }}{% endfor %}", TALK,
+                 "!in another order");
+    expect_turns("{% for m in messages %}{{ m.content }}{% endfor %}"
+                 "{% if add_generation_prompt %}PROMPT{% endif %}",
+                 TALK, "!message 1 does not begin with the template's generation prompt");
+}
+
+static const struct {
+    const char *template, *say;
+} refused[] = {
+    {"a\n{{ x", "t:2: a tag without an end"},
+    {"{% if 1 %}", "t:1: a block is not ended at \"the end\""},
+    {"{% for x of y %}", "t:1: \"in\" is expected at \"of\""},
+    {"\n\n{% include 'x' %}", "t:3: a tag that is not supported at \"include\""},
+    {"{{ 'a", "t:1: a string without an end"},
+    {"{{ a ? b }}", "t:1: a character that no expression has"},
+    {"{% break %}", "t:1: break and continue stand in a loop only"},
+    {"{{ 1|nosuch }}", "t:1: the filter \"nosuch\" is not supported"},
+    {"{{ 1 is nosuch }}", "t:1: the test \"nosuch\" is not supported"},
+    {"{{ 'a'.format(1) }}", "t:1: a text's .format() is not supported"},
+    {"{{ 'a'.__class__.x }}", "t:1: __class__ is undefined, and has no .x"},
+    {"{{ x.y }}", "t:1: x is undefined, and has no .y"},
+    {"\n{{ raise_exception('roles') }}", "t:2: the template refuses the conversation: roles"},
+    {"{{ 9223372036854775807 + 1 }}", "t:1: a number of more than 18 digits"},
+    {"{{ 999999999999999999 * 999 }}", "t:1: a whole number out of bounds"},
+    {"{{ range(1000000) }}", "t:1: a range of more than"},
+    {"{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+     "t:1: the template takes more than"},
+    {"{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}"
+     "{% endfor %}",
+     "t:1: the template makes more than"},
+    {"{% set ns = namespace(s=[]) %}{% for i in range(999) %}{% set ns.s = [ns.s] %}{% endfor %}",
+     "t:1: a value nested more than"},
+    {"{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "t:1: calls nested too deeply"},
+};
+
+static void what_is_not_supported_has_a_line(void **state)
+{
+    json_t *none = json_object();
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        struct jinja_output o = {0};
+        struct jinja *j = NULL;
+        int r = jinja_open(&j, refused[i].template, strlen(refused[i].template), "t");
+
+        if (r == 0)
+            r = jinja_render(j, &(struct jinja_input){.variables = none}, &o);
+        TEXT_ERROR(r, refused[i].say);
+        jinja_output_free(&o);
+        jinja_close(j);
+    }
+    json_decref(none);
+}
+
+static void nesting_has_a_bound(void **state)
+{
+    static const char *const nested[] = {"(", "[", "not ", "-", "x.", "1+", "1 if ", "{1:"};
+    char text[65536];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(nested) / sizeof(nested[0]); i++) {
+        struct jinja *j = NULL;
+
+        size_t n = (size_t)snprintf(text, sizeof(text), "{{ ");
+
+        for (int k = 0; k < 10000; k++)
+            n += (size_t)snprintf(text + n, sizeof(text) - n, "%s", nested[i]);
+        snprintf(text + n, sizeof(text) - n, "1 }}");
+        TEXT_ERROR(jinja_open(&j, text, strlen(text), "t"), "t:1: ");
+    }
+}
+
+static int setup(void **state)
+{
+    records = json_load_file(TEST_RECORDS "templates.json", 0, NULL);
+    return records ? text_setup(state) : -1;
+}
+
+static int teardown(void **state)
+{
+    json_decref(records);
+    return text_teardown(state);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(conversations_are_written_as_the_reference_does),
+        cmocka_unit_test(constructs_are_written_as_the_reference_does),
+        cmocka_unit_test(the_turns_of_the_assistant_are_learnt),
+        cmocka_unit_test(a_turn_is_found_by_its_place),
+        cmocka_unit_test(a_template_may_mark_what_is_learnt),
+        cmocka_unit_test(hindsight_is_told),
+        cmocka_unit_test(what_cannot_be_told_is_refused),
+        cmocka_unit_test(what_is_not_supported_has_a_line),
+        cmocka_unit_test(nesting_has_a_bound),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
