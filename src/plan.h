@@ -63,6 +63,7 @@ struct tr_plan_params {
     int keep;              /* blocks that keep activations: -1 as the budget allows, else exactly */
     enum tr_streams streams; /* AUTO: blocks where two fit at once, else parts */
     int64_t logit_rows;      /* forward only: rows of logits taken out at once; 0: losses only */
+    int64_t cache_tokens;    /* forward only: keys and values that stay, of all blocks; 0: none */
     uint64_t budget;         /* arena bytes */
     uint64_t workspace;      /* of the device, for the message about the smallest budget */
 };
@@ -94,13 +95,15 @@ struct tr_plan {
     /* Weight gradients (invariant 4): of one tensor; with several micro-batches of one layer, or of
      * one part where blocks stream part by part; or all. */
     struct tr_place grad;
-    struct tr_place norm_grad;    /* (hidden) the final norm's */
-    struct tr_place head_x;       /* (grain, hidden) compute dtype: normed input of the head */
-    struct tr_place head_rstd;    /* (N) */
-    struct tr_place logits;       /* (grain or logit_rows, slice rows) f32 */
-    struct tr_place dlogits;      /* the same in the compute dtype; f32: the logits' own place */
-    struct tr_place gathered;     /* (logit_rows, hidden) storage dtype */
-    struct tr_place sumsq;        /* f64, one for each tensor or slice */
+    struct tr_place norm_grad; /* (hidden) the final norm's */
+    struct tr_place head_x;    /* (grain, hidden) compute dtype: normed input of the head */
+    struct tr_place head_rstd; /* (N) */
+    struct tr_place logits;    /* (grain or logit_rows, slice rows) f32 */
+    struct tr_place dlogits;   /* the same in the compute dtype; f32: the logits' own place */
+    struct tr_place gathered;  /* (logit_rows, hidden) storage dtype */
+    struct tr_place cache_first, cache_row; /* (N) where a token's sequence lies in the cache */
+    struct tr_place cache; /* (layers, k and v, cache_tokens, kv_heads, head_dim) compute dtype */
+    struct tr_place sumsq; /* f64, one for each tensor or slice */
     struct tr_place sums, factor; /* AdaLomo's, of the tensor at hand: see TR_OP_ADALOMO_SUM */
     uint64_t peak;                /* bytes of the arena in use */
 };
@@ -119,6 +122,8 @@ uint64_t tr_plan_shared(const struct tr_plan *plan); /* of the shared frame */
 int tr_plan_keeps(const struct tr_plan *plan, int layer);
 /* The pool whose slots the spans of a pool go to. */
 int tr_plan_pool(const struct tr_plan *plan, int pool);
+/* Offset in the arena of a block's kept keys, or values. */
+uint64_t tr_plan_cache(const struct tr_plan *plan, int layer, int values);
 /* Offset of a block tensor's gradient in plan->grad. */
 uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, enum tr_role role);
 /* The same of a table's slice that begins at row0. */
@@ -126,7 +131,7 @@ uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *
                             int64_t row0);
 
 /* Rows "kind: bytes" of the memory table; returns how many. Text into text[i]. */
-#define TR_PLAN_ROWS 12
+#define TR_PLAN_ROWS 13
 struct tr_plan_row {
     char kind[64];
     uint64_t bytes;

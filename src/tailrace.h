@@ -206,7 +206,7 @@ struct tr_preview_data_params {
 };
 TR_API int tr_preview_data(const struct tr_preview_data_params *params, char **out);
 
-/* Greedy continuation and loss, streamed layer by layer like training; model: HF folder or run. */
+/* Continuation and loss, streamed layer by layer like training; model: HF folder or run. */
 struct tr_eval_params {
     const char *model, *tokenizer, *data, *device;
     int64_t batch_size, seq_len, samples, max_tokens, threads;
@@ -221,10 +221,14 @@ struct tr_eval_report {
 };
 TR_API int tr_eval_data(const struct tr_eval_params *params, struct tr_eval_report *report);
 
-struct tr_generate_params {
-    const char *model, *tokenizer, *prompt, *device;
+struct tr_generate_params { /* prompt; or prompts: a file of lines or JSONL: out is JSONL then */
+    const char *model, *tokenizer, *prompt, *prompts, *device;
     int64_t max_tokens, threads;
-    uint64_t device_memory;
+    uint64_t device_memory, seed;
+    double temperature, top_p; /* 0: the likeliest token; of all */
+    enum tr_choice kv_cache;   /* keys and values stay; default: where they fit */
+    tr_log_fn *piece;          /* of `prompt`: the text as it grows, whole characters */
+    void *piece_arg;
 };
 TR_API int tr_generate_text(const struct tr_generate_params *params, char **out);
 
