@@ -161,6 +161,9 @@ static int tell(struct stream *s, const struct tr_ids *ids, int whole)
     if (r < 0)
         return r;
     n = whole ? strlen(text) : settled(text, strlen(text));
+    /* A byte that breaks a character takes those before it along, as in the reference. */
+    while (s->told < n && (text[s->told] & 0xC0) == 0x80)
+        s->told++;
     if (n > s->told) {
         text[n] = 0;
         s->params->piece(s->params->piece_arg, text + s->told);
