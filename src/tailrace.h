@@ -177,7 +177,8 @@ struct tr_init_params {
 TR_API int tr_init_model(const struct tr_init_params *params);
 
 struct tr_export_run_params {
-    const char *run, *store, *out; /* store: default as run.yaml says */
+    const char *run, *store; /* store: default as run.yaml says */
+    const char *out, *gguf;  /* a folder, or a file in the format of llama.cpp */
     enum tr_type dtype;            /* default: as stored */
 };
 /* Exports the newest whole commit; *step is the step it was made at (may be NULL). */
