@@ -15,6 +15,7 @@
 #include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/infer.h"
+#include "src/task_set.h"
 
 /* One prompt/completion line. */
 struct pair {
@@ -195,6 +196,9 @@ static int mean_loss(struct infer *f, const struct tr_eval_params *p, int64_t ba
     report->tokens = (int64_t)info.tokens;
     r = run_evaluate(&f->run, data, &report->loss, &report->targets);
     report->perplexity = exp(report->loss);
+    if (info.bytes)
+        report->bits_per_byte =
+            report->loss * (double)report->targets / (log(2) * (double)info.bytes);
     tr_data_close(data);
     return r;
 }
@@ -218,6 +222,35 @@ int infer_row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *ou
     return 0;
 }
 
+static int eval_task(struct infer *f, const struct tr_eval_params *p, int64_t seq,
+                     struct tr_eval_report *report)
+{
+    struct task_set *s = NULL;
+    struct task_metrics m;
+    int r = f->run.tokenizer
+                ? task_set_open(&s, &(struct task_set_params){.task = p->task,
+                                                              .path = p->data,
+                                                              .tokenizer = f->run.tokenizer,
+                                                              .vocab = f->run.model->config.vocab,
+                                                              .samples = p->samples})
+                : tr_error(-EINVAL, "%s: has no tokenizer.json; give --tokenizer", p->model);
+
+    if (r == 0)
+        r = task_set_answer(&f->run, s, (int32_t)seq);
+    if (r == 0) {
+        task_set_metrics(s, &m);
+        memcpy(report->accuracy, m.accuracy, sizeof(m.accuracy));
+        report->majority = m.majority;
+        report->interval = m.interval;
+        report->f1 = m.f1;
+        report->exact = m.exact;
+        report->samples = s->n_questions;
+        report->tokens = (int64_t)s->ids.n;
+    }
+    task_set_close(s);
+    return r;
+}
+
 int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)
 {
     int64_t batch = p->batch_size ? p->batch_size : 8, seq;
@@ -225,6 +258,8 @@ int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)
     int r;
 
     memset(report, 0, sizeof(*report));
+    if (p->task && p->exact_match)
+        return tr_error(-EINVAL, "--task and --exact-match exclude each other");
     if (!p->model || !p->data)
         return tr_error(-EINVAL, "--%s is missing", p->model ? "data" : "model");
     if ((r = infer_row_tokens(p->model, p->seq_len, batch, &seq)) < 0)
@@ -239,7 +274,7 @@ int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)
                                               .device_memory = p->device_memory});
     if (r < 0)
         return r;
-    r = mean_loss(f, p, batch, seq, report);
+    r = p->task ? eval_task(f, p, seq, report) : mean_loss(f, p, batch, seq, report);
     if (r == 0 && p->exact_match)
         r = exact_match(f, p, report);
     infer_close(f);

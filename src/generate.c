@@ -11,6 +11,7 @@
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
+#include "src/score.h"
 
 /* Tokens of a pass, and what the cache is told of them: (n_tokens) each. */
 struct sequence_batch {
@@ -37,18 +38,6 @@ static void batch_free(struct sequence_batch *b)
     tr_free(TR_MEM_BATCH, b->storage);
     tr_free(TR_MEM_BATCH, b->weight);
     memset(b, 0, sizeof(*b));
-}
-
-/* Cuts rows into grains as the training data does: the fewest that reach grain_tokens. */
-static int32_t cut_grains(const int32_t *row_start, int32_t rows, int32_t grain, int32_t *out)
-{
-    int32_t n = 0;
-
-    out[0] = 0;
-    for (int32_t i = 1; i <= rows; i++)
-        if (row_start[i] - out[n] >= grain || i == rows)
-            out[++n] = row_start[i];
-    return n;
 }
 
 static size_t first_token(const struct tr_ids *s, enum tr_pass_cache_use use)
@@ -101,7 +90,7 @@ static int batch_make(struct sequence_batch *b, const struct work *w, enum tr_pa
                                  .row_start = rows,
                                  .doc_start = rows,
                                  .grain_start = grains};
-    b->batch.n_grains = cut_grains(rows, n, w->f->run.device_info.grain_tokens, grains);
+    b->batch.n_grains = run_cut_grains(rows, n, w->f->run.device_info.grain_tokens, grains);
     return 0;
 }
 

@@ -58,6 +58,13 @@ static const struct tr_choice_name engines[] = {
 #define OFF        TR_OPTION_ZERO_OFF
 #define ZERO       TR_OPTION_ZERO
 
+const struct tr_choice_name tr_task_choices[] = {
+    {"none", TR_TASK_NONE},     {"rte", TR_TASK_RTE},
+    {"cb", TR_TASK_CB},         {"boolq", TR_TASK_BOOLQ},
+    {"copa", TR_TASK_COPA},     {"wic", TR_TASK_WIC},
+    {"wsc", TR_TASK_WSC},       {"multirc", TR_TASK_MULTIRC},
+    {"choice", TR_TASK_CHOICE}, {NULL, 0}};
+
 /* clang-format off */
 const struct tr_option tr_train_options[] = {
     {"model", "DIR", TR_OPTION_PATH, FIXED | REQUIRED, AT(model), NULL,

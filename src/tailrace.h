@@ -44,6 +44,8 @@ enum tr_streaming { TR_STREAMING_AUTO, TR_STREAMING_BLOCKS, TR_STREAMING_MATRICE
 enum tr_rounding_choice { TR_ROUNDING_AUTO, TR_ROUNDING_NEAREST, TR_ROUNDING_STOCHASTIC };
 enum tr_keep { TR_KEEP_AUTO, TR_KEEP_STEP, TR_KEEP_CHECKPOINT, TR_KEEP_NONE }; /* --durability */
 enum tr_io_choice { TR_IO_BEST, TR_IO_RING, TR_IO_POOL };
+enum tr_task { TR_TASK_NONE, TR_TASK_RTE, TR_TASK_CB, TR_TASK_BOOLQ, TR_TASK_COPA, TR_TASK_WIC,
+    TR_TASK_WSC, TR_TASK_MULTIRC, TR_TASK_CHOICE, TR_TASKS };
 enum tr_type { TR_TYPE_SOURCE, TR_TYPE_F32, TR_TYPE_BF16, TR_TYPE_F16 };
 
 /* A memory budget as a share of what is free when the object is opened: TR_SHARE(80). */
@@ -101,11 +103,9 @@ struct tr_train_params {
 };
 
 struct tr_step_report {
-    int64_t step;       /* 1-based, of this line */
-    int64_t steps;      /* in all */
+    int64_t step, steps;        /* 1-based, of this line; in all */
     double loss, lr, grad_norm; /* grad_norm: 0 where it was not measured */
-    int64_t tokens;     /* in the batch; targets: those with a loss */
-    int64_t targets;
+    int64_t tokens, targets;    /* in the batch; those with a loss */
     int skipped;        /* no target, or an overflow: nothing was updated */
     double seconds, tokens_per_s;
     double wait_load_s, wait_commit_s; /* seconds that the caller waited at each stop */
@@ -116,10 +116,7 @@ struct tr_step_report {
 };
 
 /* The memory table, for printing: what the plan has placed. */
-struct tr_memory_row {
-    const char *kind; /* "block slots (3 x 88.1 MiB)" */
-    uint64_t bytes;
-};
+struct tr_memory_row { const char *kind; uint64_t bytes; }; /* "block slots (3 x 88.1 MiB)" */
 
 typedef struct tr_run tr_run;
 
@@ -212,13 +209,16 @@ struct tr_eval_params {
     const char *model, *tokenizer, *data, *device;
     int64_t batch_size, seq_len, samples, max_tokens, threads;
     uint64_t device_memory;
+    enum tr_task task;   /* data: its official JSONL; choices by log-likelihood */
     int exact_match; /* prompt/completion data: generate and compare with the completion */
     tr_log_fn *log;  /* exact_match: "prompt -> answer (expected ...)" lines */
     void *log_arg;
 };
 struct tr_eval_report {
-    double loss, perplexity; /* over all targets */
+    double loss, perplexity, bits_per_byte; /* over all targets; 0 where bytes are not known */
     int64_t samples, tokens, targets, matched;
+    double accuracy[3]; /* task: by sum, per token, per byte of a choice */
+    double majority, interval, f1, exact; /* of the commonest answer; 95 %, +-; NaN: no such */
 };
 TR_API int tr_eval_data(const struct tr_eval_params *params, struct tr_eval_report *report);
 

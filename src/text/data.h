@@ -46,6 +46,7 @@ struct tr_data_info {
     uint64_t samples;         /* read from the file; a text file's are its windows */
     uint64_t tokens, targets; /* of one epoch */
     uint64_t truncated, dropped_tokens;
+    uint64_t bytes;           /* of text that has targets; 0: pre-tokenised */
     uint64_t without_target; /* samples kept out, because nothing could be learnt from them */
 };
 

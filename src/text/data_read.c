@@ -38,6 +38,7 @@ static int push_encoded(struct tr_data *d, const char *where, json_t *text,
     int r = tr_tokenizer_encode_more(d->p.tokenizer, json_string_value(text),
                                      json_string_length(text), place, &ids);
 
+    d->info.bytes += masked ? 0 : json_string_length(text);
     if (r < 0)
         tr_error_prefix(r, "%s", where);
     else
@@ -281,6 +282,7 @@ static int push_window(struct tr_data *d, struct data_file *f, size_t n, enum tr
     for (size_t i = 0; i < n; i++)
         f->line += text[i] == '\n';
     f->at += n;
+    d->info.bytes += n;
     tr_ids_free(&ids);
     return r;
 }
