@@ -90,7 +90,7 @@ static int batch_make(struct sequence_batch *b, const struct work *w, enum tr_pa
                                  .row_start = rows,
                                  .doc_start = rows,
                                  .grain_start = grains};
-    b->batch.n_grains = run_cut_grains(rows, n, w->f->run.device_info.grain_tokens, grains);
+    b->batch.n_grains = run_cut_grains(rows, n, w->f->run.plan.in.grain_tokens, grains);
     return 0;
 }
 

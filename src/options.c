@@ -79,6 +79,12 @@ const struct tr_option tr_train_options[] = {
      "text, or JSONL with text, prompt + completion, or input_ids"},
     {"valid", "FILE", TR_OPTION_PATH, 0, AT(valid), "none",
      "held-out data of the same kind; its loss is reported"},
+    {"task", "NAME", TR_OPTION_CHOICE, FIXED, AT(task), "none",
+     "--data and --valid are JSONL of this task (rte, cb, boolq, copa, wic, wsc, multirc, choice): "
+     "its questions, whose right answers are learnt; --valid gives an accuracy too",
+     .choices = tr_task_choices},
+    {"samples", "N", TR_OPTION_COUNT, FIXED, AT(samples), "all",
+     "train on so many samples of --data, drawn by --seed"},
     {"out", "DIR", TR_OPTION_PATH, REQUIRED, AT(out), NULL,
      "run folder: absent or empty for a new run, or the same run to continue it"},
     {"store", "DIR[:DIR...]", TR_OPTION_PATH, 0, AT(store), "OUT/store",

@@ -13,14 +13,16 @@ struct rows {
     float *weight;
 };
 
-int32_t run_cut_grains(const int32_t *row_start, int32_t rows, int32_t grain, int32_t *out)
+int32_t run_cut_grains(const int32_t *row_start, int32_t rows, int32_t most, int32_t *out)
 {
     int32_t n = 0;
 
     out[0] = 0;
-    for (int32_t i = 1; i <= rows; i++)
-        if (row_start[i] - out[n] >= grain || i == rows)
+    for (int32_t i = 0; i < rows; i++) {
+        if (row_start[i + 1] - out[n] > most)
             out[++n] = row_start[i];
+    }
+    out[++n] = row_start[rows];
     return n;
 }
 
@@ -89,7 +91,7 @@ static int64_t rows_make(struct rows *b, const struct tr_run *run, const struct 
     b->batch.weight = b->weight;
     b->batch.row_start = b->batch.doc_start = b->start;
     b->batch.grain_start = grains;
-    b->batch.n_grains = run_cut_grains(b->start, count, run->device_info.grain_tokens, grains);
+    b->batch.n_grains = run_cut_grains(b->start, count, run->plan.in.grain_tokens, grains);
     return count;
 }
 

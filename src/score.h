@@ -18,7 +18,8 @@ struct score_request {
 /* Requests longer than `most` tokens of input lose their beginning. */
 int score_requests(struct tr_run *run, struct score_request *requests, int64_t n, int32_t most);
 
-/* Cuts rows into grains as the training data does: the fewest that reach grain_tokens. */
-int32_t run_cut_grains(const int32_t *row_start, int32_t rows, int32_t grain, int32_t *out);
+/* Cuts rows into grains of at most `most` tokens, which no row exceeds. A forward pass has the same
+ * bits whatever its grains. Returns how many. */
+int32_t run_cut_grains(const int32_t *row_start, int32_t rows, int32_t most, int32_t *out);
 
 #endif

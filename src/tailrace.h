@@ -59,6 +59,8 @@ struct tr_train_params {
     const char *tokenizer; /* folder with tokenizer.json; default: the model's */
     const char *data;      /* text, or JSONL (text | prompt+completion | input_ids) */
     const char *valid;     /* like data: loss measured every eval_every steps and at the end */
+    enum tr_task task;     /* data and valid are its JSONL; samples of data, drawn by seed: all */
+    int64_t samples;
     const char *out;       /* run folder: absent, empty, or the same run to be continued */
     const char *store;     /* folders for the store, DIR[:DIR...]; default OUT/store */
     const char *device;    /* "cpu", "cuda", "cuda:N"; default: the first GPU, else the cpu */
@@ -112,7 +114,7 @@ struct tr_step_report {
     uint64_t read_bytes, written_bytes;
     uint64_t spilled_bytes; /* block inputs that left the device, to host memory or disk */
     uint64_t device_peak_bytes, host_peak_bytes;
-    double eval_loss;   /* NaN where this step measured none */
+    double eval_loss, eval_accuracy; /* NaN where this step measured none */
 };
 
 /* The memory table, for printing: what the plan has placed. */

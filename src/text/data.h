@@ -31,6 +31,8 @@ struct tr_data_params {
     int packing;                          /* 1: best fit into rows of seq_len; 0: a sample a row */
     int packing_asked; /* packing was asked for by name (pre-tokenised rows too) */
     int batch_size;    /* rows of a step */
+    int task;          /* enum tr_task: a record is a question of it, the answer is learnt */
+    int64_t samples;   /* of the file, drawn by seed; 0: all */
     int shuffle;       /* 0 for evaluation: file order */
     uint64_t seed;
     int grain_tokens; /* 512 on cpu, 2048 on cuda */

@@ -46,6 +46,8 @@ int data_push(struct tr_data *d, const char *where, int32_t id, int masked);
 int data_push_text(struct tr_data *d, const char *where, const struct tr_ids *ids, int masked);
 int data_sample_end(struct tr_data *d);
 int data_cut_windows(struct tr_data *d);
+/* Leaves as many samples as were asked for, drawn by seed; the others get no row. */
+void data_draw(struct tr_data *d);
 /* data_batch.c */
 int data_use_epoch(struct tr_data *d, int64_t epoch);
 int data_batch_init(struct tr_data *d);
