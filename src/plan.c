@@ -252,10 +252,10 @@ static void count_spans(struct tr_plan *p)
     for (uint32_t i = 0; i < l->n_spans; i++) {
         int pool = (int)l->spans[i].pool;
 
-        if (!p->in.train && pool >= TR_SLOTS_BLOCK_STATE)
-            continue;
+        int used = p->in.train || pool < TR_SLOTS_BLOCK_STATE;
+
         pool = tr_plan_pool(p, pool);
-        p->spans[pool]++;
+        p->spans[pool] += (uint32_t)used; /* forward passes leave a run's state where it is */
         p->slot_bytes[pool] = max64(p->slot_bytes[pool], l->spans[i].bytes);
     }
     p->spans[TR_SLOTS_BOUNDARY] = p->in.train ? tr_plan_boundaries(p) : 2; /* forward: in and out */
