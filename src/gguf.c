@@ -352,29 +352,38 @@ static int write_file(struct gguf *g)
     return r;
 }
 
-/* The template of the folder, or NULL where it has none: chat_template of tokenizer_config.json, of
- * several the one that is called "default". */
-static int read_template(const char *folder, json_t **config, const char **out)
+/* tokenizer_config.json, whose model_max_length may be larger than any integer. */
+static int read_config(const char *folder, json_t **config)
 {
-    char *path = tr_path(folder, "tokenizer_config.json");
-    const json_t *t, *v;
-    size_t i;
+    char *path = tr_path(folder, "tokenizer_config.json"), *text = NULL;
+    size_t bytes = 0;
+    json_error_t e;
     int r = path ? 0 : -ENOMEM;
 
-    *out = NULL;
     if (r == 0 && tr_folder_has(folder, "tokenizer_config.json"))
-        r = tr_json_read(path, 64 << 20, config);
+        r = tr_file_read(path, 64 << 20, &text, &bytes);
+    if (text && !(*config = json_loadb(text, bytes, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &e)))
+        r = tr_error(-EINVAL, "%s: line %d: not valid JSON: %s", path, e.line, e.text);
+    tr_free(TR_MEM_TEXT, text);
     tr_free(TR_MEM_MISC, path);
-    t = json_object_get(*config, "chat_template");
-    *out = json_string_value(t);
+    return r;
+}
+
+/* chat_template of tokenizer_config.json, of several the one that is called "default"; or NULL. */
+static const char *find_template(const json_t *config)
+{
+    const json_t *t = json_object_get(config, "chat_template"), *v;
+    const char *found = json_string_value(t);
+    size_t i;
+
     json_array_foreach(t, i, v)
     {
         const char *name = json_string_value(json_object_get(v, "name"));
 
         if (name && !strcmp(name, "default"))
-            *out = json_string_value(json_object_get(v, "template"));
+            found = json_string_value(json_object_get(v, "template"));
     }
-    return r;
+    return found;
 }
 
 static int read_template_file(const char *folder, char **out)
@@ -411,7 +420,8 @@ static int write_told(struct gguf *g, const struct tr_tokenizer *tokenizer)
     name_model(g, name);
     g->told.tokens = &tokens;
     if (r == 0)
-        r = read_template(g->params->keep, &config, &g->told.chat_template);
+        r = read_config(g->params->keep, &config);
+    g->told.chat_template = find_template(config);
     if (r == 0)
         r = read_template_file(g->params->keep, &template);
     if (template)
