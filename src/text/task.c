@@ -8,6 +8,7 @@
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
+#include "src/text/tokenizer_utf8.h"
 
 struct record {
     const json_t *o;
@@ -335,6 +336,22 @@ static int encode_alone(const struct tr_tokenizer *t, const char *text, struct t
     return r < 0 ? r : tr_tokenizer_encode(t, text, strlen(text), ids);
 }
 
+/* Bytes of a text without the white space at its end. */
+static size_t without_space(const char *text, size_t n)
+{
+    for (;;) {
+        size_t at = n;
+        uint32_t cp;
+
+        while (at && ((unsigned char)text[--at] & 0xC0) == 0x80)
+            ;
+        if (at == n || tr_utf8_decode(text + at, n - at, &cp) != (int)(n - at) ||
+            !tr_unicode_is_space(cp))
+            return n;
+        n = at;
+    }
+}
+
 int tr_task_encode(const struct tr_tokenizer *t, const char *context, const char *continuation,
                    struct tr_ids *ids, size_t *first)
 {
@@ -345,8 +362,7 @@ int tr_task_encode(const struct tr_tokenizer *t, const char *context, const char
 
     if (n == 0)
         return encode_alone(t, continuation, ids, first);
-    while (n && isspace((unsigned char)context[n - 1]))
-        n--;
+    n = without_space(context, n);
     if (asprintf(&whole, "%s%s", context, continuation) < 0)
         return tr_error(-ENOMEM, "out of memory");
     r = encode(t, whole, strlen(whole), ids);
