@@ -181,6 +181,30 @@ static void test_shares(void **state)
     expect_shares(count, (double[]){0, 1, 0, 0, 0, 0}, 6);
 }
 
+/* Every word of what a draw is a function of matters. */
+static void test_draws_differ(void **state)
+{
+    static const struct sample_params others[] = {{.temperature = 1, .seed = 1},
+                                                  {.temperature = 1, .seed = 1ull << 32},
+                                                  {.temperature = 1, .sequence = 1},
+                                                  {.temperature = 1, .sequence = 1ull << 32}};
+    const float x[] = {0, 0, 0, 0, 0, 0, 0, 0};
+    struct sample_params p = {.temperature = 1};
+    struct sample_entry work[8];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        struct sample_params other = others[i];
+        int same = 0;
+
+        for (p.position = 0; p.position < 800; p.position++) {
+            other.position = p.position;
+            same += sample_token(&p, x, 8, work) == sample_token(&other, x, 8, work);
+        }
+        assert_true(same > 50 && same < 150); /* an eighth */
+    }
+}
+
 static char model[4352], tokenizer[4352];
 
 static int open_texts(void **state)
@@ -367,10 +391,15 @@ static void test_stops(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_likeliest),       cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_same_tokens),     cmocka_unit_test(test_same_draws),
-        cmocka_unit_test(test_stops),           cmocka_unit_test_setup(test_pieces, open_texts),
-        cmocka_unit_test(test_prompts),         cmocka_unit_test(test_bad_prompts),
+        cmocka_unit_test(test_likeliest),
+        cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_draws_differ),
+        cmocka_unit_test(test_same_tokens),
+        cmocka_unit_test(test_same_draws),
+        cmocka_unit_test(test_stops),
+        cmocka_unit_test_setup(test_pieces, open_texts),
+        cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_bad_prompts),
         cmocka_unit_test(test_budget_of_cache),
     };
 
