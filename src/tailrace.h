@@ -59,8 +59,8 @@ struct tr_train_params {
     const char *tokenizer; /* folder with tokenizer.json; default: the model's */
     const char *data;      /* text, or JSONL (text | prompt+completion | input_ids) */
     const char *valid;     /* like data: loss measured every eval_every steps and at the end */
-    enum tr_task task;     /* data and valid are its JSONL; samples of data, drawn by seed: all */
-    int64_t samples;
+    enum tr_task task;     /* data and valid are its JSONL */
+    int64_t samples;       /* of data, drawn by seed; default all */
     const char *out;       /* run folder: absent, empty, or the same run to be continued */
     const char *store;     /* folders for the store, DIR[:DIR...]; default OUT/store */
     const char *device;    /* "cpu", "cuda", "cuda:N"; default: the first GPU, else the cpu */
@@ -211,10 +211,9 @@ struct tr_eval_params {
     const char *model, *tokenizer, *data, *device;
     int64_t batch_size, seq_len, samples, max_tokens, threads;
     uint64_t device_memory;
-    enum tr_task task;   /* data: its official JSONL; choices by log-likelihood */
+    enum tr_task task; /* data: its official JSONL; choices by log-likelihood */
     int exact_match; /* prompt/completion data: generate and compare with the completion */
-    tr_log_fn *log;  /* exact_match: "prompt -> answer (expected ...)" lines */
-    void *log_arg;
+    tr_log_fn *log; void *log_arg; /* exact_match: "prompt -> answer (expected ...)" lines */
 };
 struct tr_eval_report {
     double loss, perplexity, bits_per_byte; /* over all targets; 0 where bytes are not known */
@@ -230,8 +229,7 @@ struct tr_generate_params { /* prompt; or prompts: a file of lines or JSONL: out
     uint64_t device_memory, seed;
     double temperature, top_p; /* 0: the likeliest token; of all */
     enum tr_choice kv_cache;   /* keys and values stay; default: where they fit */
-    tr_log_fn *piece;          /* of `prompt`: the text as it grows, whole characters */
-    void *piece_arg;
+    tr_log_fn *piece; void *piece_arg; /* of `prompt`: the text as it grows, whole characters */
 };
 TR_API int tr_generate_text(const struct tr_generate_params *params, char **out);
 
