@@ -251,6 +251,28 @@ static int eval_task(struct infer *f, const struct tr_eval_params *p, int64_t se
     return r;
 }
 
+/* Answers keep their keys and values where those fit. */
+static int open_for(struct infer **f, const struct tr_eval_params *p, int64_t batch, int64_t seq)
+{
+    struct infer_shape shape = {.batch_tokens = batch * seq,
+                                .positions = seq,
+                                .logit_rows = p->exact_match ? 256 : 0,
+                                .cache_tokens = p->exact_match ? batch * seq : 0};
+    int r = infer_open_model(f, &(struct infer_params){.model = p->model,
+                                                       .tokenizer = p->tokenizer,
+                                                       .threads = p->threads,
+                                                       .device = p->device,
+                                                       .device_memory = p->device_memory});
+
+    if (r < 0)
+        return r;
+    if (infer_fits(*f, &shape) == -ENOMEM)
+        shape.cache_tokens = 0;
+    if ((r = infer_start(*f, &shape)) < 0)
+        infer_close(*f);
+    return r;
+}
+
 int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)
 {
     int64_t batch = p->batch_size ? p->batch_size : 8, seq;
@@ -264,14 +286,7 @@ int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)
         return tr_error(-EINVAL, "--%s is missing", p->model ? "data" : "model");
     if ((r = infer_row_tokens(p->model, p->seq_len, batch, &seq)) < 0)
         return r;
-    r = infer_open(&f, &(struct infer_params){.model = p->model,
-                                              .tokenizer = p->tokenizer,
-                                              .batch_tokens = (int32_t)(batch * seq),
-                                              .positions = seq,
-                                              .logit_rows = p->exact_match ? 256 : 0,
-                                              .threads = p->threads,
-                                              .device = p->device,
-                                              .device_memory = p->device_memory});
+    r = open_for(&f, p, batch, seq);
     if (r < 0)
         return r;
     r = p->task ? eval_task(f, p, seq, report) : mean_loss(f, p, batch, seq, report);
