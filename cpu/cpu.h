@@ -48,6 +48,7 @@ int tr_cpu_bias_grad(const struct tr_cpu *cpu, const struct tr_op_bias_grad *op)
 int tr_cpu_rope(const struct tr_cpu *cpu, const struct tr_op_rope *op);
 int tr_cpu_attention(const struct tr_cpu *cpu, const struct tr_op_attention *op);
 int tr_cpu_attention_grad(const struct tr_cpu *cpu, const struct tr_op_attention *op);
+int tr_cpu_attention_cached(const struct tr_cpu *cpu, const struct tr_op_attention_cached *op);
 int tr_cpu_swiglu(const struct tr_cpu *cpu, const struct tr_op_swiglu *op);
 int tr_cpu_swiglu_grad(const struct tr_cpu *cpu, const struct tr_op_swiglu *op);
 int tr_cpu_add(const struct tr_cpu *cpu, const struct tr_op_add *op);

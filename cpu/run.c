@@ -43,6 +43,8 @@ static enum tr_dtype compute_dtype(const struct tr_op *op)
     case TR_OP_ATTENTION:
     case TR_OP_ATTENTION_GRAD:
         return op->attention.dtype;
+    case TR_OP_ATTENTION_CACHED:
+        return op->attention_cached.dtype;
     case TR_OP_SWIGLU:
     case TR_OP_SWIGLU_GRAD:
         return op->swiglu.dtype;
@@ -81,6 +83,8 @@ int tr_cpu_run(const struct tr_cpu *cpu, const struct tr_op *op)
         return tr_cpu_attention(cpu, &op->attention);
     case TR_OP_ATTENTION_GRAD:
         return tr_cpu_attention_grad(cpu, &op->attention);
+    case TR_OP_ATTENTION_CACHED:
+        return tr_cpu_attention_cached(cpu, &op->attention_cached);
     case TR_OP_SWIGLU:
         return tr_cpu_swiglu(cpu, &op->swiglu);
     case TR_OP_SWIGLU_GRAD:

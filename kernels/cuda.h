@@ -50,6 +50,7 @@ int tr_cuda_bias_grad(const struct tr_cuda *cuda, const struct tr_op_bias_grad *
 int tr_cuda_rope(const struct tr_cuda *cuda, const struct tr_op_rope *op);
 int tr_cuda_attention(const struct tr_cuda *cuda, const struct tr_op_attention *op);
 int tr_cuda_attention_grad(const struct tr_cuda *cuda, const struct tr_op_attention *op);
+int tr_cuda_attention_cached(const struct tr_cuda *cuda, const struct tr_op_attention_cached *op);
 int tr_cuda_swiglu(const struct tr_cuda *cuda, const struct tr_op_swiglu *op);
 int tr_cuda_swiglu_grad(const struct tr_cuda *cuda, const struct tr_op_swiglu *op);
 int tr_cuda_add(const struct tr_cuda *cuda, const struct tr_op_add *op);

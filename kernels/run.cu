@@ -7,7 +7,8 @@
 
 static const char *const names[TR_OP_KINDS] = {
     "embed",       "embed_grad", "rmsnorm", "rmsnorm_grad", "matmul",         "matmul_dx",
-    "matmul_dw",   "bias_grad",  "rope",    "attention",    "attention_grad", "swiglu",
+    "matmul_dw",   "bias_grad",  "rope",    "attention",    "attention_grad", "attention_cached",
+    "swiglu",
     "swiglu_grad", "add",        "xent",    "xent_loss",    "xent_grad",      "cast",
     "sumsq",       "round",      "sgd",     "adamw",        "momentum",       "adam_mini",
     "adalomo_sum", "adalomo_factor", "adalomo"};
@@ -37,6 +38,8 @@ static int dispatch(const struct tr_cuda *cuda, const struct tr_op *op)
         return tr_cuda_attention(cuda, &op->attention);
     case TR_OP_ATTENTION_GRAD:
         return tr_cuda_attention_grad(cuda, &op->attention);
+    case TR_OP_ATTENTION_CACHED:
+        return tr_cuda_attention_cached(cuda, &op->attention_cached);
     case TR_OP_SWIGLU:
         return tr_cuda_swiglu(cuda, &op->swiglu);
     case TR_OP_SWIGLU_GRAD:

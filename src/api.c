@@ -10,7 +10,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
-#include "src/export.h"
+#include "src/gguf.h"
 #include "src/infer.h"
 
 const char *tr_version(void)
@@ -35,15 +35,18 @@ int tr_export_run(const struct tr_export_run_params *p, int64_t *step)
     char *keep;
     int r;
 
-    if ((r = tr_need(p->run, "run")) < 0 || (r = tr_need(p->out, "out")) < 0 ||
+    if ((r = tr_need(p->run, "run")) < 0 || (r = tr_need(p->gguf ? p->gguf : p->out, "out")) < 0 ||
         (r = run_settle_folder(p->run, p->store)) < 0 ||
         (r = run_store_open(p->run, p->store, TR_STORE_READ, &store)) < 0)
         return r;
     keep = tr_path(p->run, "source");
     r = tr_cursor_read(store, &cursor);
     if (r == 0)
-        r = keep ? tr_export(&(struct tr_export_params){
-                       .store = store, .keep = keep, .out = p->out, .dtype = (int)p->dtype - 1})
+        r = keep ? (p->gguf ? tr_gguf : tr_export)(
+                       &(struct tr_export_params){.store = store,
+                                                  .keep = keep,
+                                                  .out = p->gguf ? p->gguf : p->out,
+                                                  .dtype = (int)p->dtype - 1})
                  : -ENOMEM;
     if (step)
         *step = (int64_t)cursor.step;

@@ -53,6 +53,8 @@ int tr_config_read(const char *path, struct tr_model_config *out);
  * of a config.json; a path to a file is read instead. New reference. */
 int tr_config_arch(const char *name_or_path, json_t **out);
 
+/* Radians per position of the pair of dimensions i and i + head_dim / 2. */
+double tr_rope_frequency(const struct tr_rope *r, int head_dim, int i);
 /* Tables of rotary angles for positions 0..n-1: cos and sin (n, head_dim / 2), attention factor
  * applied. Computed in double, rounded to f32. -ENOTSUP: dynamic scaling past its trained length.
  */

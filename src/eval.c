@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Evaluation and generation for the public API. Loss runs over a data set as training would read
+ * Evaluation for the public API. Loss runs over a data set as training would read
  * it, in file order. Exact match takes prompt/completion data: each prompt is continued greedily
  * and the text compared with the completion, white space at both ends apart.
  */
@@ -15,6 +15,7 @@
 #include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/infer.h"
+#include "src/task_set.h"
 
 /* One prompt/completion line. */
 struct pair {
@@ -103,8 +104,7 @@ static int same_text(const char *a, const char *b)
     return na == nb && !memcmp(a, b, na);
 }
 
-/* The ids of a prompt as training sees them: BOS where the tokenizer adds it, then the text. */
-static int encode_prompt(const struct tr_tokenizer *t, const char *text, struct tr_ids *ids)
+int infer_encode_prompt(const struct tr_tokenizer *t, const char *text, struct tr_ids *ids)
 {
     int r = tr_tokenizer_adds_bos(t) ? tr_ids_push(ids, tr_tokenizer_bos(t)) : 0;
 
@@ -147,7 +147,7 @@ static int match_pairs(struct infer *f, const struct tr_eval_params *p, const st
     int r = ids && prompt ? 0 : -ENOMEM;
 
     for (size_t i = 0; i < pairs->n && r == 0; i++) {
-        r = encode_prompt(f->run.tokenizer, pairs->v[i].prompt, &ids[i]);
+        r = infer_encode_prompt(f->run.tokenizer, pairs->v[i].prompt, &ids[i]);
         prompt[i] = ids[i].n;
     }
     if (r == 0)
@@ -197,12 +197,14 @@ static int mean_loss(struct infer *f, const struct tr_eval_params *p, int64_t ba
     report->tokens = (int64_t)info.tokens;
     r = run_evaluate(&f->run, data, &report->loss, &report->targets);
     report->perplexity = exp(report->loss);
+    if (info.bytes)
+        report->bits_per_byte =
+            report->loss * (double)report->targets / (log(2) * (double)info.bytes);
     tr_data_close(data);
     return r;
 }
 
-/* Tokens of a row, and of a batch of rows. */
-static int row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *out)
+int infer_row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *out)
 {
     char *path = tr_path(model, infer_is_run(model) ? "source/config.json" : "config.json");
     struct tr_model_config c;
@@ -221,6 +223,57 @@ static int row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *o
     return 0;
 }
 
+static int eval_task(struct infer *f, const struct tr_eval_params *p, int64_t seq,
+                     struct tr_eval_report *report)
+{
+    struct task_set *s = NULL;
+    struct task_metrics m;
+    int r = f->run.tokenizer
+                ? task_set_open(&s, &(struct task_set_params){.task = p->task,
+                                                              .path = p->data,
+                                                              .tokenizer = f->run.tokenizer,
+                                                              .vocab = f->run.model->config.vocab,
+                                                              .samples = p->samples})
+                : tr_error(-EINVAL, "%s: has no tokenizer.json; give --tokenizer", p->model);
+
+    if (r == 0)
+        r = task_set_answer(&f->run, s, (int32_t)seq);
+    if (r == 0) {
+        task_set_metrics(s, &m);
+        memcpy(report->accuracy, m.accuracy, sizeof(m.accuracy));
+        report->majority = m.majority;
+        report->interval = m.interval;
+        report->f1 = m.f1;
+        report->exact = m.exact;
+        report->samples = s->n_questions;
+        report->tokens = (int64_t)s->ids.n;
+    }
+    task_set_close(s);
+    return r;
+}
+
+/* Answers keep their keys and values where those fit. */
+static int open_for(struct infer **f, const struct tr_eval_params *p, int64_t batch, int64_t seq)
+{
+    struct infer_shape shape = {.batch_tokens = batch * seq,
+                                .positions = seq,
+                                .logit_rows = p->exact_match ? 256 : 0,
+                                .cache_tokens = p->exact_match ? batch * seq : 0};
+    int r = infer_open_model(f, &(struct infer_params){.model = p->model,
+                                                       .tokenizer = p->tokenizer,
+                                                       .threads = p->threads,
+                                                       .device = p->device,
+                                                       .device_memory = p->device_memory});
+
+    if (r < 0)
+        return r;
+    if (infer_fits(*f, &shape) == -ENOMEM)
+        shape.cache_tokens = 0;
+    if ((r = infer_start(*f, &shape)) < 0)
+        infer_close(*f);
+    return r;
+}
+
 int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)
 {
     int64_t batch = p->batch_size ? p->batch_size : 8, seq;
@@ -228,70 +281,18 @@ int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)
     int r;
 
     memset(report, 0, sizeof(*report));
+    if (p->task && p->exact_match)
+        return tr_error(-EINVAL, "--task and --exact-match exclude each other");
     if (!p->model || !p->data)
         return tr_error(-EINVAL, "--%s is missing", p->model ? "data" : "model");
-    if ((r = row_tokens(p->model, p->seq_len, batch, &seq)) < 0)
+    if ((r = infer_row_tokens(p->model, p->seq_len, batch, &seq)) < 0)
         return r;
-    r = infer_open(&f, &(struct infer_params){.model = p->model,
-                                              .tokenizer = p->tokenizer,
-                                              .batch_tokens = (int32_t)(batch * seq),
-                                              .positions = seq,
-                                              .logit_rows = p->exact_match ? 256 : 0,
-                                              .threads = p->threads,
-                                              .device = p->device,
-                                              .device_memory = p->device_memory});
+    r = open_for(&f, p, batch, seq);
     if (r < 0)
         return r;
-    r = mean_loss(f, p, batch, seq, report);
+    r = p->task ? eval_task(f, p, seq, report) : mean_loss(f, p, batch, seq, report);
     if (r == 0 && p->exact_match)
         r = exact_match(f, p, report);
-    infer_close(f);
-    return r;
-}
-
-static int generate(struct infer *f, const struct tr_generate_params *p, char **out)
-{
-    int64_t more = p->max_tokens ? p->max_tokens : 64;
-    struct tr_ids ids = {0};
-    size_t prompt;
-    char *text = NULL;
-    int r = f->run.tokenizer
-                ? encode_prompt(f->run.tokenizer, p->prompt, &ids)
-                : tr_error(-EINVAL, "%s: has no tokenizer.json; give --tokenizer", p->model);
-
-    prompt = ids.n;
-    if (r == 0)
-        r = infer_greedy(f, &ids, 1, more);
-    if (r == 0)
-        r = tr_tokenizer_decode(f->run.tokenizer, ids.v + prompt, ids.n - prompt, &text);
-    if (r == 0 && !(*out = strdup(text)))
-        r = tr_error(-ENOMEM, "out of memory");
-    tr_free(TR_MEM_TEXT, text);
-    tr_ids_free(&ids);
-    return r;
-}
-
-int tr_generate_text(const struct tr_generate_params *p, char **out)
-{
-    struct infer *f;
-    int64_t seq;
-    int r;
-
-    if (!p->model || !p->prompt)
-        return tr_error(-EINVAL, "--%s is missing", p->model ? "prompt" : "model");
-    if ((r = row_tokens(p->model, 0, 1, &seq)) < 0)
-        return r;
-    r = infer_open(&f, &(struct infer_params){.model = p->model,
-                                              .tokenizer = p->tokenizer,
-                                              .batch_tokens = (int32_t)seq,
-                                              .positions = seq,
-                                              .logit_rows = 1,
-                                              .threads = p->threads,
-                                              .device = p->device,
-                                              .device_memory = p->device_memory});
-    if (r < 0)
-        return r;
-    r = generate(f, p, out);
     infer_close(f);
     return r;
 }

@@ -15,13 +15,7 @@
 
 #define SPARE_BYTES (16u << 20) /* headers, the folder, what rounding up takes */
 
-struct reader {
-    struct tr_store *store;
-    void *buf;      /* one piece */
-    int64_t loaded; /* -1: none */
-};
-
-static int load(struct reader *r, uint32_t piece)
+static int load(struct tr_export_reader *r, uint32_t piece)
 {
     int e;
 
@@ -50,10 +44,10 @@ static uint32_t find_piece(const struct tr_layout *l, const struct tr_tensor *t,
     return low;
 }
 
-static int fill(void *arg, const struct tr_tensor *t, uint64_t from, size_t n, enum tr_dtype type,
-                void *buf)
+int tr_export_fill(void *arg, const struct tr_tensor *t, uint64_t from, size_t n,
+                   enum tr_dtype type, void *buf)
 {
-    struct reader *r = arg;
+    struct tr_export_reader *r = arg;
     const struct tr_layout *l = tr_store_layout(r->store);
     size_t in = tr_dtype_size(t->dtype), out = tr_dtype_size(type), done = 0;
 
@@ -80,7 +74,7 @@ static uint64_t folder_bytes(const struct tr_kept *k, int dtype)
     return tr_shards_bytes(&k->shards, k->model, dtype) + SPARE_BYTES;
 }
 
-static int check_space(const char *folder, uint64_t need)
+int tr_export_check_space(const char *folder, uint64_t need)
 {
     uint64_t room;
     int r = tr_free_bytes(folder, &room);
@@ -106,18 +100,18 @@ static enum tr_dtype source_type(const struct tr_kept *k)
 static int write_folder(const struct tr_export_params *p, const struct tr_kept *k,
                         const char *folder)
 {
-    struct reader reader = {.store = p->store, .loaded = -1};
+    struct tr_export_reader reader = {.store = p->store, .loaded = -1};
     struct tr_shards_write_params w = {.folder = folder,
                                        .shards = &k->shards,
                                        .model = k->model,
                                        .dtype = p->dtype,
-                                       .fill = fill,
+                                       .fill = tr_export_fill,
                                        .arg = &reader,
                                        .progress = p->progress,
                                        .progress_arg = p->progress_arg};
     enum tr_dtype type = p->dtype < 0 ? k->model->dtype : (enum tr_dtype)p->dtype;
     size_t room = tr_layout_piece_room(&k->model->layout);
-    int r = check_space(folder, folder_bytes(k, p->dtype));
+    int r = tr_export_check_space(folder, folder_bytes(k, p->dtype));
 
     if (r < 0)
         return r;

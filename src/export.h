@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "offload/store.h"
+#include "src/model.h"
 
 struct tr_export_params {
     struct tr_store *store;
@@ -20,6 +21,18 @@ struct tr_export_params {
 };
 
 int tr_export(const struct tr_export_params *p);
+
+/* Reads tensors out of a store, one piece in memory at a time: a tr_fill_fn for whoever writes
+ * weights. The buffer has tr_layout_piece_room bytes; loaded starts at -1. */
+struct tr_export_reader {
+    struct tr_store *store;
+    void *buf;
+    int64_t loaded;
+};
+int tr_export_fill(void *reader, const struct tr_tensor *t, uint64_t from, size_t n,
+                   enum tr_dtype type, void *buf);
+/* -ENOSPC where the disk of a folder has less than that. */
+int tr_export_check_space(const char *folder, uint64_t need);
 
 /* Bytes that the folder will take at most: for the plan. */
 int tr_export_bytes(const char *keep, int dtype, uint64_t *bytes);

@@ -147,6 +147,11 @@ static struct tr_op_cost small(const struct tr_op *op)
         return bytes_of(TR_COST_ROPE, op->rope.dtype,
                         (double)(op->rope.n * op->rope.heads * op->rope.head_dim) * 2 *
                             size_of(op->rope.dtype));
+    case TR_OP_ATTENTION_CACHED: /* moves rows; what of the cache is read the op does not say */
+        return bytes_of(TR_COST_ROPE, op->attention_cached.dtype,
+                        (double)(op->attention_cached.n * op->attention_cached.kv_heads *
+                                 op->attention_cached.head_dim) *
+                            4 * size_of(op->attention_cached.dtype));
     case TR_OP_SWIGLU:
         return bytes_of(TR_COST_SWIGLU, op->swiglu.dtype,
                         (double)op->swiglu.n * 3 * size_of(op->swiglu.dtype));

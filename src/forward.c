@@ -147,8 +147,39 @@ struct tr_op_attention pass_attention(const struct tr_pass_state *p, int layer,
                                     .doc_end = end + u->first_token};
 }
 
+int pass_attend_cached(const struct tr_pass_state *p, int layer, const struct tr_micro *u,
+                       const struct pass_frame *f)
+{
+    struct tr_op_attention a = pass_attention(p, layer, u, f);
+    const int32_t *first = pass_at(p, &p->plan->cache_first);
+    const int32_t *row = pass_at(p, &p->plan->cache_row);
+    struct tr_op_attention_cached op = {.dtype = a.dtype,
+                                        .q = a.q,
+                                        .k = a.k,
+                                        .v = a.v,
+                                        .o = p->cache.use == TR_CACHE_GROW ? a.o : NULL,
+                                        .k_cache = p->arena + tr_plan_cache(p->plan, layer, 0),
+                                        .v_cache = p->arena + tr_plan_cache(p->plan, layer, 1),
+                                        .first = first + u->first_token,
+                                        .row = row + u->first_token,
+                                        .n = a.n,
+                                        .heads = a.heads,
+                                        .kv_heads = a.kv_heads,
+                                        .head_dim = a.head_dim,
+                                        .window = a.window,
+                                        .scale = a.scale};
+
+    return pass_op(p, &(struct tr_op){.kind = TR_OP_ATTENTION_CACHED, .attention_cached = op});
+}
+
 static int attend(const struct block *b)
 {
+    int r = 0;
+
+    if (b->p->cache.use)
+        r = pass_attend_cached(b->p, b->layer, b->u, &b->f);
+    if (r < 0 || b->p->cache.use == TR_CACHE_GROW)
+        return r;
     return pass_op(b->p, &(struct tr_op){.kind = TR_OP_ATTENTION,
                                          .attention = pass_attention(b->p, b->layer, b->u, &b->f)});
 }

@@ -12,6 +12,7 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/options.h"
 
@@ -124,7 +125,49 @@ static int open_tokenizer(struct infer *f, const struct infer_params *p)
     return r;
 }
 
-static int open_machine(struct infer *f, const struct infer_params *p)
+static void add_stop(struct infer *f, json_int_t id)
+{
+    if (id >= 0 && id < INT32_MAX && f->n_stops < INFER_STOPS && !infer_stops(f, (int32_t)id))
+        f->stops[f->n_stops++] = (int32_t)id;
+}
+
+/* eos_token_id of one of the folder's files: a number, or a list. */
+static int add_stops(struct infer *f, const char *folder, const char *name)
+{
+    char *path = tr_path(folder, name);
+    json_t *root = NULL;
+    const json_t *eos;
+    int r = path ? 0 : -ENOMEM;
+
+    if (r == 0 && tr_folder_has(folder, name))
+        r = tr_json_read(path, 1 << 20, &root);
+    eos = json_object_get(root, "eos_token_id");
+    if (json_is_integer(eos))
+        add_stop(f, json_integer_value(eos));
+    for (size_t i = 0; i < json_array_size(eos); i++)
+        if (json_is_integer(json_array_get(eos, i)))
+            add_stop(f, json_integer_value(json_array_get(eos, i)));
+    json_decref(root);
+    tr_free(TR_MEM_MISC, path);
+    return r;
+}
+
+/* A text ends with the tokenizer's EOS; models for chats name more in generation_config.json. */
+static int read_stops(struct infer *f, const struct infer_params *p)
+{
+    char *keep = tr_path(p->model, "source");
+    const char *folder = infer_is_run(p->model) ? keep : p->model;
+    int r = keep ? 0 : -ENOMEM;
+
+    if (f->run.tokenizer)
+        add_stop(f, tr_tokenizer_eos(f->run.tokenizer));
+    if (r == 0 && !p->tokenizer) /* ids of another vocabulary mean nothing */
+        r = add_stops(f, folder, "generation_config.json");
+    tr_free(TR_MEM_MISC, keep);
+    return r;
+}
+
+static int open_device(struct infer *f, const struct infer_params *p)
 {
     struct tr_run *run = &f->run;
     int r = tr_devices_parse(p->device ? p->device : tr_devices_default(), &run->choice);
@@ -134,26 +177,10 @@ static int open_machine(struct infer *f, const struct infer_params *p)
         return r;
     run->params.threads = p->threads;
     run->params.durability = TR_KEEP_STEP;
-    if ((r = run_open_device(run)) < 0)
-        return r;
-    if (p->positions > run->model->config.max_position)
-        return tr_error(-EINVAL, "%lld tokens: the model has %lld positions",
-                        (long long)p->positions, (long long)run->model->config.max_position);
-    r = tr_plan_make(
-        &run->plan, &(struct tr_plan_params){.model = run->model,
-                                             .batch_tokens = p->batch_tokens,
-                                             .grain_tokens = p->batch_tokens,
-                                             .positions = p->positions,
-                                             .compute = run->device_info.compute[run->model->dtype],
-                                             .logit_rows = p->logit_rows,
-                                             .budget = run->device_info.arena_bytes,
-                                             .workspace = run->device_info.workspace_bytes});
-    if (r < 0 || (r = run_place(run)) < 0)
-        return r;
-    return run_start_machine(run);
+    return run_open_device(run);
 }
 
-int infer_open(struct infer **out, const struct infer_params *p)
+int infer_open_model(struct infer **out, const struct infer_params *p)
 {
     struct infer *f = tr_alloc(TR_MEM_MISC, sizeof(*f));
     int r;
@@ -163,12 +190,66 @@ int infer_open(struct infer **out, const struct infer_params *p)
     f->run.lock = -1;
     f->run.cursor.loss_scale = 1;
     r = infer_is_run(p->model) ? open_run_store(f, p->model) : import_folder(f, p->model);
-    if (r < 0 || (r = open_tokenizer(f, p)) < 0 || (r = open_machine(f, p)) < 0) {
+    if (r < 0 || (r = open_tokenizer(f, p)) < 0 || (r = read_stops(f, p)) < 0 ||
+        (r = open_device(f, p)) < 0) {
         infer_close(f);
         return r;
     }
     *out = f;
     return 0;
+}
+
+static struct tr_plan_params plan_params(const struct infer *f, const struct infer_shape *s)
+{
+    const struct tr_run *run = &f->run;
+
+    return (struct tr_plan_params){.model = run->model,
+                                   .batch_tokens = (int32_t)s->batch_tokens,
+                                   .grain_tokens = (int32_t)s->batch_tokens,
+                                   .positions = s->positions,
+                                   .compute = run->device_info.compute[run->model->dtype],
+                                   .logit_rows = s->logit_rows,
+                                   .cache_tokens = s->cache_tokens,
+                                   .budget = run->device_info.arena_bytes,
+                                   .workspace = run->device_info.workspace_bytes};
+}
+
+int infer_fits(const struct infer *f, const struct infer_shape *shape)
+{
+    struct tr_plan_params p = plan_params(f, shape);
+    struct tr_plan plan;
+
+    if (shape->batch_tokens > INT32_MAX / 4 || shape->cache_tokens > INT32_MAX)
+        return tr_error(-ENOMEM, "%lld tokens a pass, %lld kept: too many",
+                        (long long)shape->batch_tokens, (long long)shape->cache_tokens);
+    return tr_plan_make(&plan, &p);
+}
+
+int infer_start(struct infer *f, const struct infer_shape *shape)
+{
+    struct tr_run *run = &f->run;
+    struct tr_plan_params p = plan_params(f, shape);
+    int r;
+
+    if (shape->positions > run->model->config.max_position)
+        return tr_error(-EINVAL, "%lld tokens: the model has %lld positions",
+                        (long long)shape->positions, (long long)run->model->config.max_position);
+    if ((r = infer_fits(f, shape)) < 0 || (r = tr_plan_make(&run->plan, &p)) < 0 ||
+        (r = run_place(run)) < 0)
+        return r;
+    return run_start_machine(run);
+}
+
+int infer_open(struct infer **out, const struct infer_params *p)
+{
+    struct infer_shape shape = {p->batch_tokens, p->positions, p->logit_rows, p->cache_tokens};
+    int r = infer_open_model(out, p);
+
+    if (r == 0 && (r = infer_start(*out, &shape)) < 0) {
+        infer_close(*out);
+        *out = NULL;
+    }
+    return r;
 }
 
 void infer_close(struct infer *f)

@@ -8,26 +8,44 @@
 #define TR_SRC_INFER_H
 
 #include "src/run.h"
+#include "src/sample.h"
+
+#define INFER_STOPS 16
+
+/* What the passes must have room for. */
+struct infer_shape {
+    int64_t batch_tokens; /* of one pass at most */
+    int64_t positions;    /* of one sequence at most */
+    int64_t logit_rows;   /* rows of one infer_logits at most; 0: losses only */
+    int64_t cache_tokens; /* whose keys and values stay; 0: no cache */
+};
 
 struct infer_params {
-    const char *model;     /* HF folder or run */
-    const char *tokenizer; /* folder, or NULL: the model's */
-    const char *device;    /* NULL: the default */
-    int32_t batch_tokens;  /* of one pass at most */
-    int64_t positions;     /* of one sequence at most */
-    int32_t logit_rows;    /* rows of one infer_logits at most; 0: losses only */
+    const char *model;                                         /* HF folder or run */
+    const char *tokenizer;                                     /* folder, or NULL: the model's */
+    const char *device;                                        /* NULL: the default */
+    int64_t batch_tokens, positions, logit_rows, cache_tokens; /* infer_open: see infer_shape */
     int64_t threads;
     uint64_t device_memory;
 };
 
 struct infer {
     struct tr_run run;
+    int32_t stops[INFER_STOPS]; /* tokens that end a text */
+    int n_stops;
     char *temporary; /* folder of a temporary store; gone once the store is open */
 };
 
-/* The folder's tokenizer is optional: run.tokenizer is NULL where there is none. */
+/* Store, tokenizer and device; the folder's tokenizer is optional: run.tokenizer is NULL where
+ * there is none. */
+int infer_open_model(struct infer **out, const struct infer_params *p);
+/* 0 where there is room for this shape; else -ENOMEM with what would do. */
+int infer_fits(const struct infer *f, const struct infer_shape *shape);
+/* The rest of the machine, once. */
+int infer_start(struct infer *f, const struct infer_shape *shape);
+/* Both. */
 int infer_open(struct infer **out, const struct infer_params *p);
-void infer_close(struct infer *f); /* NULL is allowed */
+void infer_close(struct infer *f);    /* NULL is allowed */
 int infer_is_run(const char *folder); /* rather than a model folder */
 
 /* Where run.yaml says that the store is; freed with tr_free(TR_MEM_MISC, ...). */
@@ -45,8 +63,29 @@ int run_keep_open(const char *run, const struct tr_store *store, struct tr_kept 
 int infer_logits(struct tr_run *run, const struct tr_batch *batch, const int32_t *rows, int32_t n,
                  float *logits);
 
-/* Greedy continuation of several sequences at once (each a document of its own): appends at most
- * max_tokens to each, stopping at EOS, which is not appended. */
+struct infer_generation {
+    int64_t max_tokens;
+    struct sample_params sample; /* of which sequence and position are filled in */
+    /* After each new token; non-zero ends it all. May be NULL. */
+    int (*token)(void *arg, int32_t sequence, const struct tr_ids *ids);
+    void *arg;
+};
+
+/* Continues several sequences at once (each a document of its own): appends at most max_tokens to
+ * each, stopping at the tokens that end a text, which are not appended. */
+int infer_generate(struct infer *f, struct tr_ids *sequences, int32_t n,
+                   const struct infer_generation *how);
+int infer_stops(const struct infer *f, int32_t id);
+/* The shape for these prompts in groups of `group`; positions are given, and cache_tokens says
+ * whether there shall be a cache. */
+void infer_shape_of(struct infer_shape *shape, const struct tr_ids *prompts, int32_t n,
+                    int32_t group, int64_t max_tokens);
+int infer_check_prompts(const struct tr_ids *prompts, int32_t n, int64_t positions);
+/* The ids of a prompt as training sees them: BOS where the tokenizer adds it, then the text. */
+int infer_encode_prompt(const struct tr_tokenizer *t, const char *text, struct tr_ids *ids);
+/* Tokens of a row: `asked`, or by the model; a batch of `rows` of them must be countable. */
+int infer_row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *out);
+/* The likeliest continuation. */
 int infer_greedy(struct infer *f, struct tr_ids *sequences, int32_t n, int64_t max_tokens);
 
 #endif

@@ -34,10 +34,13 @@ static const char *number(char text[32], double x)
 
 static int format(char *out, size_t room, const struct tr_step_report *r)
 {
-    char eval[64] = "", loss[32], norm[32], text[32];
+    char eval[128] = "", loss[32], norm[32], text[32];
 
     if (isfinite(r->eval_loss))
         snprintf(eval, sizeof(eval), ", \"eval_loss\": %s", number(text, r->eval_loss));
+    if (isfinite(r->eval_accuracy))
+        snprintf(eval + strlen(eval), sizeof(eval) - strlen(eval), ", \"eval_accuracy\": %s",
+                 number(text, r->eval_accuracy));
     return snprintf(out, room,
                     "{\"step\": %lld, \"loss\": %s, \"lr\": %.9g, \"grad_norm\": %s, "
                     "\"tokens\": %lld, \"targets\": %lld, \"skipped\": %s, \"seconds\": %.6f, "

@@ -20,6 +20,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/source.h"
+#include "src/task_set.h"
 
 #define HOST_TABLES (512u << 10) /* of a run with few spans */
 
@@ -90,6 +91,7 @@ static int open_tokenizer(struct tr_run *run)
     return tr_tokenizer_open(&run->tokenizer, folder);
 }
 
+/* Training data is shuffled, and may be a part of its file. */
 static int open_data(struct tr_run *run, const char *path, int shuffle, struct tr_data **out)
 {
     const struct tr_train_params *p = &run->params;
@@ -104,11 +106,27 @@ static int open_data(struct tr_run *run, const char *path, int shuffle, struct t
                                  .packing = p->packing != TR_NO,
                                  .packing_asked = p->packing == TR_YES,
                                  .batch_size = (int)p->batch_size,
+                                 .task = (int)p->task,
+                                 .samples = shuffle ? p->samples : 0,
                                  .shuffle = shuffle,
                                  .seed = p->seed,
                                  .grain_tokens = run->device_info.grain_tokens,
                                  .host_bytes = p->host_memory,
                              });
+}
+
+static int open_valid(struct tr_run *run)
+{
+    const struct tr_train_params *p = &run->params;
+    int r = p->valid ? open_data(run, p->valid, 0, &run->valid) : 0;
+
+    if (r < 0 || !p->valid || !p->task)
+        return r;
+    return task_set_open(&run->questions,
+                         &(struct task_set_params){.task = p->task,
+                                                   .path = p->valid,
+                                                   .tokenizer = run->tokenizer,
+                                                   .vocab = run->model->config.vocab});
 }
 
 static void report_data(const struct tr_run *run)
@@ -180,9 +198,13 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
 static int make_plan(struct tr_run *run)
 {
     struct tr_data *d = run->data, *v = run->valid;
+    int32_t longest = run->questions ? run->questions->longest : 0; /* a choice and its context */
+    int32_t batch = max32(tr_data_batch_tokens(d), v ? tr_data_batch_tokens(v) : 0);
+    int32_t grain = max32(tr_data_grain_tokens(d), v ? tr_data_grain_tokens(v) : 0);
 
-    return run_make_plan(run, max32(tr_data_batch_tokens(d), v ? tr_data_batch_tokens(v) : 0),
-                         max32(tr_data_grain_tokens(d), v ? tr_data_grain_tokens(v) : 0));
+    if (longest > run->params.seq_len)
+        longest = (int32_t)run->params.seq_len;
+    return run_make_plan(run, max32(batch, longest), max32(grain, longest));
 }
 
 /* Beside what is there by now: the buffers of the import and of the export (never both), of which
@@ -334,8 +356,7 @@ static int open_all(struct tr_run *run, const struct tr_train_params *params)
     if ((r = run_copy_params(run, params)) < 0 || (r = look_at_folder(run, &state)) < 0 ||
         (r = open_model(run, state)) < 0 || (r = run_resolve(run)) < 0 ||
         (r = run_open_device(run)) < 0 || (r = open_tokenizer(run)) < 0 ||
-        (r = open_data(run, run->params.data, 1, &run->data)) < 0 ||
-        (run->params.valid && (r = open_data(run, run->params.valid, 0, &run->valid)) < 0) ||
+        (r = open_data(run, run->params.data, 1, &run->data)) < 0 || (r = open_valid(run)) < 0 ||
         (r = count_steps(run)) < 0 || (r = make_plan(run)) < 0 || (r = check_host(run)) < 0 ||
         (r = run_place(run)) < 0 || (r = run_choose(run)) < 0)
         return r;

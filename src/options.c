@@ -64,6 +64,13 @@ static const struct tr_choice_name engines[] = {
 #define ZERO       TR_OPTION_ZERO
 #define AUTO       TR_OPTION_AUTO
 
+const struct tr_choice_name tr_task_choices[] = {
+    {"none", TR_TASK_NONE},     {"rte", TR_TASK_RTE},
+    {"cb", TR_TASK_CB},         {"boolq", TR_TASK_BOOLQ},
+    {"copa", TR_TASK_COPA},     {"wic", TR_TASK_WIC},
+    {"wsc", TR_TASK_WSC},       {"multirc", TR_TASK_MULTIRC},
+    {"choice", TR_TASK_CHOICE}, {NULL, 0}};
+
 /* clang-format off */
 const struct tr_option tr_train_options[] = {
     {"model", "DIR", TR_OPTION_PATH, FIXED | REQUIRED, AT(model), NULL,
@@ -81,6 +88,12 @@ const struct tr_option tr_train_options[] = {
      "chat template: llama2, llama3, chatml, mistral, alpaca, zephyr, phi3, gemma, or a file"},
     {"valid", "FILE|DIR", TR_OPTION_PATH, 0, AT(valid), "valid.jsonl of a data folder",
      "held-out data of the same kind; its loss is reported"},
+    {"task", "NAME", TR_OPTION_CHOICE, FIXED, AT(task), "none",
+     "--data and --valid are JSONL of this task (rte, cb, boolq, copa, wic, wsc, multirc, choice): "
+     "its questions, whose right answers are learnt; --valid gives an accuracy too",
+     .choices = tr_task_choices},
+    {"samples", "N", TR_OPTION_COUNT, FIXED, AT(samples), "all",
+     "train on so many samples of --data, drawn by --seed"},
     {"out", "DIR", TR_OPTION_PATH, REQUIRED, AT(out), NULL,
      "run folder: absent or empty for a new run, or the same run to continue it"},
     {"store", "DIR[:DIR...]", TR_OPTION_PATH, 0, AT(store), "OUT/store",

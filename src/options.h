@@ -62,6 +62,7 @@ struct tr_option {
 
 extern const struct tr_option tr_train_options[];
 extern const struct tr_choice_name tr_type_choices[]; /* enum tr_type */
+extern const struct tr_choice_name tr_task_choices[]; /* enum tr_task */
 
 const struct tr_option *tr_option_find(const struct tr_option *table, const char *name);
 /* The closest name in the table, or NULL where none is close. */

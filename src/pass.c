@@ -150,6 +150,13 @@ static int copy(const struct tr_pass_state *p, const struct tr_place *to, const 
                                    (size_t)p->batch->n_tokens * 4);
 }
 
+static int copy_cache(const struct tr_pass_state *p)
+{
+    int r = p->cache.use ? copy(p, &p->plan->cache_first, p->cache.first) : 0;
+
+    return r < 0 || !p->cache.use ? r : copy(p, &p->plan->cache_row, p->cache.row);
+}
+
 /* What is made of the batch for the device: (n_tokens) each. */
 struct made {
     float *scale;                 /* d loss / d nll, loss = sum(w nll) / sum(w) */
@@ -197,7 +204,7 @@ int tr_pass_batch(struct tr_pass_state *p, const struct tr_batch *batch, float l
         (r = copy(p, &p->plan->position, batch->position)) == 0 &&
         (r = copy(p, &p->plan->doc_first, made.doc_first)) == 0 &&
         (r = copy(p, &p->plan->doc_end, made.doc_end)) == 0 &&
-        (r = copy(p, &p->plan->scale, made.scale)) == 0)
+        (r = copy(p, &p->plan->scale, made.scale)) == 0 && (r = copy_cache(p)) == 0)
         r = p->device->ops->sync(p->device, TR_STREAM_COMPUTE);
     tr_free(TR_MEM_BATCH, made.scale);
     return r;

@@ -36,6 +36,17 @@ struct tr_update {
     uint32_t *names; /* (n_tensors) hash of each tensor's name */
 };
 
+/* Generation: what becomes of the keys and values of a batch. */
+enum tr_pass_cache_use {
+    TR_CACHE_NONE,
+    TR_CACHE_FILL, /* whole sequences, whose keys and values are kept */
+    TR_CACHE_GROW, /* tokens that follow sequences in the cache */
+};
+struct tr_pass_cache {
+    enum tr_pass_cache_use use;
+    const int32_t *first, *row; /* (n_tokens) host: see TR_OP_ATTENTION_CACHED */
+};
+
 struct tr_pass_state {
     struct tr_device *device;
     const struct tr_model *model;
@@ -47,6 +58,7 @@ struct tr_pass_state {
     int32_t *ranges;         /* storage of all ranges */
     struct tr_ranges *grain; /* (n_grains) each grain of the batch as a range of its own */
     struct tr_update update;
+    struct tr_pass_cache cache;
     uint32_t n_sumsq; /* entries written by the norm pass */
     const struct tr_pass_visit *visit;
 };
@@ -121,6 +133,9 @@ int pass_swiglu(const struct tr_pass_state *p, const struct tr_micro *u,
 /* The attention of a block and micro-batch, forward; the gradient adds its own fields. */
 struct tr_op_attention pass_attention(const struct tr_pass_state *p, int layer,
                                       const struct tr_micro *u, const struct pass_frame *f);
+/* The same where there is a cache. */
+int pass_attend_cached(const struct tr_pass_state *p, int layer, const struct tr_micro *u,
+                       const struct pass_frame *f);
 /* Rotates queries or keys by their positions, in place; inverse: their gradients. */
 int pass_rope(const struct tr_pass_state *p, const struct tr_micro *u, void *x, int64_t heads,
               int inverse);

@@ -221,6 +221,22 @@ static uint64_t group_floats(const struct tr_plan *p)
     return most;
 }
 
+static uint64_t cache_bytes(const struct tr_plan *p)
+{
+    const struct tr_model_config *c = &p->in.model->config;
+
+    return (uint64_t)p->in.cache_tokens * c->kv_heads * c->head_dim * tr_dtype_size(p->in.compute);
+}
+
+static void place_cache(struct tr_plan *p)
+{
+    uint64_t n = p->in.cache_tokens ? (uint64_t)p->in.batch_tokens * 4 : 0;
+
+    place(p, &p->cache_first, n);
+    place(p, &p->cache_row, n);
+    place(p, &p->cache, 2 * (uint64_t)p->in.model->config.layers * aligned(cache_bytes(p)));
+}
+
 static void place_backward(struct tr_plan *p)
 {
     const struct tr_model *m = p->in.model;
@@ -273,6 +289,7 @@ static void place_all(struct tr_plan *p)
     if (p->in.train && t != TR_F32)
         place(p, &p->dlogits, logit_rows * slice_rows(m) * tr_dtype_size(t));
     place(p, &p->gathered, (uint64_t)p->in.logit_rows * c->hidden * esize);
+    place_cache(p);
     if (p->in.train)
         place_backward(p);
 }
@@ -319,10 +336,10 @@ static void count_spans(struct tr_plan *p)
     for (uint32_t i = 0; i < l->n_spans; i++) {
         int pool = (int)l->spans[i].pool;
 
-        if (!p->in.train && pool >= TR_SLOTS_BLOCK_STATE)
-            continue;
+        int used = p->in.train || pool < TR_SLOTS_BLOCK_STATE;
+
         pool = tr_plan_pool(p, pool);
-        p->spans[pool]++;
+        p->spans[pool] += (uint32_t)used; /* forward passes leave a run's state where it is */
         p->slot_bytes[pool] = max64(p->slot_bytes[pool], l->spans[i].bytes);
     }
     p->spans[TR_SLOTS_BOUNDARY] = p->in.train ? live_boundaries(p) : 2; /* forward: in and out */
@@ -580,6 +597,11 @@ uint64_t tr_plan_shared(const struct tr_plan *plan)
     return plan->frames.offset + (uint64_t)plan->keep * plan->kept_frame.bytes;
 }
 
+uint64_t tr_plan_cache(const struct tr_plan *plan, int layer, int values)
+{
+    return plan->cache.offset + (2 * (uint64_t)layer + values) * aligned(cache_bytes(plan));
+}
+
 uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, enum tr_role role)
 {
     const struct tr_tensor *t = &plan->in.model->tensors[block->tensor[role]];
@@ -663,6 +685,8 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
         p->logits.bytes + p->head_x.bytes +
             (p->dlogits.offset == p->logits.offset ? 0 : p->dlogits.bytes),
         "logits of one slice");
+    if (p->cache.bytes)
+        row(&rows[n++], p->cache.bytes, "keys and values kept");
     for (int i = 0; i < n; i++)
         known += rows[i].bytes;
     row(&rows[n++], p->peak - known, "tokens, tables, norms");

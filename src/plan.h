@@ -69,6 +69,7 @@ struct tr_plan_params {
     int keep;              /* blocks that keep activations: -1 as the budget allows, else exactly */
     enum tr_streams streams; /* AUTO: blocks where two fit at once, else parts */
     int64_t logit_rows;      /* forward only: rows of logits taken out at once; 0: losses only */
+    int64_t cache_tokens;    /* forward only: keys and values that stay, of all blocks; 0: none */
     uint64_t budget;         /* arena bytes */
     uint64_t workspace;      /* of the device, for the message about the smallest budget */
 };
@@ -107,7 +108,9 @@ struct tr_plan {
     struct tr_place logits;
     struct tr_place dlogits;      /* the same in the compute dtype; f32: the logits' own place */
     struct tr_place gathered;     /* (logit_rows, hidden) storage dtype */
-    struct tr_place sumsq;        /* f64, one for each tensor or slice */
+    struct tr_place cache_first, cache_row; /* (N) where a token's sequence lies in the cache */
+    struct tr_place cache; /* (layers, k and v, cache_tokens, kv_heads, head_dim) compute dtype */
+    struct tr_place sumsq; /* f64, one for each tensor or slice */
     struct tr_place sums, factor; /* AdaLomo's, of the tensor at hand: see TR_OP_ADALOMO_SUM */
     uint64_t peak;                /* bytes of the arena in use */
 };
@@ -126,6 +129,8 @@ uint64_t tr_plan_shared(const struct tr_plan *plan); /* of the shared frame */
 int tr_plan_keeps(const struct tr_plan *plan, int layer);
 /* The pool whose slots the spans of a pool go to. */
 int tr_plan_pool(const struct tr_plan *plan, int pool);
+/* Offset in the arena of a block's kept keys, or values. */
+uint64_t tr_plan_cache(const struct tr_plan *plan, int layer, int values);
 /* Offset of a block tensor's gradient in plan->grad. */
 uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, enum tr_role role);
 /* The same of a table's slice that begins at row0. */
@@ -133,7 +138,7 @@ uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *
                             int64_t row0);
 
 /* Rows "kind: bytes" of the memory table; returns how many. Text into text[i]. */
-#define TR_PLAN_ROWS 14
+#define TR_PLAN_ROWS 15
 struct tr_plan_row {
     char kind[64];
     uint64_t bytes;

@@ -45,8 +45,7 @@ static double yarn_freq(const struct tr_rope *r, int head_dim, int i, double f)
     return f / r->factor * ramp + f * (1 - ramp);
 }
 
-/* Radians per position of the pair of dimensions i and i + head_dim / 2. */
-static double frequency(const struct tr_rope *r, int head_dim, int i)
+double tr_rope_frequency(const struct tr_rope *r, int head_dim, int i)
 {
     double f = pow(r->theta, -2.0 * i / head_dim);
 
@@ -76,7 +75,7 @@ int tr_rope_tables(const struct tr_model_config *c, int64_t n, float *cos_out, f
             "--seq-len %lld",
             (long long)c->max_position, (long long)n, (long long)c->max_position);
     for (int i = 0; i < half; i++) {
-        double f = frequency(&c->rope, c->head_dim, i);
+        double f = tr_rope_frequency(&c->rope, c->head_dim, i);
 
         for (int64_t p = 0; p < n; p++) {
             cos_out[p * half + i] = (float)(cos((double)p * f) * c->rope.attention_factor);

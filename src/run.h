@@ -37,11 +37,14 @@ struct tr_measured {
     char *text; /* beside what was foreseen */
 };
 
+struct task_set;
+
 struct tr_run {
     struct tr_train_params params; /* resolved: no field is "default" any more */
     int lock;                      /* the run folder, locked */
     struct tr_tokenizer *tokenizer;
     struct tr_data *data, *valid;
+    struct task_set *questions; /* of a task: valid's, with all their choices; or NULL */
     struct tr_store *store;
     const struct tr_model *model; /* of import or kept, whichever is open */
     struct tr_import_params import_params;

@@ -15,6 +15,7 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 #include "src/lr.h"
+#include "src/task_set.h"
 
 static double now(void)
 {
@@ -280,6 +281,21 @@ static int begin_next(struct tr_run *run)
     return run_begin(run, run_eval_due(run) ? eval : next_step(run));
 }
 
+/* The questions first: the loss leaves the engine told of the next step. */
+static int evaluate(struct tr_run *run, struct tr_step_report *report)
+{
+    struct task_metrics m;
+    int r = run->questions ? task_set_answer(run, run->questions, (int32_t)run->params.seq_len) : 0;
+
+    if (r < 0)
+        return r;
+    if (run->questions) {
+        task_set_metrics(run->questions, &m);
+        report->eval_accuracy = m.accuracy[0];
+    }
+    return run_evaluate(run, run->valid, &report->eval_loss, NULL);
+}
+
 int run_step(struct tr_run *run, struct tr_step_report *report)
 {
     struct tr_offload_stats before;
@@ -305,10 +321,9 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
     report->step = (int64_t)run->cursor.step;
     report->steps = run->steps;
     report->skipped = skip;
-    report->eval_loss = NAN;
+    report->eval_loss = report->eval_accuracy = NAN;
     measure(run, report, &before, t0); /* the batch at hand is still this step's */
-    if (run_eval_due(run) && ((r = run_settle(run)) < 0 ||
-                              (r = run_evaluate(run, run->valid, &report->eval_loss, NULL)) < 0))
+    if (run_eval_due(run) && ((r = run_settle(run)) < 0 || (r = evaluate(run, report)) < 0))
         return r;
     if ((r = metrics_add(&run->metrics, report)) == 0 && commit_due(run))
         metrics_commit_started(&run->metrics);

@@ -45,6 +45,8 @@ enum tr_streaming { TR_STREAMING_AUTO, TR_STREAMING_BLOCKS, TR_STREAMING_MATRICE
 enum tr_rounding_choice { TR_ROUNDING_AUTO, TR_ROUNDING_NEAREST, TR_ROUNDING_STOCHASTIC };
 enum tr_keep { TR_KEEP_AUTO, TR_KEEP_STEP, TR_KEEP_CHECKPOINT, TR_KEEP_NONE }; /* --durability */
 enum tr_io_choice { TR_IO_BEST, TR_IO_RING, TR_IO_POOL };
+enum tr_task { TR_TASK_NONE, TR_TASK_RTE, TR_TASK_CB, TR_TASK_BOOLQ, TR_TASK_COPA, TR_TASK_WIC,
+    TR_TASK_WSC, TR_TASK_MULTIRC, TR_TASK_CHOICE, TR_TASKS };
 enum tr_type { TR_TYPE_SOURCE, TR_TYPE_F32, TR_TYPE_BF16, TR_TYPE_F16 };
 
 /* A memory budget as a share of what is free when the object is opened: TR_SHARE(80). */
@@ -59,10 +61,12 @@ struct tr_train_params {
     const char *data;      /* text, JSONL or a JSON list, or a folder with train.* and valid.* */
     const char *chat_template; /* built in, or a file; default: the tokenizer folder's own */
     const char *valid;     /* like data: loss measured every eval_every steps and at the end */
+    enum tr_task task;     /* data and valid are its JSONL */
+    int64_t samples;       /* of data, drawn by seed; default all */
     const char *out;       /* run folder: absent, empty, or the same run to be continued */
     const char *store;     /* folders for the store, DIR[:DIR...]; default OUT/store */
     const char *device;    /* "cpu", "cuda", "cuda:N"; default: the first GPU, else the cpu */
-    int64_t steps;         /* or */
+    int64_t steps;         /* or: */
     double epochs;         /* default 3 */
     int64_t batch_size;    /* rows a step, default 8 */
     int64_t micro_batch;   /* rows a micro-batch, in whole grains; default: as budget allows */
@@ -72,11 +76,10 @@ struct tr_train_params {
     enum tr_lr_schedule schedule; /* default linear */
     double lr;             /* default by optimizer and model size; -1: by a range test, undone */
     double warmup;         /* below 1: a share of all steps; default 0.03; negative: none */
-    double weight_decay;
+    double weight_decay, clip_value;
     double clip_norm;      /* default 1 (sgd, adalomo but for f16: off); negative: off */
     enum tr_clip clip_method; /* how the norm is known first; default: the faster exact way */
     enum tr_type parked_dtype; /* deferred: f32 (exact, the default) or bf16 */
-    double clip_value;
     double momentum;       /* sgd: of the last update's direction; default 0 */
     int fused_gemm;        /* sgd, f32: the update is the product itself, without a gradient */
     double beta1, beta2, eps; /* adamw, adam-mini: 0.9, 0.999, 1e-8 */
@@ -90,8 +93,7 @@ struct tr_train_params {
     enum tr_streaming streaming; /* what moves at once; default: blocks where two of them fit */
     enum tr_keep durability;
     int64_t checkpoint_every; /* steps between commits with durability checkpoint; default 100 */
-    uint64_t device_memory;   /* bytes or TR_SHARE; default: 80 % (a GPU: 90 %) of what is free */
-    uint64_t host_memory;     /* bytes or TR_SHARE; default: 80 % of what is free */
+    uint64_t device_memory, host_memory; /* bytes or TR_SHARE; default 80 % (GPU: 90) of free */
     int64_t threads;          /* default: the cores of this process */
     int64_t prefetch;         /* loads ahead at most; default: as slots allow */
     enum tr_io_choice io;
@@ -107,25 +109,18 @@ struct tr_train_params {
 };
 
 struct tr_step_report {
-    int64_t step;       /* 1-based, of this line */
-    int64_t steps;      /* in all */
-    double loss, lr, grad_norm; /* grad_norm: NaN with fused_gemm, where there is no gradient */
-    int64_t tokens;     /* in the batch; targets: those with a loss */
-    int64_t targets;
+    int64_t step, steps;        /* 1-based, of this line; in all */
+    double loss, lr, grad_norm; /* grad_norm: NaN with fused_gemm; 0 where not measured */
+    int64_t tokens, targets;    /* in the batch; those with a loss */
     int skipped;        /* no target, or an overflow: nothing was updated */
-    double seconds, tokens_per_s;
-    double wait_load_s, wait_commit_s; /* seconds that the caller waited at each stop */
-    uint64_t read_bytes, written_bytes;
-    uint64_t spilled_bytes; /* block inputs that left the device, to host memory or disk */
+    double seconds, tokens_per_s, wait_load_s, wait_commit_s; /* waits: of the caller */
+    uint64_t read_bytes, written_bytes, spilled_bytes; /* spilled: block inputs, to host or disk */
     uint64_t device_peak_bytes, host_peak_bytes;
-    double eval_loss;   /* NaN where this step measured none */
+    double eval_loss, eval_accuracy; /* NaN where this step measured none */
 };
 
 /* The memory table, for printing: what the plan has placed. */
-struct tr_memory_row {
-    const char *kind; /* "block slots (3 x 88.1 MiB)" */
-    uint64_t bytes;
-};
+struct tr_memory_row { const char *kind; uint64_t bytes; }; /* "block slots (3 x 88.1 MiB)" */
 
 typedef struct tr_run tr_run;
 
@@ -140,8 +135,7 @@ TR_API void tr_train_close(tr_run *run); /* NULL is allowed; all committed steps
 TR_API int tr_train_memory(const tr_run *run, struct tr_memory_row *rows, int n);
 /* A text of "key: value" lines: what will be done with what (resolved options, sizes). */
 TR_API const char *tr_train_summary(const tr_run *run);
-/* After finish: lines of what was predicted beside what was measured, "" where no step was done.
- * Lives as long as the run. */
+/* After finish: predicted beside measured, "" where no step was done; lives as long as the run. */
 TR_API const char *tr_train_outcome(const tr_run *run);
 
 /* ---- before training ------------------------------------------------------------------------ */
@@ -183,7 +177,8 @@ struct tr_init_params {
 TR_API int tr_init_model(const struct tr_init_params *params);
 
 struct tr_export_run_params {
-    const char *run, *store, *out; /* store: default as run.yaml says */
+    const char *run, *store; /* store: default as run.yaml says */
+    const char *out, *gguf;  /* a folder, or a file in the format of llama.cpp */
     enum tr_type dtype;            /* default: as stored */
 };
 /* Exports the newest whole commit; *step is the step it was made at (may be NULL). */
@@ -200,9 +195,8 @@ TR_API void tr_free_text(char *text);
 TR_API int tr_inspect_path(const char *path, int json, char **out);
 /* Number of damaged pieces or commits (0: whole), each named in the text; or an error. */
 TR_API int64_t tr_verify_run(const char *run, const char *store, char **out);
-/* Goes back one commit, for good, where all that it names is whole; returns the step that the run
- * stands at then. -ENODATA: there is no commit before; -EBADMSG: it is damaged as well, or written
- * over. Nothing is changed in both cases. */
+/* Goes back one commit, for good; returns the step that the run stands at then. Without a change:
+ * -ENODATA: there is no commit before; -EBADMSG: it is damaged as well, or written over. */
 TR_API int64_t tr_fall_back_run(const char *run, const char *store);
 
 struct tr_preview_data_params {
@@ -212,25 +206,30 @@ struct tr_preview_data_params {
 };
 TR_API int tr_preview_data(const struct tr_preview_data_params *params, char **out);
 
-/* Greedy continuation and loss, streamed layer by layer like training; model: HF folder or run. */
+/* Continuation and loss, streamed layer by layer like training; model: HF folder or run. */
 struct tr_eval_params {
     const char *model, *tokenizer, *data, *device;
     int64_t batch_size, seq_len, samples, max_tokens, threads;
     uint64_t device_memory;
+    enum tr_task task; /* data: its official JSONL; choices by log-likelihood */
     int exact_match; /* prompt/completion data: generate and compare with the completion */
-    tr_log_fn *log;  /* exact_match: "prompt -> answer (expected ...)" lines */
-    void *log_arg;
+    tr_log_fn *log; void *log_arg; /* exact_match: "prompt -> answer (expected ...)" lines */
 };
 struct tr_eval_report {
-    double loss, perplexity; /* over all targets */
+    double loss, perplexity, bits_per_byte; /* over all targets; 0 where bytes are not known */
     int64_t samples, tokens, targets, matched;
+    double accuracy[3]; /* task: by sum, per token, per byte of a choice */
+    double majority, interval, f1, exact; /* of the commonest answer; 95 %, +-; NaN: no such */
 };
 TR_API int tr_eval_data(const struct tr_eval_params *params, struct tr_eval_report *report);
 
-struct tr_generate_params {
-    const char *model, *tokenizer, *prompt, *device;
+struct tr_generate_params { /* prompt; or prompts: a file of lines or JSONL: out is JSONL then */
+    const char *model, *tokenizer, *prompt, *prompts, *device;
     int64_t max_tokens, threads;
-    uint64_t device_memory;
+    uint64_t device_memory, seed;
+    double temperature, top_p; /* 0: the likeliest token; of all */
+    enum tr_choice kv_cache;   /* keys and values stay; default: where they fit */
+    tr_log_fn *piece; void *piece_arg; /* of `prompt`: the text as it grows, whole characters */
 };
 TR_API int tr_generate_text(const struct tr_generate_params *params, char **out);
 

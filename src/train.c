@@ -9,6 +9,7 @@
 #include "src/open.h"
 #include "src/options.h"
 #include "src/range.h"
+#include "src/task_set.h"
 
 /* Damage that the first step of this process meets is older than the process, and while nothing
  * has been written yet, the commit before may still be whole. */
@@ -87,6 +88,7 @@ void tr_train_close(tr_run *run)
         return;
     run_stop_machine(run);
     metrics_close(&run->metrics);
+    task_set_close(run->questions);
     tr_data_close(run->valid);
     tr_data_close(run->data);
     tr_tokenizer_close(run->tokenizer);

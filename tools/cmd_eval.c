@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * tailrace eval: loss and perplexity on held-out data, and the share of prompts whose greedy
- * continuation is exactly the expected one.
+ * continuation is exactly the expected one; or the accuracy on a task by log-likelihood.
  */
 #include "tools/cli.h"
+
+#include <math.h>
 
 struct eval {
     struct tr_eval_params params;
@@ -22,7 +24,11 @@ static const struct tr_option options[] = {
     {"data", "FILE", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(data), NULL,
      "text, or JSONL with text, prompt + completion, or input_ids"},
     {"samples", "N", TR_OPTION_COUNT, 0, AT(samples), "all",
-     "with --exact-match: prompts to answer at most"},
+     "with --exact-match or --task: questions to answer at most"},
+    {"task", "NAME", TR_OPTION_CHOICE, 0, AT(task), "none",
+     "the data is this task's JSONL: rte, cb, boolq, copa, wic, wsc or multirc of SuperGLUE, or "
+     "choice (context, choices, answer); choices are weighed by log-likelihood",
+     .choices = tr_task_choices},
     {"exact-match", NULL, TR_OPTION_SWITCH, 0, AT(exact_match), NULL,
      "prompt + completion data: answer each prompt and compare with the completion"},
     {"show", "N", TR_OPTION_COUNT, 0, offsetof(struct eval, show), "0",
@@ -55,12 +61,44 @@ static void print_answer(void *arg, const char *line)
     fputc('\n', f);
 }
 
+static void print_member(const char *key, double value)
+{
+    fputs(", ", stdout);
+    cli_json_real(stdout, key, value);
+}
+
+static void print_task_json(const struct tr_eval_report *r)
+{
+    printf("{\"samples\": %lld", (long long)r->samples);
+    print_member("accuracy", r->accuracy[0]);
+    print_member("accuracy_per_token", r->accuracy[1]);
+    print_member("accuracy_per_byte", r->accuracy[2]);
+    print_member("interval", r->interval);
+    print_member("majority", r->majority);
+    print_member("f1", r->f1);
+    print_member("exact", r->exact);
+    puts("}");
+}
+
+static void print_task(const struct tr_eval_report *r)
+{
+    printf("questions    %lld\naccuracy     %.1f %% +- %.1f (95 %%); per token %.1f %%, per byte "
+           "%.1f %%\nmajority     %.1f %%\n",
+           (long long)r->samples, 100 * r->accuracy[0], 100 * r->interval, 100 * r->accuracy[1],
+           100 * r->accuracy[2], 100 * r->majority);
+    if (!isnan(r->f1))
+        printf("F1           %.1f %%\n", 100 * r->f1);
+    if (!isnan(r->exact))
+        printf("exact        %.1f %%\n", 100 * r->exact);
+}
+
 static void print_json(const struct eval *eval, const struct tr_eval_report *report)
 {
     putchar('{');
     cli_json_real(stdout, "loss", report->loss);
-    fputs(", ", stdout);
-    cli_json_real(stdout, "perplexity", report->perplexity);
+    print_member("perplexity", report->perplexity);
+    if (report->bits_per_byte > 0)
+        print_member("bits_per_byte", report->bits_per_byte);
     printf(", \"samples\": %lld, \"tokens\": %lld, \"targets\": %lld", (long long)report->samples,
            (long long)report->tokens, (long long)report->targets);
     if (eval->params.exact_match)
@@ -72,6 +110,8 @@ static void print_plain(const struct eval *eval, const struct tr_eval_report *re
 {
     printf("loss         %.4f\nperplexity   %.2f\ntargets      %lld of %lld tokens\n", report->loss,
            report->perplexity, (long long)report->targets, (long long)report->tokens);
+    if (report->bits_per_byte > 0)
+        printf("bits a byte  %.4f\n", report->bits_per_byte);
     if (eval->params.exact_match)
         printf("exact match  %.1f %% (%lld of %lld)\n",
                report->samples ? 100.0 * (double)report->matched / (double)report->samples : 0.0,
@@ -91,7 +131,11 @@ static int run(void *arg)
     eval->params.log_arg = eval;
     if (tr_eval_data(&eval->params, &report) < 0)
         return cli_fail();
-    if (eval->json)
+    if (eval->params.task && eval->json)
+        print_task_json(&report);
+    else if (eval->params.task)
+        print_task(&report);
+    else if (eval->json)
         print_json(eval, &report);
     else
         print_plain(eval, &report);
@@ -103,7 +147,8 @@ const struct cli_command cmd_eval = {
     .brief = "measure loss and exact match on held-out data",
     .doc =
         "Measures loss and perplexity of a model on a data file; with --exact-match also the share "
-        "of prompts that it continues exactly as the data does.",
+        "of prompts that it continues exactly as the data does, with --task the accuracy on a "
+        "task.",
     .options = {options},
     .params_size = sizeof(struct eval),
     .run = run,

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * tailrace generate: the likeliest continuation of a prompt.
+ * tailrace generate: a continuation of a prompt, or of many prompts together.
  */
 #include "tools/cli.h"
+
+#include <unistd.h>
 
 struct generate {
     struct tr_generate_params params;
@@ -11,13 +13,29 @@ struct generate {
 
 #define AT(member) offsetof(struct generate, params.member)
 
+static const struct tr_choice_name cache_choices[] = {
+    {"auto", TR_AUTO}, {"yes", TR_YES}, {"no", TR_NO}, {NULL, 0}};
+
 static const struct tr_option options[] = {
     {"model", "DIR|RUN", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(model), NULL,
      "Hugging Face folder, or a run"},
     {"tokenizer", "DIR", TR_OPTION_PATH, 0, AT(tokenizer), "the model's",
      "folder with tokenizer.json"},
-    {"prompt", "TEXT", TR_OPTION_TEXT, TR_OPTION_REQUIRED, AT(prompt), NULL, "text to continue"},
+    {"prompt", "TEXT", TR_OPTION_TEXT, TR_OPTION_REQUIRED, AT(prompt), NULL, "text to continue",
+     .rival = "prompts"},
+    {"prompts", "FILE", TR_OPTION_PATH, 0, AT(prompts), NULL,
+     "or a text a line (JSONL: \"prompt\"); all grow together, a token in each pass over the "
+     "model; prints JSONL",
+     .rival = "prompt"},
     {"max-tokens", "N", TR_OPTION_COUNT, 0, AT(max_tokens), "64", "tokens to add at most"},
+    {"temperature", "T", TR_OPTION_REAL, 0, AT(temperature), "0",
+     "draw tokens, the unlikely ones more often the higher; 0: always the likeliest", .max = 100},
+    {"top-p", "P", TR_OPTION_REAL, 0, AT(top_p), "1",
+     "draw among the likeliest tokens whose probabilities reach this", .max = 1},
+    {"seed", "N", TR_OPTION_SEED, 0, AT(seed), "0", "of the draws"},
+    {"kv-cache", "WHEN", TR_OPTION_CHOICE, 0, AT(kv_cache), "auto",
+     "keep keys and values in device memory: yes, no, or auto: where they fit",
+     .choices = cache_choices},
     {"threads", "N", TR_OPTION_COUNT, 0, AT(threads), "the cores of this process",
      "threads that compute"},
     {"device", "NAME", TR_OPTION_TEXT, 0, AT(device), "the first GPU, else the cpu",
@@ -29,32 +47,45 @@ static const struct tr_option options[] = {
     {NULL},
 };
 
+static void print_piece(void *arg, const char *text)
+{
+    (void)arg;
+    fputs(text, stdout);
+    fflush(stdout);
+}
+
 static int run(void *arg)
 {
     struct generate *generate = arg;
+    struct tr_generate_params *p = &generate->params;
+    int live = p->prompt && !generate->json && isatty(STDOUT_FILENO);
     char *text = NULL;
 
-    if (!generate->params.max_tokens)
-        generate->params.max_tokens = 64;
-    if (tr_generate_text(&generate->params, &text) < 0)
+    if (!p->max_tokens)
+        p->max_tokens = 64;
+    if (live)
+        p->piece = print_piece;
+    if (tr_generate_text(p, &text) < 0)
         return cli_fail();
-    if (!generate->json) {
+    if (live)
+        putchar('\n');
+    else if (!generate->json || p->prompts)
         cli_print_text(text);
-        return CLI_DONE;
+    else {
+        putchar('{');
+        cli_json_text(stdout, "text", text);
+        puts("}");
     }
-    putchar('{');
-    cli_json_text(stdout, "text", text);
-    puts("}");
-    tr_free_text(text);
+    if (live || (generate->json && !p->prompts))
+        tr_free_text(text);
     return CLI_DONE;
 }
 
 const struct cli_command cmd_generate = {
     .name = "generate",
-    .brief = "continue a prompt with the likeliest tokens",
-    .doc = "Continues a prompt, always with the likeliest token. The model is streamed from disk "
-           "as in "
-           "training.",
+    .brief = "continue a prompt, or many together",
+    .doc = "Continues a prompt with the likeliest tokens, or with drawn ones. The model is "
+           "streamed from disk as in training, a pass for each token of all prompts.",
     .options = {options},
     .params_size = sizeof(struct generate),
     .run = run,

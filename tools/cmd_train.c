@@ -112,7 +112,8 @@ static void print_json(const struct tr_step_report *r)
                  {"tokens_per_s", r->tokens_per_s},
                  {"wait_load_s", r->wait_load_s},
                  {"wait_commit_s", r->wait_commit_s},
-                 {"eval_loss", r->eval_loss}};
+                 {"eval_loss", r->eval_loss},
+                 {"eval_accuracy", r->eval_accuracy}};
 
     printf("{\"step\": %lld, \"steps\": %lld, ", (long long)r->step, (long long)r->steps);
     for (size_t i = 0; i < sizeof(reals) / sizeof(*reals); i++) {

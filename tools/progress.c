@@ -47,10 +47,13 @@ void progress_start(struct progress *p, FILE *out)
 static void describe(const struct progress *p, const struct tr_step_report *r,
                      char text[static 256])
 {
-    char left[32], eval[48] = "";
+    char left[32], eval[80] = "";
 
     if (isfinite(r->eval_loss))
         snprintf(eval, sizeof(eval), "  held-out %.4f", r->eval_loss);
+    if (isfinite(r->eval_accuracy))
+        snprintf(eval + strlen(eval), sizeof(eval) - strlen(eval), "  accuracy %.1f %%",
+                 100 * r->eval_accuracy);
     cli_time(left, p->step_seconds * (double)(r->steps - r->step));
     snprintf(text, 256, "%3.0f %%  loss %.4f%s%s  lr %.3g  %.0f tok/s  %s%s",
              100.0 * (double)r->step / (double)(r->steps ? r->steps : 1), r->loss,

@@ -46,7 +46,8 @@ enum tr_op_kind {
     TR_OP_ROPE,         /* rotate-half in place by position; inverse for the gradient */
     TR_OP_ATTENTION,    /* causal, grouped-query, windowed, inside documents; lse kept */
     TR_OP_ATTENTION_GRAD,
-    TR_OP_SWIGLU, /* out = silu(gate) * up */
+    TR_OP_ATTENTION_CACHED, /* keys and values into a cache; queries see their part of it */
+    TR_OP_SWIGLU,           /* out = silu(gate) * up */
     TR_OP_SWIGLU_GRAD,
     TR_OP_ADD,       /* out = round(a + b) in out's dtype */
     TR_OP_XENT,      /* online max, sum of exponentials and target logit over vocabulary slices */
@@ -148,6 +149,20 @@ struct tr_op_attention {
     const void *d_o;
     void *dq, *dk, *dv; /* overwritten */
     float *delta;       /* (n, heads) scratch: rowsum(d_o * o) */
+};
+
+/* The key and value of token t go to row[t] of the cache. Where o is not NULL its query then sees
+ * rows [first[t], row[t]], those of the same op included. No two tokens share a row. */
+struct tr_op_attention_cached {
+    enum tr_dtype dtype;        /* of all */
+    const void *q;              /* (n, heads, head_dim) */
+    const void *k, *v;          /* (n, kv_heads, head_dim) */
+    void *o;                    /* (n, heads, head_dim), or NULL */
+    void *k_cache, *v_cache;    /* (rows, kv_heads, head_dim) */
+    const int32_t *first, *row; /* (n) */
+    int64_t n, heads, kv_heads, head_dim;
+    int64_t window; /* keys seen, the query's own included; 0: all */
+    float scale;
 };
 
 struct tr_op_swiglu {
@@ -261,6 +276,7 @@ struct tr_op {
         struct tr_op_bias_grad bias_grad;
         struct tr_op_rope rope;
         struct tr_op_attention attention;
+        struct tr_op_attention_cached attention_cached;
         struct tr_op_swiglu swiglu;
         struct tr_op_add add;
         struct tr_op_xent xent;

@@ -46,6 +46,16 @@ TR_PHILOX_FN struct tr_philox tr_philox_round(uint64_t index, uint64_t step, uin
     return tr_philox4x32(c, seed, name);
 }
 
+/* A number below n from 64 random bits; draws that are not of the same seed or index are
+ * independent. What it lacks of being uniform is n / 2^64. */
+TR_PHILOX_FN uint64_t tr_philox_below(uint64_t index, uint64_t seed, uint64_t n)
+{
+    struct tr_philox c = {{(uint32_t)index, (uint32_t)(index >> 32), 0x64726177, 0}};
+    struct tr_philox r = tr_philox4x32(c, (uint32_t)seed, (uint32_t)(seed >> 32));
+
+    return ((uint64_t)r.v[0] << 32 | r.v[1]) % n;
+}
+
 TR_PHILOX_FN uint16_t tr_philox_half(struct tr_philox r, uint64_t index)
 {
     return (uint16_t)(r.v[index % 8 / 2] >> (index % 2 * 16));

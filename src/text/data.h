@@ -46,6 +46,8 @@ struct tr_data_params {
     int packing;                          /* 1: best fit into rows of seq_len; 0: a sample a row */
     int packing_asked; /* packing was asked for by name (pre-tokenised rows too) */
     int batch_size;    /* rows of a step */
+    int task;          /* enum tr_task: a record is a question of it, the answer is learnt */
+    int64_t samples;   /* of the file, drawn by seed; 0: all */
     int shuffle;       /* 0 for evaluation: file order */
     uint64_t seed;
     int grain_tokens; /* 512 on cpu, 2048 on cuda */
@@ -61,6 +63,7 @@ struct tr_data_info {
     uint64_t samples;         /* read from the file; a text file's are its windows */
     uint64_t tokens, targets; /* of one epoch */
     uint64_t truncated, dropped_tokens;
+    uint64_t bytes;           /* of text that has targets; 0: pre-tokenised */
     uint64_t without_target; /* samples kept out, because nothing could be learnt from them */
     uint64_t rewritten;      /* turns learnt as the template shows them in hindsight (chat.h) */
     char template_from[256]; /* "" where no conversation was read */

@@ -6,6 +6,7 @@
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
+#include "src/base/philox.h"
 
 int data_may_grow(const struct tr_data *d, uint64_t bytes)
 {
@@ -130,6 +131,28 @@ int data_sample_end(struct tr_data *d)
     if (n)
         d->tokens.v[from] |= DATA_MASKED;
     return add_sample(d, from, d->tokens.n);
+}
+
+static void leave_out(struct tr_data *d, size_t sample)
+{
+    for (uint64_t i = d->start[sample]; i < d->start[sample + 1] && d->length[sample]; i++)
+        d->info.targets -= (uint64_t)data_is_target(d, i + 1);
+    d->info.tokens -= d->length[sample];
+    d->info.samples--;
+    d->length[sample] = 0;
+}
+
+/* Every set of that many samples is equally likely. */
+void data_draw(struct tr_data *d)
+{
+    uint64_t want = (uint64_t)d->p.samples;
+
+    for (size_t i = 0; d->p.samples > 0 && i < d->n_samples; i++) {
+        if (tr_philox_below(i, d->p.seed, d->n_samples - i) < want)
+            want--;
+        else
+            leave_out(d, i);
+    }
 }
 
 /* Windows share the mask of the one document: only its very first token is no target. */

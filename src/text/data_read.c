@@ -7,11 +7,13 @@
 #include "src/text/data_set.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "src/base/err.h"
 #include "src/base/json.h"
 #include "src/text/data_file.h"
+#include "src/text/task.h"
 
 #define WINDOW ((size_t)4 << 20)
 
@@ -38,6 +40,7 @@ static int push_encoded(struct tr_data *d, const char *where, json_t *text,
     int r = tr_tokenizer_encode_more(d->p.tokenizer, json_string_value(text),
                                      json_string_length(text), place, &ids);
 
+    d->info.bytes += masked ? 0 : json_string_length(text);
     if (r < 0)
         tr_error_prefix(r, "%s", where);
     else
@@ -208,6 +211,59 @@ static int read_object(struct tr_data *d, const char *where, json_t *o)
                         : "\"text\" must be a string");
 }
 
+/* A question's context loses its beginning rather than its answer, as where it is asked. */
+static int push_question(struct tr_data *d, const char *where, const struct tr_ids *ids,
+                         size_t first)
+{
+    int eos = tr_tokenizer_eos(d->p.tokenizer) >= 0;
+    size_t most = (size_t)d->p.seq_len - (size_t)eos, cut = ids->n > most ? ids->n - most : 0;
+    int r = 0;
+
+    d->info.truncated += cut > 0;
+    d->info.dropped_tokens += cut;
+    for (size_t i = cut; r == 0 && i < ids->n; i++)
+        r = data_push(d, where, ids->v[i], i < first);
+    if (r == 0)
+        r = end_document(d, where);
+    return r < 0 ? r : data_sample_end(d);
+}
+
+struct question {
+    struct tr_data *d;
+    const char *where;
+};
+
+static int read_question(void *arg, const struct tr_task_item *item)
+{
+    const struct question *q = arg;
+    struct tr_ids ids = {0};
+    size_t first;
+    char *answer;
+    int r;
+
+    if (asprintf(&answer, "%s%s", item->delimiter, item->choices[item->gold]) < 0)
+        return tr_error(-ENOMEM, "out of memory");
+    r = tr_task_encode(q->d->p.tokenizer, item->context, answer, &ids, &first);
+    free(answer);
+    if (r < 0)
+        tr_error_prefix(r, "%s", q->where);
+    else
+        r = push_question(q->d, q->where, &ids, first);
+    tr_ids_free(&ids);
+    return r;
+}
+
+/* The record of a task. */
+static int read_task(struct tr_data *d, const char *where, const json_t *o)
+{
+    struct question q = {d, where};
+
+    d->info.format = TR_DATA_PROMPT;
+    if (!d->p.tokenizer)
+        return tr_error(-EINVAL, "%s: a task's record, but no tokenizer was given", where);
+    return tr_task_read((enum tr_task)d->p.task, o, where, read_question, &q);
+}
+
 int data_read_record(struct tr_data *d, const char *where, const char *line, size_t bytes)
 {
     json_t *o;
@@ -218,9 +274,9 @@ int data_read_record(struct tr_data *d, const char *where, const char *line, siz
         return r;
     if (!json_is_object(o))
         r = tr_error(-EINVAL, "%s: not a JSON object", where);
-    else if (!d->n_samples)
-        r = recognise(d, where, o);
-    if (r == 0)
+    else if (d->p.task)
+        r = read_task(d, where, o);
+    else if (d->n_samples || (r = recognise(d, where, o)) == 0)
         r = read_object(d, where, o);
     json_decref(o);
     return r;
@@ -327,6 +383,7 @@ static int push_window(struct tr_data *d, struct data_file *f, size_t n, enum tr
     for (size_t i = 0; i < n; i++)
         f->line += text[i] == '\n';
     f->at += n;
+    d->info.bytes += n;
     tr_ids_free(&ids);
     return r;
 }
@@ -369,7 +426,7 @@ int data_read(struct tr_data *d)
 
     if (r < 0)
         return r;
-    if (data_file_is_jsonl(d->path)) {
+    if (data_file_is_jsonl(d->path) || d->p.task) {
         f.line = 1;
         r = data_file_begins(&f, '[');
         if (r == 0)
@@ -386,6 +443,7 @@ int data_read(struct tr_data *d)
         return r;
     if (!d->n_samples)
         return tr_error(-ENODATA, "%s: holds no record", d->path);
+    data_draw(d);
     return d->info.targets
                ? 0
                : tr_error(-ENODATA, "%s: nothing to learn: none of %zu samples has a target%s",

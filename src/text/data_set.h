@@ -62,6 +62,8 @@ int data_cut_windows(struct tr_data *d);
 /* data_chat.c */
 int data_chat_open(struct tr_data *d);
 int data_read_talk(struct tr_data *d, const char *where, json_t *o);
+/* Leaves as many samples as were asked for, drawn by seed; the others get no row. */
+void data_draw(struct tr_data *d);
 /* data_batch.c */
 int data_use_epoch(struct tr_data *d, int64_t epoch);
 int data_batch_init(struct tr_data *d);

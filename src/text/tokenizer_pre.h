@@ -41,6 +41,7 @@ struct tok_pre {
     size_t bytes;
     struct tr_regex *regex; /* or an expression */
     int safe;               /* known to cut before a space between two letters, see tok_cut */
+    const char *name;       /* of an expression that other programs know by name; or NULL */
 };
 
 struct tok_pres {

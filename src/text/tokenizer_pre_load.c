@@ -30,6 +30,8 @@ static const char *const safe[] = {
          "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
 };
 
+static const char *const known_as[] = {"gpt-2", "llama-bpe", "qwen2", "tekken"};
+
 static int unsupported(const char *where, const char *what, const char *name)
 {
     return tr_error(-ENOTSUP, "%s: pre_tokenizer: %s\"%.64s\" is not supported", where, what, name);
@@ -53,7 +55,10 @@ static int read_regex(struct tok_pre *p, const char *where, const char *pattern,
     int r = tr_regex_open(&p->regex, pattern, bytes);
 
     for (size_t i = 0; i < sizeof(safe) / sizeof(safe[0]); i++)
-        p->safe |= !strcmp(pattern, safe[i]);
+        if (!strcmp(pattern, safe[i])) {
+            p->safe = 1;
+            p->name = known_as[i];
+        }
     return r < 0 ? tr_error_prefix(r, "%s: pre_tokenizer", where) : 0;
 }
 

@@ -57,7 +57,7 @@ gives 2 'RUN is missing' verify
 gives 2 'RUN is missing' export --out x
 gives 2 'PATH is missing' inspect
 gives 2 '--vocab is missing' tokenizer --data x --out y
-gives 2 '--prompt is missing' generate --model x
+gives 2 '--prompt or --prompts is missing' generate --model x
 
 # help
 for command in init plan train eval generate export preview tokenizer inspect verify bench; do
@@ -68,7 +68,7 @@ gives 0 '' --help
 gives 0 '' --version
 grep -qx 'tailrace [0-9.]*' "$work/out" || say 'no version'
 "$tailrace" train --help > "$work/out"
-for unbuilt in lora merge gguf task trace master; do
+for unbuilt in lora merge trace master; do
     ! grep -q -- "$unbuilt" "$work/out" || say "--help speaks of $unbuilt"
 done
 

@@ -41,8 +41,9 @@
     X(round)                                                                                       \
     X(embed)                                                                                       \
     X(sumsq)                                                                                       \
-    X(matmul) X(bias_grad) X(rmsnorm) X(rope) X(attention) X(swiglu) X(xent) X(sgd) X(adamw)       \
-        X(momentum) X(adam_mini) X(adalomo)
+    X(matmul)                                                                                      \
+    X(bias_grad) X(rmsnorm) X(rope) X(attention) X(attention_cached) X(swiglu) X(xent) X(sgd)      \
+        X(adamw) X(momentum) X(adam_mini) X(adalomo)
 
 #define CHECK_MAX_THREADS 3
 

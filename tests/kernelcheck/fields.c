@@ -115,6 +115,24 @@ static const struct field attention_fields[] = {
     FIELD(attention, delta, .scratch = GRAD),
 };
 
+static const struct field attention_cached_fields[] = {
+    VALUE(attention_cached, dtype),
+    FIELD(attention_cached, q, .in = ON(ATTENTION_CACHED)),
+    FIELD(attention_cached, k, .in = ON(ATTENTION_CACHED)),
+    FIELD(attention_cached, v, .in = ON(ATTENTION_CACHED)),
+    FIELD(attention_cached, o, .out = ON(ATTENTION_CACHED)),
+    FIELD(attention_cached, k_cache, .out = ON(ATTENTION_CACHED)),
+    FIELD(attention_cached, v_cache, .out = ON(ATTENTION_CACHED)),
+    FIELD(attention_cached, first, .in = ON(ATTENTION_CACHED)),
+    FIELD(attention_cached, row, .in = ON(ATTENTION_CACHED)),
+    VALUE(attention_cached, n),
+    VALUE(attention_cached, heads),
+    VALUE(attention_cached, kv_heads),
+    VALUE(attention_cached, head_dim),
+    VALUE(attention_cached, window),
+    VALUE(attention_cached, scale),
+};
+
 static const struct field swiglu_fields[] = {
     VALUE(swiglu, dtype),
     FIELD(swiglu, gate, .in = ON2(SWIGLU, SWIGLU_GRAD)),
@@ -216,6 +234,7 @@ static const struct field_list lists[TR_OP_KINDS] = {
     KIND(ROPE, rope),
     KIND(ATTENTION, attention),
     KIND(ATTENTION_GRAD, attention),
+    KIND(ATTENTION_CACHED, attention_cached),
     KIND(SWIGLU, swiglu),
     KIND(SWIGLU_GRAD, swiglu),
     KIND(ADD, add),
@@ -269,6 +288,8 @@ enum tr_dtype field_dtype(const struct tr_op *op)
     case TR_OP_ATTENTION:
     case TR_OP_ATTENTION_GRAD:
         return op->attention.dtype;
+    case TR_OP_ATTENTION_CACHED:
+        return op->attention_cached.dtype;
     case TR_OP_SWIGLU:
     case TR_OP_SWIGLU_GRAD:
         return op->swiglu.dtype;

@@ -26,6 +26,7 @@ static const struct {
     [TR_OP_ROPE] = {"rope", check_rope},
     [TR_OP_ATTENTION] = {"attention", check_attention},
     [TR_OP_ATTENTION_GRAD] = {"attention", check_attention},
+    [TR_OP_ATTENTION_CACHED] = {"attention_cached", check_attention_cached},
     [TR_OP_SWIGLU] = {"swiglu", check_swiglu},
     [TR_OP_SWIGLU_GRAD] = {"swiglu", check_swiglu},
     [TR_OP_ADD] = {"add", check_add},

@@ -31,6 +31,7 @@ static const struct tolerance rows[] = {
     {"rope.back", TOLERANCE_ABS_REL, 0, 2e-6}, /* cos^2 + sin^2 of f32 angles is not quite 1 */
     /* Two products, exp within 2 ULP, sums and a softmax in f32. */
     {"attention", TOLERANCE_NMSE, 1e-12, 1e-4},
+    {"attention_cached", TOLERANCE_NMSE, 1e-12, 1e-4},
     {"attention.cancelled", TOLERANCE_ABS_REL, 0, 3e-5},
     {"attention.lse", TOLERANCE_ABS_REL, 1e-6, 2e-6},
     /* Probabilities, and in the gradient their own gradients, are rounded to the dtype before they

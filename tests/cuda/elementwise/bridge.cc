@@ -59,6 +59,8 @@ static int run(const struct tr_cuda *cuda, const struct tr_op *op)
         return tr_cuda_bias_grad(cuda, &op->bias_grad);
     case TR_OP_ROPE:
         return tr_cuda_rope(cuda, &op->rope);
+    case TR_OP_ATTENTION_CACHED:
+        return tr_cuda_attention_cached(cuda, &op->attention_cached);
     case TR_OP_SWIGLU:
         return tr_cuda_swiglu(cuda, &op->swiglu);
     case TR_OP_SWIGLU_GRAD:

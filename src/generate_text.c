@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Generation for the public API: prompts to tokens, the shape that fits, tokens to text. A text
+ * that is handed on while it grows ends where a character does: what a token leaves half done is
+ * held back until it is whole, or the text ends.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/json.h"
+#include "src/base/mem.h"
+#include "src/infer.h"
+
+#define LONGEST_PROMPT (1 << 26)
+
+struct prompts {
+    char **text;
+    struct tr_ids *ids;
+    size_t *length; /* of each prompt in tokens */
+    int32_t n, room;
+};
+
+/* The text of the one prompt, as far as it has been handed on. */
+struct stream {
+    const struct tr_generate_params *params;
+    const struct tr_tokenizer *tokenizer;
+    size_t prompt, told;
+};
+
+static void prompts_free(struct prompts *p)
+{
+    for (int32_t i = 0; i < p->n; i++) {
+        tr_free(TR_MEM_TEXT, p->text[i]);
+        tr_ids_free(&p->ids[i]);
+    }
+    tr_free(TR_MEM_TEXT, p->text);
+    tr_free(TR_MEM_TEXT, p->ids);
+    tr_free(TR_MEM_TEXT, p->length);
+}
+
+static int prompts_room(struct prompts *p)
+{
+    int32_t room = 2 * p->room + 16;
+    char **text = tr_realloc(TR_MEM_TEXT, p->text, (size_t)room * sizeof(*text));
+    struct tr_ids *ids;
+    size_t *length;
+
+    p->text = text ? text : p->text;
+    ids = text ? tr_realloc(TR_MEM_TEXT, p->ids, (size_t)room * sizeof(*ids)) : NULL;
+    p->ids = ids ? ids : p->ids;
+    length = ids ? tr_realloc(TR_MEM_TEXT, p->length, (size_t)room * sizeof(*length)) : NULL;
+    p->length = length ? length : p->length;
+    p->room = length ? room : p->room;
+    return length ? 0 : -ENOMEM;
+}
+
+static int prompts_add(struct prompts *p, const char *text)
+{
+    if (p->n == INT32_MAX / 4)
+        return tr_error(-E2BIG, "too many prompts");
+    if (p->n == p->room && prompts_room(p) < 0)
+        return -ENOMEM;
+    memset(&p->ids[p->n], 0, sizeof(*p->ids));
+    p->text[p->n] = tr_strdup(TR_MEM_TEXT, text);
+    if (!p->text[p->n])
+        return -ENOMEM;
+    p->n++;
+    return 0;
+}
+
+/* A line is a prompt, or an object that has one. */
+static int add_line(struct prompts *p, char *line, size_t n, const char *where)
+{
+    const char *text;
+    json_t *json;
+    int r;
+
+    while (n && (line[n - 1] == '\n' || line[n - 1] == '\r'))
+        line[--n] = 0;
+    if (n == 0)
+        return 0;
+    if (strlen(line) != n)
+        return tr_error(-EINVAL, "%s: has a NUL character", where);
+    if (*line != '{')
+        return prompts_add(p, line);
+    if ((r = tr_json_parse(line, n, where, &json)) < 0)
+        return r;
+    text = json_string_value(json_object_get(json, "prompt"));
+    r = text ? prompts_add(p, text) : tr_error(-EINVAL, "%s: has no text \"prompt\"", where);
+    json_decref(json);
+    return r;
+}
+
+static int read_prompts(struct prompts *p, const char *path)
+{
+    FILE *f = fopen(path, "re");
+    char *line = NULL, where[4200];
+    size_t room = 0;
+    ssize_t n;
+    int r = 0;
+
+    if (!f)
+        return tr_error(-errno, "%s: cannot open: %s", path, strerror(errno));
+    for (long number = 1; r == 0 && (n = getline(&line, &room, f)) > 0; number++) {
+        snprintf(where, sizeof(where), "%s:%ld", path, number);
+        r = n > LONGEST_PROMPT ? tr_error(-E2BIG, "%s: the line is too long", where)
+                               : add_line(p, line, (size_t)n, where);
+    }
+    if (r == 0 && ferror(f))
+        r = tr_error(-EIO, "%s: cannot read", path);
+    free(line);
+    fclose(f);
+    return r < 0 || p->n ? r : tr_error(-ENODATA, "%s: no prompts", path);
+}
+
+static int encode_prompts(struct prompts *p, const struct infer *f)
+{
+    int r = 0;
+
+    for (int32_t i = 0; i < p->n && r == 0; i++) {
+        r = infer_encode_prompt(f->run.tokenizer, p->text[i], &p->ids[i]);
+        p->length[i] = p->ids[i].n;
+    }
+    return r;
+}
+
+/* The largest groups that fit, with the cache where that is possible at all. */
+static int choose_shape(const struct infer *f, const struct tr_generate_params *p,
+                        const struct prompts *prompts, struct infer_shape *shape)
+{
+    int64_t more = p->max_tokens;
+    int r = -ENOMEM;
+
+    for (int cached = p->kv_cache != TR_NO; cached >= (p->kv_cache == TR_YES); cached--)
+        for (int32_t group = prompts->n; group; group = group > 1 ? (group + 1) / 2 : 0) {
+            shape->cache_tokens = cached;
+            infer_shape_of(shape, prompts->ids, prompts->n, group, more);
+            if ((r = infer_fits(f, shape)) != -ENOMEM)
+                return r;
+        }
+    return r;
+}
+
+/* Where the text ends that will stay as it is: before a character that is not whole. */
+static size_t settled(const char *text, size_t n)
+{
+    while (n >= 3 && !memcmp(text + n - 3, "\xEF\xBF\xBD", 3))
+        n -= 3;
+    return n;
+}
+
+static int tell(struct stream *s, const struct tr_ids *ids, int whole)
+{
+    char *text;
+    size_t n;
+    int r = tr_tokenizer_decode(s->tokenizer, ids->v + s->prompt, ids->n - s->prompt, &text);
+
+    if (r < 0)
+        return r;
+    n = whole ? strlen(text) : settled(text, strlen(text));
+    /* A byte that breaks a character takes those before it along, as in the reference. */
+    while (s->told < n && (text[s->told] & 0xC0) == 0x80)
+        s->told++;
+    if (n > s->told) {
+        text[n] = 0;
+        s->params->piece(s->params->piece_arg, text + s->told);
+        s->told = n;
+    }
+    tr_free(TR_MEM_TEXT, text);
+    return 0;
+}
+
+static int on_token(void *arg, int32_t sequence, const struct tr_ids *ids)
+{
+    (void)sequence;
+    return tell(arg, ids, 0);
+}
+
+static int answer_one(const struct infer *f, const struct prompts *p, char **out)
+{
+    char *text;
+    size_t from = p->length[0];
+    int r = tr_tokenizer_decode(f->run.tokenizer, p->ids[0].v + from, p->ids[0].n - from, &text);
+
+    if (r < 0)
+        return r;
+    *out = strdup(text);
+    tr_free(TR_MEM_TEXT, text);
+    return *out ? 0 : tr_error(-ENOMEM, "out of memory");
+}
+
+/* A JSON object a line, in the order of the prompts. */
+static int answer_all(const struct infer *f, const struct prompts *p, char **out)
+{
+    size_t bytes;
+    FILE *to = open_memstream(out, &bytes);
+    int r = to ? 0 : tr_error(-ENOMEM, "out of memory");
+
+    for (int32_t i = 0; i < p->n && r == 0; i++) {
+        size_t from = p->length[i];
+        char *text;
+        json_t *line;
+
+        r = tr_tokenizer_decode(f->run.tokenizer, p->ids[i].v + from, p->ids[i].n - from, &text);
+        if (r < 0)
+            break;
+        line = json_pack("{s:s, s:s}", "prompt", p->text[i], "text", text);
+        if (!line || json_dumpf(line, to, JSON_COMPACT) < 0 || fputc('\n', to) == EOF)
+            r = tr_error(-EINVAL, "prompt %d of %d: is not UTF-8", i + 1, p->n);
+        json_decref(line);
+        tr_free(TR_MEM_TEXT, text);
+    }
+    if (to && fclose(to) != 0 && r == 0)
+        r = tr_error(-ENOMEM, "out of memory");
+    if (to && r < 0) {
+        free(*out);
+        *out = NULL;
+    }
+    return r;
+}
+
+static int continue_prompts(struct infer *f, const struct tr_generate_params *p,
+                            struct prompts *prompts)
+{
+    struct stream s = {p, f->run.tokenizer, prompts->length[0], 0};
+    struct infer_generation how = {
+        .max_tokens = p->max_tokens,
+        .sample = {.temperature = p->temperature, .top_p = p->top_p, .seed = p->seed},
+        .token = p->piece && p->prompt ? on_token : NULL,
+        .arg = &s};
+    int r = infer_generate(f, prompts->ids, prompts->n, &how);
+
+    return r < 0 || !how.token ? r : tell(&s, &prompts->ids[0], 1);
+}
+
+static int generate(struct infer *f, const struct tr_generate_params *p, struct prompts *prompts,
+                    char **out)
+{
+    struct infer_shape shape = {0};
+    int r = f->run.tokenizer
+                ? encode_prompts(prompts, f)
+                : tr_error(-EINVAL, "%s: has no tokenizer.json; give --tokenizer", p->model);
+
+    if (r < 0 || (r = infer_row_tokens(p->model, 0, 1, &shape.positions)) < 0 ||
+        (r = infer_check_prompts(prompts->ids, prompts->n, shape.positions)) < 0 ||
+        (r = choose_shape(f, p, prompts, &shape)) < 0 || (r = infer_start(f, &shape)) < 0 ||
+        (r = continue_prompts(f, p, prompts)) < 0)
+        return r;
+    return p->prompt ? answer_one(f, prompts, out) : answer_all(f, prompts, out);
+}
+
+static int check(const struct tr_generate_params *p)
+{
+    if (!p->model || (!p->prompt && !p->prompts))
+        return tr_error(-EINVAL, "--%s is missing", p->model ? "prompt" : "model");
+    if (p->prompt && p->prompts)
+        return tr_error(-EINVAL, "--prompt and --prompts exclude each other");
+    if (!(p->temperature >= 0) || !(p->top_p >= 0 && p->top_p <= 1))
+        return tr_error(-EINVAL, "--temperature %g, --top-p %g: at least 0, and 0 to 1",
+                        p->temperature, p->top_p);
+    return 0;
+}
+
+int tr_generate_text(const struct tr_generate_params *params, char **out)
+{
+    struct tr_generate_params p = *params;
+    struct prompts prompts = {0};
+    struct infer *f = NULL;
+    int r = check(&p);
+
+    p.max_tokens = p.max_tokens ? p.max_tokens : 64;
+    if (r == 0)
+        r = p.prompt ? prompts_add(&prompts, p.prompt) : read_prompts(&prompts, p.prompts);
+    if (r == 0)
+        r = infer_open_model(&f, &(struct infer_params){.model = p.model,
+                                                        .tokenizer = p.tokenizer,
+                                                        .threads = p.threads,
+                                                        .device = p.device,
+                                                        .device_memory = p.device_memory});
+    if (r == 0)
+        r = generate(f, &p, &prompts, out);
+    infer_close(f);
+    prompts_free(&prompts);
+    return r;
+}
