@@ -170,8 +170,11 @@ static int order(struct jinja_eval *e, struct jinja_value a, struct jinja_value 
     int64_t i = 0, k = 0;
     double x = 0, y = 0;
 
-    if (number(a, &i, &x) && number(b, &k, &y))
-        return (x > y) - (x < y) ? (x > y) - (x < y) : (i > k) - (i < k);
+    if (number(a, &i, &x) && number(b, &k, &y)) {
+        int by_value = (x > y) - (x < y);
+
+        return by_value ? by_value : (i > k) - (i < k);
+    }
     if (a.kind == VALUE_JSON && b.kind == VALUE_JSON && json_is_string(a.json) &&
         json_is_string(b.json))
         return strcmp(json_string_value(a.json), json_string_value(b.json));
