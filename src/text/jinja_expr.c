@@ -200,6 +200,15 @@ static struct jinja_node *parse_dot(struct jinja_parser *p, struct jinja_node *o
     return n;
 }
 
+/* Calls n; the opening bracket has been read. */
+static struct jinja_node *parse_call(struct jinja_parser *p, struct jinja_node *n)
+{
+    n = pair(p, NODE_CALL, NULL, n);
+    if (n)
+        n->b = parse_arguments(p);
+    return n;
+}
+
 static struct jinja_node *parse_postfix(struct jinja_parser *p, struct jinja_node *n)
 {
     int entered = 0;
@@ -210,9 +219,7 @@ static struct jinja_node *parse_postfix(struct jinja_parser *p, struct jinja_nod
         } else if (jinja_accept(p, TOKEN_OP, "[")) {
             n = parse_subscript(p, n);
         } else if (jinja_accept(p, TOKEN_OP, "(")) {
-            n = pair(p, NODE_CALL, NULL, n);
-            if (n)
-                n->b = parse_arguments(p);
+            n = parse_call(p, n);
         } else {
             break;
         }
@@ -266,9 +273,7 @@ static struct jinja_node *parse_filters(struct jinja_parser *p, struct jinja_nod
         } else if (jinja_accept(p, TOKEN_NAME, "is")) {
             n = parse_test(p, n);
         } else if (jinja_accept(p, TOKEN_OP, "(")) {
-            n = pair(p, NODE_CALL, NULL, n);
-            if (n)
-                n->b = parse_arguments(p);
+            n = parse_call(p, n);
         } else {
             break;
         }

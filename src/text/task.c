@@ -28,6 +28,16 @@ static int text_of(const struct record *r, const json_t *o, const char *key, con
     return *out ? 0 : missing(r, key, "a text");
 }
 
+/* The texts of keys, which NULL ends. */
+static int texts_of(const struct record *r, const char *const keys[], const char *out[])
+{
+    int e = 0;
+
+    for (int i = 0; keys[i] && e == 0; i++)
+        e = text_of(r, r->o, keys[i], &out[i]);
+    return e;
+}
+
 /* A label by its name, or true and false. */
 static int label_of(const struct record *r, const char *const names[], int *out)
 {
@@ -68,66 +78,62 @@ static struct tr_task_item yes_or_no(void)
 }
 
 static const char *const truths[] = {"true", "false", NULL};
+/* What RTE and CB ask about. */
+static const char *const inference[] = {"premise", "hypothesis", NULL};
 
 static int read_rte(const struct record *r)
 {
     static const char *const labels[] = {"entailment", "not_entailment", NULL};
     struct tr_task_item item = yes_or_no();
-    const char *premise, *hypothesis;
+    const char *text[2];
     int e;
 
-    if ((e = text_of(r, r->o, "premise", &premise)) < 0 ||
-        (e = text_of(r, r->o, "hypothesis", &hypothesis)) < 0 ||
-        (e = label_of(r, labels, &item.gold)) < 0)
+    if ((e = texts_of(r, inference, text)) < 0 || (e = label_of(r, labels, &item.gold)) < 0)
         return e;
-    return ask(r, &item, "%s\nDoes this mean that \"%s\" is true? Yes or No?\n", premise,
-               hypothesis);
+    return ask(r, &item, "%s\nDoes this mean that \"%s\" is true? Yes or No?\n", text[0], text[1]);
 }
 
 static int read_cb(const struct record *r)
 {
     static const char *const labels[] = {"entailment", "contradiction", "neutral", NULL};
     struct tr_task_item item = {.choices = {"Yes", "No", "Maybe"}, .delimiter = "", .n = 3};
-    const char *premise, *hypothesis;
+    const char *text[2];
     int e;
 
-    if ((e = text_of(r, r->o, "premise", &premise)) < 0 ||
-        (e = text_of(r, r->o, "hypothesis", &hypothesis)) < 0 ||
-        (e = label_of(r, labels, &item.gold)) < 0)
+    if ((e = texts_of(r, inference, text)) < 0 || (e = label_of(r, labels, &item.gold)) < 0)
         return e;
-    return ask(r, &item, "Suppose %s Can we infer that \"%s\"? Yes, No, or Maybe?\n", premise,
-               hypothesis);
+    return ask(r, &item, "Suppose %s Can we infer that \"%s\"? Yes, No, or Maybe?\n", text[0],
+               text[1]);
 }
 
 /* The questions of the data set have no question mark, and small letters throughout. */
 static int read_boolq(const struct record *r)
 {
     struct tr_task_item item = yes_or_no();
-    const char *passage, *question;
+    static const char *const keys[] = {"passage", "question", NULL};
+    const char *text[2], *question;
     int e;
 
-    if ((e = text_of(r, r->o, "passage", &passage)) < 0 ||
-        (e = text_of(r, r->o, "question", &question)) < 0 ||
-        (e = label_of(r, truths, &item.gold)) < 0)
+    if ((e = texts_of(r, keys, text)) < 0 || (e = label_of(r, truths, &item.gold)) < 0)
         return e;
-    return ask(r, &item, "%s %c%s?\n", passage, toupper((unsigned char)*question),
+    question = text[1];
+    return ask(r, &item, "%s %c%s?\n", text[0], toupper((unsigned char)*question),
                *question ? question + 1 : "");
 }
 
 static int read_wic(const struct record *r)
 {
     struct tr_task_item item = yes_or_no();
-    const char *word, *one, *two;
+    static const char *const keys[] = {"word", "sentence1", "sentence2", NULL};
+    const char *text[3];
     int e;
 
-    if ((e = text_of(r, r->o, "word", &word)) < 0 ||
-        (e = text_of(r, r->o, "sentence1", &one)) < 0 ||
-        (e = text_of(r, r->o, "sentence2", &two)) < 0 || (e = label_of(r, truths, &item.gold)) < 0)
+    if ((e = texts_of(r, keys, text)) < 0 || (e = label_of(r, truths, &item.gold)) < 0)
         return e;
     return ask(r, &item,
                "Does the word \"%s\" have the same meaning in these two sentences? Yes, No?\n"
                "%s\n%s\n",
-               word, one, two);
+               text[0], text[1], text[2]);
 }
 
 static int read_wsc(const struct record *r)
@@ -172,23 +178,21 @@ static int ask_copa(const struct record *r, const char *premise, int cause, char
 static int read_copa(const struct record *r)
 {
     const json_t *label = json_object_get(r->o, "label");
-    const char *premise, *question, *text[2];
+    static const char *const keys[] = {"premise", "question", "choice1", "choice2", NULL};
+    const char *text[4];
     char *half[2];
     int e, cause;
 
-    if ((e = text_of(r, r->o, "premise", &premise)) < 0 ||
-        (e = text_of(r, r->o, "question", &question)) < 0 ||
-        (e = text_of(r, r->o, "choice1", &text[0])) < 0 ||
-        (e = text_of(r, r->o, "choice2", &text[1])) < 0)
+    if ((e = texts_of(r, keys, text)) < 0)
         return e;
-    cause = !strcmp(question, "cause");
-    if (!cause && strcmp(question, "effect") != 0)
+    cause = !strcmp(text[1], "cause");
+    if (!cause && strcmp(text[1], "effect") != 0)
         return missing(r, "question", "cause or effect");
     if (!json_is_integer(label) || json_integer_value(label) < 0 || json_integer_value(label) > 1)
         return missing(r, "label", "0 or 1");
-    half[0] = lowered(text[0]);
-    half[1] = lowered(text[1]);
-    e = half[0] && half[1] ? ask_copa(r, premise, cause, half, (int)json_integer_value(label))
+    half[0] = lowered(text[2]);
+    half[1] = lowered(text[3]);
+    e = half[0] && half[1] ? ask_copa(r, text[0], cause, half, (int)json_integer_value(label))
                            : -ENOMEM;
     tr_free(TR_MEM_TEXT, half[0]);
     tr_free(TR_MEM_TEXT, half[1]);
