@@ -25,18 +25,6 @@ struct part {
 #define SAYS(text) "{\"role\":\"assistant\",\"content\":\"" text "\"}"
 #define TALK(...)  "{\"messages\":[" __VA_ARGS__ "]}\n"
 
-static struct tr_tokenizer *toy(void)
-{
-    json_t *patch = json_loads("{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
-                               "{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}],"
-                               "\"special_tokens\":{\"<s>\":{\"ids\":[1]}}}}",
-                               0, NULL);
-    struct tr_tokenizer *t = text_toy(patch, "{\"eos_token\":\"</s>\"}");
-
-    json_decref(patch);
-    return t;
-}
-
 static struct tr_data_params params(const char *path, const struct tr_tokenizer *t)
 {
     return (struct tr_data_params){.path = path,
@@ -46,15 +34,6 @@ static struct tr_data_params params(const char *path, const struct tr_tokenizer 
                                    .seq_len = 4096,
                                    .batch_size = 4,
                                    .grain_tokens = 16};
-}
-
-static struct tr_data *open_data(const struct tr_data_params *p)
-{
-    struct tr_data *d = NULL;
-
-    if (tr_data_open(&d, p) < 0)
-        fail_msg("%s", tr_error_message());
-    return d;
 }
 
 /* Tokens from..to of the batch are the parts. */
@@ -86,14 +65,14 @@ static int32_t expect_parts(const struct tr_tokenizer *t, const struct tr_batch 
 static void expect(const char *name, const char *template, const char *record,
                    const struct part *want)
 {
-    struct tr_tokenizer *t = toy();
+    struct tr_tokenizer *t = text_toy_marked();
     struct tr_data_params p = params(text_file(name, record, strlen(record)), t);
     struct tr_batch b;
     struct tr_data *d;
     double sum = 0;
 
     p.template_name = template;
-    d = open_data(&p);
+    d = text_open_data(&p);
     assert_int_equal(tr_data_batch(d, 0, 0, &b), 0);
     assert_int_equal(b.n_docs, 1);
     assert_int_equal(expect_parts(t, &b, 0, want), b.n_tokens);
@@ -211,7 +190,7 @@ static void packed_conversations_stay_apart(void **state)
         {"a<|im_end|>", 0.5f},
         {"\n", 0},
         {NULL, 0}};
-    struct tr_tokenizer *t = toy();
+    struct tr_tokenizer *t = text_toy_marked();
     struct tr_data_params p = params(text_file("k.jsonl", record, strlen(record)), t);
     struct tr_batch b;
     struct tr_data *d;
@@ -219,7 +198,7 @@ static void packed_conversations_stay_apart(void **state)
 
     (void)state;
     p.packing = 1;
-    d = open_data(&p);
+    d = text_open_data(&p);
     assert_int_equal(tr_data_batch(d, 0, 0, &b), 0);
     assert_int_equal(b.n_rows, 1);
     assert_int_equal(b.n_docs, 2);
@@ -235,16 +214,16 @@ static void packed_conversations_stay_apart(void **state)
 static void a_long_conversation_loses_its_end(void **state)
 {
     static const char record[] = TALK(USER("q") "," SAYS("a b") "," USER("r") "," SAYS("c"));
-    struct tr_tokenizer *t = toy();
+    struct tr_tokenizer *t = text_toy_marked();
     struct tr_data_params p = params(text_file("l.jsonl", record, strlen(record)), t);
     struct tr_data_info whole, cut;
-    struct tr_data *d = open_data(&p);
+    struct tr_data *d = text_open_data(&p);
 
     (void)state;
     tr_data_info(d, &whole);
     tr_data_close(d);
     p.seq_len = (int)whole.tokens - 5;
-    d = open_data(&p);
+    d = text_open_data(&p);
     tr_data_info(d, &cut);
     assert_int_equal(cut.truncated, 1);
     assert_int_equal(cut.dropped_tokens, 5);
@@ -260,7 +239,7 @@ static void a_folder_has_a_file_to_learn_and_one_held_out(void **state)
 {
     static const char learn[] = "{\"text\":\"a b\"}\n{\"text\":\"c\"}\n",
                       held[] = "{\"text\":\"d\"}\n";
-    struct tr_tokenizer *t = toy();
+    struct tr_tokenizer *t = text_toy_marked();
     char folder[512];
     struct tr_data_params p;
     struct tr_data_info info;
@@ -276,12 +255,12 @@ static void a_folder_has_a_file_to_learn_and_one_held_out(void **state)
     TEXT_ERROR(tr_data_open(&d, &p), "folder: is a folder without valid.jsonl");
     text_file("folder/valid.jsonl", held, strlen(held));
     assert_int_equal(tr_data_has_held_out(folder), 1);
-    d = open_data(&p);
+    d = text_open_data(&p);
     tr_data_info(d, &info);
     assert_int_equal(info.samples, 1);
     tr_data_close(d);
     p.held_out = 0;
-    d = open_data(&p);
+    d = text_open_data(&p);
     tr_data_info(d, &info);
     assert_int_equal(info.samples, 2);
     tr_data_close(d);
@@ -301,7 +280,7 @@ static void the_folder_says_the_template(void **state)
         "\"eos_token\":{\"content\":\"</"
         "s>\"},\"model_max_length\":1000000000000000019884624838656}";
     static const char file[] = "{% for m in messages %}{{ m.role[0] ~ m.content }}{% endfor %}";
-    struct tr_tokenizer *t = toy();
+    struct tr_tokenizer *t = text_toy_marked();
     char folder[512];
     struct tr_data_params p = params(text_file("f.jsonl", record, strlen(record)), t);
     struct tr_data_info info;
@@ -314,13 +293,13 @@ static void the_folder_says_the_template(void **state)
     p.folder = folder;
     TEXT_ERROR(tr_data_open(&d, &p), "f.jsonl:1: ", "model: has no chat template; give --template");
     text_file("model/tokenizer_config.json", list, strlen(list));
-    d = open_data(&p);
+    d = text_open_data(&p);
     tr_data_info(d, &info);
     assert_non_null(strstr(info.template_from, "tokenizer_config.json: chat_template"));
     assert_int_equal(info.targets, 2); /* a and </s> */
     tr_data_close(d);
     text_file("model/chat_template.jinja", file, strlen(file));
-    d = open_data(&p);
+    d = text_open_data(&p);
     tr_data_info(d, &info);
     assert_non_null(strstr(info.template_from, "chat_template.jinja"));
     tr_data_close(d);

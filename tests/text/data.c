@@ -18,19 +18,6 @@
 #define BOS 1
 #define EOS 2
 
-/* The toy with <s> before a text, and </s> as its end. */
-static struct tr_tokenizer *toy(void)
-{
-    json_t *patch = json_loads("{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
-                               "{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}],"
-                               "\"special_tokens\":{\"<s>\":{\"ids\":[1]}}}}",
-                               0, NULL);
-    struct tr_tokenizer *t = text_toy(patch, "{\"eos_token\":\"</s>\"}");
-
-    json_decref(patch);
-    return t;
-}
-
 static struct tr_data_params params(const char *path, const struct tr_tokenizer *t)
 {
     return (struct tr_data_params){.path = path,
@@ -40,15 +27,6 @@ static struct tr_data_params params(const char *path, const struct tr_tokenizer 
                                    .batch_size = 4,
                                    .grain_tokens = 16,
                                    .seed = 5};
-}
-
-static struct tr_data *open_data(const struct tr_data_params *p)
-{
-    struct tr_data *d = NULL;
-
-    if (tr_data_open(&d, p) < 0)
-        fail_msg("%s", tr_error_message());
-    return d;
 }
 
 static struct tr_batch batch_of(struct tr_data *d, int64_t epoch, int64_t step)
@@ -72,7 +50,7 @@ static void expect_one(const char *name, const char *content, const struct tr_to
                        const int32_t want[2][32])
 {
     struct tr_data_params p = params(text_file(name, content, strlen(content)), t);
-    struct tr_data *d = open_data(&p);
+    struct tr_data *d = text_open_data(&p);
     struct tr_batch b = batch_of(d, 0, 0);
     double sum = 0;
 
@@ -108,7 +86,7 @@ static int32_t id_of(const struct tr_tokenizer *t, const char *text)
 
 static void a_text_is_learnt_from_its_second_token_on(void **state)
 {
-    struct tr_tokenizer *t = toy();
+    struct tr_tokenizer *t = text_toy_marked();
     int32_t a = id_of(t, " a"), d = id_of(t, "d");
     const int32_t want[2][32] = {{BOS, a, d, EOS}, {a, d, EOS, -1}};
 
@@ -133,7 +111,7 @@ static void without_bos_the_first_token_is_no_target(void **state)
 /* The prompt is what `generate` would see; the completion follows it without a new beginning. */
 static void only_the_completion_is_learnt(void **state)
 {
-    struct tr_tokenizer *t = toy();
+    struct tr_tokenizer *t = text_toy_marked();
     int32_t a = id_of(t, " a"), d = id_of(t, "d"), he = id_of(t, " he"), c = id_of(t, "c");
     int32_t ab = id_of(t, "ab"), space = id_of(t, " ");
     const int32_t spaced[2][32] = {{BOS, a, d, he, EOS}, {-1, -1, he, EOS, -1}};
@@ -165,7 +143,7 @@ static void labels_are_aligned_and_shifted_here(void **state)
 
 static void a_text_file_is_cut_into_windows(void **state)
 {
-    struct tr_tokenizer *t = toy();
+    struct tr_tokenizer *t = text_toy_marked();
     char text[400];
     struct tr_data_params p = params(NULL, t);
     struct tr_ids ids = {0};
@@ -181,7 +159,7 @@ static void a_text_file_is_cut_into_windows(void **state)
     tr_ids_push(&ids, BOS);
     assert_int_equal(tr_tokenizer_encode(t, text, sizeof(text), &ids), 0);
     tr_ids_push(&ids, EOS);
-    d = open_data(&p);
+    d = text_open_data(&p);
     for (int64_t s = 0; s < tr_data_steps(d, 0); s++) {
         struct tr_batch b = batch_of(d, 0, s);
 
@@ -203,7 +181,7 @@ static void a_text_file_is_cut_into_windows(void **state)
 
 static void too_long_samples_lose_their_end(void **state)
 {
-    struct tr_tokenizer *t = toy();
+    struct tr_tokenizer *t = text_toy_marked();
     static const char content[] = "{\"prompt\":\"d d d d d d\",\"completion\":\"d\"}\n"
                                   "{\"prompt\":\"d\",\"completion\":\"d d d d d d\"}\n"
                                   "{\"prompt\":\"d\",\"completion\":\"d\"}\n";
@@ -214,7 +192,7 @@ static void too_long_samples_lose_their_end(void **state)
 
     (void)state;
     p.seq_len = 6;
-    d = open_data(&p);
+    d = text_open_data(&p);
     tr_data_info(d, &info);
     assert_int_equal(info.format, TR_DATA_PROMPT);
     assert_int_equal(info.samples, 3);
@@ -349,7 +327,7 @@ static void every_token_comes_once_an_epoch(void **state)
             int64_t steps;
 
             p.packing = p.packing_asked = packed;
-            d = open_data(&p);
+            d = text_open_data(&p);
             steps = tr_data_steps(d, 0);
             first = run_epoch(d, &p, 0, length, N);
             second = run_epoch(d, &p, 1, length, N);
@@ -378,7 +356,7 @@ static void check_tight(int row, int most)
         next_fit += room < length[i];
         room = (room < length[i] ? row : room) - length[i];
     }
-    d = open_data(&p);
+    d = text_open_data(&p);
     print_message("%d tokens in %lld rows of %d, at least %d, next fit %d\n", total,
                   (long long)tr_data_steps(d, 0), row, (total + row - 1) / row, next_fit);
     assert_true(tr_data_steps(d, 0) * row < total * 106 / 100);
@@ -406,7 +384,7 @@ static void packed_rows_are_shuffled(void **state)
     (void)state;
     p.packing = p.packing_asked = p.shuffle = 1;
     p.batch_size = 1;
-    d = open_data(&p);
+    d = text_open_data(&p);
     for (int64_t epoch = 0; epoch < 8; epoch++) {
         struct tr_batch b = batch_of(d, epoch, 0);
 
@@ -425,18 +403,18 @@ static void packing_is_not_assumed_for_ids(void **state)
     (void)state;
     p.packing = 1;
     p.batch_size = 100;
-    d = open_data(&p);
+    d = text_open_data(&p);
     assert_int_equal(batch_of(d, 0, 0).n_rows, 20);
     tr_data_close(d);
     p.packing_asked = 1;
-    d = open_data(&p);
+    d = text_open_data(&p);
     assert_true(batch_of(d, 0, 0).n_rows < 5);
     tr_data_close(d);
 }
 
 static uint64_t hash_of(const struct tr_data_params *p, int64_t epoch, const int *length, int n)
 {
-    struct tr_data *d = open_data(p);
+    struct tr_data *d = text_open_data(p);
     uint64_t hash = run_epoch(d, p, epoch, length, n);
 
     tr_data_close(d);
@@ -473,12 +451,12 @@ static void a_cursor_resumes_exactly(void **state)
 
     (void)state;
     p.packing = p.packing_asked = p.shuffle = 1;
-    straight = open_data(&p);
+    straight = text_open_data(&p);
     for (int64_t epoch = 0; epoch < 3; epoch++)
         for (int64_t step = 0; step < tr_data_steps(straight, epoch); step++) {
             struct tr_batch a = batch_of(straight, epoch, step), b;
 
-            resumed = open_data(&p);
+            resumed = text_open_data(&p);
             b = batch_of(resumed, epoch, step);
             assert_int_equal(a.n_tokens, b.n_tokens);
             expect_int(b.ids, a.ids, a.n_tokens, "ids");
@@ -492,7 +470,7 @@ static void evaluation_keeps_the_order_of_the_file(void **state)
 {
     int length[30], sample = 0;
     struct tr_data_params p = params(numbered("eval.jsonl", 30, 20, 2, length), NULL);
-    struct tr_data *d = open_data(&p);
+    struct tr_data *d = text_open_data(&p);
 
     (void)state;
     for (int64_t s = 0; s < tr_data_steps(d, 0); s++) {
@@ -532,7 +510,7 @@ static void a_large_file_is_read_through_a_window(void **state)
     p = params(twice, t);
     p.seq_len = 2048;
     before = tr_mem_now(TR_MEM_TEXT);
-    d = open_data(&p);
+    d = text_open_data(&p);
     assert_int_equal(tr_tokenizer_encode(t, both, 2 * n, &ids), 0);
     for (int64_t s = 0; s < tr_data_steps(d, 0); s++) {
         struct tr_batch b = batch_of(d, 0, s);
@@ -561,9 +539,9 @@ static void a_preview_shows_the_mask(void **state)
 {
     static const char content[] = "{\"prompt\":\"ad\",\"completion\":\" he\\u0007\"}\n"
                                   "{\"prompt\":\"d\",\"completion\":\"d\"}\n";
-    struct tr_tokenizer *t = toy();
+    struct tr_tokenizer *t = text_toy_marked();
     struct tr_data_params p = params(text_file("pre.jsonl", content, strlen(content)), t);
-    struct tr_data *d = open_data(&p);
+    struct tr_data *d = text_open_data(&p);
     char out[1000] = "", want[200];
     struct tr_preview_sample_params v = {d, t, 1, 0, collect, out};
 

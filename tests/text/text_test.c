@@ -85,6 +85,27 @@ struct tr_tokenizer *text_toy(json_t *patch, const char *config)
     return t;
 }
 
+struct tr_tokenizer *text_toy_marked(void)
+{
+    json_t *patch = json_loads("{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
+                               "{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}],"
+                               "\"special_tokens\":{\"<s>\":{\"ids\":[1]}}}}",
+                               0, NULL);
+    struct tr_tokenizer *t = text_toy(patch, "{\"eos_token\":\"</s>\"}");
+
+    json_decref(patch);
+    return t;
+}
+
+struct tr_data *text_open_data(const struct tr_data_params *p)
+{
+    struct tr_data *d = NULL;
+
+    if (tr_data_open(&d, p) < 0)
+        fail_msg("%s", tr_error_message());
+    return d;
+}
+
 uint32_t text_random(uint32_t *state)
 {
     *state = *state * 1664525u + 1013904223u;

@@ -15,6 +15,7 @@
 #include <jansson.h>
 
 #include "src/base/err.h"
+#include "src/text/data.h"
 #include "src/text/tokenizer.h"
 
 /* golden.json, read once. */
@@ -26,6 +27,9 @@ const char *text_file(const char *name, const char *content, size_t bytes);
 const char *text_path(const char *name);
 /* The toy tokenizer of golden.json with a patch (NULL: none), and a config (NULL: none). */
 struct tr_tokenizer *text_toy(json_t *patch, const char *config);
+/* The toy with <s> (1) before a text, and </s> as its end. */
+struct tr_tokenizer *text_toy_marked(void);
+struct tr_data *text_open_data(const struct tr_data_params *p);
 /* Deterministic random numbers for test inputs. */
 uint32_t text_random(uint32_t *state);
 double text_seconds(void);

@@ -148,6 +148,18 @@ int train(const struct tr_train_params *p, struct tr_step_report *last)
     return r;
 }
 
+void train_anew(struct tr_train_params p, const char *name, struct tr_step_report *last)
+{
+    char out[4352];
+
+    snprintf(out, sizeof(out), "%s", scratch_path("%s", name));
+    if (tr_folder_is_empty(out) >= 0)
+        assert_int_equal(tr_remove_tree(out), 0);
+    p.out = out;
+    if (train(&p, last) < 0)
+        fail_msg("%s", tr_message());
+}
+
 int train_part(const struct tr_train_params *p, int steps)
 {
     struct tr_step_report report;

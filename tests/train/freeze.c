@@ -99,19 +99,6 @@ static struct tr_train_params params(int i, const char *out)
                                     .device_memory = test_budget(NULL, 256 << 20)};
 }
 
-/* Trains and leaves SCRATCH/NAME/model behind. */
-static void trained(struct tr_train_params p, const char *name, struct tr_step_report *last)
-{
-    char out[4352];
-
-    snprintf(out, sizeof(out), "%s", scratch_path("%s", name));
-    if (tr_folder_is_empty(out) >= 0)
-        assert_int_equal(tr_remove_tree(out), 0);
-    p.out = out;
-    if (train(&p, last) < 0)
-        fail_msg("%s", tr_message());
-}
-
 static int same(const char *a, const char *b, const char *tensor)
 {
     size_t n, m;
@@ -177,13 +164,13 @@ static void test_one_step(void **state)
         struct tr_train_params p = params(i, NULL);
         struct tr_model *m = open_model(cases[i].shape, cases[i].freeze);
 
-        trained(p, "all", NULL);
+        train_anew(p, "all", NULL);
         p.freeze = cases[i].freeze;
         for (int way = on_cuda(); way < 3; way++) {
             p.streaming = way == 2 ? TR_STREAMING_MATRICES : TR_STREAMING_AUTO;
             if (way)
                 p.device_memory = smallest_budget(p);
-            trained(p, "frozen", NULL);
+            train_anew(p, "frozen", NULL);
             assert_int_equal(count_wrong(m, cases[i].name), 0);
         }
         tr_model_close(m);
@@ -206,7 +193,7 @@ static void test_norm(void **state)
             p.freeze = lists[i];
             if (!parked)
                 p.device_memory = smallest_budget(p);
-            trained(p, "norm", &r[i]);
+            train_anew(p, "norm", &r[i]);
         }
         assert_true(r[1].grad_norm > 0.1 * r[0].grad_norm);
         assert_true(r[2].grad_norm > 0.1 * r[0].grad_norm);
@@ -257,7 +244,7 @@ static void test_mutant(void **state)
 
     (void)state;
     p.optimizer = TR_OPT_SGD;
-    trained(p, "all", NULL);
+    train_anew(p, "all", NULL);
     snprintf(out, sizeof(out), "%s", scratch_path("frozen"));
     assert_int_equal(tr_remove_tree(out), 0);
     p.out = out;

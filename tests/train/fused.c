@@ -53,18 +53,6 @@ static struct tr_train_params params(const struct tiny *t)
                                     .device_memory = test_budget(NULL, 256 << 20)};
 }
 
-static void trained(struct tr_train_params p, const char *name, struct tr_step_report *last)
-{
-    char out[4352];
-
-    snprintf(out, sizeof(out), "%s", scratch_path("%s", name));
-    if (tr_folder_is_empty(out) >= 0)
-        assert_int_equal(tr_remove_tree(out), 0);
-    p.out = out;
-    if (train(&p, last) < 0)
-        fail_msg("%s", tr_message());
-}
-
 /* |b - a| / |a - source| of a tensor's values. */
 static double distance(const char *a, const char *b, const char *tensor)
 {
@@ -174,9 +162,9 @@ static void check_step(const struct tiny *t)
     struct tr_step_report report;
     double good, early, less;
 
-    trained(p, "plain", NULL);
+    train_anew(p, "plain", NULL);
     p.fused_gemm = 1;
-    trained(p, "fused", &report);
+    train_anew(p, "fused", &report);
     assert_true(isnan(report.grad_norm));
     good = worst_of("fused");
     spoilt_run(p, update_first);
@@ -228,9 +216,9 @@ static void test_peak(void **state)
 
     (void)state;
     p.batch_size = 4; /* one grain: logits take the same in both */
-    trained(p, "plain", &with);
+    train_anew(p, "plain", &with);
     p.fused_gemm = 1;
-    trained(p, "fused", &without);
+    train_anew(p, "fused", &without);
     print_message("peak: %llu bytes, fused %llu\n", (unsigned long long)with.device_peak_bytes,
                   (unsigned long long)without.device_peak_bytes);
     assert_int_equal(with.device_peak_bytes - without.device_peak_bytes, 2048 * 64 * 4 - 4096);
