@@ -27,6 +27,8 @@ static const struct field embed_fields[] = {
     FIELD(embed, out, .out = ON(EMBED)),
     FIELD(embed, dy, .in = ON(EMBED_GRAD)),
     FIELD(embed, grad, .out = ON(EMBED_GRAD)),
+    VALUE(embed, fused),
+    VALUE(embed, lr),
 };
 
 static const struct field rmsnorm_fields[] = {
@@ -64,6 +66,8 @@ static const struct field matmul_fields[] = {
     VALUE(matmul, m),
     VALUE(matmul, k),
     VALUE(matmul, add),
+    VALUE(matmul, fused),
+    VALUE(matmul, lr),
     VALUE(matmul, grains),
 };
 
