@@ -114,17 +114,17 @@ static void compare(FILE *f, struct tr_run *run)
 {
     const struct tr_prediction *p = &run->foreseen;
     struct tr_measured *m = &run->measured;
-    uint64_t more = (uint64_t)(m->steps - 1), settled = (uint64_t)m->settled;
+    uint64_t settled = (uint64_t)m->settled;
 
     fprintf(f, "%-26s    predicted     measured\n", "prediction");
     if (p->timed && m->n)
         line(f, "seconds a step", "s", p->sim.seconds, median(m));
     if (!run->valid && m->steps > 1)
         exact(f, "read, all steps",
-              p->sim.first_read_bytes + more * p->sim.read_bytes + settled * p->settle_read_bytes,
-              m->read_bytes);
+              tr_prediction_read(p, m->steps) + settled * p->settle_read_bytes, m->read_bytes);
     exact(f, "written, all steps",
-          (more + 1) * p->sim.written_bytes + settled * p->settle_written_bytes, m->written_bytes);
+          (uint64_t)m->steps * p->sim.written_bytes + settled * p->settle_written_bytes,
+          m->written_bytes);
     exact(f, "device peak", p->device_bytes, m->device_bytes);
 }
 

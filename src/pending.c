@@ -117,7 +117,7 @@ int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pool
     holds = tr_alloc_array(TR_MEM_MISC, n, sizeof(*holds));
     for (uint32_t i = 0; holds && i < n; i++)
         holds[i] = TR_NONE;
-    for (int step = 0; holds && step < 2 && r == 0; step++)
+    for (int step = 0; holds && step < TR_PREDICT_STEPS && r == 0; step++)
         r = play(run, RUN_TRAIN, pools, holds, read);
     if (holds && r == 0)
         r = play(run, RUN_SETTLE, pools, holds, read);

@@ -186,6 +186,7 @@ int run_predict(struct tr_run *run, const struct tr_figures *figures, const stru
     out->tokens = batch->n_tokens;
     snprintf(out->machine, sizeof(out->machine), "%s", figures ? figures->name : "");
     r = open_play(&y, run, figures, batch);
+    y.p.steps = TR_PREDICT_STEPS;
     if (r == 0)
         r = tr_simulate(&y.p, &out->sim);
     if (r == 0)
@@ -194,6 +195,17 @@ int run_predict(struct tr_run *run, const struct tr_figures *figures, const stru
         out->arithmetic += y.seconds[i];
     close_play(&y);
     return r;
+}
+
+uint64_t tr_prediction_read(const struct tr_prediction *p, int64_t steps)
+{
+    const struct tr_sim_result *s = &p->sim;
+
+    if (steps <= 1)
+        return steps == 1 ? s->first_read_bytes : 0;
+    return steps < TR_PREDICT_STEPS
+               ? s->total_read_bytes - s->read_bytes
+               : s->total_read_bytes + (uint64_t)(steps - TR_PREDICT_STEPS) * s->read_bytes;
 }
 
 /* ---- limits ---- */

@@ -16,6 +16,10 @@
 
 struct tr_run;
 
+/* Steps that are played, the last of which stands for all that follow. Slots are empty before the
+ * first one, and what it leaves in them may suit the second better than any other. */
+#define TR_PREDICT_STEPS 3
+
 struct tr_prediction {
     int timed; /* with figures: else all seconds are 0 */
     char machine[64];
@@ -36,6 +40,8 @@ struct tr_prediction {
  * NULL: bytes only. The batch tells tokens, documents and grains. */
 int run_predict(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
                 struct tr_prediction *out);
+/* Bytes that so many steps read, the first one with empty slots. */
+uint64_t tr_prediction_read(const struct tr_prediction *p, int64_t steps);
 /* The rest, which takes longer: least_device and hides_from. */
 int run_predict_limits(struct tr_run *run, const struct tr_figures *figures,
                        const struct tr_batch *batch, struct tr_prediction *out);

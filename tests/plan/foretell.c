@@ -17,14 +17,26 @@
 #include "tests/device/budget.h"
 #include "tests/train/common.h"
 
-#define STEPS 3
-#define ROWS  45
+#define STEPS 4
+#define ROWS  60
 
 /* The cpu device takes more tokens before anything must leave it; the fake one takes long for each.
  */
+static int on_gpu(void)
+{
+    return !strncmp(tr_devices_default(), "cuda", 4);
+}
+
 static int row_tokens(void)
 {
-    return strncmp(tr_devices_default(), "cuda", 4) ? 500 : 150;
+    return on_gpu() ? 150 : 500;
+}
+
+/* What a device that was never measured chooses for so small a model: to a GPU the second backward
+ * pass is nothing beside the bytes of waiting gradients, to a CPU it is the greater part. */
+static enum tr_clip chosen(void)
+{
+    return on_gpu() ? TR_CLIP_TWO_PASS : TR_CLIP_DEFERRED;
 }
 
 struct config {
@@ -62,7 +74,7 @@ static const struct config configs[] = {
      .batch = 15, .streams = 1, .method = TR_CLIP_TWO_PASS},
     {"frozen", {"llama", 64, 96, 6, 4, 2, 16, 700, 512, ""}, TR_TYPE_BF16, TR_OPT_ADAMW, 1,
      .batch = 13, .streams = 1, .freeze = "*embed*,*.[01].*,*.3.*norm*,*.4.*_proj*"},
-    {"frozen, tied", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
+    {"frozen, tied", {"llama-tied", 32, 48, 8, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
      TR_OPT_ADALOMO, -1, TR_KEEP_CHECKPOINT, .batch = 15, .streams = 1,
      .freeze = "*embed*,*.0.*,*.1.self_attn*,*.1.input*"},
     {"fused", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_F32, TR_OPT_SGD, -1,
@@ -178,8 +190,7 @@ static void check_counts(tr_run *run)
     if (tr_train_finish(run) < 0)
         fail_msg("%s", tr_message());
     tr_offload_stats(run->offload, &s);
-    assert_int_equal(s.read_bytes, p->sim.first_read_bytes + (STEPS - 1) * p->sim.read_bytes +
-                                       p->settle_read_bytes);
+    assert_int_equal(s.read_bytes, tr_prediction_read(p, STEPS) + p->settle_read_bytes);
     assert_int_equal(s.written_bytes, STEPS * p->sim.written_bytes + p->settle_written_bytes);
     assert_int_equal(p->settle_written_bytes > 0, run->model->parked != TR_PARKED_NONE);
     assert_int_equal(s.spilled_bytes, STEPS * p->sim.spilled_bytes);
@@ -216,7 +227,7 @@ static void check_config(const struct config *c)
     }
     check_counts(run);
     if (!strcmp(c->name, "chosen")) /* of itself */
-        assert_int_equal(run->params.clip_method, TR_CLIP_DEFERRED);
+        assert_int_equal(run->params.clip_method, chosen());
     tr_train_close(run);
     json_decref(plan);
     assert_int_equal(least, smallest_budget(p));
