@@ -28,11 +28,13 @@ static int is_assistant(const struct chat_conversation *of, size_t i)
     return role && !strcmp(role, "assistant");
 }
 
-/* The round that wrote a message: *span. 1, 0 where there is none, -ENOTSUP where there are two. */
+/* The round that wrote a message: *span. 1; 0 and an empty one where there is none, -ENOTSUP where
+ * there are two. */
 static int round_of(const struct jinja_output *o, int message, struct jinja_span *span)
 {
     int found = 0;
 
+    *span = (struct jinja_span){.message = message};
     for (size_t i = 0; i < o->n_spans; i++)
         if (o->spans[i].message == message) {
             *span = o->spans[i];

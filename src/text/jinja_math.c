@@ -106,7 +106,7 @@ struct jinja_value jinja_math(struct jinja_eval *e, const char *op, struct jinja
 
 static int equal_json(json_t *a, json_t *b, int depth)
 {
-    int64_t i, k;
+    int64_t i = 0, k = 0;
     double x = 0, y = 0;
     const char *key;
     json_t *item;
