@@ -8,12 +8,11 @@
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "offload/queue.h"
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/mem.h"
+#include "src/base/pages.h"
 #include "src/base/thread.h"
 #include "src/probe.h"
 
@@ -62,7 +61,7 @@ static int open_drive(struct drive *d, const char *folder)
         d->file[0].fd = open_file(d, folder, 0);
     if (d->file[0].fd < 0)
         return tr_error(-errno, "%s: cannot make a file: %s", folder, strerror(errno));
-    d->buffer = tr_alloc_pages(TR_MEM_IO, BUFFERS * PIECE);
+    d->buffer = tr_pages_alloc(TR_MEM_IO, BUFFERS * PIECE, TR_PAGES_LOCKED);
     if (!d->buffer)
         return -ENOMEM;
     for (uint64_t i = 0; i < BUFFERS * PIECE / 8; i++)
@@ -206,28 +205,6 @@ static int measure_flush(struct drive *d)
     return r;
 }
 
-/* ---- memory and checksums ---- */
-
-static void measure_memory(struct drive *d)
-{
-    int n = d->p->p->quick ? 1 : 7;
-    double hash[7], copy[7];
-    volatile uint64_t sink = 0;
-
-    for (int i = 0; i < n; i++) {
-        double start = probe_now();
-
-        sink ^= XXH3_64bits(d->buffer, PIECE);
-        hash[i] = (double)PIECE / (probe_now() - start);
-        start = probe_now();
-        memcpy(d->buffer + PIECE, d->buffer, PIECE);
-        copy[i] = (double)PIECE / (probe_now() - start);
-    }
-    (void)sink;
-    d->p->figures.hash = probe_median(hash, n);
-    d->p->figures.host_copy = probe_median(copy, n);
-}
-
 /* ---- what the I/O thread takes away from the cpu device ---- */
 
 static void raise_flag(void *arg)
@@ -238,7 +215,7 @@ static void raise_flag(void *arg)
 /* What the I/O thread does for a piece. */
 static int move_piece(struct drive *d, int turn)
 {
-    volatile uint64_t sink = XXH3_64bits(d->buffer, PIECE);
+    volatile uint64_t sink = probe_hash(d->buffer, PIECE);
     struct tr_transfer t = {
         .op = turn % 2 ? TR_IO_WRITE : TR_IO_READ, .buf = d->buffer, .bytes = PIECE};
 
@@ -300,10 +277,8 @@ int probe_drive(struct probe *p)
         r = measure_depths(&d);
     if (r == 0)
         r = measure_flush(&d);
-    if (r == 0) {
-        measure_memory(&d);
+    if (r == 0)
         r = measure_drag(&d);
-    }
     close_drive(&d);
     return r;
 }
