@@ -6,9 +6,9 @@
 
 #include <endian.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "src/base/err.h"
+#include "src/base/hash.h"
 #include "src/base/mem.h"
 
 #define VERSION 1u

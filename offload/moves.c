@@ -9,10 +9,10 @@
  * two is settled when a move starts.
  */
 #include <string.h>
-#include <xxhash.h>
 
 #include "offload/engine.h"
 #include "src/base/err.h"
+#include "src/base/hash.h"
 #include "src/base/mem.h"
 
 static uint64_t chunks_of_pool(const struct tr_slot_pool *p)

@@ -5,10 +5,10 @@
  */
 #include <stdio.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "offload/store_private.h"
 #include "src/base/err.h"
+#include "src/base/hash.h"
 #include "src/base/mem.h"
 
 #define DEPTH   16u /* a piece is at most 16 requests */

@@ -13,6 +13,7 @@
  */
 #include "offload/engine.h"
 #include "src/base/err.h"
+#include "src/base/hash.h"
 
 void tr_staged_start(struct tr_move *m, struct tr_home *home)
 {

@@ -221,7 +221,9 @@ static int measure(struct probe *p)
 {
     int r = open_device(p);
 
-    if (r < 0 || (r = describe(p)) < 0 || (r = probe_copies(p)) < 0 || (r = probe_drive(p)) < 0)
+    if (r < 0 || (r = describe(p)) < 0 || (r = probe_copies(p)) < 0)
+        return r;
+    if ((r = probe_memory(p)) < 0 || (r = probe_drive(p)) < 0)
         return r;
     return probe_ops(p);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Measures the machine: probe_ops.c what each op costs on the device, through its table;
- * probe_drive.c the drive through the queue and the I/O engine of the offload engine, memory,
- * checksums, and what the one costs the other. Medians, for that is what a run will meet.
+ * probe_memory.c what a core does with memory; probe_drive.c the drive through the queue and the
+ * I/O engine of the offload engine, and what its work costs compute. Medians, for that is what a
+ * run will meet.
  */
 #ifndef TR_SRC_PROBE_H
 #define TR_SRC_PROBE_H
@@ -43,6 +44,8 @@ void probe_log(const struct probe *p, const char *fmt, ...) __attribute__((forma
 
 int probe_ops(struct probe *p);
 int probe_copies(struct probe *p);
+int probe_memory(struct probe *p);
+uint64_t probe_hash(const void *p, uint64_t bytes); /* as every byte of a run is hashed */
 int probe_drive(struct probe *p);
 /* A product that takes a while, for what runs beside it; queued, not waited for. */
 int probe_queue_product(struct probe *p);

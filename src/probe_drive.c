@@ -7,14 +7,12 @@
  */
 #include <fcntl.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "offload/queue.h"
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/mem.h"
+#include "src/base/pages.h"
 #include "src/base/thread.h"
 #include "src/probe.h"
 
@@ -63,7 +61,7 @@ static int open_drive(struct drive *d, const char *folder)
         d->file[0].fd = open_file(d, folder, 0);
     if (d->file[0].fd < 0)
         return tr_error(-errno, "%s: cannot make a file: %s", folder, strerror(errno));
-    d->buffer = tr_alloc_pages(TR_MEM_IO, BUFFERS * PIECE);
+    d->buffer = tr_pages_alloc(TR_MEM_IO, BUFFERS * PIECE, TR_PAGES_LOCKED);
     if (!d->buffer)
         return -ENOMEM;
     for (uint64_t i = 0; i < BUFFERS * PIECE / 8; i++)
@@ -99,46 +97,56 @@ static void close_drive(struct drive *d)
         close(d->file[0].fd);
 }
 
-static void count_down(struct tr_transfer *t)
+/* One of the two ways that go on at once. */
+struct lane {
+    struct tr_transfer transfer;
+    enum tr_io_op op;
+    uint64_t at, end;
+    int busy;
+};
+
+static void set_idle(struct tr_transfer *t)
 {
-    --*(int *)t->owner;
+    ((struct lane *)t->owner)->busy = 0;
 }
 
-static struct tr_transfer piece_of(struct drive *d, enum tr_io_op op, uint64_t at, int *left)
+static void start_piece(struct drive *d, struct lane *l)
 {
-    return (struct tr_transfer){.op = op,
-                                .file = TR_FILE_GEN0,
-                                .buf = d->buffer + (op == TR_IO_WRITE ? PIECE : 0),
-                                .offset = at,
-                                .bytes = PIECE,
-                                .done = count_down,
-                                .owner = left};
+    l->transfer = (struct tr_transfer){.op = l->op,
+                                       .file = TR_FILE_GEN0,
+                                       .buf = d->buffer + (l->op == TR_IO_WRITE ? PIECE : 0),
+                                       .offset = l->at,
+                                       .bytes = PIECE,
+                                       .done = set_idle,
+                                       .owner = l};
+    l->at += PIECE;
+    l->busy = 1;
+    tr_queue_add(d->queue, &l->transfer);
 }
 
-/* The whole file in pieces, two at a time: reads, writes, or a piece of each half by turns. */
+/* The whole file, a half in each lane: reads, writes, or a lane of each. A lane starts its next
+ * piece as soon as one ends, so that the queue never runs dry on the way, as it does not in a run.
+ */
 static int pass(struct drive *d, int reads, int writes, double *rate)
 {
-    uint64_t step = (reads && writes ? 1 : 2) * PIECE, half = d->bytes / 2, end = d->bytes;
+    uint64_t half = d->bytes / 2;
+    struct lane lane[2] = {{.op = reads ? TR_IO_READ : TR_IO_WRITE, .at = 0, .end = half},
+                           {.op = writes ? TR_IO_WRITE : TR_IO_READ, .at = half, .end = d->bytes}};
     double start = probe_now();
-    int r = 0;
+    int r = 0, failed = 0;
 
-    if (reads && writes)
-        end = half;
-    for (uint64_t at = 0; at < end && r == 0; at += step) {
-        struct tr_transfer t[2];
-        int left = 2;
-
-        t[0] = piece_of(d, reads ? TR_IO_READ : TR_IO_WRITE, at, &left);
-        t[1] = piece_of(d, writes ? TR_IO_WRITE : TR_IO_READ,
-                        reads && writes ? half + at : at + PIECE, &left);
-        tr_queue_add(d->queue, &t[0]);
-        tr_queue_add(d->queue, &t[1]);
-        while (left && r == 0)
-            r = tr_queue_turn(d->queue, 1);
-        for (int i = 0; i < 2 && r == 0; i++)
-            if (t[i].error)
-                r = tr_error(t[i].error, "%s: %s", d->path, strerror(-t[i].error));
+    while (r == 0) {
+        for (int i = 0; i < 2; i++)
+            if (!lane[i].busy && lane[i].at < lane[i].end && !failed)
+                start_piece(d, &lane[i]);
+        if (!lane[0].busy && !lane[1].busy)
+            break;
+        r = tr_queue_turn(d->queue, 1);
+        for (int i = 0; i < 2; i++)
+            failed = failed ? failed : lane[i].transfer.error;
     }
+    if (failed)
+        r = tr_error(failed, "%s: %s", d->path, strerror(-failed));
     *rate = (double)d->bytes / (probe_now() - start);
     return r;
 }
@@ -197,28 +205,6 @@ static int measure_flush(struct drive *d)
     return r;
 }
 
-/* ---- memory and checksums ---- */
-
-static void measure_memory(struct drive *d)
-{
-    int n = d->p->p->quick ? 1 : 7;
-    double hash[7], copy[7];
-    volatile uint64_t sink = 0;
-
-    for (int i = 0; i < n; i++) {
-        double start = probe_now();
-
-        sink ^= XXH3_64bits(d->buffer, PIECE);
-        hash[i] = (double)PIECE / (probe_now() - start);
-        start = probe_now();
-        memcpy(d->buffer + PIECE, d->buffer, PIECE);
-        copy[i] = (double)PIECE / (probe_now() - start);
-    }
-    (void)sink;
-    d->p->figures.hash = probe_median(hash, n);
-    d->p->figures.host_copy = probe_median(copy, n);
-}
-
 /* ---- what the I/O thread takes away from the cpu device ---- */
 
 static void raise_flag(void *arg)
@@ -226,52 +212,55 @@ static void raise_flag(void *arg)
     __atomic_store_n((int *)arg, 1, __ATOMIC_RELEASE);
 }
 
-static double thread_seconds(void)
+/* What the I/O thread does for a piece. */
+static int move_piece(struct drive *d, int turn)
 {
-    struct timespec t;
+    volatile uint64_t sink = probe_hash(d->buffer, PIECE);
+    struct tr_transfer t = {
+        .op = turn % 2 ? TR_IO_WRITE : TR_IO_READ, .buf = d->buffer, .bytes = PIECE};
 
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    (void)sink;
+    return tr_queue_run(d->queue, &t);
 }
 
-/* Products are queued; until they are done, this thread does what the I/O thread does: processor
- * seconds a byte. */
-static int move_beside(struct drive *d, double *seconds)
+/* Seconds that products take; until they are done, this thread moves bytes where it has a place to
+ * count them. */
+static int time_products(struct drive *d, double *seconds, double *bytes)
 {
     struct tr_device *device = d->p->device;
-    int done = 0, turn = 0, r = 0, synced, products = d->p->p->quick ? 2 : 100;
-    double start = thread_seconds(), bytes = 0;
-    volatile uint64_t sink = 0;
+    int done = 0, r = 0, synced, products = d->p->p->quick ? 2 : 100;
+    double start = probe_now();
 
     for (int i = 0; i < products && r == 0; i++)
         r = probe_queue_product(d->p);
     if (r == 0)
         r = device->ops->call(device, TR_STREAM_COMPUTE, raise_flag, &done);
-    while (r == 0 && !__atomic_load_n(&done, __ATOMIC_ACQUIRE)) {
-        struct tr_transfer t = {
-            .op = turn++ % 2 ? TR_IO_WRITE : TR_IO_READ, .buf = d->buffer, .bytes = PIECE};
-
-        sink ^= XXH3_64bits(d->buffer, PIECE);
-        r = tr_queue_run(d->queue, &t);
-        bytes += (double)PIECE;
+    for (int i = 0; bytes && r == 0 && !__atomic_load_n(&done, __ATOMIC_ACQUIRE); i++) {
+        r = move_piece(d, i);
+        *bytes += (double)PIECE;
     }
-    (void)sink;
-    *seconds = bytes > 0 ? (thread_seconds() - start) / bytes : 0;
     synced = device->ops->sync(device, TR_STREAM_COMPUTE);
+    *seconds = probe_now() - start;
     return r < 0 ? r : synced;
 }
 
-/* Where a thread computes on every core, an op waits for the one whose core the I/O took: what the
- * I/O thread works is lost. The difference of two wall clocks would say the same, through noise. */
+/* Where a thread computes on every core, the I/O thread takes one of them from time to time, and an
+ * op waits for the thread that had it. What that costs lies between half of the I/O thread's work
+ * and all of it; two clocks say it, one beside the other in turn. */
 static int measure_drag(struct drive *d)
 {
-    double drag[5];
-    int n = d->p->p->quick ? 1 : 5, r = 0;
+    double drag[9];
+    int n = d->p->p->quick ? 1 : 9, r = 0;
 
     if (d->p->choice.cuda || d->p->figures.threads < tr_thread_cores())
         return 0;
-    for (int i = 0; i < n && r == 0; i++)
-        r = move_beside(d, &drag[i]);
+    for (int i = 0; i < n && r == 0; i++) {
+        double alone, beside, bytes = 0;
+
+        if ((r = time_products(d, &alone, NULL)) == 0 &&
+            (r = time_products(d, &beside, &bytes)) == 0)
+            drag[i] = beside > alone ? (beside - alone) / bytes : 0;
+    }
     if (r == 0)
         d->p->figures.drag = probe_median(drag, n);
     return r;
@@ -288,10 +277,8 @@ int probe_drive(struct probe *p)
         r = measure_depths(&d);
     if (r == 0)
         r = measure_flush(&d);
-    if (r == 0) {
-        measure_memory(&d);
+    if (r == 0)
         r = measure_drag(&d);
-    }
     close_drive(&d);
     return r;
 }

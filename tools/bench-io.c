@@ -19,7 +19,7 @@
 #include "offload/queue.h"
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/mem.h"
+#include "src/base/pages.h"
 
 struct options {
     const char *folder;
@@ -200,7 +200,8 @@ static int play(const struct options *o, struct tr_store *store)
 {
     struct tr_device device = {&idle_ops};
     uint64_t slot = tr_store_layout(store)->spans[0].bytes;
-    struct tr_slot_pool pool = {tr_alloc_pages(TR_MEM_ARENA, slot * o->slots), slot, o->slots};
+    struct tr_slot_pool pool = {tr_pages_alloc(TR_MEM_ARENA, slot * o->slots, TR_PAGES_LOCKED),
+                                slot, o->slots};
     struct tr_visit *v = tr_alloc_array(TR_MEM_MISC, 2 * o->blocks, sizeof(*v));
     struct tr_offload_params p = {.store = store,
                                   .device = &device,

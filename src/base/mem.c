@@ -9,6 +9,8 @@
 
 #include "src/base/err.h"
 
+#define HUGE_PAGE (2u << 20)
+
 static struct {
     _Atomic uint64_t now, peak;
 } counters[TR_MEM_TAGS];
@@ -84,6 +86,9 @@ void *tr_alloc_pages(enum tr_mem_tag tag, size_t bytes)
         tr_error(-ENOMEM, "out of memory: %zu bytes for %s", bytes, tr_mem_tag_name(tag));
         return NULL;
     }
+    /* A request to a drive then is few segments: a virtual NVMe drive reads twice as fast so. */
+    if (bytes >= HUGE_PAGE)
+        madvise(p, bytes, MADV_HUGEPAGE);
     tr_mem_count(tag, (int64_t)bytes);
     return p;
 }

@@ -27,7 +27,8 @@ void *tr_realloc(enum tr_mem_tag tag, void *p, size_t n);
 void tr_free(enum tr_mem_tag tag, void *p); /* NULL is allowed */
 char *tr_strdup(enum tr_mem_tag tag, const char *s);
 
-/* 4096-aligned zeroed pages, mapped; the peak of these is what --host-memory bounds. */
+/* 4096-aligned zeroed pages, mapped, huge ones where the system has them; the peak of these is what
+ * --host-memory bounds. */
 void *tr_alloc_pages(enum tr_mem_tag tag, size_t bytes);
 void tr_free_pages(enum tr_mem_tag tag, void *p, size_t bytes);
 
