@@ -302,6 +302,35 @@ static void test_cut_off(void **state)
     }
 }
 
+/* Other settings forced on a run whose last step is not applied yet are those of the steps to come,
+ * and not of that one. */
+static void test_forced(void **state)
+{
+    struct tr_train_params p = job(&shapes[1], TR_TYPE_BF16, TR_OPT_ADAMW), forced;
+    uint64_t hash[3];
+
+    (void)state;
+    p.device_memory = ROOM;
+    for (int k = 0; k < 3; k++) {
+        char out[4352];
+
+        snprintf(out, sizeof(out), "%s", scratch_path("run"));
+        p.out = out;
+        p.clip_method = k ? TR_CLIP_DEFERRED : TR_CLIP_TWO_PASS;
+        p.weight_decay = k == 2 ? 3 : 0.1; /* the last one always has what the others change to */
+        assert_int_equal(train_part(&p, 2), 0);
+        forced = p;
+        forced.weight_decay = 3;
+        forced.beta1 = 0.5;
+        forced.force = 1;
+        if (train(&forced, NULL) < 0)
+            fail_msg("%s", tr_message());
+        hash[k] = file_hash(scratch_path("run/model/model.safetensors"));
+        remove_run();
+    }
+    assert_true(hash[0] == hash[1] && hash[1] != hash[2]);
+}
+
 /* A model asked for in the middle is finished, and the training goes on as it would have. */
 static void test_snapshot(void **state)
 {
@@ -387,6 +416,7 @@ int main(void)
         cmocka_unit_test(test_snapshot),    cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_bf16_parked), cmocka_unit_test(test_mutants),
         cmocka_unit_test(test_validation),  cmocka_unit_test(test_cut_off),
+        cmocka_unit_test(test_forced),
     };
 
     return cmocka_run_group_tests_name("deferred clipping", tests, NULL, NULL);
