@@ -108,6 +108,9 @@ uint64_t tr_store_payload(const struct tr_store *s, void *buf, size_t room, size
  */
 int tr_store_read_piece(struct tr_store *s, uint32_t piece, void *buf);
 int tr_store_write_piece(struct tr_store *s, uint32_t piece, const void *buf);
+/* Enters a piece of a new store as the zeros that its reserved space reads as: nothing is written.
+ * `zeros` has them. -EINVAL once there is a commit, or the piece has been written. */
+int tr_store_leave_piece(struct tr_store *s, uint32_t piece, const void *zeros);
 /* Syncs the data, then makes the commit durable. A span of which any piece was written since the
  * last commit must have been written whole (-EINVAL names the missing piece). */
 int tr_store_commit(struct tr_store *s, const void *payload, size_t bytes);
