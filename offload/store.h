@@ -124,6 +124,8 @@ int tr_store_verify(struct tr_store *s, void (*found)(void *arg, const char *tex
  * returns its bytes. -ENODATA: there is no such commit; -EBADMSG: its bytes are damaged or have
  * been overwritten since. Not while an offload engine runs. */
 int tr_store_before(struct tr_store *s, void *payload, size_t room);
+/* The same from its record alone: whether what that names is whole is not looked at. */
+int tr_store_record_before(struct tr_store *s, void *payload, size_t room);
 /* Goes back to that commit, for good; needs TR_STORE_WRITE. Errors as above: nothing is changed
  * then. */
 int tr_store_fall_back(struct tr_store *s);
