@@ -71,6 +71,19 @@ int tr_store_before(struct tr_store *s, void *payload, size_t room)
     return r;
 }
 
+int tr_store_record_before(struct tr_store *s, void *payload, size_t room)
+{
+    int r = read_before(s, &s->next);
+
+    if (r == 0) {
+        memcpy(payload, s->next.payload,
+               s->next.payload_bytes < room ? s->next.payload_bytes : room);
+        r = (int)s->next.payload_bytes;
+    }
+    tr_commit_copy(&s->next, &s->durable, &s->shape);
+    return r;
+}
+
 int tr_store_fall_back(struct tr_store *s)
 {
     int r = s->mode == TR_STORE_WRITE && !s->failed

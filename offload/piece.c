@@ -168,11 +168,31 @@ static int write_record(struct tr_store *s, uint32_t flags)
     return r;
 }
 
+static void enter_piece(struct tr_store *s, uint32_t piece, uint8_t generation, const void *buf)
+{
+    s->next.generation[tr_layout_span_of(&s->layout, piece)] = generation;
+    s->next.hash[piece] = XXH3_64bits(buf, s->layout.pieces[piece].bytes);
+    s->fresh[piece] = 1;
+    s->touched[generation] = 1;
+}
+
+int tr_store_leave_piece(struct tr_store *s, uint32_t piece, const void *zeros)
+{
+    int r = check_args(s, piece, zeros);
+
+    if (r == 0)
+        r = check_writable(s);
+    if (r == 0 && (s->durable.sequence || s->fresh[piece]))
+        r = tr_error(-EINVAL, "%s: piece %u is not as it was made", s->folder, piece);
+    if (r == 0)
+        enter_piece(s, piece, tr_store_target(s, tr_layout_span_of(&s->layout, piece)), zeros);
+    return r;
+}
+
 int tr_store_write_piece(struct tr_store *s, uint32_t piece, const void *buf)
 {
     struct tr_transfer t;
     char text[512];
-    uint32_t span;
     int r = check_args(s, piece, buf);
 
     if (r == 0)
@@ -188,11 +208,7 @@ int tr_store_write_piece(struct tr_store *s, uint32_t piece, const void *buf)
         tr_layout_describe(&s->layout, piece, text, sizeof(text));
         return tr_error_prefix(r, "%s", text);
     }
-    span = tr_layout_span_of(&s->layout, piece);
-    s->next.generation[span] = (uint8_t)t.file;
-    s->next.hash[piece] = XXH3_64bits(buf, s->layout.pieces[piece].bytes);
-    s->fresh[piece] = 1;
-    s->touched[t.file] = 1;
+    enter_piece(s, piece, (uint8_t)t.file, buf);
     return 0;
 }
 

@@ -108,6 +108,9 @@ uint64_t tr_store_payload(const struct tr_store *s, void *buf, size_t room, size
  */
 int tr_store_read_piece(struct tr_store *s, uint32_t piece, void *buf);
 int tr_store_write_piece(struct tr_store *s, uint32_t piece, const void *buf);
+/* Enters a piece of a new store as the zeros that its reserved space reads as: nothing is written.
+ * `zeros` has them. -EINVAL once there is a commit, or the piece has been written. */
+int tr_store_leave_piece(struct tr_store *s, uint32_t piece, const void *zeros);
 /* Syncs the data, then makes the commit durable. A span of which any piece was written since the
  * last commit must have been written whole (-EINVAL names the missing piece). */
 int tr_store_commit(struct tr_store *s, const void *payload, size_t bytes);
@@ -121,6 +124,8 @@ int tr_store_verify(struct tr_store *s, void (*found)(void *arg, const char *tex
  * returns its bytes. -ENODATA: there is no such commit; -EBADMSG: its bytes are damaged or have
  * been overwritten since. Not while an offload engine runs. */
 int tr_store_before(struct tr_store *s, void *payload, size_t room);
+/* The same from its record alone: whether what that names is whole is not looked at. */
+int tr_store_record_before(struct tr_store *s, void *payload, size_t room);
 /* Goes back to that commit, for good; needs TR_STORE_WRITE. Errors as above: nothing is changed
  * then. */
 int tr_store_fall_back(struct tr_store *s);

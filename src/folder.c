@@ -15,8 +15,6 @@
 #include "src/open.h"
 #include "src/options.h"
 
-#define PLAN_BYTES (1 << 20)
-
 void run_log(const struct tr_run *run, const char *fmt, ...)
 {
     char line[1024];
@@ -114,35 +112,23 @@ int run_write_plan(const struct tr_run *run)
  * elsewhere is told. */
 void run_note_bits(const struct tr_run *run)
 {
-    char *path = tr_path(run->params.out, "plan.json");
-    json_t *plan = NULL;
-    const char *bits;
+    struct tr_plan_file plan;
 
-    if (path && access(path, F_OK) == 0 && tr_json_read(path, PLAN_BYTES, &plan) == 0 &&
-        (bits = json_string_value(json_object_get(plan, "bits"))) &&
-        strcmp(bits, run->device_info.bits))
+    if (tr_plan_file_read(run->params.out, &plan) == 0 && plan.bits[0] &&
+        strcmp(plan.bits, run->device_info.bits))
         run_log(run, "%s: was computed by %s so far, now by %s: the bits may differ",
-                run->params.out, bits, run->device_info.bits);
-    json_decref(plan);
-    tr_free(TR_MEM_MISC, path);
+                run->params.out, plan.bits, run->device_info.bits);
 }
 
 /* An import that was killed right after its commit has left no plan.json; nothing is known then. */
 int run_check_store(const char *run, const struct tr_store *store)
 {
-    char *path = tr_path(run, "plan.json");
-    const char *uuid;
-    json_t *plan = NULL;
-    int r = path ? 0 : -ENOMEM;
+    struct tr_plan_file plan;
+    int r = tr_plan_file_read(run, &plan);
 
-    if (r == 0 && access(path, F_OK) == 0)
-        r = tr_json_read(path, PLAN_BYTES, &plan);
-    uuid = json_string_value(json_object_get(plan, "store_uuid"));
-    if (r == 0 && uuid && strcmp(uuid, tr_store_uuid(store)))
-        r = tr_error(-EINVAL, "%s: is the store of another run; %s names the store %s",
-                     tr_store_folder(store), path, uuid);
-    json_decref(plan);
-    tr_free(TR_MEM_MISC, path);
+    if (r == 0 && plan.store_uuid[0] && strcmp(plan.store_uuid, tr_store_uuid(store)))
+        r = tr_error(-EINVAL, "%s: is the store of another run; %s/plan.json names the store %s",
+                     tr_store_folder(store), run, plan.store_uuid);
     return r;
 }
 

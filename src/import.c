@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One pass over the pieces of the store in disk order; each is filled by the source and written.
- * The commit comes last: a store without one is an import that was cut off.
+ * One pass over the pieces of the store in disk order; each is filled by the source and written,
+ * or left as it is where it begins as zeros. The commit comes last: a store without one is an
+ * import that was cut off.
  */
 #include "src/import.h"
 
@@ -90,21 +91,23 @@ static int32_t *map_pieces(const struct tr_model *m)
     return of;
 }
 
+/* Optimizer state and gradients begin as zeros, which the store's new files are. */
 static int write_piece(struct tr_import *i, struct tr_store *s, uint32_t piece, int32_t tensor,
                        void *buf)
 {
     const struct tr_piece *p = &i->model->layout.pieces[piece];
-    size_t padded = tr_round_up(p->bytes, TR_STORE_ALIGN), filled = 0;
-    int r = 0;
+    size_t padded = tr_round_up(p->bytes, TR_STORE_ALIGN), size;
+    const struct tr_tensor *t;
+    int r;
 
-    if (tensor >= 0) {
-        const struct tr_tensor *t = &i->source->table->tensors[tensor];
-        size_t size = tr_dtype_size(t->dtype);
-
-        r = tr_source_fill(i->source, t, p->tensor_offset / size, p->bytes / size, t->dtype, buf);
-        filled = p->bytes;
+    if (tensor < 0) {
+        memset(buf, 0, p->bytes);
+        return tr_store_leave_piece(s, piece, buf);
     }
-    memset((char *)buf + filled, 0, padded - filled);
+    t = &i->source->table->tensors[tensor];
+    size = tr_dtype_size(t->dtype);
+    r = tr_source_fill(i->source, t, p->tensor_offset / size, p->bytes / size, t->dtype, buf);
+    memset((char *)buf + p->bytes, 0, padded - p->bytes);
     return r < 0 ? r : tr_store_write_piece(s, piece, buf);
 }
 

@@ -164,8 +164,10 @@ static int describe_store(json_t *o, const char *folder)
                                       "pieces", (int)l->n_pieces, "segments", segments_json(l)));
     if (tr_store_folders(s) > 1)
         r |= json_object_set_new(json_object_get(o, "store"), "folders", folders_json(s));
-    if (tr_cursor_parse(payload, bytes, &cursor) == 0) /* a store need not be a run's */
+    if (tr_cursor_parse(payload, bytes, &cursor) == 0) { /* a store need not be a run's */
         r |= json_object_set_new(o, "steps_done", json_integer((json_int_t)cursor.step));
+        r |= json_object_set_new(o, "stands", tr_inspect_stands(s, &cursor));
+    }
     tr_store_close(s);
     return r < 0 ? tr_error(-ENOMEM, "no memory for a description") : 0;
 }
@@ -184,6 +186,8 @@ static int describe_run(json_t *o, const char *folder, const char *store)
     }
     if (r == 0)
         r = describe_store(o, store ? store : beside);
+    if (r == 0 && json_object_get(o, "steps_done"))
+        r = json_object_set_new(o, "resume", tr_inspect_resume(o, folder));
     tr_keep_close(k);
     tr_free(TR_MEM_MISC, keep_path);
     tr_free(TR_MEM_MISC, beside);

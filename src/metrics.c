@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * RUN/metrics.jsonl: one line a step. A step counts when its commit is durable, so lines wait in
- * memory until then; after a kill the file never speaks of a step that the store does not hold.
+ * RUN/metrics.jsonl: one line a step. A commit that is durable must find the lines of its steps in
+ * the file, whatever happens next; so they are written before it is begun, and a run that is taken
+ * up again drops what speaks of steps that the store does not hold. What is dropped comes again.
+ *
+ * A kill loses nothing that has been written. For a loss of power the file is synced before a
+ * commit, but at most once a second: a sync costs what a short step costs.
  */
 #include "src/run.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "src/base/err.h"
@@ -77,25 +82,31 @@ int metrics_add(struct tr_metrics *m, const struct tr_step_report *r)
     return 0;
 }
 
-void metrics_commit_started(struct tr_metrics *m)
+static int sync_lines(struct tr_metrics *m)
 {
-    m->committing = m->bytes;
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    if (t.tv_sec == m->synced)
+        return 0;
+    m->synced = t.tv_sec;
+    return fdatasync(fileno(m->file));
 }
 
-int metrics_commit_durable(struct tr_metrics *m)
+int metrics_write(struct tr_metrics *m)
 {
-    if (!m->file || !m->committing)
+    if (!m->file || !m->bytes)
         return 0;
-    if (fwrite(m->pending, 1, m->committing, m->file) != m->committing || fflush(m->file) != 0)
-        return tr_error(-errno, "%s: cannot write %zu bytes: %s", m->path, m->committing,
+    if (fwrite(m->pending, 1, m->bytes, m->file) != m->bytes || fflush(m->file) != 0 ||
+        sync_lines(m) < 0)
+        return tr_error(-errno, "%s: cannot write %zu bytes: %s", m->path, m->bytes,
                         strerror(errno));
-    memmove(m->pending, m->pending + m->committing, m->bytes - m->committing);
-    m->bytes -= m->committing;
-    m->committing = 0;
+    m->bytes = 0;
     return 0;
 }
 
-/* Bytes of the lines up to `step`; a line begins with its step. */
+/* Bytes of the lines up to `step`; a line begins with its step. One that is torn, or that a loss of
+ * power has made zeros of, ends them. */
 static long find_end(FILE *f, uint64_t step)
 {
     char *line = NULL;
@@ -106,7 +117,8 @@ static long find_end(FILE *f, uint64_t step)
     while ((n = getline(&line, &room, f)) > 0) {
         unsigned long long at = 0;
 
-        if (sscanf(line, "{\"step\": %llu", &at) != 1 || at > step)
+        if (sscanf(line, "{\"step\": %llu", &at) != 1 || at > step || n < 2 ||
+            strcmp(line + n - 2, "}\n") != 0)
             break;
         end += (long)n;
     }
@@ -120,7 +132,7 @@ int metrics_rewind(struct tr_metrics *m, const char *run_folder, uint64_t step)
     FILE *f = path ? fopen(path, "re") : NULL;
     int r = 0;
 
-    m->bytes = m->committing = 0;
+    m->bytes = 0;
     if (!path)
         return -ENOMEM;
     if (!f || ftruncate(fileno(m->file), find_end(f, step)) < 0)

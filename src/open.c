@@ -284,12 +284,28 @@ static void enter_epoch(struct tr_run *run)
     c->epoch_step = 0;
 }
 
+/* A step whose update still waits (src/pending.c) was made with the settings of run.yaml: it is
+ * finished with those before others are forced. */
+static int finish_before_force(struct tr_run *run)
+{
+    int r;
+
+    if (!run->params.force || !run->cursor.pending.is)
+        return 0;
+    tr_store_close(run->store);
+    run->store = NULL;
+    if ((r = run_settle_folder(run->params.out, run->params.store)) < 0 ||
+        (r = tr_store_open(&run->store, run->params.store, TR_STORE_WRITE)) < 0)
+        return r;
+    return tr_cursor_read(run->store, &run->cursor);
+}
+
 static int continue_run(struct tr_run *run)
 {
     int r;
 
     if ((r = lock_folder(run)) < 0 || (r = run_check_options(run)) < 0 ||
-        (r = tr_cursor_read(run->store, &run->cursor)) < 0)
+        (r = tr_cursor_read(run->store, &run->cursor)) < 0 || (r = finish_before_force(run)) < 0)
         return r;
     if ((int64_t)run->cursor.step > run->steps)
         return tr_error(-EINVAL, "%s: stands at step %llu, %lld are asked for", run->params.out,

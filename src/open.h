@@ -8,6 +8,7 @@
 
 #include "src/base/mem.h"
 #include "src/import.h"
+#include "src/plan_file.h"
 #include "src/run.h"
 
 /* Own copies of all strings; default paths (OUT/store). -EINVAL: something required is missing. */

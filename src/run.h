@@ -23,9 +23,9 @@ enum run_begun { RUN_NOTHING, RUN_TRAIN, RUN_FORWARD, RUN_SETTLE };
 struct tr_metrics {
     FILE *file;
     char *path;
-    char *pending; /* lines of steps whose commit is not durable yet */
+    char *pending; /* lines of steps whose commit has not been begun */
     size_t bytes, room;
-    size_t committing; /* of them, those that the commit under way covers */
+    long synced; /* the second of the last sync */
 };
 
 /* What this process's steps really took. */
@@ -155,10 +155,10 @@ int run_fall_back(struct tr_run *run);
 int metrics_open(struct tr_metrics *m, const char *run_folder);
 /* Takes away the lines after `step`, those in memory too: the run has gone back to it. */
 int metrics_rewind(struct tr_metrics *m, const char *run_folder, uint64_t step);
-/* Queues the line of a step; it reaches the file when the step's commit is durable. */
+/* Queues the line of a step. */
 int metrics_add(struct tr_metrics *m, const struct tr_step_report *r);
-void metrics_commit_started(struct tr_metrics *m);
-int metrics_commit_durable(struct tr_metrics *m);
+/* All lines that are queued, before the commit of their steps. */
+int metrics_write(struct tr_metrics *m);
 void metrics_close(struct tr_metrics *m);
 
 /* --- machine.c (device, offload, buffers of a run whose store and plan stand) ------------------

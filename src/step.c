@@ -228,21 +228,6 @@ int run_commit(struct tr_run *run)
     return tr_offload_commit(run->offload, payload, sizeof(payload));
 }
 
-/* Starts the commit; the one before is durable by then, so its steps' lines are written. Not before
- * the compute has been waited for (run_check_applied): an op that could not run has left weights as
- * they were, and their write-back looks like any other. */
-static int start_commit(struct tr_run *run)
-{
-    int r;
-
-    if (!commit_due(run))
-        return 0;
-    if ((r = tr_offload_commit_wait(run->offload)) < 0 ||
-        (r = metrics_commit_durable(&run->metrics)) < 0)
-        return r;
-    return run_commit(run);
-}
-
 static void measure(struct tr_run *run, struct tr_step_report *report,
                     const struct tr_offload_stats *before, double t0)
 {
@@ -296,6 +281,25 @@ static int evaluate(struct tr_run *run, struct tr_step_report *report)
     return run_evaluate(run, run->valid, &report->eval_loss, NULL);
 }
 
+/* What comes between the last visit and the commit, which finds the line of its step written. The
+ * compute has been waited for by then (run_check_applied): an op that could not run has left
+ * weights as they were, and their write-back looks like any other. The validation comes before
+ * the commit, too: where a run is cut off in it, the step is done again, and its line is whole. */
+static int conclude(struct tr_run *run, struct tr_step_report *report)
+{
+    int r;
+
+    report->step = (int64_t)run->cursor.step;
+    report->steps = run->steps;
+    report->eval_loss = report->eval_accuracy = NAN;
+    if (run_eval_due(run) && ((r = run_settle(run)) < 0 || (r = evaluate(run, report)) < 0))
+        return r;
+    if ((r = metrics_add(&run->metrics, report)) < 0 || !commit_due(run))
+        return r;
+    r = metrics_write(&run->metrics);
+    return r < 0 ? r : run_commit(run);
+}
+
 int run_step(struct tr_run *run, struct tr_step_report *report)
 {
     struct tr_offload_stats before;
@@ -314,20 +318,13 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
     count_step(run);
     if ((r = begin_next(run)) < 0 || (r = park(run, report, &skip)) < 0 ||
         (r = run_check_applied(run, &report->grad_norm, &skip)) < 0 ||
-        (r = run_check_skips(run, skip)) < 0 || (skip && (r = begin_next(run)) < 0))
+        (r = run_check_skips(run, skip)) < 0 || (skip && (r = begin_next(run)) < 0) ||
+        (r = count_update(run, skip)) < 0 ||
+        (commit_due(run) && (r = tr_offload_commit_wait(run->offload)) < 0))
         return r;
-    if ((r = count_update(run, skip)) < 0 || (r = start_commit(run)) < 0)
-        return r;
-    report->step = (int64_t)run->cursor.step;
-    report->steps = run->steps;
     report->skipped = skip;
-    report->eval_loss = report->eval_accuracy = NAN;
     measure(run, report, &before, t0); /* the batch at hand is still this step's */
-    if (run_eval_due(run) && ((r = run_settle(run)) < 0 || (r = evaluate(run, report)) < 0))
-        return r;
-    if ((r = metrics_add(&run->metrics, report)) == 0 && commit_due(run))
-        metrics_commit_started(&run->metrics);
-    return r;
+    return conclude(run, report);
 }
 
 int run_trial(struct tr_run *run, double lr, double *loss)

@@ -45,11 +45,11 @@ int run_commit_rest(struct tr_run *run)
     if (r < 0 || (r = tr_offload_commit_wait(run->offload)) < 0)
         return r;
     if (settled || run->params.durability != TR_KEEP_STEP) {
-        if ((r = run_commit(run)) < 0 || (r = tr_offload_commit_wait(run->offload)) < 0)
+        if ((r = metrics_write(&run->metrics)) < 0 || (r = run_commit(run)) < 0)
             return r;
-        metrics_commit_started(&run->metrics);
+        r = tr_offload_commit_wait(run->offload);
     }
-    return metrics_commit_durable(&run->metrics);
+    return r;
 }
 
 /* RUN/model, or RUN/model-STEP where a run that was finished before has been taken further: what is

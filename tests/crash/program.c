@@ -179,14 +179,17 @@ int64_t program_stands_at(const char *store)
 
 int program_metrics_lines(const char *run)
 {
-    char path[4400];
+    char path[4400], line[1024];
     FILE *f;
-    int n = 0, c;
+    int n = 0, step;
 
     snprintf(path, sizeof(path), "%s/metrics.jsonl", run);
     f = fopen(path, "r");
-    while (f && (c = fgetc(f)) != EOF)
-        n += c == '\n';
+    while (f && fgets(line, sizeof(line), f) && strchr(line, '\n')) { /* the last may be torn */
+        if (sscanf(line, "{\"step\": %d", &step) != 1 || step != n + 1 || !strstr(line, "}\n"))
+            fail_msg("%s: line %d is: %s", path, n + 1, line);
+        n++;
+    }
     if (f)
         fclose(f);
     return n;

@@ -45,6 +45,7 @@ int program_errors(const char **first);
 
 /* The step that the store's newest commit names; -1: there is none yet. */
 int64_t program_stands_at(const char *store);
+/* Whole lines of RUN/metrics.jsonl, which must be those of the steps from 1 on, one of each. */
 int program_metrics_lines(const char *run);
 uint64_t program_model_hash(const char *run);
 /* Names in the run folder that hold ".tmp". */

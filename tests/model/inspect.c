@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "src/cursor.h"
 #include "src/inspect.h"
 
 static char temp[64];
@@ -97,6 +98,58 @@ static void runs_and_stores(void **state)
     json_decref(o);
 }
 
+/* What inspect says of a run whose newest commit has this cursor; behind one of the step before. */
+static void stands(struct tr_cursor c, const char *waits, const char *resume)
+{
+    unsigned char payload[TR_CURSOR_BYTES];
+    struct tr_store *s;
+    const char *path = make_path(temp, "run");
+    json_t *o;
+    char *text;
+
+    assert_int_equal(tr_store_open(&s, make_path(temp, "run/store"), TR_STORE_WRITE), 0);
+    for (int k = 0; k < 2; k++) {
+        struct tr_cursor now = c;
+
+        now.step -= (uint64_t)!k;
+        tr_cursor_pack(&now, payload);
+        assert_int_equal(tr_store_commit(s, payload, sizeof(payload)), 0);
+    }
+    tr_store_close(s);
+    o = inspect(path, "run");
+    text = tr_inspect_text(o);
+    if (!strstr(text, waits) || !strstr(text, resume))
+        fail_msg("neither %s nor %s: %s", waits, resume, text);
+    assert_non_null(strstr(text, "commit_before: of step 2;"));
+    free(text);
+    json_decref(o);
+}
+
+static void where_a_run_stands(void **state)
+{
+    struct tr_cursor c = {.step = 3, .loss_scale = 1};
+
+    (void)state;
+    assert_int_equal(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = -1}), 0);
+    assert_int_equal(mkdir(make_path(temp, "run"), 0755), 0);
+    rename(make_path(temp, "r-store"), make_path(temp, "run/store"));
+    rename(make_path(temp, "r-source"), make_path(temp, "run/source"));
+    stands(c, "update_waits: no\n", "resume: goes on with step 4\n");
+    make_file(make_path(temp, "run"), "plan.json", "{\"steps\": 5}");
+    stands(c, "update_waits: no\n", "resume: goes on with step 4 of 5\n");
+    c.pending.is = 1;
+    stands(c, "update_waits: yes\n",
+           "resume: applies the update of step 3, then goes on with step 4 of 5\n");
+    c.pending.is = 0;
+    make_file(make_path(temp, "run"), "plan.json", "{\"steps\": 3}");
+    stands(c, "update_waits: no\n", "resume: exports the model, as all 3 steps are done\n");
+    assert_int_equal(mkdir(make_path(temp, "run/model"), 0755), 0);
+    stands(c, "update_waits: no\n", "resume: has nothing to do: all 3 steps are done\n");
+    make_file(make_path(temp, "run"), "plan.json", "{\"store_uuid\": 3}");
+    stands(c, "update_waits: no\n", "plan.json: is damaged");
+}
+
 static void other_paths(void **state)
 {
     json_t *o;
@@ -120,6 +173,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(model_folders_and_files),
         TEST(runs_and_stores),
+        TEST(where_a_run_stands),
         TEST(other_paths),
     };
 

@@ -120,6 +120,38 @@ static void two_generations(void **state)
     tr_free_pages(TR_MEM_IO, page, TR_PIECE_BYTES);
 }
 
+/* A piece that is left is zeros, checksum and all; and no piece is that holds anything. */
+static void left_as_made(void **state)
+{
+    char *folder = test_folder(), *zeros = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    char *page = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    uint64_t damaged;
+    struct tr_layout l;
+    struct tr_store *s;
+
+    (void)state;
+    test_layout(&l, &small);
+    assert_ok(tr_store_create(&s, folder, &l, 2));
+    memset(page, 7, TR_PIECE_BYTES);
+    for (uint32_t i = 0; i < l.n_pieces; i++)
+        assert_ok(i % 3 ? tr_store_leave_piece(s, i, zeros) : tr_store_write_piece(s, i, page));
+    expect_error(tr_store_leave_piece(s, 0, zeros), -EINVAL, "as it was made");
+    assert_ok(tr_store_commit(s, "x", 1));
+    expect_error(tr_store_leave_piece(s, 1, zeros), -EINVAL, "as it was made");
+    tr_store_close(s);
+    assert_ok(tr_store_open(&s, folder, TR_STORE_READ));
+    assert_ok(tr_store_verify(s, NULL, NULL, &damaged));
+    assert_int_equal(damaged, 0);
+    for (uint32_t i = 0; i < l.n_pieces; i++) {
+        assert_ok(tr_store_read_piece(s, i, page));
+        assert_int_equal(page[0], i % 3 ? 0 : 7);
+    }
+    tr_store_close(s);
+    tr_layout_free(&l);
+    tr_free_pages(TR_MEM_IO, page, TR_PIECE_BYTES);
+    tr_free_pages(TR_MEM_IO, zeros, TR_PIECE_BYTES);
+}
+
 /* The newest record is torn: the one before counts; both torn: refused. */
 static void torn_commit(void **state)
 {
@@ -394,11 +426,12 @@ static void lost_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(create_and_open),   cmocka_unit_test(two_generations),
-        cmocka_unit_test(torn_commit),       cmocka_unit_test(damaged_piece),
-        cmocka_unit_test(unfinished_import), cmocka_unit_test(one_generation),
-        cmocka_unit_test(no_space),          cmocka_unit_test(hostile_json),
-        cmocka_unit_test(wrong_files),       cmocka_unit_test(lost_json),
+        cmocka_unit_test(create_and_open), cmocka_unit_test(two_generations),
+        cmocka_unit_test(left_as_made),    cmocka_unit_test(torn_commit),
+        cmocka_unit_test(damaged_piece),   cmocka_unit_test(unfinished_import),
+        cmocka_unit_test(one_generation),  cmocka_unit_test(no_space),
+        cmocka_unit_test(hostile_json),    cmocka_unit_test(wrong_files),
+        cmocka_unit_test(lost_json),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

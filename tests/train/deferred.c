@@ -211,6 +211,21 @@ static void test_validation(void **state)
     assert_true(hash[0] == hash[1] && last[0].eval_loss == last[1].eval_loss);
 }
 
+/* Cut off behind the commit of so many steps, the last of which is not applied yet. */
+static void cut_off(const struct tr_train_params *p, int steps)
+{
+    struct tr_step_report report;
+    tr_run *run;
+
+    if (tr_train_open(&run, p) < 0)
+        fail_msg("%s", tr_message());
+    for (int i = 0; i < steps; i++)
+        assert_int_equal(tr_train_step(run, &report), 1);
+    assert_int_equal(tr_offload_commit_wait(run->offload), 0);
+    assert_int_equal(run->cursor.pending.is, p->clip_method == TR_CLIP_DEFERRED);
+    tr_train_close(run);
+}
+
 static uint64_t exported(const char *run, const char *to)
 {
     char from[4352], out[4352];
@@ -285,7 +300,7 @@ static void test_cut_off(void **state)
             snprintf(out, sizeof(out), "%s", scratch_path("run"));
             p.out = out;
             p.clip_method = k ? TR_CLIP_DEFERRED : TR_CLIP_TWO_PASS;
-            assert_int_equal(train_part(&p, 2), 0);
+            cut_off(&p, 2);
             assert_int_equal(tr_verify_run(out, NULL, &text), 0);
             tr_free_text(text);
             at2[k] = exported("run", k ? "deferred" : "passes");
@@ -300,6 +315,35 @@ static void test_cut_off(void **state)
         tr_remove_tree(scratch_path("deferred"));
         tr_remove_tree(scratch_path("passes"));
     }
+}
+
+/* Other settings forced on a run whose last step is not applied yet are those of the steps to come,
+ * and not of that one. */
+static void test_forced(void **state)
+{
+    struct tr_train_params p = job(&shapes[1], TR_TYPE_BF16, TR_OPT_ADAMW), forced;
+    uint64_t hash[3];
+
+    (void)state;
+    p.device_memory = ROOM;
+    for (int k = 0; k < 3; k++) {
+        char out[4352];
+
+        snprintf(out, sizeof(out), "%s", scratch_path("run"));
+        p.out = out;
+        p.clip_method = k ? TR_CLIP_DEFERRED : TR_CLIP_TWO_PASS;
+        p.weight_decay = k == 2 ? 3 : 0.1; /* the last one always has what the others change to */
+        cut_off(&p, 2);
+        forced = p;
+        forced.weight_decay = 3;
+        forced.beta1 = 0.5;
+        forced.force = 1;
+        if (train(&forced, NULL) < 0)
+            fail_msg("%s", tr_message());
+        hash[k] = file_hash(scratch_path("run/model/model.safetensors"));
+        remove_run();
+    }
+    assert_true(hash[0] == hash[1] && hash[1] != hash[2]);
 }
 
 /* A model asked for in the middle is finished, and the training goes on as it would have. */
@@ -387,6 +431,7 @@ int main(void)
         cmocka_unit_test(test_snapshot),    cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_bf16_parked), cmocka_unit_test(test_mutants),
         cmocka_unit_test(test_validation),  cmocka_unit_test(test_cut_off),
+        cmocka_unit_test(test_forced),
     };
 
     return cmocka_run_group_tests_name("deferred clipping", tests, NULL, NULL);
