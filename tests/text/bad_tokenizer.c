@@ -18,7 +18,7 @@ struct bad {
 
 static const struct bad cases[] = {
     {"model", NULL, "\"model\" is missing"},
-    {"model.type", "\"Unigram\"", "the model is \"Unigram\""},
+    {"model.type", "\"WordPiece\"", "the model is \"WordPiece\""},
     {"model.type", "\"WordPiece\"", "the model is \"WordPiece\""},
     {"model.vocab", "[]", "\"vocab\" (an object)"},
     {"model.vocab", "{}", "\"vocab\" (an object)"},
