@@ -233,6 +233,8 @@ static int refuse(const struct spm *s)
     if (!s->escapes || s->suffix)
         return tr_error(-ENOTSUP, "%s: sentencepiece with %s is not supported", s->where,
                         s->suffix ? "treat_whitespace_as_suffix" : "escape_whitespaces off");
+    if (s->model == 1 && s->unk >= s->n)
+        return tr_error(-EINVAL, "%s: a sentencepiece Unigram without an unknown piece", s->where);
     if (s->model == 2 && s->trims && s->users)
         return tr_error(-ENOTSUP,
                         "%s: a sentencepiece BPE with remove_extra_whitespaces and user-defined "
@@ -489,8 +491,7 @@ static json_t *unigram(struct spm *s)
         if (json_is_false(json_object_get(json_array_get(s->added, i), "special")))
             json_array_remove(s->added, i);
     return json_pack("{s:s,s:o,s:b,s:o}", "type", "Unigram", "unk_id",
-                     s->unk < s->n ? json_integer((json_int_t)s->unk) : json_null(),
-                     "byte_fallback", s->bytes, "vocab", vocab);
+                     json_integer((json_int_t)s->unk), "byte_fallback", s->bytes, "vocab", vocab);
 }
 
 static int convert(struct spm *s, json_t *config, json_t **out)

@@ -5,12 +5,12 @@
 
     record_unigram.py SHARED_DATA FOLDER
 
-writes FOLDER/unigram.model and bpe.model, and FOLDER/unigram.json: the vocabulary of the first, the
-parts that families of tokenizers put around one, and for each the CRC-32 of ids and decoded text of
-every text in texts.json (record_families.py), as the `tokenizers` library gives them; for the models
-themselves, as sentencepiece gives them (dashes where a text holds the name of a special token, which
-sentencepiece does not look for). With `show NAME INDEX` behind the arguments, the ids of one text
-are printed.
+writes FOLDER/unigram.model and bpe.model, and FOLDER/unigram.json: the vocabulary of the first,
+the parts that families of tokenizers put around one, and for each the CRC-32 of ids and decoded
+text of every text in texts.json (record_families.py), as the `tokenizers` library gives them; for
+the models themselves, as sentencepiece gives them (dashes where a text holds the name of a special
+token, which sentencepiece does not look for). With `show NAME INDEX` behind the arguments, the ids
+of one text are printed.
 
 The rules of the normalizer are a part of NFKC, small enough to stand beside the tests, with some
 that take a grapheme of two characters, drop a character or make a longer text.
