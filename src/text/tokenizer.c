@@ -34,6 +34,8 @@ void tr_tokenizer_close(struct tr_tokenizer *t)
     bpe_map_free(&t->normal_of);
     bpe_map_free(&t->names.map);
     bpe_free(&t->bpe);
+    tok_trie_free(&t->unigram.trie);
+    tr_free(TR_MEM_TEXT, t->unigram.score);
     tok_trie_free(&t->raw);
     tok_trie_free(&t->normal);
     tok_steps_free(&t->norm);

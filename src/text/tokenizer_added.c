@@ -85,7 +85,7 @@ static int new_node(struct tok_trie *t)
     return 0;
 }
 
-static int trie_add(struct tok_trie *t, const char *text, size_t n, int32_t index)
+int tok_trie_add(struct tok_trie *t, const char *text, size_t n, int32_t index)
 {
     uint64_t node = 0;
     int r = t->n ? 0 : new_node(t);
@@ -131,7 +131,7 @@ static int add_normal(struct tr_tokenizer *t, struct tok_added *a, int32_t index
     }
     a->normal = normal.v;
     r = bpe_map_put(&t->normal_of, (uint64_t)a->id, (uint32_t)index);
-    return r < 0 ? r : trie_add(&t->normal, normal.v, normal.n, index);
+    return r < 0 ? r : tok_trie_add(&t->normal, normal.v, normal.n, index);
 }
 
 int tok_build_tries(struct tr_tokenizer *t)
@@ -142,7 +142,7 @@ int tok_build_tries(struct tr_tokenizer *t)
         struct tok_added *a = &t->added[i];
 
         r = a->normalized ? add_normal(t, a, (int32_t)i)
-                          : trie_add(&t->raw, a->text, strlen(a->text), (int32_t)i);
+                          : tok_trie_add(&t->raw, a->text, strlen(a->text), (int32_t)i);
     }
     return r;
 }

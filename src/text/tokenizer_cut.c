@@ -11,6 +11,7 @@
  */
 #include "src/text/tokenizer_parts.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "src/text/tokenizer_utf8.h"
@@ -115,10 +116,61 @@ static void allow_words(struct tr_tokenizer *t)
         t->cut[c][' '] = is_letter((unsigned char)c);
 }
 
+/* Unigram: sums of scores are rounded, and run from the beginning of a word; so a cut must be one
+ * between words too. Metaspace makes one of every space that comes through the normalizer. */
+static int is_local(const struct tok_step *s)
+{
+    if (s->kind == TOK_REPLACE)
+        return s->regex ? !strcmp(s->a, " {2,}") : s->a_bytes == 1;
+    return s->kind == TOK_CHARSMAP || s->kind == TOK_FORM || s->kind == TOK_NMT ||
+           s->kind == TOK_TRIM || s->kind == TOK_PREPEND;
+}
+
+static int spaces_cut(const struct tr_tokenizer *t)
+{
+    const struct tok_pre *last = t->pre.n ? &t->pre.v[t->pre.n - 1] : NULL;
+
+    if (!last || last->kind != TOK_PRE_METASPACE || !last->split || t->pre.n > 2 ||
+        (t->pre.n == 2 && t->pre.v[0].kind != TOK_PRE_SPACES) || t->normal.n)
+        return 0;
+    for (int i = 0; i < t->norm.n; i++)
+        if (!is_local(&t->norm.v[i]))
+            return 0;
+    return 1;
+}
+
+/* Only where all letters come through as they are, and between them the space, or what stands for
+ * it. */
+static int allow_spaces(struct tr_tokenizer *t)
+{
+    const char *space = t->pre.v[t->pre.n - 1].text;
+    struct tok_buf b = {0};
+    int r = 0, safe = 1;
+
+    for (int c = 0; r == 0 && c < 128; c++) {
+        char text[] = {(char)c, ' ', (char)c, 0}, other[8];
+
+        if (!is_letter((unsigned char)c))
+            continue;
+        r = tok_normalise(t, &(struct tok_span){-1, 0, 3}, text, 0, &b);
+        snprintf(other, sizeof(other), "%c%s%c", c, space, c);
+        safe &= r == 0 && (!strcmp(b.v, text) || !strcmp(b.v, other));
+    }
+    tok_buf_free(&b);
+    if (safe)
+        allow_words(t);
+    return r;
+}
+
 int tok_build_cuts(struct tr_tokenizer *t)
 {
     int32_t id[128];
 
+    if (t->unigram.on) {
+        int r = spaces_cut(t) ? allow_spaces(t) : 0;
+
+        return r < 0 ? r : forbid_added(t);
+    }
     if (t->pre.n > 1 || (t->pre.n && t->pre.v[0].kind != TOK_PRE_METASPACE)) {
         if (words_are_safe(t))
             allow_words(t);

@@ -6,116 +6,53 @@
  */
 #include "src/text/tokenizer_parts.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
 #include "src/text/tokenizer_utf8.h"
 
-int32_t tok_piece_id(const struct tr_tokenizer *t, const char *text, size_t bytes)
-{
-    return (int32_t)bpe_names_find(&t->names, text, bytes);
-}
-
-static const char *piece_name(const void *owner, uint32_t value, size_t *bytes)
-{
-    const struct tr_tokenizer *t = owner;
-
-    *bytes = strlen(t->piece[value]);
-    return t->piece[value];
-}
-
-/* "-3", "1.5", "null" ... for messages. */
-static int bad_id(const char *where, const char *piece, json_t *v)
-{
-    if (json_is_integer(v))
-        return tr_error(-EINVAL, "%s: the id of \"%.64s\", %lld, is not between 0 and %d", where,
-                        piece, (long long)json_integer_value(v), TOK_ID_LIMIT - 1);
-    return tr_error(-EINVAL, "%s: the id of \"%.64s\" is not a number", where, piece);
-}
-
-static int check_id(const char *where, const char *piece, json_t *v)
-{
-    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) >= TOK_ID_LIMIT)
-        return bad_id(where, piece, v);
-    return 0;
-}
-
-/* The largest id decides the size of the tables, added tokens included. */
-/* Done before anything is allocated by id. The tables take as much as the largest id says, which is
- * why TOK_ID_LIMIT is not far above the largest vocabularies there are. */
-static int measure(struct tr_tokenizer *t, const char *where, json_t *vocab, json_t *added)
+static int measure(const char *where, json_t *vocab, json_int_t *pieces)
 {
     const char *key;
     json_t *v;
-    size_t i;
-    json_int_t most = -1;
-    int r;
 
+    *pieces = 0;
     json_object_foreach(vocab, key, v)
     {
-        r = check_id(where, key, v);
+        int r = tok_check_id(where, key, v);
+
         if (r < 0)
             return r;
-        most = json_integer_value(v) > most ? json_integer_value(v) : most;
+        *pieces = json_integer_value(v) >= *pieces ? json_integer_value(v) + 1 : *pieces;
     }
-    json_array_foreach(added, i, v)
-    {
-        json_t *id = json_object_get(v, "id");
-        const char *text = json_string_value(json_object_get(v, "content"));
-
-        r = check_id(where, text ? text : "added token", id);
-        if (r < 0)
-            return r;
-        most = json_integer_value(id) > most ? json_integer_value(id) : most;
-    }
-    t->vocab = (int32_t)(most + 1);
-    t->piece = tr_alloc_array(TR_MEM_TEXT, (size_t)t->vocab, sizeof(*t->piece));
-    t->flags = tr_alloc(TR_MEM_TEXT, (size_t)t->vocab);
-    return t->piece && t->flags ? 0 : -ENOMEM;
-}
-
-/* One-character pieces are what a text is first made of; they are found by code point, not by hash.
- */
-static int add_char(struct tr_tokenizer *t, const char *text, size_t bytes, int32_t id)
-{
-    uint32_t cp;
-
-    if (!bytes || (size_t)tr_utf8_decode(text, bytes, &cp) != bytes)
-        return 0;
-    if (!t->page[cp / TOK_PAGE])
-        t->page[cp / TOK_PAGE] = tr_alloc_array(TR_MEM_TEXT, TOK_PAGE, sizeof(int32_t));
-    if (!t->page[cp / TOK_PAGE])
-        return -ENOMEM;
-    t->page[cp / TOK_PAGE][cp % TOK_PAGE] = id + 1;
     return 0;
 }
 
 /* Two pieces of one id would decode to one of them; two ids of one piece cannot be (JSON keys). */
-static int load_vocab(struct tr_tokenizer *t, const char *where, json_t *vocab)
+static int load_vocab(struct tr_tokenizer *t, const char *where, json_t *vocab, json_t *added)
 {
     const char *key;
+    json_int_t pieces;
     json_t *v;
-    int r = bpe_map_reserve(&t->names.map, json_object_size(vocab));
+    int r = measure(where, vocab, &pieces);
 
-    t->names.name = piece_name;
-    t->names.owner = t;
+    if (r == 0)
+        r = tok_open_vocab(t, where, pieces, added);
+    if (r < 0)
+        return r;
     json_object_foreach(vocab, key, v)
     {
         int32_t id = (int32_t)json_integer_value(v);
 
-        if (r == 0 && t->piece[id])
-            r = tr_error(-EINVAL, "%s: \"%.64s\" and \"%.64s\" have the same id %d", where,
-                         t->piece[id], key, id);
+        if (t->piece[id])
+            return tr_error(-EINVAL, "%s: \"%.64s\" and \"%.64s\" have the same id %d", where,
+                            t->piece[id], key, id);
+        r = tok_add_piece(t, key, strlen(key), id);
         if (r < 0)
             return r;
-        t->piece[id] = tr_strdup(TR_MEM_TEXT, key);
-        r = t->piece[id] ? bpe_names_add(&t->names, key, strlen(key), (uint32_t)id) : -ENOMEM;
-        if (r == 0)
-            r = add_char(t, key, strlen(key), id);
     }
-    return r;
+    return 0;
 }
 
 /* Finds the two halves of merge i: "a b" or ["a", "b"]. */
@@ -234,29 +171,10 @@ static int refuse_variants(const char *where, json_t *model)
     return 0;
 }
 
-/* A byte piece that the vocabulary lacks is -1; a text that needs it falls back to unk. */
-static int load_flags(struct tr_tokenizer *t, const char *where, json_t *model)
-{
-    int r = tok_get_flag(model, "fuse_unk", 0, where, &t->fuse_unk);
-
-    if (r == 0)
-        r = tok_get_flag(model, "byte_fallback", 0, where, &t->byte_fallback);
-    if (r == 0)
-        r = tok_get_flag(model, "ignore_merges", 0, where, &t->ignore_merges);
-    for (int i = 0; r == 0 && i < 256; i++) {
-        char name[8];
-
-        snprintf(name, sizeof(name), "<0x%02X>", i);
-        t->byte_id[i] = t->byte_fallback ? tok_piece_id(t, name, 6) : -1;
-    }
-    return r;
-}
-
 static int load_unk(struct tr_tokenizer *t, const char *where, json_t *model)
 {
     json_t *v = json_object_get(model, "unk_token");
 
-    t->unk = -1;
     if (!v || json_is_null(v))
         return 0;
     if (json_is_string(v))
@@ -266,29 +184,36 @@ static int load_unk(struct tr_tokenizer *t, const char *where, json_t *model)
     return 0;
 }
 
-int tok_load_model(struct tr_tokenizer *t, const char *where, json_t *root)
+static int load_bpe(struct tr_tokenizer *t, const char *where, json_t *model, json_t *added)
 {
-    json_t *model = json_object_get(root, "model"), *vocab, *merges;
-    const char *type = tok_type(model);
+    json_t *vocab = json_object_get(model, "vocab"), *merges = json_object_get(model, "merges");
     int r;
 
-    if (!json_is_object(model))
-        return tr_error(-EINVAL, "%s: \"model\" is missing", where);
-    if (*type && strcmp(type, "BPE"))
-        return tr_error(-ENOTSUP, "%s: the model is \"%.64s\", only BPE is supported", where, type);
-    vocab = json_object_get(model, "vocab");
-    merges = json_object_get(model, "merges");
     if (!json_is_object(vocab) || !json_object_size(vocab) || !json_is_array(merges))
         return tr_error(
             -EINVAL, "%s: the model needs \"vocab\" (an object) and \"merges\" (an array)", where);
     r = refuse_variants(where, model);
     if (r == 0)
-        r = measure(t, where, vocab, json_object_get(root, "added_tokens"));
+        r = load_vocab(t, where, vocab, added);
     if (r == 0)
-        r = load_vocab(t, where, vocab);
-    if (r == 0)
-        r = load_flags(t, where, model);
+        r = tok_load_flags(t, where, model);
     if (r == 0)
         r = load_unk(t, where, model);
     return r < 0 ? r : load_merges(t, where, merges);
+}
+
+/* Old files do not say the type. */
+int tok_load_model(struct tr_tokenizer *t, const char *where, json_t *root)
+{
+    json_t *model = json_object_get(root, "model"), *added = json_object_get(root, "added_tokens");
+    const char *type = tok_type(model);
+
+    if (!json_is_object(model))
+        return tr_error(-EINVAL, "%s: \"model\" is missing", where);
+    if (!strcmp(type, "Unigram") || (!*type && json_is_array(json_object_get(model, "vocab"))))
+        return tok_load_unigram(t, where, model, added);
+    if (*type && strcmp(type, "BPE"))
+        return tr_error(-ENOTSUP, "%s: the model is \"%.64s\", only BPE and Unigram are supported",
+                        where, type);
+    return load_bpe(t, where, model, added);
 }

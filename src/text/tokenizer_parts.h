@@ -4,8 +4,9 @@
  *
  * A text goes: added tokens cut out of the raw text -> each segment between them normalised ->
  * added tokens cut out of the normalised text -> pre-tokenizers cut it into words -> characters of
- * a word become first symbols (byte fallback, unk) -> BPE. Ids go back through a list of decoder
- * steps. Everything but the cache is read-only once loaded, so that threads may share it.
+ * a word become first symbols (byte fallback, unk) -> BPE; or a word falls into the pieces of the
+ * best sum of scores (Unigram). Ids go back through a list of decoder steps. Everything but the
+ * cache is read-only once loaded, so that threads may share it.
  */
 #ifndef TR_SRC_TEXT_TOKENIZER_PARTS_H
 #define TR_SRC_TEXT_TOKENIZER_PARTS_H
@@ -37,15 +38,29 @@ enum tok_step_kind {
     TOK_FUSE,
     TOK_STRIP,
     TOK_METASPACE,
-    TOK_BYTE_LEVEL
+    TOK_BYTE_LEVEL,
+    TOK_CHARSMAP,
+    TOK_TRIM,
+    TOK_NMT
+};
+
+/* A table of replacements as sentencepiece compiles it: a double array over the bytes of what is
+ * replaced, and the strings that take its place, each ended by NUL. */
+struct tok_charsmap {
+    uint32_t *unit; /* (n_units) */
+    char *text;     /* (bytes), valid UTF-8 */
+    size_t n_units, bytes;
+    int longest; /* asked as sentencepiece does */
 };
 
 struct tok_step {
     enum tok_step_kind kind;
     char *a, *b; /* prepend: a; replace: a by b; strip and metaspace: the character a */
     size_t a_bytes, b_bytes;
-    size_t start, stop; /* strip */
-    int keep_first;     /* metaspace decoder: a leading one stays */
+    size_t start, stop;     /* strip; trim: whether the spaces there go */
+    int keep_first;         /* metaspace decoder: a leading one stays */
+    struct tr_regex *regex; /* replace: this by b */
+    struct tok_charsmap map;
     enum tok_form form;
 };
 
@@ -67,6 +82,14 @@ struct tok_trie {
     int32_t *leaf;        /* node -> index of the added token or -1 */
     size_t n, room;
     uint8_t first[256];
+};
+
+/* Pieces with scores: see tokenizer_unigram.c. */
+struct tok_unigram {
+    int on;
+    double *score; /* (vocab) */
+    double unk_score;
+    struct tok_trie trie; /* leaf: the id */
 };
 
 /* A piece of text: an added token (index >= 0) or ordinary text (-1). */
@@ -97,6 +120,7 @@ struct tr_tokenizer {
     int32_t *page[TOK_PAGES]; /* code point -> id + 1 of its one-character piece */
     struct bpe_names names;
     struct bpe bpe;
+    struct tok_unigram unigram;
     struct tok_added *added;
     size_t n_added;
     struct bpe_map normal_of; /* id -> index of its normalised added token */
@@ -124,6 +148,32 @@ int tok_load_model(struct tr_tokenizer *t, const char *where, json_t *root);
 int tok_load_steps(struct tr_tokenizer *t, const char *where, json_t *root);
 int tok_load_template(struct tr_tokenizer *t, const char *where, json_t *root);
 void tok_steps_free(struct tok_steps *s);
+/* tokenizer_vocab.c: the tables by id, for `pieces` of the model and the added tokens; each piece's
+ * name; flags and bytes. */
+int tok_check_id(const char *where, const char *piece, json_t *v);
+int tok_open_vocab(struct tr_tokenizer *t, const char *where, json_int_t pieces, json_t *added);
+int tok_add_piece(struct tr_tokenizer *t, const char *text, size_t bytes, int32_t id);
+int tok_load_flags(struct tr_tokenizer *t, const char *where, json_t *model);
+
+/* tokenizer_unigram.c. Memory of one encoding grows with the longest stretch of a word that no
+ * boundary of pieces must cut. */
+struct tok_node {
+    double score;   /* of the best way here */
+    uint32_t bytes; /* of its last piece; 0: no way leads here */
+    uint32_t next;  /* where the piece behind ends, once the way is chosen */
+    int32_t id;     /* of its last piece */
+};
+
+struct tok_unigram_work {
+    struct tok_node *v; /* (room) by place behind `from` */
+    size_t n, room;
+    size_t from, reach, run, run_end; /* in the word; run: of characters without a piece */
+};
+
+int tok_load_unigram(struct tr_tokenizer *t, const char *where, json_t *model, json_t *added);
+int tok_unigram_encode(const struct tr_tokenizer *t, struct tok_unigram_work *w, const char *text,
+                       size_t n, struct tr_ids *ids);
+void tok_unigram_work_free(struct tok_unigram_work *w);
 
 /* tokenizer_json.c: fields with their types checked. Absent and null give the default. */
 int tok_get_flag(json_t *o, const char *key, int absent, const char *where, int *out);
@@ -137,12 +187,15 @@ const char *tok_type(json_t *o);
 /* tokenizer_added.c */
 int tok_load_added(struct tr_tokenizer *t, const char *where, json_t *root);
 int tok_build_tries(struct tr_tokenizer *t);
+/* The first index given to a text stays. */
+int tok_trie_add(struct tok_trie *t, const char *text, size_t n, int32_t index);
 void tok_trie_free(struct tok_trie *t);
 void tok_scan_start(struct tok_scan *s, const struct tr_tokenizer *t, const struct tok_trie *trie,
                     const char *text, size_t n);
 int tok_scan_next(struct tok_scan *s, struct tok_span *span); /* 1, or 0 at the end */
 
-/* tokenizer_text.c: runs the normalizer's steps, without Prepend where !prefix. */
+/* tokenizer_norm.c: runs the normalizer's steps, at the beginning of a text or (!prefix) inside
+ * one, where nothing is put before it and no space there goes. */
 int tok_normalise(const struct tr_tokenizer *t, const struct tok_span *span, const char *text,
                   int prefix, struct tok_buf *out);
 
@@ -151,6 +204,12 @@ int tok_make_valid(struct tok_buf *out, const char *text, size_t bytes);
 
 /* tokenizer_form.c: replaces *b by its normal form. */
 int tok_normal_form(enum tok_form form, struct tok_buf *b);
+
+/* tokenizer_charsmap.c: base64 to a table, and a text through it; the text it makes must not pass
+ * `most` bytes. */
+int tok_charsmap_load(struct tok_charsmap *m, const char *where, const char *base64, size_t n);
+void tok_charsmap_free(struct tok_charsmap *m);
+int tok_charsmap_run(const struct tok_charsmap *m, struct tok_buf *b, size_t most);
 
 /* tokenizer_cut.c: fills t->cut. */
 int tok_build_cuts(struct tr_tokenizer *t);

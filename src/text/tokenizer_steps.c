@@ -25,6 +25,8 @@ void tok_steps_free(struct tok_steps *s)
     for (int i = 0; i < s->n; i++) {
         tr_free(TR_MEM_TEXT, s->v[i].a);
         tr_free(TR_MEM_TEXT, s->v[i].b);
+        tr_regex_close(s->v[i].regex);
+        tok_charsmap_free(&s->v[i].map);
     }
     s->n = 0;
 }
@@ -61,6 +63,8 @@ static int copy_text(struct reader *r, json_t *o, const char *key, char **out, s
     return *out ? 0 : -ENOMEM;
 }
 
+static int read_decoder(struct reader *r, json_t *o, const char *type);
+
 static int read_prepend(struct reader *r, json_t *o)
 {
     struct tok_step *s = add_step(r, TOK_PREPEND);
@@ -68,17 +72,29 @@ static int read_prepend(struct reader *r, json_t *o)
     return s ? copy_text(r, o, "prepend", &s->a, &s->a_bytes) : -ENOTSUP;
 }
 
+/* The expression stays in s->a: tokenizer_cut.c knows one. */
+static int read_regex(struct reader *r, json_t *pattern, struct tok_step *s)
+{
+    int e = copy_text(r, pattern, "Regex", &s->a, &s->a_bytes);
+
+    if (e < 0)
+        return e;
+    e = tr_regex_open(&s->regex, s->a, s->a_bytes);
+    return e < 0 ? tr_error_prefix(e, "%s: %s", r->where, r->what) : 0;
+}
+
 static int read_replace(struct reader *r, json_t *o)
 {
     json_t *pattern = json_object_get(o, "pattern");
-    struct tok_step *s = add_step(r, TOK_REPLACE);
-    int e;
+    int regex = json_object_get(pattern, "Regex") != NULL, e;
+    struct tok_step *s;
 
+    if (regex && r->read == read_decoder)
+        return unsupported(r, "Replace with a Regex");
+    s = add_step(r, TOK_REPLACE);
     if (!s)
         return -ENOTSUP;
-    if (json_object_get(pattern, "Regex"))
-        return unsupported(r, "Replace with a Regex");
-    e = copy_text(r, pattern, "String", &s->a, &s->a_bytes);
+    e = regex ? read_regex(r, pattern, s) : copy_text(r, pattern, "String", &s->a, &s->a_bytes);
     if (e == 0 && !s->a_bytes)
         e = tr_error(-EINVAL, "%s: %s: Replace has an empty pattern", r->where, r->what);
     return e < 0 ? e : copy_text(r, o, "content", &s->b, &s->b_bytes);
@@ -131,6 +147,41 @@ static int read_form(struct reader *r, enum tok_form form)
     return 0;
 }
 
+/* null is a table without replacements; "longest" is sentencepiece.c's. */
+static int read_charsmap(struct reader *r, json_t *o)
+{
+    json_t *v = json_object_get(o, "precompiled_charsmap");
+    struct tok_step *s;
+
+    if (json_is_null(v) || (json_is_string(v) && !json_string_length(v)))
+        return 0;
+    if (!json_is_string(v))
+        return tr_error(-EINVAL, "%s: %s: \"precompiled_charsmap\" must be a string", r->where,
+                        r->what);
+    s = add_step(r, TOK_CHARSMAP);
+    if (s)
+        s->map.longest = json_is_true(json_object_get(o, "longest"));
+    return s ? tok_charsmap_load(&s->map, r->where, json_string_value(v), json_string_length(v))
+             : -ENOTSUP;
+}
+
+/* "content" is sentencepiece.c's: only that one goes. */
+static int read_trim(struct reader *r, json_t *o)
+{
+    struct tok_step *s = add_step(r, TOK_TRIM);
+    int left = 0, right = 0, e;
+
+    if (!s)
+        return -ENOTSUP;
+    e = tok_get_flag(o, "strip_left", 0, r->where, &left);
+    if (e == 0)
+        e = tok_get_flag(o, "strip_right", 0, r->where, &right);
+    s->start = (size_t)left;
+    s->stop = (size_t)right;
+    return e < 0 || !json_object_get(o, "content") ? e
+                                                   : copy_text(r, o, "content", &s->a, &s->a_bytes);
+}
+
 static int read_normalizer(struct reader *r, json_t *o, const char *type)
 {
     static const char *const forms[] = {
@@ -143,6 +194,12 @@ static int read_normalizer(struct reader *r, json_t *o, const char *type)
         return read_prepend(r, o);
     if (!strcmp(type, "Replace"))
         return read_replace(r, o);
+    if (!strcmp(type, "Precompiled"))
+        return read_charsmap(r, o);
+    if (!strcmp(type, "Strip"))
+        return read_trim(r, o);
+    if (!strcmp(type, "Nmt"))
+        return add_step(r, TOK_NMT) ? 0 : -ENOTSUP;
     return unsupported(r, type);
 }
 

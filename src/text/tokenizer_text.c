@@ -2,8 +2,7 @@
  *
  * Text to ids: the way drawn in tokenizer_parts.h. Knows the order of the stops; merging is
  * bpe.c's, added tokens are tokenizer_added.c's. Every buffer belongs to one call, so that threads
- * may encode with one tokenizer at the same time. A normalised text of more than 64 times its own
- * bytes is refused, so that a hostile list of replacements cannot eat the memory.
+ * may encode with one tokenizer at the same time.
  */
 #include "src/text/tokenizer_parts.h"
 
@@ -13,11 +12,10 @@
 #include "src/base/mem.h"
 #include "src/text/tokenizer_utf8.h"
 
-#define BLOW_UP 64
-
 struct encoder {
     const struct tr_tokenizer *t;
     struct bpe_work work;
+    struct tok_unigram_work unigram;
     struct tr_ids *ids;
     struct tok_cutter cutter;
     struct tok_cache *cache;
@@ -25,74 +23,6 @@ struct encoder {
     enum tr_text_place place;
     int32_t held_unk; /* an unk that the next one may fuse with, or -1 */
 };
-
-/* Not memmem: a search must cost what it walks over, and a checked memmem costs all that is left.
- */
-size_t tok_find(const char *text, size_t n, const char *what, size_t bytes)
-{
-    for (size_t i = 0; bytes <= n && i <= n - bytes; i++)
-        if (text[i] == *what && !memcmp(text + i, what, bytes))
-            return i;
-    return n;
-}
-
-static int replace_all(const struct tok_step *s, struct tok_buf *b, size_t most)
-{
-    struct tok_buf out = {0};
-    size_t at = 0;
-    int r = 0;
-
-    while (r == 0) {
-        size_t n = tok_find(b->v + at, b->n - at, s->a, s->a_bytes);
-
-        r = tok_buf_add(&out, b->v + at, n);
-        at += n;
-        if (r < 0 || at == b->n)
-            break;
-        r = tok_buf_add(&out, s->b, s->b_bytes);
-        if (r == 0 && out.n > most)
-            r = tr_error(-EFBIG, "the normalizer makes %zu bytes of text too long", b->n);
-        at += s->a_bytes;
-    }
-    tok_buf_free(b);
-    *b = out;
-    return r;
-}
-
-static int prepend(const struct tok_step *s, struct tok_buf *b)
-{
-    int r;
-
-    if (!b->n)
-        return 0;
-    r = tok_buf_add(b, s->a, s->a_bytes); /* makes room */
-    if (r < 0)
-        return r;
-    memmove(b->v + s->a_bytes, b->v, b->n - s->a_bytes);
-    memcpy(b->v, s->a, s->a_bytes);
-    return 0;
-}
-
-int tok_normalise(const struct tr_tokenizer *t, const struct tok_span *span, const char *text,
-                  int prefix, struct tok_buf *out)
-{
-    size_t bytes = span->stop - span->start, most = BLOW_UP * (bytes + TOK_STRING_MOST);
-    int r;
-
-    out->n = 0;
-    r = tok_buf_add(out, text + span->start, bytes);
-    for (int i = 0; r == 0 && i < t->norm.n; i++) {
-        const struct tok_step *s = &t->norm.v[i];
-
-        if (s->kind == TOK_REPLACE)
-            r = replace_all(s, out, most);
-        else if (s->kind == TOK_FORM)
-            r = tok_normal_form(s->form, out);
-        else if (prefix)
-            r = prepend(s, out);
-    }
-    return r;
-}
 
 /* The unk that was held back stands before the next piece of the vocabulary (and behind bytes that
  * came in between, as in the reference). */
@@ -144,6 +74,8 @@ static int encode_word(struct encoder *e, const char *text, size_t n)
 {
     int r = 0;
 
+    if (e->t->unigram.on)
+        return tok_unigram_encode(e->t, &e->unigram, text, n, e->ids);
     if (e->t->ignore_merges) {
         int32_t id = tok_piece_id(e->t, text, n);
 
@@ -265,6 +197,7 @@ int tr_tokenizer_encode_more(const struct tr_tokenizer *t, const char *text, siz
     tok_cache_give_back(e.cache);
     tok_cutter_free(&e.cutter);
     bpe_work_free(&e.work);
+    tok_unigram_work_free(&e.unigram);
     tok_buf_free(&e.valid);
     tok_buf_free(&e.normal);
     if (r < 0)

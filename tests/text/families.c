@@ -18,43 +18,6 @@
 
 static json_t *families, *texts;
 
-static uint32_t crc32_of(uint32_t crc, const void *bytes, size_t n)
-{
-    static uint32_t table[256];
-    const unsigned char *p = bytes;
-
-    for (uint32_t i = 0; !table[1] && i < 256; i++) {
-        uint32_t x = 255 - i;
-
-        for (int k = 0; k < 8; k++)
-            x = x >> 1 ^ (x & 1 ? 0xEDB88320u : 0);
-        table[255 - i] = x;
-    }
-    crc = ~crc;
-    for (size_t i = 0; i < n; i++)
-        crc = crc >> 8 ^ table[(crc ^ p[i]) & 0xFF];
-    return ~crc;
-}
-
-/* A recorded text: a string, or hex digits where it is no UTF-8. */
-static char *text_bytes(json_t *v, size_t *n)
-{
-    const char *hex = json_string_value(json_array_get(v, 0));
-    char *out;
-
-    *n = hex ? strlen(hex) / 2 : json_string_length(v);
-    out = malloc(*n + 1);
-    for (size_t i = 0; hex && i < *n; i++) {
-        unsigned byte;
-
-        sscanf(hex + 2 * i, "%2x", &byte);
-        out[i] = (char)byte;
-    }
-    if (!hex)
-        memcpy(out, json_string_value(v), *n);
-    return out;
-}
-
 static json_t *shared_json(const char *name)
 {
     char path[256];
@@ -116,43 +79,6 @@ static struct tr_tokenizer *open_family(const char *name)
     return t;
 }
 
-static uint32_t answer(const struct tr_tokenizer *t, const char *text, size_t n)
-{
-    struct tr_ids ids = {0};
-    char *decoded = NULL;
-    size_t bytes = 0;
-    uint32_t crc;
-
-    if (tr_tokenizer_encode(t, text, n, &ids) < 0 ||
-        tr_tokenizer_decode_bytes(t, ids.v, ids.n, &decoded, &bytes) < 0)
-        fail_msg("%s", tr_error_message());
-    crc = crc32_of(0, ids.v, ids.n * sizeof(*ids.v));
-    crc = crc32_of(crc, decoded, bytes);
-    tr_free(TR_MEM_TEXT, decoded);
-    tr_ids_free(&ids);
-    return crc;
-}
-
-static int compare_texts(const struct tr_tokenizer *t, const char *name, const char *crcs)
-{
-    json_t *v;
-    size_t i;
-    int bad = 0;
-
-    assert_int_equal(strlen(crcs), 8 * json_array_size(texts));
-    json_array_foreach(texts, i, v)
-    {
-        size_t n;
-        char *text = text_bytes(v, &n), hex[9];
-
-        snprintf(hex, sizeof(hex), "%08x", answer(t, text, n));
-        if (strncmp(hex, crcs + 8 * i, 8) != 0 && bad++ < 5)
-            print_error("%s: text %zu (\"%.60s\") differs from the reference\n", name, i, text);
-        free(text);
-    }
-    return bad;
-}
-
 static void every_family_agrees_with_the_reference(void **state)
 {
     const char *name;
@@ -167,7 +93,7 @@ static void every_family_agrees_with_the_reference(void **state)
 
         if (!t)
             skip();
-        bad += compare_texts(t, name, json_string_value(json_object_get(f, "crc")));
+        bad += text_compare_crcs(t, name, texts, json_string_value(json_object_get(f, "crc")));
         tr_tokenizer_close(t);
     }
     assert_int_equal(bad, 0);
@@ -286,9 +212,9 @@ static void a_sentencepiece_model_is_its_tokenizer_json(void **state)
         fail_msg("%s", tr_error_message());
     assert_int_equal(tr_tokenizer_adds_bos(t), 0); /* as its tokenizer_config.json says */
     assert_int_equal(tr_tokenizer_bos(t), 1);
-    assert_int_equal(compare_texts(t, "tokenizer.model",
-                                   json_string_value(json_object_get(
-                                       json_object_get(families, "mistral"), "crc"))),
+    assert_int_equal(text_compare_crcs(t, "tokenizer.model", texts,
+                                       json_string_value(json_object_get(
+                                           json_object_get(families, "mistral"), "crc"))),
                      0);
     tr_tokenizer_close(t);
     in.config = NULL;
@@ -331,7 +257,7 @@ static uint32_t property_crc(const struct tok_pres *pres)
             bits[cp >> 3] |= (unsigned char)(1 << (cp & 7));
     }
     tok_cutter_free(&c);
-    return crc32_of(0, bits, sizeof(bits));
+    return text_crc32(0, bits, sizeof(bits));
 }
 
 static uint32_t form_crc(enum tok_form form)
@@ -351,7 +277,7 @@ static uint32_t form_crc(enum tok_form form)
             assert_int_equal(tok_buf_add(&b, c, (size_t)k), 0);
             assert_int_equal(tok_buf_add(&b, around[i][1], strlen(around[i][1])), 0);
             assert_int_equal(tok_normal_form(form, &b), 0);
-            crc = crc32_of(crc, b.v, b.n);
+            crc = text_crc32(crc, b.v, b.n);
             tok_buf_free(&b);
         }
     }

@@ -256,3 +256,78 @@ int text_compare_parts(const struct tr_tokenizer *t, const char *text, size_t n,
     }
     return changed;
 }
+
+uint32_t text_crc32(uint32_t crc, const void *bytes, size_t n)
+{
+    static uint32_t table[256];
+    const unsigned char *p = bytes;
+
+    for (uint32_t i = 0; !table[1] && i < 256; i++) {
+        uint32_t x = 255 - i;
+
+        for (int k = 0; k < 8; k++)
+            x = x >> 1 ^ (x & 1 ? 0xEDB88320u : 0);
+        table[255 - i] = x;
+    }
+    crc = ~crc;
+    for (size_t i = 0; i < n; i++)
+        crc = crc >> 8 ^ table[(crc ^ p[i]) & 0xFF];
+    return ~crc;
+}
+
+/* A recorded text: a string, or hex digits where it is no UTF-8. */
+char *text_bytes(json_t *v, size_t *n)
+{
+    const char *hex = json_string_value(json_array_get(v, 0));
+    char *out;
+
+    *n = hex ? strlen(hex) / 2 : json_string_length(v);
+    out = malloc(*n + 1);
+    for (size_t i = 0; hex && i < *n; i++) {
+        unsigned byte;
+
+        sscanf(hex + 2 * i, "%2x", &byte);
+        out[i] = (char)byte;
+    }
+    if (!hex)
+        memcpy(out, json_string_value(v), *n);
+    return out;
+}
+
+static uint32_t answer(const struct tr_tokenizer *t, const char *text, size_t n)
+{
+    struct tr_ids ids = {0};
+    char *decoded = NULL;
+    size_t bytes = 0;
+    uint32_t crc;
+
+    if (tr_tokenizer_encode(t, text, n, &ids) < 0 ||
+        tr_tokenizer_decode_bytes(t, ids.v, ids.n, &decoded, &bytes) < 0)
+        fail_msg("%s", tr_error_message());
+    crc = text_crc32(0, ids.v, ids.n * sizeof(*ids.v));
+    crc = text_crc32(crc, decoded, bytes);
+    tr_free(TR_MEM_TEXT, decoded);
+    tr_ids_free(&ids);
+    return crc;
+}
+
+int text_compare_crcs(const struct tr_tokenizer *t, const char *name, json_t *texts,
+                      const char *crcs)
+{
+    json_t *v;
+    size_t i;
+    int bad = 0;
+
+    assert_int_equal(strlen(crcs), 8 * json_array_size(texts));
+    json_array_foreach(texts, i, v)
+    {
+        size_t n;
+        char *text = text_bytes(v, &n), hex[9];
+
+        snprintf(hex, sizeof(hex), "%08x", answer(t, text, n));
+        if (crcs[8 * i] != '-' && strncmp(hex, crcs + 8 * i, 8) != 0 && bad++ < 5)
+            print_error("%s: text %zu (\"%.60s\") differs from the reference\n", name, i, text);
+        free(text);
+    }
+    return bad;
+}

@@ -48,4 +48,13 @@ int text_teardown(void **state);
 void text_expect_error(int r, const char *const *parts);
 #define TEXT_ERROR(r, ...) text_expect_error((r), (const char *const[]){__VA_ARGS__, NULL})
 
+/* CRC-32 of bytes behind others. */
+uint32_t text_crc32(uint32_t crc, const void *bytes, size_t n);
+/* A text of texts.json, for free(): a string, or hex digits where it is no UTF-8. */
+char *text_bytes(json_t *v, size_t *n);
+/* How many texts have other ids, or decode to another text, than recorded: 8 hex digits each, the
+ * CRC-32 of both; "--------" where nothing is recorded. */
+int text_compare_crcs(const struct tr_tokenizer *t, const char *name, json_t *texts,
+                      const char *crcs);
+
 #endif
