@@ -101,32 +101,39 @@ static int read_model(struct tr_kept *k, const json_t *root, const char *where,
     return r;
 }
 
-static int read_files(struct tr_kept *k, const char *folder, struct tr_model_config *config)
+int tr_keep_parse(struct tr_kept **out, const char *text, size_t bytes, const char *where,
+                  const struct tr_model_config *config)
 {
-    char *config_path = tr_path(folder, "config.json"), *path = tr_path(folder, TR_KEEP_FILE);
+    struct tr_kept *k = tr_alloc(TR_MEM_MISC, sizeof(*k));
     json_t *root = NULL;
-    int r = config_path && path ? tr_config_read(config_path, config) : -ENOMEM;
+    int r = k ? tr_json_parse(text, bytes, where, &root) : -ENOMEM;
 
     if (r == 0)
-        r = tr_json_read(path, FILE_BYTES, &root);
-    if (r == 0)
-        r = read_model(k, root, path, config);
+        r = read_model(k, root, where, config);
     json_decref(root);
-    tr_free(TR_MEM_MISC, config_path);
-    tr_free(TR_MEM_MISC, path);
+    *out = r == 0 ? k : NULL;
+    if (r < 0)
+        tr_keep_close(k);
     return r;
 }
 
 int tr_keep_open(struct tr_kept **out, const char *folder)
 {
-    struct tr_kept *k = tr_alloc(TR_MEM_MISC, sizeof(*k));
+    char *config_path = tr_path(folder, "config.json"), *path = tr_path(folder, TR_KEEP_FILE);
     struct tr_model_config *config = tr_alloc(TR_MEM_MISC, sizeof(*config));
-    int r = k && config ? read_files(k, folder, config) : -ENOMEM;
+    char *text = NULL;
+    size_t bytes;
+    int r = config && config_path && path ? tr_config_read(config_path, config) : -ENOMEM;
 
+    *out = NULL;
+    if (r == 0)
+        r = tr_file_read(path, FILE_BYTES, &text, &bytes);
+    if (r == 0)
+        r = tr_keep_parse(out, text, bytes, path, config);
+    tr_free(TR_MEM_TEXT, text);
     tr_free(TR_MEM_MISC, config);
-    *out = r == 0 ? k : NULL;
-    if (r < 0)
-        tr_keep_close(k);
+    tr_free(TR_MEM_MISC, config_path);
+    tr_free(TR_MEM_MISC, path);
     return r;
 }
 

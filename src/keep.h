@@ -19,6 +19,9 @@ struct tr_kept {
 
 /* Reads config.json and tailrace-shards.json. */
 int tr_keep_open(struct tr_kept **out, const char *folder);
+/* The text of tailrace-shards.json alone; `where` names it. */
+int tr_keep_parse(struct tr_kept **out, const char *text, size_t bytes, const char *where,
+                  const struct tr_model_config *config);
 /* -EINVAL where the store has another layout than this model. */
 int tr_keep_check_store(const struct tr_kept *k, const struct tr_store *s);
 void tr_keep_close(struct tr_kept *k); /* NULL is allowed */
