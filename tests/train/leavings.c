@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What is left on the disk where something ends early: of a model folder opened for inference
- * nothing, already while it is open; of an import that its caller stops nothing; and a run whose
- * newest commit is damaged exports the step before, and says so.
+ * nothing, already while it is open, and what a kill before has left is swept; of an import that
+ * its caller stops nothing; and a run whose newest commit is damaged exports the step before, and
+ * says so.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -67,6 +71,66 @@ static void test_inference(void **state)
     tr_ids_free(&prompt);
     infer_close(f);
     assert_int_equal(tr_folder_is_empty(temporary), 1);
+    unsetenv("TMPDIR");
+}
+
+static int entries(const char *folder)
+{
+    DIR *d = opendir(folder);
+    int n = -2; /* "." and ".." */
+
+    assert_non_null(d);
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+/* A process that makes one, with something in it, and dies without a word. */
+static void leave_temporary(void)
+{
+    struct tr_temporary t;
+    pid_t child = fork();
+    char file[4500];
+    int status;
+
+    if (child == 0) {
+        if (tr_temporary_make(&t) == 0) {
+            snprintf(file, sizeof(file), "%s/store", t.path);
+            tr_make_folder(file);
+            snprintf(file, sizeof(file), "%s/store/gen0", t.path);
+            tr_file_write(file, "x", 1);
+        }
+        raise(SIGKILL);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+}
+
+/* It goes with the next one; what is in use stays, and what has another name, and what a link leads
+ * to. */
+static void test_swept(void **state)
+{
+    struct tr_temporary mine, next;
+    char base[4352], strange[4400], link[4400];
+
+    (void)state;
+    snprintf(base, sizeof(base), "%s", scratch_path("swept"));
+    snprintf(strange, sizeof(strange), "%s/tailrace-abcdef", base);
+    snprintf(link, sizeof(link), "%s/tailrace-model-abcdef", base);
+    assert_int_equal(tr_make_folder(base), 0);
+    assert_int_equal(tr_make_folder(strange), 0);
+    setenv("TMPDIR", base, 1);
+    leave_temporary();
+    assert_int_equal(entries(base), 2);
+    assert_int_equal(symlink(strange, link), 0);
+    assert_int_equal(tr_temporary_make(&mine), 0);
+    assert_int_equal(entries(base), 3); /* the strange one, the link, mine */
+    assert_int_equal(tr_temporary_make(&next), 0);
+    assert_int_equal(entries(base), 4);
+    assert_int_equal(tr_temporary_remove(&mine), 0);
+    assert_int_equal(tr_temporary_remove(&next), 0);
+    assert_int_equal(entries(base), 2);
     unsetenv("TMPDIR");
 }
 
@@ -134,6 +198,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_inference),
+        cmocka_unit_test(test_swept),
         cmocka_unit_test(test_stopped_import),
         cmocka_unit_test(test_damaged_commit),
     };
