@@ -158,6 +158,30 @@ static void test_stopped_import(void **state)
     assert_int_equal(train(&p, &last), 0);
 }
 
+static int plan_fails;
+
+int __real_run_write_plan(const struct tr_run *run);
+int __wrap_run_write_plan(const struct tr_run *run);
+
+int __wrap_run_write_plan(const struct tr_run *run)
+{
+    return plan_fails ? tr_error(-EIO, "plan.json: cannot sync") : __real_run_write_plan(run);
+}
+
+/* Once there is a commit, there is a run: what fails behind it takes nothing back. */
+static void test_failed_behind_import(void **state)
+{
+    struct tr_train_params p = job("behind");
+    tr_run *run = NULL;
+
+    (void)state;
+    plan_fails = 1;
+    assert_int_equal(tr_train_open(&run, &p), -EIO);
+    plan_fails = 0;
+    if (train(&p, NULL) < 0)
+        fail_msg("%s", tr_message());
+}
+
 /* The step that is exported while commit record `record` is damaged. */
 static int64_t step_without(const char *run, int record)
 {
@@ -200,6 +224,7 @@ int main(void)
         cmocka_unit_test(test_inference),
         cmocka_unit_test(test_swept),
         cmocka_unit_test(test_stopped_import),
+        cmocka_unit_test(test_failed_behind_import),
         cmocka_unit_test(test_damaged_commit),
     };
 
