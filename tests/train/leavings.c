@@ -182,6 +182,57 @@ static void test_failed_behind_import(void **state)
         fail_msg("%s", tr_message());
 }
 
+static int settle_fails;
+
+int __real_run_settle(struct tr_run *run);
+int __wrap_run_settle(struct tr_run *run);
+
+int __wrap_run_settle(struct tr_run *run)
+{
+    return settle_fails ? tr_error(-EIO, "cut off") : __real_run_settle(run);
+}
+
+/* Lines of metrics.jsonl, and those with a validation loss. */
+static int lines(const char *out, int *validated)
+{
+    char path[4400], line[1024];
+    FILE *f;
+    int n = 0;
+
+    snprintf(path, sizeof(path), "%s/metrics.jsonl", out);
+    f = fopen(path, "r");
+    *validated = 0;
+    for (; f && fgets(line, sizeof(line), f); n++)
+        *validated += strstr(line, "\"eval_loss\": ") != NULL;
+    if (f)
+        fclose(f);
+    return n;
+}
+
+/* A run that is cut off between a step and its validation has neither. */
+static void test_cut_off_validation(void **state)
+{
+    struct tr_train_params p = job("validated");
+    struct tr_step_report report;
+    tr_run *run = NULL;
+    int validated;
+
+    (void)state;
+    p.valid = p.data;
+    p.eval_every = 2;
+    assert_int_equal(tr_train_open(&run, &p), 0);
+    assert_int_equal(tr_train_step(run, &report), 1);
+    settle_fails = 1; /* which comes first in a validation */
+    assert_int_equal(tr_train_step(run, &report), -EIO);
+    settle_fails = 0;
+    tr_train_close(run);
+    assert_int_equal(lines(p.out, &validated), 1);
+    if (train(&p, NULL) < 0)
+        fail_msg("%s", tr_message());
+    assert_int_equal(lines(p.out, &validated), 4);
+    assert_int_equal(validated, 2);
+}
+
 /* The step that is exported while commit record `record` is damaged. */
 static int64_t step_without(const char *run, int record)
 {
@@ -221,11 +272,9 @@ static void test_damaged_commit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inference),
-        cmocka_unit_test(test_swept),
-        cmocka_unit_test(test_stopped_import),
-        cmocka_unit_test(test_failed_behind_import),
-        cmocka_unit_test(test_damaged_commit),
+        cmocka_unit_test(test_inference),          cmocka_unit_test(test_swept),
+        cmocka_unit_test(test_stopped_import),     cmocka_unit_test(test_failed_behind_import),
+        cmocka_unit_test(test_cut_off_validation), cmocka_unit_test(test_damaged_commit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
