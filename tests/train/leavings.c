@@ -233,6 +233,53 @@ static void test_cut_off_validation(void **state)
     assert_int_equal(validated, 2);
 }
 
+/* A byte of RUN/source/NAME, changed. */
+static void touch_up(const char *out, const char *name)
+{
+    char path[4400], c;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/source/%s", out, name);
+    fd = open(path, O_RDWR);
+    assert_int_equal(pread(fd, &c, 1, 20), 1);
+    c ^= 1;
+    assert_int_equal(pwrite(fd, &c, 1, 20), 1);
+    close(fd);
+}
+
+static int64_t verified(const char *out, const char *word)
+{
+    char *text = NULL;
+    int64_t n = tr_verify_run(out, NULL, &text);
+
+    if (n < 0 || !strstr(text, word))
+        fail_msg("%d, not '%s': %s", (int)n, word, text ? text : tr_message());
+    tr_free_text(text);
+    return n;
+}
+
+/* What is kept beside the weights is verified, too; with another config.json nothing goes on. */
+static void test_changed_beside(void **state)
+{
+    static const char text[] = "a file that travels with the model\n";
+    struct tr_train_params p = job("beside");
+    tr_run *run = NULL;
+
+    (void)state;
+    assert_int_equal(tr_file_write(scratch_path("beside-model/NOTES"), text, sizeof(text) - 1), 0);
+    assert_int_equal(train_part(&p, 2), 0);
+    assert_int_equal(verified(p.out, ""), 0);
+    touch_up(p.out, "config.json");
+    assert_true(tr_train_open(&run, &p) < 0);
+    assert_non_null(strstr(tr_message(), "source/config.json"));
+    assert_int_equal(verified(p.out, "source/config.json"), 1);
+    touch_up(p.out, "config.json");
+    touch_up(p.out, "NOTES");
+    assert_int_equal(verified(p.out, "source/NOTES: damaged, or changed since the import"), 1);
+    if (train(&p, NULL) < 0)
+        fail_msg("%s", tr_message());
+}
+
 /* The step that is exported while commit record `record` is damaged. */
 static int64_t step_without(const char *run, int record)
 {
@@ -274,7 +321,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_inference),          cmocka_unit_test(test_swept),
         cmocka_unit_test(test_stopped_import),     cmocka_unit_test(test_failed_behind_import),
-        cmocka_unit_test(test_cut_off_validation), cmocka_unit_test(test_damaged_commit),
+        cmocka_unit_test(test_cut_off_validation), cmocka_unit_test(test_changed_beside),
+        cmocka_unit_test(test_damaged_commit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
