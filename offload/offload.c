@@ -343,9 +343,9 @@ int tr_offload_remark(struct tr_offload *o, char *text, size_t room)
     o->is_slow = 0;
     pthread_mutex_unlock(&o->lock);
     if (is)
-        snprintf(text, room, "%s: the drive has become slow: %s at %.2f GB/s, %.2f before",
-                 o->store->folders.path[slow.folder], slow.what, slow.now * 1e-9,
-                 slow.usual * 1e-9);
+        snprintf(text, room, "%s: the drive has become slow: %s at %.1f MB/s, %.1f before",
+                 o->store->folders.path[slow.folder], slow.what, slow.now * 1e-6,
+                 slow.usual * 1e-6);
     return is;
 }
 

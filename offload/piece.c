@@ -77,8 +77,9 @@ int tr_store_check_hash(const struct tr_store *s, const struct tr_commit *c, uin
         return 0;
     tr_layout_describe(&s->layout, piece, text, sizeof(text));
     return tr_error(-EBADMSG,
-                    "%s: %s: damaged: at byte %llu, checksum %016llx, the commit says %016llx",
+                    "%s: %s: damaged%s: at byte %llu, checksum %016llx, the commit says %016llx",
                     s->file[tr_file_in(c->generation[span], at.folder)].path, text,
+                    s->folders.n > 1 ? ", or the store's folders are not of the same time" : "",
                     (unsigned long long)at.offset, (unsigned long long)hash,
                     (unsigned long long)c->hash[piece]);
 }

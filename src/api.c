@@ -77,13 +77,33 @@ static int tell_before(struct tr_store *store, FILE *f)
     return n;
 }
 
+/* The files beside the weights. Damage to config.json is what opening them says. */
+static int verify_kept(const char *run, const struct tr_store *store, FILE *f)
+{
+    char *keep = tr_path(run, "source");
+    struct tr_kept *k = NULL;
+    int r = keep ? tr_keep_open(&k, keep) : -ENOMEM;
+
+    if (r == 0)
+        r = tr_keep_check_store(k, store);
+    if (r == 0)
+        r = tr_keep_verify(k, keep, found_damage, f);
+    else if (r != -ENOMEM) {
+        found_damage(f, tr_error_message());
+        r = 1;
+    }
+    tr_keep_close(k);
+    tr_free(TR_MEM_MISC, keep);
+    return r;
+}
+
 int64_t tr_verify_run(const char *run, const char *folder, char **out)
 {
     struct tr_store *store = NULL;
     uint64_t damaged = 0;
     size_t bytes;
     FILE *f;
-    int r;
+    int kept = 0, r;
 
     *out = NULL;
     if ((r = tr_need(run, "run")) < 0 ||
@@ -93,10 +113,12 @@ int64_t tr_verify_run(const char *run, const char *folder, char **out)
     r = f ? tr_store_verify(store, found_damage, f, &damaged) : tr_error(-ENOMEM, "out of memory");
     if (r == 0 && damaged)
         r = tell_before(store, f);
+    if (r == 0)
+        r = kept = verify_kept(run, store, f);
     if (f)
         fclose(f);
     tr_store_close(store);
-    return r < 0 ? r : (int64_t)damaged;
+    return r < 0 ? r : (int64_t)damaged + kept;
 }
 
 int64_t tr_fall_back_run(const char *run, const char *folder)

@@ -134,16 +134,12 @@ int run_check_store(const char *run, const struct tr_store *store)
 
 void run_unmake(struct tr_run *run, int folder)
 {
-    static const char *const files[] = {"run.yaml", "plan.json"};
     char *kept = tr_strdup(TR_MEM_MISC, tr_error_message());
+    char *path = tr_path(run->params.out, "run.yaml");
 
-    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
-        char *path = tr_path(run->params.out, files[i]);
-
-        if (path)
-            unlink(path);
-        tr_free(TR_MEM_MISC, path);
-    }
+    if (path)
+        unlink(path);
+    tr_free(TR_MEM_MISC, path);
     if (folder)
         rmdir(run->params.out);
     if (kept) /* the reason of the failure, not of the tidying */

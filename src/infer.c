@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Opening a model for forward passes. A run's own store is read where it lies; a model folder is
- * imported into a temporary store (in TMPDIR, or /var/tmp) whose files lose their names as soon as
- * they are open.
+ * imported into a temporary store (temporary.c) whose files lose their names as soon as they are
+ * open.
  */
 #include "src/infer.h"
 
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "src/base/err.h"
 #include "src/base/file.h"
@@ -78,18 +76,6 @@ static int open_run_store(struct infer *f, const char *folder)
     return 0;
 }
 
-static int make_temporary(struct infer *f)
-{
-    const char *base = getenv("TMPDIR");
-    char path[4096];
-
-    snprintf(path, sizeof(path), "%s/tailrace-XXXXXX", base && *base ? base : "/var/tmp");
-    if (!mkdtemp(path))
-        return tr_error(-errno, "%s: cannot make a temporary folder: %s", path, strerror(errno));
-    f->temporary = tr_strdup(TR_MEM_MISC, path);
-    return f->temporary ? 0 : -ENOMEM;
-}
-
 static int import_folder(struct infer *f, const char *folder)
 {
     struct tr_import_params *p = &f->run.import_params;
@@ -97,17 +83,17 @@ static int import_folder(struct infer *f, const char *folder)
     int r;
 
     *p = (struct tr_import_params){.model = folder, .dtype = -1, .generations = 1, .payload = ""};
-    if ((r = tr_import_open(&f->run.import, p)) < 0 || (r = make_temporary(f)) < 0)
+    if ((r = tr_import_open(&f->run.import, p)) < 0 || (r = tr_temporary_make(&f->temporary)) < 0)
         return r;
     f->run.model = tr_import_model(f->run.import);
-    p->store = store = tr_folders_below(f->temporary, "store");
+    p->store = store = tr_folders_below(f->temporary.path, "store");
     r = store ? tr_import_run(f->run.import) : -ENOMEM;
     if (r == 0)
         r = tr_store_open(&f->run.store, store, TR_STORE_READ);
     /* The open files are all that is read from here on: without their names a process that is
      * killed leaves nothing on the disk. */
     if (r == 0)
-        r = tr_remove_tree(f->temporary);
+        r = tr_temporary_remove(&f->temporary);
     tr_free(TR_MEM_MISC, store);
     return r;
 }
@@ -261,8 +247,6 @@ void infer_close(struct infer *f)
     tr_store_close(f->run.store);
     tr_import_close(f->run.import);
     tr_keep_close(f->run.kept);
-    if (f->temporary && tr_folder_is_empty(f->temporary) != -ENOENT) /* an import that failed */
-        tr_remove_tree(f->temporary);
-    tr_free(TR_MEM_MISC, f->temporary);
+    tr_temporary_remove(&f->temporary); /* of an import that failed */
     tr_free(TR_MEM_MISC, f);
 }

@@ -9,6 +9,7 @@
 
 #include "src/run.h"
 #include "src/sample.h"
+#include "src/temporary.h"
 
 #define INFER_STOPS 16
 
@@ -33,7 +34,7 @@ struct infer {
     struct tr_run run;
     int32_t stops[INFER_STOPS]; /* tokens that end a text */
     int n_stops;
-    char *temporary; /* folder of a temporary store; gone once the store is open */
+    struct tr_temporary temporary; /* a store's folder; gone once the store is open */
 };
 
 /* Store, tokenizer and device; the folder's tokenizer is optional: run.tokenizer is NULL where

@@ -3,7 +3,8 @@
  * tailrace-shards.json, written once at the import and read by everything that meets the run later:
  * resume, export, evaluation. It holds what config.json does not say: the type of each role,
  * what optimizer state there is and of what, how gradients wait for the next step, which name a
- * tied table had, and the files that the weights came in. The layout of the store is not in it, but
+ * tied table had, the files that the weights came in, and checksums of the other files that are
+ * kept. The layout of the store is not in it, but
  * follows from it: the same function makes the table again, and tr_keep_check_store holds it
  * against the store. So a program whose layout has changed refuses an older run instead of reading
  * its bytes in the wrong places.
@@ -40,10 +41,11 @@ static json_t *types_json(const struct tr_model *m)
 
 int tr_keep_write(const char *folder, const struct tr_model *m, const struct tr_shards *s)
 {
-    json_t *o = json_pack("{s:s, s:i, s:s, s:s*, s:s, s:b, s:o, s:o}", "format", FORMAT, "version",
-                          VERSION, "state", tr_state_name(m->state), "freeze", m->freeze, "parked",
-                          tr_parked_name(m->parked), "tied_as_head", tr_model_tied_as_head(m),
-                          "types_by_role", types_json(m), "shards", tr_shards_to_json(s));
+    json_t *o = json_pack("{s:s, s:i, s:s, s:s*, s:s, s:b, s:o, s:o, s:o}", "format", FORMAT,
+                          "version", VERSION, "state", tr_state_name(m->state), "freeze", m->freeze,
+                          "parked", tr_parked_name(m->parked), "tied_as_head",
+                          tr_model_tied_as_head(m), "types_by_role", types_json(m), "shards",
+                          tr_shards_to_json(s), "sums", tr_keep_sums(folder));
     char *path = tr_path(folder, TR_KEEP_FILE);
     int r = -ENOMEM;
 
@@ -95,38 +97,50 @@ static int read_model(struct tr_kept *k, const json_t *root, const char *where,
         return tr_error(-EINVAL, "%s: \"parked\" names no type of gradients", where);
     p.tied_as_head = json_is_true(json_object_get(root, "tied_as_head"));
     p.freeze = json_string_value(json_object_get(root, "freeze"));
+    k->sums = json_incref(json_object_get(root, "sums"));
     r = tr_model_open(&k->model, &p);
     if (r == 0)
         r = tr_shards_from_json(&k->shards, json_object_get(root, "shards"), k->model, where);
     return r;
 }
 
-static int read_files(struct tr_kept *k, const char *folder, struct tr_model_config *config)
+int tr_keep_parse(struct tr_kept **out, const char *text, size_t bytes, const char *where,
+                  const struct tr_model_config *config)
 {
-    char *config_path = tr_path(folder, "config.json"), *path = tr_path(folder, TR_KEEP_FILE);
+    struct tr_kept *k = tr_alloc(TR_MEM_MISC, sizeof(*k));
     json_t *root = NULL;
-    int r = config_path && path ? tr_config_read(config_path, config) : -ENOMEM;
+    int r = k ? tr_json_parse(text, bytes, where, &root) : -ENOMEM;
 
     if (r == 0)
-        r = tr_json_read(path, FILE_BYTES, &root);
-    if (r == 0)
-        r = read_model(k, root, path, config);
+        r = read_model(k, root, where, config);
     json_decref(root);
-    tr_free(TR_MEM_MISC, config_path);
-    tr_free(TR_MEM_MISC, path);
+    *out = r == 0 ? k : NULL;
+    if (r < 0)
+        tr_keep_close(k);
     return r;
 }
 
 int tr_keep_open(struct tr_kept **out, const char *folder)
 {
-    struct tr_kept *k = tr_alloc(TR_MEM_MISC, sizeof(*k));
+    char *config_path = tr_path(folder, "config.json"), *path = tr_path(folder, TR_KEEP_FILE);
     struct tr_model_config *config = tr_alloc(TR_MEM_MISC, sizeof(*config));
-    int r = k && config ? read_files(k, folder, config) : -ENOMEM;
+    char *text = NULL;
+    size_t bytes;
+    int r = config && config_path && path ? tr_config_read(config_path, config) : -ENOMEM;
 
+    *out = NULL;
+    if (r == 0)
+        r = tr_file_read(path, FILE_BYTES, &text, &bytes);
+    if (r == 0)
+        r = tr_keep_parse(out, text, bytes, path, config);
+    if (r == 0 && (r = tr_keep_check_sum(*out, folder, "config.json")) < 0) {
+        tr_keep_close(*out);
+        *out = NULL;
+    }
+    tr_free(TR_MEM_TEXT, text);
     tr_free(TR_MEM_MISC, config);
-    *out = r == 0 ? k : NULL;
-    if (r < 0)
-        tr_keep_close(k);
+    tr_free(TR_MEM_MISC, config_path);
+    tr_free(TR_MEM_MISC, path);
     return r;
 }
 
@@ -134,6 +148,7 @@ void tr_keep_close(struct tr_kept *k)
 {
     if (!k)
         return;
+    json_decref(k->sums);
     tr_shards_free(&k->shards);
     tr_model_close(k->model);
     tr_free(TR_MEM_MISC, k);

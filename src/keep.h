@@ -15,10 +15,21 @@
 struct tr_kept {
     struct tr_model *model;
     struct tr_shards shards;
+    json_t *sums; /* of the other files, by name; NULL in older runs */
 };
 
-/* Reads config.json and tailrace-shards.json. */
+/* Reads config.json, which must be the one that was kept, and tailrace-shards.json. */
 int tr_keep_open(struct tr_kept **out, const char *folder);
+/* The text of tailrace-shards.json alone; `where` names it. */
+int tr_keep_parse(struct tr_kept **out, const char *text, size_t bytes, const char *where,
+                  const struct tr_model_config *config);
+/* The checksums of a folder's files but our own; NULL: one cannot be read, or no memory. */
+json_t *tr_keep_sums(const char *folder);
+/* -EBADMSG where the file is not the one that was kept. */
+int tr_keep_check_sum(const struct tr_kept *k, const char *folder, const char *name);
+/* The same for all of them: how many are not, each told. */
+int tr_keep_verify(const struct tr_kept *k, const char *folder,
+                   void (*found)(void *arg, const char *text), void *arg);
 /* -EINVAL where the store has another layout than this model. */
 int tr_keep_check_store(const struct tr_kept *k, const struct tr_store *s);
 void tr_keep_close(struct tr_kept *k); /* NULL is allowed */

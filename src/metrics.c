@@ -105,22 +105,29 @@ int metrics_write(struct tr_metrics *m)
     return 0;
 }
 
-/* Bytes of the lines up to `step`; a line begins with its step. One that is torn, or that a loss of
- * power has made zeros of, ends them. */
+/* 1: a whole line, which begins with its step. */
+static int step_of(const char *line, ssize_t n, unsigned long long *step)
+{
+    return n >= 2 && !strcmp(line + n - 2, "}\n") && sscanf(line, "{\"step\": %llu", step) == 1;
+}
+
+/* Bytes as far as the last whole line of a step up to `step`; one behind it that is torn goes, and
+ * what lies before it stays, whatever it is. */
 static long find_end(FILE *f, uint64_t step)
 {
     char *line = NULL;
     size_t room = 0;
-    long end = 0;
+    long at = 0, end = 0;
     ssize_t n;
 
     while ((n = getline(&line, &room, f)) > 0) {
-        unsigned long long at = 0;
+        unsigned long long is = 0;
+        int whole = step_of(line, n, &is);
 
-        if (sscanf(line, "{\"step\": %llu", &at) != 1 || at > step || n < 2 ||
-            strcmp(line + n - 2, "}\n") != 0)
+        if (whole && is > step)
             break;
-        end += (long)n;
+        at += (long)n;
+        end = whole ? at : end;
     }
     free(line);
     return end;

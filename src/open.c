@@ -249,10 +249,11 @@ static int import(struct tr_run *run)
     p->progress_arg = run->params.importing_arg;
     r = tr_import_run(run->import);
     tr_free(TR_MEM_MISC, keep);
-    return r < 0 ? r : tr_store_open(&run->store, run->params.store, TR_STORE_WRITE);
+    return r;
 }
 
-/* Makes the folder, writes run.yaml, imports. On failure what was made is removed again. */
+/* Makes the folder, writes run.yaml, imports. On failure what was made is removed again; but once
+ * there is a commit there is a run, which the next command takes up. */
 static int start_new(struct tr_run *run, enum folder state)
 {
     int made = tr_folder_is_empty(run->params.out) == -ENOENT, r;
@@ -264,13 +265,12 @@ static int start_new(struct tr_run *run, enum folder state)
         if ((r = clear_folder(run)) < 0)
             return r;
     }
-    if ((r = run_write_options(run)) == 0 && (r = import(run)) == 0 &&
-        (r = run_write_plan(run)) == 0)
-        return 0;
-    tr_store_close(run->store);
-    run->store = NULL;
-    run_unmake(run, made);
-    return r;
+    if ((r = run_write_options(run)) < 0 || (r = import(run)) < 0) {
+        run_unmake(run, made);
+        return r;
+    }
+    r = tr_store_open(&run->store, run->params.store, TR_STORE_WRITE);
+    return r < 0 ? r : run_write_plan(run);
 }
 
 /* With other data, by force, the epoch may be shorter than it was. */

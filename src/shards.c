@@ -198,7 +198,7 @@ static int file_from_json(struct tr_shard_file *f, const json_t *o, const struct
     const char *name = json_string_value(json_object_get(o, "name"));
     int r;
 
-    if (!name || !name[0] || strchr(name, '/') || !json_is_array(list) ||
+    if (!name || !name[0] || name[0] == '.' || strchr(name, '/') || !json_is_array(list) ||
         (metadata && !json_is_object(metadata)))
         return tr_error(-EINVAL, "%s: a file's entry is damaged", where);
     r = start_file(f, name, json_array_size(list));
@@ -218,6 +218,30 @@ static int file_from_json(struct tr_shard_file *f, const json_t *o, const struct
     return r;
 }
 
+/* Every tensor of the model is in a file, or an export would lack it; a tied one may be in two,
+ * under two names. And no file is there twice. */
+static int check_complete(const struct tr_shards *s, const struct tr_model *m, const char *where)
+{
+    int32_t missing = -1;
+    unsigned char *seen = tr_alloc(TR_MEM_MISC, (size_t)m->n_tensors);
+
+    if (!seen)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < s->n_files; i++)
+        for (uint32_t k = 0; k < s->files[i].n_tensors; k++)
+            seen[s->files[i].tensors[k].tensor] = 1;
+    for (int32_t t = 0; t < m->n_tensors && missing < 0; t++)
+        missing = seen[t] ? -1 : t;
+    tr_free(TR_MEM_MISC, seen);
+    if (missing >= 0)
+        return tr_error(-EINVAL, "%s: tensor %s is in no file", where, m->tensors[missing].name);
+    for (uint32_t i = 0; i < s->n_files; i++)
+        for (uint32_t k = 0; k < i; k++)
+            if (!strcmp(s->files[i].name, s->files[k].name))
+                return tr_error(-EINVAL, "%s: %s is there twice", where, s->files[i].name);
+    return 0;
+}
+
 int tr_shards_from_json(struct tr_shards *s, const json_t *root, const struct tr_model *m,
                         const char *where)
 {
@@ -232,6 +256,8 @@ int tr_shards_from_json(struct tr_shards *s, const json_t *root, const struct tr
     s->index_metadata = json_incref(json_object_get(root, "index_metadata"));
     for (uint32_t i = 0; r == 0 && i < s->n_files; i++)
         r = file_from_json(&s->files[i], json_array_get(files, i), m, where);
+    if (r == 0)
+        r = check_complete(s, m, where);
     if (r < 0)
         tr_shards_free(s);
     return r;

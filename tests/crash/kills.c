@@ -293,6 +293,48 @@ static void test_kills(void **state)
         assert_true(c.hits[p] > 0);
 }
 
+/* A store of two folders, killed at moments that are drawn. */
+static void test_folders(void **state)
+{
+    static const struct job job = {"two folders", {"--optimizer", "adamw"}, 1, 0, 2};
+    struct place place = {.run = run};
+    int64_t stood = -1, stands;
+    uint64_t hash;
+    int code = -SIGKILL;
+    uint32_t all;
+
+    (void)state;
+    place.device_memory = program_least_memory(&job);
+    memset(seen, 0, sizeof(*seen));
+    seen->die_in = PHASES;
+    setenv("LD_PRELOAD", OBSERVER, 1);
+    assert_int_equal(program_run(&job, &place, 0), 0);
+    hash = program_model_hash(run);
+    all = seen->all_events;
+    assert_int_equal(tr_remove_tree(run), 0);
+    for (uint32_t life = 0; code; life++, stood = stands) {
+        pid_t pid;
+
+        memset(seen, 0, sizeof(*seen));
+        seen->die_in = PHASES;
+        pid = program_start(&job, &place, 0);
+        if (life < 8) {
+            wait_for_events(draw(life, life % 4 ? all / 4 : all / 16), pid);
+            kill(pid, SIGKILL);
+        }
+        code = program_wait(pid);
+        stands = program_stands_at(program_store(&job, run));
+        if ((code && code != -SIGKILL) || stands < stood)
+            fail_msg("life %u: exit code %d, stands at %lld: %s", life, code, (long long)stands,
+                     program_said());
+        check_lines(stands);
+    }
+    unsetenv("LD_PRELOAD");
+    assert_true(program_model_hash(run) == hash);
+    assert_int_equal(program_metrics_lines(run), JOB_STEPS);
+    assert_int_equal(tr_remove_tree(run), 0);
+}
+
 /* Once: the step is finished or given up, all that counts is committed and told. Twice: at once. */
 static void interrupt(uint32_t after, int twice)
 {
@@ -400,9 +442,8 @@ static int setup(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kills),
-        cmocka_unit_test(test_interrupted),
-        cmocka_unit_test(defect_one_generation),
+        cmocka_unit_test(test_kills),          cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_interrupted),    cmocka_unit_test(defect_one_generation),
         cmocka_unit_test(defect_early_record),
     };
 

@@ -270,17 +270,24 @@ static ssize_t defective(enum act act, int fd, void *buf, size_t n, off_t at)
     return r;
 }
 
+static int ends_in(const char *path, const char *end)
+{
+    size_t n = strlen(path), k = strlen(end);
+
+    return n > k && path[n - k - 1] == '/' && !strcmp(path + n - k, end);
+}
+
 /* Returns the number by which the end of what begins here is known; 0: it is not logged. */
 static uint32_t log_begin(int fd, enum act act, const void *buf, size_t n, off_t at)
 {
-    static const char *const names[LOGGED_FILES] = {"gen0", "gen1", "commit0", "commit1"};
+    static const char *const names[LOGGED_FILES] = LOGGED_NAMES;
     static uint32_t next;
     struct logged e = {.sync = act == ACT_SYNC, .offset = (uint64_t)at, .bytes = n};
     char path[4352];
 
     if (log_fd < 0 || act == ACT_READ || !name_of(fd, path, sizeof(path)))
         return 0;
-    while (e.file < LOGGED_FILES && strcmp(strrchr(path, '/') + 1, names[e.file]))
+    while (e.file < LOGGED_FILES && !ends_in(path, names[e.file]))
         e.file++;
     if (e.file == LOGGED_FILES)
         return 0;

@@ -38,10 +38,15 @@ enum defect {
  * store when it was asked for, and when it was done, in order. A write's bytes follow it where it
  * was asked for. */
 struct logged {
-    uint32_t done, sync, file, id; /* file: gen0, gen1, commit0, commit1 */
+    uint32_t done, sync, file, id; /* file: of LOGGED_NAMES */
     uint64_t offset, bytes;
 };
-#define LOGGED_FILES 4
+/* In the run; the last two only where the store has a second folder. */
+#define LOGGED_FILES 6
+#define LOGGED_NAMES                                                                               \
+    {                                                                                              \
+        "store/gen0", "store/gen1", "store/commit0", "store/commit1", "second/gen0", "second/gen1" \
+    }
 
 /* And in a second log, LOG.folders, a line each: "made FOLDER", "synced FOLDER", "committed". */
 

@@ -48,6 +48,17 @@ pid_t program_start_with(const char *const *arguments)
     _exit(98);
 }
 
+const char *program_store(const struct job *job, const char *run)
+{
+    static char list[8900];
+
+    if (job->folders)
+        snprintf(list, sizeof(list), "%s/store:%s/second", run, run);
+    else
+        snprintf(list, sizeof(list), "%s/store", run);
+    return list;
+}
+
 /* Appends the words up to a NULL. */
 static int add(const char **to, int n, const char *const *words)
 {
@@ -61,7 +72,8 @@ pid_t program_start(const struct job *job, const struct place *place, int resume
 {
     char bytes[32], steps[8], model[4352], data[4352];
     const char *arguments[ARGUMENTS] = {"tailrace", "train", "--resume", place->run, NULL};
-    const char *const store[] = {"--store", place->store, NULL};
+    const char *const store[] = {
+        "--store", place->store ? place->store : program_store(job, place->run), NULL};
     const char *const common[] = {"--model",
                                   model,
                                   "--data",
@@ -93,7 +105,7 @@ pid_t program_start(const struct job *job, const struct place *place, int resume
         return program_start_with(arguments);
     n = add(arguments, n, common);
     n = add(arguments, n, job->options);
-    if (place->store)
+    if (place->store || job->folders)
         n = add(arguments, n, store);
     arguments[n] = NULL;
     return program_start_with(arguments);

@@ -17,6 +17,7 @@ struct job {
     const char *options[JOB_OPTIONS]; /* of train; NULL ends them */
     int clips;                        /* by a second backward pass */
     int steps;                        /* 0: JOB_STEPS */
+    int folders;                      /* 2: the store is RUN/store:RUN/second */
 };
 
 /* SCRATCH/model and SCRATCH/data.jsonl, once, with so many layers. */
@@ -42,6 +43,9 @@ int program_run(const struct job *job, const struct place *place, int resume);
 /* All that the last one said, and of it the lines that are errors: how many, and the first. */
 const char *program_said(void);
 int program_errors(const char **first);
+
+/* The folders of the store of a job's run, for --store and to open it. */
+const char *program_store(const struct job *job, const char *run);
 
 /* The step that the store's newest commit names; -1: there is none yet. */
 int64_t program_stands_at(const char *store);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What a store reads from its own folder (invariant 9). Text that begins with '{' is taken as
- * store.json; what passes must be a layout without overlap, and must survive being written and read
- * again. Other input is laid over a whole commit record: byte 0 says whether the checksum is made
- * good afterwards (or nothing behind it would ever be reached), bytes 1 and 2 where, the rest what.
+ * store.json; what passes must be a layout without overlap, in one folder and, where there are
+ * stripes, in three, and must survive being written and read again. Other input is laid over a
+ * whole commit record: byte 0 says whether the checksum is made good afterwards (or nothing behind
+ * it would ever be reached), bytes 1 and 2 where, the rest what.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 
 #include "offload/commit.h"
 #include "offload/layout.h"
+#include "offload/stripes.h"
 #include "src/base/json.h"
 #include "src/base/mem.h"
 
@@ -42,6 +44,25 @@ static void check_disjoint(const struct tr_layout *l)
     must(end == tr_layout_bytes(l));
 }
 
+/* No byte of a folder's file is given out twice, and each lies in it. */
+static void check_stripes(const json_t *o, const struct tr_layout *l)
+{
+    struct tr_stripes s = {.n_folders = 3};
+    uint64_t end[3] = {0}, at = 0;
+
+    if (tr_stripes_from_json(&s, o, l, "input") == 0) {
+        for (uint32_t i = 0; i < s.n; i++, at = tr_stripes_find(&s, at).end) {
+            must(s.stripe[i].folder < 3 && s.stripe[i].from == at);
+            must(s.stripe[i].offset == end[s.stripe[i].folder]);
+            end[s.stripe[i].folder] += tr_stripes_find(&s, at).end - at;
+        }
+        must(at == tr_layout_bytes(l));
+        for (int k = 0; k < 3; k++)
+            must(end[k] == s.folder_bytes[k]);
+    }
+    tr_stripes_free(&s);
+}
+
 static void fuzz_layout(const uint8_t *data, size_t size)
 {
     struct tr_layout l, again;
@@ -51,6 +72,7 @@ static void fuzz_layout(const uint8_t *data, size_t size)
         return;
     if (tr_layout_from_json(&l, o, "input") == 0) {
         check_disjoint(&l);
+        check_stripes(o, &l);
         copy = json_object();
         must(tr_layout_to_json(&l, copy) == 0);
         must(tr_layout_from_json(&again, copy, "copy") == 0);

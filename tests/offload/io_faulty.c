@@ -91,6 +91,8 @@ static void really_submit(struct faulty_io *t, struct shadow *s)
     t->under_way++;
     if (s->real.op == TR_IO_WRITE && tr_file_is_generation(s->real.file))
         atomic_fetch_add(&t->f->all_writes, 1);
+    if (t->f->clock)
+        atomic_fetch_add(t->f->clock, s->real.bytes / 1024 * t->f->ns_per_kib);
     t->real->ops->submit(t->real, &s->real);
 }
 

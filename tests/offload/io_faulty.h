@@ -64,6 +64,9 @@ struct faulty {
     _Atomic int hold_syncs;  /* while set, no sync is told to be done */
     _Atomic int hold_writes; /* while set, no write of data is told to be done */
 
+    _Atomic uint64_t *clock; /* of a test: each byte that moves takes so long; or NULL */
+    _Atomic uint32_t ns_per_kib;
+
     uint32_t seen;           /* requests that matched so far */
     enum tr_io_op failed_op; /* of the one that failed */
     uint32_t full_file;      /* FAULTY_FULL: where the rest is refused */

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What is left on the disk where something ends early: of a model folder opened for inference
- * nothing, already while it is open; of an import that its caller stops nothing; and a run whose
- * newest commit is damaged exports the step before, and says so.
+ * nothing, already while it is open, and what a kill before has left is swept; of an import that
+ * its caller stops nothing; and a run whose newest commit is damaged exports the step before, and
+ * says so.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -70,6 +74,66 @@ static void test_inference(void **state)
     unsetenv("TMPDIR");
 }
 
+static int entries(const char *folder)
+{
+    DIR *d = opendir(folder);
+    int n = -2; /* "." and ".." */
+
+    assert_non_null(d);
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+/* A process that makes one, with something in it, and dies without a word. */
+static void leave_temporary(void)
+{
+    struct tr_temporary t;
+    pid_t child = fork();
+    char file[4500];
+    int status;
+
+    if (child == 0) {
+        if (tr_temporary_make(&t) == 0) {
+            snprintf(file, sizeof(file), "%s/store", t.path);
+            tr_make_folder(file);
+            snprintf(file, sizeof(file), "%s/store/gen0", t.path);
+            tr_file_write(file, "x", 1);
+        }
+        raise(SIGKILL);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+}
+
+/* It goes with the next one; what is in use stays, and what has another name, and what a link leads
+ * to. */
+static void test_swept(void **state)
+{
+    struct tr_temporary mine, next;
+    char base[4352], strange[4400], link[4400];
+
+    (void)state;
+    snprintf(base, sizeof(base), "%s", scratch_path("swept"));
+    snprintf(strange, sizeof(strange), "%s/tailrace-abcdef", base);
+    snprintf(link, sizeof(link), "%s/tailrace-model-abcdef", base);
+    assert_int_equal(tr_make_folder(base), 0);
+    assert_int_equal(tr_make_folder(strange), 0);
+    setenv("TMPDIR", base, 1);
+    leave_temporary();
+    assert_int_equal(entries(base), 2);
+    assert_int_equal(symlink(strange, link), 0);
+    assert_int_equal(tr_temporary_make(&mine), 0);
+    assert_int_equal(entries(base), 3); /* the strange one, the link, mine */
+    assert_int_equal(tr_temporary_make(&next), 0);
+    assert_int_equal(entries(base), 4);
+    assert_int_equal(tr_temporary_remove(&mine), 0);
+    assert_int_equal(tr_temporary_remove(&next), 0);
+    assert_int_equal(entries(base), 2);
+    unsetenv("TMPDIR");
+}
+
 static int stop_half_way(void *arg, uint64_t done, uint64_t total)
 {
     ++*(int *)arg;
@@ -92,6 +156,128 @@ static void test_stopped_import(void **state)
     assert_int_equal(tr_folder_is_empty(p.out), -ENOENT);
     p.importing = NULL;
     assert_int_equal(train(&p, &last), 0);
+}
+
+static int plan_fails;
+
+int __real_run_write_plan(const struct tr_run *run);
+int __wrap_run_write_plan(const struct tr_run *run);
+
+int __wrap_run_write_plan(const struct tr_run *run)
+{
+    return plan_fails ? tr_error(-EIO, "plan.json: cannot sync") : __real_run_write_plan(run);
+}
+
+/* Once there is a commit, there is a run: what fails behind it takes nothing back. */
+static void test_failed_behind_import(void **state)
+{
+    struct tr_train_params p = job("behind");
+    tr_run *run = NULL;
+
+    (void)state;
+    plan_fails = 1;
+    assert_int_equal(tr_train_open(&run, &p), -EIO);
+    plan_fails = 0;
+    if (train(&p, NULL) < 0)
+        fail_msg("%s", tr_message());
+}
+
+static int settle_fails;
+
+int __real_run_settle(struct tr_run *run);
+int __wrap_run_settle(struct tr_run *run);
+
+int __wrap_run_settle(struct tr_run *run)
+{
+    return settle_fails ? tr_error(-EIO, "cut off") : __real_run_settle(run);
+}
+
+/* Lines of metrics.jsonl, and those with a validation loss. */
+static int lines(const char *out, int *validated)
+{
+    char path[4400], line[1024];
+    FILE *f;
+    int n = 0;
+
+    snprintf(path, sizeof(path), "%s/metrics.jsonl", out);
+    f = fopen(path, "r");
+    *validated = 0;
+    for (; f && fgets(line, sizeof(line), f); n++)
+        *validated += strstr(line, "\"eval_loss\": ") != NULL;
+    if (f)
+        fclose(f);
+    return n;
+}
+
+/* A run that is cut off between a step and its validation has neither. */
+static void test_cut_off_validation(void **state)
+{
+    struct tr_train_params p = job("validated");
+    struct tr_step_report report;
+    tr_run *run = NULL;
+    int validated;
+
+    (void)state;
+    p.valid = p.data;
+    p.eval_every = 2;
+    assert_int_equal(tr_train_open(&run, &p), 0);
+    assert_int_equal(tr_train_step(run, &report), 1);
+    settle_fails = 1; /* which comes first in a validation */
+    assert_int_equal(tr_train_step(run, &report), -EIO);
+    settle_fails = 0;
+    tr_train_close(run);
+    assert_int_equal(lines(p.out, &validated), 1);
+    if (train(&p, NULL) < 0)
+        fail_msg("%s", tr_message());
+    assert_int_equal(lines(p.out, &validated), 4);
+    assert_int_equal(validated, 2);
+}
+
+/* A byte of RUN/source/NAME, changed. */
+static void touch_up(const char *out, const char *name)
+{
+    char path[4400], c;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/source/%s", out, name);
+    fd = open(path, O_RDWR);
+    assert_int_equal(pread(fd, &c, 1, 20), 1);
+    c ^= 1;
+    assert_int_equal(pwrite(fd, &c, 1, 20), 1);
+    close(fd);
+}
+
+static int64_t verified(const char *out, const char *word)
+{
+    char *text = NULL;
+    int64_t n = tr_verify_run(out, NULL, &text);
+
+    if (n < 0 || !strstr(text, word))
+        fail_msg("%d, not '%s': %s", (int)n, word, text ? text : tr_message());
+    tr_free_text(text);
+    return n;
+}
+
+/* What is kept beside the weights is verified, too; with another config.json nothing goes on. */
+static void test_changed_beside(void **state)
+{
+    static const char text[] = "a file that travels with the model\n";
+    struct tr_train_params p = job("beside");
+    tr_run *run = NULL;
+
+    (void)state;
+    assert_int_equal(tr_file_write(scratch_path("beside-model/NOTES"), text, sizeof(text) - 1), 0);
+    assert_int_equal(train_part(&p, 2), 0);
+    assert_int_equal(verified(p.out, ""), 0);
+    touch_up(p.out, "config.json");
+    assert_true(tr_train_open(&run, &p) < 0);
+    assert_non_null(strstr(tr_message(), "source/config.json"));
+    assert_int_equal(verified(p.out, "source/config.json"), 1);
+    touch_up(p.out, "config.json");
+    touch_up(p.out, "NOTES");
+    assert_int_equal(verified(p.out, "source/NOTES: damaged, or changed since the import"), 1);
+    if (train(&p, NULL) < 0)
+        fail_msg("%s", tr_message());
 }
 
 /* The step that is exported while commit record `record` is damaged. */
@@ -133,8 +319,9 @@ static void test_damaged_commit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inference),
-        cmocka_unit_test(test_stopped_import),
+        cmocka_unit_test(test_inference),          cmocka_unit_test(test_swept),
+        cmocka_unit_test(test_stopped_import),     cmocka_unit_test(test_failed_behind_import),
+        cmocka_unit_test(test_cut_off_validation), cmocka_unit_test(test_changed_beside),
         cmocka_unit_test(test_damaged_commit),
     };
 
