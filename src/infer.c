@@ -98,20 +98,39 @@ static int import_folder(struct infer *f, const char *folder)
     return r;
 }
 
-/* The tokenizer asked for, or the model's own, or (a run) the one that was kept with it. */
-static int open_tokenizer(struct infer *f, const struct infer_params *p)
+int infer_tokenizer(const char *model, char **out)
 {
-    char *keep = tr_path(p->model, "source");
-    const char *folder = p->tokenizer ? p->tokenizer : infer_is_run(p->model) ? keep : p->model;
-    int r = keep ? 0 : -ENOMEM;
+    struct tr_train_params options;
+    int r = infer_run_options(model, &options);
 
-    if (r == 0 && (p->tokenizer || tr_folder_has(folder, "tokenizer.json")))
-        r = tr_tokenizer_open(&f->run.tokenizer, folder);
-    tr_free(TR_MEM_MISC, keep);
+    *out = NULL;
+    if (r == 0) {
+        if (options.tokenizer && tr_tokenizer_is_in(options.tokenizer))
+            *out = tr_strdup(TR_MEM_MISC, options.tokenizer);
+        else
+            *out = infer_is_run(model) ? tr_path(model, "source") : tr_strdup(TR_MEM_MISC, model);
+        r = *out ? 0 : -ENOMEM;
+    }
+    tr_options_free(&options);
     return r;
 }
 
-static void add_stop(struct infer *f, json_int_t id)
+/* The tokenizer asked for, or else the model's, if it has one. */
+static int open_tokenizer(struct infer *f, const struct infer_params *p)
+{
+    char *folder = NULL;
+    int r;
+
+    if (p->tokenizer)
+        return tr_tokenizer_open(&f->run.tokenizer, p->tokenizer);
+    r = infer_tokenizer(p->model, &folder);
+    if (r == 0 && tr_tokenizer_is_in(folder))
+        r = tr_tokenizer_open(&f->run.tokenizer, folder);
+    tr_free(TR_MEM_MISC, folder);
+    return r;
+}
+
+void infer_add_stop(struct infer *f, int64_t id)
 {
     if (id >= 0 && id < INT32_MAX && f->n_stops < INFER_STOPS && !infer_stops(f, (int32_t)id))
         f->stops[f->n_stops++] = (int32_t)id;
@@ -129,10 +148,10 @@ static int add_stops(struct infer *f, const char *folder, const char *name)
         r = tr_json_read(path, 1 << 20, &root);
     eos = json_object_get(root, "eos_token_id");
     if (json_is_integer(eos))
-        add_stop(f, json_integer_value(eos));
+        infer_add_stop(f, json_integer_value(eos));
     for (size_t i = 0; i < json_array_size(eos); i++)
         if (json_is_integer(json_array_get(eos, i)))
-            add_stop(f, json_integer_value(json_array_get(eos, i)));
+            infer_add_stop(f, json_integer_value(json_array_get(eos, i)));
     json_decref(root);
     tr_free(TR_MEM_MISC, path);
     return r;
@@ -146,7 +165,7 @@ static int read_stops(struct infer *f, const struct infer_params *p)
     int r = keep ? 0 : -ENOMEM;
 
     if (f->run.tokenizer)
-        add_stop(f, tr_tokenizer_eos(f->run.tokenizer));
+        infer_add_stop(f, tr_tokenizer_eos(f->run.tokenizer));
     if (r == 0 && !p->tokenizer) /* ids of another vocabulary mean nothing */
         r = add_stops(f, folder, "generation_config.json");
     tr_free(TR_MEM_MISC, keep);
