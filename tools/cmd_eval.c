@@ -83,10 +83,11 @@ static void print_task_json(const struct tr_eval_report *r)
 
 static void print_task(const struct tr_eval_report *r)
 {
-    printf("questions    %lld\naccuracy     %.1f %% (95 %%: %.1f to %.1f); per token %.1f %%, per byte "
-           "%.1f %%\nmajority     %.1f %%\n",
-           (long long)r->samples, 100 * r->accuracy[0], 100 * r->interval[0],
-           100 * r->interval[1], 100 * r->accuracy[1], 100 * r->accuracy[2], 100 * r->majority);
+    printf("questions    %lld\n"
+           "accuracy     %.1f %% (95 %%: %.1f to %.1f); per token %.1f %%, per byte %.1f %%\n"
+           "majority     %.1f %%\n",
+           (long long)r->samples, 100 * r->accuracy[0], 100 * r->interval[0], 100 * r->interval[1],
+           100 * r->accuracy[1], 100 * r->accuracy[2], 100 * r->majority);
     if (!isnan(r->f1))
         printf("F1           %.1f %%\n", 100 * r->f1);
     if (!isnan(r->exact))
