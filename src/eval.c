@@ -92,7 +92,7 @@ static int eval_task(struct infer *f, const struct tr_eval_params *p, int64_t se
         task_set_metrics(s, &m);
         memcpy(report->accuracy, m.accuracy, sizeof(m.accuracy));
         report->majority = m.majority;
-        report->interval = m.interval;
+        memcpy(report->interval, m.interval, sizeof(m.interval));
         report->f1 = m.f1;
         report->exact = m.exact;
         report->samples = s->n_questions;

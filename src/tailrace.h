@@ -216,7 +216,8 @@ struct tr_eval_report {
     double loss, perplexity, bits_per_byte; /* over all targets; 0 where bytes are not known */
     int64_t samples, tokens, targets, matched;
     double accuracy[3]; /* task: by sum, per token, per byte of a choice */
-    double majority, interval, f1, exact; /* of the commonest answer; 95 %, +-; NaN: no such */
+    double interval[2]; /* 95 % of the first, by Wilson: never empty, even if all are right */
+    double majority, f1, exact; /* of always the commonest answer; NaN: no such */
 };
 TR_API int tr_eval_data(const struct tr_eval_params *params, struct tr_eval_report *report);
 

@@ -253,6 +253,18 @@ static double majority(const struct task_set *s)
     return (double)most / (double)s->n_questions;
 }
 
+/* By Wilson, and not the share plus or minus its deviation: that says nothing where all or none is
+ * right, and too little of a few questions. */
+static void find_interval(double share, double n, double interval[static 2])
+{
+    double z = 1.96, whole = 1 + z * z / n;
+    double middle = (share + z * z / (2 * n)) / whole;
+    double half = z / whole * sqrt(share * (1 - share) / n + z * z / (4 * n * n));
+
+    interval[0] = fmax(0, middle - half);
+    interval[1] = fmin(1, middle + half);
+}
+
 void task_set_metrics(const struct task_set *s, struct task_metrics *m)
 {
     double n = (double)s->n_questions;
@@ -265,7 +277,7 @@ void task_set_metrics(const struct task_set *s, struct task_metrics *m)
         m->accuracy[way] = (double)right / n;
     }
     m->majority = majority(s);
-    m->interval = 1.96 * sqrt(m->accuracy[0] * (1 - m->accuracy[0]) / n);
+    find_interval(m->accuracy[0], n, m->interval);
     m->f1 = m->exact = NAN;
     if (s->task == TR_TASK_CB)
         m->f1 = (f1_of(s, 0) + f1_of(s, 1) + f1_of(s, 2)) / 3;

@@ -46,7 +46,7 @@ int task_set_answer(struct tr_run *run, struct task_set *s, int32_t most);
 struct task_metrics {
     double accuracy[3]; /* by the sum, per token, per byte */
     double majority;    /* of always the most frequent answer */
-    double interval;    /* 95 %: accuracy[0] plus or minus this */
+    double interval[2]; /* 95 %, by Wilson: lower and upper end of accuracy[0] */
     double f1;          /* CB: macro-F1, MultiRC: F1 of all answers; else NaN */
     double exact;       /* MultiRC: questions whose answers are all judged right; else NaN */
 };

@@ -76,7 +76,8 @@ static void print_task_json(const struct tr_eval_report *r)
     print_member("accuracy", r->accuracy[0]);
     print_member("accuracy_per_token", r->accuracy[1]);
     print_member("accuracy_per_byte", r->accuracy[2]);
-    print_member("interval", r->interval);
+    print_member("interval_low", r->interval[0]);
+    print_member("interval_high", r->interval[1]);
     print_member("majority", r->majority);
     print_member("f1", r->f1);
     print_member("exact", r->exact);
@@ -85,10 +86,11 @@ static void print_task_json(const struct tr_eval_report *r)
 
 static void print_task(const struct tr_eval_report *r)
 {
-    printf("questions    %lld\naccuracy     %.1f %% +- %.1f (95 %%); per token %.1f %%, per byte "
-           "%.1f %%\nmajority     %.1f %%\n",
-           (long long)r->samples, 100 * r->accuracy[0], 100 * r->interval, 100 * r->accuracy[1],
-           100 * r->accuracy[2], 100 * r->majority);
+    printf("questions    %lld\n"
+           "accuracy     %.1f %% (95 %%: %.1f to %.1f); per token %.1f %%, per byte %.1f %%\n"
+           "majority     %.1f %%\n",
+           (long long)r->samples, 100 * r->accuracy[0], 100 * r->interval[0], 100 * r->interval[1],
+           100 * r->accuracy[1], 100 * r->accuracy[2], 100 * r->majority);
     if (!isnan(r->f1))
         printf("F1           %.1f %%\n", 100 * r->f1);
     if (!isnan(r->exact))

@@ -176,6 +176,15 @@ static void equal(double got, double want)
         fail_msg("%.15g, not %.15g", got, want);
 }
 
+/* Each end is a true share of which the one measured is 1.96 of its own deviations away. */
+static void is_interval(const struct task_metrics *m, int n)
+{
+    assert_true(m->interval[0] < m->accuracy[0] && m->accuracy[0] < m->interval[1]);
+    for (int i = 0; i < 2; i++)
+        equal(fabs(m->interval[i] - m->accuracy[0]),
+              1.96 * sqrt(m->interval[i] * (1 - m->interval[i]) / n));
+}
+
 static void test_metrics(void **state)
 {
     struct task_metrics m;
@@ -186,13 +195,18 @@ static void test_metrics(void **state)
     equal(m.accuracy[1], 0.75);
     equal(m.accuracy[2], 1);
     equal(m.majority, 0.75);
-    equal(m.interval, 1.96 * sqrt(0.75 * 0.25 / 4));
+    is_interval(&m, 4);
     assert_true(isnan(m.f1) && isnan(m.exact));
     /* Class 0: 2 right of 3 said, 2 there; class 1: 1 of 1, 2; class 2: never right. */
     m = metrics_of(TR_TASK_CB, (int[]){0, 0, 1, 1, 2}, (int[]){0, 0, 1, 0, 1}, NULL, 5);
     equal(m.accuracy[0], 0.6);
+    is_interval(&m, 5);
     equal(m.f1, (4 / 5.0 + 2 / 4.0 + 0) / 3);
     assert_true(isnan(m.exact));
+    /* All right is no certainty. */
+    m = metrics_of(TR_TASK_RTE, (int[]){1, 0, 1, 1}, (int[]){1, 0, 1, 1}, NULL, 4);
+    equal(m.interval[1], 1);
+    equal(m.interval[0], 4 / (4 + 1.96 * 1.96));
     /* Yes: 2 right of 3 said, 3 there. Of three questions the second alone is all right. */
     m = metrics_of(TR_TASK_MULTIRC, (int[]){0, 1, 0, 1, 0, 1}, (int[]){0, 0, 0, 1, 1, 1},
                    (int[]){4, 4, 5, 5, 9, 9}, 6);
