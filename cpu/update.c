@@ -69,29 +69,50 @@ static void store_state(const struct job *j, int64_t begin, int64_t n,
         store_stochastic(j, &v, begin, values->v, n);
 }
 
+void tr_update_load(const struct tr_cpu_kernels *k, const struct tr_op_update *op, int64_t begin,
+                    float *x, int64_t n)
+{
+    const char *w = (const char *)op->w + (size_t)begin * tr_dtype_size(op->dtype);
+
+    if (!op->rest)
+        k->to_f32[op->dtype](x, w, n);
+    for (int64_t i = 0; op->rest && i < n; i++)
+        x[i] = tr_master_join(((const uint16_t *)w)[i], op->rest[begin + i]);
+}
+
+static void store_weights(const struct job *j, int64_t begin, const float *x, int64_t n)
+{
+    const struct tr_op_update *op = j->op;
+    uint16_t *w = (uint16_t *)op->w + begin;
+
+    if (op->rest)
+        for (int64_t i = 0; i < n; i++)
+            w[i] = tr_master_split(x[i], op->rest + begin + i);
+    else if (op->rounding == TR_ROUND_STOCHASTIC)
+        store_stochastic(j, &(struct target){op->w, op->name}, begin, x, n);
+    else
+        j->k->from_f32[op->dtype](w, x, n);
+}
+
 static void update_blocks(void *arg, int64_t begin, int64_t end, int worker)
 {
     const struct job *j = arg;
     const struct tr_op_update *op = j->op;
-    size_t size = tr_dtype_size(op->dtype);
     float block[TR_BLOCK], m[TR_BLOCK], v[TR_BLOCK];
 
     (void)worker;
     for (int64_t i = begin; i < end; i += TR_BLOCK) {
         int64_t n = tr_min64(TR_BLOCK, end - i);
-        void *w = (char *)op->w + (size_t)i * size;
-        float *x = op->dtype == TR_F32 ? w : block;
+        float *x = op->dtype == TR_F32 ? (float *)op->w + i : block;
         struct tr_update_values values = {x, m, v};
 
         if (x == block)
-            j->k->to_f32[op->dtype](x, w, n);
+            tr_update_load(j->k, op, i, x, n);
         load_state(j, i, n, &values);
         j->kernel(&values, op, i, i + n);
         store_state(j, i, n, &values);
-        if (x == block && op->rounding == TR_ROUND_STOCHASTIC)
-            store_stochastic(j, &(struct target){op->w, op->name}, i, x, n);
-        else if (x == block)
-            j->k->from_f32[op->dtype](w, x, n);
+        if (x == block)
+            store_weights(j, i, x, n);
     }
 }
 
@@ -101,6 +122,8 @@ int tr_update_check(const struct tr_op_update *op)
         return tr_error(-EINVAL, "stochastic rounding is defined for bf16, not for f16");
     if (op->state_dtype == TR_F16)
         return tr_error(-EINVAL, "optimizer state is f32 or bf16, not f16");
+    if (op->rest && op->dtype != TR_BF16)
+        return tr_error(-EINVAL, "only bf16 weights have a master that is split");
     return 0;
 }
 

@@ -91,6 +91,8 @@ static inline int update_blocks(const struct tr_op_update *op, unsigned *blocks)
         return tr_cuda_refuse(-EINVAL, "stochastic rounding is defined for bf16, not for f16");
     if (op->state_dtype == TR_F16)
         return tr_cuda_refuse(-EINVAL, "optimizer state is f32 or bf16, not f16");
+    if (op->rest)
+        return tr_cuda_refuse(-ENOTSUP, "a split master is updated on the cpu device only");
     *blocks = op->n ? vec_blocks(update_shift(*op) + op->n) : 0;
     return 0;
 }
