@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Blocks of TR_BLOCK elements pass through a buffer on the stack: storage to f32, the optimizer's
- * kernel, f32 to storage. f32 weights are updated where they lie.
+ * kernel, f32 to storage. f32 weights, and f32 masters, are updated where they lie.
  */
 #include "cpu/update.h"
+
+#include <string.h>
 
 #include "cpu/kernels.h"
 #include "cpu/split.h"
@@ -74,10 +76,12 @@ void tr_update_load(const struct tr_cpu_kernels *k, const struct tr_op_update *o
 {
     const char *w = (const char *)op->w + (size_t)begin * tr_dtype_size(op->dtype);
 
-    if (!op->rest)
+    if (op->master_kind == TR_MASTER_SPLIT)
+        k->master_join(x, (const uint16_t *)w, (const int16_t *)op->master + begin, n);
+    else if (op->master_kind == TR_MASTER_F32)
+        memcpy(x, (const float *)op->master + begin, (size_t)n * 4);
+    else
         k->to_f32[op->dtype](x, w, n);
-    for (int64_t i = 0; op->rest && i < n; i++)
-        x[i] = tr_master_join(((const uint16_t *)w)[i], op->rest[begin + i]);
 }
 
 static void store_weights(const struct job *j, int64_t begin, const float *x, int64_t n)
@@ -85,13 +89,22 @@ static void store_weights(const struct job *j, int64_t begin, const float *x, in
     const struct tr_op_update *op = j->op;
     uint16_t *w = (uint16_t *)op->w + begin;
 
-    if (op->rest)
-        for (int64_t i = 0; i < n; i++)
-            w[i] = tr_master_split(x[i], op->rest + begin + i);
+    if (op->master_kind == TR_MASTER_SPLIT)
+        j->k->master_split(w, (int16_t *)op->master + begin, x, n);
+    else if (op->master_kind == TR_MASTER_F32)
+        j->k->master_split(w, NULL, x, n);
     else if (op->rounding == TR_ROUND_STOCHASTIC)
         store_stochastic(j, &(struct target){op->w, op->name}, begin, x, n);
     else
         j->k->from_f32[op->dtype](w, x, n);
+}
+
+/* f32 values that are updated where they lie: the weights or their master; or NULL. */
+static float *in_place(const struct tr_op_update *op)
+{
+    if (op->master_kind == TR_MASTER_F32)
+        return op->master;
+    return op->dtype == TR_F32 ? op->w : NULL;
 }
 
 static void update_blocks(void *arg, int64_t begin, int64_t end, int worker)
@@ -103,15 +116,15 @@ static void update_blocks(void *arg, int64_t begin, int64_t end, int worker)
     (void)worker;
     for (int64_t i = begin; i < end; i += TR_BLOCK) {
         int64_t n = tr_min64(TR_BLOCK, end - i);
-        float *x = op->dtype == TR_F32 ? (float *)op->w + i : block;
+        float *there = in_place(op), *x = there ? there + i : block;
         struct tr_update_values values = {x, m, v};
 
-        if (x == block)
+        if (!there)
             tr_update_load(j->k, op, i, x, n);
         load_state(j, i, n, &values);
         j->kernel(&values, op, i, i + n);
         store_state(j, i, n, &values);
-        if (x == block)
+        if (op->dtype != TR_F32)
             store_weights(j, i, x, n);
     }
 }
@@ -122,8 +135,8 @@ int tr_update_check(const struct tr_op_update *op)
         return tr_error(-EINVAL, "stochastic rounding is defined for bf16, not for f16");
     if (op->state_dtype == TR_F16)
         return tr_error(-EINVAL, "optimizer state is f32 or bf16, not f16");
-    if (op->rest && op->dtype != TR_BF16)
-        return tr_error(-EINVAL, "only bf16 weights have a master that is split");
+    if (op->master_kind && (op->dtype != TR_BF16 || !op->master))
+        return tr_error(-EINVAL, "only bf16 weights have a master");
     return 0;
 }
 

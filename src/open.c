@@ -326,6 +326,7 @@ int run_open_source(struct tr_run *run)
                                                    .tokenizer = p->tokenizer,
                                                    .dtype = (int)p->dtype - 1,
                                                    .state = run_state_kind(p),
+                                                   .master = run_master(p),
                                                    .freeze = p->freeze,
                                                    .threads = (int)p->threads};
     if ((r = tr_import_open(&run->import, &run->import_params)) < 0)

@@ -245,15 +245,17 @@ enum tr_rounding { TR_ROUND_NEAREST, TR_ROUND_STOCHASTIC };
  * a * f * G, X).
  *
  * w = round(X); stochastic rounding (bf16 only): tr_philox_round(first + i, step, seed, name).
- * With rest (bf16 only) w and rest are an f32 master, tr_master_join of src/base/dtype.h: X begins
- * as it, f32(w) of ADALOMO_SUM is it, and it is split again at the end; `rounding` is not asked.
+ * With a master (bf16 only) X begins as that, and so does f32(w) of ADALOMO_SUM; it becomes the new
+ * X, bit for bit, and w is tr_master_split's weight of it (src/base/dtype.h); `rounding` is not
+ * asked. SPLIT: the master is tr_master_join of w and an int16_t for each element. F32: f32 values.
  * State in bf16 (m and, of ADAMW, v) is read as f32; the element's update is made with the new f32
  * values, which are then rounded stochastically, m with name ^ TR_PHILOX_M, v with name ^
  * TR_PHILOX_V. To nearest, what is kept of v could not fall: beta2 * v would round back to v. */
 struct tr_op_update {
     void *w; /* (n) */
     enum tr_dtype dtype;
-    int16_t *rest;  /* (n) what bf16 weights lack of their master, or NULL */
+    enum tr_master master_kind;
+    void *master;   /* (n) int16_t or float, by its kind; NULL: none */
     const float *g; /* (n) */
     float *m;       /* (n) state_dtype; ADALOMO: r (n / block) f32, where factored; SGD: none */
     float *v; /* (n) state_dtype ADAMW; f32: (n / block) ADAM_MINI, c (block) ADALOMO_FACTOR */
