@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What becomes of updates that are smaller than half a unit of a bf16 weight. With a master they
+ * are those of f32 training whose passes see bf16 weights, bit for bit. The realised share,
+ * <dW_real, dW_wanted> / |dW_wanted|^2, says what rounding makes of them: one in the mean where it
+ * is stochastic, far less to nearest.
+ *
+ * With arguments it is a measurement of the share over a training: MODEL DATA OPTIMIZER LR STEPS.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "src/base/file.h"
+#include "tests/train/common.h"
+#include "tests/train/spy.h"
+
+static const struct tiny shape = {"llama-tied", 64, 96, 2, 4, 2, 16, 700, 512, ""};
+
+static void make_inputs(void)
+{
+    tr_remove_tree(scratch_path("model"));
+    tiny_model(scratch_path("model"), &shape, TR_TYPE_BF16, 3);
+    token_data(scratch_path("data.jsonl"), 60, 30, 96, shape.vocab);
+}
+
+/* All of a run in SCRATCH/run, looked at; *s is open after it. */
+static int spied(struct spy *s, struct tr_train_params p, enum spy_task task, int forget)
+{
+    struct tr_step_report report;
+    char out[4352];
+    tr_run *run;
+    int r;
+
+    snprintf(out, sizeof(out), "%s", scratch_path("run"));
+    tr_remove_tree(out);
+    p.out = out;
+    p.device = "cpu";
+    p.dtype = TR_TYPE_BF16;
+    p.export_model = TR_NO;
+    p.durability = TR_KEEP_NONE;
+    if ((r = tr_train_open(&run, &p)) < 0)
+        return r;
+    spy_open(s, run, task, (uint64_t)run->steps);
+    s->forget = forget;
+    while ((r = tr_train_step(run, &report)) == 1)
+        ;
+    if (r == 0)
+        r = tr_train_finish(run);
+    run->pass.device = run->device;
+    tr_train_close(run);
+    return r;
+}
+
+static struct tr_train_params job(enum tr_optimizer optimizer, double lr)
+{
+    static char model[4352], data[4352];
+
+    snprintf(model, sizeof(model), "%s", scratch_path("model"));
+    snprintf(data, sizeof(data), "%s", scratch_path("data.jsonl"));
+    return (struct tr_train_params){.model = model,
+                                    .data = data,
+                                    .steps = 20,
+                                    .batch_size = 3,
+                                    .seq_len = 96,
+                                    .seed = 5,
+                                    .threads = 2,
+                                    .lr = lr,
+                                    .optimizer = optimizer};
+}
+
+static int64_t count_wrong(struct tr_train_params p, enum tr_master_choice master, int forget)
+{
+    struct spy s;
+    int64_t wrong;
+
+    p.master = master;
+    if (spied(&s, p, SPY_TWINS, forget) < 0)
+        fail_msg("%s", tr_message());
+    assert_true(s.compared >= 20 * 50000);
+    wrong = s.wrong;
+    spy_close(&s);
+    return wrong;
+}
+
+static void test_twins(void **state)
+{
+    static const enum tr_optimizer optimizers[] = {TR_OPT_LOMO, TR_OPT_SGD, TR_OPT_ADALOMO,
+                                                   TR_OPT_ADAM_MINI, TR_OPT_ADAMW};
+
+    (void)state;
+    make_inputs();
+    for (size_t i = 0; i < sizeof(optimizers) / sizeof(optimizers[0]); i++)
+        for (enum tr_master_choice m = TR_MASTERS_SPLIT; m <= TR_MASTERS_F32; m++) {
+            struct tr_train_params p = job(optimizers[i], 0.003);
+
+            p.momentum = optimizers[i] == TR_OPT_SGD ? 0.9 : 0;
+            p.weight_decay = 0.1;
+            assert_int_equal(count_wrong(p, m, 0), 0);
+            if (i % 2 == 0) /* what a master keeps is looked at */
+                assert_true(count_wrong(p, m, 1) > 0);
+        }
+}
+
+static struct spy_means {
+    double stored, seen;
+} means(struct tr_train_params p, int forget)
+{
+    struct spy_means m;
+    struct spy s;
+
+    if (spied(&s, p, SPY_SHARES, forget) < 0)
+        fail_msg("%s", tr_message());
+    m.stored = spy_mean(&s, 0);
+    m.seen = spy_mean(&s, 1);
+    spy_close(&s);
+    return m;
+}
+
+/* 5e4 weights of some 20 steps: the noise of stochastic rounding is below a fiftieth. */
+static int is_unbiased(double share)
+{
+    return fabs(share - 1) < 0.02;
+}
+
+static void test_shares(void **state)
+{
+    static const enum tr_optimizer optimizers[] = {TR_OPT_LOMO, TR_OPT_ADAMW};
+    static const double rates[] = {0.01, 1e-5};
+
+    (void)state;
+    make_inputs();
+    for (int i = 0; i < 2; i++) {
+        struct tr_train_params p = job(optimizers[i], rates[i]);
+        double nearest, stochastic, split, forgotten;
+
+        p.rounding = TR_ROUNDING_NEAREST;
+        nearest = means(p, 0).stored;
+        p.rounding = TR_ROUNDING_STOCHASTIC;
+        stochastic = means(p, 0).stored;
+        p.rounding = TR_ROUNDING_AUTO;
+        p.master = TR_MASTERS_SPLIT;
+        split = means(p, 0).stored;
+        forgotten = means(p, 1).stored;
+        printf("nearest %.4f, stochastic %.4f, split %.4f, remainders forgotten %.4f\n", nearest,
+               stochastic, split, forgotten);
+        assert_true(is_unbiased(stochastic));
+        assert_true(split == 1);
+        assert_true(!is_unbiased(nearest) && nearest < 0.8);
+        assert_true(!is_unbiased(forgotten));
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_twins),
+        cmocka_unit_test(test_shares),
+    };
+
+    (void)argv;
+    if (argc > 1)
+        return 2;
+    return cmocka_run_group_tests_name("precision", tests, NULL, NULL);
+}
