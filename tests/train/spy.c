@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/train/spy.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,6 +95,15 @@ static void forget(const struct tr_op_update *op)
             ((float *)op->master)[i] = tr_bf16_f32(((const uint16_t *)op->w)[i]);
 }
 
+/* Of a value that goes up or down to a bf16 neighbour: the product of its distances from both. */
+static double variance_of(float x)
+{
+    double low = tr_bits_f32(tr_f32_bits(x) & 0xffff0000);
+    double high = tr_bits_f32((tr_f32_bits(x) & 0xffff0000) + 0x10000);
+
+    return fabs(((double)x - low) * (high - (double)x));
+}
+
 static void add_shares(struct spy_share *sum, const struct tr_op_update *op, const float *was,
                        const uint16_t *seen, const float *wanted)
 {
@@ -101,6 +111,7 @@ static void add_shares(struct spy_share *sum, const struct tr_op_update *op, con
         double want = (double)wanted[i] - (double)was[i];
 
         sum->wanted2 += want * want;
+        sum->noise2 += want * want * variance_of(wanted[i]);
         sum->stored += want * ((double)value_of(op, i) - (double)was[i]);
         sum->seen += want * ((double)tr_bf16_f32(((const uint16_t *)op->w)[i]) -
                              (double)tr_bf16_f32(seen[i]));
@@ -279,4 +290,17 @@ double spy_mean(const struct spy *s, int seen)
             n++;
         }
     return n ? sum / (double)n : 0;
+}
+
+double spy_error(const struct spy *s)
+{
+    double sum = 0;
+    uint64_t n = 0;
+
+    for (uint64_t i = 0; i < s->steps; i++)
+        if (s->share[i].wanted2 > 0) {
+            sum += s->share[i].noise2 / (s->share[i].wanted2 * s->share[i].wanted2);
+            n++;
+        }
+    return n ? sqrt(sum) / (double)n : 0;
 }

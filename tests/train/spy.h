@@ -16,6 +16,7 @@ struct spy_share {
     double wanted2; /* |dW_wanted|^2 */
     double stored;  /* <dW_real, dW_wanted>, of what is stored: weights with their masters */
     double seen;    /* of the weights alone */
+    double noise2;  /* variance of `stored` where bf16 weights are rounded stochastically */
 };
 
 struct spy_twin;
@@ -30,6 +31,7 @@ struct spy {
     uint64_t steps;          /* room; updates of later ones are not looked at */
     struct spy_twin *twins;
     int64_t compared, wrong; /* values of twins, at the end of each update */
+    double loss;             /* the caller's */
 };
 
 /* Between the run, which is on the cpu device, and its device. */
@@ -38,5 +40,7 @@ void spy_close(struct spy *s);
 
 /* The mean over all steps of the share of what was wanted. */
 double spy_mean(const struct spy *s, int seen);
+/* Its standard error under stochastic rounding. */
+double spy_error(const struct spy *s);
 
 #endif
