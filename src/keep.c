@@ -103,6 +103,8 @@ static int read_model(struct tr_kept *k, const json_t *root, const char *where,
     p.freeze = json_string_value(json_object_get(root, "freeze"));
     r = tr_model_open(&k->model, &p);
     if (r == 0)
+        r = tr_master_check(k->model, p.master);
+    if (r == 0)
         r = tr_shards_from_json(&k->shards, json_object_get(root, "shards"), k->model, where);
     return r;
 }

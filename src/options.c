@@ -157,7 +157,8 @@ const struct tr_option tr_train_options[] = {
 
     {"dtype", "TYPE", TR_OPTION_CHOICE, FIXED | STORED, AT(dtype), "as the source",
      "storage: f32, bf16 or f16", .section = "Numbers:", .choices = tr_type_choices},
-    {"rounding", "NAME", TR_OPTION_CHOICE, FIXED, AT(rounding), "stochastic for bf16 without a master",
+    {"rounding", "NAME", TR_OPTION_CHOICE, FIXED, AT(rounding),
+     "stochastic for bf16 without a master",
      "of updated parameters: nearest or stochastic", .choices = roundings},
     {"master", "NAME", TR_OPTION_CHOICE, FIXED | STORED, AT(master), "none",
      "what bf16 parameters keep of an f32 value, so that no update is lost: split (the 16 bits they"
