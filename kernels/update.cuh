@@ -181,8 +181,7 @@ static inline int update_refuse(const struct tr_op_update *op)
     if (op->state_dtype == TR_F16)
         return tr_cuda_refuse(-EINVAL, "optimizer state is f32 or bf16, not f16");
     if (op->master_kind && !tr_master_fits(op->master_kind, op->dtype))
-        return tr_cuda_refuse(-EINVAL, "%s weights have no such master",
-                              tr_dtype_name(op->dtype));
+        return tr_cuda_refuse(-EINVAL, "weights of this type have no such master");
     return 0;
 }
 
