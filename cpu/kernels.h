@@ -59,6 +59,9 @@ struct tr_cpu_kernels {
     /* The random halves of stochastic rounding for groups [group, group + groups) of 8 elements. */
     void (*random)(uint16_t *to, uint64_t group, int64_t groups, const struct tr_op_update *op);
     void (*to_bf16_stochastic)(uint16_t *to, const float *from, const uint16_t *random, int64_t n);
+    /* tr_master_join and tr_master_split of dtype.h; rest may be NULL, and is then not kept. */
+    void (*master_join)(float *to, const uint16_t *w, const int16_t *rest, int64_t n);
+    void (*master_split)(uint16_t *w, int16_t *rest, const float *from, int64_t n);
 
     void (*add)(float *to, const float *a, const float *b, int64_t n); /* to may be a or b */
     double (*sumsq)(const float *x, int64_t n);
@@ -114,8 +117,8 @@ void tr_cpu_kernels_init_simd(struct tr_cpu_kernels *k, enum tr_cpu_tier tier);
     X(cast)                                                                                        \
     X(add)                                                                                         \
     X(sumsq)                                                                                       \
-    X(rmsnorm) X(rope) X(swiglu) X(xent) X(attention) X(sgd) X(adamw) X(momentum) X(adam_mini)     \
-        X(adalomo)
+    X(rmsnorm)                                                                                     \
+    X(rope) X(swiglu) X(xent) X(attention) X(sgd) X(adamw) X(momentum) X(adam_mini) X(adalomo)
 
 #define TR_CPU_KERNELS_DECLARE(op)                                                                 \
     void tr_##op##_init_c(struct tr_cpu_kernels *k);                                               \

@@ -191,6 +191,13 @@ enum tr_state_kind run_state_kind(const struct tr_train_params *p)
     return TR_STATE_NONE;
 }
 
+enum tr_master run_master(const struct tr_train_params *p)
+{
+    return p->master == TR_MASTERS_SPLIT ? TR_MASTER_SPLIT
+           : p->master == TR_MASTERS_F32 ? TR_MASTER_F32
+                                         : TR_MASTER_NONE;
+}
+
 /* AdaLomo bounds its own updates, but an overflow of f16 must be seen before the first of them. */
 static double default_clip(const struct tr_train_params *p, const struct tr_model *m)
 {
@@ -229,7 +236,10 @@ static void resolve_training(struct tr_train_params *p, const struct tr_model *m
     if (p->eps == 0)
         p->eps = 1e-8;
     if (p->rounding == TR_ROUNDING_AUTO)
-        p->rounding = m->dtype == TR_BF16 ? TR_ROUNDING_STOCHASTIC : TR_ROUNDING_NEAREST;
+        p->rounding =
+            m->dtype == TR_BF16 && !m->master ? TR_ROUNDING_STOCHASTIC : TR_ROUNDING_NEAREST;
+    if (p->master == TR_MASTERS_AUTO)
+        p->master = TR_MASTERS_NONE;
     if (p->state_dtype == TR_TYPE_SOURCE)
         p->state_dtype = TR_TYPE_F32;
     if (p->loss_scale == 0 || m->dtype != TR_F16)
@@ -303,6 +313,11 @@ static int check(const struct tr_run *run)
     if (p->rounding == TR_ROUNDING_STOCHASTIC && m->dtype != TR_BF16)
         return tr_error(-EINVAL, "--rounding stochastic: only bf16 storage has it, this is %s",
                         tr_dtype_name(m->dtype));
+    if (m->master && p->rounding == TR_ROUNDING_STOCHASTIC)
+        return tr_error(-EINVAL,
+                        "--master %s: goes without --rounding stochastic: nothing of an "
+                        "update is lost that chance could make up for",
+                        tr_master_name(m->master));
     if (p->state_dtype == TR_TYPE_BF16 && tr_state_dtype(run_state_kind(p)) != TR_BF16)
         return tr_error(-EINVAL, "--state-dtype bf16: this optimizer keeps nothing of an element; "
                                  "adamw, adam-mini and sgd with --momentum do");
@@ -334,5 +349,6 @@ int run_resolve(struct tr_run *run)
     r = resolve_machine(run);
     if (r < 0 || (r = check_fused(run)) < 0 || (r = run_resolve_clip(run)) < 0)
         return r;
-    return check(run);
+    r = tr_master_check(run->model, run->model->master);
+    return r < 0 ? r : check(run);
 }

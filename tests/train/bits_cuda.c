@@ -76,6 +76,13 @@ static void test_bf16_adalomo(void **state)
     check_placements(&(struct placements){&shapes[0], TR_TYPE_BF16, TR_OPT_ADALOMO, variants, FEW});
 }
 
+static void test_bf16_adalomo_master(void **state)
+{
+    (void)state;
+    check_placements(&(struct placements){&shapes[1], TR_TYPE_BF16, TR_OPT_ADALOMO, variants, 1,
+                                          .master = TR_MASTERS_SPLIT});
+}
+
 static void test_f16_lomo_qwen3(void **state)
 {
     (void)state;
@@ -85,9 +92,13 @@ static void test_f16_lomo_qwen3(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_f32_sgd),         cmocka_unit_test(test_bf16_lomo),
-        cmocka_unit_test(test_bf16_adamw_tied), cmocka_unit_test(test_bf16_adam_mini_tied),
-        cmocka_unit_test(test_bf16_adalomo),    cmocka_unit_test(test_f16_lomo_qwen3),
+        cmocka_unit_test(test_f32_sgd),
+        cmocka_unit_test(test_bf16_lomo),
+        cmocka_unit_test(test_bf16_adamw_tied),
+        cmocka_unit_test(test_bf16_adam_mini_tied),
+        cmocka_unit_test(test_bf16_adalomo),
+        cmocka_unit_test(test_f16_lomo_qwen3),
+        cmocka_unit_test(test_bf16_adalomo_master),
     };
     const char *module = getenv("TAILRACE_CUDA_MODULE");
 
