@@ -9,9 +9,9 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/mem.h"
-#include "src/keep.h"
+#include "src/merge.h"
 #include "src/out_folder.h"
+#include "src/peft.h"
 
 #define SPARE_BYTES (16u << 20) /* headers, the folder, what rounding up takes */
 
@@ -97,10 +97,11 @@ static enum tr_dtype source_type(const struct tr_kept *k)
     return k->model->dtype;
 }
 
-static int write_folder(const struct tr_export_params *p, const struct tr_kept *k,
-                        const char *folder)
+static int write_model(const struct tr_export_params *p, const struct tr_kept *k,
+                       const char *folder)
 {
     struct tr_export_reader reader = {.store = p->store, .loaded = -1};
+    struct tr_merge merge;
     struct tr_shards_write_params w = {.folder = folder,
                                        .shards = &k->shards,
                                        .model = k->model,
@@ -118,13 +119,45 @@ static int write_folder(const struct tr_export_params *p, const struct tr_kept *
     reader.buf = tr_alloc_pages(TR_MEM_IO, room);
     if (!reader.buf)
         return -ENOMEM;
+    tr_merge_open(&merge, k, &reader);
+    if (p->merge) {
+        w.fill = tr_merge_fill;
+        w.arg = &merge;
+    }
     r = tr_keep_copy(p->keep, folder, 1);
     if (r == 0 && type != source_type(k))
         r = tr_keep_set_type(folder, type);
     if (r == 0)
         r = tr_shards_write(&w);
+    tr_merge_close(&merge);
     tr_free_pages(TR_MEM_IO, reader.buf, room);
     return r;
+}
+
+/* Adapters are worth little without the model that was trained beside them. */
+static int write_both(const struct tr_export_params *p, const struct tr_kept *k, const char *folder)
+{
+    char *adapter = tr_path(folder, "adapter");
+    int r = adapter ? write_model(p, k, folder) : -ENOMEM;
+
+    if (r == 0)
+        r = tr_make_folder(adapter);
+    if (r == 0)
+        r = tr_peft_write(p, k, adapter);
+    tr_free(TR_MEM_MISC, adapter);
+    return r;
+}
+
+static int write_folder(const struct tr_export_params *p, const struct tr_kept *k,
+                        const char *folder)
+{
+    const struct tr_lora *lora = &k->model->lora;
+
+    if (p->merge && !lora->rank)
+        return tr_error(-EINVAL, "--merge: the run has no adapters");
+    if (lora->rank && !p->merge)
+        return tr_lora_freezes(lora) ? tr_peft_write(p, k, folder) : write_both(p, k, folder);
+    return write_model(p, k, folder);
 }
 
 int tr_export(const struct tr_export_params *p)

@@ -9,15 +9,37 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/mem.h"
 #include "src/freeze.h"
+#include "src/peft.h"
 #include "src/source.h"
 
 struct tr_import {
     const struct tr_import_params *p;
     struct tr_source *source;
     struct tr_model *model;
+    struct tr_peft *peft;
 };
+
+/* What the folder says of its adapters holds; the caller says how they are trained. */
+static int add_adapters(struct tr_import *i)
+{
+    struct tr_lora lora = i->p->lora;
+    struct tr_model *m;
+    int r = i->p->adapter ? tr_peft_open(&i->peft, i->p->adapter) : 0;
+
+    if (r == 0 && i->peft) {
+        lora.rank = i->peft->lora.rank;
+        lora.alpha = i->peft->lora.alpha;
+        lora.targets = i->peft->lora.targets;
+        if (lora.dropout < 0)
+            lora.dropout = i->peft->lora.dropout;
+    }
+    if (r < 0 || !lora.rank || (r = tr_model_adapt(&m, i->model, &lora)) < 0)
+        return r;
+    tr_model_close(i->model);
+    i->model = m;
+    return i->peft ? tr_peft_check(i->peft, m) : 0;
+}
 
 int tr_import_open(struct tr_import **out, const struct tr_import_params *p)
 {
@@ -38,6 +60,8 @@ int tr_import_open(struct tr_import **out, const struct tr_import_params *p)
         r = tr_freeze_check(i->source->table, p->freeze);
     if (r == 0)
         r = tr_model_like(&i->model, i->source->table, p->state, p->freeze);
+    if (r == 0)
+        r = add_adapters(i);
     if (r < 0) {
         tr_import_close(i);
         return r;
@@ -51,6 +75,7 @@ void tr_import_close(struct tr_import *i)
     if (!i)
         return;
     tr_model_close(i->model);
+    tr_peft_close(i->peft);
     tr_source_close(i->source);
     tr_free(TR_MEM_MISC, i);
 }
@@ -90,6 +115,20 @@ static int32_t *map_pieces(const struct tr_model *m)
     return of;
 }
 
+/* Elements of a tensor, from where it comes. */
+static int fill(struct tr_import *i, int32_t tensor, uint64_t from, size_t n, void *buf)
+{
+    const struct tr_tensor *t = &i->model->tensors[tensor];
+
+    if (tensor < i->model->n_base)
+        return tr_source_fill(i->source, &i->source->table->tensors[tensor], from, n, t->dtype,
+                              buf);
+    if (i->peft)
+        return tr_peft_fill(i->peft, t, from, n, buf);
+    tr_lora_fill(i->p->seed, t, from, n, buf);
+    return 0;
+}
+
 static int write_piece(struct tr_import *i, struct tr_store *s, uint32_t piece, int32_t tensor,
                        void *buf)
 {
@@ -98,10 +137,9 @@ static int write_piece(struct tr_import *i, struct tr_store *s, uint32_t piece, 
     int r = 0;
 
     if (tensor >= 0) {
-        const struct tr_tensor *t = &i->source->table->tensors[tensor];
-        size_t size = tr_dtype_size(t->dtype);
+        size_t size = tr_dtype_size(i->model->tensors[tensor].dtype);
 
-        r = tr_source_fill(i->source, t, p->tensor_offset / size, p->bytes / size, t->dtype, buf);
+        r = fill(i, tensor, p->tensor_offset / size, p->bytes / size, buf);
         filled = p->bytes;
     }
     memset((char *)buf + filled, 0, padded - filled);

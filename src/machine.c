@@ -126,6 +126,7 @@ void run_set_update(struct tr_run *run)
     u->eps = (float)p->eps;
     u->rounding = p->rounding == TR_ROUNDING_STOCHASTIC ? TR_ROUND_STOCHASTIC : TR_ROUND_NEAREST;
     u->seed = (uint32_t)p->seed;
+    run->pass.drop = p->lora_dropout > 0 ? (float)p->lora_dropout : 0;
 }
 
 static void name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SLOT_POOLS])

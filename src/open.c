@@ -327,7 +327,12 @@ int run_open_source(struct tr_run *run)
                                                    .dtype = (int)p->dtype - 1,
                                                    .state = run_state_kind(p),
                                                    .freeze = p->freeze,
+                                                   .adapter = p->adapter,
                                                    .threads = (int)p->threads};
+    if ((r = run_lora(p, &run->import_params.lora)) < 0)
+        return r;
+    if (run->import_params.lora.rank || p->adapter)
+        run->import_params.state = TR_STATE_NONE; /* that of the options is the adapters' */
     if ((r = tr_import_open(&run->import, &run->import_params)) < 0)
         return r;
     run->model = tr_import_model(run->import);

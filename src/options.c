@@ -154,8 +154,21 @@ const struct tr_option tr_train_options[] = {
      .choices = state_types},
     {"freeze", "PATTERN,...", TR_OPTION_TEXT, FIXED | STORED, AT(freeze), "nothing",
      "tensors that stay as they are, by name: '*embed_tokens*,model.layers.[0-9].*'"},
+    {"lora-rank", "R", TR_OPTION_COUNT, FIXED | STORED, AT(lora_rank), "no adapters",
+     "train low-rank adapters, the model itself stays as it is: OUT/model is then a folder that"
+     " PEFT loads; the optimizer is adamw by default, its rate ten times that of the model"},
+    {"lora-alpha", "A", TR_OPTION_REAL, FIXED | STORED | ABOVE, AT(lora_alpha), "8",
+     "what adapters add is multiplied by alpha / rank"},
+    {"lora-dropout", "P", TR_OPTION_REAL, FIXED | OFF | BELOW, AT(lora_dropout), "0",
+     "share of an adapter's inputs that is left out in training", .max = 1},
+    {"lora-targets", "NAME,...", TR_OPTION_TEXT, FIXED | STORED, AT(lora_targets), "q_proj,v_proj",
+     "matrices that get one: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or "
+     "all-linear"},
+    {"adapter", "DIR", TR_OPTION_PATH, FIXED, AT(adapter), "new ones",
+     "adapters of a PEFT folder, or of a run's OUT/model, to go on with; rank, alpha and targets "
+     "are theirs"},
     {"seed", "N", TR_OPTION_SEED, FIXED | ZERO, AT(seed), "0",
-     "decides shuffling, rounding and random parameters"},
+     "decides shuffling, rounding, random parameters, new adapters and their dropout"},
 
     {"dtype", "TYPE", TR_OPTION_CHOICE, FIXED | STORED, AT(dtype), "as the source",
      "storage: f32, bf16 or f16", .section = "Numbers:", .choices = tr_type_choices},

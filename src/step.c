@@ -110,6 +110,7 @@ static int start_batch(struct tr_run *run, struct tr_batch *batch)
     const struct tr_cursor *c = &run->cursor;
     int r = tr_data_batch(run->data, (int64_t)c->epoch, (int64_t)c->epoch_step, batch);
 
+    run->pass.dropout = run->pass.drop;
     return r < 0 ? r : tr_pass_batch(&run->pass, batch, (float)c->loss_scale);
 }
 
@@ -378,6 +379,7 @@ int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t
     int64_t steps = tr_data_steps(data, 0), n = 0;
     double sum = 0, weights = 0;
 
+    run->pass.dropout = 0;
     for (int64_t s = 0; s < steps; s++) {
         struct tr_batch batch;
         int r = tr_data_batch(data, 0, s, &batch);

@@ -85,6 +85,9 @@ struct tr_train_params {
     double beta1, beta2, eps; /* adamw, adam-mini: 0.9, 0.999, 1e-8 */
     enum tr_type state_dtype; /* of what an optimizer keeps for each element: f32 or bf16 */
     const char *freeze;    /* tensors that stay: shell patterns, by commas; default none */
+    int64_t lora_rank;     /* adapters of that rank train, the model's own parameters stay */
+    const char *lora_targets, *adapter; /* default q_proj,v_proj; a PEFT folder to begin with */
+    double lora_alpha, lora_dropout; /* default 8, 0 (or the folder's); dropout negative: 0 */
     double loss_scale;     /* f16 only, at the start; default 65536 */
     uint64_t seed;         /* 0 is a seed like any other; default 0 */
     enum tr_type dtype;    /* of storage; default: as the source */
@@ -102,10 +105,8 @@ struct tr_train_params {
     int serial;               /* measurement: nothing overlaps */
     int force;                /* continue a run although what decides its bits has changed */
     unsigned delay_seed;      /* test: device streams pause at random */
-    tr_log_fn *log;
-    void *log_arg;
-    tr_import_fn *importing;
-    void *importing_arg;
+    tr_log_fn *log; void *log_arg;
+    tr_import_fn *importing; void *importing_arg;
 };
 
 struct tr_step_report {
@@ -179,6 +180,7 @@ TR_API int tr_init_model(const struct tr_init_params *params);
 struct tr_export_run_params {
     const char *run, *store; /* store: default as run.yaml says */
     const char *out, *gguf;  /* a folder, or a file in the format of llama.cpp */
+    int merge;               /* adapters become part of the model; gguf: always */
     enum tr_type dtype;            /* default: as stored */
 };
 /* Exports the newest whole commit; *step is the step it was made at (may be NULL). */
@@ -208,7 +210,7 @@ TR_API int tr_preview_data(const struct tr_preview_data_params *params, char **o
 
 /* Continuation and loss, streamed layer by layer like training; model: HF folder or run. */
 struct tr_eval_params {
-    const char *model, *tokenizer, *data, *device;
+    const char *model, *adapter, *tokenizer, *data, *device; /* adapter: a PEFT folder */
     int64_t batch_size, seq_len, samples, max_tokens, threads;
     uint64_t device_memory;
     enum tr_task task; /* data: its official JSONL; choices by log-likelihood */
@@ -224,7 +226,7 @@ struct tr_eval_report {
 TR_API int tr_eval_data(const struct tr_eval_params *params, struct tr_eval_report *report);
 
 struct tr_generate_params { /* prompt; or prompts: a file of lines or JSONL: out is JSONL then */
-    const char *model, *tokenizer, *prompt, *prompts, *device;
+    const char *model, *adapter, *tokenizer, *prompt, *prompts, *device;
     int64_t max_tokens, threads;
     uint64_t device_memory, seed;
     double temperature, top_p; /* 0: the likeliest token; of all */

@@ -91,7 +91,7 @@ static int apply(struct tr_pass_state *p, const struct pass_grad *g)
                    .dtype = t->dtype,
                    .g = g->grad,
                    .m = g->m,
-                   .state_dtype = tr_state_dtype(p->model->state),
+                   .state_dtype = tr_state_dtype(tr_model_state(p->model, t)),
                    .v = g->v,
                    .n = (int64_t)g->n,
                    .first = (int64_t)g->first,
