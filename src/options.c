@@ -164,6 +164,14 @@ const struct tr_option tr_train_options[] = {
     {"lora-targets", "NAME,...", TR_OPTION_TEXT, FIXED | STORED, AT(lora_targets), "q_proj,v_proj",
      "matrices that get one: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, or "
      "all-linear"},
+    {"lora-optimizer", "NAME", TR_OPTION_CHOICE, FIXED | STORED, AT(lora_optimizer),
+     "the model stays",
+     "train the model as well: it with --optimizer, --lr and --clip-norm, adapters with this one",
+     .choices = optimizers},
+    {"lora-lr", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(lora_lr), "by optimizer and model size",
+     "with --lora-optimizer: the adapters' peak rate"},
+    {"lora-clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(lora_clip_norm), "as --clip-norm",
+     "with --lora-optimizer: bound of the norm of the adapters' gradient; 0: off"},
     {"adapter", "DIR", TR_OPTION_PATH, FIXED, AT(adapter), "new ones",
      "adapters of a PEFT folder, or of a run's OUT/model, to go on with; rank, alpha and targets "
      "are theirs"},

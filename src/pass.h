@@ -37,6 +37,15 @@ struct tr_update {
     uint32_t *names; /* (n_tensors) hash of each tensor's name */
 };
 
+/* What of it is the adapters' own, where the model is trained beside them. */
+struct tr_adapter_update {
+    int is;
+    enum tr_optimizer optimizer;
+    double lr, beta1;
+    float coefficient;
+    unsigned char *measured; /* (entries of the norms) made by an adapter's gradient; or NULL */
+};
+
 /* Generation: what becomes of the keys and values of a batch. */
 enum tr_pass_cache_use {
     TR_CACHE_NONE,
@@ -59,6 +68,7 @@ struct tr_pass_state {
     int32_t *ranges;         /* storage of all ranges */
     struct tr_ranges *grain; /* (n_grains) each grain of the batch as a range of its own */
     struct tr_update update;
+    struct tr_adapter_update adapter;
     float drop;    /* share of the adapters' inputs that a training step leaves out */
     float dropout; /* the same in such a step; else 0 */
     struct tr_pass_cache cache;

@@ -250,7 +250,8 @@ static json_t *config_json(const struct tr_lora *l, const char *base)
 static int write_config(const struct tr_kept *k, const char *folder)
 {
     char *path = tr_path(folder, CONFIG);
-    json_t *o = config_json(&k->model->lora, k->base);
+    const struct tr_lora *l = &k->model->lora;
+    json_t *o = config_json(l, tr_lora_freezes(l) ? k->base : NULL); /* it has changed, else */
     int r = path && o ? tr_json_write(path, o) : -ENOMEM;
 
     json_decref(o);

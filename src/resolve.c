@@ -198,14 +198,14 @@ static enum tr_optimizer chosen(const struct tr_train_params *p)
 {
     if (p->optimizer != TR_OPT_DEFAULT)
         return p->optimizer;
-    return has_adapters(p) ? TR_OPT_ADAMW : TR_OPT_ADALOMO;
+    return has_adapters(p) && !p->lora_optimizer ? TR_OPT_ADAMW : TR_OPT_ADALOMO;
 }
 
-enum tr_state_kind run_state_kind(const struct tr_train_params *p)
+static enum tr_state_kind state_kind(const struct tr_train_params *p, enum tr_optimizer optimizer)
 {
     int bf16 = p->state_dtype == TR_TYPE_BF16;
 
-    switch (chosen(p)) {
+    switch (optimizer) {
     case TR_OPT_ADAMW:
         return bf16 ? TR_STATE_ADAMW_BF16 : TR_STATE_ADAMW;
     case TR_OPT_ADAM_MINI:
@@ -223,37 +223,46 @@ enum tr_state_kind run_state_kind(const struct tr_train_params *p)
     return TR_STATE_NONE;
 }
 
-/* AdaLomo bounds its own updates, but an overflow of f16 must be seen before the first of them. */
-static double default_clip(const struct tr_train_params *p, const struct tr_model *m)
+enum tr_state_kind run_state_kind(const struct tr_train_params *p)
 {
-    if (p->optimizer == TR_OPT_ADALOMO)
-        return m->dtype == TR_F16 ? 1 : -1;
-    return p->optimizer == TR_OPT_SGD ? -1 : 1;
+    return state_kind(p, chosen(p));
 }
 
-static double default_rate(const struct tr_train_params *p, const struct tr_model *m)
+/* AdaLomo bounds its own updates, but an overflow of f16 must be seen before the first of them. */
+static double default_clip(enum tr_optimizer optimizer, const struct tr_model *m)
 {
-    double rate = tr_lr_default(p->optimizer, m->n_params);
+    if (optimizer == TR_OPT_ADALOMO)
+        return m->dtype == TR_F16 ? 1 : -1;
+    return optimizer == TR_OPT_SGD ? -1 : 1;
+}
 
-    if (tr_lora_freezes(&m->lora) &&
-        (p->optimizer == TR_OPT_ADAMW || p->optimizer == TR_OPT_ADAM_MINI))
+static double default_rate(const struct tr_train_params *p, enum tr_optimizer optimizer,
+                           const struct tr_model *m, int adapters)
+{
+    double rate = tr_lr_default(optimizer, m->n_params);
+
+    if (adapters && (optimizer == TR_OPT_ADAMW || optimizer == TR_OPT_ADAM_MINI))
         return rate * LORA_RATE;
-    return p->optimizer == TR_OPT_SGD ? rate * (1 - p->momentum) : rate;
+    return optimizer == TR_OPT_SGD ? rate * (1 - p->momentum) : rate;
 }
 
 double run_default_rate(const struct tr_run *run)
 {
-    return default_rate(&run->params, run->model);
+    const struct tr_train_params *p = &run->params;
+
+    return default_rate(p, p->optimizer, run->model, tr_lora_freezes(&run->model->lora));
 }
 
 int run_lora(const struct tr_train_params *p, struct tr_lora *lora)
 {
-    *lora = (struct tr_lora){.rank = (int32_t)p->lora_rank,
-                             .alpha = p->lora_alpha > 0 ? p->lora_alpha : LORA_ALPHA,
-                             .dropout = p->lora_dropout > 0              ? p->lora_dropout
-                                        : p->lora_dropout || !p->adapter ? 0
-                                                                         : -1,
-                             .state = run_state_kind(p)};
+    *lora =
+        (struct tr_lora){.rank = (int32_t)p->lora_rank,
+                         .alpha = p->lora_alpha > 0 ? p->lora_alpha : LORA_ALPHA,
+                         .dropout = p->lora_dropout > 0              ? p->lora_dropout
+                                    : p->lora_dropout || !p->adapter ? 0
+                                                                     : -1,
+                         .trains_base = p->lora_optimizer != TR_OPT_DEFAULT,
+                         .state = state_kind(p, p->lora_optimizer ? p->lora_optimizer : chosen(p))};
     if (!has_adapters(p)) {
         *lora = (struct tr_lora){.rank = 0};
         if (p->lora_alpha || p->lora_targets || p->lora_dropout > 0)
@@ -268,7 +277,12 @@ int run_lora(const struct tr_train_params *p, struct tr_lora *lora)
     if (p->lora_rank > TR_LORA_MAX_RANK)
         return tr_error(-EINVAL, "--lora-rank %lld: at most %d", (long long)p->lora_rank,
                         TR_LORA_MAX_RANK);
-    if (p->freeze)
+    if (!p->lora_optimizer && (p->lora_lr || p->lora_clip_norm))
+        return tr_error(-EINVAL, "--lora-lr, --lora-clip-norm: --lr and --clip-norm are the "
+                                 "adapters' unless --lora-optimizer trains the model as well");
+    if (p->lora_optimizer && p->lr == TR_REAL_AUTO)
+        return tr_error(-EINVAL, "--lr auto: finds one rate, --lora-optimizer needs two");
+    if (p->freeze && !p->lora_optimizer)
         return tr_error(-EINVAL, "--freeze: with adapters the whole model stays as it is");
     if (p->fused_gemm)
         return tr_error(-EINVAL, "--fused-gemm: is not for adapters");
@@ -285,6 +299,10 @@ static void resolve_adapters(struct tr_train_params *p, const struct tr_model *m
         p->lora_dropout = m->lora.dropout > 0 ? m->lora.dropout : -1;
     if (m->lora.rank && !p->adapter)
         p->lora_alpha = m->lora.alpha;
+    if (p->lora_optimizer && p->lora_lr == 0)
+        p->lora_lr = default_rate(p, p->lora_optimizer, m, 1);
+    if (p->lora_optimizer && p->lora_clip_norm == 0)
+        p->lora_clip_norm = default_clip(p->lora_optimizer, m);
 }
 
 static void resolve_training(struct tr_train_params *p, const struct tr_model *m)
@@ -293,11 +311,11 @@ static void resolve_training(struct tr_train_params *p, const struct tr_model *m
     if (p->schedule == TR_LR_DEFAULT)
         p->schedule = TR_LR_LINEAR;
     if (p->lr == 0)
-        p->lr = default_rate(p, m);
+        p->lr = default_rate(p, p->optimizer, m, tr_lora_freezes(&m->lora));
     if (p->warmup == 0)
         p->warmup = 0.03;
     if (p->clip_norm == 0)
-        p->clip_norm = default_clip(p, m);
+        p->clip_norm = default_clip(p->optimizer, m);
     if (p->beta1 == 0)
         p->beta1 = 0.9;
     if (p->beta2 == 0)

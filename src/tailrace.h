@@ -85,9 +85,9 @@ struct tr_train_params {
     double beta1, beta2, eps; /* adamw, adam-mini: 0.9, 0.999, 1e-8 */
     enum tr_type state_dtype; /* of what an optimizer keeps for each element: f32 or bf16 */
     const char *freeze;    /* tensors that stay: shell patterns, by commas; default none */
-    int64_t lora_rank;     /* adapters of that rank train, the model's own parameters stay */
     const char *lora_targets, *adapter; /* default q_proj,v_proj; a PEFT folder to begin with */
-    double lora_alpha, lora_dropout; /* default 8, 0 (or the folder's); dropout negative: 0 */
+    int64_t lora_rank; double lora_alpha, lora_dropout; /* adapters train, the model stays, but: */
+    enum tr_optimizer lora_optimizer; double lora_lr, lora_clip_norm; /* both train */
     double loss_scale;     /* f16 only, at the start; default 65536 */
     uint64_t seed;         /* 0 is a seed like any other; default 0 */
     enum tr_type dtype;    /* of storage; default: as the source */
@@ -97,8 +97,7 @@ struct tr_train_params {
     enum tr_keep durability;
     int64_t checkpoint_every; /* steps between commits with durability checkpoint; default 100 */
     uint64_t device_memory, host_memory; /* bytes or TR_SHARE; default 80 % (GPU: 90) of free */
-    int64_t threads;          /* default: the cores of this process */
-    int64_t prefetch;         /* loads ahead at most; default: as slots allow */
+    int64_t threads, prefetch; /* default: the cores of this process; as slots allow */
     enum tr_io_choice io;
     int64_t eval_every;       /* steps; default: only at the end */
     enum tr_choice export_model; /* write OUT/model at the end; default yes */
@@ -180,8 +179,7 @@ TR_API int tr_init_model(const struct tr_init_params *params);
 struct tr_export_run_params {
     const char *run, *store; /* store: default as run.yaml says */
     const char *out, *gguf;  /* a folder, or a file in the format of llama.cpp */
-    int merge;               /* adapters become part of the model; gguf: always */
-    enum tr_type dtype;            /* default: as stored */
+    enum tr_type dtype; int merge; /* default: as stored; adapters become part of the model */
 };
 /* Exports the newest whole commit; *step is the step it was made at (may be NULL). */
 TR_API int tr_export_run(const struct tr_export_run_params *params, int64_t *step);
