@@ -297,7 +297,7 @@ static void resolve_adapters(struct tr_train_params *p, const struct tr_model *m
 {
     if (m->lora.rank && p->lora_dropout == 0)
         p->lora_dropout = m->lora.dropout > 0 ? m->lora.dropout : -1;
-    if (m->lora.rank && !p->adapter)
+    if (m->lora.rank && !p->adapter && p->lora_alpha == 0)
         p->lora_alpha = m->lora.alpha;
     if (p->lora_optimizer && p->lora_lr == 0)
         p->lora_lr = default_rate(p, p->lora_optimizer, m, 1);
