@@ -14,6 +14,7 @@
 #define PREFIX       "base_model.model."
 #define CONFIG_BYTES (1u << 20)
 #define NAME_CHARS   256
+#define MAX_ALPHA    1e6
 #define CHUNK        1024
 
 /* Absent, null, false, empty: what an option says that is not used. */
@@ -97,8 +98,9 @@ int tr_peft_parse(const json_t *root, const char *where, struct tr_lora *lora)
                         type ? type : "missing");
     if (rank < 1 || rank > TR_LORA_MAX_RANK)
         return tr_error(-EINVAL, "%s: \"r\" is not from 1 to %d", where, TR_LORA_MAX_RANK);
-    if (!(alpha > 0) || !isfinite(alpha))
-        return tr_error(-EINVAL, "%s: \"lora_alpha\" is no positive number", where);
+    if (!(alpha > 0 && alpha <= MAX_ALPHA))
+        return tr_error(-EINVAL, "%s: \"lora_alpha\" is not above 0 and at most %g", where,
+                        MAX_ALPHA);
     if (!(dropout >= 0 && dropout < 1))
         return tr_error(-EINVAL, "%s: \"lora_dropout\" is not from 0 to below 1", where);
     if ((r = check_unused(root, where)) < 0)

@@ -119,7 +119,6 @@ static int start_batch(struct tr_run *run, struct tr_batch *batch)
     const struct tr_cursor *c = &run->cursor;
     int r = tr_data_batch(run->data, (int64_t)c->epoch, (int64_t)c->epoch_step, batch);
 
-    run->pass.dropout = run->pass.drop;
     return r < 0 ? r : tr_pass_batch(&run->pass, batch, (float)c->loss_scale);
 }
 
@@ -187,6 +186,7 @@ static int walk(struct tr_run *run, struct tr_step_report *report, int *skip)
     const struct tr_visits *v = &run->visits;
     int r = 0;
 
+    run->pass.dropout = run->pass.drop;
     for (uint32_t i = 0; i < v->n && r == 0; i++) {
         enum tr_pass pass = v->units[i].pass, done = i ? v->units[i - 1].pass : TR_PASS_FORWARD;
 
@@ -197,6 +197,7 @@ static int walk(struct tr_run *run, struct tr_step_report *report, int *skip)
         if (r == 0)
             r = run_visit(run, v, i, computes(run, &v->units[i], *skip));
     }
+    run->pass.dropout = 0; /* what is evaluated has all of its inputs */
     return r;
 }
 
@@ -391,7 +392,6 @@ int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t
     int64_t steps = tr_data_steps(data, 0), n = 0;
     double sum = 0, weights = 0;
 
-    run->pass.dropout = 0;
     for (int64_t s = 0; s < steps; s++) {
         struct tr_batch batch;
         int r = tr_data_batch(data, 0, s, &batch);

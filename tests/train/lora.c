@@ -204,14 +204,17 @@ static void export_to(const char *run, const char *out, int merge)
 static void check_exports(struct tr_train_params p, const char *name)
 {
     char run[4352], out[4352], adapter[4400], merged[4352];
+    struct tr_step_report last;
     double loss;
 
-    train_anew(p, name, NULL);
+    p.valid = data;
+    train_anew(p, name, &last);
     snprintf(run, sizeof(run), "%s", scratch_path("%s", name));
     snprintf(out, sizeof(out), "%s", scratch_path("%s/model", name));
     snprintf(adapter, sizeof(adapter), "%s%s", out, p.lora_optimizer ? "/adapter" : "");
     snprintf(merged, sizeof(merged), "%s", scratch_path("%s-merged", name));
     loss = loss_of(run, NULL);
+    assert_true(fabs(last.eval_loss - loss) < 1e-6);
     export_to(run, merged, 1);
     assert_true(fabs(loss_of(merged, NULL) - loss) < 1e-5);
     assert_true(loss_of(p.lora_optimizer ? out : model, adapter) == loss);
@@ -223,7 +226,7 @@ static void test_exports(void **state)
     struct tr_train_params p = params(&llama, TR_TYPE_F32, NULL);
 
     (void)state;
-    p.lora_dropout = 0.1; /* is for training alone */
+    p.lora_dropout = 0.5; /* is for training alone */
     check_exports(p, "exports");
     p.lora_optimizer = TR_OPT_ADAMW;
     p.optimizer = TR_OPT_LOMO;
@@ -353,6 +356,7 @@ static void test_configs(void **state)
         {"{" SOUND ", \"r\": 0}", "\"r\" is not"},
         {"{" SOUND ", \"r\": 1025}", "\"r\" is not"},
         {"{" SOUND ", \"lora_alpha\": -1}", "lora_alpha"},
+        {"{" SOUND ", \"lora_alpha\": 1e300}", "lora_alpha"},
         {"{" SOUND ", \"lora_dropout\": 1}", "lora_dropout"},
         {"{" SOUND ", \"use_dora\": true}", "\"use_dora\""},
         {"{" SOUND ", \"bias\": \"all\"}", "\"bias\": \"all\""},
