@@ -566,6 +566,8 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
             (double)(p->budget + p->workspace) / 1048576,
             (unsigned long long)(smallest + p->workspace),
             (double)(smallest + p->workspace) / 1048576);
+    if (tr_lora_freezes(&p->model->lora)) /* adapters' gradients are small, a second pass is not */
+        grow_parked(plan);
     grow_overlap(plan);
     grow(plan, TR_SLOTS_BOUNDARY, 1, plan->spans[TR_SLOTS_BOUNDARY]);
     grow_micro(plan);
