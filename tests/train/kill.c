@@ -94,11 +94,13 @@ static int kill_until_done(const struct tr_train_params *p, uint32_t seed)
     }
 }
 
-/* store: where that of the killed run lies; NULL: the default. Exactly clipped runs have the same
- * bits either way: the one that is never killed has two passes, the other one the way asked for. */
+/* rank: of adapters, or 0. store: where that of the killed run lies; NULL: the default. Exactly
+ * clipped runs have the same bits either way: the one that is never killed has two passes, the
+ * other one the way asked for. */
 static void check_way(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed,
-                      const char *store, enum tr_clip way)
+                      const char *store, enum tr_clip way, int64_t rank)
 {
+    const char *file = rank ? "adapter_model.safetensors" : "model.safetensors";
     char whole[4352], killed[4352];
     struct tr_train_params p;
     uint64_t expected;
@@ -107,31 +109,33 @@ static void check_way(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t s
     snprintf(whole, sizeof(whole), "%s", scratch_path("whole"));
     snprintf(killed, sizeof(killed), "%s", scratch_path("killed"));
     p = tiny_job(whole, optimizer, keep, STEPS);
+    p.lora_rank = rank;
     /* In a child, so that no thread of ours lives when the next children are forked. */
     assert_true(run_child(&p));
-    expected = file_hash(scratch_path("whole/model/model.safetensors"));
+    expected = file_hash(scratch_path("whole/model/%s", file));
     p = tiny_job(killed, optimizer, keep, STEPS);
     p.store = store;
     p.clip_method = way;
+    p.lora_rank = rank;
     kills = kill_until_done(&p, seed);
     print_message("%d kills, %d lines of metrics\n", kills, durable_steps(killed));
     assert_true(kills >= 3);
-    assert_true(file_hash(scratch_path("killed/model/model.safetensors")) == expected);
+    assert_true(file_hash(scratch_path("killed/model/%s", file)) == expected);
     tr_remove_tree(whole);
     tr_remove_tree(killed);
 }
 
 static void check(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed, const char *store)
 {
-    check_way(optimizer, keep, seed, store, TR_CLIP_AUTO);
+    check_way(optimizer, keep, seed, store, TR_CLIP_AUTO, 0);
 }
 
 /* Killed between a step and its update, as well as within either. */
 static void test_deferred(void **state)
 {
     (void)state;
-    check_way(TR_OPT_ADAMW, TR_KEEP_STEP, 6, NULL, TR_CLIP_DEFERRED);
-    check_way(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 7, NULL, TR_CLIP_DEFERRED);
+    check_way(TR_OPT_ADAMW, TR_KEEP_STEP, 6, NULL, TR_CLIP_DEFERRED, 0);
+    check_way(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 7, NULL, TR_CLIP_DEFERRED, 0);
 }
 
 static void test_step_lomo(void **state)
@@ -175,6 +179,13 @@ static void test_three_folders(void **state)
     check(TR_OPT_LOMO, TR_KEEP_STEP, 4, list);
 }
 
+/* What is durable is the adapters; the model is only read. */
+static void test_adapters(void **state)
+{
+    (void)state;
+    check_way(TR_OPT_ADAMW, TR_KEEP_STEP, 8, NULL, TR_CLIP_AUTO, 4);
+}
+
 static int setup(void **state)
 {
     static const struct tiny shape = {"llama", 64, 96, 3, 4, 2, 16, 200, 64, ""};
@@ -191,7 +202,7 @@ int main(void)
         cmocka_unit_test(test_step_lomo),       cmocka_unit_test(test_step_adamw),
         cmocka_unit_test(test_step_adam_mini),  cmocka_unit_test(test_step_adalomo),
         cmocka_unit_test(test_checkpoint_lomo), cmocka_unit_test(test_three_folders),
-        cmocka_unit_test(test_deferred),
+        cmocka_unit_test(test_deferred),        cmocka_unit_test(test_adapters),
     };
 
     return cmocka_run_group_tests_name("invariant 2, killed", tests, setup, NULL);
