@@ -58,6 +58,7 @@ int tr_cpu_xent_grad(const struct tr_cpu *cpu, const struct tr_op_xent *op);
 int tr_cpu_cast(const struct tr_cpu *cpu, const struct tr_op_cast *op);
 int tr_cpu_sumsq(const struct tr_cpu *cpu, const struct tr_op_sumsq *op);
 int tr_cpu_round(const struct tr_cpu *cpu, const struct tr_op_round *op);
+int tr_cpu_dropout(const struct tr_cpu *cpu, const struct tr_op_dropout *op);
 int tr_cpu_sgd(const struct tr_cpu *cpu, const struct tr_op_update *op);
 int tr_cpu_adamw(const struct tr_cpu *cpu, const struct tr_op_update *op);
 int tr_cpu_momentum(const struct tr_cpu *cpu, const struct tr_op_update *op);

@@ -103,6 +103,8 @@ int tr_cpu_run(const struct tr_cpu *cpu, const struct tr_op *op)
         return tr_cpu_sumsq(cpu, &op->sumsq);
     case TR_OP_ROUND:
         return tr_cpu_round(cpu, &op->round);
+    case TR_OP_DROPOUT:
+        return tr_cpu_dropout(cpu, &op->dropout);
     case TR_OP_SGD:
         return tr_cpu_sgd(cpu, &op->update);
     case TR_OP_ADAMW:

@@ -60,6 +60,7 @@ int tr_cuda_xent_grad(const struct tr_cuda *cuda, const struct tr_op_xent *op);
 int tr_cuda_cast(const struct tr_cuda *cuda, const struct tr_op_cast *op);
 int tr_cuda_sumsq(const struct tr_cuda *cuda, const struct tr_op_sumsq *op);
 int tr_cuda_round(const struct tr_cuda *cuda, const struct tr_op_round *op);
+int tr_cuda_dropout(const struct tr_cuda *cuda, const struct tr_op_dropout *op);
 int tr_cuda_sgd(const struct tr_cuda *cuda, const struct tr_op_update *op);
 int tr_cuda_adamw(const struct tr_cuda *cuda, const struct tr_op_update *op);
 int tr_cuda_momentum(const struct tr_cuda *cuda, const struct tr_op_update *op);

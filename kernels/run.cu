@@ -10,8 +10,8 @@ static const char *const names[TR_OP_KINDS] = {
     "matmul_dw",   "bias_grad",  "rope",    "attention",    "attention_grad", "attention_cached",
     "swiglu",
     "swiglu_grad", "add",        "xent",    "xent_loss",    "xent_grad",      "cast",
-    "sumsq",       "round",      "sgd",     "adamw",        "momentum",       "adam_mini",
-    "adalomo_sum", "adalomo_factor", "adalomo"};
+    "sumsq",       "round",      "dropout", "sgd",          "adamw",          "momentum",
+    "adam_mini",   "adalomo_sum", "adalomo_factor", "adalomo"};
 
 static int dispatch(const struct tr_cuda *cuda, const struct tr_op *op)
 {
@@ -58,6 +58,8 @@ static int dispatch(const struct tr_cuda *cuda, const struct tr_op *op)
         return tr_cuda_sumsq(cuda, &op->sumsq);
     case TR_OP_ROUND:
         return tr_cuda_round(cuda, &op->round);
+    case TR_OP_DROPOUT:
+        return tr_cuda_dropout(cuda, &op->dropout);
     case TR_OP_SGD:
         return tr_cuda_sgd(cuda, &op->update);
     case TR_OP_ADAMW:

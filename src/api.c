@@ -49,7 +49,8 @@ int tr_export_run(const struct tr_export_run_params *p, int64_t *step)
                                                   .keep = keep,
                                                   .tokenizer = tokenizer,
                                                   .out = p->gguf ? p->gguf : p->out,
-                                                  .dtype = (int)p->dtype - 1})
+                                                  .dtype = (int)p->dtype - 1,
+                                                  .merge = p->merge})
                  : -ENOMEM;
     if (step)
         *step = (int64_t)cursor.step;

@@ -70,7 +70,7 @@ static int finish(const struct block *b, enum tr_role r)
 
     if (!b->last || !trains(b, r))
         return 0;
-    state = b->p->model->has_state && update ? pass_block_state(b->p, b->v, r) : NULL;
+    state = update && tr_model_state(b->p->model, t) ? pass_block_state(b->p, b->v, r) : NULL;
     return pass_finish(b->p, &b->v->unit,
                        &(struct pass_grad){.tensor = b->tensors->tensor[r],
                                            .grad = grad_of(b, r),
@@ -92,19 +92,25 @@ static int input_grad_as(const struct block *b, enum tr_role r, const void *dy,
                          const struct output *out)
 {
     const struct tr_tensor *t = tensor(b, r);
+    int e = pass_op(b->p, &(struct tr_op){.kind = TR_OP_MATMUL_DX,
+                                          .matmul = {.w = pass_weight(b->p, b->v, r),
+                                                     .w_dtype = t->dtype,
+                                                     .in_dtype = pass_compute(b->p),
+                                                     .out_dtype = out->dtype,
+                                                     .dy = dy,
+                                                     .dx = out->dx,
+                                                     .n = b->u->n_tokens,
+                                                     .m = t->rows,
+                                                     .k = t->cols,
+                                                     .add = out->add,
+                                                     .grains = b->u->grains}});
 
-    return pass_op(b->p, &(struct tr_op){.kind = TR_OP_MATMUL_DX,
-                                         .matmul = {.w = pass_weight(b->p, b->v, r),
-                                                    .w_dtype = t->dtype,
-                                                    .in_dtype = pass_compute(b->p),
-                                                    .out_dtype = out->dtype,
-                                                    .dy = dy,
-                                                    .dx = out->dx,
-                                                    .n = b->u->n_tokens,
-                                                    .m = t->rows,
-                                                    .k = t->cols,
-                                                    .add = out->add,
-                                                    .grains = b->u->grains}});
+    if (e < 0 || pass_adapter(b->p, b->v, r) < 0)
+        return e;
+    return pass_adapter_dx(
+        b->p,
+        &(struct pass_linear){
+            .v = b->v, .u = b->u, .role = r, .dy = dy, .dx = out->dx, .dx_dtype = out->dtype});
 }
 
 /* dx = dy W in the compute dtype, */
@@ -136,15 +142,33 @@ static int bias_grad(const struct block *b, enum tr_role r, const void *dy)
     return e < 0 ? e : finish(b, r);
 }
 
+/* The gradients of a matrix's adapter, and its update when they are whole. */
+static int adapter_grad(const struct block *b, enum tr_role r, const void *dy, const void *x)
+{
+    int target = pass_adapter(b->p, b->v, r), e;
+    enum tr_role role_a = (enum tr_role)TR_LORA_A(target);
+    enum tr_role role_b = (enum tr_role)TR_LORA_B(target);
+    struct pass_linear l = {.v = b->v, .u = b->u, .role = r, .x = x, .dy = dy, .add = !b->first};
+
+    if (target < 0)
+        return 0;
+    l.dw = grad_of(b, role_b);
+    if ((e = pass_adapter_db(b->p, &l)) < 0 || (e = finish(b, role_b)) < 0)
+        return e;
+    l.dw = grad_of(b, role_a);
+    e = pass_adapter_da(b->p, &l);
+    return e < 0 ? e : finish(b, role_a);
+}
+
 /* dW (= or +=) dy^T x, and the update when it is whole; or the update itself, as the stage has used
  * the weights for the last time. */
 static int weight_grad(const struct block *b, enum tr_role r, const void *dy, const void *x)
 {
     const struct tr_tensor *t = tensor(b, r);
-    int fused = is_fused(b, r), e;
+    int fused = is_fused(b, r), e = adapter_grad(b, r, dy, x);
 
-    if (t->frozen)
-        return 0;
+    if (e < 0 || t->frozen)
+        return e;
     e = pass_op(b->p,
                 &(struct tr_op){.kind = TR_OP_MATMUL_DW,
                                 .matmul = {.dy = dy,

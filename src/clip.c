@@ -56,7 +56,7 @@ int32_t run_clip_group(const struct tr_run *run)
 /* What is frozen has no place to wait in, nor one in a group. */
 static int has_frozen(const struct tr_run *run)
 {
-    return run->model->n_trained < run->model->n_params;
+    return run->model->n_trained < run->model->n_params || run->model->lora.rank;
 }
 
 int run_resolve_clip(struct tr_run *run)
@@ -68,7 +68,8 @@ int run_resolve_clip(struct tr_run *run)
                                  "the first update; two-pass and deferred do");
     if (has_frozen(run) && (run_clip_group(run) || p->clip_method == TR_CLIP_DEFERRED))
         return tr_error(-EINVAL,
-                        "--clip-method: with --freeze the norm is known by two-pass alone");
+                        "--clip-method: with --freeze or adapters the norm is known by two-pass "
+                        "alone");
     if (p->clip_norm <= 0 && p->clip_method != TR_CLIP_AUTO)
         return tr_error(-EINVAL, "--clip-method: there is no --clip-norm");
     if (p->clip_norm > 0 && !run->import)

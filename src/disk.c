@@ -89,7 +89,8 @@ int run_check_disk(const struct tr_run *run)
     dev_t out_device = 0;
     int r;
 
-    for (int32_t t = 0; p->export_model != TR_NO && t < run->model->n_tensors; t++)
+    for (int32_t t = tr_lora_freezes(&run->model->lora) ? run->model->n_base : 0;
+         p->export_model != TR_NO && t < run->model->n_tensors; t++)
         weights += run->model->tensors[t].bytes;
     if ((r = nearest(p->out, out_at, sizeof(out_at), &out_device)) < 0 ||
         (r = look_at_places(p->store, out_device, &places)) < 0)

@@ -110,6 +110,7 @@ static int open_for(struct infer **f, const struct tr_eval_params *p, int64_t ba
                                 .logit_rows = p->exact_match ? 256 : 0,
                                 .cache_tokens = p->exact_match ? batch * seq : 0};
     int r = infer_open_model(f, &(struct infer_params){.model = p->model,
+                                                       .adapter = p->adapter,
                                                        .tokenizer = p->tokenizer,
                                                        .threads = p->threads,
                                                        .device = p->device,

@@ -10,9 +10,9 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/mem.h"
-#include "src/keep.h"
+#include "src/merge.h"
 #include "src/out_folder.h"
+#include "src/peft.h"
 
 #define SPARE_BYTES (16u << 20) /* headers, the folder, what rounding up takes */
 #define VALUES      (1u << 20)  /* of masters at a time */
@@ -185,10 +185,11 @@ static enum tr_dtype source_type(const struct tr_kept *k)
     return k->model->dtype;
 }
 
-static int write_folder(const struct tr_export_params *p, const struct tr_kept *k,
-                        const char *folder)
+static int write_model(const struct tr_export_params *p, const struct tr_kept *k,
+                       const char *folder)
 {
     struct tr_export_reader reader;
+    struct tr_merge merge;
     struct tr_shards_write_params w = {.folder = folder,
                                        .shards = &k->shards,
                                        .model = k->model,
@@ -202,15 +203,47 @@ static int write_folder(const struct tr_export_params *p, const struct tr_kept *
 
     if (r < 0)
         return r;
-    r = tr_export_reader_open(&reader, p->store, k->model);
-    if (r == 0)
-        r = tr_keep_copy(p->keep, folder, 1);
+    if ((r = tr_export_reader_open(&reader, p->store, k->model)) < 0)
+        return r;
+    tr_merge_open(&merge, k, &reader);
+    if (p->merge) {
+        w.fill = tr_merge_fill;
+        w.arg = &merge;
+    }
+    r = tr_keep_copy(p->keep, folder, 1);
     if (r == 0 && type != source_type(k))
         r = tr_keep_set_type(folder, type);
     if (r == 0)
         r = tr_shards_write(&w);
+    tr_merge_close(&merge);
     tr_export_reader_close(&reader);
     return r;
+}
+
+/* Adapters are worth little without the model that was trained beside them. */
+static int write_both(const struct tr_export_params *p, const struct tr_kept *k, const char *folder)
+{
+    char *adapter = tr_path(folder, "adapter");
+    int r = adapter ? write_model(p, k, folder) : -ENOMEM;
+
+    if (r == 0)
+        r = tr_make_folder(adapter);
+    if (r == 0)
+        r = tr_peft_write(p, k, adapter);
+    tr_free(TR_MEM_MISC, adapter);
+    return r;
+}
+
+static int write_folder(const struct tr_export_params *p, const struct tr_kept *k,
+                        const char *folder)
+{
+    const struct tr_lora *lora = &k->model->lora;
+
+    if (p->merge && !lora->rank)
+        return tr_error(-EINVAL, "--merge: the run has no adapters");
+    if (lora->rank && !p->merge)
+        return tr_lora_freezes(lora) ? tr_peft_write(p, k, folder) : write_both(p, k, folder);
+    return write_model(p, k, folder);
 }
 
 int tr_export(const struct tr_export_params *p)

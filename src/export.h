@@ -2,6 +2,9 @@
  *
  * Store to Hugging Face folder: same tensor names, order, shapes and files as the source had, all
  * its other files byte for byte. The folder appears whole or not at all; the store is only read.
+ *
+ * Of a run with adapters it is a folder of PEFT (src/peft.h), beside the model where that was
+ * trained as well; merged, one model like any other.
  */
 #ifndef TR_SRC_EXPORT_H
 #define TR_SRC_EXPORT_H
@@ -17,6 +20,7 @@ struct tr_export_params {
     const char *tokenizer; /* GGUF: the folder it is in */
     const char *out;       /* absent or an empty folder */
     int dtype;             /* enum tr_dtype of every tensor, or -1: as stored */
+    int merge;             /* adapters are added to the matrices that they belong to */
     void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
     void *progress_arg;
 };

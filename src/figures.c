@@ -174,6 +174,9 @@ static struct tr_op_cost small(const struct tr_op *op)
                             (size_of(op->cast.from_dtype) + size_of(op->cast.to_dtype)));
     case TR_OP_SUMSQ:
         return bytes_of(TR_COST_SUMSQ, TR_F32, (double)op->sumsq.n * 4);
+    case TR_OP_DROPOUT:
+        return bytes_of(TR_COST_ADD, op->dropout.from_dtype,
+                        (double)op->dropout.n * (4 + size_of(op->dropout.from_dtype)));
     case TR_OP_ROUND:
         return bytes_of(TR_COST_ADD, TR_F32, (double)op->round.n * 8);
     default:

@@ -204,7 +204,9 @@ void run_make_summary(struct tr_run *run)
                  (double)run->staging_bytes / 1048576, *run->device_info.remark ? "; " : "",
                  run->device_info.remark);
     spill_text(run, spill, sizeof(spill));
-    if (m->n_trained < m->n_params)
+    if (m->lora.rank)
+        snprintf(frozen, sizeof(frozen), ", %.3f M of adapters train", (double)m->n_trained / 1e6);
+    else if (m->n_trained < m->n_params)
         snprintf(frozen, sizeof(frozen), ", of which %.1f M train", (double)m->n_trained / 1e6);
     clip_text(run, clip, sizeof(clip));
     snprintf(

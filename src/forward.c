@@ -51,8 +51,7 @@ static int matmul(const struct block *b, enum tr_role role, const void *x, void 
                         : role == TR_ROLE_V ? TR_ROLE_V_BIAS
                         : role == TR_ROLE_O ? TR_ROLE_O_BIAS
                                             : TR_ROLES;
-
-    return pass_op(
+    int r = pass_op(
         b->p,
         &(struct tr_op){.kind = TR_OP_MATMUL,
                         .matmul = {.w = pass_weight(b->p, b->v, role),
@@ -66,6 +65,12 @@ static int matmul(const struct block *b, enum tr_role role, const void *x, void 
                                    .m = w->rows,
                                    .k = w->cols,
                                    .grains = b->u->grains}});
+
+    if (r < 0 || pass_adapter(b->p, b->v, role) < 0)
+        return r;
+    return pass_adapter_forward(
+        b->p,
+        &(struct pass_linear){.v = b->v, .u = b->u, .role = role, .x = x, .y = y, .y_dtype = out});
 }
 
 static int norm(const struct block *b, enum tr_role role, const void *x, enum tr_dtype x_dtype,

@@ -4,6 +4,7 @@
 #include <fnmatch.h>
 #include <string.h>
 
+#include "offload/offload.h"
 #include "src/base/err.h"
 
 #define PATTERN_CHARS 256
@@ -64,7 +65,7 @@ int tr_trains_part(const struct tr_model *m, int32_t layer, enum tr_part part)
 {
     int trains = 0;
 
-    for (int r = 0; r < TR_ROLES; r++)
+    for (int r = 0; r < TR_ROLES_BASE; r++)
         if (tr_model_part((enum tr_role)r) == part)
             trains |= tr_trains(m, m->blocks[layer].tensor[r]);
     return trains;
@@ -97,7 +98,8 @@ struct tr_lowest tr_lowest(const struct tr_model *m)
         return low;
     for (low.layer = 0; low.layer < m->config.layers; low.layer++)
         for (int part = 0; part < TR_PARTS; part++)
-            if (tr_trains_part(m, low.layer, (enum tr_part)part)) {
+            if (tr_trains_part(m, low.layer, (enum tr_part)part) ||
+                m->blocks[low.layer].adapter_span[part] != TR_NONE) {
                 low.part = (enum tr_part)part;
                 return low;
             }

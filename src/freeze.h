@@ -5,8 +5,8 @@
  * a span that holds nothing else is never written back. The backward pass ends at the lowest tensor
  * that trains: beneath it no gradient is needed, so nothing is loaded or computed again.
  *
- * "Lowest" is first in the order of the forward pass: embedding, blocks and their parts, final norm
- * and head. A tied table trains in both of its places or in none.
+ * "Lowest" is first in the order of the forward pass: embedding, blocks and their parts (where an
+ * adapter trains, too), final norm and head. A tied table trains in both of its places or in none.
  */
 #ifndef TR_SRC_FREEZE_H
 #define TR_SRC_FREEZE_H
@@ -23,7 +23,7 @@ static inline int tr_trains(const struct tr_model *m, int32_t tensor)
     return tensor >= 0 && !m->tensors[tensor].frozen;
 }
 
-/* Any of the tensors of a block's part. */
+/* Any of the model's own tensors of a block's part. */
 int tr_trains_part(const struct tr_model *m, int32_t layer, enum tr_part part);
 /* A block's tensor of this role, in any block. */
 int tr_trains_role(const struct tr_model *m, enum tr_role role);

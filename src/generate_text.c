@@ -294,6 +294,7 @@ int tr_generate_text(const struct tr_generate_params *params, char **out)
         r = read_prompts(&prompts, p.prompts);
     if (r == 0)
         r = infer_open_model(&f, &(struct infer_params){.model = p.model,
+                                                        .adapter = p.adapter,
                                                         .tokenizer = p.tokenizer,
                                                         .threads = p.threads,
                                                         .device = p.device,

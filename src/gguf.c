@@ -19,7 +19,7 @@
 #include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/mem.h"
-#include "src/keep.h"
+#include "src/merge.h"
 
 #define CHUNK_BYTES (4u << 20)
 #define MAGIC       "GGUF"
@@ -30,6 +30,7 @@ struct gguf {
     const struct tr_kept *kept;
     struct gguf_told told;
     struct tr_export_reader reader;
+    struct tr_merge merge; /* a file of this format has adapters merged */
     int fd;
     char *tmp;
     void *chunk, *turned; /* read, and in the order in which they are written */
@@ -122,7 +123,7 @@ static void put_infos(const struct gguf *g, FILE *f, uint64_t *bytes)
     const struct tr_model *m = g->kept->model;
 
     *bytes = 0;
-    for (int32_t i = 0; i < m->n_tensors; i++) {
+    for (int32_t i = 0; i < m->n_base; i++) {
         const struct tr_tensor *t = &m->tensors[i];
         uint64_t dims[2] = {(uint64_t)t->cols, t->dims == 1 ? 0 : (uint64_t)t->rows};
         char name[64];
@@ -141,7 +142,7 @@ static void put_infos(const struct gguf *g, FILE *f, uint64_t *bytes)
 /* All that stands before the data, freed with free(). */
 static int make_header(struct gguf *g, char **text, size_t *bytes)
 {
-    uint64_t count[2] = {(uint64_t)g->kept->model->n_tensors + has_factors(g), 0}, data;
+    uint64_t count[2] = {(uint64_t)g->kept->model->n_base + has_factors(g), 0}, data;
     uint32_t version = VERSION;
     FILE *f = open_memstream(text, bytes);
     int r;
@@ -193,7 +194,7 @@ static int put_plain(struct gguf *g, const struct tr_tensor *t)
     for (uint64_t done = 0; done < n && r == 0;) {
         size_t now = (size_t)(n - done < most ? n - done : most);
 
-        r = tr_export_fill(&g->reader, t, done, now, type, g->chunk);
+        r = tr_merge_fill(&g->merge, t, done, now, type, g->chunk);
         if (r == 0)
             r = put(g, g->chunk, now * tr_dtype_size(type));
         done += now;
@@ -217,8 +218,8 @@ static int put_turned(struct gguf *g, const struct tr_tensor *t)
     int r = 0;
 
     for (int64_t h = 0; h < heads && r == 0; h++) {
-        r = tr_export_fill(&g->reader, t, (uint64_t)(h * d * cols), (size_t)(d * cols), type,
-                           g->chunk);
+        r = tr_merge_fill(&g->merge, t, (uint64_t)(h * d * cols), (size_t)(d * cols), type,
+                          g->chunk);
         for (int64_t i = 0; i < d && r == 0; i++)
             memcpy((char *)g->turned + (size_t)i * row,
                    (char *)g->chunk + (size_t)(i / 2 + i % 2 * (d / 2)) * row, row);
@@ -275,7 +276,7 @@ static int put_all(struct gguf *g)
     if (r == 0)
         r = put(g, header, bytes);
     free(header);
-    for (int32_t i = 0; i < m->n_tensors && r == 0; i++) {
+    for (int32_t i = 0; i < m->n_base && r == 0; i++) {
         const struct tr_tensor *t = &m->tensors[i];
 
         r = is_turned(g, t) ? put_turned(g, t) : put_plain(g, t);
@@ -464,11 +465,14 @@ int tr_gguf(const struct tr_export_params *p)
 
     g.kept = kept;
     if (r == 0)
+        tr_merge_open(&g.merge, kept, &g.reader);
+    if (r == 0)
         r = tr_keep_check_store(kept, p->store);
     if (r == 0)
         r = write_model(&g);
     if (kept)
         close_buffers(&g);
+    tr_merge_close(&g.merge);
     tr_free(TR_MEM_MISC, g.tmp);
     tr_keep_close(kept);
     return r;

@@ -10,8 +10,8 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/mem.h"
 #include "src/freeze.h"
+#include "src/peft.h"
 #include "src/source.h"
 
 struct tr_import {
@@ -19,7 +19,29 @@ struct tr_import {
     struct tr_source *source;
     struct tr_model *model;
     float *values; /* of masters, TR_SOURCE_CHUNK */
+    struct tr_peft *peft;
 };
+
+/* What the folder says of its adapters holds; the caller says how they are trained. */
+static int add_adapters(struct tr_import *i)
+{
+    struct tr_lora lora = i->p->lora;
+    struct tr_model *m;
+    int r = i->p->adapter ? tr_peft_open(&i->peft, i->p->adapter) : 0;
+
+    if (r == 0 && i->peft) {
+        lora.rank = i->peft->lora.rank;
+        lora.alpha = i->peft->lora.alpha;
+        lora.targets = i->peft->lora.targets;
+        if (lora.dropout < 0)
+            lora.dropout = i->peft->lora.dropout;
+    }
+    if (r < 0 || !lora.rank || (r = tr_model_adapt(&m, i->model, &lora)) < 0)
+        return r;
+    tr_model_close(i->model);
+    i->model = m;
+    return i->peft ? tr_peft_check(i->peft, m) : 0;
+}
 
 int tr_import_open(struct tr_import **out, const struct tr_import_params *p)
 {
@@ -42,6 +64,8 @@ int tr_import_open(struct tr_import **out, const struct tr_import_params *p)
         r = tr_model_like(
             &i->model, i->source->table,
             &(struct tr_model_params){.state = p->state, .freeze = p->freeze, .master = p->master});
+    if (r == 0)
+        r = add_adapters(i);
     if (r < 0) {
         tr_import_close(i);
         return r;
@@ -55,6 +79,7 @@ void tr_import_close(struct tr_import *i)
     if (!i)
         return;
     tr_model_close(i->model);
+    tr_peft_close(i->peft);
     tr_source_close(i->source);
     tr_free(TR_MEM_MISC, i);
 }
@@ -110,6 +135,20 @@ static int32_t *map_pieces(const struct tr_model *m)
     return of;
 }
 
+/* Elements of a tensor, from where it comes. */
+static int fill(struct tr_import *i, int32_t tensor, uint64_t from, size_t n, void *buf)
+{
+    const struct tr_tensor *t = &i->model->tensors[tensor];
+
+    if (tensor < i->model->n_base)
+        return tr_source_fill(i->source, &i->source->table->tensors[tensor], from, n, t->dtype,
+                              buf);
+    if (i->peft)
+        return tr_peft_fill(i->peft, t, from, n, buf);
+    tr_lora_fill(i->p->seed, t, from, n, buf);
+    return 0;
+}
+
 /* Weights, or what stands beside them, of the source's values in f32, a chunk at a time. */
 static int fill_mastered(struct tr_import *i, uint32_t piece, int32_t tensor, char *buf)
 {
@@ -138,7 +177,6 @@ static int write_piece(struct tr_import *i, struct tr_store *s, uint32_t piece, 
 {
     const struct tr_piece *p = &i->model->layout.pieces[piece];
     size_t padded = tr_round_up(p->bytes, TR_STORE_ALIGN), size;
-    const struct tr_tensor *t;
     int r;
 
     if (tensor < 0) {
@@ -148,9 +186,8 @@ static int write_piece(struct tr_import *i, struct tr_store *s, uint32_t piece, 
     if (tr_master_has(i->model, &i->model->tensors[tensor])) {
         r = fill_mastered(i, piece, tensor, buf);
     } else {
-        t = &i->source->table->tensors[tensor];
-        size = tr_dtype_size(t->dtype);
-        r = tr_source_fill(i->source, t, p->tensor_offset / size, p->bytes / size, t->dtype, buf);
+        size = tr_dtype_size(i->model->tensors[tensor].dtype);
+        r = fill(i, tensor, p->tensor_offset / size, p->bytes / size, buf);
     }
     memset((char *)buf + p->bytes, 0, padded - p->bytes);
     return r < 0 ? r : tr_store_write_piece(s, piece, buf);

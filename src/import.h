@@ -13,7 +13,7 @@
 struct tr_import_params {
     const char *model;     /* Hugging Face folder, or NULL for: */
     const char *arch;      /* a name or a path to a config.json */
-    uint64_t seed;         /* with arch */
+    uint64_t seed;         /* with arch, and of adapters */
     const char *tokenizer; /* with arch: folder whose tokenizer files are kept; NULL: none */
     const char *store;     /* folder, absent or empty */
     const char *keep;      /* folder, absent or empty: the source's other files (src/keep.h); NULL:
@@ -22,6 +22,8 @@ struct tr_import_params {
     enum tr_state_kind state; /* room for it, zeros */
     enum tr_master master;    /* of the source's values, all their bits */
     const char *freeze;       /* patterns of tensors that need none; or NULL */
+    struct tr_lora lora;      /* adapters beside it, that begin from seed, or: */
+    const char *adapter;      /* folder of PEFT (src/peft.h) that they are taken from; NULL: none */
     int generations;
     const void *payload; /* of the first commit */
     size_t payload_bytes;

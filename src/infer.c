@@ -76,13 +76,14 @@ static int open_run_store(struct infer *f, const char *folder)
     return 0;
 }
 
-static int import_folder(struct infer *f, const char *folder)
+static int import_folder(struct infer *f, const char *folder, const char *adapter)
 {
     struct tr_import_params *p = &f->run.import_params;
     char *store;
     int r;
 
-    *p = (struct tr_import_params){.model = folder, .dtype = -1, .generations = 1, .payload = ""};
+    *p = (struct tr_import_params){
+        .model = folder, .adapter = adapter, .dtype = -1, .generations = 1, .payload = ""};
     if ((r = tr_import_open(&f->run.import, p)) < 0 || (r = tr_temporary_make(&f->temporary)) < 0)
         return r;
     f->run.model = tr_import_model(f->run.import);
@@ -194,7 +195,15 @@ int infer_open_model(struct infer **out, const struct infer_params *p)
         return -ENOMEM;
     f->run.lock = -1;
     f->run.cursor.loss_scale = 1;
-    r = infer_is_run(p->model) ? open_run_store(f, p->model) : import_folder(f, p->model);
+    if (infer_is_run(p->model) && p->adapter)
+        r = tr_error(-EINVAL,
+                     "--adapter: %s is a run, which has its own or none; name the folder "
+                     "of a model",
+                     p->model);
+    else if (infer_is_run(p->model))
+        r = open_run_store(f, p->model);
+    else
+        r = import_folder(f, p->model, p->adapter);
     if (r < 0 || (r = open_tokenizer(f, p)) < 0 || (r = read_stops(f, p)) < 0 ||
         (r = open_device(f, p)) < 0) {
         infer_close(f);

@@ -10,9 +10,8 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/mem.h"
 #include "src/cursor.h"
-#include "src/keep.h"
+#include "src/peft.h"
 
 static json_t *windows_json(const struct tr_model_config *c)
 {
@@ -105,6 +104,29 @@ static int describe_model(json_t *o, const char *folder)
     return r;
 }
 
+static json_t *adapters_json(const struct tr_lora *l)
+{
+    char targets[TR_LORA_TEXT];
+
+    tr_lora_targets_text(l->targets, targets);
+    return json_pack("{s:i, s:f, s:f, s:s}", "rank", (int)l->rank, "alpha", l->alpha, "dropout",
+                     l->dropout, "targets", targets);
+}
+
+static int describe_adapters(json_t *o, const char *folder)
+{
+    struct tr_peft *p;
+    int r = tr_peft_open(&p, folder);
+
+    if (r < 0)
+        return r;
+    r = json_object_set_new(o, "adapters", adapters_json(&p->lora));
+    if (r == 0)
+        r = add_weights(o, p->weights);
+    tr_peft_close(p);
+    return r;
+}
+
 static json_t *segments_json(const struct tr_layout *l)
 {
     json_t *list = json_array();
@@ -184,6 +206,8 @@ static int describe_run(json_t *o, const char *folder, const char *store)
         r |= json_object_set_new(o, "dtype", json_string(tr_dtype_name(k->model->dtype)));
         r |= json_object_set_new(o, "optimizer_state", json_boolean(k->model->state));
         r |= json_object_set_new(o, "master", json_string(tr_master_name(k->model->master)));
+        if (k->model->lora.rank)
+            r |= json_object_set_new(o, "adapters", adapters_json(&k->model->lora));
     }
     if (r == 0)
         r = describe_store(o, store ? store : beside);
@@ -226,6 +250,10 @@ static int describe(json_t *o, const char *path, const char *store, const char *
                         "%s: a run whose import is not done or was cut off; its command starts it "
                         "again",
                         path);
+    if (tr_folder_has(path, "adapter_config.json")) {
+        *kind = "adapter folder";
+        return describe_adapters(o, path);
+    }
     *kind = "model folder";
     if (tr_folder_has(path, "config.json"))
         return describe_model(o, path);

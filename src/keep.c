@@ -3,14 +3,15 @@
  * tailrace-shards.json, written once at the import and read by everything that meets the run later:
  * resume, export, evaluation. It holds what config.json does not say: the type of each role,
  * what optimizer state there is and of what, what parameters have beside them, how gradients wait
- * for the next step, which name a tied table had, the files that the weights came in, and checksums
- * of the other files that are kept. The layout of the store is not in it, but follows from it: the
- * same function makes the table again, and tr_keep_check_store holds it against the store. So a
- * program whose layout has changed refuses an older run instead of reading its bytes in the wrong
- * places.
+ * for the next step, which adapters there are and for what they were made, which name a tied table
+ * had, the files that the weights came in, and checksums of the other files that are kept. The
+ * layout of the store is not in it, but follows from it: the same function makes the table again,
+ * and tr_keep_check_store holds it against the store. So a program whose layout has changed refuses
+ * an older run instead of reading its bytes in the wrong places.
  */
 #include "src/keep.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "src/base/err.h"
@@ -32,7 +33,7 @@ static json_t *types_json(const struct tr_model *m)
     int bad = !list;
 
     tr_model_types(m, types);
-    for (int i = 0; !bad && i < TR_ROLES; i++)
+    for (int i = 0; !bad && i < TR_ROLES_BASE; i++)
         bad = json_array_append_new(list, json_string(tr_dtype_name(types[i])));
     if (!bad)
         return list;
@@ -40,13 +41,31 @@ static json_t *types_json(const struct tr_model *m)
     return NULL;
 }
 
-int tr_keep_write(const char *folder, const struct tr_model *m, const struct tr_shards *s)
+/* NULL, which leaves the key out: there are no adapters. */
+static json_t *lora_json(const struct tr_lora *l, const char *from)
 {
-    json_t *o = json_pack("{s:s, s:i, s:s, s:s*, s:s, s:s, s:b, s:o, s:o, s:o}", "format", FORMAT,
-                          "version", VERSION, "state", tr_state_name(m->state), "freeze", m->freeze,
-                          "parked", tr_parked_name(m->parked), "master", tr_master_name(m->master),
-                          "tied_as_head", tr_model_tied_as_head(m), "types_by_role", types_json(m),
-                          "shards", tr_shards_to_json(s), "sums", tr_keep_sums(folder));
+    char targets[TR_LORA_TEXT], *whole = from ? realpath(from, NULL) : NULL;
+    json_t *o;
+
+    if (!l->rank)
+        return NULL;
+    tr_lora_targets_text(l->targets, targets);
+    o = json_pack("{s:i, s:f, s:f, s:s, s:b, s:s, s:s*}", "rank", (int)l->rank, "alpha", l->alpha,
+                  "dropout", l->dropout, "targets", targets, "trains_base", l->trains_base, "state",
+                  tr_state_name(l->state), "base", whole);
+    free(whole);
+    return o;
+}
+
+int tr_keep_write(const char *folder, const struct tr_model *m, const struct tr_shards *s,
+                  const char *from)
+{
+    json_t *o = json_pack("{s:s, s:i, s:s, s:s*, s:s, s:s, s:b, s:o, s:o, s:o, s:o*}", "format",
+                          FORMAT, "version", VERSION, "state", tr_state_name(m->state), "freeze",
+                          m->freeze, "parked", tr_parked_name(m->parked), "master",
+                          tr_master_name(m->master), "tied_as_head", tr_model_tied_as_head(m),
+                          "types_by_role", types_json(m), "shards", tr_shards_to_json(s), "sums",
+                          tr_keep_sums(folder), "lora", lora_json(&m->lora, from));
     char *path = tr_path(folder, TR_KEEP_FILE);
     int r = -ENOMEM;
 
@@ -63,15 +82,34 @@ static int read_types(const json_t *root, enum tr_dtype types[TR_ROLES])
 {
     const json_t *list = json_object_get(root, "types_by_role");
 
-    if (json_array_size(list) != TR_ROLES)
+    if (json_array_size(list) != TR_ROLES_BASE)
         return -EINVAL;
-    for (int i = 0; i < TR_ROLES; i++) {
+    for (int i = 0; i < TR_ROLES_BASE; i++) {
         const char *name = json_string_value(json_array_get(list, (size_t)i));
 
         if (!name || tr_dtype_parse(name, &types[i]) < 0)
             return -EINVAL;
     }
     return 0;
+}
+
+static int read_lora(struct tr_kept *k, const json_t *o, const char *where, struct tr_lora *l)
+{
+    const char *targets = json_string_value(json_object_get(o, "targets"));
+    const char *base = json_string_value(json_object_get(o, "base"));
+
+    if (!o)
+        return 0;
+    l->rank = (int32_t)json_integer_value(json_object_get(o, "rank"));
+    l->alpha = json_number_value(json_object_get(o, "alpha"));
+    l->dropout = json_number_value(json_object_get(o, "dropout"));
+    l->trains_base = json_is_true(json_object_get(o, "trains_base"));
+    if (l->rank < 1 || l->rank > TR_LORA_MAX_RANK || !(l->alpha > 0) || !targets ||
+        tr_lora_parse_targets(targets, &l->targets) < 0 ||
+        tr_state_parse(json_string_value(json_object_get(o, "state")), &l->state) < 0)
+        return tr_error(-EINVAL, "%s: \"lora\" is damaged", where);
+    k->base = base ? tr_strdup(TR_MEM_MISC, base) : NULL;
+    return base && !k->base ? -ENOMEM : 0;
 }
 
 static int read_model(struct tr_kept *k, const json_t *root, const char *where,
@@ -103,7 +141,9 @@ static int read_model(struct tr_kept *k, const json_t *root, const char *where,
     p.tied_as_head = json_is_true(json_object_get(root, "tied_as_head"));
     p.freeze = json_string_value(json_object_get(root, "freeze"));
     k->sums = json_incref(json_object_get(root, "sums"));
-    r = tr_model_open(&k->model, &p);
+    r = read_lora(k, json_object_get(root, "lora"), where, &p.lora);
+    if (r == 0)
+        r = tr_model_open(&k->model, &p);
     if (r == 0)
         r = tr_master_check(k->model, p.master);
     if (r == 0)
@@ -158,6 +198,7 @@ void tr_keep_close(struct tr_kept *k)
     json_decref(k->sums);
     tr_shards_free(&k->shards);
     tr_model_close(k->model);
+    tr_free(TR_MEM_MISC, k->base);
     tr_free(TR_MEM_MISC, k);
 }
 

@@ -16,6 +16,7 @@ struct tr_kept {
     struct tr_model *model;
     struct tr_shards shards;
     json_t *sums; /* of the other files, by name; NULL in older runs */
+    char *base; /* with adapters: the folder that they were made for */
 };
 
 /* Reads config.json, which must be the one that was kept, and tailrace-shards.json. */
@@ -34,8 +35,9 @@ int tr_keep_verify(const struct tr_kept *k, const char *folder,
 int tr_keep_check_store(const struct tr_kept *k, const struct tr_store *s);
 void tr_keep_close(struct tr_kept *k); /* NULL is allowed */
 
-/* Writes tailrace-shards.json. */
-int tr_keep_write(const char *folder, const struct tr_model *m, const struct tr_shards *s);
+/* Writes tailrace-shards.json. from: the source folder, or NULL. */
+int tr_keep_write(const char *folder, const struct tr_model *m, const struct tr_shards *s,
+                  const char *from);
 
 /* Copies regular top-level files that are not weights (all: 0), or everything but our own file
  * (all: 1). */

@@ -110,7 +110,10 @@ static int hash_names(struct tr_run *run)
         names[i] = (uint32_t)XXH3_64bits(name, strlen(name));
     }
     run->pass.update.names = names;
-    return 0;
+    if (!run->model->lora.trains_base)
+        return 0;
+    run->pass.adapter.measured = tr_alloc(TR_MEM_MISC, run->plan.sumsq.bytes / 8 + 1);
+    return run->pass.adapter.measured ? 0 : -ENOMEM;
 }
 
 void run_set_update(struct tr_run *run)
@@ -126,6 +129,10 @@ void run_set_update(struct tr_run *run)
     u->eps = (float)p->eps;
     u->rounding = p->rounding == TR_ROUNDING_STOCHASTIC ? TR_ROUND_STOCHASTIC : TR_ROUND_NEAREST;
     u->seed = (uint32_t)p->seed;
+    run->pass.adapter.is = run->model->lora.trains_base;
+    run->pass.adapter.optimizer = p->lora_optimizer;
+    run->pass.adapter.beta1 = p->lora_optimizer == TR_OPT_SGD ? p->momentum : p->beta1;
+    run->pass.drop = p->lora_dropout > 0 ? (float)p->lora_dropout : 0;
 }
 
 static void name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SLOT_POOLS])
@@ -318,6 +325,7 @@ void run_stop_machine(struct tr_run *run)
     run_unplace(run);
     tr_pass_free(&run->pass);
     tr_free(TR_MEM_MISC, run->pass.update.names);
+    tr_free(TR_MEM_MISC, run->pass.adapter.measured);
     if (run->nll)
         run->device->ops->host_free(run->device, run->nll, nll_bytes(run));
     if (run->sumsq)

@@ -22,8 +22,12 @@
 #define SLICE_STEP  256
 #define SLICES      8 /* at least, of a table that has so many steps */
 
-enum extent { ONE, HIDDEN, FFN, VOCAB, HEAD_DIM, Q_ROWS, KV_ROWS };
-enum when { ALWAYS, QKV_BIAS, O_BIAS, QK_NORM };
+enum extent { ONE, HIDDEN, FFN, VOCAB, HEAD_DIM, Q_ROWS, KV_ROWS, RANK };
+enum when { ALWAYS, QKV_BIAS, O_BIAS, QK_NORM, ADAPTED };
+
+#define ADAPTER(target, base, rows, cols, part)                                                    \
+    [TR_LORA_A(target)] = {base ".lora_A.weight", RANK, cols, ADAPTED, part},                      \
+    [TR_LORA_B(target)] = {base ".lora_B.weight", rows, RANK, ADAPTED, part}
 
 static const struct {
     const char *name; /* of a block's tensors: after "model.layers.N." */
@@ -49,6 +53,13 @@ static const struct {
     [TR_ROLE_DOWN] = {"mlp.down_proj.weight", HIDDEN, FFN, ALWAYS, TR_PART_DOWN},
     [TR_ROLE_FINAL_NORM] = {"model.norm.weight", ONE, HIDDEN, ALWAYS, TR_PARTS},
     [TR_ROLE_HEAD] = {"lm_head.weight", VOCAB, HIDDEN, ALWAYS, TR_PARTS},
+    ADAPTER(TR_LORA_Q, "self_attn.q_proj", Q_ROWS, HIDDEN, TR_PART_Q),
+    ADAPTER(TR_LORA_K, "self_attn.k_proj", KV_ROWS, HIDDEN, TR_PART_KV),
+    ADAPTER(TR_LORA_V, "self_attn.v_proj", KV_ROWS, HIDDEN, TR_PART_KV),
+    ADAPTER(TR_LORA_O, "self_attn.o_proj", HIDDEN, Q_ROWS, TR_PART_O),
+    ADAPTER(TR_LORA_GATE, "mlp.gate_proj", FFN, HIDDEN, TR_PART_GATE),
+    ADAPTER(TR_LORA_UP, "mlp.up_proj", FFN, HIDDEN, TR_PART_UP),
+    ADAPTER(TR_LORA_DOWN, "mlp.down_proj", HIDDEN, FFN, TR_PART_DOWN),
 };
 
 struct builder {
@@ -59,8 +70,10 @@ struct builder {
 };
 
 /* A name for a size, so that the table above reads like the model's own documentation. */
-static int64_t extent_of(const struct tr_model_config *c, enum extent e)
+static int64_t extent_of(const struct tr_model *m, enum extent e)
 {
+    const struct tr_model_config *c = &m->config;
+
     switch (e) {
     case HIDDEN:
         return c->hidden;
@@ -74,6 +87,8 @@ static int64_t extent_of(const struct tr_model_config *c, enum extent e)
         return (int64_t)c->heads * c->head_dim;
     case KV_ROWS:
         return (int64_t)c->kv_heads * c->head_dim;
+    case RANK:
+        return m->lora.rank;
     case ONE:
         break;
     }
@@ -89,6 +104,8 @@ static int has_role(const struct tr_model_config *c, enum tr_role role)
         return c->o_bias;
     case QK_NORM:
         return c->qk_norm;
+    case ADAPTED: /* its tensors come behind all others */
+        return 0;
     case ALWAYS:
         break;
     }
@@ -185,8 +202,8 @@ static uint64_t add_bytes(struct builder *b, const char *prefix, const char *nam
  */
 static int32_t add_tensor(struct builder *b, enum tr_role role, int32_t layer)
 {
-    const struct tr_model_config *c = &b->m->config;
     struct tr_model *m = b->m;
+    int adapter = role >= TR_ROLE_LORA;
     char prefix[48] = "";
     const char *name = shapes[role].name;
     struct tr_tensor *t;
@@ -203,15 +220,16 @@ static int32_t add_tensor(struct builder *b, enum tr_role role, int32_t layer)
     t->name = copy_name(b, prefix, name);
     t->role = role;
     t->layer = layer;
-    t->rows = extent_of(c, shapes[role].rows);
-    t->cols = extent_of(c, shapes[role].cols);
+    t->rows = extent_of(m, shapes[role].rows);
+    t->cols = extent_of(m, shapes[role].cols);
     t->dims = shapes[role].rows == ONE ? 1 : 2;
-    t->dtype = b->p->dtypes[role];
+    t->dtype = adapter ? TR_F32 : b->p->dtypes[role];
     t->bytes = (uint64_t)t->rows * (uint64_t)t->cols * tr_dtype_size(t->dtype);
-    t->frozen = t->name && tr_freeze_matches(b->p->freeze, t->name);
+    t->frozen = !adapter && t->name &&
+                (tr_lora_freezes(&m->lora) || tr_freeze_matches(b->p->freeze, t->name));
     t->first_param = m->n_params;
     t->first_trained = m->n_trained;
-    m->n_params += (uint64_t)t->rows * (uint64_t)t->cols;
+    m->n_params += adapter ? 0 : (uint64_t)t->rows * (uint64_t)t->cols;
     m->n_trained += t->frozen ? 0 : (uint64_t)t->rows * (uint64_t)t->cols;
     return m->n_tensors++;
 }
@@ -234,9 +252,10 @@ static void add_state(struct builder *b, int32_t tensor)
     struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[tensor];
     struct tr_state_part parts[2];
 
-    if (!t || t->frozen)
+    if (!t || t->frozen || (!tr_model_state(b->m, t) && !b->p->master))
         return;
-    tr_state_parts(b->p->state, &b->m->config, t, (struct tr_state_rows){0, t->rows}, parts);
+    tr_state_parts(tr_model_state(b->m, t), &b->m->config, t, (struct tr_state_rows){0, t->rows},
+                   parts);
     t->m_offset = add_bytes(b, parts[0].name, t->name, 0, parts[0].bytes);
     t->v_offset = add_bytes(b, parts[1].name, t->name, 0, parts[1].bytes);
     t->first_master_piece = b->m->layout.n_pieces;
@@ -358,7 +377,7 @@ static int is_of_part(const struct tr_block *block, int role, int part)
 static void add_part_params(struct builder *b, struct tr_block *block, int part)
 {
     block->params_span[part] = add_span(b, TR_SLOTS_BLOCK + part);
-    for (int r = 0; r < TR_ROLES; r++)
+    for (int r = 0; r < TR_ROLES_BASE; r++)
         if (is_of_part(block, r, part))
             add_params(b, block->tensor[r]);
 }
@@ -371,7 +390,7 @@ static void add_part_state(struct builder *b, int32_t layer, int part)
     if (b->bad || !tr_trains_part(b->m, layer, (enum tr_part)part))
         return;
     block->state_span[part] = add_span(b, TR_SLOTS_BLOCK_STATE + part);
-    for (int r = 0; r < TR_ROLES; r++)
+    for (int r = 0; r < TR_ROLES_BASE; r++)
         if (is_of_part(block, r, part))
             add_state(b, block->tensor[r]);
 }
@@ -388,7 +407,7 @@ static int trains_block(const struct builder *b, int32_t layer)
 static void add_part_parked(struct builder *b, struct tr_block *block, int part)
 {
     block->parked_span[part] = add_span(b, TR_SLOTS_BLOCK_PARKED + part);
-    for (int r = 0; r < TR_ROLES; r++)
+    for (int r = 0; r < TR_ROLES_BASE; r++)
         if (is_of_part(block, r, part))
             add_parked(b, block->tensor[r]);
 }
@@ -399,7 +418,11 @@ static void add_block(struct builder *b, int32_t layer)
     char record[32];
 
     snprintf(record, sizeof(record), "block %d", layer);
-    for (int r = 0; r < TR_ROLES; r++) {
+    for (int r = 0; r < TR_ROLES; r++)
+        block->tensor[r] = -1;
+    for (int part = 0; part < TR_PARTS; part++)
+        block->adapter_span[part] = TR_NONE;
+    for (int r = 0; r < TR_ROLES_BASE; r++) {
         int here = r > TR_ROLE_EMBED && r < TR_ROLE_FINAL_NORM && has_role(&b->m->config, r);
 
         block->tensor[r] = here ? add_tensor(b, (enum tr_role)r, layer) : -1;
@@ -415,6 +438,34 @@ static void add_block(struct builder *b, int32_t layer)
         add_segment(b, record, "gradient");
     for (int part = 0; b->p->parked && part < TR_PARTS; part++)
         add_part_parked(b, block, part);
+}
+
+static void add_part_adapter(struct builder *b, struct tr_block *block, int part)
+{
+    block->adapter_span[part] = add_span(b, TR_SLOTS_ADAPTER);
+    for (int r = TR_ROLE_LORA; r < TR_ROLES; r++)
+        if (is_of_part(block, r, part)) {
+            add_params(b, block->tensor[r]);
+            add_state(b, block->tensor[r]);
+        }
+}
+
+static void add_adapters(struct builder *b, int32_t layer)
+{
+    struct tr_block *block = &b->m->blocks[layer];
+    unsigned parts = 0;
+    char record[32];
+
+    snprintf(record, sizeof(record), "adapter %d", layer);
+    for (int r = TR_ROLE_LORA; r < TR_ROLES; r++)
+        if (b->m->lora.targets >> (r - TR_ROLE_LORA) / 2 & 1) {
+            block->tensor[r] = add_tensor(b, (enum tr_role)r, layer);
+            parts |= 1u << shapes[r].part;
+        }
+    add_segment(b, record, "params and state");
+    for (int part = 0; !b->bad && part < TR_PARTS; part++)
+        if (parts >> part & 1)
+            add_part_adapter(b, block, part);
 }
 
 /* A record of its own and not a part of the head: a tied model has no head to put it in. */
@@ -453,6 +504,7 @@ int tr_model_open(struct tr_model **out, const struct tr_model_params *p)
     m->master = p->master;
     m->has_state = p->state != TR_STATE_NONE || p->master != TR_MASTER_NONE;
     m->parked = p->parked;
+    m->lora = p->lora;
     m->head.tensor = -1;
     m->blocks = tr_alloc_array(TR_MEM_MISC, (size_t)m->config.layers, sizeof(*m->blocks));
     m->freeze = p->freeze ? copy_name(&b, "", p->freeze) : NULL;
@@ -463,6 +515,9 @@ int tr_model_open(struct tr_model **out, const struct tr_model_params *p)
     add_final_norm(&b);
     if (!m->config.tied)
         add_table(&b, &m->head, TR_ROLE_HEAD, "head");
+    m->n_base = m->n_tensors;
+    for (int32_t i = 0; !b.bad && m->lora.rank && i < m->config.layers; i++)
+        add_adapters(&b, i);
     if (b.bad) {
         tr_model_close(m);
         return -ENOMEM;
@@ -489,31 +544,52 @@ int tr_model_tied_as_head(const struct tr_model *m)
     return !strcmp(m->tensors[m->embed.tensor].name, shapes[TR_ROLE_HEAD].name);
 }
 
+/* What the table was made of; types is where its list of them is to lie. */
+static struct tr_model_params params_of(const struct tr_model *m, enum tr_dtype types[TR_ROLES])
+{
+    tr_model_types(m, types);
+    return (struct tr_model_params){.config = &m->config,
+                                    .dtypes = types,
+                                    .state = m->state,
+                                    .tied_as_head = tr_model_tied_as_head(m),
+                                    .freeze = m->freeze,
+                                    .parked = m->parked,
+                                    .master = m->master,
+                                    .lora = m->lora};
+}
+
 int tr_model_like(struct tr_model **out, const struct tr_model *m, const struct tr_model_params *p)
 {
     enum tr_dtype types[TR_ROLES];
+    struct tr_model_params made = params_of(m, types);
 
-    tr_model_types(m, types);
-    return tr_model_open(out, &(struct tr_model_params){.config = &m->config,
-                                                        .dtypes = types,
-                                                        .state = p->state,
-                                                        .tied_as_head = tr_model_tied_as_head(m),
-                                                        .freeze = p->freeze,
-                                                        .master = p->master});
+    made.state = p->state;
+    made.freeze = p->freeze;
+    made.master = p->master;
+    return tr_model_open(out, &made);
 }
 
 int tr_model_park(struct tr_model **out, const struct tr_model *m, enum tr_parked parked)
 {
     enum tr_dtype types[TR_ROLES];
+    struct tr_model_params p = params_of(m, types);
 
-    tr_model_types(m, types);
-    return tr_model_open(out, &(struct tr_model_params){.config = &m->config,
-                                                        .dtypes = types,
-                                                        .state = m->state,
-                                                        .tied_as_head = tr_model_tied_as_head(m),
-                                                        .freeze = m->freeze,
-                                                        .parked = parked,
-                                                        .master = m->master});
+    p.parked = parked;
+    return tr_model_open(out, &p);
+}
+
+int tr_model_adapt(struct tr_model **out, const struct tr_model *m, const struct tr_lora *lora)
+{
+    enum tr_dtype types[TR_ROLES];
+    struct tr_model_params p = params_of(m, types);
+
+    p.lora = *lora;
+    return tr_model_open(out, &p);
+}
+
+enum tr_state_kind tr_model_state(const struct tr_model *m, const struct tr_tensor *t)
+{
+    return t->role >= TR_ROLE_LORA ? m->lora.state : m->state;
 }
 
 enum tr_dtype tr_parked_dtype(enum tr_parked parked)

@@ -17,12 +17,17 @@
  * block 0 state [part...], ..., final norm params, state, head params [slice...], state [slice...].
  * Where gradients wait for their norm beyond the step's end (src/pending.c), each unit has a third
  * segment for them behind its state, span by span as its parameters.
+ *
+ * Low-rank adapters (src/lora.h) are tensors of a block like others, but of records of their own,
+ * behind all others: they change while the block they belong to does not. Those of a part and their
+ * optimizer state are one span, for they are small and stay on the device.
  */
 #ifndef TR_SRC_MODEL_H
 #define TR_SRC_MODEL_H
 
 #include "offload/store.h"
 #include "src/config.h"
+#include "src/lora.h"
 #include "src/state.h"
 
 enum tr_role {
@@ -44,7 +49,9 @@ enum tr_role {
     TR_ROLE_DOWN,
     TR_ROLE_FINAL_NORM,
     TR_ROLE_HEAD,
-    TR_ROLES
+    TR_ROLES_BASE,
+    TR_ROLE_LORA = TR_ROLES_BASE, /* A of the first target, B of it, A of the second ... */
+    TR_ROLES = TR_ROLE_LORA + 2 * TR_LORA_TARGETS
 };
 
 /* The parts of a block, in the order of the forward pass. Each is the work of one stage of it. */
@@ -70,6 +77,7 @@ enum tr_slots {
     TR_SLOTS_BLOCK_PARKED, /* + part */
     TR_SLOTS_TABLE_PARKED = TR_SLOTS_BLOCK_PARKED + TR_PARTS,
     TR_SLOTS_NORM_PARKED,
+    TR_SLOTS_ADAPTER,  /* as many as there are spans: adapters stay */
     TR_SLOTS_BOUNDARY, /* inputs of blocks: scratch, not in the store (src/plan.h) */
     TR_SLOT_POOLS
 };
@@ -98,8 +106,9 @@ struct tr_tensor {
 
 struct tr_block {
     uint32_t params_span[TR_PARTS], parked_span[TR_PARTS];
-    uint32_t state_span[TR_PARTS]; /* TR_NONE where nothing of the part trains */
-    int32_t tensor[TR_ROLES];      /* index into tensors, -1 where the family has none */
+    uint32_t state_span[TR_PARTS];   /* TR_NONE where nothing of the part trains */
+    uint32_t adapter_span[TR_PARTS]; /* TR_NONE where the part has no adapter */
+    int32_t tensor[TR_ROLES];        /* index into tensors, -1 where the family has none */
 };
 
 /* A table's slice: rows [row0, row0 + rows) of the vocabulary. */
@@ -118,20 +127,21 @@ struct tr_table {
 
 struct tr_model {
     struct tr_model_config config;
-    enum tr_dtype dtype;       /* of the embedding, and so of block-boundary activations */
-    enum tr_state_kind state;  /* the optimizer's, as laid out */
-    enum tr_master master;     /* what trained tensors have beside their weights (src/master.h) */
-    int has_state;             /* there is any, of the optimizer or of masters */
-    enum tr_parked parked;     /* gradients have places in the store, of this type */
-    struct tr_tensor *tensors; /* in the order of units, of a block's roles */
-    int32_t n_tensors;
+    enum tr_dtype dtype;         /* of the embedding, and so of block-boundary activations */
+    enum tr_state_kind state;    /* the optimizer's, as laid out */
+    enum tr_master master;       /* what trained tensors have beside their weights (src/master.h) */
+    int has_state;               /* there is any, of the optimizer or of masters */
+    enum tr_parked parked;       /* gradients have places in the store, of this type */
+    struct tr_tensor *tensors;   /* in the order of units, of a block's roles */
+    int32_t n_tensors, n_base;   /* the first n_base are the model's own, the others adapters' */
     struct tr_table embed, head; /* tied: head.tensor is -1 and the embed table serves both */
     struct tr_block *blocks;     /* (config.layers) */
     int32_t final_norm;          /* tensor */
     uint32_t final_norm_span, final_norm_state_span, final_norm_parked_span;
     struct tr_layout layout;
-    uint64_t n_params, n_trained;
-    char *freeze; /* patterns of what is frozen; NULL: nothing */
+    uint64_t n_params, n_trained; /* adapters are no parameters of the model, but they train */
+    char *freeze;                 /* patterns of what is frozen; NULL: nothing */
+    struct tr_lora lora;
 };
 
 struct tr_model_params {
@@ -142,6 +152,7 @@ struct tr_model_params {
     const char *freeze; /* patterns, or NULL */
     enum tr_parked parked;
     enum tr_master master;
+    struct tr_lora lora;
 };
 
 /* Lays the model out; pure function of its arguments. */
@@ -150,6 +161,10 @@ int tr_model_open(struct tr_model **out, const struct tr_model_params *p);
  * more); tr_model_park: and with places for gradients. */
 int tr_model_like(struct tr_model **out, const struct tr_model *m, const struct tr_model_params *p);
 int tr_model_park(struct tr_model **out, const struct tr_model *m, enum tr_parked parked);
+/* And with adapters. */
+int tr_model_adapt(struct tr_model **out, const struct tr_model *m, const struct tr_lora *lora);
+/* What the optimizer keeps of a tensor. */
+enum tr_state_kind tr_model_state(const struct tr_model *m, const struct tr_tensor *t);
 enum tr_dtype tr_parked_dtype(enum tr_parked parked);
 const char *tr_parked_name(enum tr_parked parked);
 int tr_parked_parse(const char *name, enum tr_parked *parked); /* -EINVAL: no such */

@@ -186,7 +186,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                  .positions = p->seq_len,
                                  .compute = run->device_info.compute[run->model->dtype],
                                  .train = 1,
-                                 .norm = p->clip_norm > 0,
+                                 .norm = p->clip_norm > 0 || p->lora_clip_norm > 0,
                                  .fused = p->fused_gemm,
                                  .group = run_clip_group(run),
                                  .keep = keep,
@@ -345,7 +345,12 @@ int run_open_source(struct tr_run *run)
                                                    .state = run_state_kind(p),
                                                    .master = run_master(p),
                                                    .freeze = p->freeze,
+                                                   .adapter = p->adapter,
                                                    .threads = (int)p->threads};
+    if ((r = run_lora(p, &run->import_params.lora)) < 0)
+        return r;
+    if ((p->lora_rank || p->adapter) && !p->lora_optimizer)
+        run->import_params.state = TR_STATE_NONE; /* that of the options is the adapters' */
     if ((r = tr_import_open(&run->import, &run->import_params)) < 0)
         return r;
     run->model = tr_import_model(run->import);

@@ -17,6 +17,8 @@ void run_free_params(struct tr_run *run);
 /* Fills in every default, with the model at hand, and checks what belongs together. */
 int run_resolve(struct tr_run *run);
 
+/* The adapters of these options, as far as they say it: with a folder, that says the rest. */
+int run_lora(const struct tr_train_params *p, struct tr_lora *lora);
 /* What the optimizer of these options keeps on disk. */
 enum tr_state_kind run_state_kind(const struct tr_train_params *p);
 enum tr_master run_master(const struct tr_train_params *p);

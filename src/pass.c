@@ -7,16 +7,22 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
+char *pass_span(const struct tr_pass_visit *v, uint32_t span)
+{
+    uint32_t k = 0;
+
+    while (k + 1 < v->spans->n_spans && v->spans->span[k] != span)
+        k++;
+    assert(v->spans->span[k] == span);
+    return v->at[k];
+}
+
 void *pass_boundary(const struct tr_pass_state *p, int layer, int64_t token)
 {
     const struct tr_model_config *c = &p->model->config;
     uint64_t row = (uint64_t)c->hidden * tr_dtype_size(p->model->dtype);
-    uint32_t span = p->model->layout.n_spans + (uint32_t)layer, k = 0;
 
-    while (k + 1 < p->visit->spans->n_spans && p->visit->spans->span[k] != span)
-        k++;
-    assert(p->visit->spans->span[k] == span);
-    return p->visit->at[k] + (uint64_t)token * row;
+    return pass_span(p->visit, p->model->layout.n_spans + (uint32_t)layer) + (uint64_t)token * row;
 }
 
 struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const struct tr_micro *u)
@@ -64,16 +70,22 @@ struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const str
 
 void *pass_weight(const struct tr_pass_state *p, const struct tr_pass_visit *v, enum tr_role r)
 {
-    int32_t t = p->model->blocks[v->unit.index].tensor[r];
+    const struct tr_block *block = &p->model->blocks[v->unit.index];
+    int32_t t = block->tensor[r];
 
+    if (t >= 0 && r >= TR_ROLE_LORA)
+        return pass_span(v, block->adapter_span[tr_model_part(r)]) + p->model->tensors[t].offset;
     return t < 0 ? NULL : v->at[tr_model_part(r) - v->unit.from] + p->model->tensors[t].offset;
 }
 
 char *pass_block_state(const struct tr_pass_state *p, const struct tr_pass_visit *v, enum tr_role r)
 {
-    const uint32_t *span = p->model->blocks[v->unit.index].state_span;
+    const struct tr_block *block = &p->model->blocks[v->unit.index];
+    const uint32_t *span = block->state_span;
     int k = (int)v->unit.to + 1 - (int)v->unit.from; /* behind the parameters of the parts */
 
+    if (r >= TR_ROLE_LORA)
+        return pass_span(v, block->adapter_span[tr_model_part(r)]);
     for (int part = v->unit.from; part < (int)tr_model_part(r); part++)
         k += span[part] != TR_NONE;
     return v->at[k];

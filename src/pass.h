@@ -5,7 +5,8 @@
  * the visit lie at `at`, everything else where the plan has put it.
  *
  * forward.c: embedding and blocks. head.c: the loss by vocabulary slices, its gradient, the tables'
- * gradients. backward.c: blocks. update.c: what becomes of a finished weight gradient.
+ * gradients. backward.c: blocks. adapter.c: what adapters add to both. update.c: what becomes of a
+ * finished weight gradient.
  */
 #ifndef TR_SRC_PASS_H
 #define TR_SRC_PASS_H
@@ -36,6 +37,15 @@ struct tr_update {
     uint32_t *names; /* (n_tensors) hash of each tensor's name */
 };
 
+/* What of it is the adapters' own, where the model is trained beside them. */
+struct tr_adapter_update {
+    int is;
+    enum tr_optimizer optimizer;
+    double lr, beta1;
+    float coefficient;
+    unsigned char *measured; /* (entries of the norms) made by an adapter's gradient; or NULL */
+};
+
 /* Generation: what becomes of the keys and values of a batch. */
 enum tr_pass_cache_use {
     TR_CACHE_NONE,
@@ -58,6 +68,9 @@ struct tr_pass_state {
     int32_t *ranges;         /* storage of all ranges */
     struct tr_ranges *grain; /* (n_grains) each grain of the batch as a range of its own */
     struct tr_update update;
+    struct tr_adapter_update adapter;
+    float drop;    /* share of the adapters' inputs that a training step leaves out */
+    float dropout; /* the same in such a step; else 0 */
     struct tr_pass_cache cache;
     uint32_t n_sumsq; /* entries written by the norm pass */
     const struct tr_pass_visit *visit;
@@ -114,6 +127,8 @@ struct pass_frame {
 };
 struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const struct tr_micro *u);
 
+/* Where the visit has this span. */
+char *pass_span(const struct tr_pass_visit *v, uint32_t span);
 /* A block's weights in the slot of their part; NULL where the family has none. */
 void *pass_weight(const struct tr_pass_state *p, const struct tr_pass_visit *v, enum tr_role r);
 /* The slot of the optimizer state that belongs to them; only where the visit updates. */
@@ -121,6 +136,26 @@ char *pass_block_state(const struct tr_pass_state *p, const struct tr_pass_visit
                        enum tr_role r);
 /* And of the gradient that is kept for the next step; only where it is made or applied. */
 char *pass_block_parked(const struct tr_pass_visit *v, const struct tr_model *m, enum tr_role r);
+
+/* A matrix of the visit's block with what goes in and comes out of it, and its gradients. */
+struct pass_linear {
+    const struct tr_pass_visit *v;
+    const struct tr_micro *u;
+    enum tr_role role;
+    enum tr_dtype y_dtype, dx_dtype;
+    const void *x, *dy; /* compute dtype */
+    void *y, *dx;       /* added to */
+    float *dw;          /* of A or B */
+    int add;            /* to dw */
+};
+/* Its adapter's target; -1: it has none. */
+int pass_adapter(const struct tr_pass_state *p, const struct tr_pass_visit *v, enum tr_role r);
+/* What the adapter adds to the matrix's product and to its input's gradient (adapter.c). */
+int pass_adapter_forward(const struct tr_pass_state *p, const struct pass_linear *l);
+int pass_adapter_dx(const struct tr_pass_state *p, const struct pass_linear *l);
+/* The gradient of B, then that of A: between the two B may be updated, and nothing else done. */
+int pass_adapter_db(const struct tr_pass_state *p, const struct pass_linear *l);
+int pass_adapter_da(const struct tr_pass_state *p, const struct pass_linear *l);
 
 int pass_embed(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_block(struct tr_pass_state *p, const struct tr_pass_visit *v);

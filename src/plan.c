@@ -162,8 +162,9 @@ static uint64_t sum_columns(const struct tr_model *m)
 {
     uint64_t most = 0;
 
-    for (int32_t i = 0; i < m->n_tensors && m->state == TR_STATE_ADALOMO; i++)
-        most = max64(most, (uint64_t)m->tensors[i].cols);
+    for (int32_t i = 0; i < m->n_tensors; i++)
+        if (tr_model_state(m, &m->tensors[i]) == TR_STATE_ADALOMO)
+            most = max64(most, (uint64_t)m->tensors[i].cols);
     return most;
 }
 
@@ -237,6 +238,31 @@ static void place_cache(struct tr_plan *p)
     place(p, &p->cache, 2 * (uint64_t)p->in.model->config.layers * aligned(cache_bytes(p)));
 }
 
+/* The widest input (or output) of a matrix that has an adapter. */
+static uint64_t adapter_width(const struct tr_model *m, int output)
+{
+    uint64_t most = 0;
+
+    for (int t = 0; t < TR_LORA_TARGETS; t++) {
+        int32_t i = m->blocks[0].tensor[output ? TR_LORA_B(t) : TR_LORA_A(t)];
+
+        if (i >= 0)
+            most = max64(most, (uint64_t)(output ? m->tensors[i].rows : m->tensors[i].cols));
+    }
+    return most;
+}
+
+static void place_adapter(struct tr_plan *p)
+{
+    const struct tr_model *m = p->in.model;
+    uint64_t row = (uint64_t)p->micro_tokens * 4, rank = (uint64_t)m->lora.rank;
+
+    place(p, &p->lora_x, row * adapter_width(m, 0));
+    place(p, &p->lora_y, row * adapter_width(m, 1));
+    place(p, &p->lora_h, row * rank);
+    place(p, &p->lora_dh, p->in.train ? row * rank : 0);
+}
+
 static void place_backward(struct tr_plan *p)
 {
     const struct tr_model *m = p->in.model;
@@ -290,6 +316,7 @@ static void place_all(struct tr_plan *p)
         place(p, &p->dlogits, logit_rows * slice_rows(m) * tr_dtype_size(t));
     place(p, &p->gathered, (uint64_t)p->in.logit_rows * c->hidden * esize);
     place_cache(p);
+    place_adapter(p);
     if (p->in.train)
         place_backward(p);
 }
@@ -336,7 +363,7 @@ static void count_spans(struct tr_plan *p)
     for (uint32_t i = 0; i < l->n_spans; i++) {
         int pool = (int)l->spans[i].pool;
 
-        int used = p->in.train || pool < TR_SLOTS_BLOCK_STATE;
+        int used = p->in.train || pool < TR_SLOTS_BLOCK_STATE || pool == TR_SLOTS_ADAPTER;
 
         pool = tr_plan_pool(p, pool);
         p->spans[pool] += (uint32_t)used; /* forward passes leave a run's state where it is */
@@ -490,6 +517,7 @@ static int fits_with(struct tr_plan *p, int by_parts, uint32_t slots)
     for (int i = 0; i < TR_SLOT_POOLS; i++) {
         set_slots(p, i, 1, first_of_parts(i) >= 0 ? slots : 1);
     }
+    p->slots[TR_SLOTS_ADAPTER] = p->spans[TR_SLOTS_ADAPTER];
     p->slots[TR_SLOTS_BOUNDARY] = 2; /* what a block reads and what it makes */
     return fits_in_micro(p);
 }
@@ -538,6 +566,8 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
             (double)(p->budget + p->workspace) / 1048576,
             (unsigned long long)(smallest + p->workspace),
             (double)(smallest + p->workspace) / 1048576);
+    if (tr_lora_freezes(&p->model->lora)) /* adapters' gradients are small, a second pass is not */
+        grow_parked(plan);
     grow_overlap(plan);
     grow(plan, TR_SLOTS_BOUNDARY, 1, plan->spans[TR_SLOTS_BOUNDARY]);
     grow_micro(plan);
@@ -685,6 +715,11 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
         p->logits.bytes + p->head_x.bytes +
             (p->dlogits.offset == p->logits.offset ? 0 : p->dlogits.bytes),
         "logits of one slice");
+    if (p->in.model->lora.rank)
+        row(&rows[n++],
+            p->pool[TR_SLOTS_ADAPTER].bytes + p->lora_x.bytes + p->lora_y.bytes + p->lora_h.bytes +
+                p->lora_dh.bytes,
+            "adapters, their state and scratch");
     if (p->cache.bytes)
         row(&rows[n++], p->cache.bytes, "keys and values kept");
     for (int i = 0; i < n; i++)

@@ -98,6 +98,9 @@ struct tr_plan {
     struct tr_place act;     /* (M, ffn) compute dtype: input of the last matmul */
     struct tr_place mlp_out; /* (M, hidden) */
     struct tr_place back_scratch;
+    /* Of the adapter at hand, f32: a matrix's input and output (M, widest), A's output and its
+     * gradient (M, rank). */
+    struct tr_place lora_x, lora_y, lora_h, lora_dh;
     /* Weight gradients (invariant 4): of one tensor; with several micro-batches of one layer, or of
      * one part where blocks stream part by part; of a group's units; or all. */
     struct tr_place grad;
@@ -106,8 +109,8 @@ struct tr_plan {
     struct tr_place head_rstd; /* (N) */
     /* (grain or logit_rows, slice rows) f32; fused: also (N, TR_FUSED_ROWS) */
     struct tr_place logits;
-    struct tr_place dlogits;      /* the same in the compute dtype; f32: the logits' own place */
-    struct tr_place gathered;     /* (logit_rows, hidden) storage dtype */
+    struct tr_place dlogits;  /* the same in the compute dtype; f32: the logits' own place */
+    struct tr_place gathered; /* (logit_rows, hidden) storage dtype */
     struct tr_place cache_first, cache_row; /* (N) where a token's sequence lies in the cache */
     struct tr_place cache; /* (layers, k and v, cache_tokens, kv_heads, head_dim) compute dtype */
     struct tr_place sumsq; /* f64, one for each tensor or slice */
@@ -138,7 +141,7 @@ uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *
                             int64_t row0);
 
 /* Rows "kind: bytes" of the memory table; returns how many. Text into text[i]. */
-#define TR_PLAN_ROWS 15
+#define TR_PLAN_ROWS 16
 struct tr_plan_row {
     char kind[64];
     uint64_t bytes;

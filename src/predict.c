@@ -154,7 +154,9 @@ static uint64_t parked_bytes(const struct tr_layout *l)
     uint64_t bytes = 0;
 
     for (uint32_t i = 0; i < l->n_spans; i++)
-        bytes += l->spans[i].pool >= TR_SLOTS_BLOCK_PARKED ? l->spans[i].bytes : 0;
+        bytes += l->spans[i].pool >= TR_SLOTS_BLOCK_PARKED && l->spans[i].pool < TR_SLOTS_ADAPTER
+                     ? l->spans[i].bytes
+                     : 0;
     return bytes;
 }
 

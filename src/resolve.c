@@ -15,6 +15,10 @@
 #include "src/lr.h"
 #include "src/options.h"
 
+#define LORA_RATE    10 /* of the best rates, adapters' over all parameters', nearly everywhere */
+#define LORA_ALPHA   8
+#define LORA_TARGETS "q_proj,v_proj" /* as PEFT has them by default */
+
 static int copy_string(const char **s)
 {
     if (*s)
@@ -130,11 +134,32 @@ static int choose_places(struct tr_run *run)
     return r;
 }
 
+static int has_adapters(const struct tr_train_params *p)
+{
+    return p->lora_rank || p->adapter;
+}
+
+/* The names in one order, and none where they are those by default: a run knows itself again. */
+static int order_targets(struct tr_train_params *p)
+{
+    char text[TR_LORA_TEXT];
+    unsigned targets;
+    int r = p->lora_targets ? tr_lora_parse_targets(p->lora_targets, &targets) : 0;
+
+    if (r < 0 || !p->lora_targets)
+        return r < 0 ? tr_error_prefix(r, "--lora-targets") : 0;
+    tr_lora_targets_text(targets, text);
+    tr_free(TR_MEM_MISC, (void *)p->lora_targets);
+    p->lora_targets = strcmp(text, LORA_TARGETS) ? tr_strdup(TR_MEM_MISC, text) : NULL;
+    return 0;
+}
+
 int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
 {
     struct tr_train_params *p = &run->params;
-    const char **strings[] = {&p->model, &p->arch,  &p->tokenizer, &p->data,          &p->valid,
-                              &p->out,   &p->store, &p->device,    &p->chat_template, &p->freeze};
+    const char **strings[] = {&p->model,         &p->arch,   &p->tokenizer, &p->data,
+                              &p->valid,         &p->out,    &p->store,     &p->device,
+                              &p->chat_template, &p->freeze, &p->adapter,   &p->lora_targets};
     int r;
 
     *p = *params;
@@ -146,7 +171,10 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
         p->valid = tr_strdup(TR_MEM_MISC, p->data);
     if (!p->model == !p->arch)
         return tr_error(-EINVAL, "one of --model and --arch is needed");
-    if ((r = choose_places(run)) < 0)
+    if (has_adapters(p) && p->arch)
+        return tr_error(-EINVAL, "--lora-rank: adapters belong to a --model; that of --arch is "
+                                 "random and is not kept");
+    if ((r = order_targets(p)) < 0 || (r = choose_places(run)) < 0)
         return r;
     if (p->model && (r = check_outside("--out", p->out, p->model)) == 0)
         r = check_store_outside(p->store, p->model);
@@ -156,24 +184,28 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
 void run_free_params(struct tr_run *run)
 {
     struct tr_train_params *p = &run->params;
-    const char *strings[] = {p->model, p->arch,  p->tokenizer, p->data,          p->valid,
-                             p->out,   p->store, p->device,    p->chat_template, p->freeze};
+    const char *strings[] = {p->model,         p->arch,   p->tokenizer, p->data,
+                             p->valid,         p->out,    p->store,     p->device,
+                             p->chat_template, p->freeze, p->adapter,   p->lora_targets};
 
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         tr_free(TR_MEM_MISC, (void *)strings[i]);
 }
 
-/* One pass, hardly any state, and among the best of losses. */
+/* One pass, hardly any state, and among the best of losses. Adapters are small: what most train
+ * them with costs nothing. */
 static enum tr_optimizer chosen(const struct tr_train_params *p)
 {
-    return p->optimizer == TR_OPT_DEFAULT ? TR_OPT_ADALOMO : p->optimizer;
+    if (p->optimizer != TR_OPT_DEFAULT)
+        return p->optimizer;
+    return has_adapters(p) && !p->lora_optimizer ? TR_OPT_ADAMW : TR_OPT_ADALOMO;
 }
 
-enum tr_state_kind run_state_kind(const struct tr_train_params *p)
+static enum tr_state_kind state_kind(const struct tr_train_params *p, enum tr_optimizer optimizer)
 {
     int bf16 = p->state_dtype == TR_TYPE_BF16;
 
-    switch (chosen(p)) {
+    switch (optimizer) {
     case TR_OPT_ADAMW:
         return bf16 ? TR_STATE_ADAMW_BF16 : TR_STATE_ADAMW;
     case TR_OPT_ADAM_MINI:
@@ -198,24 +230,86 @@ enum tr_master run_master(const struct tr_train_params *p)
                                          : TR_MASTER_NONE;
 }
 
-/* AdaLomo bounds its own updates, but an overflow of f16 must be seen before the first of them. */
-static double default_clip(const struct tr_train_params *p, const struct tr_model *m)
+enum tr_state_kind run_state_kind(const struct tr_train_params *p)
 {
-    if (p->optimizer == TR_OPT_ADALOMO)
-        return m->dtype == TR_F16 ? 1 : -1;
-    return p->optimizer == TR_OPT_SGD ? -1 : 1;
+    return state_kind(p, chosen(p));
 }
 
-static double default_rate(const struct tr_train_params *p, const struct tr_model *m)
+/* AdaLomo bounds its own updates, but an overflow of f16 must be seen before the first of them. */
+static double default_clip(enum tr_optimizer optimizer, const struct tr_model *m)
 {
-    double rate = tr_lr_default(p->optimizer, m->n_params);
+    if (optimizer == TR_OPT_ADALOMO)
+        return m->dtype == TR_F16 ? 1 : -1;
+    return optimizer == TR_OPT_SGD ? -1 : 1;
+}
 
-    return p->optimizer == TR_OPT_SGD ? rate * (1 - p->momentum) : rate;
+static double default_rate(const struct tr_train_params *p, enum tr_optimizer optimizer,
+                           const struct tr_model *m, int adapters)
+{
+    double rate = tr_lr_default(optimizer, m->n_params);
+
+    if (adapters && (optimizer == TR_OPT_ADAMW || optimizer == TR_OPT_ADAM_MINI))
+        return rate * LORA_RATE;
+    return optimizer == TR_OPT_SGD ? rate * (1 - p->momentum) : rate;
 }
 
 double run_default_rate(const struct tr_run *run)
 {
-    return default_rate(&run->params, run->model);
+    const struct tr_train_params *p = &run->params;
+
+    return default_rate(p, p->optimizer, run->model, tr_lora_freezes(&run->model->lora));
+}
+
+int run_lora(const struct tr_train_params *p, struct tr_lora *lora)
+{
+    *lora =
+        (struct tr_lora){.rank = (int32_t)p->lora_rank,
+                         .alpha = p->lora_alpha > 0 ? p->lora_alpha : LORA_ALPHA,
+                         .dropout = p->lora_dropout > 0              ? p->lora_dropout
+                                    : p->lora_dropout || !p->adapter ? 0
+                                                                     : -1,
+                         .trains_base = p->lora_optimizer != TR_OPT_DEFAULT,
+                         .state = state_kind(p, p->lora_optimizer ? p->lora_optimizer : chosen(p))};
+    if (!has_adapters(p)) {
+        *lora = (struct tr_lora){.rank = 0};
+        if (p->lora_alpha || p->lora_targets || p->lora_dropout > 0)
+            return tr_error(-EINVAL,
+                            "--lora-alpha, --lora-dropout and --lora-targets: there are no "
+                            "adapters without --lora-rank or --adapter");
+        return 0;
+    }
+    if (p->adapter && (p->lora_rank || p->lora_alpha || p->lora_targets))
+        return tr_error(-EINVAL, "--adapter: the folder says rank, alpha and targets; --lora-rank, "
+                                 "--lora-alpha and --lora-targets are for new adapters");
+    if (p->lora_rank > TR_LORA_MAX_RANK)
+        return tr_error(-EINVAL, "--lora-rank %lld: at most %d", (long long)p->lora_rank,
+                        TR_LORA_MAX_RANK);
+    if (!p->lora_optimizer && (p->lora_lr || p->lora_clip_norm))
+        return tr_error(-EINVAL, "--lora-lr, --lora-clip-norm: --lr and --clip-norm are the "
+                                 "adapters' unless --lora-optimizer trains the model as well");
+    if (p->lora_optimizer && p->lr == TR_REAL_AUTO)
+        return tr_error(-EINVAL, "--lr auto: finds one rate, --lora-optimizer needs two");
+    if (p->freeze && !p->lora_optimizer)
+        return tr_error(-EINVAL, "--freeze: with adapters the whole model stays as it is");
+    if (p->fused_gemm)
+        return tr_error(-EINVAL, "--fused-gemm: is not for adapters");
+    if (!p->adapter &&
+        tr_lora_parse_targets(p->lora_targets ? p->lora_targets : LORA_TARGETS, &lora->targets) < 0)
+        return tr_error_prefix(-EINVAL, "--lora-targets");
+    return 0;
+}
+
+/* With a folder, rank, alpha and targets stay its own. */
+static void resolve_adapters(struct tr_train_params *p, const struct tr_model *m)
+{
+    if (m->lora.rank && p->lora_dropout == 0)
+        p->lora_dropout = m->lora.dropout > 0 ? m->lora.dropout : -1;
+    if (m->lora.rank && !p->adapter && p->lora_alpha == 0)
+        p->lora_alpha = m->lora.alpha;
+    if (p->lora_optimizer && p->lora_lr == 0)
+        p->lora_lr = default_rate(p, p->lora_optimizer, m, 1);
+    if (p->lora_optimizer && p->lora_clip_norm == 0)
+        p->lora_clip_norm = default_clip(p->lora_optimizer, m);
 }
 
 static void resolve_training(struct tr_train_params *p, const struct tr_model *m)
@@ -224,11 +318,11 @@ static void resolve_training(struct tr_train_params *p, const struct tr_model *m
     if (p->schedule == TR_LR_DEFAULT)
         p->schedule = TR_LR_LINEAR;
     if (p->lr == 0)
-        p->lr = default_rate(p, m);
+        p->lr = default_rate(p, p->optimizer, m, tr_lora_freezes(&m->lora));
     if (p->warmup == 0)
         p->warmup = 0.03;
     if (p->clip_norm == 0)
-        p->clip_norm = default_clip(p, m);
+        p->clip_norm = default_clip(p->optimizer, m);
     if (p->beta1 == 0)
         p->beta1 = 0.9;
     if (p->beta2 == 0)
@@ -343,6 +437,7 @@ int run_resolve(struct tr_run *run)
 {
     int r;
 
+    resolve_adapters(&run->params, run->model);
     resolve_training(&run->params, run->model);
     resolve_data(&run->params, run->model);
     run->cursor.loss_scale = run->params.loss_scale;

@@ -58,13 +58,13 @@ struct tr_run {
     struct tr_visits visits; /* forward visits come first */
     /* Where gradients wait in the store: the forward pass without updates, updates without it. */
     struct tr_visits plain, settle;
-    struct tr_span *spans;   /* (n_spans) the layout's, then the boundaries */
+    struct tr_span *spans; /* (n_spans) the layout's, then the boundaries */
     uint32_t n_spans;
     unsigned char *in_host;     /* (spans) has a home in the host tier */
     struct tr_scratch *scratch; /* (boundaries) */
     uint64_t tier_bytes, staging_bytes;
     uint64_t spill_bytes, spill_host_bytes; /* of boundaries: in the scratch file; of tier_bytes */
-    int clip_chosen; /* deferred, and not by name */
+    int clip_chosen;                        /* deferred, and not by name */
     struct tr_pass_state pass;
     struct tr_cursor cursor; /* of the steps queued so far */
     struct tr_cursor last;   /* of the last commit that was started */
@@ -72,6 +72,7 @@ struct tr_run {
     int trained;             /* a step has been done since the run was opened */
     int skips;               /* steps in a row that were skipped */
     uint32_t read_sumsq;     /* entries of this step's norms that have been read */
+    double norms[2];         /* of what was read last: the model's, adapters' */
     int groups;              /* of this step that have been clipped by a norm of their own */
     enum run_begun begun;
     float *nll;    /* host, (batch tokens) */

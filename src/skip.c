@@ -24,7 +24,8 @@
 
 int run_read_norm(struct tr_run *run, double *norm)
 {
-    double sum = 0;
+    const unsigned char *adapter = run->pass.adapter.measured;
+    double sums[2] = {0};
     uint32_t first = run->read_sumsq;
     int r = run->device->ops->copy_out(run->device, TR_STREAM_COMPUTE, run->sumsq,
                                        run->pass.arena + run->plan.sumsq.offset,
@@ -33,9 +34,11 @@ int run_read_norm(struct tr_run *run, double *norm)
     if (r < 0 || (r = run->device->ops->sync(run->device, TR_STREAM_COMPUTE)) < 0)
         return r;
     for (uint32_t i = first; i < run->pass.n_sumsq; i++)
-        sum += run->sumsq[i];
+        sums[adapter && adapter[i]] += run->sumsq[i];
     run->read_sumsq = run->pass.n_sumsq;
-    *norm = sqrt(sum) / run->cursor.loss_scale;
+    for (int i = 0; i < 2; i++)
+        run->norms[i] = sqrt(sums[i]) / run->cursor.loss_scale;
+    *norm = sqrt(sums[0] + sums[1]) / run->cursor.loss_scale;
     return 0;
 }
 

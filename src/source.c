@@ -126,6 +126,6 @@ int tr_source_keep(struct tr_source *s, const struct tr_model *m, const char *fo
                       : tr_init_write_files(folder, s->config, s->tokenizer);
 
     if (r == 0)
-        r = tr_keep_write(folder, m, &s->shards);
+        r = tr_keep_write(folder, m, &s->shards, s->folder);
     return r < 0 ? r : tr_sync_folder(folder);
 }

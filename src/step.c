@@ -89,10 +89,16 @@ static int64_t count_targets(const struct tr_batch *b)
     return n;
 }
 
+static float coefficient(double max, double norm)
+{
+    return max > 0 ? (float)fmin(1, max / (norm + 1e-6)) : 1;
+}
+
 /* When the norm pass is done. 0: go on, 1: overflow, this step updates nothing. */
 static int clip(struct tr_run *run, double *norm)
 {
-    double max = run->params.clip_norm, here;
+    struct tr_pass_state *p = &run->pass;
+    double here;
     int r = run_read_norm(run, &here);
 
     if (r < 0)
@@ -100,7 +106,10 @@ static int clip(struct tr_run *run, double *norm)
     *norm = run->groups++ ? hypot(*norm, here) : here;
     if (!isfinite(here))
         return 1;
-    run->pass.update.coefficient = (float)fmin(1, max / (here + 1e-6));
+    if (p->adapter.is)
+        *norm = here = run->norms[0];
+    p->update.coefficient = coefficient(run->params.clip_norm, here);
+    p->adapter.coefficient = coefficient(run->params.lora_clip_norm, run->norms[1]);
     return 0;
 }
 
@@ -129,6 +138,9 @@ static void prepare_update(struct tr_run *run, struct tr_step_report *report)
     u->lr = report->lr;
     u->t = run->cursor.t + 1;
     u->coefficient = 1;
+    run->pass.adapter.coefficient = 1;
+    run->pass.adapter.lr = tr_lr_at(p->schedule, p->lora_lr, p->warmup > 0 ? p->warmup : 0,
+                                    (int64_t)run->cursor.step + 1, run->steps);
     u->unscale = (float)(1 / run->cursor.loss_scale);
     report->grad_norm = run->plan.in.fused ? NAN : 0;
 }
@@ -174,6 +186,7 @@ static int walk(struct tr_run *run, struct tr_step_report *report, int *skip)
     const struct tr_visits *v = &run->visits;
     int r = 0;
 
+    run->pass.dropout = run->pass.drop;
     for (uint32_t i = 0; i < v->n && r == 0; i++) {
         enum tr_pass pass = v->units[i].pass, done = i ? v->units[i - 1].pass : TR_PASS_FORWARD;
 
@@ -184,6 +197,7 @@ static int walk(struct tr_run *run, struct tr_step_report *report, int *skip)
         if (r == 0)
             r = run_visit(run, v, i, computes(run, &v->units[i], *skip));
     }
+    run->pass.dropout = 0; /* what is evaluated has all of its inputs */
     return r;
 }
 

@@ -80,6 +80,9 @@ struct tr_train_params {
     double beta1, beta2, eps; /* adamw, adam-mini: 0.9, 0.999, 1e-8 */
     enum tr_type state_dtype; /* of what an optimizer keeps for each element: f32 or bf16 */
     const char *freeze;    /* tensors that stay: shell patterns, by commas; default none */
+    const char *lora_targets, *adapter; /* default q_proj,v_proj; a PEFT folder to begin with */
+    int64_t lora_rank; double lora_alpha, lora_dropout; /* adapters train, the model stays, but: */
+    enum tr_optimizer lora_optimizer; double lora_lr, lora_clip_norm; /* both train */
     double loss_scale;     /* f16 only, at the start; default 65536 */
     uint64_t seed;         /* 0 is a seed like any other; default 0 */
     enum tr_type dtype;    /* of storage; default: as the source */
@@ -90,18 +93,15 @@ struct tr_train_params {
     enum tr_keep durability;
     int64_t checkpoint_every; /* steps between commits with durability checkpoint; default 100 */
     uint64_t device_memory, host_memory; /* bytes or TR_SHARE; default 80 % (GPU: 90) of free */
-    int64_t threads;          /* default: the cores of this process */
-    int64_t prefetch;         /* loads ahead at most; default: as slots allow */
+    int64_t threads, prefetch; /* default: the cores of this process; as slots allow */
     enum tr_io_choice io;
     int64_t eval_every;       /* steps; default: only at the end */
     enum tr_choice export_model; /* write OUT/model at the end; default yes */
     int serial;               /* measurement: nothing overlaps */
     int force;                /* continue a run although what decides its bits has changed */
     unsigned delay_seed;      /* test: device streams pause at random */
-    tr_log_fn *log;
-    void *log_arg;
-    tr_import_fn *importing;
-    void *importing_arg;
+    tr_log_fn *log; void *log_arg;
+    tr_import_fn *importing; void *importing_arg;
 };
 
 struct tr_step_report {
@@ -175,7 +175,7 @@ TR_API int tr_init_model(const struct tr_init_params *params);
 struct tr_export_run_params {
     const char *run, *store; /* store: default as run.yaml says */
     const char *out, *gguf;  /* a folder, or a file in the format of llama.cpp */
-    enum tr_type dtype;            /* default: as stored */
+    enum tr_type dtype; int merge; /* default: as stored; adapters become part of the model */
 };
 /* Exports the newest whole commit; *step is the step it was made at (may be NULL). */
 TR_API int tr_export_run(const struct tr_export_run_params *params, int64_t *step);
@@ -201,7 +201,7 @@ TR_API int tr_preview_data(const struct tr_preview_data_params *params, char **o
 
 /* Continuation and loss, streamed layer by layer like training; model: HF folder or run. */
 struct tr_eval_params {
-    const char *model, *tokenizer, *data, *device, *chat_template;
+    const char *model, *tokenizer, *data, *device, *chat_template, *adapter; /* adapter: PEFT's */
     int64_t batch_size, seq_len, samples, max_tokens, threads;
     uint64_t device_memory;
     enum tr_task task; /* data: its official JSONL; choices by log-likelihood */
@@ -218,7 +218,7 @@ struct tr_eval_report {
 TR_API int tr_eval_data(const struct tr_eval_params *params, struct tr_eval_report *report);
 
 struct tr_generate_params { /* prompt; or prompts: a file of lines or JSONL: out is JSONL then */
-    const char *model, *tokenizer, *prompt, *prompts, *device;
+    const char *model, *adapter, *tokenizer, *prompt, *prompts, *device;
     const char *chat_template; /* prompts are turns of the user, by this template; or: */
     int chat;                  /* by the run's, or the tokenizer folder's */
     const char *(*ask)(void *arg); void *ask_arg; /* chat: next turn, or NULL; answers: piece */

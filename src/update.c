@@ -19,7 +19,11 @@
 static int measure(struct tr_pass_state *p, const struct pass_grad *g)
 {
     const float *x = g->grad ? g->grad : g->weight;
-    double *out = (double *)pass_at(p, &p->plan->sumsq) + p->n_sumsq++;
+    double *out = (double *)pass_at(p, &p->plan->sumsq) + p->n_sumsq;
+
+    if (p->adapter.measured)
+        p->adapter.measured[p->n_sumsq] = p->model->tensors[g->tensor].role >= TR_ROLE_LORA;
+    p->n_sumsq++;
 
     return pass_op(
         p, &(struct tr_op){.kind = TR_OP_SUMSQ, .sumsq = {.x = x, .n = (int64_t)g->n, .out = out}});
@@ -81,10 +85,24 @@ static int sum_adalomo(struct tr_pass_state *p, const struct pass_grad *g, struc
     return pass_op(p, &op);
 }
 
+/* Adapters may have an optimizer of their own. */
+static struct tr_update update_of(const struct tr_pass_state *p, const struct tr_tensor *t)
+{
+    struct tr_update u = p->update;
+
+    if (p->adapter.is && t->role >= TR_ROLE_LORA) {
+        u.optimizer = p->adapter.optimizer;
+        u.lr = p->adapter.lr;
+        u.beta1 = p->adapter.beta1;
+        u.coefficient = p->adapter.coefficient;
+    }
+    return u;
+}
+
 static int apply(struct tr_pass_state *p, const struct pass_grad *g)
 {
-    const struct tr_update *u = &p->update;
     const struct tr_tensor *t = &p->model->tensors[g->tensor];
+    const struct tr_update own = update_of(p, t), *u = &own;
     struct tr_op op = {
         .kind = kind_of(u),
         .update = {.w = g->weight,
@@ -93,7 +111,7 @@ static int apply(struct tr_pass_state *p, const struct pass_grad *g)
                    .master = p->model->master ? g->master : NULL,
                    .g = g->grad,
                    .m = g->m,
-                   .state_dtype = tr_state_dtype(p->model->state),
+                   .state_dtype = tr_state_dtype(tr_model_state(p->model, t)),
                    .v = g->v,
                    .n = (int64_t)g->n,
                    .first = (int64_t)g->first,

@@ -56,7 +56,7 @@ static struct tr_visit *add_update(struct tr_visits *v, struct tr_unit_visit uni
 }
 
 /* The parts of a block that the unit names, where they are updated their state behind them, and
- * behind it the places of their gradients. */
+ * behind it the places of their gradients, and last their adapters. */
 static void add_parts(struct tr_visit *s, const struct tr_model *m,
                       const struct tr_unit_visit *unit, int changed)
 {
@@ -71,6 +71,9 @@ static void add_parts(struct tr_visit *s, const struct tr_model *m,
             add_span(s, block->state_span[part], 1);
     for (int part = unit->from; parked && part <= (int)unit->to; part++)
         add_parked(s, block->parked_span[part], !changed);
+    for (int part = unit->from; part <= (int)unit->to; part++)
+        if (block->adapter_span[part] != TR_NONE)
+            add_span(s, block->adapter_span[part], changed);
 }
 
 static void add_block(struct tr_visits *v, const struct tr_model *m, struct tr_unit_visit unit)

@@ -19,6 +19,8 @@ struct eval {
 static const struct tr_option options[] = {
     {"model", "DIR|RUN", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(model), NULL,
      "Hugging Face folder, or a run"},
+    {"adapter", "DIR", TR_OPTION_PATH, 0, AT(adapter), "none",
+     "adapters of a PEFT folder, or of a run's OUT/model, beside the model"},
     {"tokenizer", "DIR", TR_OPTION_PATH, 0, AT(tokenizer), "the model's",
      "folder with tokenizer.json"},
     {"data", "FILE", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(data), NULL,

@@ -18,6 +18,9 @@ static const struct tr_option options[] = {
      "where the run keeps its parameters"},
     {"dtype", "TYPE", TR_OPTION_CHOICE, 0, AT(dtype), "as stored", "f32, bf16 or f16",
      .choices = tr_type_choices},
+    {"merge", NULL, TR_OPTION_SWITCH, 0, AT(merge), NULL,
+     "of a run with adapters: a model like any other, with the adapters in it (a GGUF file always "
+     "is)"},
     {NULL},
 };
 

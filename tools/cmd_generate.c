@@ -24,6 +24,8 @@ static const struct tr_choice_name cache_choices[] = {
 static const struct tr_option options[] = {
     {"model", "DIR|RUN", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(model), NULL,
      "Hugging Face folder, or a run"},
+    {"adapter", "DIR", TR_OPTION_PATH, 0, AT(adapter), "none",
+     "adapters of a PEFT folder, or of a run's OUT/model, beside the model"},
     {"tokenizer", "DIR", TR_OPTION_PATH, 0, AT(tokenizer), "the model's",
      "folder with tokenizer.json"},
     {"prompt", "TEXT", TR_OPTION_TEXT, 0, AT(prompt), NULL, "text to continue", .rival = "prompts"},

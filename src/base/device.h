@@ -56,6 +56,7 @@ enum tr_op_kind {
     TR_OP_CAST,      /* to = from, rounded to nearest in to's dtype */
     TR_OP_SUMSQ,     /* *out = sum of squares (f64) */
     TR_OP_ROUND,     /* f32 values rounded to a storage dtype's grid in place */
+    TR_OP_DROPOUT,   /* to = from * scale in f32, or 0 where that is drawn */
     TR_OP_SGD,       /* LOMO's update; plain SGD is the same without clipping */
     TR_OP_ADAMW,
     TR_OP_MOMENTUM,       /* SGD with momentum */
@@ -213,6 +214,19 @@ struct tr_op_round {
     enum tr_dtype dtype;
 };
 
+/* Element i is first + i of what is drawn for: 0 where word (first + i) % 4 of tr_philox_drop is
+ * below the threshold. */
+struct tr_op_dropout {
+    const void *from; /* (n) */
+    enum tr_dtype from_dtype;
+    float *to; /* (n); may be from where that is f32 */
+    int64_t n, first;
+    float scale;
+    uint32_t threshold; /* 0: none is dropped */
+    uint64_t step;
+    uint32_t seed, name;
+};
+
 enum tr_rounding { TR_ROUND_NEAREST, TR_ROUND_STOCHASTIC };
 
 /* Update of elements [first, first + n) of one tensor. Order of arithmetic, each step rounded to
@@ -289,6 +303,7 @@ struct tr_op {
         struct tr_op_cast cast;
         struct tr_op_sumsq sumsq;
         struct tr_op_round round;
+        struct tr_op_dropout dropout;
         struct tr_op_update update;
     };
 };

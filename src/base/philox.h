@@ -35,6 +35,8 @@ TR_PHILOX_FN struct tr_philox tr_philox4x32(struct tr_philox c, uint32_t k0, uin
 /* What tells the random bits of optimizer state from those of the weights: in the name. */
 #define TR_PHILOX_M 0x9e3779b9u
 #define TR_PHILOX_V 0x7f4a7c15u
+/* And those of dropout, whose name is that of a tensor, too. */
+#define TR_PHILOX_DROP 0x85ebca6bu
 
 /* The 16 random bits of stochastic rounding for element `index` of a tensor at optimizer step
  * `step`: one Philox call serves the eight elements index/8*8 .. +7, low half-word first. */
@@ -44,6 +46,15 @@ TR_PHILOX_FN struct tr_philox tr_philox_round(uint64_t index, uint64_t step, uin
     struct tr_philox c = {{(uint32_t)(index / 8), (uint32_t)(index / 8 >> 32), (uint32_t)step,
                            (uint32_t)(step >> 32)}};
     return tr_philox4x32(c, seed, name);
+}
+
+/* Words that decide which of the elements index/4*4 .. +3 of an input are dropped. */
+TR_PHILOX_FN struct tr_philox tr_philox_drop(uint64_t index, uint64_t step, uint32_t seed,
+                                             uint32_t name)
+{
+    struct tr_philox c = {{(uint32_t)(index / 4), (uint32_t)(index / 4 >> 32), (uint32_t)step,
+                           (uint32_t)(step >> 32)}};
+    return tr_philox4x32(c, seed, name ^ TR_PHILOX_DROP);
 }
 
 /* A number below n from 64 random bits; draws that are not of the same seed or index are

@@ -47,7 +47,7 @@ gives 2 '--data is missing' train --model x --out y
 gives 2 '--out is missing' train --model x --data y
 gives 2 'exclude each other' train --model x --arch y --data z --out o
 gives 2 'exclude each other' train --model x --data z --out o --steps 3 --epochs 2
-gives 2 "unrecognized option '--lora-rank=3'" train --lora-rank=3
+gives 2 "unrecognized option '--cube-rank=3'" train --cube-rank=3
 gives 2 'requires an argument' train --lr
 gives 2 "--lr: 'x' is not a number" train --lr x
 gives 2 'is not a size' train --device-memory 3gb
@@ -68,7 +68,7 @@ gives 0 '' --help
 gives 0 '' --version
 grep -qx 'tailrace [0-9.]*' "$work/out" || say 'no version'
 "$tailrace" train --help > "$work/out"
-for unbuilt in lora merge trace; do
+for unbuilt in trace; do
     ! grep -q -- "$unbuilt" "$work/out" || say "--help speaks of $unbuilt"
 done
 

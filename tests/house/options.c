@@ -216,7 +216,7 @@ static void names_are_suggested(void **state)
     assert_string_equal(tr_option_nearest(tr_train_options, "batch_size"), "batch-size");
     assert_string_equal(tr_option_nearest(tr_train_options, "optimiser"), "optimizer");
     assert_string_equal(tr_option_nearest(tr_train_options, "sedd"), "seed");
-    assert_null(tr_option_nearest(tr_train_options, "lora-rank"));
+    assert_null(tr_option_nearest(tr_train_options, "cube-rank"));
     assert_null(tr_option_nearest(tr_train_options, "q"));
 }
 

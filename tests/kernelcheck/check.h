@@ -39,11 +39,13 @@
     X(cast)                                                                                        \
     X(add)                                                                                         \
     X(round)                                                                                       \
+    X(dropout)                                                                                     \
     X(embed)                                                                                       \
     X(sumsq)                                                                                       \
     X(matmul)                                                                                      \
-    X(bias_grad) X(rmsnorm) X(rope) X(attention) X(attention_cached) X(swiglu) X(xent) X(sgd)      \
-        X(adamw) X(momentum) X(adam_mini) X(adalomo)
+    X(bias_grad)                                                                                   \
+    X(rmsnorm) X(rope) X(attention) X(attention_cached) X(swiglu) X(xent) X(sgd) X(adamw)          \
+        X(momentum) X(adam_mini) X(adalomo)
 
 #define CHECK_MAX_THREADS 3
 

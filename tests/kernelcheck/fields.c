@@ -188,6 +188,19 @@ static const struct field round_fields[] = {
     VALUE(round, dtype),
 };
 
+static const struct field dropout_fields[] = {
+    FIELD(dropout, from, .in = ON(DROPOUT)),
+    VALUE(dropout, from_dtype),
+    FIELD(dropout, to, .out = ON(DROPOUT)),
+    VALUE(dropout, n),
+    VALUE(dropout, first),
+    VALUE(dropout, scale),
+    VALUE(dropout, threshold),
+    VALUE(dropout, step),
+    VALUE(dropout, seed),
+    VALUE(dropout, name),
+};
+
 #define ADAMS   ON2(ADAMW, ADAM_MINI)
 #define UPDATES (ADAMS | ON3(SGD, MOMENTUM, ADALOMO))
 
@@ -250,6 +263,7 @@ static const struct field_list lists[TR_OP_KINDS] = {
     KIND(CAST, cast),
     KIND(SUMSQ, sumsq),
     KIND(ROUND, round),
+    KIND(DROPOUT, dropout),
     KIND(SGD, update),
     KIND(ADAMW, update),
     KIND(MOMENTUM, update),
@@ -305,6 +319,8 @@ enum tr_dtype field_dtype(const struct tr_op *op)
         return op->xent.dtype;
     case TR_OP_CAST:
         return op->cast.to_dtype;
+    case TR_OP_DROPOUT:
+        return op->dropout.from_dtype;
     case TR_OP_ROUND:
         return op->round.dtype;
     case TR_OP_SGD:

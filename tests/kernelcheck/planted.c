@@ -36,6 +36,7 @@ static const struct {
     [TR_OP_CAST] = {"cast", check_cast},
     [TR_OP_SUMSQ] = {"sumsq", check_sumsq},
     [TR_OP_ROUND] = {"round", check_round},
+    [TR_OP_DROPOUT] = {"dropout", check_dropout},
     [TR_OP_SGD] = {"sgd", check_sgd},
     [TR_OP_ADAMW] = {"adamw", check_adamw},
     [TR_OP_MOMENTUM] = {"momentum", check_momentum},

@@ -94,11 +94,19 @@ static int kill_until_done(const struct tr_train_params *p, uint32_t seed)
     }
 }
 
-/* store: where that of the killed run lies; NULL: the default. Exactly clipped runs have the same
- * bits either way: the one that is never killed has two passes, the other one the way asked for. */
+struct extras {
+    const char *store; /* where that of the killed run lies; NULL: the default */
+    enum tr_clip way;
+    enum tr_master_choice master;
+    int64_t rank; /* of adapters, or 0 */
+};
+
+/* Exactly clipped runs have the same bits either way: the one that is never killed has two passes,
+ * the other one the way asked for. */
 static void check_way(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed,
-                      const char *store, enum tr_clip way, enum tr_master_choice master)
+                      const struct extras *x)
 {
+    const char *file = x->rank ? "adapter_model.safetensors" : "model.safetensors";
     char whole[4352], killed[4352];
     struct tr_train_params p;
     uint64_t expected;
@@ -107,40 +115,47 @@ static void check_way(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t s
     snprintf(whole, sizeof(whole), "%s", scratch_path("whole"));
     snprintf(killed, sizeof(killed), "%s", scratch_path("killed"));
     p = tiny_job(whole, optimizer, keep, STEPS);
-    p.master = master;
+    p.master = x->master;
+    p.lora_rank = x->rank;
     /* In a child, so that no thread of ours lives when the next children are forked. */
     assert_true(run_child(&p));
-    expected = file_hash(scratch_path("whole/model/model.safetensors"));
+    expected = file_hash(scratch_path("whole/model/%s", file));
     p = tiny_job(killed, optimizer, keep, STEPS);
-    p.store = store;
-    p.master = master;
-    p.clip_method = way;
+    p.store = x->store;
+    p.master = x->master;
+    p.clip_method = x->way;
+    p.lora_rank = x->rank;
     kills = kill_until_done(&p, seed);
     print_message("%d kills, %d lines of metrics\n", kills, durable_steps(killed));
     assert_true(kills >= 3);
-    assert_true(file_hash(scratch_path("killed/model/model.safetensors")) == expected);
+    assert_true(file_hash(scratch_path("killed/model/%s", file)) == expected);
     tr_remove_tree(whole);
     tr_remove_tree(killed);
 }
 
 static void check(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed, const char *store)
 {
-    check_way(optimizer, keep, seed, store, TR_CLIP_AUTO, TR_MASTERS_NONE);
+    check_way(optimizer, keep, seed, &(struct extras){.store = store});
 }
 
 /* Killed between a step and its update, as well as within either. */
 static void test_deferred(void **state)
 {
+    struct extras deferred = {.way = TR_CLIP_DEFERRED};
+
     (void)state;
-    check_way(TR_OPT_ADAMW, TR_KEEP_STEP, 6, NULL, TR_CLIP_DEFERRED, TR_MASTERS_NONE);
-    check_way(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 7, NULL, TR_CLIP_DEFERRED, TR_MASTERS_NONE);
+    check_way(TR_OPT_ADAMW, TR_KEEP_STEP, 6, &deferred);
+    check_way(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 7, &deferred);
 }
 
 static void test_masters(void **state)
 {
+    struct extras split = {.master = TR_MASTERS_SPLIT};
+    struct extras f32 = {.way = TR_CLIP_DEFERRED, .master = TR_MASTERS_F32};
+
     (void)state;
-    check_way(TR_OPT_ADALOMO, TR_KEEP_STEP, 8, NULL, TR_CLIP_AUTO, TR_MASTERS_SPLIT);
-    check_way(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 9, NULL, TR_CLIP_DEFERRED, TR_MASTERS_F32);
+    check_way(TR_OPT_ADALOMO, TR_KEEP_STEP, 8, &split);
+    check_way(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 9, &f32);
 }
 
 static void test_step_lomo(void **state)
@@ -184,6 +199,13 @@ static void test_three_folders(void **state)
     check(TR_OPT_LOMO, TR_KEEP_STEP, 4, list);
 }
 
+/* What is durable is the adapters; the model is only read. */
+static void test_adapters(void **state)
+{
+    (void)state;
+    check_way(TR_OPT_ADAMW, TR_KEEP_STEP, 8, &(struct extras){.rank = 4});
+}
+
 static int setup(void **state)
 {
     static const struct tiny shape = {"llama", 64, 96, 3, 4, 2, 16, 200, 64, ""};
@@ -201,6 +223,7 @@ int main(void)
         cmocka_unit_test(test_step_adam_mini),  cmocka_unit_test(test_step_adalomo),
         cmocka_unit_test(test_checkpoint_lomo), cmocka_unit_test(test_three_folders),
         cmocka_unit_test(test_deferred),        cmocka_unit_test(test_masters),
+        cmocka_unit_test(test_adapters),
     };
 
     return cmocka_run_group_tests_name("invariant 2, killed", tests, setup, NULL);

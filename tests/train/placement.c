@@ -24,6 +24,16 @@ static const char *part_folders(int n)
     return n ? list : NULL;
 }
 
+static uint64_t exported_hash(const struct tr_train_params *p)
+{
+    if (!p->lora_rank)
+        return file_hash(scratch_path("run/model/model.safetensors"));
+    if (!p->lora_optimizer)
+        return file_hash(scratch_path("run/model/adapter_model.safetensors"));
+    return file_hash(scratch_path("run/model/model.safetensors")) * 3 +
+           file_hash(scratch_path("run/model/adapter/adapter_model.safetensors"));
+}
+
 uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t device)
 {
     struct tr_step_report last;
@@ -52,7 +62,7 @@ uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t
     if (r < 0)
         fail_msg("%s: %s", v->name, tr_message());
     assert_true(last.device_peak_bytes <= p.device_memory);
-    return file_hash(scratch_path("run/model/model.safetensors"));
+    return exported_hash(&p);
 }
 
 void remove_run(void)
@@ -88,7 +98,11 @@ void check_placements(const struct placements *all)
                                 .state_dtype = all->state_dtype,
                                 .freeze = all->freeze,
                                 .fused_gemm = all->fused_gemm,
-                                .master = all->master};
+                                .master = all->master,
+                                .lora_rank = all->lora_rank,
+                                .lora_dropout = all->lora_dropout,
+                                .lora_targets = all->lora_targets,
+                                .lora_optimizer = all->lora_optimizer};
     uint64_t budget = test_budget(NULL, 1ull << 30), expected;
 
     snprintf(model, sizeof(model), "%s", scratch_path("model-%s-%d", t->family, all->dtype));

@@ -22,7 +22,8 @@ struct variant {
     int folders; /* of the store; 0: the default one */
 };
 
-/* Runs p, but for what the variant says, in SCRATCH/run; the hash of the exported weights. device:
+/* Runs p, but for what the variant says, in SCRATCH/run; the hash of the exported weights (and of
+ * adapters). device:
  * the budget where the variant does not ask for the smallest. Also invariant 6: the measured device
  * peak is within the budget. */
 uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t device);
@@ -39,6 +40,10 @@ struct placements {
     const char *freeze;
     int fused_gemm;
     enum tr_master_choice master;
+    int64_t lora_rank;
+    double lora_dropout;
+    const char *lora_targets;
+    enum tr_optimizer lora_optimizer;
 };
 
 /* All variants give the bits of everything resident; another seed of rounding gives others. */

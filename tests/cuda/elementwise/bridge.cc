@@ -79,6 +79,8 @@ static int run(const struct tr_cuda *cuda, const struct tr_op *op)
         return tr_cuda_sumsq(cuda, &op->sumsq);
     case TR_OP_ROUND:
         return tr_cuda_round(cuda, &op->round);
+    case TR_OP_DROPOUT:
+        return tr_cuda_dropout(cuda, &op->dropout);
     case TR_OP_SGD:
         return tr_cuda_sgd(cuda, &op->update);
     case TR_OP_ADAMW:

@@ -70,6 +70,26 @@ static void round_one(size_t n, enum tr_dtype dtype)
     expect_bits("round", got, want, n * sizeof(float));
 }
 
+static void dropout_one(size_t n, enum tr_dtype from, uint32_t threshold)
+{
+    struct tr_op op = {TR_OP_DROPOUT, .dropout = {.from_dtype = from,
+                                                  .n = (int64_t)n,
+                                                  .first = 0x3fffffff5,
+                                                  .scale = 1.7f,
+                                                  .threshold = threshold,
+                                                  .step = 3,
+                                                  .seed = 5,
+                                                  .name = 7}};
+    float *want = make_poison(TR_F32, n), *got = make_poison(TR_F32, n);
+
+    op.dropout.from = make_special(from, n);
+    op.dropout.to = want;
+    run_cpu(&op);
+    op.dropout.to = got;
+    run_cuda(&op);
+    expect_bits("dropout", got, want, n * sizeof(float));
+}
+
 static void test_moves(void **state)
 {
     (void)state;
@@ -77,6 +97,8 @@ static void test_moves(void **state)
         for (int a = 0; a < TR_DTYPES; a++) {
             harness_shift(i % 2 ? a : 0);
             round_one(sizes[i], (enum tr_dtype)a);
+            dropout_one(sizes[i], (enum tr_dtype)a, 0);
+            dropout_one(sizes[i], (enum tr_dtype)a, 0x40000000);
             for (int b = 0; b < TR_DTYPES; b++) {
                 add_one(sizes[i], (enum tr_dtype)a, (enum tr_dtype)b);
                 cast_one(sizes[i], (enum tr_dtype)a, (enum tr_dtype)b);

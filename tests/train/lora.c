@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Adapters. Invariant 1 with them, alone and beside a model that trains; the base's bytes in the
+ * store stay those of the source (invariant 7's kin: what is frozen is never written); a merged
+ * export computes what the run computes; folders go round: written, read, gone on with; and what
+ * cannot be had is refused by name. Parity with PEFT is tests/parity/lora.c.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/infer.h"
+#include "src/peft.h"
+#include "tests/device/budget.h"
+#include "tests/train/placement.h"
+
+static const struct tiny llama = {"llama", 32, 48, 3, 2, 1, 16, 700, 512, ""};
+static const struct tiny qwen2 = {"qwen2", 32, 48, 3, 2, 1, 16, 300, 512, ""};
+static const struct tiny qwen3 = {"qwen3", 32, 48, 3, 2, 1, 16, 300, 512, ""};
+
+static char model[4352], data[4352];
+
+/* The fake device takes long for every token: there only some of all. */
+static int on_cuda(void)
+{
+    return strncmp(tr_devices_default(), "cuda", 4) == 0;
+}
+
+static struct tr_train_params params(const struct tiny *t, enum tr_type dtype, const char *out)
+{
+    snprintf(model, sizeof(model), "%s", scratch_path("source-%s-%d", t->family, dtype));
+    snprintf(data, sizeof(data), "%s", scratch_path("data.jsonl"));
+    if (tr_folder_is_empty(model) == -ENOENT)
+        tiny_model(model, t, dtype, 3);
+    token_data(data, 20, 30, 90, 300);
+    return (struct tr_train_params){.model = model,
+                                    .data = data,
+                                    .out = out,
+                                    .steps = 4,
+                                    .batch_size = 4,
+                                    .seq_len = 100,
+                                    .schedule = TR_LR_CONSTANT,
+                                    .warmup = -1,
+                                    .lr = 0.02,
+                                    .seed = 5,
+                                    .threads = 2,
+                                    .lora_rank = 3,
+                                    .lora_alpha = 12,
+                                    .lora_targets = "all-linear",
+                                    .device_memory = test_budget(NULL, 256 << 20)};
+}
+
+/* ---- invariant 1 ---- */
+
+static const struct variant variants[] = {
+    {"smallest budget", .smallest = 1},
+    {"a matrix at a time, micro-batches of one grain", .streaming = TR_STREAMING_MATRICES,
+     .micro_batch = 1},
+    {"micro-batches of one grain, all kept", .micro_batch = 1, .recompute = TR_RECOMPUTE_NONE},
+    {"all made again, one thread", .recompute = TR_RECOMPUTE_ALL, .threads = 1},
+    {"random pauses, durability checkpoint", .delay_seed = 5, .durability = TR_KEEP_CHECKPOINT},
+    {"interrupted and resumed, smallest budget", .interrupted = 1, .smallest = 1},
+};
+
+static void check(struct placements p)
+{
+    p.variants = variants;
+    p.n = on_cuda() ? 2 : sizeof(variants) / sizeof(variants[0]);
+    p.lora_rank = 3;
+    check_placements(&p);
+}
+
+static void test_placements(void **state)
+{
+    (void)state;
+    check((struct placements){&qwen2, TR_TYPE_BF16, TR_OPT_ADAMW, .clip_norm = 0.5,
+                              .lora_dropout = 0.2, .lora_targets = "all-linear"});
+    if (!on_cuda())
+        check((struct placements){&llama, TR_TYPE_F32, TR_OPT_ADALOMO, .lora_dropout = 0.1,
+                                  .lora_targets = "o_proj,down_proj"});
+    check((struct placements){&qwen3, TR_TYPE_BF16, TR_OPT_LOMO, .clip_norm = 0.5,
+                              .lora_dropout = 0.1, .lora_targets = "q_proj,v_proj,gate_proj",
+                              .lora_optimizer = TR_OPT_ADAMW});
+}
+
+/* ---- what stays ---- */
+
+/* How many of the model's own tensors in the run's store have other bytes than the source. */
+static int count_changed(const char *run)
+{
+    struct tr_export_reader reader = {.loaded = -1};
+    struct tr_kept *kept;
+    size_t room;
+    int changed = 0;
+
+    assert_int_equal(run_store_open(run, NULL, TR_STORE_READ, &reader.store), 0);
+    assert_int_equal(run_keep_open(run, reader.store, &kept), 0);
+    room = tr_layout_piece_room(&kept->model->layout);
+    reader.buf = tr_alloc_pages(TR_MEM_IO, room);
+    for (int32_t i = 0; i < kept->model->n_base; i++) {
+        const struct tr_tensor *t = &kept->model->tensors[i];
+        size_t n;
+        float *want = read_tensor(model, t->name, &n), *got = malloc(n * sizeof(float));
+
+        assert_int_equal(tr_export_fill(&reader, t, 0, n, TR_F32, got), 0);
+        changed += memcmp(want, got, n * sizeof(float)) != 0;
+        free(want);
+        free(got);
+    }
+    tr_free_pages(TR_MEM_IO, reader.buf, room);
+    tr_keep_close(kept);
+    tr_store_close(reader.store);
+    return changed;
+}
+
+/* What a step writes: the adapters' spans, and nothing of the model. */
+static uint64_t adapter_bytes(const char *run)
+{
+    struct tr_store *store;
+    struct tr_kept *kept;
+    uint64_t bytes = 0;
+
+    assert_int_equal(run_store_open(run, NULL, TR_STORE_READ, &store), 0);
+    assert_int_equal(run_keep_open(run, store, &kept), 0);
+    for (uint32_t i = 0; i < kept->model->layout.n_spans; i++)
+        if (kept->model->layout.spans[i].pool == TR_SLOTS_ADAPTER)
+            bytes += kept->model->layout.spans[i].bytes;
+    tr_keep_close(kept);
+    tr_store_close(store);
+    return bytes;
+}
+
+/* The same as train_anew; returns what all steps have written, the last byte of it too. */
+static uint64_t train_counted(struct tr_train_params p, const char *name)
+{
+    struct tr_step_report report;
+    uint64_t bytes;
+    char out[4352];
+    tr_run *run;
+    int r;
+
+    snprintf(out, sizeof(out), "%s", scratch_path("%s", name));
+    p.out = out;
+    r = tr_train_open(&run, &p);
+    while (r >= 0 && (r = tr_train_step(run, &report)) == 1)
+        ;
+    if (r < 0 || tr_train_finish(run) < 0)
+        fail_msg("%s", tr_message());
+    bytes = run->measured.written_bytes;
+    tr_train_close(run);
+    return bytes;
+}
+
+static void test_base_stays(void **state)
+{
+    struct tr_train_params p = params(&qwen2, TR_TYPE_BF16, NULL);
+    uint64_t written;
+
+    (void)state;
+    written = train_counted(p, "frozen");
+    assert_int_equal(count_changed(scratch_path("frozen")), 0);
+    assert_int_equal(written, 4 * adapter_bytes(scratch_path("frozen")));
+    p.lora_optimizer = TR_OPT_ADAMW; /* the comparison sees a model that changes */
+    p.optimizer = TR_OPT_LOMO;
+    written = train_counted(p, "both");
+    assert_true(count_changed(scratch_path("both")) > 30);
+    assert_true(written > 4 * adapter_bytes(scratch_path("both")));
+}
+
+/* ---- folders ---- */
+
+static double loss_of(const char *folder, const char *adapter)
+{
+    struct tr_eval_report report;
+
+    if (tr_eval_data(&(struct tr_eval_params){.model = folder,
+                                              .adapter = adapter,
+                                              .data = data,
+                                              .seq_len = 100,
+                                              .batch_size = 4,
+                                              .threads = 2,
+                                              .device_memory = test_budget(NULL, 64 << 20)},
+                     &report) < 0)
+        fail_msg("%s", tr_message());
+    return report.loss;
+}
+
+static void export_to(const char *run, const char *out, int merge)
+{
+    if (tr_export_run(&(struct tr_export_run_params){.run = run, .out = out, .merge = merge},
+                      NULL) < 0)
+        fail_msg("%s", tr_message());
+}
+
+/* The run in place, its folder beside the model, and one model of both; without, another loss. */
+static void check_exports(struct tr_train_params p, const char *name)
+{
+    char run[4352], out[4352], adapter[4400], merged[4352];
+    struct tr_step_report last;
+    double loss;
+
+    p.valid = data;
+    train_anew(p, name, &last);
+    snprintf(run, sizeof(run), "%s", scratch_path("%s", name));
+    snprintf(out, sizeof(out), "%s", scratch_path("%s/model", name));
+    snprintf(adapter, sizeof(adapter), "%s%s", out, p.lora_optimizer ? "/adapter" : "");
+    snprintf(merged, sizeof(merged), "%s", scratch_path("%s-merged", name));
+    loss = loss_of(run, NULL);
+    assert_true(fabs(last.eval_loss - loss) < 1e-6);
+    export_to(run, merged, 1);
+    assert_true(fabs(loss_of(merged, NULL) - loss) < 1e-5);
+    assert_true(loss_of(p.lora_optimizer ? out : model, adapter) == loss);
+    assert_true(fabs(loss_of(p.lora_optimizer ? out : model, NULL) - loss) > 0.01);
+}
+
+static void test_exports(void **state)
+{
+    struct tr_train_params p = params(&llama, TR_TYPE_F32, NULL);
+
+    (void)state;
+    p.lora_dropout = 0.5; /* is for training alone */
+    check_exports(p, "exports");
+    p.lora_optimizer = TR_OPT_ADAMW;
+    p.optimizer = TR_OPT_LOMO;
+    check_exports(p, "exports-both");
+}
+
+/* From a folder on: its loss before the first step is the one that it was left with. */
+static void test_goes_on(void **state)
+{
+    struct tr_train_params p = params(&qwen3, TR_TYPE_F32, NULL);
+    char adapter[4352];
+    struct tr_step_report last;
+    double loss;
+
+    (void)state;
+    p.batch_size = 20;
+    p.packing = TR_NO;
+    train_anew(p, "first", NULL);
+    snprintf(adapter, sizeof(adapter), "%s", scratch_path("first/model"));
+    loss = loss_of(model, adapter);
+    p.adapter = adapter;
+    p.lora_rank = 0;
+    p.lora_alpha = 0;
+    p.lora_targets = NULL;
+    p.steps = 1;
+    p.lr = 1e-4;
+    train_anew(p, "second", &last);
+    assert_true(fabs(last.loss - loss) < 1e-5);
+    assert_true(loss_of(scratch_path("second"), NULL) < loss);
+}
+
+/* A is as PEFT begins, B zero: a new adapter changes nothing. */
+static void test_start(void **state)
+{
+    struct tr_train_params p = params(&llama, TR_TYPE_F32, NULL);
+    static const char name[] = "base_model.model.model.layers.1.mlp.down_proj.lora_%c.weight";
+    double bound = 1 / sqrt(48), sum = 0, squares = 0;
+    char a_name[128], path[4400];
+    struct tr_safetensors *s;
+    float a[3 * 48];
+
+    (void)state;
+    p.steps = 1;
+    p.lr = 1e-30;
+    train_anew(p, "start", NULL);
+    assert_true(loss_of(scratch_path("start"), NULL) == loss_of(model, NULL));
+    snprintf(path, sizeof(path), "%s", scratch_path("start/model/adapter_model.safetensors"));
+    assert_int_equal(tr_safetensors_open_file(&s, path), 0);
+    snprintf(a_name, sizeof(a_name), name, 'A');
+    assert_int_equal(tr_safetensors_read(s, tr_safetensors_find(s, a_name), 0, a, sizeof(a)), 0);
+    tr_safetensors_close(s);
+    for (int i = 0; i < 3 * 48; i++) {
+        assert_true(fabs(a[i]) <= bound);
+        sum += a[i];
+        squares += a[i] * a[i];
+    }
+    assert_true(fabs(sum / 144) < 0.25 * bound);
+    assert_true(fabs(sqrt(squares / 144) / bound - 1 / sqrt(3)) < 0.08);
+}
+
+/* ---- refusals ---- */
+
+static void refused(const struct tr_train_params *p, const char *words)
+{
+    tr_run *run = NULL;
+
+    assert_true(tr_train_open(&run, p) < 0);
+    if (!strstr(tr_message(), words))
+        fail_msg("'%s' is not in: %s", words, tr_message());
+}
+
+static void test_refusals(void **state)
+{
+    struct tr_train_params p = params(&llama, TR_TYPE_F32, scratch_path("refused")), bare = p;
+
+    (void)state;
+    bare.lora_rank = 0;
+    refused(&bare, "there are no adapters without --lora-rank");
+    p.lora_targets = "q_proj,qproj";
+    refused(&p, "'qproj': no such target");
+    p.lora_targets = NULL;
+    p.lora_rank = TR_LORA_MAX_RANK + 1;
+    refused(&p, "at most 1024");
+    p.lora_rank = 2;
+    p.freeze = "*norm*";
+    refused(&p, "--freeze: with adapters");
+    p.freeze = NULL;
+    p.lora_lr = 0.1;
+    refused(&p, "unless --lora-optimizer");
+    p.lora_lr = 0;
+    p.clip_method = TR_CLIP_DEFERRED;
+    refused(&p, "--clip-method: with --freeze or adapters");
+    p.clip_method = TR_CLIP_AUTO;
+    p.adapter = "somewhere";
+    refused(&p, "the folder says rank, alpha and targets");
+    p.adapter = NULL;
+    assert_int_equal(train_part(&p, 1), 0);
+    p.lora_targets = "v_proj,q_proj"; /* the default, in another order */
+    assert_int_equal(train_part(&p, 1), 0);
+    p.lora_alpha = 7;
+    p.force = 1;
+    refused(&p, "lora-alpha differ");
+}
+
+static int peft_parse(const char *text)
+{
+    struct tr_lora lora;
+    json_t *root = json_loads(text, 0, NULL);
+    int r;
+
+    assert_non_null(root);
+    r = tr_peft_parse(root, "config", &lora);
+    json_decref(root);
+    return r;
+}
+
+#define SOUND                                                                                      \
+    "\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 8, \"target_modules\": [\"q_proj\"]"
+
+static void test_configs(void **state)
+{
+    static const struct {
+        const char *text, *words;
+    } bad[] = {
+        {"{}", "only LORA"},
+        {"{\"peft_type\": \"IA3\"}", "only LORA"},
+        {"{" SOUND ", \"r\": 0}", "\"r\" is not"},
+        {"{" SOUND ", \"r\": 1025}", "\"r\" is not"},
+        {"{" SOUND ", \"lora_alpha\": -1}", "lora_alpha"},
+        {"{" SOUND ", \"lora_alpha\": 1e300}", "lora_alpha"},
+        {"{" SOUND ", \"lora_dropout\": 1}", "lora_dropout"},
+        {"{" SOUND ", \"use_dora\": true}", "\"use_dora\""},
+        {"{" SOUND ", \"bias\": \"all\"}", "\"bias\": \"all\""},
+        {"{" SOUND ", \"rank_pattern\": {\"q_proj\": 2}}", "\"rank_pattern\""},
+        {"{" SOUND ", \"modules_to_save\": [\"lm_head\"]}", "\"modules_to_save\""},
+        {"{" SOUND ", \"layers_to_transform\": 1}", "\"layers_to_transform\""},
+        {"{" SOUND ", \"init_lora_weights\": \"pissa\"}", "\"pissa\""},
+        {"{" SOUND ", \"target_modules\": [\"lm_head\"]}", "'lm_head'"},
+        {"{" SOUND ", \"target_modules\": []}", "names nothing"},
+        {"{" SOUND ", \"target_modules\": [3]}", "other than names"},
+    };
+    json_t *root = json_loads("{" SOUND ", \"use_rslora\": true}", 0, NULL);
+    struct tr_lora lora;
+
+    (void)state;
+    assert_int_equal(tr_peft_parse(root, "config", &lora), 0);
+    assert_true(lora.rank == 4 && lora.targets == 1 && tr_lora_scale(&lora) == 4);
+    json_decref(root);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_true(peft_parse(bad[i].text) < 0);
+        if (!strstr(tr_message(), bad[i].words))
+            fail_msg("'%s' is not in: %s", bad[i].words, tr_message());
+    }
+}
+
+/* A folder that is sound, of another model. */
+static void test_other_model(void **state)
+{
+    struct tr_train_params p = params(&llama, TR_TYPE_F32, NULL);
+    char adapter[4352];
+
+    (void)state;
+    p.steps = 1;
+    train_anew(p, "other", NULL);
+    snprintf(adapter, sizeof(adapter), "%s", scratch_path("other/model"));
+    p = params(&(struct tiny){"llama", 64, 48, 3, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
+               scratch_path("never-made"));
+    p.lora_rank = 0;
+    p.lora_alpha = 0;
+    p.lora_targets = NULL;
+    p.adapter = adapter;
+    refused(&p, "has another shape than");
+    p = params(&(struct tiny){"mistral", 32, 48, 2, 2, 1, 16, 700, 512, ""}, TR_TYPE_F32,
+               scratch_path("never-made"));
+    p.lora_rank = 0;
+    p.lora_alpha = 0;
+    p.lora_targets = NULL;
+    p.adapter = adapter;
+    refused(&p, "holds 42 tensors, adapters of this model are 28");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_placements), cmocka_unit_test(test_base_stays),
+        cmocka_unit_test(test_exports),    cmocka_unit_test(test_goes_on),
+        cmocka_unit_test(test_start),      cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_configs),    cmocka_unit_test(test_other_model),
+    };
+
+    return cmocka_run_group_tests_name("adapters", tests, NULL, NULL);
+}
