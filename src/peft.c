@@ -285,14 +285,13 @@ static int name_tensors(const struct tr_model *m, struct tr_shard_file *f)
 static int write_weights(const struct tr_export_params *p, const struct tr_kept *k,
                          const char *folder)
 {
-    struct tr_export_reader reader = {.store = p->store, .loaded = -1};
-    size_t room = tr_layout_piece_room(&k->model->layout);
+    struct tr_export_reader reader;
     struct tr_shards shards = {.n_files = 1};
-    int r;
+    int r = tr_export_reader_open(&reader, p->store, k->model);
 
     shards.files = tr_alloc_array(TR_MEM_MISC, 1, sizeof(*shards.files));
-    reader.buf = tr_alloc_pages(TR_MEM_IO, room);
-    r = shards.files && reader.buf ? name_tensors(k->model, shards.files) : -ENOMEM;
+    if (r == 0)
+        r = shards.files ? name_tensors(k->model, shards.files) : -ENOMEM;
     if (r == 0)
         r = tr_shards_write(&(struct tr_shards_write_params){.folder = folder,
                                                              .shards = &shards,
@@ -300,8 +299,7 @@ static int write_weights(const struct tr_export_params *p, const struct tr_kept 
                                                              .dtype = p->dtype,
                                                              .fill = tr_export_fill,
                                                              .arg = &reader});
-    if (reader.buf)
-        tr_free_pages(TR_MEM_IO, reader.buf, room);
+    tr_export_reader_close(&reader);
     tr_shards_free(&shards);
     return r;
 }
