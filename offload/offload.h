@@ -62,6 +62,9 @@ struct tr_slot_pool {
     /* 1 + the pool whose slots this pool's spans go to, which has its own; 0: to this pool's. Spans
      * of several sizes that are needed one by one share slots of the largest size so. */
     uint32_t shares;
+    /* What the last visit of the pool used is not loaded over as long as there is another slot: its
+     * write-back and the next load go on side by side, for a few loads more. */
+    int spare;
 };
 
 struct tr_offload_params {

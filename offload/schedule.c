@@ -3,7 +3,8 @@
  * Two walks. Backwards over all visits, to know for each use of a span when the next one comes;
  * then forwards over this step's, dropping for each span that is missing the one whose next use is
  * last. Time is visits times slots; for a model of a hundred layers that is nothing beside one
- * read.
+ * read. In a pool that spares, what its last visit used is dropped only where all else is needed
+ * now.
  *
  * To a span that is made afresh that use is no next use: before it the old bytes are dead, and
  * dropping them costs nothing (of a span of the store: no load; its changes are written all the
@@ -26,6 +27,7 @@ struct play {
     uint32_t *used;     /* (slots): 1 + the last visit of this step that used it; 0: none */
     uint32_t *change;   /* (slots): of scratch not saved: 1 + (visit, k) of its last change; or 0 */
     uint32_t *slot_of;  /* (spans) */
+    uint32_t *last;     /* (pools): 1 + the last visit of this step that used one of its slots */
     uint32_t *after;    /* (visits + next, TR_VISIT_SPANS): the next visit of the same span */
 };
 
@@ -99,6 +101,7 @@ static void close_play(struct play *y)
     tr_free(TR_MEM_MISC, y->used);
     tr_free(TR_MEM_MISC, y->change);
     tr_free(TR_MEM_MISC, y->slot_of);
+    tr_free(TR_MEM_MISC, y->last);
     tr_free(TR_MEM_MISC, y->after);
 }
 
@@ -115,8 +118,9 @@ static int open_play(struct play *y, const struct tr_schedule_params *p)
     y->used = tr_alloc_array(TR_MEM_MISC, y->n_slots, 4);
     y->change = tr_alloc_array(TR_MEM_MISC, y->n_slots, 4);
     y->slot_of = tr_alloc_array(TR_MEM_MISC, p->n_spans, 4);
+    y->last = tr_alloc_array(TR_MEM_MISC, p->n_pools, 4);
     y->after = tr_alloc_array(TR_MEM_MISC, visits, TR_VISIT_SPANS * 4);
-    if (!y->span || !y->next_use || !y->used || !y->change || !y->slot_of || !y->after)
+    if (!y->span || !y->next_use || !y->used || !y->change || !y->slot_of || !y->last || !y->after)
         return -ENOMEM;
     find_next_uses(y, y->slot_of);
     r = check_scratch(p, y->slot_of);
@@ -134,10 +138,18 @@ static int open_play(struct play *y, const struct tr_schedule_params *p)
     return 0;
 }
 
-/* Is a better than b to load over? Empty first, then what is needed last, then what is done with
- * first: its load can begin first. */
-static int better(const struct play *y, uint32_t a, uint32_t b)
+/* Still busy, or on its way to the disk, when the next visit's loads could begin. */
+static int is_spared(const struct play *y, uint32_t pool, uint32_t slot)
 {
+    return y->p->pools[pool].spare && y->last[pool] && y->used[slot] == y->last[pool];
+}
+
+/* Is a better than b to load over? What is spared comes last of all; empty first, then what is
+ * needed last, then what is done with first: its load can begin first. */
+static int better(const struct play *y, uint32_t pool, uint32_t a, uint32_t b)
+{
+    if (is_spared(y, pool, a) != is_spared(y, pool, b))
+        return is_spared(y, pool, b);
     if ((y->span[a] == TR_NONE) != (y->span[b] == TR_NONE))
         return y->span[a] == TR_NONE;
     if (y->next_use[a] != y->next_use[b])
@@ -159,7 +171,7 @@ static uint32_t choose(const struct play *y, uint32_t pool, uint32_t visit)
     for (uint32_t i = 0; i < pool; i++)
         first += y->p->pools[i].n_slots;
     for (uint32_t i = first; i < first + y->p->pools[pool].n_slots; i++)
-        if (y->used[i] != visit + 1 && (best == TR_NONE || better(y, i, best)))
+        if (y->used[i] != visit + 1 && (best == TR_NONE || better(y, pool, i, best)))
             best = i;
     return best;
 }
@@ -217,6 +229,7 @@ static int play_visit(struct play *y, struct tr_schedule *out, uint32_t v)
 
         out->slot[at] = y->slot_of[visit->span[k]];
         y->next_use[out->slot[at]] = y->after[at];
+        y->last[pool_of(y, visit->span[k])] = v + 1;
         if (visit->changed >> k & 1 && is_scratch(y->p, visit->span[k]))
             y->change[out->slot[at]] = (uint32_t)at + 1;
     }

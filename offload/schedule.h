@@ -6,6 +6,13 @@
  * rule). No schedule with so many slots has fewer loads. What lies at the turn from forward to
  * backward and at the step's boundary is therefore never loaded again.
  *
+ * Optimizer state is the case where fewest is not fastest. A step needs each span of it once, in
+ * the same order every step, so that what is needed last is what has just been used: all loads
+ * would go through one slot, each waiting for the write-back of the change before it. A pool that
+ * spares keeps what the last visit of it used for one visit more. Of all schedules that do so this
+ * one has the fewest loads, and never more than the fewest there would be with that many slots
+ * less.
+ *
  * Scratch spans live within the step: a visit that marks one fresh needs no load of it, what it
  * held before is dropped first of all, and what it has become is saved only where it must be
  * dropped before its last use: after the last change before that, so that its way out has as much
@@ -42,7 +49,7 @@ struct tr_schedule_params {
     const struct tr_span *spans; /* whose pool counts */
     uint32_t n_spans;
     uint32_t n_scratch;               /* the last so many of the spans are scratch */
-    const struct tr_slot_pool *pools; /* whose n_slots counts */
+    const struct tr_slot_pool *pools; /* n_slots, shares, spare */
     uint32_t n_pools;
     const uint32_t *holds; /* (slots, pool by pool): the span in it now, or TR_NONE */
 };

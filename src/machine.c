@@ -138,7 +138,8 @@ static void name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SL
         pools[i] = (struct tr_slot_pool){.base = arena + run->plan.pool[i].offset,
                                          .slot_bytes = run->plan.slot_bytes[i],
                                          .n_slots = run->plan.slots[i],
-                                         .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1};
+                                         .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1,
+                                         .spare = tr_plan_spares(i)};
     }
 }
 

@@ -111,7 +111,8 @@ static int open_play(struct play *y, struct tr_run *run, const struct tr_figures
 
         y->pools[i] = (struct tr_slot_pool){.base = ground,
                                             .n_slots = run->plan.slots[i],
-                                            .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1};
+                                            .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1,
+                                            .spare = tr_plan_spares(i)};
     }
     y->seconds = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(double));
     y->scaled = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(double));

@@ -24,7 +24,7 @@ struct tr_tier_params {
     const struct tr_span *spans;
     uint32_t n_spans;
     uint32_t n_scratch;               /* the last so many of them */
-    const struct tr_slot_pool *pools; /* only n_slots counts */
+    const struct tr_slot_pool *pools; /* n_slots, shares, spare */
     uint32_t n_pools;
     uint64_t budget; /* bytes */
 };
