@@ -53,8 +53,8 @@ struct tr_move {
     /* staged.c */
     struct tr_chunk_pool *pool; /* where its chunks come from; NULL: straight into the slot */
     struct tr_home *home;       /* NULL: none */
-    int from_home;              /* a load without the disk */
-    int diskless;               /* of scratch with a home: neither way has to do with the disk */
+    int from_home;              /* a load without the disk; a write without the device */
+    int diskless;               /* a write, or scratch, that ends in its home */
     int slot_free;              /* a write that goes on without its slot */
     struct tr_chunk *chunks;    /* on loan, in order */
     uint64_t given;             /* all bytes before this one have gone into chunks */
@@ -104,6 +104,7 @@ struct tr_offload {
     uint32_t n_pools;
     uint32_t prefetch;
     int serial, unchecked;
+    int lazy; /* not every step is durable: homes are written when a commit is due */
     char io_name[96];
     pthread_t thread;
 
@@ -193,6 +194,8 @@ void tr_flush_mark(struct tr_offload *o);
 int tr_moves_open(struct tr_offload *o);
 void tr_moves_close(struct tr_offload *o);
 void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot);
+/* A dirty home to the disk, as a change of this epoch. */
+void tr_move_start_home(struct tr_offload *o, uint32_t span, uint64_t epoch);
 int tr_moves_check(struct tr_offload *o);
 int tr_moves_under_way(const struct tr_offload *o);
 /* Lock not held: the move is over, its slot is what it was moved for. */

@@ -81,8 +81,9 @@ struct tr_offload_params {
      * host cannot see; 0: TR_STAGING_BYTES. Taken only where a span goes that way. */
     uint64_t staging_bytes;
     /* (spans, then scratch), copied; NULL: none. Spans with 1 have a home in pinned host memory:
-     * only their first load reads the disk. It saves reads, never writes; scratch with a home has
-     * no part in the disk. */
+     * only their first load reads the disk. With TR_DURABLE_STEP it saves reads, never writes; else
+     * what is changed is written when a commit asks for it. Scratch with a home has no part in the
+     * disk. */
     const unsigned char *in_host;
     const struct tr_scratch *scratch; /* [n_scratch], copied */
     uint32_t n_scratch;

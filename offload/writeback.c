@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Write-back: when the compute of a visit has passed, the slots that it changed become dirty and
- * are written in that order, each to the generation that the durable commit does not name. Every
- * change is written, whatever the tiers hold: they save reads, never writes. A span that is
- * changed again while its home is still being written waits in its slot, and the queue behind it.
+ * are written in that order, each to the generation that the durable commit does not name. Where
+ * every step is durable every change is written, whatever the tiers hold; else a span with a home
+ * goes no further than that until a commit asks for it (offload/home.h). A span that is changed
+ * again while its home is still being written waits in its slot, and the queue behind it.
  *
  * Scratch is saved only where the schedule says so. It is no part of a commit, so it waits for none
  * and has a queue of its own.

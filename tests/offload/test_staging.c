@@ -116,6 +116,45 @@ static void homes_save_reads(void **state)
     }
 }
 
+/* Not every step being durable, a home is written once for all steps since the last commit, and
+ * after the commit it is what the store says; without the commit the store is untouched. */
+static void homes_wait_for_the_commit(void **state)
+{
+    struct way all = {"", 1, 16 * TR_STORE_ALIGN, EVERY_SPAN};
+    struct player_params params = usual(2, &all);
+    struct tr_offload_stats s;
+    struct player p;
+
+    (void)state;
+    for (int none = 0; none < 2; none++) {
+        char **committed;
+
+        params.durability = none ? TR_DURABLE_NONE : TR_DURABLE_CHECKPOINT;
+        player_open(&p, &params);
+        for (int i = 0; i < 5; i++)
+            assert_ok(player_step(&p, i % 3, 0));
+        assert_ok(tr_offload_drain(p.o));
+        tr_offload_stats(p.o, &s);
+        assert_int_equal(s.written_bytes, 0);
+        assert_ok(player_commit(&p));
+        committed = model_copy(&p.layout, p.model);
+        assert_ok(player_step(&p, 0, 0));
+        assert_ok(tr_offload_commit_wait(p.o));
+        tr_offload_stats(p.o, &s);
+        assert_int_equal(s.written_bytes, tr_layout_bytes(&p.layout));
+        assert_int_equal(s.read_bytes, tr_layout_bytes(&p.layout));
+        assert_int_equal(p.mismatches, 0);
+        if (none) /* the last step has not been committed: the store is marked open */
+            expect_error(player_reopen(&p), -EUCLEAN, "durability none");
+        else
+            expect_error(player_reopen(&p), -EILSEQ, "not what the model holds");
+        if (!none)
+            assert_ok(player_compare_store(&p, committed));
+        model_free(&p.layout, committed);
+        player_close(&p);
+    }
+}
+
 /* ---- order ---- */
 
 /* A single chunk, of one block: nothing waits in a circle. And pieces larger than a chunk and than
@@ -442,6 +481,7 @@ int main(void)
         cmocka_unit_test(host_memory_is_exact),
         cmocka_unit_test(size_of_staging),
         cmocka_unit_test(homes_save_reads),
+        cmocka_unit_test(homes_wait_for_the_commit),
         cmocka_unit_test(extremes),
         cmocka_unit_test(slot_is_free_before_the_disk),
         cmocka_unit_test(on_the_cpu_device),
