@@ -13,6 +13,7 @@
  *   staged.c      the same through host memory, for what disk I/O cannot reach
  *   staging.c     the chunks of host memory for that
  *   home.c        the host tier: spans that stay in host memory
+ *   tables.c      what all of this takes in host memory
  *   scratch.c     spans of the step alone, and where they are saved
  *
  * Threads. The caller, the I/O thread, and the device's own threads, which report that the compute
@@ -188,6 +189,8 @@ void tr_flush_mark(struct tr_offload *o);
 
 /* Checked in one go, then the queue has its turn. */
 #define TR_CHECK_BYTES TR_IO_CHUNK
+
+#define TR_HASH_BYTES 640 /* of a checksum's state, which the library makes: 576, and aligned */
 
 /* moves.c; I/O thread. start, under_way: lock held. check: lock not held; 1 where there was
  * something to do. */

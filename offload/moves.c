@@ -43,14 +43,17 @@ int tr_moves_open(struct tr_offload *o)
         o->moves[i].state = XXH3_createState();
         if (!o->moves[i].state)
             return tr_error(-ENOMEM, "out of memory for checksums");
+        tr_mem_count(TR_MEM_MISC, TR_HASH_BYTES);
     }
     return 0;
 }
 
 void tr_moves_close(struct tr_offload *o)
 {
-    for (uint32_t i = 0; o->moves && i < o->n_moves; i++)
+    for (uint32_t i = 0; o->moves && i < o->n_moves; i++) {
+        tr_mem_count(TR_MEM_MISC, o->moves[i].state ? -(int64_t)TR_HASH_BYTES : 0);
         XXH3_freeState(o->moves[i].state);
+    }
     tr_free(TR_MEM_MISC, o->moves);
     tr_free(TR_MEM_MISC, o->arrived);
 }

@@ -40,7 +40,7 @@ struct tr_visit {
     uint32_t n_spans;
     uint32_t span[TR_VISIT_SPANS];
     uint32_t changed; /* bit i: span[i] is changed by this visit */
-    uint32_t fresh; /* bit i: span[i] is made here: what it held before is of no use, not read */
+    uint32_t fresh;   /* bit i: span[i] is made here: what it held before is of no use, not read */
 };
 
 /* Scratch: bytes that live within a step, numbered after the spans of the store. Made by a visit
@@ -90,6 +90,19 @@ struct tr_offload_params {
 };
 
 #define TR_STAGING_BYTES (64ull << 20)
+
+struct tr_table_sizes {
+    const struct tr_layout *layout;
+    const struct tr_slot_pool *pools; /* n_slots, slot_bytes */
+    uint32_t n_pools, n_scratch;
+    uint64_t scratch_bytes; /* of each */
+    uint32_t visits;        /* of a step */
+    int staged;             /* the host does not see the device's memory */
+};
+
+/* Host memory that an engine takes for its tables, at most; and a store of this layout. */
+uint64_t tr_offload_table_bytes(const struct tr_table_sizes *t);
+uint64_t tr_store_table_bytes(const struct tr_layout *l);
 
 struct tr_offload;
 

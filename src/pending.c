@@ -57,6 +57,8 @@ int run_settle(struct tr_run *run)
         return r;
     run->cursor.pending = (struct tr_pending){0};
     run->measured.settled++;
+    if (run->since_commit == RUN_NOTHING)
+        run->since_commit = RUN_SETTLE;
     return 0;
 }
 
@@ -93,23 +95,28 @@ static int play(const struct tr_run *run, enum run_begun what, const struct tr_s
     return 0;
 }
 
-static uint64_t changed_bytes(const struct tr_run *run, const struct tr_visits *v)
+/* Each span is changed once. */
+static void count_changes(const struct tr_run *run, struct tr_settle_bytes *out)
 {
-    uint64_t bytes = 0;
+    const struct tr_visits *v = &run->settle;
 
     for (uint32_t i = 0; i < v->n; i++)
-        for (uint32_t k = 0; k < v->spans[i].n_spans; k++)
-            bytes += v->spans[i].changed >> k & 1 ? run->spans[v->spans[i].span[k]].bytes : 0;
-    return bytes;
+        for (uint32_t k = 0; k < v->spans[i].n_spans; k++) {
+            uint32_t span = v->spans[i].span[k];
+            int kept = run->in_host[span] && run->params.durability != TR_KEEP_STEP;
+
+            if (v->spans[i].changed >> k & 1)
+                *(kept ? &out->kept : &out->written) += run->spans[span].bytes;
+        }
 }
 
-int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools, uint64_t *read,
-                       uint64_t *written)
+int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools,
+                       struct tr_settle_bytes *out)
 {
     uint32_t n = 0, *holds;
     int r = 0;
 
-    *read = *written = 0;
+    *out = (struct tr_settle_bytes){0};
     if (!run->settle.n)
         return 0;
     for (int i = 0; i < TR_SLOT_POOLS; i++)
@@ -118,10 +125,10 @@ int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pool
     for (uint32_t i = 0; holds && i < n; i++)
         holds[i] = TR_NONE;
     for (int step = 0; holds && step < TR_PREDICT_STEPS && r == 0; step++)
-        r = play(run, RUN_TRAIN, pools, holds, read);
+        r = play(run, RUN_TRAIN, pools, holds, &out->read);
     if (holds && r == 0)
-        r = play(run, RUN_SETTLE, pools, holds, read);
+        r = play(run, RUN_SETTLE, pools, holds, &out->read);
     tr_free(TR_MEM_MISC, holds);
-    *written = changed_bytes(run, &run->settle);
+    count_changes(run, out);
     return holds ? r : -ENOMEM;
 }

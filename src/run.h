@@ -32,7 +32,8 @@ struct tr_metrics {
 struct tr_measured {
     double *seconds; /* of each step but the first, whose loads begin from nothing */
     size_t n, room;
-    int64_t steps, settled; /* passes of updates alone */
+    int64_t steps, settled;          /* passes of updates alone */
+    int64_t commits, settle_commits; /* of steps; of nothing but such a pass */
     uint64_t read_bytes, written_bytes, device_bytes, pinned_bytes;
     char *text; /* beside what was foreseen */
 };
@@ -58,13 +59,14 @@ struct tr_run {
     struct tr_visits visits; /* forward visits come first */
     /* Where gradients wait in the store: the forward pass without updates, updates without it. */
     struct tr_visits plain, settle;
-    struct tr_span *spans;   /* (n_spans) the layout's, then the boundaries */
+    struct tr_span *spans; /* (n_spans) the layout's, then the boundaries */
     uint32_t n_spans;
     unsigned char *in_host;     /* (spans) has a home in the host tier */
     struct tr_scratch *scratch; /* (boundaries) */
     uint64_t tier_bytes, staging_bytes;
+    uint64_t least_host;                    /* the smallest --host-memory that would do */
     uint64_t spill_bytes, spill_host_bytes; /* of boundaries: in the scratch file; of tier_bytes */
-    int clip_chosen; /* deferred, and not by name */
+    int clip_chosen;                        /* deferred, and not by name */
     struct tr_pass_state pass;
     struct tr_cursor cursor; /* of the steps queued so far */
     struct tr_cursor last;   /* of the last commit that was started */
@@ -74,8 +76,9 @@ struct tr_run {
     uint32_t read_sumsq;     /* entries of this step's norms that have been read */
     int groups;              /* of this step that have been clipped by a norm of their own */
     enum run_begun begun;
-    float *nll;    /* host, (batch tokens) */
-    double *sumsq; /* host */
+    enum run_begun since_commit; /* RUN_SETTLE, or with steps RUN_TRAIN: what has changed bytes */
+    float *nll;                  /* host, (batch tokens) */
+    double *sumsq;               /* host */
     struct tr_metrics metrics;
     struct tr_prediction foreseen;
     struct tr_measured measured;
@@ -117,8 +120,8 @@ void run_leave_pending(struct tr_run *run, double lr, int skip);
 /* Applies what the last step has left, in a pass of its own: then the parameters are finished. */
 int run_settle(struct tr_run *run);
 /* What that moves after a step, with slots like these. */
-int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools, uint64_t *read,
-                       uint64_t *written);
+int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools,
+                       struct tr_settle_bytes *out);
 
 /* --- skip.c (loss or gradient not finite) --------------------------------------------------- */
 /* Waits for the compute. The norm of the true gradient (loss scale taken off), summed over what has

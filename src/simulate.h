@@ -10,7 +10,8 @@
  *
  *   a load        drive ─▶ checksums ─▶ copy in          (from a home: copy in alone)
  *   a write-back  copy out ─▶ drive ─▶ checksums         (where the host sees the device's memory:
- *                                                         no copies)
+ *                                                         no copies; into a home, not every step
+ *                                                         being durable: copy out alone)
  *   a visit       compute, when its spans are there
  *
  * Steps are played from empty slots; the second one is the steady state.
@@ -67,6 +68,7 @@ struct tr_sim_result {
     double idle[TR_SERVERS]; /* of compute, by what it waited for; [COMPUTE]: commits, latency */
     uint64_t read_bytes, written_bytes, host_bytes, loads;
     uint64_t spilled_bytes; /* scratch saved, wherever; what of it went to disk is written, too */
+    uint64_t kept_bytes;    /* changed, and left in homes until there is a commit */
     uint64_t first_read_bytes, first_host_bytes;    /* of the first step, from empty slots */
     uint64_t total_read_bytes, total_written_bytes; /* of all steps played */
 };

@@ -45,10 +45,11 @@ int sim_moves_open(struct sim *s)
     s->moves =
         tr_alloc_array(TR_MEM_MISC, 2 * (size_t)s->slots.n + s->p->n_spans, sizeof(*s->moves));
     s->parts = tr_alloc_array(TR_MEM_MISC, n, sizeof(*s->parts));
-    s->filled = tr_alloc(TR_MEM_MISC, 2 * (size_t)s->p->n_spans);
+    s->filled = tr_alloc(TR_MEM_MISC, 3 * (size_t)s->p->n_spans);
     if (!s->moves || !s->parts || !s->filled)
         return -ENOMEM;
     s->writing = s->filled + s->p->n_spans;
+    s->kept = s->writing + s->p->n_spans;
     n = 0;
     for (int i = 0; i < SIM_POOLS; i++)
         for (uint32_t k = 0; k < count[i]; k++, n++) {
@@ -65,14 +66,13 @@ void sim_moves_close(struct sim *s)
     tr_free(TR_MEM_MISC, s->filled);
 }
 
-static void set_stages(const struct sim *s, struct sim_move *m, int from_home)
+static void set_stages(const struct sim *s, struct sim_move *m)
 {
     int n = 0, copies = s->p->staged || m->home;
 
-    from_home |= m->home && m->scratch; /* neither way has to do with the disk */
     if (m->way == SIM_WRITE && copies)
         m->stage[n++] = TR_SERVE_OUT;
-    if (!from_home) {
+    if (!m->diskless) {
         m->stage[n++] = TR_SERVE_DRIVE;
         m->stage[n++] = TR_SERVE_HASH;
     }
@@ -81,7 +81,7 @@ static void set_stages(const struct sim *s, struct sim_move *m, int from_home)
     m->stage[n] = TR_SERVERS;
 }
 
-static void tally(struct sim *s, const struct sim_move *m, int from_home)
+static void tally(struct sim *s, const struct sim_move *m)
 {
     uint64_t bytes = s->p->spans[m->span].bytes;
     struct tr_sim_result *r = s->out;
@@ -90,15 +90,17 @@ static void tally(struct sim *s, const struct sim_move *m, int from_home)
     if (m->step > last)
         return; /* of the step that only follows */
     if (m->way == SIM_WRITE) {
-        uint64_t disk = m->scratch && m->home ? 0 : bytes;
+        uint64_t disk = m->diskless ? 0 : bytes;
 
         r->total_written_bytes += disk;
         r->written_bytes += m->step == last ? disk : 0;
+        r->kept_bytes += m->diskless && !m->scratch && !s->kept[m->span] ? bytes : 0;
+        s->kept[m->span] = 1;
         r->spilled_bytes += m->scratch && m->step == last ? bytes : 0;
         return;
     }
     r->loads += m->step == last && !m->scratch;
-    if (from_home) {
+    if (m->diskless) {
         r->first_host_bytes += m->step == 0 ? bytes : 0;
         r->host_bytes += m->step == last ? bytes : 0;
         return;
@@ -113,7 +115,7 @@ void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t ste
     uint32_t span = s->slots.slot[slot].span;
     int home = s->p->in_host && s->p->in_host[span];
     int scratch = sim_is_scratch(s, span);
-    int from_home = home && way == SIM_READ && (s->filled[span] || scratch);
+    int lazy = way == SIM_WRITE && s->p->durability != TR_DURABLE_STEP;
     uint32_t at = way == SIM_READ ? slot : home ? 2 * s->slots.n + span : s->slots.n + slot;
     struct sim_move *m = &s->moves[at], **last = &s->list[way];
 
@@ -125,11 +127,13 @@ void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t ste
                            .span = span,
                            .step = step,
                            .home = home,
-                           .scratch = scratch};
+                           .scratch = scratch,
+                           .diskless =
+                               home && (scratch || lazy || (way == SIM_READ && s->filled[span]))};
     if (home && way == SIM_WRITE)
         s->writing[span] = 1;
-    set_stages(s, m, from_home);
-    tally(s, m, from_home);
+    set_stages(s, m);
+    tally(s, m);
     while (*last)
         last = &(*last)->next;
     *last = m;
@@ -151,6 +155,7 @@ static void finish_move(struct sim *s, struct sim_move *m)
     if (!m->slot_free)
         tr_slot_written(&s->slots, m->slot);
     s->writing[m->span] = 0;
+    s->filled[m->span] |= m->home != 0;
     if (m->scratch)
         s->saving--;
     else

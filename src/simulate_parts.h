@@ -25,6 +25,7 @@ struct sim_move {
     enum sim_pool pool;
     uint32_t slot, span, step; /* step: of the load, or of the change */
     int home, slot_free, scratch;
+    int diskless;           /* ends in its home, or comes from it */
     unsigned char stage[4]; /* servers in order; ends with TR_SERVERS */
     uint64_t given, out, done;
     struct sim_move *next;
@@ -75,7 +76,7 @@ struct sim {
     struct sim_server server[TR_SERVERS];
     struct sim_move *moves; /* (2 slots + spans): reads, writes, writes from homes */
     struct sim_move *list[SIM_WAYS];
-    unsigned char *filled, *writing; /* (spans) of homes */
+    unsigned char *filled, *writing, *kept; /* (spans) of homes; kept: changed, not on disk */
     struct sim_part *parts, *free[SIM_POOLS];
     uint64_t part_bytes[SIM_POOLS];
     enum sim_way gave[SIM_POOLS];

@@ -9,7 +9,7 @@
 #include "src/base/mem.h"
 
 struct candidate {
-    uint32_t span, loads, saves; /* loads: without those that move nothing */
+    uint32_t span, loads, saves; /* loads: without those that move nothing; saves: writes spared */
 };
 
 static int by_traffic(const void *a, const void *b)
@@ -33,6 +33,11 @@ static uint32_t count_slots(const struct tr_tier_params *p)
     return n;
 }
 
+static int is_scratch(const struct tr_tier_params *p, uint32_t span)
+{
+    return span >= p->n_spans - p->n_scratch;
+}
+
 static void count(const struct tr_tier_params *p, const struct tr_schedule *s,
                   struct candidate *traffic)
 {
@@ -41,8 +46,14 @@ static void count(const struct tr_tier_params *p, const struct tr_schedule *s,
     for (uint32_t i = 0; i < s->n_loads; i++)
         traffic[s->loads[i].span].loads += !s->loads[i].fresh;
     for (uint32_t v = 0; v < s->n_visits; v++)
-        for (uint32_t k = 0; k < p->visits->spans[v].n_spans; k++)
-            traffic[p->visits->spans[v].span[k]].saves += s->saved[v] >> k & 1;
+        for (uint32_t k = 0; k < p->visits->spans[v].n_spans; k++) {
+            uint32_t span = p->visits->spans[v].span[k];
+            uint32_t writes = is_scratch(p, span) ? s->saved[v]
+                              : p->lazy           ? p->visits->spans[v].changed
+                                                  : 0;
+
+            traffic[span].saves += writes >> k & 1;
+        }
 }
 
 /* Plays one step from what the slots hold; afterwards they hold what the step leaves there. */
@@ -97,12 +108,14 @@ int64_t tr_tier_choose(const struct tr_tier_params *p, unsigned char *tier)
     memset(tier, TR_TIER_NONE, n);
     if (r == 0)
         qsort(c, n, sizeof(*c), by_traffic);
-    for (uint32_t i = 0; r == 0 && i < n && c[i].loads; i++) {
+    for (uint32_t i = 0; r == 0 && i < n && c[i].loads + c[i].saves; i++) {
         uint64_t bytes = p->spans[c[i].span].bytes;
         int fits = bytes <= p->budget - sum;
 
         sum += fits ? bytes : 0;
-        tier[c[i].span] = fits ? TR_TIER_HOST : c[i].saves ? TR_TIER_SPILL : TR_TIER_NONE;
+        tier[c[i].span] = fits                                     ? TR_TIER_HOST
+                          : c[i].saves && is_scratch(p, c[i].span) ? TR_TIER_SPILL
+                                                                   : TR_TIER_NONE;
     }
     tr_free(TR_MEM_MISC, c);
     return r < 0 ? r : (int64_t)sum;

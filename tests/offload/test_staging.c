@@ -11,6 +11,7 @@
 #include <xxhash.h>
 
 #include "offload/staging.h"
+#include "src/base/mem.h"
 #include "tests/offload/player.h"
 
 #define EVERY_SPAN 0xff
@@ -64,6 +65,32 @@ static void host_memory_is_exact(void **state)
         assert_int_equal(test_device_host_bytes(p.device), tr_offload_host_bytes(p.o));
         assert_ok(player_reopen(&p));
         assert_int_equal(test_device_host_bytes(p.device), 0);
+        player_close(&p);
+    }
+}
+
+/* Its tables are counted beforehand, from above: and no more than three times what they are. */
+static void tables_are_counted(void **state)
+{
+    (void)state;
+    for (int i = 0; i < WAYS; i++) {
+        struct player_params params = usual(1, &ways[i]);
+        struct tr_slot_pool pools[2] = {{.n_slots = 2}, {.n_slots = 2}};
+        struct tr_table_sizes sizes = {
+            .pools = pools, .n_pools = 2, .visits = 16, .staged = i != WAY_DIRECT};
+        uint64_t before, most;
+        struct player p;
+
+        player_open(&p, &params);
+        sizes.layout = &p.layout;
+        for (uint32_t k = 0; k < 2; k++)
+            pools[k].slot_bytes = span_max_bytes(&p.layout, k);
+        most = tr_offload_table_bytes(&sizes);
+        assert_ok(tr_offload_close(p.o));
+        before = tr_mem_now(TR_MEM_MISC);
+        assert_ok(player_open_engine(&p));
+        run_steps(&p, 2);
+        assert_in_range(tr_mem_now(TR_MEM_MISC) - before, most / 3, most);
         player_close(&p);
     }
 }
@@ -479,6 +506,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(host_memory_is_exact),
+        cmocka_unit_test(tables_are_counted),
         cmocka_unit_test(size_of_staging),
         cmocka_unit_test(homes_save_reads),
         cmocka_unit_test(homes_wait_for_the_commit),

@@ -139,7 +139,8 @@ static void commit_is_waited_for(void **state)
     equal(r.commit, 35);
 }
 
-/* From a home: the slot is free when the copy is there (20 s), the drive goes on without it. */
+/* From a home: the slot is free when the copy is there (20 s), the drive goes on without it; or,
+ * not every step being durable, has nothing to do until there is a commit. */
 static void host_tier(void **state)
 {
     struct tr_sim_result r;
@@ -152,12 +153,19 @@ static void host_tier(void **state)
     s.p.staged = 1;
     s.p.rates.in = 100;
     s.p.rates.out = 50;
-    r = play(&s, tr_simulate);
-    equal(r.seconds, 25);
-    equal(r.idle[TR_SERVE_OUT], 15);
-    assert_int_equal(r.written_bytes, BYTES);
-    assert_int_equal(r.first_read_bytes, BYTES);
-    assert_int_equal(r.read_bytes, 0);
+    for (int durability = 0; durability <= TR_DURABLE_NONE; durability++) {
+        int every = durability == TR_DURABLE_STEP;
+
+        s.p.durability = (enum tr_durability)durability;
+        r = play(&s, tr_simulate);
+        equal(r.seconds, every ? 30 : 25); /* 5 s more for the commit of the step before */
+        equal(r.idle[TR_SERVE_OUT], 15);
+        equal(r.busy[TR_SERVE_DRIVE], every ? 10 : 0);
+        assert_int_equal(r.written_bytes, every ? BYTES : 0);
+        assert_int_equal(r.kept_bytes, every ? 0 : BYTES);
+        assert_int_equal(r.first_read_bytes, BYTES);
+        assert_int_equal(r.read_bytes, 0);
+    }
 }
 
 /* Staged loads pass the drive, the checksums and the copy one after the other. */
@@ -260,7 +268,8 @@ static void nothing_is_counted_twice(void **state)
                 s.p.in_host = staged ? s.in_host : NULL;
                 r = play(&s, tr_simulate);
                 parts_sum(&r);
-                assert_int_equal(r.written_bytes, 6 * BYTES);
+                assert_int_equal(r.written_bytes + r.kept_bytes, 6 * BYTES);
+                assert_int_equal(r.kept_bytes, staged && durability ? BYTES : 0);
             }
 }
 
