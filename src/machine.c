@@ -213,7 +213,8 @@ static int place_host(struct tr_run *run)
     uint64_t given = run->params.host_memory, half;
 
     name_pools(run, pools);
-    run->least_host = least_host(run, pools);
+    if (!run->least_host) /* another way to clip is weighed within the same */
+        run->least_host = least_host(run, pools);
     if (given < run->least_host)
         return tr_error(
             -ENOMEM,
