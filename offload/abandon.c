@@ -30,14 +30,22 @@ static void forget_span(struct tr_offload *o, uint32_t span)
         home->filled = home->dirty = 0;
 }
 
+static int is_newer(const struct tr_offload *o, uint32_t span)
+{
+    uint32_t slot = o->slots.of_span[span];
+
+    return slot != TR_NONE && o->slots.slot[slot].newer;
+}
+
 /* What is written since a commit lies in the generation that the commit does not name, or in a home
- * that has not been written at all. */
+ * or slot that has not been written at all. */
 static void forget(struct tr_offload *o)
 {
     struct tr_store *s = o->store;
 
     for (uint32_t i = 0; i < s->layout.n_spans; i++)
-        if (s->next.generation[i] != s->durable.generation[i] || tr_home_is_dirty(&o->homes, i))
+        if (s->next.generation[i] != s->durable.generation[i] || tr_home_is_dirty(&o->homes, i) ||
+            is_newer(o, i))
             forget_span(o, i);
     tr_commit_copy(&s->next, &s->durable, &s->shape);
 }

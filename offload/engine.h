@@ -155,6 +155,7 @@ struct tr_offload {
     struct tr_ring dirty, saves; /* changed spans of the store; scratch */
     uint32_t saving;             /* released scratch to be saved, not yet written */
     uint64_t epoch;
+    int unmarked;        /* slots have changed since the last commit was asked for */
     uint32_t pending[2]; /* released changes not yet written, by epoch & 1 */
     struct tr_flush flush;
     struct tr_offload_stats stats;
@@ -181,6 +182,10 @@ void tr_prefetch_advance(struct tr_offload *o);
 void tr_writeback_advance(struct tr_offload *o);
 void tr_flush_advance(struct tr_offload *o);
 
+/* Does a change of this span of the store wait in its slot until it is wanted? */
+int tr_writeback_waits(const struct tr_offload *o, uint32_t span);
+/* It is: what the slot holds is to be written, if it is newer than the store. Lock held. */
+void tr_writeback_want(struct tr_offload *o, uint32_t slot);
 /* Compute of a released visit has passed: the device's thread, lock held. */
 void tr_writeback_passed(struct tr_offload *o, const struct tr_ticket *t);
 /* May a slot of this epoch be written now, or does it overwrite what a commit still names? */

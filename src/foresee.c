@@ -122,10 +122,10 @@ static void compare(FILE *f, struct tr_run *run)
     if (!run->valid && m->steps > 1)
         exact(f, "read, all steps", tr_prediction_read(p, m->steps) + settled * p->settle.read,
               m->read_bytes);
-    written = (uint64_t)m->steps * p->sim.written_bytes + settled * p->settle.written +
-              (uint64_t)m->commits * p->sim.kept_bytes +
-              (uint64_t)m->settle_commits * p->settle.kept;
-    exact(f, "written, all steps", written, m->written_bytes);
+    written = tr_prediction_written(p, m->steps) + m->foreseen_bytes;
+    if (!run->valid ||
+        run->params.durability == TR_KEEP_STEP) /* else it moves what waits in slots */
+        exact(f, "written, all steps", written, m->written_bytes);
     exact(f, "device peak", p->device_bytes, m->device_bytes);
 }
 

@@ -214,6 +214,22 @@ uint64_t tr_prediction_read(const struct tr_prediction *p, int64_t steps)
                : s->total_read_bytes + (uint64_t)(steps - TR_PREDICT_STEPS) * s->read_bytes;
 }
 
+uint64_t tr_prediction_written(const struct tr_prediction *p, int64_t steps)
+{
+    uint64_t bytes = 0;
+
+    for (int64_t k = 0; k < TR_PREDICT_STEPS && k < steps; k++)
+        bytes += p->sim.written[k];
+    if (steps > TR_PREDICT_STEPS)
+        bytes += (uint64_t)(steps - TR_PREDICT_STEPS) * p->sim.written_bytes;
+    return bytes;
+}
+
+uint64_t tr_prediction_kept(const struct tr_prediction *p, int64_t step)
+{
+    return p->sim.kept[step < TR_PREDICT_STEPS ? step - 1 : TR_PREDICT_STEPS - 1];
+}
+
 double tr_prediction_wear(const struct tr_prediction *p)
 {
     double commit = p->commit_every ? (double)p->sim.kept_bytes / (double)p->commit_every : 0;

@@ -17,12 +17,14 @@
 struct tr_run;
 
 struct tr_settle_bytes {
-    uint64_t read, written, kept; /* kept: changed, and left in homes until there is a commit */
+    uint64_t read, written;
+    uint64_t kept;   /* changed, and left in homes until there is a commit */
+    uint64_t spared; /* of the step's kept bytes: changed once more before they are written */
 };
 
 /* Steps that are played, the last of which stands for all that follow. Slots are empty before the
  * first one, and what it leaves in them may suit the second better than any other. */
-#define TR_PREDICT_STEPS 3
+#define TR_PREDICT_STEPS TR_SIM_STEPS
 
 struct tr_prediction {
     int timed; /* with figures: else all seconds are 0 */
@@ -48,6 +50,9 @@ int run_predict(struct tr_run *run, const struct tr_figures *figures, const stru
                 struct tr_prediction *out);
 /* Bytes that so many steps read, the first one with empty slots. */
 uint64_t tr_prediction_read(const struct tr_prediction *p, int64_t steps);
+/* Bytes that so many steps write; what the commit after this one (from 1) adds to that. */
+uint64_t tr_prediction_written(const struct tr_prediction *p, int64_t steps);
+uint64_t tr_prediction_kept(const struct tr_prediction *p, int64_t step);
 /* Bytes written a step, what the commits among many steps write included. */
 double tr_prediction_wear(const struct tr_prediction *p);
 /* The rest, which takes longer: least_device and hides_from. */

@@ -32,8 +32,9 @@ struct tr_metrics {
 struct tr_measured {
     double *seconds; /* of each step but the first, whose loads begin from nothing */
     size_t n, room;
-    int64_t steps, settled;          /* passes of updates alone */
-    int64_t commits, settle_commits; /* of steps; of nothing but such a pass */
+    int64_t steps, settled;  /* passes of updates alone */
+    int64_t walked;          /* steps, with the one at hand */
+    uint64_t foreseen_bytes; /* written by the commits so far, beside what steps write themselves */
     uint64_t read_bytes, written_bytes, device_bytes, pinned_bytes;
     char *text; /* beside what was foreseen */
 };

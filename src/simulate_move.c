@@ -45,11 +45,10 @@ int sim_moves_open(struct sim *s)
     s->moves =
         tr_alloc_array(TR_MEM_MISC, 2 * (size_t)s->slots.n + s->p->n_spans, sizeof(*s->moves));
     s->parts = tr_alloc_array(TR_MEM_MISC, n, sizeof(*s->parts));
-    s->filled = tr_alloc(TR_MEM_MISC, 3 * (size_t)s->p->n_spans);
+    s->filled = tr_alloc(TR_MEM_MISC, 2 * (size_t)s->p->n_spans);
     if (!s->moves || !s->parts || !s->filled)
         return -ENOMEM;
     s->writing = s->filled + s->p->n_spans;
-    s->kept = s->writing + s->p->n_spans;
     n = 0;
     for (int i = 0; i < SIM_POOLS; i++)
         for (uint32_t k = 0; k < count[i]; k++, n++) {
@@ -94,8 +93,7 @@ static void tally(struct sim *s, const struct sim_move *m)
 
         r->total_written_bytes += disk;
         r->written_bytes += m->step == last ? disk : 0;
-        r->kept_bytes += m->diskless && !m->scratch && !s->kept[m->span] ? bytes : 0;
-        s->kept[m->span] = 1;
+        r->written[m->step] += disk;
         r->spilled_bytes += m->scratch && m->step == last ? bytes : 0;
         return;
     }
@@ -113,7 +111,7 @@ static void tally(struct sim *s, const struct sim_move *m)
 void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t step)
 {
     uint32_t span = s->slots.slot[slot].span;
-    int home = s->p->in_host && s->p->in_host[span];
+    int home = sim_has_home(s, span);
     int scratch = sim_is_scratch(s, span);
     int lazy = way == SIM_WRITE && s->p->durability != TR_DURABLE_STEP;
     uint32_t at = way == SIM_READ ? slot : home ? 2 * s->slots.n + span : s->slots.n + slot;

@@ -76,12 +76,17 @@ struct sim {
     struct sim_server server[TR_SERVERS];
     struct sim_move *moves; /* (2 slots + spans): reads, writes, writes from homes */
     struct sim_move *list[SIM_WAYS];
-    unsigned char *filled, *writing, *kept; /* (spans) of homes; kept: changed, not on disk */
+    unsigned char *filled, *writing; /* (spans) of homes */
     struct sim_part *parts, *free[SIM_POOLS];
     uint64_t part_bytes[SIM_POOLS];
     enum sim_way gave[SIM_POOLS];
     struct tr_sim_result *out;
 };
+
+static inline int sim_has_home(const struct sim *s, uint32_t span)
+{
+    return s->p->in_host && s->p->in_host[span];
+}
 
 static inline int sim_is_scratch(const struct sim *s, uint32_t span)
 {

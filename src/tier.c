@@ -48,16 +48,14 @@ static void count(const struct tr_tier_params *p, const struct tr_schedule *s,
     for (uint32_t v = 0; v < s->n_visits; v++)
         for (uint32_t k = 0; k < p->visits->spans[v].n_spans; k++) {
             uint32_t span = p->visits->spans[v].span[k];
-            uint32_t writes = is_scratch(p, span) ? s->saved[v]
-                              : p->lazy           ? p->visits->spans[v].changed
-                                                  : 0;
 
-            traffic[span].saves += writes >> k & 1;
+            traffic[span].saves += s->saved[v] >> k & 1;
         }
 }
 
 /* Plays one step from what the slots hold; afterwards they hold what the step leaves there. */
-static int play(const struct tr_tier_params *p, uint32_t *holds, struct candidate *traffic)
+static int play(const struct tr_tier_params *p, uint32_t *holds, unsigned char *newer,
+                struct candidate *traffic)
 {
     struct tr_schedule_params step = {.visits = p->visits->spans,
                                       .n = p->visits->n,
@@ -68,15 +66,19 @@ static int play(const struct tr_tier_params *p, uint32_t *holds, struct candidat
                                       .n_scratch = p->n_scratch,
                                       .pools = p->pools,
                                       .n_pools = p->n_pools,
-                                      .holds = holds};
+                                      .holds = holds,
+                                      .lazy = p->lazy,
+                                      .newer = newer};
     struct tr_schedule s;
     int r = tr_schedule_make(&s, &step);
 
     if (r < 0)
         return r;
     count(p, &s, traffic);
-    for (uint32_t i = 0; i < s.n_loads; i++)
-        holds[s.loads[i].slot] = s.loads[i].span;
+    for (uint32_t i = 0; i < count_slots(p); i++)
+        if (s.carried[i])
+            traffic[holds[i]].saves++;
+    tr_schedule_leave(&s, &step, holds, p->lazy ? newer : NULL);
     tr_schedule_free(&s);
     return 0;
 }
@@ -85,15 +87,16 @@ static int play(const struct tr_tier_params *p, uint32_t *holds, struct candidat
 static int count_traffic(const struct tr_tier_params *p, struct candidate *traffic)
 {
     uint32_t n = count_slots(p);
-    uint32_t *holds = tr_alloc_array(TR_MEM_MISC, n, sizeof(*holds));
+    uint32_t *holds = tr_alloc_array(TR_MEM_MISC, n, sizeof(*holds) + 1);
+    unsigned char *newer = (unsigned char *)(holds + n);
     int r;
 
     if (!holds)
         return -ENOMEM;
     for (uint32_t i = 0; i < n; i++)
         holds[i] = TR_NONE;
-    if ((r = play(p, holds, traffic)) == 0)
-        r = play(p, holds, traffic);
+    if ((r = play(p, holds, newer, traffic)) == 0)
+        r = play(p, holds, newer, traffic);
     tr_free(TR_MEM_MISC, holds);
     return r;
 }

@@ -10,7 +10,7 @@
  *
  * What is weighed is the traffic of the disk that a byte of host memory saves in a step. Where
  * every step is durable a parameter saves its reads alone, for it is written whatever the tiers
- * hold; elsewhere it saves its write, too (but where there is a commit), and so does a block input
+ * hold; elsewhere it saves its write, too, if it leaves its slot, and so does a block input
  * that the slots cannot keep. Where they are even, what saves writes comes first: drives wear by
  * them.
  */

@@ -182,6 +182,45 @@ static void homes_wait_for_the_commit(void **state)
     }
 }
 
+/* The same of what stays in its slot, and only of that: eight spans in so many slots that all, or
+ * three of four of each pool, fit. */
+static void slots_wait_for_the_commit(void **state)
+{
+    (void)state;
+    for (uint32_t slots = 3; slots <= 4; slots++) {
+        struct player_params params = usual(2, &ways[WAY_DIRECT]);
+        struct tr_offload_stats s;
+        struct player p;
+        uint64_t written;
+
+        params.slots[0] = params.slots[1] = slots;
+        params.durability = TR_DURABLE_CHECKPOINT;
+        player_open(&p, &params);
+        for (int i = 0; i < 4; i++)
+            assert_ok(player_step(&p, 0, 0));
+        assert_ok(tr_offload_drain(p.o));
+        tr_offload_stats(p.o, &s);
+        written = s.written_bytes;
+        if (slots == 4)
+            assert_int_equal(written, 0);
+        else /* two of each pool a step, once more than steps begin */
+            assert_in_range(s.writes, 4 * 2 + 3 * 2, 4 * 2 * 2);
+        assert_ok(player_commit(&p));
+        assert_ok(tr_offload_commit_wait(p.o));
+        tr_offload_stats(p.o, &s);
+        assert_true(s.written_bytes > written &&
+                    s.written_bytes - written <= tr_layout_bytes(&p.layout));
+        assert_ok(player_commit(&p)); /* of nothing */
+        assert_ok(tr_offload_commit_wait(p.o));
+        written = s.written_bytes;
+        tr_offload_stats(p.o, &s);
+        assert_int_equal(s.written_bytes, written);
+        assert_ok(player_reopen(&p));
+        assert_int_equal(p.mismatches, 0);
+        player_close(&p);
+    }
+}
+
 /* ---- order ---- */
 
 /* A single chunk, of one block: nothing waits in a circle. And pieces larger than a chunk and than
@@ -510,6 +549,7 @@ int main(void)
         cmocka_unit_test(size_of_staging),
         cmocka_unit_test(homes_save_reads),
         cmocka_unit_test(homes_wait_for_the_commit),
+        cmocka_unit_test(slots_wait_for_the_commit),
         cmocka_unit_test(extremes),
         cmocka_unit_test(slot_is_free_before_the_disk),
         cmocka_unit_test(on_the_cpu_device),
