@@ -4,7 +4,7 @@
  * wherever the changed ones were when it happened, and the steps after it go on from there to the
  * same store as if there had been no such step (invariants 1 and 3). On every way that bytes take,
  * and with the defects that the test is for: slots, or homes that have not been written yet, keep
- * what they hold.
+ * what they hold. And a commit that forgets what waits for it in slots or homes.
  */
 #include <string.h>
 
@@ -17,9 +17,18 @@ void __wrap_tr_slot_drop(struct tr_slots *s, uint32_t slot);
 int __real_tr_home_is_dirty(const struct tr_homes *h, uint32_t span);
 int __wrap_tr_home_is_dirty(const struct tr_homes *h, uint32_t span);
 
+int __real_tr_slot_want(struct tr_slots *s, uint32_t slot);
+int __wrap_tr_slot_want(struct tr_slots *s, uint32_t slot);
+
 static const struct way *way;
 static int keeps_slots, keeps_homes; /* the defects */
+static int forgets_slots;            /* and one more */
 static _Atomic int gives_up;         /* the call is under way */
+
+int __wrap_tr_slot_want(struct tr_slots *s, uint32_t slot)
+{
+    return forgets_slots ? 0 : __real_tr_slot_want(s, slot);
+}
 
 int __wrap_tr_home_is_dirty(const struct tr_homes *h, uint32_t span)
 {
@@ -190,13 +199,48 @@ static void mutant_keeps_homes(void **state)
     assert_int_equal(caught, way->in_host ? 2 : 0);
 }
 
+/* A step and its commit, with room for all. */
+static int commit_one(void)
+{
+    struct player_params params = usual(2);
+    struct player p;
+    int r;
+
+    params.slots[0] = params.slots[1] = 0;
+    player_open(&p, &params);
+    r = player_step(&p, 0, -1);
+    if (r == 0)
+        r = tr_offload_drain(p.o); /* all visits have passed */
+    if (r == 0)
+        r = player_commit(&p);
+    if (r == 0)
+        r = tr_offload_commit_wait(p.o);
+    if (r == 0)
+        r = player_reopen(&p);
+    player_close(&p);
+    return r;
+}
+
+static void mutants_of_the_commit(void **state)
+{
+    (void)state;
+    assert_ok(commit_one());
+    forgets_slots = 1;
+    assert_int_equal(commit_one(), -EILSEQ);
+    forgets_slots = 0;
+    keeps_homes = gives_up = 1;
+    assert_int_equal(commit_one(), way->in_host ? -EILSEQ : 0);
+    keeps_homes = gives_up = 0;
+}
+
 int main(void)
 {
     int failed = 0;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gone_without_trace), cmocka_unit_test(slow_disk),
-        cmocka_unit_test(error_comes_out),    cmocka_unit_test(refused),
-        cmocka_unit_test(mutant_keeps_slots), cmocka_unit_test(mutant_keeps_homes),
+        cmocka_unit_test(gone_without_trace),    cmocka_unit_test(slow_disk),
+        cmocka_unit_test(error_comes_out),       cmocka_unit_test(refused),
+        cmocka_unit_test(mutant_keeps_slots),    cmocka_unit_test(mutant_keeps_homes),
+        cmocka_unit_test(mutants_of_the_commit),
     };
 
     for (int i = 0; i < WAYS; i++) {
