@@ -228,9 +228,11 @@ static void mutants_of_the_commit(void **state)
     forgets_slots = 1;
     assert_int_equal(commit_one(), -EILSEQ);
     forgets_slots = 0;
-    keeps_homes = gives_up = 1;
+    keeps_homes = 1;
+    gives_up = 1;
     assert_int_equal(commit_one(), way->in_host ? -EILSEQ : 0);
-    keeps_homes = gives_up = 0;
+    keeps_homes = 0;
+    gives_up = 0;
 }
 
 int main(void)
