@@ -91,7 +91,7 @@ static void store_weights(const struct job *j, int64_t begin, const float *x, in
 
     if (op->master_kind == TR_MASTER_SPLIT)
         j->k->master_split(w, (int16_t *)op->master + begin, x, n);
-    else if (op->master_kind == TR_MASTER_F32)
+    else if (op->master_kind == TR_MASTER_F32 && op->dtype == TR_BF16)
         j->k->master_split(w, NULL, x, n);
     else if (op->rounding == TR_ROUND_STOCHASTIC)
         store_stochastic(j, &(struct target){op->w, op->name}, begin, x, n);
@@ -135,8 +135,8 @@ int tr_update_check(const struct tr_op_update *op)
         return tr_error(-EINVAL, "stochastic rounding is defined for bf16, not for f16");
     if (op->state_dtype == TR_F16)
         return tr_error(-EINVAL, "optimizer state is f32 or bf16, not f16");
-    if (op->master_kind && (op->dtype != TR_BF16 || !op->master))
-        return tr_error(-EINVAL, "only bf16 weights have a master");
+    if (op->master_kind && !tr_master_fits(op->master_kind, op->dtype))
+        return tr_error(-EINVAL, "%s weights have no such master", tr_dtype_name(op->dtype));
     return 0;
 }
 

@@ -94,8 +94,10 @@ static __device__ __forceinline__ float update_load(const struct tr_op_update &o
 template <enum tr_dtype D, enum update_way R>
 static __device__ __forceinline__ bool update_whole(const struct tr_op_update &op, int64_t i)
 {
+    constexpr enum tr_dtype M = R == UPDATE_F32 ? TR_F32 : TR_BF16; /* of the master, by size */
+
     if constexpr (R == UPDATE_SPLIT || R == UPDATE_F32)
-        if (!vec_whole < R == UPDATE_F32 ? TR_F32 : TR_BF16 > (op.master, i, op.n))
+        if (!vec_whole<M>(op.master, i, op.n))
             return false;
     return vec_whole<D>(op.w, i, op.n) && vec_whole<TR_F32>(op.g, i, op.n);
 }
@@ -136,8 +138,8 @@ static __device__ __forceinline__ void update_put_halves(void *p, int64_t i, int
                 to[j] = (uint16_t)(u[j] >> 16);
 }
 
-/* tr_master_split of dtype.h. */
-template <enum update_way R, bool whole>
+/* tr_master_split of dtype.h; of f16 weights round(x). */
+template <enum tr_dtype D, enum update_way R, bool whole>
 static __device__ __forceinline__ void update_put_master(const struct tr_op_update &op, int64_t i,
                                                          const float x[VEC])
 {
@@ -147,7 +149,10 @@ static __device__ __forceinline__ void update_put_master(const struct tr_op_upda
         weight[j] = __float_as_uint(x[j]) + 0x8000;
         rest[j] = __float_as_uint(x[j]) << 16;
     }
-    update_put_halves<whole>(op.w, i, op.n, weight);
+    if constexpr (D == TR_BF16)
+        update_put_halves<whole>(op.w, i, op.n, weight);
+    else
+        vec_put<D, whole>(op.w, i, op.n, x);
     if constexpr (R == UPDATE_SPLIT)
         update_put_halves<whole>(op.master, i, op.n, rest);
     else
@@ -160,7 +165,7 @@ static __device__ __forceinline__ void update_put(const struct tr_op_update &op,
                                                   float x[VEC])
 {
     if constexpr (R == UPDATE_SPLIT || R == UPDATE_F32) {
-        update_put_master<R, whole>(op, i, x);
+        update_put_master<D, R, whole>(op, i, x);
     } else {
         if constexpr (R == UPDATE_STOCHASTIC)
             update_random(op, i, op.name, x);
@@ -175,8 +180,8 @@ static inline int update_refuse(const struct tr_op_update *op)
         return tr_cuda_refuse(-EINVAL, "stochastic rounding is defined for bf16, not for f16");
     if (op->state_dtype == TR_F16)
         return tr_cuda_refuse(-EINVAL, "optimizer state is f32 or bf16, not f16");
-    if (op->master_kind && (op->dtype != TR_BF16 || !op->master))
-        return tr_cuda_refuse(-EINVAL, "only bf16 weights have a master");
+    if (op->master_kind && !tr_master_fits(op->master_kind, op->dtype))
+        return tr_cuda_refuse(-EINVAL, "weights of this type have no such master");
     return 0;
 }
 
@@ -195,9 +200,14 @@ static inline int update_blocks(const struct tr_op_update *op, unsigned *blocks)
             constexpr enum update_way R = UPDATE_SPLIT;                                            \
             __VA_ARGS__;                                                                           \
         } else if ((op)->master_kind == TR_MASTER_F32) {                                           \
-            constexpr enum tr_dtype D = TR_BF16;                                                   \
             constexpr enum update_way R = UPDATE_F32;                                              \
-            __VA_ARGS__;                                                                           \
+            if ((op)->dtype == TR_BF16) {                                                          \
+                constexpr enum tr_dtype D = TR_BF16;                                               \
+                __VA_ARGS__;                                                                       \
+            } else {                                                                               \
+                constexpr enum tr_dtype D = TR_F16;                                                \
+                __VA_ARGS__;                                                                       \
+            }                                                                                      \
         } else if ((op)->dtype == TR_BF16 && (op)->rounding == TR_ROUND_STOCHASTIC) {              \
             constexpr enum tr_dtype D = TR_BF16;                                                   \
             constexpr enum update_way R = UPDATE_STOCHASTIC;                                       \

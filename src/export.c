@@ -133,7 +133,7 @@ int tr_export_fill(void *arg, const struct tr_tensor *t, uint64_t from, size_t n
                    enum tr_dtype type, void *buf)
 {
     struct tr_export_reader *r = arg;
-    int exact = tr_master_has(r->model, t) && type != TR_BF16;
+    int exact = tr_master_has(r->model, t) && type != t->dtype;
     size_t done = 0;
 
     while (done < n) {

@@ -23,8 +23,8 @@ struct tr_export_params {
 int tr_export(const struct tr_export_params *p);
 
 /* Reads tensors out of a store, one piece in memory at a time (and one of its master): a tr_fill_fn
- * for whoever writes weights. bf16 are the weights themselves; of another type are the values of
- * their masters, where the run's model has such. */
+ * for whoever writes weights. of the model's type are the weights themselves, of another the values
+ * of their masters, where the run's model has such. */
 struct tr_export_reader {
     struct tr_store *store;
     const struct tr_model *model;

@@ -120,12 +120,13 @@ static int fill_mastered(struct tr_import *i, uint32_t piece, int32_t tensor, ch
 
     for (size_t done = 0; r == 0 && done < n; done += now) {
         void *out = buf + done * size;
+        struct tr_master_parts parts = {weights ? out : NULL, weights ? NULL : out};
 
         now = n - done < TR_SOURCE_CHUNK / 4 ? n - done : TR_SOURCE_CHUNK / 4;
         r = tr_source_fill(i->source, t, p->tensor_offset / size + done, now, TR_F32, i->values);
-        if (r == 0 && tr_master_part(i->model->master, i->values, weights ? out : NULL,
-                                     weights ? NULL : out, now) < 0)
-            r = tr_error(-ERANGE, "tensor %s: a value is too large for bf16", t->name);
+        if (r == 0 && tr_master_part(i->model->master, t->dtype, &parts, i->values, now) < 0)
+            r = tr_error(-ERANGE, "tensor %s: a value is too large for %s", t->name,
+                         tr_dtype_name(t->dtype));
     }
     return r;
 }

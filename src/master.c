@@ -16,14 +16,14 @@ int tr_master_check(const struct tr_model *m, enum tr_master kind)
     for (int32_t i = 0; kind && i < m->n_tensors; i++) {
         const struct tr_tensor *t = &m->tensors[i];
 
-        if (t->frozen || t->dtype == TR_BF16)
+        if (t->frozen || tr_master_fits(kind, t->dtype))
             continue;
         if (t->dtype == TR_F32)
             return tr_error(-EINVAL,
                             "--master %s: %s is f32 and loses nothing of an update: it is for "
-                            "bf16 parameters (--dtype bf16)",
+                            "16-bit parameters (--dtype bf16)",
                             tr_master_name(kind), t->name);
-        return tr_error(-EINVAL, "--master %s: %s is %s: only bf16 parameters have a master",
+        return tr_error(-EINVAL, "--master %s: %s is %s: only bf16 is an upper half of f32",
                         tr_master_name(kind), t->name, tr_dtype_name(t->dtype));
     }
     return 0;
@@ -46,7 +46,8 @@ uint32_t tr_master_piece(const struct tr_model *m, const struct tr_tensor *t, ui
     return s->first_master_piece + (uint32_t)((byte - (uint64_t)s->row0 * row) / TR_PIECE_BYTES);
 }
 
-int tr_master_part(enum tr_master kind, const float *x, uint16_t *w, void *master, size_t n)
+int tr_master_part(enum tr_master kind, enum tr_dtype type, const struct tr_master_parts *to,
+                   const float *x, size_t n)
 {
     int overflow = 0;
 
@@ -54,14 +55,17 @@ int tr_master_part(enum tr_master kind, const float *x, uint16_t *w, void *maste
         int16_t rest;
         uint16_t weight = tr_master_split(x[i], &rest);
 
-        overflow |= isfinite(x[i]) && isinf(tr_bf16_f32(weight));
-        if (w)
-            w[i] = weight;
-        if (master && kind == TR_MASTER_SPLIT)
-            ((int16_t *)master)[i] = rest;
+        if (type == TR_F16)
+            weight = tr_f32_f16(x[i]);
+        overflow |=
+            isfinite(x[i]) && isinf(type == TR_F16 ? tr_f16_f32(weight) : tr_bf16_f32(weight));
+        if (to->weights)
+            to->weights[i] = weight;
+        if (to->master && kind == TR_MASTER_SPLIT)
+            ((int16_t *)to->master)[i] = rest;
     }
-    if (master && kind == TR_MASTER_F32)
-        memcpy(master, x, n * 4);
+    if (to->master && kind == TR_MASTER_F32)
+        memcpy(to->master, x, n * 4);
     return overflow ? -ERANGE : 0;
 }
 

@@ -161,8 +161,8 @@ const struct tr_option tr_train_options[] = {
      "stochastic for bf16 without a master",
      "of updated parameters: nearest or stochastic", .choices = roundings},
     {"master", "NAME", TR_OPTION_CHOICE, FIXED | STORED, AT(master), "none",
-     "what bf16 parameters keep of an f32 value, so that no update is lost: split (the 16 bits they"
-     " lack) or f32, with the same result", .choices = masters},
+     "what parameters keep of an f32 value, so that no update is lost: split (the 16 bits that bf16"
+     " lacks) or f32 (bf16: with the same result; f16)", .choices = masters},
     {"loss-scale", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(loss_scale), "65536",
      "f16 only: to begin with; doubled after 1000 clean steps, halved when a gradient overflows"},
 

@@ -84,7 +84,7 @@ struct tr_train_params {
     uint64_t seed;         /* 0 is a seed like any other; default 0 */
     enum tr_type dtype;    /* of storage; default: as the source */
     enum tr_rounding_choice rounding; /* default: stochastic for bf16, else nearest */
-    enum tr_master_choice master; /* what bf16 parameters have beside them; default none */
+    enum tr_master_choice master; /* what 16-bit parameters have beside them; default none */
     enum tr_recompute recompute;
     enum tr_streaming streaming; /* what moves at once; default: blocks where two of them fit */
     enum tr_keep durability;

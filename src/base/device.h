@@ -245,12 +245,13 @@ enum tr_rounding { TR_ROUND_NEAREST, TR_ROUND_STOCHASTIC };
  * a * f * G, X).
  *
  * w = round(X); stochastic rounding (bf16 only): tr_philox_round(first + i, step, seed, name).
- * With a master (bf16 only) X begins as that, and so does f32(w) of ADALOMO_SUM; it becomes the new
- * X, bit for bit, and w is tr_master_split's weight of it (src/base/dtype.h); `rounding` is not
- * asked. SPLIT: the master is tr_master_join of w and an int16_t for each element. F32: f32 values.
- * State in bf16 (m and, of ADAMW, v) is read as f32; the element's update is made with the new f32
- * values, which are then rounded stochastically, m with name ^ TR_PHILOX_M, v with name ^
- * TR_PHILOX_V. To nearest, what is kept of v could not fall: beta2 * v would round back to v. */
+ * With a master X begins as that, and so does f32(w) of ADALOMO_SUM; it becomes the new X, bit for
+ * bit, and w, where it is bf16, tr_master_split's weight of it (src/base/dtype.h); `rounding` is
+ * not asked. SPLIT (bf16 only): the master is tr_master_join of w and an int16_t for each element.
+ * F32 (not for f32): it is f32 values; f16 weights are round(X). State in bf16 (m and, of ADAMW, v)
+ * is read as f32; the element's update is made with the new f32 values, which are then rounded
+ * stochastically, m with name ^ TR_PHILOX_M, v with name ^ TR_PHILOX_V. To nearest, what is kept of
+ * v could not fall: beta2 * v would round back to v. */
 struct tr_op_update {
     void *w; /* (n) */
     enum tr_dtype dtype;

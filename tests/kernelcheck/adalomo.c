@@ -270,7 +270,7 @@ static void check_all(struct check *c, const struct tr_op_update *settings)
 
     for (enum tr_dtype d = TR_F32; d < TR_DTYPES; d++) {
         if ((settings->rounding == TR_ROUND_STOCHASTIC && d == TR_F16) ||
-            (settings->master_kind && d != TR_BF16))
+            (settings->master_kind && !tr_master_fits(settings->master_kind, d)))
             continue;
         for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]) && !check_bench_on(c); i++)
             one(c, settings, &shapes[i], d);

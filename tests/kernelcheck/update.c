@@ -33,9 +33,9 @@ float check_update_load(const struct tr_op_update *op, int64_t i)
 static void store(const struct tr_op_update *op, int64_t i, float x)
 {
     uint16_t *w = op->w;
-    int16_t rest;
+    int16_t rest = 0;
 
-    if (op->master_kind)
+    if (op->master_kind && op->dtype == TR_BF16)
         w[i] = tr_master_split(x, &rest);
     else
         tr_store_f32(op->w, op->dtype, (size_t)i, x);
@@ -302,6 +302,8 @@ static void check_masters(struct check *c, const struct update_check *u)
         if (check_bench_on(c))
             bench(c, &with, TR_BF16);
     }
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && !check_bench_on(c); i++)
+        check_update(c, &with, TR_F16, sizes[i]);
 }
 
 void check_update_all(struct check *c, const struct update_check *u)

@@ -129,7 +129,6 @@ static const struct variant variants[] = {
 
 static void check(struct placements p)
 {
-    p.dtype = TR_TYPE_BF16;
     p.variants = variants;
     p.n = sizeof(variants) / sizeof(variants[0]);
     check_placements(&p);
@@ -138,12 +137,18 @@ static void check(struct placements p)
 static void test_placement(void **state)
 {
     (void)state;
-    check((struct placements){
-        .shape = &shapes[1], .optimizer = TR_OPT_ADALOMO, .master = TR_MASTERS_SPLIT});
-    check((struct placements){
-        .shape = &shapes[0], .optimizer = TR_OPT_LOMO, .master = TR_MASTERS_SPLIT});
-    check((struct placements){
-        .shape = &shapes[2], .optimizer = TR_OPT_ADAMW, .master = TR_MASTERS_F32});
+    check((struct placements){.shape = &shapes[1],
+                              .dtype = TR_TYPE_BF16,
+                              .optimizer = TR_OPT_ADALOMO,
+                              .master = TR_MASTERS_SPLIT});
+    check((struct placements){.shape = &shapes[0],
+                              .dtype = TR_TYPE_F16,
+                              .optimizer = TR_OPT_LOMO,
+                              .master = TR_MASTERS_F32});
+    check((struct placements){.shape = &shapes[2],
+                              .dtype = TR_TYPE_BF16,
+                              .optimizer = TR_OPT_ADAMW,
+                              .master = TR_MASTERS_F32});
 }
 
 /* Of a run that has changed nothing: rates of zero are refused, so one too small for f32 it is. */
@@ -210,8 +215,8 @@ static void test_refused(void **state)
     make_inputs(&shapes[0], TR_TYPE_F32);
     refuses((struct tr_train_params){.master = TR_MASTERS_SPLIT},
             "--master split: model.embed_tokens.weight is f32");
-    refuses((struct tr_train_params){.master = TR_MASTERS_F32, .dtype = TR_TYPE_F16},
-            "--master f32: model.embed_tokens.weight is f16");
+    refuses((struct tr_train_params){.master = TR_MASTERS_SPLIT, .dtype = TR_TYPE_F16},
+            "--master split: model.embed_tokens.weight is f16");
     refuses((struct tr_train_params){.master = TR_MASTERS_SPLIT,
                                      .dtype = TR_TYPE_BF16,
                                      .rounding = TR_ROUNDING_STOCHASTIC},

@@ -92,7 +92,7 @@ static void forget(const struct tr_op_update *op)
         if (op->master_kind == TR_MASTER_SPLIT)
             ((int16_t *)op->master)[i] = 0;
         else if (op->master_kind == TR_MASTER_F32)
-            ((float *)op->master)[i] = tr_bf16_f32(((const uint16_t *)op->w)[i]);
+            ((float *)op->master)[i] = tr_load_f32(op->w, op->dtype, (size_t)i);
 }
 
 /* Of a value that goes up or down to a bf16 neighbour: the product of its distances from both. */
@@ -187,8 +187,11 @@ static void compare(struct spy *s, const struct tr_op_update *op, const float *t
         uint32_t bits = tr_f32_bits(twin[i]);
         int16_t rest;
 
-        s->wrong += tr_f32_bits(value_of(op, i)) != bits ||
-                    ((const uint16_t *)op->w)[i] != tr_master_split(twin[i], &rest);
+        uint16_t w = tr_master_split(twin[i], &rest);
+
+        if (op->dtype == TR_F16)
+            w = tr_f32_f16(twin[i]);
+        s->wrong += tr_f32_bits(value_of(op, i)) != bits || ((const uint16_t *)op->w)[i] != w;
     }
     s->compared += op->n;
 }
