@@ -34,11 +34,18 @@ int tr_export_reader_open(struct tr_export_reader *r, struct tr_store *s, const 
     *r = (struct tr_export_reader){.store = s, .model = m};
     r->weights.loaded = r->master.loaded = -1;
     r->weights.buf = tr_alloc_pages(TR_MEM_IO, room);
-    if (m->master) {
-        r->master.buf = tr_alloc_pages(TR_MEM_IO, room);
-        r->values = tr_alloc_array(TR_MEM_IO, VALUES, sizeof(*r->values));
-    }
-    return r->weights.buf && (!m->master || (r->master.buf && r->values)) ? 0 : -ENOMEM;
+    return r->weights.buf ? 0 : -ENOMEM;
+}
+
+/* Only for who asks for their values: the end of a run does not. */
+static int open_masters(struct tr_export_reader *r)
+{
+    if (r->values)
+        return 0;
+    if (!r->master.buf)
+        r->master.buf = tr_alloc_pages(TR_MEM_IO, tr_layout_piece_room(&r->model->layout));
+    r->values = r->master.buf ? tr_alloc_array(TR_MEM_IO, VALUES, sizeof(*r->values)) : NULL;
+    return r->values ? 0 : -ENOMEM;
 }
 
 void tr_export_reader_close(struct tr_export_reader *r)
@@ -115,8 +122,10 @@ static int64_t fill_masters(struct tr_export_reader *r, const struct tr_tensor *
 {
     size_t size = tr_master_size(r->model->master), now = n < VALUES ? n : VALUES;
     struct bytes w, master;
-    int e = load(r, &r->weights, find_piece(tr_store_layout(r->store), t, from * 2), from * 2, &w);
+    int e = open_masters(r);
 
+    if (e == 0)
+        e = load(r, &r->weights, find_piece(tr_store_layout(r->store), t, from * 2), from * 2, &w);
     if (e == 0)
         e = load(r, &r->master, tr_master_piece(r->model, t, from * size), from * size, &master);
     if (e < 0)
