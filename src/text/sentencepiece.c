@@ -5,7 +5,9 @@
  * that does not end where its message does is an error.
  *
  * Merges are not in the file. Sentencepiece joins the neighbours whose join has the highest score;
- * every way to cut a piece into two others is therefore a merge, in the order of scores.
+ * every way to cut a piece into two others is therefore a merge, in the order of scores. Unigram
+ * needs the scores alone; there a piece that the user asked for takes part with the score that
+ * sentencepiece gives it, so that it is met inside a text as there.
  */
 #include "src/text/sentencepiece.h"
 
@@ -41,12 +43,13 @@ struct merge {
 struct spm {
     const char *where;
     json_t *vocab, *added;
-    float *score; /* (room) of each piece, by id */
+    float *score; /* (room) of each piece, by id; NAN: the user's; -INFINITY: in no text */
     size_t n, room;
     struct merge *merge;
     size_t n_merges, merge_room;
     uint64_t model, bos, unk;
-    int dummy_prefix, trims, escapes, charsmap, suffix, bytes;
+    int dummy_prefix, trims, escapes, suffix, bytes, users;
+    struct field charsmap;
 };
 
 static int read_varint(struct reader *r, uint64_t *out)
@@ -132,7 +135,8 @@ static int add_piece(struct spm *s, const char *text, size_t bytes, float score,
     s->bytes |= kind == KIND_BYTE;
     if (kind == KIND_UNKNOWN)
         s->unk = s->n;
-    s->score[s->n++] = kind == KIND_NORMAL ? score : -INFINITY;
+    s->users |= kind == KIND_USER;
+    s->score[s->n++] = kind == KIND_NORMAL ? score : kind == KIND_USER ? NAN : -INFINITY;
     if (kind == KIND_NORMAL || kind == KIND_BYTE || kind == KIND_UNUSED)
         return 0;
     return add_token(s, name, s->n - 1, kind != KIND_USER);
@@ -186,7 +190,7 @@ static int read_normalizer(struct spm *s, const struct field *in)
 
     while ((e = read_field(&r, &f)) > 0) {
         if (f.number == 2 && f.wire == 2)
-            s->charsmap = f.value > 0;
+            s->charsmap = f;
         else if (f.number == 3 && f.wire == 0)
             s->dummy_prefix = f.value != 0;
         else if (f.number == 4 && f.wire == 0)
@@ -216,22 +220,26 @@ static int read_model(struct spm *s, const char *model, size_t bytes)
     return e < 0 || !s->n ? broken(s) : 0;
 }
 
-/* Each would give other ids without a word. */
+/* Each would give other ids without a word. Added tokens of a BPE cut the text before its spaces
+ * are trimmed, sentencepiece's after. */
 static int refuse(const struct spm *s)
 {
     static const char *const kinds[] = {"unknown", "Unigram", "BPE", "Word", "Char"};
 
-    if (s->model != 2)
-        return tr_error(-ENOTSUP, "%s: a sentencepiece model of kind %s is not supported, only BPE",
-                        s->where, kinds[s->model < 5 ? s->model : 0]);
-    if (s->charsmap)
-        return tr_error(-ENOTSUP, "%s: a sentencepiece normalizer with a table is not supported",
-                        s->where);
-    if (s->trims || !s->escapes || s->suffix)
+    if (s->model != 1 && s->model != 2)
+        return tr_error(
+            -ENOTSUP, "%s: a sentencepiece model of kind %s is not supported, only BPE and Unigram",
+            s->where, kinds[s->model < 5 ? s->model : 0]);
+    if (!s->escapes || s->suffix)
         return tr_error(-ENOTSUP, "%s: sentencepiece with %s is not supported", s->where,
-                        s->trims      ? "remove_extra_whitespaces"
-                        : !s->escapes ? "escape_whitespaces off"
-                                      : "treat_whitespace_as_suffix");
+                        s->suffix ? "treat_whitespace_as_suffix" : "escape_whitespaces off");
+    if (s->model == 1 && s->unk >= s->n)
+        return tr_error(-EINVAL, "%s: a sentencepiece Unigram without an unknown piece", s->where);
+    if (s->model == 2 && s->trims && s->users)
+        return tr_error(-ENOTSUP,
+                        "%s: a sentencepiece BPE with remove_extra_whitespaces and user-defined "
+                        "pieces is not supported",
+                        s->where);
     return 0;
 }
 
@@ -337,27 +345,86 @@ static int add_config(struct spm *s, json_t *config)
     return 0;
 }
 
-static json_t *replace(const char *a, const char *b)
+static json_t *replace(const char *kind, const char *a, const char *b)
 {
-    return json_pack("{s:s,s:{s:s},s:s}", "type", "Replace", "pattern", "String", a, "content", b);
+    return json_pack("{s:s,s:{s:s},s:s}", "type", "Replace", "pattern", kind, a, "content", b);
 }
 
+static json_t *charsmap(const struct spm *s)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *p = s->charsmap.v;
+    size_t n = s->charsmap.value;
+    struct tok_buf text = {0};
+    json_t *out;
+    int r = tok_buf_add(&text, "", 0);
+
+    for (size_t i = 0; r == 0 && i < n; i += 3) {
+        uint32_t bits =
+            (uint32_t)p[i] << 16 | (i + 1 < n ? p[i + 1] << 8 : 0) | (i + 2 < n ? p[i + 2] : 0);
+
+        for (size_t k = 0; r == 0 && k < 4 && i + k <= n; k++)
+            r = tok_buf_add(&text, &digits[bits >> (18 - 6 * k) & 63], 1);
+    }
+    out = r < 0 ? NULL
+                : json_pack("{s:s,s:s,s:b}", "type", "Precompiled", "precompiled_charsmap", text.v,
+                            "longest", 1);
+    tok_buf_free(&text);
+    return out;
+}
+
+static json_t *strip(const char *side, const char *what)
+{
+    return json_pack("{s:s,s:b,s:s}", "type", "Strip", side, 1, "content", what);
+}
+
+/* At the end a "▁" of the text itself goes too. */
 static json_t *normalizer(const struct spm *s)
 {
-    if (!s->dummy_prefix)
-        return replace(" ", SPACE);
-    return json_pack("{s:s,s:[{s:s,s:s},o]}", "type", "Sequence", "normalizers", "type", "Prepend",
-                     "prepend", SPACE, replace(" ", SPACE));
+    json_t *list = json_array();
+
+    if (s->charsmap.value)
+        json_array_append_new(list, charsmap(s));
+    if (s->trims) {
+        json_array_append_new(list, replace("Regex", " {2,}", " "));
+        json_array_append_new(list, strip("strip_left", " "));
+    }
+    if (s->dummy_prefix)
+        json_array_append_new(list, json_pack("{s:s,s:s}", "type", "Prepend", "prepend", SPACE));
+    json_array_append_new(list, replace("String", " ", SPACE));
+    if (s->trims)
+        json_array_append_new(list, strip("strip_right", SPACE));
+    return json_pack("{s:s,s:o}", "type", "Sequence", "normalizers", list);
+}
+
+/* Where no piece reaches over a space, words can be cut there: the same ids, but found word by
+ * word.
+ */
+static json_t *pre_tokenizer(const struct spm *s)
+{
+    const char *piece;
+    json_t *id;
+
+    json_object_foreach(s->vocab, piece, id)
+    {
+        float score = s->score[json_integer_value(id)];
+
+        if (score != -INFINITY && strstr(piece + 1, SPACE))
+            return json_null();
+    }
+    return s->model == 2 ? json_null()
+                         : json_pack("{s:s,s:s,s:s}", "type", "Metaspace", "replacement", SPACE,
+                                     "prepend_scheme", "never");
 }
 
 static json_t *decoder(const struct spm *s)
 {
-    json_t *steps =
-        json_pack("[o,{s:s},{s:s}]", replace(SPACE, " "), "type", "ByteFallback", "type", "Fuse");
+    json_t *steps = json_pack("[o,{s:s},{s:s}]", replace("String", SPACE, " "), "type",
+                              "ByteFallback", "type", "Fuse");
 
-    if (s->dummy_prefix)
+    if (s->dummy_prefix || s->trims)
         json_array_append_new(steps, json_pack("{s:s,s:s,s:i,s:i}", "type", "Strip", "content", " ",
-                                               "start", 1, "stop", 0));
+                                               "start", s->trims ? 1 << 20 : 1, "stop", 0));
     return json_pack("{s:s,s:o}", "type", "Sequence", "decoders", steps);
 }
 
@@ -384,21 +451,61 @@ static const char *unk_name(const struct spm *s)
     return NULL;
 }
 
-static int convert(struct spm *s, json_t *config, json_t **out)
+static json_t *bpe(struct spm *s)
 {
     json_t *merges = NULL;
-    int r = make_merges(s, &merges);
 
-    if (r == 0)
-        r = add_config(s, config);
-    if (r < 0) {
+    if (make_merges(s, &merges) < 0) {
         json_decref(merges);
+        return NULL;
+    }
+    return json_pack("{s:s,s:s?,s:b,s:b,s:O,s:o}", "type", "BPE", "unk_token", unk_name(s),
+                     "fuse_unk", 1, "byte_fallback", s->bytes, "vocab", s->vocab, "merges", merges);
+}
+
+/* The score of a piece of the user: sentencepiece's, by which it is chosen nearly always. */
+static double user_score(const struct spm *s, const char *piece)
+{
+    float most = -INFINITY;
+
+    for (size_t i = 0; i < s->n; i++)
+        most = fmaxf(most, s->score[i]);
+    return (double)((float)strlen(piece) * most) - 0.1;
+}
+
+/* Pieces of the user are no added tokens here. */
+static json_t *unigram(struct spm *s)
+{
+    json_t *vocab = json_array(), *id;
+    const char *piece;
+
+    json_object_foreach(s->vocab, piece, id)
+    {
+        double score = s->score[json_integer_value(id)];
+
+        score = isnan(score) ? user_score(s, piece) : score;
+        json_array_append_new(vocab, isfinite(score) ? json_pack("[s,f]", piece, score)
+                                                     : json_pack("[s,n]", piece));
+    }
+    for (size_t i = json_array_size(s->added); i-- > 0;)
+        if (json_is_false(json_object_get(json_array_get(s->added, i), "special")))
+            json_array_remove(s->added, i);
+    return json_pack("{s:s,s:o,s:b,s:o}", "type", "Unigram", "unk_id",
+                     json_integer((json_int_t)s->unk), "byte_fallback", s->bytes, "vocab", vocab);
+}
+
+static int convert(struct spm *s, json_t *config, json_t **out)
+{
+    json_t *model = s->model == 2 ? bpe(s) : unigram(s);
+    int r = model ? add_config(s, config) : tr_error(-ENOMEM, "%s: out of memory", s->where);
+
+    if (r < 0) {
+        json_decref(model);
         return r;
     }
-    *out = json_pack("{s:O,s:o,s:o,s:o,s:{s:s,s:s?,s:b,s:b,s:O,s:o}}", "added_tokens", s->added,
-                     "normalizer", normalizer(s), "decoder", decoder(s), "post_processor",
-                     template(s, config), "model", "type", "BPE", "unk_token", unk_name(s),
-                     "fuse_unk", 1, "byte_fallback", s->bytes, "vocab", s->vocab, "merges", merges);
+    *out = json_pack("{s:O,s:o,s:o,s:o,s:o,s:o}", "added_tokens", s->added, "normalizer",
+                     normalizer(s), "pre_tokenizer", pre_tokenizer(s), "decoder", decoder(s),
+                     "post_processor", template(s, config), "model", model);
     return *out ? 0 : tr_error(-ENOMEM, "%s: out of memory", s->where);
 }
 

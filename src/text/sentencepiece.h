@@ -9,7 +9,7 @@
 #include <jansson.h>
 
 /* config is tokenizer_config.json or NULL: added tokens, and whether BOS stands before a text.
- * Models of kind BPE are read; another kind, or a normalizer of its own, is refused by name. */
+ * Models of kind BPE and Unigram are read; another kind is refused by name. */
 int tr_sentencepiece_convert(const char *model, size_t bytes, json_t *config, const char *where,
                              json_t **out);
 

@@ -4,6 +4,8 @@
  * does and what its authors added. It is asked as the reference asks it: a grapheme of fewer than 6
  * bytes as a whole, and where that gives nothing, each of its characters; the answer is the
  * replacement of the shortest beginning that has one, and takes the place of all that was asked.
+ * Sentencepiece itself replaces, from left to right, the longest beginning of what is left; so does
+ * a table with `longest`.
  *
  * A unit of the double array: bits 0 to 7 and 31 are the label, bit 8 says that a value hangs
  * there, bits 10 on are the offset (shifted by 8 where bit 9 is set). The file is not trusted:
@@ -19,7 +21,8 @@
 #include "src/base/mem.h"
 #include "src/text/tokenizer_utf8.h"
 
-#define GRAPHEME_MOST 6 /* bytes; from there on characters are asked alone */
+#define GRAPHEME_MOST 6  /* bytes; from there on characters are asked alone */
+#define LONGEST_MOST  64 /* bytes of what is replaced: a damaged array may go round */
 
 static int digit(char c)
 {
@@ -107,27 +110,38 @@ static size_t offset(uint32_t unit)
     return (size_t)(unit >> 10) << ((unit & 1u << 9) >> 6);
 }
 
-/* The string that takes the place of text[0..n), or NULL. */
-static const char *find(const struct tok_charsmap *m, const char *text, size_t n)
+/* The string that a unit's value leads to, or NULL. */
+static const char *string_at(const struct tok_charsmap *m, size_t at)
+{
+    at = at < m->n_units ? m->unit[at] & ~(1u << 31) : m->bytes;
+    return at < m->bytes && ((unsigned char)m->text[at] & 0xC0) != 0x80 ? m->text + at : NULL;
+}
+
+/* The string for the shortest beginning of text[0..n) that has one, or the longest; NULL: none has.
+ * *bytes: of that beginning. */
+static const char *find(const struct tok_charsmap *m, const char *text, size_t n, size_t *bytes)
 {
     size_t at = offset(m->unit[0]);
+    const char *found = NULL;
 
     for (size_t i = 0; i < n && text[i]; i++) {
         uint32_t unit;
 
         at ^= (unsigned char)text[i];
         if (at >= m->n_units)
-            return NULL;
+            break;
         unit = m->unit[at];
         if ((unit & (1u << 31 | 0xFF)) != (unsigned char)text[i])
-            return NULL;
+            break;
         at ^= offset(unit);
-        if (!(unit >> 8 & 1))
+        if (!(unit >> 8 & 1) || (i + 1 < n && ((unsigned char)text[i + 1] & 0xC0) == 0x80))
             continue;
-        at = at < m->n_units ? m->unit[at] & ~(1u << 31) : m->bytes;
-        return at < m->bytes && ((unsigned char)m->text[at] & 0xC0) != 0x80 ? m->text + at : NULL;
+        found = string_at(m, at);
+        *bytes = i + 1;
+        if (!m->longest)
+            break;
     }
-    return NULL;
+    return found;
 }
 
 /* Bytes of the grapheme at text[0..n). */
@@ -153,15 +167,35 @@ static int map_chars(const struct tok_charsmap *m, const char *text, size_t n, s
 {
     int r = 0;
 
-    for (size_t i = 0, k; r == 0 && i < n; i += k) {
+    for (size_t i = 0, k, of; r == 0 && i < n; i += k) {
         uint32_t cp;
         const char *to;
 
         k = (size_t)tr_utf8_decode(text + i, n - i, &cp);
-        to = find(m, text + i, k);
+        to = find(m, text + i, k, &of);
         r = to ? tok_buf_add(out, to, strlen(to)) : tok_buf_add(out, text + i, k);
     }
     return r;
+}
+
+/* One replacement, or one grapheme or character; *k: how much of the text it took. */
+static int map_next(const struct tok_charsmap *m, const char *text, size_t n, size_t *k,
+                    struct tok_buf *out)
+{
+    const char *to = NULL;
+    uint32_t cp;
+    size_t of;
+
+    if (m->longest) {
+        to = find(m, text, n < LONGEST_MOST ? n : LONGEST_MOST, k);
+        if (!to)
+            *k = (size_t)tr_utf8_decode(text, n, &cp);
+        return to ? tok_buf_add(out, to, strlen(to)) : tok_buf_add(out, text, *k);
+    }
+    *k = grapheme(text, n);
+    if (*k < GRAPHEME_MOST)
+        to = find(m, text, *k, &of);
+    return to ? tok_buf_add(out, to, strlen(to)) : map_chars(m, text, *k, out);
 }
 
 int tok_charsmap_run(const struct tok_charsmap *m, struct tok_buf *b, size_t most)
@@ -169,13 +203,8 @@ int tok_charsmap_run(const struct tok_charsmap *m, struct tok_buf *b, size_t mos
     struct tok_buf out = {0};
     int r = tok_buf_add(&out, "", 0);
 
-    for (size_t i = 0, k; r == 0 && i < b->n; i += k) {
-        const char *to = NULL;
-
-        k = grapheme(b->v + i, b->n - i);
-        if (k < GRAPHEME_MOST)
-            to = find(m, b->v + i, k);
-        r = to ? tok_buf_add(&out, to, strlen(to)) : map_chars(m, b->v + i, k, &out);
+    for (size_t i = 0, k = 0; r == 0 && i < b->n; i += k) {
+        r = map_next(m, b->v + i, b->n - i, &k, &out);
         if (r == 0 && out.n > most)
             r = tr_error(-EFBIG, "the normalizer makes %zu bytes of text too long", b->n);
     }

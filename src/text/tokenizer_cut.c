@@ -11,6 +11,7 @@
  */
 #include "src/text/tokenizer_parts.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "src/text/tokenizer_utf8.h"
@@ -122,7 +123,7 @@ static int is_local(const struct tok_step *s)
     if (s->kind == TOK_REPLACE)
         return s->regex ? !strcmp(s->a, " {2,}") : s->a_bytes == 1;
     return s->kind == TOK_CHARSMAP || s->kind == TOK_FORM || s->kind == TOK_NMT ||
-           s->kind == TOK_TRIM;
+           s->kind == TOK_TRIM || s->kind == TOK_PREPEND;
 }
 
 static int spaces_cut(const struct tr_tokenizer *t)
@@ -138,19 +139,22 @@ static int spaces_cut(const struct tr_tokenizer *t)
     return 1;
 }
 
-/* Only where all letters come through as they are, and the space between them. */
+/* Only where all letters come through as they are, and between them the space, or what stands for
+ * it. */
 static int allow_spaces(struct tr_tokenizer *t)
 {
+    const char *space = t->pre.v[t->pre.n - 1].text;
     struct tok_buf b = {0};
     int r = 0, safe = 1;
 
     for (int c = 0; r == 0 && c < 128; c++) {
-        char text[] = {(char)c, ' ', (char)c, 0};
+        char text[] = {(char)c, ' ', (char)c, 0}, other[8];
 
         if (!is_letter((unsigned char)c))
             continue;
         r = tok_normalise(t, &(struct tok_span){-1, 0, 3}, text, 0, &b);
-        safe &= r == 0 && b.n == 3 && !memcmp(b.v, text, 3);
+        snprintf(other, sizeof(other), "%c%s%c", c, space, c);
+        safe &= r == 0 && (!strcmp(b.v, text) || !strcmp(b.v, other));
     }
     tok_buf_free(&b);
     if (safe)

@@ -105,24 +105,33 @@ static int replace_matches(const struct tok_step *s, struct tok_buf *b, size_t m
     return r;
 }
 
-static void trim(struct tok_buf *b, int start, int stop)
+/* Every white space, or only the character that the step names. */
+static int goes(const struct tok_step *s, const char *text, size_t n)
+{
+    uint32_t cp;
+
+    if (s->a)
+        return n == s->a_bytes && !memcmp(text, s->a, n);
+    return tr_utf8_decode(text, n, &cp) > 0 && tr_unicode_is_space(cp);
+}
+
+static void trim(const struct tok_step *s, struct tok_buf *b, int start, int stop)
 {
     size_t from = 0;
-    uint32_t cp;
 
     while (stop && b->n) {
         size_t at = tr_utf8_back(b->v, b->n);
 
-        if (tr_utf8_decode(b->v + at, b->n - at, &cp) < 0 || !tr_unicode_is_space(cp))
+        if (!goes(s, b->v + at, b->n - at))
             break;
         b->n = at;
     }
     while (start && from < b->n) {
-        int k = tr_utf8_decode(b->v + from, b->n - from, &cp);
+        size_t k = char_bytes(b->v + from, b->n - from);
 
-        if (k < 0 || !tr_unicode_is_space(cp))
+        if (!goes(s, b->v + from, k))
             break;
-        from += (size_t)k;
+        from += k;
     }
     b->n -= from;
     memmove(b->v, b->v + from, b->n);
@@ -176,7 +185,7 @@ static int run_step(const struct tok_step *s, struct tok_buf *b, int prefix, siz
     case TOK_NMT:
         return nmt(b);
     case TOK_TRIM:
-        trim(b, s->start && prefix, s->stop != 0);
+        trim(s, b, s->start && prefix, s->stop != 0);
         return 0;
     default:
         return prefix ? prepend(s, b) : 0;

@@ -50,6 +50,7 @@ struct tok_charsmap {
     uint32_t *unit; /* (n_units) */
     char *text;     /* (bytes), valid UTF-8 */
     size_t n_units, bytes;
+    int longest; /* asked as sentencepiece does */
 };
 
 struct tok_step {

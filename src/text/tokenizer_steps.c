@@ -147,7 +147,7 @@ static int read_form(struct reader *r, enum tok_form form)
     return 0;
 }
 
-/* null is a table without replacements. */
+/* null is a table without replacements; "longest" is sentencepiece.c's. */
 static int read_charsmap(struct reader *r, json_t *o)
 {
     json_t *v = json_object_get(o, "precompiled_charsmap");
@@ -159,10 +159,13 @@ static int read_charsmap(struct reader *r, json_t *o)
         return tr_error(-EINVAL, "%s: %s: \"precompiled_charsmap\" must be a string", r->where,
                         r->what);
     s = add_step(r, TOK_CHARSMAP);
+    if (s)
+        s->map.longest = json_is_true(json_object_get(o, "longest"));
     return s ? tok_charsmap_load(&s->map, r->where, json_string_value(v), json_string_length(v))
              : -ENOTSUP;
 }
 
+/* "content" is sentencepiece.c's: only that one goes. */
 static int read_trim(struct reader *r, json_t *o)
 {
     struct tok_step *s = add_step(r, TOK_TRIM);
@@ -175,7 +178,8 @@ static int read_trim(struct reader *r, json_t *o)
         e = tok_get_flag(o, "strip_right", 0, r->where, &right);
     s->start = (size_t)left;
     s->stop = (size_t)right;
-    return e;
+    return e < 0 || !json_object_get(o, "content") ? e
+                                                   : copy_text(r, o, "content", &s->a, &s->a_bytes);
 }
 
 static int read_normalizer(struct reader *r, json_t *o, const char *type)

@@ -36,7 +36,7 @@ static int read_piece(struct tr_tokenizer *t, const char *where, json_t *vocab, 
     if (bytes > TOK_STRING_MOST)
         return tr_error(-EINVAL, "%s: piece %zu has %zu bytes, at most %d are read", where, i,
                         bytes, TOK_STRING_MOST);
-    t->unigram.score[i] = json_number_value(score);
+    t->unigram.score[i] = json_is_null(score) ? NAN : json_number_value(score);
     if (tok_piece_id(t, text, bytes) >= 0) { /* named again later: that one counts */
         t->piece[i] = tr_strdup(TR_MEM_TEXT, text);
         return t->piece[i] ? 0 : -ENOMEM;
@@ -60,8 +60,7 @@ static int load_pieces(struct tr_tokenizer *t, const char *where, json_t *vocab)
 
         if (r < 0)
             return r;
-        if (!json_is_null(json_array_get(json_array_get(vocab, i), 1)))
-            least = fmin(least, u->score[i]);
+        least = fmin(least, u->score[i]); /* passes over NAN */
     }
     u->unk_score = least - UNK_PENALTY;
     return 0;
@@ -175,7 +174,7 @@ static int end_run(const struct tr_tokenizer *t, struct tok_unigram_work *w, con
     w->run = w->run_end;
     if (!n)
         return 0;
-    if (id >= 0 && !(t->flags[id] & TOK_OUTSIDE))
+    if (id >= 0 && !(t->flags[id] & TOK_OUTSIDE) && !isnan(t->unigram.score[id]))
         return tr_ids_push(ids, id);
     for (size_t i = 0; bytes && i < n; i++)
         bytes = t->byte_id[(unsigned char)run[i]] >= 0;

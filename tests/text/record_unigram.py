@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a small Unigram model with sentencepiece and records what the reference makes of it
+"""Trains small models with sentencepiece and records what the references make of them
 (pip install tokenizers sentencepiece).
 
     record_unigram.py SHARED_DATA FOLDER
 
-writes FOLDER/unigram.model, the model, and FOLDER/unigram.json: its vocabulary, the parts that
-families of tokenizers put around one, and for each the CRC-32 of ids and decoded text of every
-text in texts.json (record_families.py), as the `tokenizers` library gives them; for unigram.model
-itself, as sentencepiece gives them (dashes where a text holds the name of a special token, which
-sentencepiece does not look for). With `show NAME INDEX` behind the arguments, the ids of one text
-are printed.
+writes FOLDER/unigram.model and bpe.model, and FOLDER/unigram.json: the vocabulary of the first,
+the parts that families of tokenizers put around one, and for each the CRC-32 of ids and decoded
+text of every text in texts.json (record_families.py), as the `tokenizers` library gives them; for
+the models themselves, as sentencepiece gives them (dashes where a text holds the name of a special
+token, which sentencepiece does not look for). With `show NAME INDEX` behind the arguments, the ids
+of one text are printed.
 
 The rules of the normalizer are a part of NFKC, small enough to stand beside the tests, with some
 that take a grapheme of two characters, drop a character or make a longer text.
@@ -35,6 +35,13 @@ RANGES = [(0xA0, 0x180), (0x1E00, 0x1E20), (0x2000, 0x2040), (0x2100, 0x2150), (
           (0x3000, 0x3001), (0x3300, 0x3310), (0x212A, 0x212C), (0xFB00, 0xFB10), (0xFF01, 0xFFA0)]
 
 
+MODELS = {
+    "unigram": {"vocab_size": 1400, "model_type": "unigram",
+                "user_defined_symbols": ["<pad>", "[|USER|]"]},
+    "bpe": {"vocab_size": 800, "model_type": "bpe"},
+}
+
+
 def rules():
     out = {}
     for low, high in RANGES:
@@ -55,7 +62,7 @@ def write_rules(path):
             file.write("\t".join(" ".join("%X" % ord(c) for c in x) for x in (a, b)) + "\n")
 
 
-def train(shared, texts):
+def train(shared, texts, **options):
     with open(shared + "/datasets/text/tinyshakespeare.txt", encoding="utf-8") as file:
         lines = file.read().split("\n")[:12000]
     lines += [x for x in texts[::12] if x.strip() and "\x00" not in x]
@@ -64,10 +71,9 @@ def train(shared, texts):
         path = os.path.join(folder, "rules.tsv")
         write_rules(path)
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines), model_writer=model, vocab_size=1400,
-            model_type="unigram", byte_fallback=True, character_coverage=0.98,
-            normalization_rule_tsv=path, user_defined_symbols=["<pad>", "[|USER|]"],
-            num_threads=1, minloglevel=2)
+            sentence_iterator=iter(lines), model_writer=model, byte_fallback=True,
+            character_coverage=0.98, normalization_rule_tsv=path, num_threads=1, minloglevel=2,
+            **options)
     return model.getvalue()
 
 
@@ -207,28 +213,33 @@ def main():
     with open(folder + "/texts.json", encoding="utf-8") as file:
         whole = [x.encode() if isinstance(x, str) else bytes.fromhex(x[0])
                  for x in json.load(file)]
-    path = folder + "/unigram.model"
-    if sys.argv[3:4] == ["show"]:
+    show = sys.argv[3:4] == ["show"]
+    models = {}
+    for name, options in MODELS.items():
+        path = "%s/%s.model" % (folder, name)
+        if not show:
+            model = train(shared, [x.decode("utf-8", "replace") for x in whole], **options)
+            with open(path, "wb") as file:
+                file.write(model)
         with open(path, "rb") as file:
-            model = file.read()
-    else:
-        model = train(shared, [x.decode("utf-8", "replace") for x in whole])
-        with open(path, "wb") as file:
-            file.write(model)
-    vocab, charsmap = parse(model)
-    sp = sentencepiece.SentencePieceProcessor(model_proto=model)
+            models[name] = file.read()
+    pieces = {k: sentencepiece.SentencePieceProcessor(model_proto=m) for k, m in models.items()}
+    vocab, charsmap = parse(models["unigram"])
     out = {k: {"frame": f} for k, f in families(len(vocab)).items()}
-    if sys.argv[3:4] == ["show"]:
+    if show:
         name, x = sys.argv[4], whole[int(sys.argv[5])]
-        print(x, *(piece_answer(sp, x) if name == "model" else
+        print(x, *(piece_answer(pieces[name], x) if name in pieces else
                    answer(build(out[name]["frame"], vocab, charsmap), x)))
         return
     for name, f in out.items():
         t = build(f["frame"], vocab, charsmap)
         f["crc"] = "".join(crc(*answer(t, x)) for x in whole)
-    answers = [piece_answer(sp, x) for x in whole]
+    own = {}
+    for name, sp in pieces.items():
+        answers = [piece_answer(sp, x) for x in whole]
+        own[name] = "".join(crc(*a) if a else "--------" for a in answers)
     record = {"vocab": vocab, "charsmap": charsmap, "facts": facts(charsmap), "families": out,
-              "model": "".join(crc(*a) if a else "--------" for a in answers)}
+              "models": own}
     with open(folder + "/unigram.json", "w", encoding="utf-8") as file:
         json.dump(record, file, separators=(",", ":"))
         file.write("\n")

@@ -108,6 +108,32 @@ static void every_family_agrees_with_the_reference(void **state)
     assert_int_equal(bad, 0);
 }
 
+/* Sentencepiece's own ids. */
+static void a_sentencepiece_model_has_its_ids(void **state)
+{
+    static const char *const names[] = {"unigram", "bpe"};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct tr_tokenizer_text in = {.where = names[i], .is_model = 1};
+        struct tr_tokenizer *t = NULL;
+        char path[256], *model;
+
+        snprintf(path, sizeof(path), TEST_RECORDS "%s.model", names[i]);
+        assert_int_equal(tr_file_read(path, 1 << 20, &model, &in.json_bytes), 0);
+        in.json = model;
+        if (tr_tokenizer_parse(&t, &in) < 0)
+            fail_msg("%s", tr_error_message());
+        assert_int_equal(tr_tokenizer_adds_bos(t), 1);
+        assert_int_equal(text_compare_crcs(t, names[i], texts,
+                                           json_string_value(json_object_get(
+                                               json_object_get(records, "models"), names[i]))),
+                         0);
+        tr_tokenizer_close(t);
+        tr_free(TR_MEM_TEXT, model);
+    }
+}
+
 static uint32_t fact(const struct tr_tokenizer *t)
 {
     uint32_t crc = 0;
@@ -309,6 +335,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_family_agrees_with_the_reference),
+        cmocka_unit_test(a_sentencepiece_model_has_its_ids),
         cmocka_unit_test(every_code_point_is_normalised_as_the_reference_does),
         cmocka_unit_test(the_best_sum_wins_and_the_first_of_equal_ones),
         cmocka_unit_test(rounding_and_penalty_are_the_references),
