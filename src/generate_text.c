@@ -13,21 +13,13 @@
 #include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/infer.h"
-
-#define LONGEST_PROMPT (1 << 26)
+#include "src/text/data_file.h"
 
 struct prompts {
     char **text;
     struct tr_ids *ids;
     size_t *length; /* of each prompt in tokens */
     int32_t n, room;
-};
-
-/* The text of the one prompt, as far as it has been handed on. */
-struct stream {
-    const struct tr_generate_params *params;
-    const struct tr_tokenizer *tokenizer;
-    size_t prompt, told;
 };
 
 static void prompts_free(struct prompts *p)
@@ -57,71 +49,70 @@ static int prompts_room(struct prompts *p)
     return length ? 0 : -ENOMEM;
 }
 
-static int prompts_add(struct prompts *p, const char *text)
+static int prompts_add(struct prompts *p, const char *text, size_t n)
 {
     if (p->n == INT32_MAX / 4)
         return tr_error(-E2BIG, "too many prompts");
     if (p->n == p->room && prompts_room(p) < 0)
         return -ENOMEM;
     memset(&p->ids[p->n], 0, sizeof(*p->ids));
-    p->text[p->n] = tr_strdup(TR_MEM_TEXT, text);
+    p->text[p->n] = tr_alloc(TR_MEM_TEXT, n + 1);
     if (!p->text[p->n])
         return -ENOMEM;
-    p->n++;
+    memcpy(p->text[p->n++], text, n);
     return 0;
 }
 
 /* A line is a prompt, or an object that has one. */
-static int add_line(struct prompts *p, char *line, size_t n, const char *where)
+static int add_line(struct prompts *p, const char *line, size_t n, const char *where)
 {
     const char *text;
     json_t *json;
     int r;
 
-    while (n && (line[n - 1] == '\n' || line[n - 1] == '\r'))
-        line[--n] = 0;
-    if (n == 0)
-        return 0;
-    if (strlen(line) != n)
-        return tr_error(-EINVAL, "%s: has a NUL character", where);
     if (*line != '{')
-        return prompts_add(p, line);
+        return prompts_add(p, line, n);
     if ((r = tr_json_parse(line, n, where, &json)) < 0)
         return r;
     text = json_string_value(json_object_get(json, "prompt"));
-    r = text ? prompts_add(p, text) : tr_error(-EINVAL, "%s: has no text \"prompt\"", where);
+    r = text ? prompts_add(p, text, strlen(text))
+             : tr_error(-EINVAL, "%s: has no text \"prompt\"", where);
     json_decref(json);
     return r;
 }
 
 static int read_prompts(struct prompts *p, const char *path)
 {
-    FILE *f = fopen(path, "re");
-    char *line = NULL, where[4200];
-    size_t room = 0;
-    ssize_t n;
-    int r = 0;
+    struct data_file f;
+    const char *line;
+    size_t n;
+    int r = data_file_open(&f, path);
 
-    if (!f)
-        return tr_error(-errno, "%s: cannot open: %s", path, strerror(errno));
-    for (long number = 1; r == 0 && (n = getline(&line, &room, f)) > 0; number++) {
-        snprintf(where, sizeof(where), "%s:%ld", path, number);
-        r = n > LONGEST_PROMPT ? tr_error(-E2BIG, "%s: the line is too long", where)
-                               : add_line(p, line, (size_t)n, where);
+    if (r < 0)
+        return r;
+    while ((r = data_file_line(&f, &line, &n)) > 0) {
+        char where[4200];
+
+        n -= n && line[n - 1] == '\r';
+        snprintf(where, sizeof(where), "%s:%llu", path, (unsigned long long)f.line);
+        r = !n                   ? 0
+            : memchr(line, 0, n) ? tr_error(-EINVAL, "%s: has a NUL character", where)
+                                 : add_line(p, line, n, where);
+        if (r < 0)
+            break;
     }
-    if (r == 0 && ferror(f))
-        r = tr_error(-EIO, "%s: cannot read", path);
-    free(line);
-    fclose(f);
+    data_file_close(&f);
     return r < 0 || p->n ? r : tr_error(-ENODATA, "%s: no prompts", path);
 }
 
-static int encode_prompts(struct prompts *p, const struct infer *f)
+static int encode_prompts(struct prompts *p, const struct infer *f, const struct chat *c)
 {
+    const struct tr_tokenizer *t = f->run.tokenizer;
     int r = 0;
 
     for (int32_t i = 0; i < p->n && r == 0; i++) {
-        r = infer_encode_prompt(f->run.tokenizer, p->text[i], &p->ids[i]);
+        r = c->template ? infer_encode_turn(t, c, p->text[i], &p->ids[i])
+                        : infer_encode_prompt(t, p->text[i], &p->ids[i]);
         p->length[i] = p->ids[i].n;
     }
     return r;
@@ -152,7 +143,7 @@ static size_t settled(const char *text, size_t n)
     return n;
 }
 
-static int tell(struct stream *s, const struct tr_ids *ids, int whole)
+static int tell(struct infer_stream *s, const struct tr_ids *ids, int whole)
 {
     char *text;
     size_t n;
@@ -222,40 +213,65 @@ static int answer_all(const struct infer *f, const struct prompts *p, char **out
     return r;
 }
 
-static int continue_prompts(struct infer *f, const struct tr_generate_params *p,
-                            struct prompts *prompts)
+int infer_tell_all(struct infer *f, struct infer_stream *s, struct tr_ids *ids, int32_t n,
+                   int64_t max_tokens)
 {
-    struct stream s = {p, f->run.tokenizer, prompts->length[0], 0};
+    const struct tr_generate_params *p = s->params;
     struct infer_generation how = {
-        .max_tokens = p->max_tokens,
+        .max_tokens = max_tokens,
         .sample = {.temperature = p->temperature, .top_p = p->top_p, .seed = p->seed},
-        .token = p->piece && p->prompt ? on_token : NULL,
-        .arg = &s};
-    int r = infer_generate(f, prompts->ids, prompts->n, &how);
+        .token = p->piece && !p->prompts ? on_token : NULL,
+        .arg = s};
+    int r = infer_generate(f, ids, n, &how);
 
-    return r < 0 || !how.token ? r : tell(&s, &prompts->ids[0], 1);
+    return r < 0 || !how.token ? r : tell(s, ids, 1);
 }
 
-static int generate(struct infer *f, const struct tr_generate_params *p, struct prompts *prompts,
-                    char **out)
+static int generate(struct infer *f, const struct tr_generate_params *p, const struct chat *c,
+                    struct prompts *prompts, char **out)
 {
+    struct infer_stream s = {p, f->run.tokenizer, 0, 0};
     struct infer_shape shape = {0};
-    int r = f->run.tokenizer
-                ? encode_prompts(prompts, f)
-                : tr_error(-EINVAL, "%s: has no tokenizer.json; give --tokenizer", p->model);
+    int r = encode_prompts(prompts, f, c);
 
     if (r < 0 || (r = infer_row_tokens(p->model, 0, 1, &shape.positions)) < 0 ||
         (r = infer_check_prompts(prompts->ids, prompts->n, shape.positions)) < 0 ||
-        (r = choose_shape(f, p, prompts, &shape)) < 0 || (r = infer_start(f, &shape)) < 0 ||
-        (r = continue_prompts(f, p, prompts)) < 0)
+        (r = choose_shape(f, p, prompts, &shape)) < 0 || (r = infer_start(f, &shape)) < 0)
+        return r;
+    s.prompt = prompts->length[0];
+    r = infer_tell_all(f, &s, prompts->ids, prompts->n, p->max_tokens);
+    if (r < 0)
         return r;
     return p->prompt ? answer_one(f, prompts, out) : answer_all(f, prompts, out);
 }
 
+/* What is asked of an opened model: a conversation has no text to give back but what it told. */
+static int serve(struct infer *f, const struct tr_generate_params *p, struct prompts *prompts,
+                 char **out)
+{
+    struct chat c = {0};
+    int r = f->run.tokenizer
+                ? 0
+                : tr_error(-EINVAL, "%s: has no tokenizer.json; give --tokenizer", p->model);
+
+    if (r == 0 && (p->chat || p->chat_template))
+        r = infer_chat_open(f, p->model, p->chat_template, &c);
+    if (r == 0 && p->ask) {
+        r = infer_converse(f, &c, p);
+        *out = r == 0 ? strdup("") : NULL;
+    } else if (r == 0) {
+        r = generate(f, p, &c, prompts, out);
+    }
+    chat_close(&c);
+    return r;
+}
+
 static int check(const struct tr_generate_params *p)
 {
-    if (!p->model || (!p->prompt && !p->prompts))
+    if (!p->model || (!p->prompt && !p->prompts && !p->ask))
         return tr_error(-EINVAL, "--%s is missing", p->model ? "prompt" : "model");
+    if (p->ask && (p->prompt || p->prompts || !p->chat))
+        return tr_error(-EINVAL, "a conversation is a chat, without --prompt or --prompts");
     if (p->prompt && p->prompts)
         return tr_error(-EINVAL, "--prompt and --prompts exclude each other");
     if (!(p->temperature >= 0) || !(p->top_p >= 0 && p->top_p <= 1))
@@ -272,8 +288,10 @@ int tr_generate_text(const struct tr_generate_params *params, char **out)
     int r = check(&p);
 
     p.max_tokens = p.max_tokens ? p.max_tokens : 64;
-    if (r == 0)
-        r = p.prompt ? prompts_add(&prompts, p.prompt) : read_prompts(&prompts, p.prompts);
+    if (r == 0 && p.prompt)
+        r = prompts_add(&prompts, p.prompt, strlen(p.prompt));
+    else if (r == 0 && p.prompts)
+        r = read_prompts(&prompts, p.prompts);
     if (r == 0)
         r = infer_open_model(&f, &(struct infer_params){.model = p.model,
                                                         .tokenizer = p.tokenizer,
@@ -281,7 +299,7 @@ int tr_generate_text(const struct tr_generate_params *params, char **out)
                                                         .device = p.device,
                                                         .device_memory = p.device_memory});
     if (r == 0)
-        r = generate(f, &p, &prompts, out);
+        r = serve(f, &p, &prompts, out);
     infer_close(f);
     prompts_free(&prompts);
     return r;

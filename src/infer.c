@@ -119,13 +119,13 @@ static int open_tokenizer(struct infer *f, const struct infer_params *p)
     const char *folder = p->tokenizer ? p->tokenizer : infer_is_run(p->model) ? keep : p->model;
     int r = keep ? 0 : -ENOMEM;
 
-    if (r == 0 && (p->tokenizer || tr_folder_has(folder, "tokenizer.json")))
+    if (r == 0 && (p->tokenizer || tr_tokenizer_is_in(folder)))
         r = tr_tokenizer_open(&f->run.tokenizer, folder);
     tr_free(TR_MEM_MISC, keep);
     return r;
 }
 
-static void add_stop(struct infer *f, json_int_t id)
+void infer_add_stop(struct infer *f, int64_t id)
 {
     if (id >= 0 && id < INT32_MAX && f->n_stops < INFER_STOPS && !infer_stops(f, (int32_t)id))
         f->stops[f->n_stops++] = (int32_t)id;
@@ -143,10 +143,10 @@ static int add_stops(struct infer *f, const char *folder, const char *name)
         r = tr_json_read(path, 1 << 20, &root);
     eos = json_object_get(root, "eos_token_id");
     if (json_is_integer(eos))
-        add_stop(f, json_integer_value(eos));
+        infer_add_stop(f, json_integer_value(eos));
     for (size_t i = 0; i < json_array_size(eos); i++)
         if (json_is_integer(json_array_get(eos, i)))
-            add_stop(f, json_integer_value(json_array_get(eos, i)));
+            infer_add_stop(f, json_integer_value(json_array_get(eos, i)));
     json_decref(root);
     tr_free(TR_MEM_MISC, path);
     return r;
@@ -160,7 +160,7 @@ static int read_stops(struct infer *f, const struct infer_params *p)
     int r = keep ? 0 : -ENOMEM;
 
     if (f->run.tokenizer)
-        add_stop(f, tr_tokenizer_eos(f->run.tokenizer));
+        infer_add_stop(f, tr_tokenizer_eos(f->run.tokenizer));
     if (r == 0 && !p->tokenizer) /* ids of another vocabulary mean nothing */
         r = add_stops(f, folder, "generation_config.json");
     tr_free(TR_MEM_MISC, keep);

@@ -9,6 +9,7 @@
 
 #include "src/run.h"
 #include "src/sample.h"
+#include "src/text/chat.h"
 
 #define INFER_STOPS 16
 
@@ -76,6 +77,7 @@ struct infer_generation {
 int infer_generate(struct infer *f, struct tr_ids *sequences, int32_t n,
                    const struct infer_generation *how);
 int infer_stops(const struct infer *f, int32_t id);
+void infer_add_stop(struct infer *f, int64_t id);
 /* The shape for these prompts in groups of `group`; positions are given, and cache_tokens says
  * whether there shall be a cache. */
 void infer_shape_of(struct infer_shape *shape, const struct tr_ids *prompts, int32_t n,
@@ -87,5 +89,29 @@ int infer_encode_prompt(const struct tr_tokenizer *t, const char *text, struct t
 int infer_row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *out);
 /* The likeliest continuation. */
 int infer_greedy(struct infer *f, struct tr_ids *sequences, int32_t n, int64_t max_tokens);
+
+/* converse.c. The template that is asked for, or the one that a run was trained with, or NULL (the
+ * tokenizer folder's own); freed with tr_free(TR_MEM_MISC, ...). */
+int infer_template(const char *model, const char *asked, char **out);
+/* That template; what ends a turn of the assistant ends a text from now on. */
+int infer_chat_open(struct infer *f, const char *model, const char *asked, struct chat *out);
+/* The ids of messages and of the beginning of an answer; of one turn of the user. */
+int infer_encode_talk(const struct tr_tokenizer *t, const struct chat *c, json_t *messages,
+                      json_t *tools, struct tr_ids *ids);
+int infer_encode_turn(const struct tr_tokenizer *t, const struct chat *c, const char *text,
+                      struct tr_ids *ids);
+/* Answers what p->ask says, until it says nothing; infer_start is done here. */
+int infer_converse(struct infer *f, const struct chat *c, const struct tr_generate_params *p);
+
+/* generate_text.c. The text behind a prompt, as far as it has been handed on. */
+struct infer_stream {
+    const struct tr_generate_params *params;
+    const struct tr_tokenizer *tokenizer;
+    size_t prompt, told;
+};
+
+/* infer_generate as p says; with p->piece the first sequence's text is told as it grows. */
+int infer_tell_all(struct infer *f, struct infer_stream *s, struct tr_ids *ids, int32_t n,
+                   int64_t max_tokens);
 
 #endif

@@ -86,7 +86,7 @@ static int open_tokenizer(struct tr_run *run)
 {
     const char *folder = run->params.tokenizer ? run->params.tokenizer : run->params.model;
 
-    if (!folder || (!run->params.tokenizer && !tr_folder_has(folder, "tokenizer.json")))
+    if (!folder || (!run->params.tokenizer && !tr_tokenizer_is_in(folder)))
         return 0; /* pre-tokenised data needs none; other data will say so */
     return tr_tokenizer_open(&run->tokenizer, folder);
 }

@@ -184,10 +184,7 @@ struct tr_export_run_params {
 /* Exports the newest whole commit; *step is the step it was made at (may be NULL). */
 TR_API int tr_export_run(const struct tr_export_run_params *params, int64_t *step);
 
-struct tr_learn_params {
-    const char *data, *out;
-    int64_t vocab;
-};
+struct tr_learn_params { const char *data, *out; int64_t vocab; };
 TR_API int tr_learn_tokenizer(const struct tr_learn_params *params);
 
 /* Texts returned through `out` are freed with tr_free_text. */
@@ -208,7 +205,7 @@ TR_API int tr_preview_data(const struct tr_preview_data_params *params, char **o
 
 /* Continuation and loss, streamed layer by layer like training; model: HF folder or run. */
 struct tr_eval_params {
-    const char *model, *tokenizer, *data, *device;
+    const char *model, *tokenizer, *data, *device, *chat_template;
     int64_t batch_size, seq_len, samples, max_tokens, threads;
     uint64_t device_memory;
     enum tr_task task; /* data: its official JSONL; choices by log-likelihood */
@@ -225,6 +222,9 @@ TR_API int tr_eval_data(const struct tr_eval_params *params, struct tr_eval_repo
 
 struct tr_generate_params { /* prompt; or prompts: a file of lines or JSONL: out is JSONL then */
     const char *model, *tokenizer, *prompt, *prompts, *device;
+    const char *chat_template; /* prompts are turns of the user, by this template; or: */
+    int chat;                  /* by the run's, or the tokenizer folder's */
+    const char *(*ask)(void *arg); void *ask_arg; /* chat: next turn, or NULL; answers: piece */
     int64_t max_tokens, threads;
     uint64_t device_memory, seed;
     double temperature, top_p; /* 0: the likeliest token; of all */

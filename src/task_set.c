@@ -97,28 +97,14 @@ static int add_question(void *arg, const struct tr_task_item *item)
     return r;
 }
 
-static int read_lines(struct reading *in, struct data_file *f)
+static int read_record(void *owner, const char *where, json_t *record)
 {
-    const char *line;
-    size_t bytes;
+    struct reading *in = owner;
     int r;
 
-    while ((r = data_file_line(f, &line, &bytes)) > 0) {
-        char where[4200];
-        json_t *record;
-
-        if (strspn(line, " \t\r") >= bytes)
-            continue;
-        snprintf(where, sizeof(where), "%s:%llu", f->path, (unsigned long long)f->line);
-        in->where = where;
-        if ((r = tr_json_parse(line, bytes, where, &record)) < 0)
-            return r;
-        r = tr_task_read(in->p->task, record, where, add_question, in);
-        json_decref(record);
-        if (r < 0)
-            return r;
-        in->s->record++;
-    }
+    in->where = where;
+    r = tr_task_read(in->p->task, record, where, add_question, in);
+    in->s->record++;
     return r;
 }
 
@@ -163,16 +149,12 @@ int task_set_open(struct task_set **out, const struct task_set_params *p)
 {
     struct task_set *s = tr_alloc(TR_MEM_TEXT, sizeof(*s));
     struct reading in = {s, p, p->path};
-    struct data_file f;
-    int r = s ? data_file_open(&f, p->path) : -ENOMEM;
+    int r;
 
-    if (r < 0) {
-        task_set_close(s);
-        return r;
-    }
+    if (!s)
+        return -ENOMEM;
     s->task = p->task;
-    r = read_lines(&in, &f);
-    data_file_close(&f);
+    r = data_file_records(p->path, read_record, &in);
     if (r == 0 && s->n_questions == 0)
         r = tr_error(-ENODATA, "%s: no questions", p->path);
     if (r < 0) {

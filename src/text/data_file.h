@@ -7,6 +7,7 @@
 #ifndef TR_SRC_TEXT_DATA_FILE_H
 #define TR_SRC_TEXT_DATA_FILE_H
 
+#include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,5 +37,10 @@ int data_file_element(struct data_file *f, const char **text, size_t *bytes);
 int data_file_begins(struct data_file *f, char c);
 /* 1 where the name says one JSON object a line. */
 int data_file_is_jsonl(const char *path);
+
+/* data_records.c: hands on each record of a JSONL file or a file of one JSON list; `where` names
+ * file and line. Anything but 0 ends it, 1 without an error. */
+typedef int data_record_fn(void *owner, const char *where, json_t *o);
+int data_file_records(const char *path, data_record_fn *fn, void *owner);
 
 #endif

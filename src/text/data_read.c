@@ -13,6 +13,7 @@
 #include "src/base/err.h"
 #include "src/base/json.h"
 #include "src/text/data_file.h"
+#include "src/text/data_talk.h"
 #include "src/text/task.h"
 
 #define WINDOW ((size_t)4 << 20)
@@ -148,28 +149,35 @@ static int is_talk(const struct tr_data *d, json_t *o)
 
 /* Formats are tried from the most to the least special: a pre-tokenised record may carry its text.
  */
-static int recognise(struct tr_data *d, const char *where, json_t *o)
+int data_format_of(const char *where, json_t *o, enum tr_data_format *out)
 {
-    int r;
-
     if (json_object_get(o, "input_ids"))
-        d->info.format = TR_DATA_IDS;
+        *out = TR_DATA_IDS;
     else if (json_object_get(o, "messages"))
-        d->info.format = TR_DATA_MESSAGES;
+        *out = TR_DATA_MESSAGES;
     else if (json_object_get(o, "conversations"))
-        d->info.format = TR_DATA_CONVERSATIONS;
+        *out = TR_DATA_CONVERSATIONS;
     else if (json_object_get(o, "instruction") && json_object_get(o, "output"))
-        d->info.format = TR_DATA_ALPACA;
+        *out = TR_DATA_ALPACA;
     else if (json_object_get(o, "prompt") && json_object_get(o, "completion"))
-        d->info.format = TR_DATA_PROMPT;
+        *out = TR_DATA_PROMPT;
     else if (json_object_get(o, "text"))
-        d->info.format = TR_DATA_JSONL_TEXT;
+        *out = TR_DATA_JSONL_TEXT;
     else
         return tr_error(-EINVAL,
                         "%s: no known record: it needs \"messages\", \"conversations\", "
                         "\"instruction\" and \"output\", \"prompt\" and \"completion\", "
                         "\"text\", or \"input_ids\"",
                         where);
+    return 0;
+}
+
+static int recognise(struct tr_data *d, const char *where, json_t *o)
+{
+    int r = data_format_of(where, o, &d->info.format);
+
+    if (r < 0)
+        return r;
     if (d->info.format != TR_DATA_IDS && !d->p.tokenizer)
         return tr_error(-EINVAL, "%s: a text record, but no tokenizer was given", where);
     if (!is_talk(d, o))
@@ -264,73 +272,19 @@ static int read_task(struct tr_data *d, const char *where, const json_t *o)
     return tr_task_read((enum tr_task)d->p.task, o, where, read_question, &q);
 }
 
-int data_read_record(struct tr_data *d, const char *where, const char *line, size_t bytes)
+int data_read_record(struct tr_data *d, const char *where, json_t *o)
 {
-    json_t *o;
     int r;
 
-    r = tr_json_parse(line, bytes, where, &o);
-    if (r < 0)
-        return r;
-    if (!json_is_object(o))
-        r = tr_error(-EINVAL, "%s: not a JSON object", where);
-    else if (d->p.task)
-        r = read_task(d, where, o);
-    else if (d->n_samples || (r = recognise(d, where, o)) == 0)
-        r = read_object(d, where, o);
-    json_decref(o);
-    return r;
+    if (d->p.task)
+        return read_task(d, where, o);
+    r = d->n_samples ? 0 : recognise(d, where, o);
+    return r < 0 ? r : read_object(d, where, o);
 }
 
-static void name_line(const struct data_file *f, char *where, size_t bytes)
+static int read_record(void *owner, const char *where, json_t *o)
 {
-    snprintf(where, bytes, "%s:%llu", f->path, (unsigned long long)f->line);
-}
-
-/* A file that is one list of records. */
-static int read_list(struct tr_data *d, struct data_file *f)
-{
-    const char *text;
-    size_t bytes;
-    int r;
-
-    while ((r = data_file_element(f, &text, &bytes)) > 0) {
-        char where[4200];
-        uint64_t lines = 0;
-
-        name_line(f, where, sizeof(where));
-        for (size_t i = 0; i < bytes; i++)
-            lines += text[i] == '\n';
-        r = data_read_record(d, where, text, bytes);
-        if (r < 0)
-            break;
-        f->line += lines;
-    }
-    return r;
-}
-
-static int read_jsonl(struct tr_data *d, struct data_file *f)
-{
-    const char *line;
-    size_t bytes;
-    int r;
-
-    while ((r = data_file_line(f, &line, &bytes)) > 0) {
-        char where[4200];
-        size_t blank = 0;
-
-        if (f->line == 1 && bytes >= 3 && !memcmp(line, "\xEF\xBB\xBF", 3))
-            blank = 3;
-        while (blank < bytes && strchr(" \t\r", line[blank]))
-            blank++;
-        if (blank == bytes)
-            continue;
-        name_line(f, where, sizeof(where));
-        r = data_read_record(d, where, line + blank, bytes - blank);
-        if (r < 0)
-            break;
-    }
-    return r;
+    return data_read_record(owner, where, o);
 }
 
 /* Only ever called for a window that is known to hold one: the slow way finds the line. */
@@ -375,7 +329,7 @@ static int push_window(struct tr_data *d, struct data_file *f, size_t n, enum tr
     for (size_t i = 0; r == 0 && i < ids.n; i++)
         if (ids.v[i] >= d->p.vocab) {
             find_line(d, f, text, n);
-            name_line(f, where, sizeof(where));
+            snprintf(where, sizeof(where), "%s:%llu", f->path, (unsigned long long)f->line);
             r = data_push(d, where, ids.v[i], 0);
         }
     if (r == 0)
@@ -389,7 +343,7 @@ static int push_window(struct tr_data *d, struct data_file *f, size_t n, enum tr
 }
 
 /* A plain text is one document, whatever its size. */
-static int read_text(struct tr_data *d, struct data_file *f)
+static int read_document(struct tr_data *d, struct data_file *f)
 {
     enum tr_text_place place = TR_TEXT_START;
     size_t want = WINDOW;
@@ -419,26 +373,27 @@ static int read_text(struct tr_data *d, struct data_file *f)
     return r < 0 ? r : data_cut_windows(d);
 }
 
-int data_read(struct tr_data *d)
+static int read_text(struct tr_data *d)
 {
     struct data_file f;
     int r = data_file_open(&f, d->path);
 
     if (r < 0)
         return r;
-    if (data_file_is_jsonl(d->path) || d->p.task) {
-        f.line = 1;
-        r = data_file_begins(&f, '[');
-        if (r == 0)
-            f.line = 0;
-        if (r >= 0)
-            r = r ? read_list(d, &f) : read_jsonl(d, &f);
-    } else if (d->p.tokenizer) {
-        r = read_text(d, &f);
-    } else {
-        r = tr_error(-EINVAL, "%s: a plain text, but no tokenizer was given", d->path);
-    }
+    r = d->p.tokenizer ? read_document(d, &f)
+                       : tr_error(-EINVAL, "%s: a plain text, but no tokenizer was given", d->path);
     data_file_close(&f);
+    return r;
+}
+
+int data_read(struct tr_data *d)
+{
+    int r;
+
+    if (data_file_is_jsonl(d->path) || d->p.task)
+        r = data_file_records(d->path, read_record, d);
+    else
+        r = read_text(d);
     if (r < 0)
         return r;
     if (!d->n_samples)

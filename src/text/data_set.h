@@ -47,8 +47,8 @@ static inline float data_weight(const struct tr_data *d, uint64_t i)
 
 /* data_read.c: the file's tokens and samples. */
 int data_read(struct tr_data *d);
-/* One line of a JSONL file; `where` names it in messages. The first one decides the format. */
-int data_read_record(struct tr_data *d, const char *where, const char *line, size_t bytes);
+/* One record (an object); `where` names it in messages. The first one decides the format. */
+int data_read_record(struct tr_data *d, const char *where, json_t *o);
 /* data_add.c: tokens and samples; sample_end cuts, counts, and masks the first token. Whatever
  * grows with the file asks data_may_grow first: a file may be larger than memory, or have no end.
  */

@@ -16,6 +16,8 @@ struct data_talk {
     json_t *tools;    /* or NULL */
 };
 
+/* What the keys of a record say. (data_read.c) */
+int data_format_of(const char *where, json_t *o, enum tr_data_format *out);
 /* A record as one of TR_DATA_MESSAGES, _CONVERSATIONS, _ALPACA or _PROMPT. */
 int data_talk_read(struct data_talk *t, const char *where, enum tr_data_format format, json_t *o);
 void data_talk_free(struct data_talk *t);

@@ -165,6 +165,11 @@ static int read_optional(const char *folder, const char *name, char **text, size
     return r;
 }
 
+int tr_tokenizer_is_in(const char *folder)
+{
+    return tr_folder_has(folder, "tokenizer.json") || tr_folder_has(folder, "tokenizer.model");
+}
+
 int tr_tokenizer_open(struct tr_tokenizer **out, const char *folder)
 {
     char *path = tr_path(folder, "tokenizer.json"), *model = tr_path(folder, "tokenizer.model");
@@ -224,6 +229,11 @@ int32_t tr_tokenizer_eos(const struct tr_tokenizer *t)
 int tr_tokenizer_adds_bos(const struct tr_tokenizer *t)
 {
     return t->adds_bos;
+}
+
+int tr_tokenizer_is_special(const struct tr_tokenizer *t, int32_t id)
+{
+    return id >= 0 && id < t->vocab && t->flags[id] & TOK_SPECIAL;
 }
 
 const char *tr_tokenizer_piece(const struct tr_tokenizer *t, int32_t id)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * tokenizer.json, natively: BPE with byte fallback (Llama-2, Mistral, Phi-3) and byte-level BPE
- * (GPT-2, Llama-3, Qwen, Tekken, Falcon). Exact (same ids as the reference implementation), O(n log
+ * tokenizer.json, natively: BPE with byte fallback (Llama-2, Mistral, Phi-3), byte-level BPE
+ * (GPT-2, Llama-3, Qwen, Tekken, Falcon) and Unigram. Exact (same ids as the reference implementation), O(n log
  * n) over whole documents, hostile input gives one error. An unsupported component is refused by
  * name.
  */
@@ -21,6 +21,7 @@ struct tr_ids {
 /* Reads FOLDER/tokenizer.json, or tokenizer.model where there is none (and tokenizer_config.json
  * for the names of BOS and EOS). */
 int tr_tokenizer_open(struct tr_tokenizer **out, const char *folder);
+int tr_tokenizer_is_in(const char *folder); /* 1 where there is either */
 /* The same from memory; config may be NULL. `where` names the texts in messages. */
 struct tr_tokenizer_text {
     const char *json, *config;
@@ -40,6 +41,9 @@ int32_t tr_tokenizer_bos(const struct tr_tokenizer *t);
 int32_t tr_tokenizer_eos(const struct tr_tokenizer *t);
 /* 1 where its post-processor puts BOS before a text (and `eos`: EOS behind it). */
 int tr_tokenizer_adds_bos(const struct tr_tokenizer *t);
+
+/* 1 for a token that is no text, but marks something. */
+int tr_tokenizer_is_special(const struct tr_tokenizer *t, int32_t id);
 
 /* Appends the ids of text[0..bytes) to *ids; no BOS or EOS is added, added tokens in the text are
  * recognised. The text need not be valid UTF-8: bad bytes go the way of the reference (U+FFFD). */

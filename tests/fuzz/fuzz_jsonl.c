@@ -3,11 +3,13 @@
  * Any bytes as the lines of a JSONL file (invariant 9). What is read must make rows and batches
  * whose tokens and targets lie inside the vocabulary, and no memory may be kept.
  */
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/text/data_set.h"
 
@@ -63,6 +65,18 @@ static void check_batches(struct tr_data *d, int64_t epoch)
          (d->scale || weight == (double)d->info.targets));
 }
 
+static int feed_line(struct tr_data *d, const char *line, size_t n)
+{
+    json_t *o;
+    int r = tr_json_parse(line, n, "fuzz", &o);
+
+    if (r < 0)
+        return r;
+    r = json_is_object(o) ? data_read_record(d, "fuzz", o) : -EINVAL;
+    json_decref(o);
+    return r;
+}
+
 static void feed(struct tr_data *d, const char *text, size_t n)
 {
     int r = 0;
@@ -72,7 +86,7 @@ static void feed(struct tr_data *d, const char *text, size_t n)
         size_t bytes = end ? (size_t)(end - text) : n;
 
         if (bytes)
-            r = data_read_record(d, "fuzz", text, bytes);
+            r = feed_line(d, text, bytes);
         bytes += end != NULL;
         text += bytes;
         n -= bytes;
