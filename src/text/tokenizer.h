@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * tokenizer.json, natively: BPE with byte fallback (Llama-2, Mistral, Phi-3), byte-level BPE
- * (GPT-2, Llama-3, Qwen, Tekken, Falcon) and Unigram. Exact (same ids as the reference implementation), O(n log
- * n) over whole documents, hostile input gives one error. An unsupported component is refused by
- * name.
+ * (GPT-2, Llama-3, Qwen, Tekken, Falcon) and Unigram. Exact (same ids as the reference
+ * implementation), O(n log n) over whole documents, hostile input gives one error. An unsupported
+ * component is refused by name.
  */
 #ifndef TR_SRC_TEXT_TOKENIZER_H
 #define TR_SRC_TEXT_TOKENIZER_H
