@@ -149,12 +149,14 @@ int task_set_open(struct task_set **out, const struct task_set_params *p)
 {
     struct task_set *s = tr_alloc(TR_MEM_TEXT, sizeof(*s));
     struct reading in = {s, p, p->path};
-    int r;
+    char *path = NULL;
+    int r = s ? data_file_find(p->path, 1, &path) : -ENOMEM;
 
-    if (!s)
-        return -ENOMEM;
-    s->task = p->task;
-    r = data_file_records(p->path, read_record, &in);
+    if (r == 0) {
+        s->task = p->task;
+        r = data_file_records(path, read_record, &in);
+    }
+    tr_free(TR_MEM_TEXT, path);
     if (r == 0 && s->n_questions == 0)
         r = tr_error(-ENODATA, "%s: no questions", p->path);
     if (r < 0) {

@@ -38,18 +38,37 @@ static int texts_of(const struct record *r, const char *const keys[], const char
     return e;
 }
 
-/* A label by its name, or true and false. */
+static const char *const truths[] = {"true", "false", NULL};
+
+static int bad_label(const struct record *r, const char *const names[])
+{
+    char *found = json_dumps(json_object_get(r->o, "label"), JSON_ENCODE_ANY | JSON_COMPACT);
+    int e;
+
+    if (!found)
+        e = tr_error(-EINVAL, "%s: \"label\" is not there (the records of a test set have none)",
+                     r->where);
+    else
+        e = tr_error(-EINVAL, "%s: \"label\" is %.64s; this task's are %s, %s%s%s", r->where, found,
+                     names[0], names[1], names[2] ? ", " : "", names[2] ? names[2] : "");
+    free(found);
+    return e;
+}
+
+/* A label by its name, or true and false, or the number that the data sets of the hub have for it:
+ * there 1 is true, and names count from 0 on. */
 static int label_of(const struct record *r, const char *const names[], int *out)
 {
     const json_t *v = json_object_get(r->o, "label");
     const char *name = json_is_true(v) ? "true" : json_is_false(v) ? "false" : json_string_value(v);
+    json_int_t number = names == truths ? 1 - json_integer_value(v) : json_integer_value(v);
 
-    for (int i = 0; name && names[i]; i++)
-        if (!strcmp(name, names[i])) {
+    for (int i = 0; names[i]; i++)
+        if (name ? !strcmp(name, names[i]) : json_is_integer(v) && number == i) {
             *out = i;
             return 0;
         }
-    return tr_error(-EINVAL, "%s: \"label\" is not there or none of this task's", r->where);
+    return bad_label(r, names);
 }
 
 /* Hands one item on whose context is printed. */
@@ -77,7 +96,6 @@ static struct tr_task_item yes_or_no(void)
     return (struct tr_task_item){.choices = {"Yes", "No"}, .delimiter = "", .n = 2};
 }
 
-static const char *const truths[] = {"true", "false", NULL};
 /* What RTE and CB ask about. */
 static const char *const inference[] = {"premise", "hypothesis", NULL};
 
@@ -244,9 +262,11 @@ static int read_multirc(const struct record *r)
     const json_t *questions = json_object_get(passage, "questions");
     const char *text;
     size_t i;
-    int e = text_of(r, passage, "text", &text);
+    int e;
 
-    if (e < 0)
+    if (!json_is_object(passage))
+        return missing(r, "passage", "an object with \"text\" and \"questions\"");
+    if ((e = text_of(r, passage, "text", &text)) < 0)
         return e;
     if (!json_array_size(questions))
         return missing(r, "questions", "a list of them");

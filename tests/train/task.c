@@ -93,6 +93,20 @@ static void test_texts(void **state)
                 "[C]< a>< b>*< c>0;");
 }
 
+/* As the hub's data sets number them. */
+static void test_numbered_labels(void **state)
+{
+    (void)state;
+    expect_text("rte", "{\"premise\": \"A\", \"hypothesis\": \"B\", \"label\": 1}",
+                "[A\nDoes this mean that \"B\" is true? Yes or No?\n]<Yes>*<No>0;");
+    expect_text("cb", "{\"premise\": \"A\", \"hypothesis\": \"B\", \"label\": 2}",
+                "[Suppose A Can we infer that \"B\"? Yes, No, or Maybe?\n]<Yes><No>*<Maybe>0;");
+    expect_text("boolq", "{\"passage\": \"P\", \"question\": \"q\", \"label\": 1}",
+                "[P Q?\n]*<Yes><No>0;");
+    expect_text("boolq", "{\"passage\": \"P\", \"question\": \"q\", \"label\": 0}",
+                "[P Q?\n]<Yes>*<No>0;");
+}
+
 static void test_bad_records(void **state)
 {
     static const struct {
@@ -100,9 +114,17 @@ static void test_bad_records(void **state)
     } bad[] = {
         {"rte", "{\"premise\": \"A\", \"label\": \"entailment\"}", "\"hypothesis\""},
         {"rte", "{\"premise\": \"A\", \"hypothesis\": \"B\", \"label\": \"neutral\"}", "\"label\""},
-        {"rte", "{\"premise\": \"A\", \"hypothesis\": \"B\"}", "\"label\""},
+        {"rte", "{\"premise\": \"A\", \"hypothesis\": \"B\"}", "\"label\" is not there"},
         {"cb", "[]", "\"premise\""},
-        {"boolq", "{\"passage\": \"A\", \"question\": \"B\", \"label\": 1}", "\"label\""},
+        {"boolq", "{\"passage\": \"A\", \"question\": \"B\", \"label\": 2}",
+         "\"label\" is 2; this task's are true, false"},
+        {"boolq", "{\"passage\": \"A\", \"question\": \"B\", \"label\": -1}", "\"label\" is -1"},
+        {"rte", "{\"premise\": \"A\", \"hypothesis\": \"B\", \"label\": 2}",
+         "entailment, not_entailment"},
+        {"wic", "{\"word\": \"A\", \"sentence1\": \"B\", \"sentence2\": \"C\", \"label\": null}",
+         "\"label\" is null"},
+        {"cb", "{\"premise\": \"A\", \"hypothesis\": \"B\", \"label\": [1]}", "\"label\" is [1]"},
+        {"multirc", "{\"paragraph\": \"A\", \"question\": \"B\"}", "\"passage\""},
         {"copa",
          "{\"premise\": \"A\", \"choice1\": \"\", \"choice2\": \"\", \"question\": \"why\", "
          "\"label\": 0}",
