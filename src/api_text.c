@@ -49,6 +49,7 @@ static int preview_text(const struct tr_preview_data_params *p, const struct tr_
                                 .path = p->data,
                                 .tokenizer = t,
                                 .template_name = p->chat_template,
+                                .task = (int)p->task,
                                 .vocab = t ? tr_tokenizer_vocab(t) : INT32_MAX,
                                 .seq_len = !p->seq_len              ? 2048
                                            : p->seq_len < INT32_MAX ? (int)p->seq_len
@@ -59,9 +60,12 @@ static int preview_text(const struct tr_preview_data_params *p, const struct tr_
                             });
     if (r == 0 && !p->json) {
         tr_data_info(data, &info);
-        fprintf(f, "%s%s%s, %llu samples\n", tr_data_format_name(info.format),
-                *info.template_from ? ", template " : "", info.template_from,
-                (unsigned long long)info.samples);
+        fprintf(f,
+                "%s%s%s, %llu samples\n"
+                "tokens are set apart by spaces, their own shown as the vocabulary has them; "
+                "[what is learnt] stands in brackets\n",
+                tr_data_format_name(info.format), *info.template_from ? ", template " : "",
+                info.template_from, (unsigned long long)info.samples);
     }
     if (r == 0)
         r = tr_preview(&(struct tr_preview_sample_params){.data = data,

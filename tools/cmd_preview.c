@@ -15,6 +15,8 @@ static const struct tr_option options[] = {
      .rival = "model"},
     {"template", "NAME|FILE", TR_OPTION_PATH, 0, AT(chat_template), "the tokenizer folder's",
      "chat template of conversations: built in (as train has them), or a file"},
+    {"task", "NAME", TR_OPTION_CHOICE, 0, AT(task), "none",
+     "the data is this task's JSONL, as train --task takes it", .choices = tr_task_choices},
     {"samples", "N", TR_OPTION_COUNT, 0, AT(samples), "4", "how many to show"},
     {"seq-len", "N", TR_OPTION_COUNT, 0, AT(seq_len), "as train", "tokens of a sample at most"},
     {"json", NULL, TR_OPTION_SWITCH, 0, AT(json), NULL,

@@ -147,6 +147,25 @@ static int is_talk(const struct tr_data *d, json_t *o)
             (d->p.template_name || json_is_array(json_object_get(o, "prompt"))));
 }
 
+static int unknown(const char *where, json_t *o)
+{
+    char keys[160] = "";
+    const char *key;
+    json_t *v;
+
+    json_object_foreach(o, key, v)
+    {
+        size_t n = strlen(keys);
+
+        snprintf(keys + n, sizeof(keys) - n, "%s\"%.24s\"", n ? ", " : "", key);
+    }
+    return tr_error(-EINVAL,
+                    "%s: no known record: it has %s, and needs \"messages\", \"conversations\", "
+                    "\"instruction\" and \"output\", \"prompt\" and \"completion\", "
+                    "\"text\", or \"input_ids\" (the records of a task need --task)",
+                    where, *keys ? keys : "nothing");
+}
+
 /* Formats are tried from the most to the least special: a pre-tokenised record may carry its text.
  */
 int data_format_of(const char *where, json_t *o, enum tr_data_format *out)
@@ -164,11 +183,7 @@ int data_format_of(const char *where, json_t *o, enum tr_data_format *out)
     else if (json_object_get(o, "text"))
         *out = TR_DATA_JSONL_TEXT;
     else
-        return tr_error(-EINVAL,
-                        "%s: no known record: it needs \"messages\", \"conversations\", "
-                        "\"instruction\" and \"output\", \"prompt\" and \"completion\", "
-                        "\"text\", or \"input_ids\"",
-                        where);
+        return unknown(where, o);
     return 0;
 }
 

@@ -32,22 +32,35 @@ static int add_piece(struct tok_buf *b, const char *piece)
     return r;
 }
 
-/* Brackets mean that the token is learnt, which is decided where it stands, not where it is
- * predicted. */
 static int add_token(struct tok_buf *b, const struct tr_preview_sample_params *p, int32_t token)
 {
     int32_t id = token & ~DATA_MASKED;
     const char *piece = p->tokenizer ? tr_tokenizer_piece(p->tokenizer, id) : NULL;
     char number[16];
-    int r = b->n ? tok_buf_add(b, " ", 1) : 0;
 
     snprintf(number, sizeof(number), "%d", id);
-    if (r == 0 && token >= 0)
-        r = tok_buf_add(b, "[", 1);
-    if (r == 0)
-        r = add_piece(b, piece ? piece : number);
-    if (r == 0 && token >= 0)
-        r = tok_buf_add(b, "]", 1);
+    return add_piece(b, piece ? piece : number);
+}
+
+/* A run of tokens that are learnt stands in one pair of brackets. That a token is learnt is decided
+ * where it stands, not where it is predicted. */
+static int add_tokens(struct tok_buf *b, const struct tr_preview_sample_params *p,
+                      const int32_t *tokens, size_t n)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        int learnt = tokens[i] >= 0, before = i && tokens[i - 1] >= 0;
+
+        if (i)
+            r = tok_buf_add(b, " ", 1);
+        if (r == 0 && learnt && !before)
+            r = tok_buf_add(b, "[", 1);
+        if (r == 0)
+            r = add_token(b, p, tokens[i]);
+        if (r == 0 && learnt && (i + 1 == n || tokens[i + 1] < 0))
+            r = tok_buf_add(b, "]", 1);
+    }
     return r;
 }
 
@@ -65,8 +78,8 @@ static int show_text(const struct tr_preview_sample_params *p, size_t sample)
                  (unsigned long long)(to - from), (unsigned long long)loss,
                  d->length[sample] ? "" : " (kept out)");
     r = p->line(p->arg, heading, (size_t)r);
-    for (uint64_t i = from; r >= 0 && i < to; i++)
-        r = add_token(&b, p, d->tokens.v[i]);
+    if (r >= 0)
+        r = add_tokens(&b, p, d->tokens.v + from, to - from);
     if (r >= 0)
         r = p->line(p->arg, b.v ? b.v : "", b.n);
     tok_buf_free(&b);

@@ -17,7 +17,7 @@ struct tr_preview_sample_params {
     void *arg;
 };
 
-/* Text form: a heading a sample, then its tokens, those with loss in [brackets]. What the last
+/* Text form: a heading a sample, then its tokens, runs with loss in [brackets]. What the last
  * token of a text's window learns is the first of the next window: aligned labels cannot show it.
  */
 int tr_preview(const struct tr_preview_sample_params *p);

@@ -136,7 +136,16 @@ gives 0 '' inspect run
 gives 0 '' inspect model --json
 gives 0 '' preview --data text.txt --model model --json --samples 2
 grep -q '"input_ids"' "$work/out" || say 'no input_ids in the preview'
+printf '{"premise": "A", "hypothesis": "B", "label": "entailment"}\n' > rte.jsonl
+gives 1 'it has "premise", "hypothesis", "label"' preview --data rte.jsonl --model model
+gives 0 '' preview --data rte.jsonl --model model --task rte
+grep -q '\[.* </s>\]$' "$work/out" || say 'no answer is learnt in the preview of a task'
 gives 0 '' generate --model run/model --prompt 'Line 3' --max-tokens 4
+gives 0 '' generate --model run/model --prompt 'Line 3' --max-tokens 4 --template chatml
+gives 1 'no chat template; give --template' generate --model run/model --prompt 'Line 3' --chat
+gives 1 'nothing' generate --model run/model --prompt 'Line 3' --template nothing
+printf 'Line 3\n\nLine 4\n' | "$tailrace" generate --model run/model --chat --template chatml \
+    --max-tokens 4 > "$work/out" 2>&1 || say 'no conversation'
 gives 0 '' eval --model run/model --data text.txt --seq-len 32 --json
 grep -q '"loss": [0-9]' "$work/out" || say 'no loss'
 

@@ -30,7 +30,7 @@ static const struct bad cases[] = {
     {"j.json", "[\n {\"text\":\"a\"},\n {\"text\":\"b\"", "j.json:3: the list does not end"},
     {"j.json", "[]", "j.json: holds no record"},
     {"j.jsonl", "3", "j.jsonl:1: "},
-    {"j.jsonl", "{\"a\":[]}", "j.jsonl:1: no known record: it needs \"messages\""},
+    {"j.jsonl", "{\"a\":[]}", "j.jsonl:1: no known record: it has \"a\", and needs \"messages\""},
     {"j.jsonl", "{\"messages\":[]}", "j.jsonl:1: \"messages\" must be a list"},
     {"j.jsonl", TURN("\"user\"") "\n{\"text\":\"a\"}", "j.jsonl:2: \"messages\" must be a list"},
     {"j.jsonl", TURN("7"), "j.jsonl:1: message 0 has no \"role\""},

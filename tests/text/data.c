@@ -548,7 +548,7 @@ static void a_preview_shows_the_mask(void **state)
     (void)state;
     assert_int_equal(tr_preview(&v), 0);
     assert_string_equal(out, "sample 0: 6 tokens, 3 with loss\n"
-                             "<s> \u2581a d [\u2581he] [<0x07>] [</s>]\n");
+                             "<s> \u2581a d [\u2581he <0x07> </s>]\n");
     *out = 0;
     v.json = 1;
     assert_int_equal(tr_preview(&v), 0);

@@ -450,10 +450,15 @@ static void test_training_samples(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),    cmocka_unit_test(test_bad_records),
-        cmocka_unit_test(test_metrics),  cmocka_unit_test(test_encode),
-        cmocka_unit_test(test_scores),   cmocka_unit_test(test_samples),
-        cmocka_unit_test(test_training), cmocka_unit_test(test_training_samples),
+        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_numbered_labels),
+        cmocka_unit_test(test_bad_records),
+        cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_encode),
+        cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_samples),
+        cmocka_unit_test(test_training),
+        cmocka_unit_test(test_training_samples),
     };
 
     scratch();
