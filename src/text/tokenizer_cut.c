@@ -88,8 +88,9 @@ static int is_letter(unsigned char c)
     return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
 }
 
-/* Steps that look at one character at a time never reach over a space between letters; one step at
- * least must cut there. A normal form changes neither letter nor space of ASCII. */
+/* Steps that look at one character at a time never reach over a space between letters, nor do
+ * expressions that match elsewhere; one step at least must cut there. What comes behind that one
+ * sees the words apart. A normal form changes neither letter nor space of ASCII. */
 static int words_are_safe(const struct tr_tokenizer *t)
 {
     int safe = 0;
@@ -97,11 +98,11 @@ static int words_are_safe(const struct tr_tokenizer *t)
     for (int i = 0; i < t->pre.n; i++) {
         const struct tok_pre *p = &t->pre.v[i];
 
-        if (p->kind == TOK_PRE_METASPACE || (p->kind == TOK_PRE_SPLIT && !p->safe))
+        if (p->kind == TOK_PRE_METASPACE || p->kind == TOK_PRE_SPACES)
             return 0;
-        if (p->kind == TOK_PRE_SPACES)
+        if (!safe && p->kind == TOK_PRE_SPLIT && !p->safe && !p->elsewhere)
             return 0;
-        safe |= p->safe && p->how == TOK_ISOLATED && !p->invert;
+        safe |= p->safe && tok_pre_isolates(p);
     }
     for (int i = 0; i < t->norm.n; i++)
         if (t->norm.v[i].kind != TOK_FORM)

@@ -41,6 +41,7 @@ struct tok_pre {
     size_t bytes;
     struct tr_regex *regex; /* or an expression */
     int safe;               /* known to cut before a space between two letters, see tok_cut */
+    int elsewhere;          /* never matches a space or a letter of ASCII */
     const char *name;       /* of an expression that other programs know by name; or NULL */
 };
 
@@ -48,6 +49,12 @@ struct tok_pres {
     struct tok_pre v[TOK_PRE_MOST];
     int n;
 };
+
+/* 1 where every match of the expression becomes a word of its own. */
+static inline int tok_pre_isolates(const struct tok_pre *p)
+{
+    return p->invert ? p->how == TOK_REMOVED : p->how == TOK_ISOLATED;
+}
 
 /* A message names `where`. */
 int tok_pre_load(struct tok_pres *p, const char *where, json_t *o);

@@ -13,24 +13,38 @@
 
 #define DEPTH 8 /* of Sequence inside Sequence */
 
-#define GPT2  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-#define WORDS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
-#define TAIL  "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define UPPER "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}"
-#define LOWER "\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}"
-#define HEAD  "[^\\r\\n\\p{L}\\p{N}]?"
+#define GPT2         "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
+#define WORDS        CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+#define TAIL         "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define UPPER        "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}"
+#define LOWER        "\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}"
+#define HEAD         "[^\\r\\n\\p{L}\\p{N}]?"
+
+#define MARKS "!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~"
 
 /* Expressions that are known to begin a match at every space between two letters, whatever stands
- * around: GPT-2, Llama-3, Qwen, Tekken. A long text may be cut there. */
+ * around: GPT-2, Llama-3, Qwen, Tekken, the later Qwen, DeepSeek. A long text may be cut there. */
 static const char *const safe[] = {
     GPT2,
     WORDS "\\p{N}{1,3}" TAIL,
     WORDS "\\p{N}" TAIL,
     HEAD "[" UPPER "]*[" LOWER "]+|" HEAD "[" UPPER "]+[" LOWER "]*|\\p{N}"
          "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    CONTRACTIONS HEAD "[\\p{L}\\p{M}]+|\\p{N}" TAIL,
+    "[" MARKS "][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+    "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
 };
 
-static const char *const known_as[] = {"gpt-2", "llama-bpe", "qwen2", "tekken"};
+static const char *const known_as[] = {"gpt-2", "llama-bpe", "qwen2", "tekken", NULL, NULL};
+
+/* Expressions that match neither a space nor a letter of ASCII: numbers, and those of DeepSeek. */
+static const char *const elsewhere[] = {
+    "\\p{N}",
+    "\\p{N}{1,3}",
+    "[0-9][0-9][0-9]",
+    "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+};
 
 static int unsupported(const char *where, const char *what, const char *name)
 {
@@ -59,6 +73,8 @@ static int read_regex(struct tok_pre *p, const char *where, const char *pattern,
             p->safe = 1;
             p->name = known_as[i];
         }
+    for (size_t i = 0; i < sizeof(elsewhere) / sizeof(elsewhere[0]); i++)
+        p->elsewhere |= !strcmp(pattern, elsewhere[i]);
     return r < 0 ? tr_error_prefix(r, "%s: pre_tokenizer", where) : 0;
 }
 

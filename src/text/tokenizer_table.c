@@ -25,7 +25,7 @@ static const char *find_pre(const struct tr_tokenizer *t)
 
         if (p->kind == TOK_PRE_BYTE_LEVEL && !p->split)
             continue;
-        if (found || !p->name || p->invert || (p->kind == TOK_PRE_SPLIT && p->how != TOK_ISOLATED))
+        if (found || !p->name || !tok_pre_isolates(p))
             return NULL;
         found = p->name;
     }
@@ -91,6 +91,8 @@ static void fill_merges(struct tr_token_table *w)
 
 static int check(const struct tr_tokenizer *t, int byte_level, const char *pre)
 {
+    if (t->unigram.on)
+        return tr_error(-ENOTSUP, "the tokenizer is a Unigram, whose table is not written");
     if (!byte_level && !t->byte_fallback)
         return tr_error(-ENOTSUP, "the tokenizer is neither byte-level nor has it byte fallback");
     if (byte_level && !pre)

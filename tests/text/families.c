@@ -162,7 +162,9 @@ static void a_byte_level_text_comes_back(void **state)
 
 static void parts_have_the_ids_of_the_whole(void **state)
 {
-    static const char *const names[] = {"gpt2", "qwen2", "llama3", "tekken", "mistral-metaspace"};
+    static const char *const names[] = {"gpt2",   "qwen2",    "llama3",
+                                        "tekken", "qwen3.5",  "llama3-old",
+                                        "falcon", "deepseek", "mistral-metaspace"};
 
     (void)state;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {

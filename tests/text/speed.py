@@ -26,6 +26,10 @@ HARD = {"a": "a", "spaces": " ", "newlines": "\n", "marks": "\u0301\u0323", "cap
 
 def build(shared, f):
     folder = shared + "/tokenizers/"
+    if "vocab" in f:  # of unigram.json
+        j = json.loads(json.dumps(f["frame"]).replace('"charsmap"', json.dumps(f["charsmap"])))
+        j["model"]["vocab"] = f["vocab"]
+        return j
     if "file" in f:
         return dict(json.load(open(folder + f["file"], encoding="utf-8")), **f["frame"])
     j = f["frame"]
@@ -56,9 +60,13 @@ def main():
     speed, shared = sys.argv[1:3]
     here = os.path.dirname(os.path.abspath(__file__))
     families = json.load(open(here + "/families.json", encoding="utf-8"))
+    unigram = json.load(open(here + "/unigram.json", encoding="utf-8"))
+    for name, f in unigram["families"].items():
+        families[name] = dict(f, vocab=unigram["vocab"], charsmap=unigram["charsmap"])
     texts = {name: open(shared + "/datasets/" + name, encoding="utf-8", newline="").read()[:10**6]
              for name in ["text/tinyshakespeare.txt", "gsm8k/train.jsonl"]}
-    for name in sys.argv[3:] or ["gpt2", "qwen2", "llama3", "tekken", "falcon", "phi-3"]:
+    for name in sys.argv[3:] or ["gpt2", "qwen2", "llama3", "tekken", "falcon", "phi-3",
+                                 "xlm-r", "llama"]:
         with tempfile.TemporaryDirectory() as folder:
             j = json.dumps(build(shared, families[name]))
             open(folder + "/tokenizer.json", "w", encoding="utf-8").write(j)
