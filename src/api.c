@@ -32,7 +32,7 @@ int tr_export_run(const struct tr_export_run_params *p, int64_t *step)
 {
     struct tr_cursor cursor = {0};
     struct tr_store *store = NULL;
-    char *keep;
+    char *keep, *tokenizer = NULL;
     int r;
 
     if ((r = tr_need(p->run, "run")) < 0 || (r = tr_need(p->gguf ? p->gguf : p->out, "out")) < 0 ||
@@ -42,15 +42,19 @@ int tr_export_run(const struct tr_export_run_params *p, int64_t *step)
     keep = tr_path(p->run, "source");
     r = tr_cursor_read(store, &cursor);
     if (r == 0)
+        r = infer_tokenizer(p->run, &tokenizer);
+    if (r == 0)
         r = keep ? (p->gguf ? tr_gguf : tr_export)(
                        &(struct tr_export_params){.store = store,
                                                   .keep = keep,
+                                                  .tokenizer = tokenizer,
                                                   .out = p->gguf ? p->gguf : p->out,
                                                   .dtype = (int)p->dtype - 1})
                  : -ENOMEM;
     if (step)
         *step = (int64_t)cursor.step;
     tr_free(TR_MEM_MISC, keep);
+    tr_free(TR_MEM_MISC, tokenizer);
     tr_store_close(store);
     return r;
 }

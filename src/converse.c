@@ -19,31 +19,31 @@
 
 #define LEAST_ROOM 64 /* tokens that a conversation is opened for at least */
 
-/* The template that a run was trained with; NULL where it named none, or this is no run. */
-static int run_template(const char *model, char **out)
+int infer_run_options(const char *model, struct tr_train_params *out)
 {
     char *yaml = tr_path(model, "run.yaml");
-    struct tr_train_params options = {0};
     int r = yaml ? 0 : -ENOMEM;
 
-    *out = NULL;
+    memset(out, 0, sizeof(*out));
     if (r == 0 && infer_is_run(model))
-        r = tr_options_read(yaml, &options);
-    if (r == 0 && options.chat_template) {
-        *out = tr_strdup(TR_MEM_MISC, options.chat_template);
-        r = *out ? 0 : -ENOMEM;
-    }
-    tr_options_free(&options);
+        r = tr_options_read(yaml, out);
     tr_free(TR_MEM_MISC, yaml);
     return r;
 }
 
 int infer_template(const char *model, const char *asked, char **out)
 {
-    if (!asked)
-        return run_template(model, out);
-    *out = tr_strdup(TR_MEM_MISC, asked);
-    return *out ? 0 : -ENOMEM;
+    struct tr_train_params options;
+    int r = infer_run_options(model, &options);
+
+    *out = NULL;
+    asked = asked ? asked : options.chat_template;
+    if (r == 0 && asked) {
+        *out = tr_strdup(TR_MEM_MISC, asked);
+        r = *out ? 0 : -ENOMEM;
+    }
+    tr_options_free(&options);
+    return r;
 }
 
 /* The first special token behind the answer in "b<|im_end|>\n" ends a turn. A template that cannot

@@ -13,9 +13,10 @@
 
 struct tr_export_params {
     struct tr_store *store;
-    const char *keep; /* RUN/source */
-    const char *out;  /* absent or an empty folder */
-    int dtype;        /* enum tr_dtype of every tensor, or -1: as stored */
+    const char *keep;      /* RUN/source */
+    const char *tokenizer; /* GGUF: the folder it is in */
+    const char *out;       /* absent or an empty folder */
+    int dtype;             /* enum tr_dtype of every tensor, or -1: as stored */
     void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
     void *progress_arg;
 };

@@ -420,10 +420,10 @@ static int write_told(struct gguf *g, const struct tr_tokenizer *tokenizer)
     name_model(g, name);
     g->told.tokens = &tokens;
     if (r == 0)
-        r = read_config(g->params->keep, &config);
+        r = read_config(g->params->tokenizer, &config);
     g->told.chat_template = find_template(config);
     if (r == 0)
-        r = read_template_file(g->params->keep, &template);
+        r = read_template_file(g->params->tokenizer, &template);
     if (template)
         g->told.chat_template = template;
     if (r == 0)
@@ -445,7 +445,7 @@ static int write_model(struct gguf *g)
         return r;
     if (access(g->params->out, F_OK) == 0)
         return tr_error(-EEXIST, "%s: exists", g->params->out);
-    if ((r = tr_tokenizer_open(&tokenizer, g->params->keep)) < 0)
+    if ((r = tr_tokenizer_open(&tokenizer, g->params->tokenizer)) < 0)
         return r;
     if (tr_tokenizer_vocab(tokenizer) > g->told.config->vocab)
         r = tr_error(-ENOTSUP, "the tokenizer has %d tokens, the model %d",

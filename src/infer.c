@@ -112,16 +112,35 @@ static int import_folder(struct infer *f, const char *folder)
     return r;
 }
 
-/* The tokenizer asked for, or the model's own, or (a run) the one that was kept with it. */
+int infer_tokenizer(const char *model, char **out)
+{
+    struct tr_train_params options;
+    int r = infer_run_options(model, &options);
+
+    *out = NULL;
+    if (r == 0) {
+        if (options.tokenizer && tr_tokenizer_is_in(options.tokenizer))
+            *out = tr_strdup(TR_MEM_MISC, options.tokenizer);
+        else
+            *out = infer_is_run(model) ? tr_path(model, "source") : tr_strdup(TR_MEM_MISC, model);
+        r = *out ? 0 : -ENOMEM;
+    }
+    tr_options_free(&options);
+    return r;
+}
+
+/* The tokenizer asked for, or else the model's, if it has one. */
 static int open_tokenizer(struct infer *f, const struct infer_params *p)
 {
-    char *keep = tr_path(p->model, "source");
-    const char *folder = p->tokenizer ? p->tokenizer : infer_is_run(p->model) ? keep : p->model;
-    int r = keep ? 0 : -ENOMEM;
+    char *folder = NULL;
+    int r;
 
-    if (r == 0 && (p->tokenizer || tr_tokenizer_is_in(folder)))
+    if (p->tokenizer)
+        return tr_tokenizer_open(&f->run.tokenizer, p->tokenizer);
+    r = infer_tokenizer(p->model, &folder);
+    if (r == 0 && tr_tokenizer_is_in(folder))
         r = tr_tokenizer_open(&f->run.tokenizer, folder);
-    tr_free(TR_MEM_MISC, keep);
+    tr_free(TR_MEM_MISC, folder);
     return r;
 }
 

@@ -37,6 +37,9 @@ struct infer {
     char *temporary; /* folder of a temporary store; gone once the store is open */
 };
 
+/* Where the tokenizer of a model folder or a run is: the one that the run was trained with, or the
+ * one kept with its source; freed with tr_free(TR_MEM_MISC, ...). */
+int infer_tokenizer(const char *model, char **out);
 /* Store, tokenizer and device; the folder's tokenizer is optional: run.tokenizer is NULL where
  * there is none. */
 int infer_open_model(struct infer **out, const struct infer_params *p);
@@ -90,7 +93,9 @@ int infer_row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *ou
 /* The likeliest continuation. */
 int infer_greedy(struct infer *f, struct tr_ids *sequences, int32_t n, int64_t max_tokens);
 
-/* converse.c. The template that is asked for, or the one that a run was trained with, or NULL (the
+/* converse.c. What run.yaml says; nothing where the model is no run. Freed with tr_options_free. */
+int infer_run_options(const char *model, struct tr_train_params *out);
+/* The template that is asked for, or the one that a run was trained with, or NULL (the
  * tokenizer folder's own); freed with tr_free(TR_MEM_MISC, ...). */
 int infer_template(const char *model, const char *asked, char **out);
 /* That template; what ends a turn of the assistant ends a text from now on. */

@@ -149,6 +149,14 @@ printf 'Line 3\n\nLine 4\n' | "$tailrace" generate --model run/model --chat --te
 gives 0 '' eval --model run/model --data text.txt --seq-len 32 --json
 grep -q '"loss": [0-9]' "$work/out" || say 'no loss'
 
+# a run has the tokenizer that it was trained with, also where its model has none
+mkdir bare
+cp model/config.json model/*.safetensors bare
+gives 0 '' train --model bare --tokenizer model --data text.txt --out lent --steps 1 --seq-len 32
+gives 0 '' generate --model lent --prompt 'Line 3' --max-tokens 4
+gives 0 '' export lent --gguf lent.gguf
+gives 1 'no tokenizer.json' generate --model lent/model --prompt 'Line 3'
+
 # by force the run goes on all the same, but not with what its store cannot hold
 gives 0 '' train --config run/run.yaml --seed 8 --steps 4 --force
 grep -q 'other settings than before (seed)' "$work/out" || say 'force says nothing'
