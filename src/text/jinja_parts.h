@@ -195,6 +195,7 @@ void jinja_add(struct jinja_eval *e, struct tok_buf *b, const char *text, size_t
 struct jinja_value jinja_take(struct jinja_eval *e, struct tok_buf *b);
 struct jinja_json_form {
     int indent, sorted, ascii;
+    int repr; /* as repr has it: quotes, True, None */
     const char *comma, *colon;
 };
 void jinja_write_json(struct jinja_eval *e, struct tok_buf *b, json_t *v,

@@ -105,10 +105,8 @@ static void write_number(struct jinja_eval *e, struct tok_buf *b, json_t *v)
 }
 
 /* A text in quotes: double ones only where it has single ones and no double ones. */
-static void write_quoted(struct jinja_eval *e, struct tok_buf *b, json_t *v)
+static void write_quoted(struct jinja_eval *e, struct tok_buf *b, const char *s, size_t n)
 {
-    const char *s = json_string_value(v);
-    size_t n = json_string_length(v);
     char quote = memchr(s, '\'', n) && !memchr(s, '"', n) ? '"' : '\'';
 
     jinja_add(e, b, &quote, 1);
@@ -127,75 +125,18 @@ static void write_quoted(struct jinja_eval *e, struct tok_buf *b, json_t *v)
     jinja_add(e, b, &quote, 1);
 }
 
-static void write_repr(struct jinja_eval *e, struct tok_buf *b, json_t *v, int depth);
-
-static void write_dict(struct jinja_eval *e, struct tok_buf *b, json_t *v, int depth)
-{
-    const char *key, *before = "{";
-    json_t *item;
-
-    json_object_foreach(v, key, item)
-    {
-        json_t *name = json_string(key);
-
-        add_text(e, b, before);
-        if (name)
-            write_quoted(e, b, name);
-        json_decref(name);
-        add_text(e, b, ": ");
-        write_repr(e, b, item, depth + 1);
-        before = ", ";
-    }
-    add_text(e, b, json_object_size(v) ? "}" : "{}");
-}
-
-static void write_repr(struct jinja_eval *e, struct tok_buf *b, json_t *v, int depth)
-{
-    size_t i;
-    json_t *item;
-
-    if (depth > VALUE_DEPTH) {
-        jinja_fail(e, -ELOOP, "a value nested more than %d deep", VALUE_DEPTH);
-    } else if (e->r < 0) {
-        return;
-    } else if (json_is_object(v)) {
-        write_dict(e, b, v, depth);
-    } else if (json_is_array(v)) {
-        add_text(e, b, "[");
-        json_array_foreach(v, i, item)
-        {
-            if (i)
-                add_text(e, b, ", ");
-            write_repr(e, b, item, depth + 1);
-        }
-        add_text(e, b, "]");
-    } else if (json_is_string(v)) {
-        write_quoted(e, b, v);
-    } else if (json_is_number(v)) {
-        write_number(e, b, v);
-    } else {
-        add_text(e, b, json_is_true(v) ? "True" : json_is_false(v) ? "False" : "None");
-    }
-}
-
-void jinja_write(struct jinja_eval *e, struct tok_buf *b, struct jinja_value v)
-{
-    if (v.kind == VALUE_UNDEFINED || e->r < 0)
-        return;
-    if (v.kind != VALUE_JSON)
-        jinja_fail(e, -EINVAL, "a namespace, macro or function cannot be written");
-    else if (json_is_string(v.json))
-        jinja_add(e, b, json_string_value(v.json), json_string_length(v.json));
-    else
-        write_repr(e, b, v.json, 0);
-}
-
 static void write_json_text(struct jinja_eval *e, struct tok_buf *b, const char *s, size_t n,
-                            int ascii)
+                            const struct jinja_json_form *f)
 {
-    json_t *v = json_stringn(s, n);
-    char *text = v ? json_dumps(v, JSON_ENCODE_ANY | (ascii ? JSON_ENSURE_ASCII : 0)) : NULL;
+    json_t *v;
+    char *text;
 
+    if (f->repr) {
+        write_quoted(e, b, s, n);
+        return;
+    }
+    v = json_stringn(s, n);
+    text = v ? json_dumps(v, JSON_ENCODE_ANY | (f->ascii ? JSON_ENSURE_ASCII : 0)) : NULL;
     json_decref(v);
     if (!text) {
         e->r = e->r < 0 ? e->r : -ENOMEM;
@@ -245,7 +186,7 @@ static void write_json_dict(struct jinja_eval *e, struct tok_buf *b, json_t *v,
         if (i)
             add_text(e, b, f->comma);
         new_line(e, b, f, depth + 1);
-        write_json_text(e, b, keys[i], strlen(keys[i]), f->ascii);
+        write_json_text(e, b, keys[i], strlen(keys[i]), f);
         add_text(e, b, f->colon);
         jinja_write_json(e, b, json_object_get(v, keys[i]), f, depth + 1);
     }
@@ -258,6 +199,8 @@ static void write_json_dict(struct jinja_eval *e, struct tok_buf *b, json_t *v,
 void jinja_write_json(struct jinja_eval *e, struct tok_buf *b, json_t *v,
                       const struct jinja_json_form *f, int depth)
 {
+    static const char *const constants[2][3] = {{"true", "false", "null"},
+                                                {"True", "False", "None"}};
     size_t i;
     json_t *item;
 
@@ -280,12 +223,27 @@ void jinja_write_json(struct jinja_eval *e, struct tok_buf *b, json_t *v,
             new_line(e, b, f, depth);
         add_text(e, b, "]");
     } else if (json_is_string(v)) {
-        write_json_text(e, b, json_string_value(v), json_string_length(v), f->ascii);
+        write_json_text(e, b, json_string_value(v), json_string_length(v), f);
     } else if (json_is_number(v)) {
         write_number(e, b, v);
     } else {
-        add_text(e, b, json_is_true(v) ? "true" : json_is_false(v) ? "false" : "null");
+        add_text(e, b, constants[f->repr][json_is_true(v) ? 0 : json_is_false(v) ? 1 : 2]);
     }
+}
+
+void jinja_write(struct jinja_eval *e, struct tok_buf *b, struct jinja_value v)
+{
+    static const struct jinja_json_form repr = {
+        .indent = -1, .repr = 1, .comma = ", ", .colon = ": "};
+
+    if (v.kind == VALUE_UNDEFINED || e->r < 0)
+        return;
+    if (v.kind != VALUE_JSON)
+        jinja_fail(e, -EINVAL, "a namespace, macro or function cannot be written");
+    else if (json_is_string(v.json))
+        jinja_add(e, b, json_string_value(v.json), json_string_length(v.json));
+    else
+        jinja_write_json(e, b, v.json, &repr, 0);
 }
 
 /* 1 where a value is nested so deep that no more may be put around it. */
