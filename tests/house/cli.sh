@@ -58,6 +58,7 @@ gives 2 'RUN is missing' export --out x
 gives 2 'PATH is missing' inspect
 gives 2 '--vocab is missing' tokenizer --data x --out y
 gives 2 '--prompt or --prompts is missing' generate --model x
+gives 2 '--json needs --prompt or --prompts' generate --model x --chat --json
 
 # help
 for command in init plan train eval generate export preview tokenizer inspect verify bench; do
