@@ -115,7 +115,7 @@ int tr_keep_copy_tokenizer(const char *from, const char *to)
     static const char *const names[] = {"tokenizer.json",          "tokenizer_config.json",
                                         "special_tokens_map.json", "tokenizer.model",
                                         "added_tokens.json",       "chat_template.jinja"};
-    int r = copy_named(from, to, names[0], 1);
+    int r = copy_named(from, to, names[0], !tr_folder_has(from, "tokenizer.model"));
 
     for (size_t i = 1; r == 0 && i < sizeof(names) / sizeof(names[0]); i++)
         r = copy_named(from, to, names[i], 0);

@@ -119,6 +119,10 @@ static int run(void *arg)
         cli_error("--prompt or --prompts is missing");
         return CLI_USAGE;
     }
+    if (talk && generate->json) {
+        cli_error("--json needs --prompt or --prompts");
+        return CLI_USAGE;
+    }
     if (!p->max_tokens)
         p->max_tokens = talk ? 512 : 64;
     if (talk) {

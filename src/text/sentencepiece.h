@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * tokenizer.model of sentencepiece, for folders without a tokenizer.json: it is turned into the
- * tokenizer.json that the ecosystem's own converter would write, and read as one.
+ * tokenizer.model of sentencepiece, for folders without a tokenizer.json: it is turned into one, in
+ * the form of the ecosystem's own converter, and read as one. Where the converter's way gives other
+ * ids than sentencepiece, a field that only this reader knows asks for sentencepiece's.
  */
 #ifndef TR_SRC_TEXT_SENTENCEPIECE_H
 #define TR_SRC_TEXT_SENTENCEPIECE_H

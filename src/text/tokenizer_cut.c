@@ -163,6 +163,18 @@ static int allow_spaces(struct tr_tokenizer *t)
     return r;
 }
 
+/* Steps whose reach lone_id knows. */
+static int pairs_are_safe(const struct tr_tokenizer *t)
+{
+    for (int i = 0; i < t->norm.n; i++) {
+        const struct tok_step *s = &t->norm.v[i];
+
+        if (s->regex || (s->kind != TOK_REPLACE && s->kind != TOK_PREPEND && s->kind != TOK_FORM))
+            return 0;
+    }
+    return 1;
+}
+
 int tok_build_cuts(struct tr_tokenizer *t)
 {
     int32_t id[128];
@@ -178,6 +190,8 @@ int tok_build_cuts(struct tr_tokenizer *t)
         return forbid_added(t);
     }
 
+    if (!pairs_are_safe(t))
+        return 0;
     for (int c = 0; c < 128; c++) {
         int r = lone_id(t, (char)c, &id[c]);
 

@@ -58,6 +58,7 @@ gives 2 'RUN is missing' export --out x
 gives 2 'PATH is missing' inspect
 gives 2 '--vocab is missing' tokenizer --data x --out y
 gives 2 '--prompt or --prompts is missing' generate --model x
+gives 2 '--json needs --prompt or --prompts' generate --model x --chat --json
 
 # help
 for command in init plan train eval generate export preview tokenizer inspect verify bench; do
@@ -156,6 +157,23 @@ gives 0 '' train --model bare --tokenizer model --data text.txt --out lent --ste
 gives 0 '' generate --model lent --prompt 'Line 3' --max-tokens 4
 gives 0 '' export lent --gguf lent.gguf
 gives 1 'no tokenizer.json' generate --model lent/model --prompt 'Line 3'
+
+# a tokenizer that is only there as sentencepiece's file serves like any other
+mkdir piece
+cp "${0%/*}/../text/bpe.model" piece/tokenizer.model
+sed 's/"vocab_size": 320/"vocab_size": 800/' arch.json > piece.json
+gives 0 '' init --arch piece.json --tokenizer piece --out small
+gives 0 '' generate --model small --prompt 'Line 3' --max-tokens 4
+gives 0 '' eval --model small --data text.txt --seq-len 32
+
+# a run brings the template that it was trained with
+printf '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n' \
+    > talk.jsonl
+gives 0 '' train --model model --data talk.jsonl --out talk --steps 1 --seq-len 64 --template chatml
+gives 0 '' eval --model talk --data talk.jsonl --seq-len 64 --exact-match
+gives 0 '' generate --model talk --prompt a --chat --max-tokens 4
+gives 1 'no chat template' eval --model talk/model --data talk.jsonl --seq-len 64
+gives 0 '' eval --model talk/model --data talk.jsonl --seq-len 64 --template chatml --exact-match
 
 # by force the run goes on all the same, but not with what its store cannot hold
 gives 0 '' train --config run/run.yaml --seed 8 --steps 4 --force

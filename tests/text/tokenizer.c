@@ -263,6 +263,25 @@ static void parts_have_the_ids_of_the_whole(void **state)
     assert_true(changed > 100);
 }
 
+/* What an expression makes of two characters is not known from each of them alone. */
+static void an_expression_in_the_normalizer_leaves_no_cut(void **state)
+{
+    static const char text[] = "hezz hezz";
+    json_t *patch = json_pack("{s:{s:s,s:{s:s},s:s}}", "normalizer", "type", "Replace", "pattern",
+                              "String", "q", "content", "h");
+    struct tr_tokenizer *t = text_toy(patch, NULL);
+
+    (void)state;
+    assert_true(tr_tokenizer_cut(t, text, sizeof(text) - 1) > 0);
+    tr_tokenizer_close(t);
+    json_object_set_new(json_object_get(patch, "normalizer"), "pattern",
+                        json_pack("{s:s}", "Regex", "[^a-y ]+"));
+    t = text_toy(patch, NULL);
+    assert_int_equal(tr_tokenizer_cut(t, text, sizeof(text) - 1), 0);
+    tr_tokenizer_close(t);
+    json_decref(patch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -275,6 +294,7 @@ int main(void)
         cmocka_unit_test(a_text_comes_back),
         cmocka_unit_test(broken_utf8_becomes_replacement_characters),
         cmocka_unit_test(parts_have_the_ids_of_the_whole),
+        cmocka_unit_test(an_expression_in_the_normalizer_leaves_no_cut),
     };
 
     return cmocka_run_group_tests(tests, text_setup, text_teardown);

@@ -108,6 +108,21 @@ static void every_family_agrees_with_the_reference(void **state)
     assert_int_equal(bad, 0);
 }
 
+static struct tr_tokenizer *open_model(const char *name)
+{
+    struct tr_tokenizer_text in = {.where = name, .is_model = 1};
+    struct tr_tokenizer *t = NULL;
+    char path[256], *model;
+
+    snprintf(path, sizeof(path), TEST_RECORDS "%s.model", name);
+    assert_int_equal(tr_file_read(path, 1 << 20, &model, &in.json_bytes), 0);
+    in.json = model;
+    if (tr_tokenizer_parse(&t, &in) < 0)
+        fail_msg("%s", tr_error_message());
+    tr_free(TR_MEM_TEXT, model);
+    return t;
+}
+
 /* Sentencepiece's own ids. */
 static void a_sentencepiece_model_has_its_ids(void **state)
 {
@@ -115,22 +130,12 @@ static void a_sentencepiece_model_has_its_ids(void **state)
 
     (void)state;
     for (int i = 0; i < 2; i++) {
-        struct tr_tokenizer_text in = {.where = names[i], .is_model = 1};
-        struct tr_tokenizer *t = NULL;
-        char path[256], *model;
+        struct tr_tokenizer *t = open_model(names[i]);
+        json_t *crcs = json_object_get(json_object_get(records, "models"), names[i]);
 
-        snprintf(path, sizeof(path), TEST_RECORDS "%s.model", names[i]);
-        assert_int_equal(tr_file_read(path, 1 << 20, &model, &in.json_bytes), 0);
-        in.json = model;
-        if (tr_tokenizer_parse(&t, &in) < 0)
-            fail_msg("%s", tr_error_message());
         assert_int_equal(tr_tokenizer_adds_bos(t), 1);
-        assert_int_equal(text_compare_crcs(t, names[i], texts,
-                                           json_string_value(json_object_get(
-                                               json_object_get(records, "models"), names[i]))),
-                         0);
+        assert_int_equal(text_compare_crcs(t, names[i], texts, json_string_value(crcs)), 0);
         tr_tokenizer_close(t);
-        tr_free(TR_MEM_TEXT, model);
     }
 }
 
@@ -234,11 +239,11 @@ static void rounding_and_penalty_are_the_references(void **state)
 
 static void parts_have_the_ids_of_the_whole(void **state)
 {
-    static const char *const names[] = {"xlm-r", "t5"};
+    static const char *const names[] = {"xlm-r", "t5", "unigram"};
 
     (void)state;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        struct tr_tokenizer *t = open_family(names[i]);
+        struct tr_tokenizer *t = i < 2 ? open_family(names[i]) : open_model(names[i]);
         int cuts = 0, changed = 0;
 
         for (size_t k = 0; k + 8 < json_array_size(texts); k += 16) {
