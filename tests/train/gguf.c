@@ -251,6 +251,7 @@ struct example {
     const char *arch;
     int biases; /* all of attention's, as Llama may have them */
     enum tr_type type;
+    int64_t rank; /* of adapters, which are merged; or 0 */
 };
 
 static uint64_t same_block(const struct file *f, const struct example *e, int layer)
@@ -323,6 +324,8 @@ static const char *make_run(const struct example *e, const char *with)
                                 .seq_len = 16,
                                 .dtype = e->type == TR_TYPE_BF16 ? TR_TYPE_BF16 : TR_TYPE_SOURCE,
                                 .export_model = TR_NO,
+                                .lora_rank = e->rank,
+                                .lora_targets = e->rank ? "all-linear" : NULL,
                                 .threads = 1,
                                 .device_memory = test_budget(NULL, 32 << 20)};
     struct tr_step_report last;
@@ -336,7 +339,7 @@ static const char *make_run(const struct example *e, const char *with)
     return run;
 }
 
-static void export_both(const char *run, enum tr_type type)
+static void export_as(const char *run, enum tr_type type, int merge)
 {
     struct tr_export_run_params p = {.run = run, .gguf = gguf, .dtype = type};
 
@@ -344,12 +347,18 @@ static void export_both(const char *run, enum tr_type type)
         fail_msg("%s", tr_message());
     assert_int_equal(tr_export_run(&p, NULL), -EEXIST);
     p.gguf = NULL;
+    p.merge = merge;
     p.out = folder;
     if (tr_export_run(&p, NULL) < 0)
         fail_msg("%s", tr_message());
     p.out = vectors();
     p.dtype = TR_TYPE_F32;
     assert_int_equal(tr_export_run(&p, NULL), 0);
+}
+
+static void export_both(const char *run, enum tr_type type)
+{
+    export_as(run, type, 0);
 }
 
 static void clear(void)
@@ -378,6 +387,7 @@ static const struct example examples[] = {
      TR_TYPE_F16},
     {{"qwen2", 48, 64, LAYERS, 6, 2, 8, 300, 64, YARN}, "qwen2", 0, TR_TYPE_F32},
     {{"qwen3", 32, 48, LAYERS, 4, 2, 16, 300, 64, ""}, "qwen3", 0, TR_TYPE_BF16},
+    {{"mistral", 32, 48, LAYERS, 4, 2, 8, 300, 64, ""}, "llama", 0, TR_TYPE_F32, 3},
 };
 
 static void test_tensors(void **state)
@@ -390,7 +400,7 @@ static void test_tensors(void **state)
         uint64_t found = 0;
         struct file f;
 
-        export_both(make_run(e, tokenizer), e->type);
+        export_as(make_run(e, tokenizer), e->type, e->rank > 0);
         read_gguf(&f, gguf);
         same_keys(&f, e);
         expect_text(&f, "general.name", "model");
