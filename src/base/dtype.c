@@ -6,10 +6,11 @@
 
 static const struct {
     const char *name, *hf, *torch;
-} names[TR_DTYPES] = {
+} names[] = {
     [TR_F32] = {"f32", "F32", "float32"},
     [TR_BF16] = {"bf16", "BF16", "bfloat16"},
     [TR_F16] = {"f16", "F16", "float16"},
+    [TR_8BIT] = {"8bit", "U8", "uint8"},
 };
 
 const char *tr_dtype_name(enum tr_dtype t)

@@ -10,7 +10,9 @@
 #include <stdint.h>
 #include <string.h>
 
-enum tr_dtype { TR_F32, TR_BF16, TR_F16, TR_DTYPES };
+/* TR_8BIT is no storage type and in no table by type: only optimizer state has it, in blocks of
+ * bytes (src/base/code8.h). */
+enum tr_dtype { TR_F32, TR_BF16, TR_F16, TR_DTYPES, TR_8BIT = TR_DTYPES };
 
 static inline size_t tr_dtype_size(enum tr_dtype t)
 {
