@@ -7,6 +7,8 @@
 
 #include <math.h>
 
+#include "src/base/code8.h"
+
 static const char *const names[TR_COST_ROWS] = {
     [TR_COST_MATMUL] = "matmul",
     [TR_COST_MATMUL_DX] = "matmul_dx",
@@ -111,9 +113,9 @@ static struct tr_op_cost update(enum tr_cost_row row, const struct tr_op_update 
                    : row == TR_COST_MOMENTUM || row == TR_COST_ADAM_MINI ? 1
                                                                          : 0;
     double weight = (row == TR_COST_ADALOMO_SUM ? 1 : 2) * size_of(u->dtype);
+    double state = (double)tr_state_bytes(u->state_dtype, (uint64_t)u->n);
 
-    return bytes_of(row, u->dtype,
-                    (double)u->n * (weight + 4 + 2 * means * size_of(u->state_dtype)));
+    return bytes_of(row, u->dtype, (double)u->n * (weight + 4) + 2 * means * state);
 }
 
 static struct tr_op_cost any_update(const struct tr_op *op)
