@@ -328,7 +328,8 @@ int run_open_source(struct tr_run *run)
                                                    .state = run_state_kind(p),
                                                    .freeze = p->freeze,
                                                    .threads = (int)p->threads};
-    if ((r = tr_import_open(&run->import, &run->import_params)) < 0)
+    if ((r = tr_dtype_check((int)p->dtype - 1)) < 0 ||
+        (r = tr_import_open(&run->import, &run->import_params)) < 0)
         return r;
     run->model = tr_import_model(run->import);
     if (*tr_import_note(run->import))

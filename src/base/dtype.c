@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <strings.h>
 
+#include "src/base/err.h"
+
 static const struct {
     const char *name, *hf, *torch;
 } names[] = {
@@ -21,6 +23,13 @@ const char *tr_dtype_name(enum tr_dtype t)
 const char *tr_dtype_hf(enum tr_dtype t)
 {
     return names[t].hf;
+}
+
+int tr_dtype_check(int dtype)
+{
+    if (dtype >= -1 && dtype < TR_DTYPES)
+        return 0;
+    return tr_error(-EINVAL, "--dtype: weights are f32, bf16 or f16");
 }
 
 int tr_dtype_parse(const char *s, enum tr_dtype *out)

@@ -24,6 +24,8 @@ const char *tr_dtype_name(enum tr_dtype t);
 const char *tr_dtype_hf(enum tr_dtype t);
 /* Reads any usual spelling (f32, F32, float32, bf16, bfloat16, ...). 0 or -EINVAL, no message. */
 int tr_dtype_parse(const char *s, enum tr_dtype *out);
+/* 0, or -EINVAL with a message where weights cannot be stored so; -1: as their source. */
+int tr_dtype_check(int dtype);
 
 static inline uint32_t tr_f32_bits(float x)
 {
