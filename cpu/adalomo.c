@@ -67,11 +67,9 @@ void tr_adalomo_init_c(struct tr_cpu_kernels *k)
 
 static double sum_weights(const struct job *j, int64_t begin, int64_t n)
 {
-    const struct tr_op_update *op = j->op;
     float block[TR_BLOCK];
 
-    j->k->to_f32[op->dtype](block, (const char *)op->w + (size_t)begin * tr_dtype_size(op->dtype),
-                            n);
+    tr_update_load(j->k, j->op, begin, block, n);
     return j->k->sumsq(block, n);
 }
 

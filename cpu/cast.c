@@ -48,6 +48,20 @@ static void bf16_from_f32(void *to, const float *from, int64_t n)
         h[i] = tr_f32_bf16(from[i]);
 }
 
+static void master_join(float *to, const uint16_t *w, const int16_t *rest, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        to[i] = tr_master_join(w[i], rest[i]);
+}
+
+static void master_split(uint16_t *w, int16_t *rest, const float *from, int64_t n)
+{
+    int16_t dropped;
+
+    for (int64_t i = 0; i < n; i++)
+        w[i] = tr_master_split(from[i], rest ? &rest[i] : &dropped);
+}
+
 static void f16_to_f32(float *to, const void *from, int64_t n)
 {
     const uint16_t *h = from;
@@ -92,6 +106,8 @@ void tr_cast_init_c(struct tr_cpu_kernels *k)
     k->from_f32[TR_F16] = f16_from_f32;
     k->random = random_halves;
     k->to_bf16_stochastic = to_bf16_stochastic;
+    k->master_join = master_join;
+    k->master_split = master_split;
 }
 
 static void cast_blocks(void *arg, int64_t begin, int64_t end, int worker)

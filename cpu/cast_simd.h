@@ -42,6 +42,39 @@ static void bf16_from_f32(void *to, const float *from, int64_t n)
 #undef BODY
 }
 
+/* The remainder is sign-extended by two shifts; a NULL one is not kept. */
+static void master_join(float *to, const uint16_t *w, const int16_t *rest, int64_t n)
+{
+    const uint16_t *low = (const uint16_t *)rest;
+    v16i sign = v16i_set(0x8000);
+
+#define BODY(i, count)                                                                             \
+    v16_store(                                                                                     \
+        to + (i),                                                                                  \
+        v16_of_bits(v16i_add(v16i_shl(v16i_load_16(w + (i), count), 16),                           \
+                             v16i_sub(v16i_xor(v16i_load_16(low + (i), count), sign), sign))),     \
+        count)
+    V16_LOOP(n, BODY);
+#undef BODY
+}
+
+static void master_split(uint16_t *w, int16_t *rest, const float *from, int64_t n)
+{
+    uint16_t *low = (uint16_t *)rest;
+    v16i half = v16i_set(0x8000), mask = v16i_set(0xffff);
+
+#define BODY(i, count)                                                                             \
+    v16i_store_16(w + (i), v16i_shr(v16i_add(v16_bits(v16_load(from + (i), count)), half), 16),    \
+                  count)
+    V16_LOOP(n, BODY);
+#undef BODY
+#define BODY(i, count)                                                                             \
+    v16i_store_16(low + (i), v16i_and(v16_bits(v16_load(from + (i), count)), mask), count)
+    if (low)
+        V16_LOOP(n, BODY);
+#undef BODY
+}
+
 static void f16_to_f32(float *to, const void *from, int64_t n)
 {
     const uint16_t *h = from;
@@ -121,4 +154,6 @@ void TR_TIER_INIT(cast)(struct tr_cpu_kernels *k)
     k->from_f32[TR_F16] = f16_from_f32;
     k->random = random_halves;
     k->to_bf16_stochastic = to_bf16_stochastic;
+    k->master_join = master_join;
+    k->master_split = master_split;
 }

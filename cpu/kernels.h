@@ -64,6 +64,9 @@ struct tr_cpu_kernels {
     void (*code8_load)(float *to, const uint8_t *block, int64_t n, enum tr_code8 kind);
     void (*code8_store)(uint8_t *block, const float *from, const uint16_t *random, int64_t n,
                         enum tr_code8 kind);
+    /* tr_master_join and tr_master_split of dtype.h; rest may be NULL, and is then not kept. */
+    void (*master_join)(float *to, const uint16_t *w, const int16_t *rest, int64_t n);
+    void (*master_split)(uint16_t *w, int16_t *rest, const float *from, int64_t n);
 
     void (*add)(float *to, const float *a, const float *b, int64_t n); /* to may be a or b */
     double (*sumsq)(const float *x, int64_t n);

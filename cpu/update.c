@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Blocks of TR_BLOCK elements pass through a buffer on the stack: storage to f32, the optimizer's
- * kernel, f32 to storage. f32 weights are updated where they lie.
+ * kernel, f32 to storage. f32 weights, and f32 masters, are updated where they lie.
  */
 #include "cpu/update.h"
+
+#include <string.h>
 
 #include "cpu/kernels.h"
 #include "cpu/split.h"
@@ -108,29 +110,61 @@ static void store_state(const struct job *j, int64_t begin, int64_t n,
             store_stochastic(j, &state[i], begin, from[i], n);
 }
 
+void tr_update_load(const struct tr_cpu_kernels *k, const struct tr_op_update *op, int64_t begin,
+                    float *x, int64_t n)
+{
+    const char *w = (const char *)op->w + (size_t)begin * tr_dtype_size(op->dtype);
+
+    if (op->master_kind == TR_MASTER_SPLIT)
+        k->master_join(x, (const uint16_t *)w, (const int16_t *)op->master + begin, n);
+    else if (op->master_kind == TR_MASTER_F32)
+        memcpy(x, (const float *)op->master + begin, (size_t)n * 4);
+    else
+        k->to_f32[op->dtype](x, w, n);
+}
+
+static void store_weights(const struct job *j, int64_t begin, const float *x, int64_t n)
+{
+    const struct tr_op_update *op = j->op;
+    uint16_t *w = (uint16_t *)op->w + begin;
+
+    if (op->master_kind == TR_MASTER_SPLIT)
+        j->k->master_split(w, (int16_t *)op->master + begin, x, n);
+    else if (op->master_kind == TR_MASTER_F32 && op->dtype == TR_BF16)
+        j->k->master_split(w, NULL, x, n);
+    else if (op->rounding == TR_ROUND_STOCHASTIC)
+        store_stochastic(j, &(struct target){.to = op->w, .name = op->name}, begin, x, n);
+    else
+        j->k->from_f32[op->dtype](w, x, n);
+}
+
+/* f32 values that are updated where they lie: the weights or their master; or NULL. */
+static float *in_place(const struct tr_op_update *op)
+{
+    if (op->master_kind == TR_MASTER_F32)
+        return op->master;
+    return op->dtype == TR_F32 ? op->w : NULL;
+}
+
 static void update_blocks(void *arg, int64_t begin, int64_t end, int worker)
 {
     const struct job *j = arg;
     const struct tr_op_update *op = j->op;
-    size_t size = tr_dtype_size(op->dtype);
     float block[TR_BLOCK], m[TR_BLOCK], v[TR_BLOCK];
 
     (void)worker;
     for (int64_t i = begin; i < end; i += TR_BLOCK) {
         int64_t n = tr_min64(TR_BLOCK, end - i);
-        void *w = (char *)op->w + (size_t)i * size;
-        float *x = op->dtype == TR_F32 ? w : block;
+        float *there = in_place(op), *x = there ? there + i : block;
         struct tr_update_values values = {x, m, v};
 
-        if (x == block)
-            j->k->to_f32[op->dtype](x, w, n);
+        if (!there)
+            tr_update_load(j->k, op, i, x, n);
         load_state(j, i, n, &values);
         j->kernel(&values, op, i, i + n);
         store_state(j, i, n, &values);
-        if (x == block && op->rounding == TR_ROUND_STOCHASTIC)
-            store_stochastic(j, &(struct target){.to = op->w, .name = op->name}, i, x, n);
-        else if (x == block)
-            j->k->from_f32[op->dtype](w, x, n);
+        if (op->dtype != TR_F32)
+            store_weights(j, i, x, n);
     }
 }
 
@@ -143,6 +177,8 @@ int tr_update_check(const struct tr_op_update *op)
     if (op->state_dtype == TR_8BIT && op->first % TR_CODE8_BLOCK)
         return tr_error(-EINVAL, "element %lld begins no block of state in 8 bits",
                         (long long)op->first);
+    if (op->master_kind && !tr_master_fits(op->master_kind, op->dtype))
+        return tr_error(-EINVAL, "%s weights have no such master", tr_dtype_name(op->dtype));
     return 0;
 }
 

@@ -18,6 +18,10 @@ int tr_update_check(const struct tr_op_update *op);
 int tr_update_run(const struct tr_cpu *cpu, const struct tr_op_update *op, tr_update_kernel *kernel,
                   int state);
 
+/* Elements [begin, begin + n) of the weights, or of their master, in f32. */
+void tr_update_load(const struct tr_cpu_kernels *k, const struct tr_op_update *op, int64_t begin,
+                    float *x, int64_t n);
+
 /* The gradient as all optimizers see it. */
 static inline float tr_update_gradient(const struct tr_op_update *op, int64_t i)
 {

@@ -11,7 +11,7 @@
 #define COLUMNS 32 /* of a block that sums columns */
 
 /* The sums over a row of G * G and of the weights' squares, in pieces. */
-template <enum tr_dtype D>
+template <enum tr_dtype D, enum update_way R>
 static __device__ __forceinline__ void row_sums(const struct tr_op_update &op, int64_t row,
                                                 double sums[2])
 {
@@ -23,7 +23,7 @@ static __device__ __forceinline__ void row_sums(const struct tr_op_update &op, i
         double q = 0, s = 0;
 
         for (int64_t i = at + threadIdx.x % LANES; row >= 0 && i < end; i += LANES) {
-            double g = update_gradient(op, op.g[begin + i]), w = vec_load<D>(op.w, begin + i);
+            double g = update_gradient(op, op.g[begin + i]), w = update_load<D, R>(op, begin + i);
 
             q = fma(g, g, q); /* the squares are exact */
             s = fma(w, w, s);
@@ -33,14 +33,14 @@ static __device__ __forceinline__ void row_sums(const struct tr_op_update &op, i
     }
 }
 
-template <enum tr_dtype D>
+template <enum tr_dtype D, enum update_way R>
 static __global__ void __launch_bounds__(VEC_THREADS)
     adalomo_rows(const struct tr_op_update op, double *weights, float *inverse)
 {
     int64_t row = ((int64_t)blockIdx.x * VEC_THREADS + threadIdx.x) / LANES, rows = op.n / op.block;
     double sums[2];
 
-    row_sums<D>(op, row < rows ? row : -1, sums);
+    row_sums<D, R>(op, row < rows ? row : -1, sums);
     if (row >= rows || threadIdx.x % LANES)
         return;
     weights[row] = sums[1];
@@ -111,7 +111,7 @@ static unsigned blocks_of(int64_t threads)
 
 int tr_cuda_adalomo_sum(const struct tr_cuda *cuda, const struct tr_op_update *op)
 {
-    int ret = refuse_part(op);
+    int ret = update_refuse(op) ? update_refuse(op) : refuse_part(op);
     int64_t rows = ret || !op->n ? 0 : op->n / op->block;
     double *weights = (double *)cuda->scratch;
     float *inverse = (float *)(weights + rows);
@@ -120,9 +120,9 @@ int tr_cuda_adalomo_sum(const struct tr_cuda *cuda, const struct tr_op_update *o
         return ret;
     if ((uint64_t)rows > cuda->scratch_bytes / (sizeof(*weights) + sizeof(*inverse)))
         return tr_cuda_refuse(-EINVAL, "the sums of %lld rows exceed the scratch", (long long)rows);
-    TR_BY_DTYPE(op->dtype, D,
-                TR_LAUNCH(adalomo_rows<D>, blocks_of(rows * LANES), VEC_THREADS, 0, cuda->stream,
-                          *op, weights, inverse));
+    UPDATE_BY_WEIGHTS(op, D, R,
+                      TR_LAUNCH((adalomo_rows<D, R>), blocks_of(rows * LANES), VEC_THREADS, 0,
+                                cuda->stream, *op, weights, inverse));
     TR_LAUNCH(adalomo_lanes, 1, 2 * LANES, 0, cuda->stream, *op, weights);
     TR_LAUNCH(adalomo_columns, (unsigned)((op->block + COLUMNS - 1) / COLUMNS),
               dim3(COLUMNS, LANES), 0, cuda->stream, *op, inverse);
@@ -204,14 +204,14 @@ static __device__ __forceinline__ float row_factor(const struct tr_op_update &op
 }
 
 /* A group may begin before element 0 and may lie in several rows. */
-template <enum tr_dtype D, bool stochastic, bool whole>
+template <enum tr_dtype D, enum update_way R, bool whole>
 static __device__ __forceinline__ void adalomo_group(const struct tr_op_update &op, int64_t i)
 {
     int64_t row = i > 0 ? i / op.block : 0, end = (row + 1) * op.block;
     float a = i < op.n ? row_factor(op, row) : 0;
     float rate = op.factor[op.block + 1], decay = op.factor[op.block + 2], w[VEC], g[VEC];
 
-    vec_get<D, whole>(w, op.w, i, op.n);
+    update_get<D, R, whole>(op, i, w);
     vec_get<TR_F32, whole>(g, op.g, i, op.n);
     for (int j = 0; j < VEC; j++) {
         if (!whole && (i + j < 0 || i + j >= op.n))
@@ -226,18 +226,18 @@ static __device__ __forceinline__ void adalomo_group(const struct tr_op_update &
             w[j] = __fmul_rn(w[j], decay);
         w[j] = __fmaf_rn(-rate, __fmul_rn(f, update_gradient(op, g[j])), w[j]);
     }
-    update_put<D, stochastic, whole>(op, i, w);
+    update_put<D, R, whole>(op, i, w);
 }
 
-template <enum tr_dtype D, bool stochastic>
+template <enum tr_dtype D, enum update_way R>
 static __global__ void __launch_bounds__(VEC_THREADS) adalomo(const struct tr_op_update op)
 {
     int64_t i = update_index(op);
 
-    if (vec_whole<D>(op.w, i, op.n) && vec_whole<TR_F32>(op.g, i, op.n))
-        adalomo_group<D, stochastic, true>(op, i);
+    if (update_whole<D, R>(op, i))
+        adalomo_group<D, R, true>(op, i);
     else
-        adalomo_group<D, stochastic, false>(op, i);
+        adalomo_group<D, R, false>(op, i);
 }
 
 int tr_cuda_adalomo(const struct tr_cuda *cuda, const struct tr_op_update *op)

@@ -55,14 +55,14 @@ static __device__ __forceinline__ float adam_mini_scale(const struct tr_op_updat
 }
 
 /* A group may begin before element 0 and may lie in several blocks. */
-template <enum tr_dtype D, bool stochastic, enum tr_dtype S, bool whole>
+template <enum tr_dtype D, enum update_way R, enum tr_dtype S, bool whole>
 static __device__ __forceinline__ void adam_mini_group(const struct tr_op_update &op, int64_t i)
 {
     int64_t block = i > 0 ? i / op.block : 0, end = (block + 1) * op.block;
     float rest1 = __fsub_rn(1.0f, op.beta1), scale = i < op.n ? adam_mini_scale(op, block) : 0;
     float w[VEC], g[VEC], m[VEC];
 
-    vec_get<D, whole>(w, op.w, i, op.n);
+    update_get<D, R, whole>(op, i, w);
     vec_get<TR_F32, whole>(g, op.g, i, op.n);
     update_get_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
     for (int j = 0; j < VEC; j++) {
@@ -74,18 +74,18 @@ static __device__ __forceinline__ void adam_mini_group(const struct tr_op_update
         w[j] = __fmaf_rn(-scale, m[j], update_decayed(op, w[j]));
     }
     update_put_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
-    update_put<D, stochastic, whole>(op, i, w);
+    update_put<D, R, whole>(op, i, w);
 }
 
-template <enum tr_dtype D, bool stochastic, enum tr_dtype S>
+template <enum tr_dtype D, enum update_way R, enum tr_dtype S>
 static __global__ void __launch_bounds__(VEC_THREADS) adam_mini(const struct tr_op_update op)
 {
     int64_t i = update_index(op);
 
-    if (update_whole<D, S>(op, i, NULL))
-        adam_mini_group<D, stochastic, S, true>(op, i);
+    if (update_state_whole<S>(op, i, update_whole<D, R>(op, i), NULL))
+        adam_mini_group<D, R, S, true>(op, i);
     else
-        adam_mini_group<D, stochastic, S, false>(op, i);
+        adam_mini_group<D, R, S, false>(op, i);
 }
 
 /* The new second moments. */

@@ -5,13 +5,13 @@
  */
 #include "kernels/update.cuh"
 
-template <enum tr_dtype D, bool stochastic, enum tr_dtype S, bool whole>
+template <enum tr_dtype D, enum update_way R, enum tr_dtype S, bool whole>
 static __device__ __forceinline__ void adamw_group(const struct tr_op_update &op, int64_t i)
 {
     float rest1 = __fsub_rn(1.0f, op.beta1), rest2 = __fsub_rn(1.0f, op.beta2);
     float w[VEC], g[VEC], m[VEC], v[VEC];
 
-    vec_get<D, whole>(w, op.w, i, op.n);
+    update_get<D, R, whole>(op, i, w);
     vec_get<TR_F32, whole>(g, op.g, i, op.n);
     update_get_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
     update_get_state<S, TR_CODE8_SQUARES, whole>(op, i, op.v, v);
@@ -26,18 +26,18 @@ static __device__ __forceinline__ void adamw_group(const struct tr_op_update &op
     }
     update_put_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
     update_put_state<S, TR_CODE8_SQUARES, whole>(op, i, op.v, v);
-    update_put<D, stochastic, whole>(op, i, w);
+    update_put<D, R, whole>(op, i, w);
 }
 
-template <enum tr_dtype D, bool stochastic, enum tr_dtype S>
+template <enum tr_dtype D, enum update_way R, enum tr_dtype S>
 static __global__ void __launch_bounds__(VEC_THREADS) adamw(const struct tr_op_update op)
 {
     int64_t i = update_index(op);
 
-    if (update_whole<D, S>(op, i, op.v))
-        adamw_group<D, stochastic, S, true>(op, i);
+    if (update_state_whole<S>(op, i, update_whole<D, R>(op, i), op.v))
+        adamw_group<D, R, S, true>(op, i);
     else
-        adamw_group<D, stochastic, S, false>(op, i);
+        adamw_group<D, R, S, false>(op, i);
 }
 
 int tr_cuda_adamw(const struct tr_cuda *cuda, const struct tr_op_update *op)

@@ -4,12 +4,12 @@
  */
 #include "kernels/update.cuh"
 
-template <enum tr_dtype D, bool stochastic, enum tr_dtype S, bool whole>
+template <enum tr_dtype D, enum update_way R, enum tr_dtype S, bool whole>
 static __device__ __forceinline__ void momentum_group(const struct tr_op_update &op, int64_t i)
 {
     float w[VEC], g[VEC], m[VEC];
 
-    vec_get<D, whole>(w, op.w, i, op.n);
+    update_get<D, R, whole>(op, i, w);
     vec_get<TR_F32, whole>(g, op.g, i, op.n);
     update_get_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
     for (int j = 0; j < VEC; j++) {
@@ -17,18 +17,18 @@ static __device__ __forceinline__ void momentum_group(const struct tr_op_update 
         w[j] = __fmaf_rn(-op.lr, m[j], update_decayed(op, w[j]));
     }
     update_put_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
-    update_put<D, stochastic, whole>(op, i, w);
+    update_put<D, R, whole>(op, i, w);
 }
 
-template <enum tr_dtype D, bool stochastic, enum tr_dtype S>
+template <enum tr_dtype D, enum update_way R, enum tr_dtype S>
 static __global__ void __launch_bounds__(VEC_THREADS) momentum(const struct tr_op_update op)
 {
     int64_t i = update_index(op);
 
-    if (update_whole<D, S>(op, i, NULL))
-        momentum_group<D, stochastic, S, true>(op, i);
+    if (update_state_whole<S>(op, i, update_whole<D, R>(op, i), NULL))
+        momentum_group<D, R, S, true>(op, i);
     else
-        momentum_group<D, stochastic, S, false>(op, i);
+        momentum_group<D, R, S, false>(op, i);
 }
 
 int tr_cuda_momentum(const struct tr_cuda *cuda, const struct tr_op_update *op)

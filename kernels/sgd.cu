@@ -4,27 +4,27 @@
  */
 #include "kernels/update.cuh"
 
-template <enum tr_dtype D, bool stochastic, bool whole>
+template <enum tr_dtype D, enum update_way R, bool whole>
 static __device__ __forceinline__ void sgd_group(const struct tr_op_update &op, int64_t i)
 {
     float w[VEC], g[VEC];
 
-    vec_get<D, whole>(w, op.w, i, op.n);
+    update_get<D, R, whole>(op, i, w);
     vec_get<TR_F32, whole>(g, op.g, i, op.n);
     for (int j = 0; j < VEC; j++)
         w[j] = __fmaf_rn(-op.lr, update_gradient(op, g[j]), update_decayed(op, w[j]));
-    update_put<D, stochastic, whole>(op, i, w);
+    update_put<D, R, whole>(op, i, w);
 }
 
-template <enum tr_dtype D, bool stochastic>
+template <enum tr_dtype D, enum update_way R>
 static __global__ void __launch_bounds__(VEC_THREADS) sgd(const struct tr_op_update op)
 {
     int64_t i = update_index(op);
 
-    if (vec_whole<D>(op.w, i, op.n) && vec_whole<TR_F32>(op.g, i, op.n))
-        sgd_group<D, stochastic, true>(op, i);
+    if (update_whole<D, R>(op, i))
+        sgd_group<D, R, true>(op, i);
     else
-        sgd_group<D, stochastic, false>(op, i);
+        sgd_group<D, R, false>(op, i);
 }
 
 int tr_cuda_sgd(const struct tr_cuda *cuda, const struct tr_op_update *op)

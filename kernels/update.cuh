@@ -20,7 +20,7 @@
 /* By how much the first group begins before element 0: groups count from the tensor's start. */
 static __host__ __device__ __forceinline__ int update_shift(const struct tr_op_update &op)
 {
-    bool weights = op.rounding == TR_ROUND_STOCHASTIC && op.dtype == TR_BF16;
+    bool weights = op.rounding == TR_ROUND_STOCHASTIC && op.dtype == TR_BF16 && !op.master_kind;
 
     return weights || op.state_dtype == TR_BF16 ? (int)(op.first % VEC) : 0;
 }
@@ -94,32 +94,119 @@ static __device__ __forceinline__ void update_put_state(const struct tr_op_updat
     }
 }
 
-/* Whether a group lies whole and aligned in the weights, the gradient and the state; state in 8
+/* Whether a group that lies whole and aligned in all else lies so in the state, too; state in 8
  * bits makes the lanes of a warp agree, for they meet in its shuffles. */
-template <enum tr_dtype D, enum tr_dtype S>
-static __device__ __forceinline__ bool update_whole(const struct tr_op_update &op, int64_t i,
-                                                    const float *second)
+template <enum tr_dtype S>
+static __device__ __forceinline__ bool update_state_whole(const struct tr_op_update &op, int64_t i,
+                                                          bool whole, const float *second)
 {
-    bool whole = vec_whole<D>(op.w, i, op.n) && vec_whole<TR_F32>(op.g, i, op.n);
-
     if constexpr (S == TR_8BIT)
         return reduce_lanes(whole ? 0 : 1, 32) == 0;
     else
         return whole && vec_whole<S>(op.m, i, op.n) && (!second || vec_whole<S>(second, i, op.n));
 }
 
-/* w = round(x). */
-template <enum tr_dtype D, bool stochastic, bool whole>
+/* How new weights are stored: rounded one way or the other, or with a master. */
+enum update_way { UPDATE_NEAREST, UPDATE_STOCHASTIC, UPDATE_SPLIT, UPDATE_F32 };
+
+/* X before the update: the weights, or their master. Element i. */
+template <enum tr_dtype D, enum update_way R>
+static __device__ __forceinline__ float update_load(const struct tr_op_update &op, int64_t i)
+{
+    if constexpr (R == UPDATE_SPLIT)
+        return __uint_as_float(__float_as_uint(vec_load<TR_BF16>(op.w, i)) +
+                               (uint32_t)(int32_t)((const int16_t *)op.master)[i]);
+    else if constexpr (R == UPDATE_F32)
+        return ((const float *)op.master)[i];
+    else
+        return vec_load<D>(op.w, i);
+}
+
+/* Whether a group lies whole and aligned in all that update_get and update_put touch. */
+template <enum tr_dtype D, enum update_way R>
+static __device__ __forceinline__ bool update_whole(const struct tr_op_update &op, int64_t i)
+{
+    constexpr enum tr_dtype M = R == UPDATE_F32 ? TR_F32 : TR_BF16; /* of the master, by size */
+
+    if constexpr (R == UPDATE_SPLIT || R == UPDATE_F32)
+        if (!vec_whole<M>(op.master, i, op.n))
+            return false;
+    return vec_whole<D>(op.w, i, op.n) && vec_whole<TR_F32>(op.g, i, op.n);
+}
+
+template <enum tr_dtype D, enum update_way R, bool whole>
+static __device__ __forceinline__ void update_get(const struct tr_op_update &op, int64_t i,
+                                                  float x[VEC])
+{
+    if constexpr (R == UPDATE_F32) {
+        vec_get<TR_F32, whole>(x, op.master, i, op.n);
+    } else if constexpr (R == UPDATE_SPLIT) {
+        float rest[VEC]; /* each in the upper half of its word */
+
+        vec_get<TR_BF16, whole>(x, op.w, i, op.n);
+        vec_get<TR_BF16, whole>(rest, op.master, i, op.n);
+        for (int j = 0; j < VEC; j++)
+            x[j] = __uint_as_float(__float_as_uint(x[j]) +
+                                   (uint32_t)((int32_t)__float_as_uint(rest[j]) >> 16));
+    } else {
+        vec_get<D, whole>(x, op.w, i, op.n);
+    }
+}
+
+/* The upper halves of words, as they are. */
+template <bool whole>
+static __device__ __forceinline__ void update_put_halves(void *p, int64_t i, int64_t n,
+                                                         const uint32_t u[VEC])
+{
+    uint16_t *to = (uint16_t *)p + i;
+
+    if constexpr (whole)
+        *(uint4 *)to =
+            make_uint4(u[0] >> 16 | (u[1] & 0xffff0000), u[2] >> 16 | (u[3] & 0xffff0000),
+                       u[4] >> 16 | (u[5] & 0xffff0000), u[6] >> 16 | (u[7] & 0xffff0000));
+    else
+        for (int j = 0; j < VEC; j++)
+            if (i + j >= 0 && i + j < n)
+                to[j] = (uint16_t)(u[j] >> 16);
+}
+
+/* tr_master_split of dtype.h; of f16 weights round(x). */
+template <enum tr_dtype D, enum update_way R, bool whole>
+static __device__ __forceinline__ void update_put_master(const struct tr_op_update &op, int64_t i,
+                                                         const float x[VEC])
+{
+    uint32_t weight[VEC], rest[VEC];
+
+    for (int j = 0; j < VEC; j++) {
+        weight[j] = __float_as_uint(x[j]) + 0x8000;
+        rest[j] = __float_as_uint(x[j]) << 16;
+    }
+    if constexpr (D == TR_BF16)
+        update_put_halves<whole>(op.w, i, op.n, weight);
+    else
+        vec_put<D, whole>(op.w, i, op.n, x);
+    if constexpr (R == UPDATE_SPLIT)
+        update_put_halves<whole>(op.master, i, op.n, rest);
+    else
+        vec_put<TR_F32, whole>(op.master, i, op.n, x);
+}
+
+/* w = round(x), or x and w as the master has it. */
+template <enum tr_dtype D, enum update_way R, bool whole>
 static __device__ __forceinline__ void update_put(const struct tr_op_update &op, int64_t i,
                                                   float x[VEC])
 {
-    if constexpr (stochastic)
-        update_random(op, i, op.name, x);
-    vec_put<D, whole>(op.w, i, op.n, x);
+    if constexpr (R == UPDATE_SPLIT || R == UPDATE_F32) {
+        update_put_master<D, R, whole>(op, i, x);
+    } else {
+        if constexpr (R == UPDATE_STOCHASTIC)
+            update_random(op, i, op.name, x);
+        vec_put<D, whole>(op.w, i, op.n, x);
+    }
 }
 
-/* Checks, and counts the blocks. */
-static inline int update_blocks(const struct tr_op_update *op, unsigned *blocks)
+/* Checks. */
+static inline int update_refuse(const struct tr_op_update *op)
 {
     if (op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_F16)
         return tr_cuda_refuse(-EINVAL, "stochastic rounding is defined for bf16, not for f16");
@@ -128,20 +215,40 @@ static inline int update_blocks(const struct tr_op_update *op, unsigned *blocks)
     if (op->state_dtype == TR_8BIT && op->first % TR_CODE8_BLOCK)
         return tr_cuda_refuse(-EINVAL, "element %lld begins no block of state in 8 bits",
                               (long long)op->first);
-    *blocks = op->n ? vec_blocks(update_shift(*op) + op->n) : 0;
+    if (op->master_kind && !tr_master_fits(op->master_kind, op->dtype))
+        return tr_cuda_refuse(-EINVAL, "weights of this type have no such master");
     return 0;
 }
 
-/* Runs a statement with constants: D, the weights' dtype, R, whether their rounding is stochastic.
- */
+/* Checks, and counts the blocks. */
+static inline int update_blocks(const struct tr_op_update *op, unsigned *blocks)
+{
+    *blocks = op->n ? vec_blocks(update_shift(*op) + op->n) : 0;
+    return update_refuse(op);
+}
+
+/* Runs a statement with constants: D, the weights' dtype, R, the update_way. */
 #define UPDATE_BY_WEIGHTS(op, D, R, ...)                                                           \
     do {                                                                                           \
-        if ((op)->dtype == TR_BF16 && (op)->rounding == TR_ROUND_STOCHASTIC) {                     \
+        if ((op)->master_kind == TR_MASTER_SPLIT) {                                                \
             constexpr enum tr_dtype D = TR_BF16;                                                   \
-            constexpr bool R = true;                                                               \
+            constexpr enum update_way R = UPDATE_SPLIT;                                            \
+            __VA_ARGS__;                                                                           \
+        } else if ((op)->master_kind == TR_MASTER_F32) {                                           \
+            constexpr enum update_way R = UPDATE_F32;                                              \
+            if ((op)->dtype == TR_BF16) {                                                          \
+                constexpr enum tr_dtype D = TR_BF16;                                               \
+                __VA_ARGS__;                                                                       \
+            } else {                                                                               \
+                constexpr enum tr_dtype D = TR_F16;                                                \
+                __VA_ARGS__;                                                                       \
+            }                                                                                      \
+        } else if ((op)->dtype == TR_BF16 && (op)->rounding == TR_ROUND_STOCHASTIC) {              \
+            constexpr enum tr_dtype D = TR_BF16;                                                   \
+            constexpr enum update_way R = UPDATE_STOCHASTIC;                                       \
             __VA_ARGS__;                                                                           \
         } else {                                                                                   \
-            constexpr bool R = false;                                                              \
+            constexpr enum update_way R = UPDATE_NEAREST;                                          \
             TR_BY_DTYPE((op)->dtype, D, __VA_ARGS__);                                              \
         }                                                                                          \
     } while (0)

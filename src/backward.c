@@ -78,6 +78,7 @@ static int finish(const struct block *b, enum tr_role r)
                                            .weight = pass_weight(b->p, b->v, r),
                                            .m = state ? (float *)(state + t->m_offset) : NULL,
                                            .v = state ? (float *)(state + t->v_offset) : NULL,
+                                           .master = state ? state + t->master_offset : NULL,
                                            .n = (uint64_t)t->rows * (uint64_t)t->cols});
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Tensors are written in the order of the files; their bytes are taken from the store piece by
- * piece, one piece in memory at a time (a checksum belongs to each).
+ * piece, one piece in memory at a time (a checksum belongs to each), or one of weights and one of
+ * their master.
  */
 #include "src/export.h"
 
@@ -14,17 +15,65 @@
 #include "src/out_folder.h"
 
 #define SPARE_BYTES (16u << 20) /* headers, the folder, what rounding up takes */
+#define VALUES      (1u << 20)  /* of masters at a time */
 
-static int load(struct tr_export_reader *r, uint32_t piece)
+struct bytes {
+    char *at;
+    uint64_t bytes;
+};
+
+struct values {
+    void *at;
+    enum tr_dtype type;
+};
+
+int tr_export_reader_open(struct tr_export_reader *r, struct tr_store *s, const struct tr_model *m)
 {
-    int e;
+    size_t room = tr_layout_piece_room(&m->layout);
 
-    if (r->loaded == (int64_t)piece)
+    *r = (struct tr_export_reader){.store = s, .model = m};
+    r->weights.loaded = r->master.loaded = -1;
+    r->weights.buf = tr_alloc_pages(TR_MEM_IO, room);
+    return r->weights.buf ? 0 : -ENOMEM;
+}
+
+/* Only for who asks for their values: the end of a run does not. */
+static int open_masters(struct tr_export_reader *r)
+{
+    if (r->values)
         return 0;
-    r->loaded = -1;
-    e = tr_store_read_piece(r->store, piece, r->buf);
-    if (e == 0)
-        r->loaded = piece;
+    if (!r->master.buf)
+        r->master.buf = tr_alloc_pages(TR_MEM_IO, tr_layout_piece_room(&r->model->layout));
+    r->values = r->master.buf ? tr_alloc_array(TR_MEM_IO, VALUES, sizeof(*r->values)) : NULL;
+    return r->values ? 0 : -ENOMEM;
+}
+
+void tr_export_reader_close(struct tr_export_reader *r)
+{
+    size_t room = r->model ? tr_layout_piece_room(&r->model->layout) : 0;
+
+    if (r->weights.buf)
+        tr_free_pages(TR_MEM_IO, r->weights.buf, room);
+    if (r->master.buf)
+        tr_free_pages(TR_MEM_IO, r->master.buf, room);
+    tr_free(TR_MEM_IO, r->values);
+    *r = (struct tr_export_reader){0};
+}
+
+/* Reads the piece that has this byte; `have` bytes of it begin there. */
+static int load(struct tr_export_reader *r, struct tr_export_piece *held, uint32_t piece,
+                uint64_t byte, struct bytes *out)
+{
+    const struct tr_piece *p = &tr_store_layout(r->store)->pieces[piece];
+    uint64_t at = byte - p->tensor_offset;
+    int e = 0;
+
+    if (held->loaded != (int64_t)piece) {
+        held->loaded = -1;
+        e = tr_store_read_piece(r->store, piece, held->buf);
+        held->loaded = e == 0 ? (int64_t)piece : -1;
+    }
+    *out = (struct bytes){(char *)held->buf + at, p->bytes - at};
     return e;
 }
 
@@ -44,27 +93,66 @@ static uint32_t find_piece(const struct tr_layout *l, const struct tr_tensor *t,
     return low;
 }
 
+static int too_large(const struct tr_tensor *t, enum tr_dtype type)
+{
+    return tr_error(-ERANGE, "tensor %s: a value is too large for %s", t->name,
+                    tr_dtype_name(type));
+}
+
+/* Some of n weights from element `from` on, as they are stored; returns how many. */
+static int64_t fill_weights(struct tr_export_reader *r, const struct tr_tensor *t, uint64_t from,
+                            size_t n, struct values *to)
+{
+    size_t size = tr_dtype_size(t->dtype), now;
+    struct bytes in;
+    int e = load(r, &r->weights, find_piece(tr_store_layout(r->store), t, from * size), from * size,
+                 &in);
+
+    if (e < 0)
+        return e;
+    now = in.bytes / size < n ? in.bytes / size : n;
+    if (tr_convert(to->at, to->type, in.at, t->dtype, now) < 0)
+        return too_large(t, to->type);
+    return (int64_t)now;
+}
+
+/* The same of their masters. */
+static int64_t fill_masters(struct tr_export_reader *r, const struct tr_tensor *t, uint64_t from,
+                            size_t n, struct values *to)
+{
+    size_t size = tr_master_size(r->model->master), now = n < VALUES ? n : VALUES;
+    struct bytes w, master;
+    int e = open_masters(r);
+
+    if (e == 0)
+        e = load(r, &r->weights, find_piece(tr_store_layout(r->store), t, from * 2), from * 2, &w);
+    if (e == 0)
+        e = load(r, &r->master, tr_master_piece(r->model, t, from * size), from * size, &master);
+    if (e < 0)
+        return e;
+    now = w.bytes / 2 < now ? w.bytes / 2 : now;
+    now = master.bytes / size < now ? master.bytes / size : now;
+    tr_master_whole(r->model->master, r->values, (uint16_t *)w.at, master.at, now);
+    if (tr_convert(to->at, to->type, r->values, TR_F32, now) < 0)
+        return too_large(t, to->type);
+    return (int64_t)now;
+}
+
 int tr_export_fill(void *arg, const struct tr_tensor *t, uint64_t from, size_t n,
                    enum tr_dtype type, void *buf)
 {
     struct tr_export_reader *r = arg;
-    const struct tr_layout *l = tr_store_layout(r->store);
-    size_t in = tr_dtype_size(t->dtype), out = tr_dtype_size(type), done = 0;
+    int exact = tr_master_has(r->model, t) && type != t->dtype;
+    size_t done = 0;
 
     while (done < n) {
-        uint64_t byte = (from + done) * in;
-        uint32_t i = find_piece(l, t, byte);
-        const struct tr_piece *p = &l->pieces[i];
-        uint64_t at = byte - p->tensor_offset, have = (p->bytes - at) / in;
-        size_t now = have < n - done ? (size_t)have : n - done;
-        int e = load(r, i);
+        struct values to = {(char *)buf + done * tr_dtype_size(type), type};
+        int64_t now = exact ? fill_masters(r, t, from + done, n - done, &to)
+                            : fill_weights(r, t, from + done, n - done, &to);
 
-        if (e < 0)
-            return e;
-        if (tr_convert((char *)buf + done * out, type, (char *)r->buf + at, t->dtype, now) < 0)
-            return tr_error(-ERANGE, "tensor %s: a value is too large for %s", t->name,
-                            tr_dtype_name(type));
-        done += now;
+        if (now < 0)
+            return (int)now;
+        done += (size_t)now;
     }
     return 0;
 }
@@ -100,7 +188,7 @@ static enum tr_dtype source_type(const struct tr_kept *k)
 static int write_folder(const struct tr_export_params *p, const struct tr_kept *k,
                         const char *folder)
 {
-    struct tr_export_reader reader = {.store = p->store, .loaded = -1};
+    struct tr_export_reader reader;
     struct tr_shards_write_params w = {.folder = folder,
                                        .shards = &k->shards,
                                        .model = k->model,
@@ -110,20 +198,18 @@ static int write_folder(const struct tr_export_params *p, const struct tr_kept *
                                        .progress = p->progress,
                                        .progress_arg = p->progress_arg};
     enum tr_dtype type = p->dtype < 0 ? k->model->dtype : (enum tr_dtype)p->dtype;
-    size_t room = tr_layout_piece_room(&k->model->layout);
     int r = tr_export_check_space(folder, folder_bytes(k, p->dtype));
 
     if (r < 0)
         return r;
-    reader.buf = tr_alloc_pages(TR_MEM_IO, room);
-    if (!reader.buf)
-        return -ENOMEM;
-    r = tr_keep_copy(p->keep, folder, 1);
+    r = tr_export_reader_open(&reader, p->store, k->model);
+    if (r == 0)
+        r = tr_keep_copy(p->keep, folder, 1);
     if (r == 0 && type != source_type(k))
         r = tr_keep_set_type(folder, type);
     if (r == 0)
         r = tr_shards_write(&w);
-    tr_free_pages(TR_MEM_IO, reader.buf, room);
+    tr_export_reader_close(&reader);
     return r;
 }
 

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include "offload/store.h"
-#include "src/model.h"
+#include "src/master.h"
 
 struct tr_export_params {
     struct tr_store *store;
@@ -22,13 +22,21 @@ struct tr_export_params {
 
 int tr_export(const struct tr_export_params *p);
 
-/* Reads tensors out of a store, one piece in memory at a time: a tr_fill_fn for whoever writes
- * weights. The buffer has tr_layout_piece_room bytes; loaded starts at -1. */
+/* Reads tensors out of a store, one piece in memory at a time (and one of its master): a tr_fill_fn
+ * for whoever writes weights. of the model's type are the weights themselves, of another the values
+ * of their masters, where the run's model has such. */
 struct tr_export_reader {
     struct tr_store *store;
-    void *buf;
-    int64_t loaded;
+    const struct tr_model *model;
+    struct tr_export_piece {
+        void *buf;
+        int64_t loaded;
+    } weights, master;
+    float *values; /* of a master, before they are made another type */
 };
+/* Close takes what open has left half-made. */
+int tr_export_reader_open(struct tr_export_reader *r, struct tr_store *s, const struct tr_model *m);
+void tr_export_reader_close(struct tr_export_reader *r);
 int tr_export_fill(void *reader, const struct tr_tensor *t, uint64_t from, size_t n,
                    enum tr_dtype type, void *buf);
 /* -ENOSPC where the disk of a folder has less than that. */

@@ -106,16 +106,19 @@ static struct tr_op_cost embed(enum tr_cost_row row, const struct tr_op_embed *e
                     (double)e->n * (double)e->cols * each);
 }
 
-/* Weights and gradients, and what is as large as they: one mean or two, read and written. */
+/* Weights and gradients, and what is as large as they: one mean or two, a master, read and
+ * written. */
 static struct tr_op_cost update(enum tr_cost_row row, const struct tr_op_update *u)
 {
     double means = row == TR_COST_ADAMW                                  ? 2
                    : row == TR_COST_MOMENTUM || row == TR_COST_ADAM_MINI ? 1
                                                                          : 0;
-    double weight = (row == TR_COST_ADALOMO_SUM ? 1 : 2) * size_of(u->dtype);
+    double ways = row == TR_COST_ADALOMO_SUM ? 1 : 2, weight = ways * size_of(u->dtype);
+    double master =
+        ways * (2 * (u->master_kind == TR_MASTER_SPLIT) + 4 * (u->master_kind == TR_MASTER_F32));
     double state = (double)tr_state_bytes(u->state_dtype, (uint64_t)u->n);
 
-    return bytes_of(row, u->dtype, (double)u->n * (weight + 4) + 2 * means * state);
+    return bytes_of(row, u->dtype, (double)u->n * (weight + master + 4) + 2 * means * state);
 }
 
 static struct tr_op_cost any_update(const struct tr_op *op)

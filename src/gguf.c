@@ -296,16 +296,16 @@ static int open_buffers(struct gguf *g)
     uint64_t head = (uint64_t)c->head_dim * (uint64_t)c->hidden * sizeof(float);
 
     g->chunk_bytes = head > CHUNK_BYTES ? head : CHUNK_BYTES;
-    g->reader.buf = tr_alloc_pages(TR_MEM_IO, tr_layout_piece_room(&g->kept->model->layout));
     g->chunk = tr_alloc_pages(TR_MEM_IO, g->chunk_bytes);
     g->turned = tr_alloc_pages(TR_MEM_IO, g->chunk_bytes);
-    return g->reader.buf && g->chunk && g->turned ? 0 : -ENOMEM;
+    if (!g->chunk || !g->turned)
+        return -ENOMEM;
+    return tr_export_reader_open(&g->reader, g->params->store, g->kept->model);
 }
 
 static void close_buffers(struct gguf *g)
 {
-    if (g->reader.buf)
-        tr_free_pages(TR_MEM_IO, g->reader.buf, tr_layout_piece_room(&g->kept->model->layout));
+    tr_export_reader_close(&g->reader);
     if (g->chunk)
         tr_free_pages(TR_MEM_IO, g->chunk, g->chunk_bytes);
     if (g->turned)
@@ -458,7 +458,7 @@ static int write_model(struct gguf *g)
 
 int tr_gguf(const struct tr_export_params *p)
 {
-    struct gguf g = {.params = p, .reader = {.store = p->store, .loaded = -1}, .fd = -1};
+    struct gguf g = {.params = p, .fd = -1};
     struct tr_kept *kept;
     int r = tr_keep_open(&kept, p->keep);
 

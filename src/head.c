@@ -259,6 +259,7 @@ static int finish_slice(const struct slice_work *w)
                             .weight = w->at.table,
                             .m = (float *)w->at.state,
                             .v = w->at.state ? (float *)(w->at.state + w->slice->v_offset) : NULL,
+                            .master = w->at.state ? w->at.state + w->slice->master_offset : NULL,
                             .first = (uint64_t)w->slice->row0 * cols,
                             .n = (uint64_t)w->slice->rows * cols});
 }
@@ -276,6 +277,7 @@ static int finish_final_norm(const struct slice_work *w)
                                            .weight = w->at.norm,
                                            .m = state ? (float *)(state + t->m_offset) : NULL,
                                            .v = state ? (float *)(state + t->v_offset) : NULL,
+                                           .master = state ? state + t->master_offset : NULL,
                                            .n = (uint64_t)p->model->config.hidden});
 }
 

@@ -17,6 +17,7 @@ struct tr_import {
     const struct tr_import_params *p;
     struct tr_source *source;
     struct tr_model *model;
+    float *values; /* of masters, TR_SOURCE_CHUNK */
 };
 
 int tr_import_open(struct tr_import **out, const struct tr_import_params *p)
@@ -37,7 +38,9 @@ int tr_import_open(struct tr_import **out, const struct tr_import_params *p)
     if (r == 0)
         r = tr_freeze_check(i->source->table, p->freeze);
     if (r == 0)
-        r = tr_model_like(&i->model, i->source->table, p->state, p->freeze);
+        r = tr_model_like(
+            &i->model, i->source->table,
+            &(struct tr_model_params){.state = p->state, .freeze = p->freeze, .master = p->master});
     if (r < 0) {
         tr_import_close(i);
         return r;
@@ -77,7 +80,21 @@ const char *tr_import_note(const struct tr_import *i)
     return i->source->note;
 }
 
-/* The tensor that each piece belongs to; -1 for optimizer state and gradients. */
+static void map_master(const struct tr_model *m, int32_t tensor, int32_t *of)
+{
+    const struct tr_tensor *t = &m->tensors[tensor];
+    uint64_t bytes = (uint64_t)(t->rows * t->cols) * tr_master_size(m->master), at = 0;
+
+    while (tr_master_has(m, t) && at < bytes) {
+        uint32_t piece = tr_master_piece(m, t, at);
+
+        of[piece] = tensor;
+        at += m->layout.pieces[piece].bytes;
+    }
+}
+
+/* The tensor that each piece is of, or of whose master it is; -1 for optimizer state and gradients.
+ */
 static int32_t *map_pieces(const struct tr_model *m)
 {
     int32_t *of = tr_alloc_array(TR_MEM_MISC, m->layout.n_pieces, sizeof(*of));
@@ -87,7 +104,31 @@ static int32_t *map_pieces(const struct tr_model *m)
     for (int32_t t = 0; of && t < m->n_tensors; t++)
         for (uint32_t p = 0; p < m->tensors[t].n_pieces; p++)
             of[m->tensors[t].first_piece + p] = t;
+    for (int32_t t = 0; of && t < m->n_tensors; t++)
+        map_master(m, t, of);
     return of;
+}
+
+/* Weights, or what stands beside them, of the source's values in f32, a chunk at a time. */
+static int fill_mastered(struct tr_import *i, uint32_t piece, int32_t tensor, char *buf)
+{
+    const struct tr_piece *p = &i->model->layout.pieces[piece];
+    const struct tr_tensor *t = &i->source->table->tensors[tensor];
+    const struct tr_tensor *to = &i->model->tensors[tensor];
+    int weights = piece - to->first_piece < to->n_pieces, r = 0;
+    size_t size = weights ? 2 : tr_master_size(i->model->master), n = p->bytes / size, now;
+
+    for (size_t done = 0; r == 0 && done < n; done += now) {
+        void *out = buf + done * size;
+        struct tr_master_parts parts = {weights ? out : NULL, weights ? NULL : out};
+
+        now = n - done < TR_SOURCE_CHUNK / 4 ? n - done : TR_SOURCE_CHUNK / 4;
+        r = tr_source_fill(i->source, t, p->tensor_offset / size + done, now, TR_F32, i->values);
+        if (r == 0 && tr_master_part(i->model->master, t->dtype, &parts, i->values, now) < 0)
+            r = tr_error(-ERANGE, "tensor %s: a value is too large for %s", t->name,
+                         tr_dtype_name(t->dtype));
+    }
+    return r;
 }
 
 static int write_piece(struct tr_import *i, struct tr_store *s, uint32_t piece, int32_t tensor,
@@ -97,7 +138,10 @@ static int write_piece(struct tr_import *i, struct tr_store *s, uint32_t piece, 
     size_t padded = tr_round_up(p->bytes, TR_STORE_ALIGN), filled = 0;
     int r = 0;
 
-    if (tensor >= 0) {
+    if (tensor >= 0 && tr_master_has(i->model, &i->model->tensors[tensor])) {
+        r = fill_mastered(i, piece, tensor, buf);
+        filled = p->bytes;
+    } else if (tensor >= 0) {
         const struct tr_tensor *t = &i->source->table->tensors[tensor];
         size_t size = tr_dtype_size(t->dtype);
 
@@ -117,6 +161,8 @@ static int write_pieces(struct tr_import *i, struct tr_store *s)
     uint64_t done = 0, total = tr_layout_bytes(l);
     int r = of && buf ? 0 : -ENOMEM;
 
+    if (i->model->master && !(i->values = tr_alloc_pages(TR_MEM_IO, TR_SOURCE_CHUNK)))
+        r = -ENOMEM;
     for (uint32_t p = 0; r == 0 && p < l->n_pieces; p++) {
         r = write_piece(i, s, p, of[p], buf);
         done += tr_round_up(l->pieces[p].bytes, TR_STORE_ALIGN);
@@ -124,6 +170,9 @@ static int write_pieces(struct tr_import *i, struct tr_store *s)
             r = tr_error(-EINTR, "the import was interrupted; nothing is left of it");
     }
     tr_free(TR_MEM_MISC, of);
+    if (i->values)
+        tr_free_pages(TR_MEM_IO, i->values, TR_SOURCE_CHUNK);
+    i->values = NULL;
     if (buf)
         tr_free_pages(TR_MEM_IO, buf, room);
     return r;

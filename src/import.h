@@ -8,6 +8,7 @@
 #define TR_SRC_IMPORT_H
 
 #include "src/keep.h"
+#include "src/master.h"
 
 struct tr_import_params {
     const char *model;     /* Hugging Face folder, or NULL for: */
@@ -19,6 +20,7 @@ struct tr_import_params {
                             * they are not kept, and there is no export */
     int dtype;             /* enum tr_dtype of every tensor, or -1: as the source */
     enum tr_state_kind state; /* room for it, zeros */
+    enum tr_master master;    /* of the source's values, all their bits */
     const char *freeze;       /* patterns of tensors that need none; or NULL */
     int generations;
     const void *payload; /* of the first commit */

@@ -180,7 +180,8 @@ static int describe_run(json_t *o, const char *folder, const char *store)
         r = json_object_set_new(o, "config", config_json(&k->model->config));
         r |= json_object_set_new(o, "parameters", json_integer((json_int_t)k->model->n_params));
         r |= json_object_set_new(o, "dtype", json_string(tr_dtype_name(k->model->dtype)));
-        r |= json_object_set_new(o, "optimizer_state", json_boolean(k->model->has_state));
+        r |= json_object_set_new(o, "optimizer_state", json_boolean(k->model->state));
+        r |= json_object_set_new(o, "master", json_string(tr_master_name(k->model->master)));
     }
     if (r == 0)
         r = describe_store(o, store ? store : beside);

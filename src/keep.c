@@ -2,11 +2,11 @@
  *
  * tailrace-shards.json, written once at the import and read by everything that meets the run later:
  * resume, export, evaluation. It holds what config.json does not say: the type of each role,
- * what optimizer state there is and of what, how gradients wait for the next step, which name a
- * tied table had, and the files that the weights came in. The layout of the store is not in it, but
- * follows from it: the same function makes the table again, and tr_keep_check_store holds it
- * against the store. So a program whose layout has changed refuses an older run instead of reading
- * its bytes in the wrong places.
+ * what optimizer state there is and of what, what parameters have beside them, how gradients wait
+ * for the next step, which name a tied table had, and the files that the weights came in. The
+ * layout of the store is not in it, but follows from it: the same function makes the table again,
+ * and tr_keep_check_store holds it against the store. So a program whose layout has changed refuses
+ * an older run instead of reading its bytes in the wrong places.
  */
 #include "src/keep.h"
 
@@ -16,6 +16,7 @@
 #include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/mem.h"
+#include "src/master.h"
 
 #define FORMAT     "tailrace shards"
 #define VERSION    2
@@ -40,10 +41,11 @@ static json_t *types_json(const struct tr_model *m)
 
 int tr_keep_write(const char *folder, const struct tr_model *m, const struct tr_shards *s)
 {
-    json_t *o = json_pack("{s:s, s:i, s:s, s:s*, s:s, s:b, s:o, s:o}", "format", FORMAT, "version",
-                          VERSION, "state", tr_state_name(m->state), "freeze", m->freeze, "parked",
-                          tr_parked_name(m->parked), "tied_as_head", tr_model_tied_as_head(m),
-                          "types_by_role", types_json(m), "shards", tr_shards_to_json(s));
+    json_t *o = json_pack("{s:s, s:i, s:s, s:s*, s:s, s:s, s:b, s:o, s:o}", "format", FORMAT,
+                          "version", VERSION, "state", tr_state_name(m->state), "freeze", m->freeze,
+                          "parked", tr_parked_name(m->parked), "master", tr_master_name(m->master),
+                          "tied_as_head", tr_model_tied_as_head(m), "types_by_role", types_json(m),
+                          "shards", tr_shards_to_json(s));
     char *path = tr_path(folder, TR_KEEP_FILE);
     int r = -ENOMEM;
 
@@ -93,9 +95,15 @@ static int read_model(struct tr_kept *k, const json_t *root, const char *where,
     if (json_object_get(root, "parked") && /* a file from before there was such is whole, too */
         tr_parked_parse(json_string_value(json_object_get(root, "parked")), &p.parked) < 0)
         return tr_error(-EINVAL, "%s: \"parked\" names no type of gradients", where);
+    if (json_object_get(root, "master") &&
+        tr_master_parse(json_string_value(json_object_get(root, "master")), &p.master) < 0)
+        return tr_error(-EINVAL, "%s: \"master\" names nothing that parameters have beside them",
+                        where);
     p.tied_as_head = json_is_true(json_object_get(root, "tied_as_head"));
     p.freeze = json_string_value(json_object_get(root, "freeze"));
     r = tr_model_open(&k->model, &p);
+    if (r == 0)
+        r = tr_master_check(k->model, p.master);
     if (r == 0)
         r = tr_shards_from_json(&k->shards, json_object_get(root, "shards"), k->model, where);
     return r;

@@ -15,6 +15,7 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 #include "src/freeze.h"
+#include "src/master.h"
 
 #define SLICE_ROWS  4096
 #define SLICE_BYTES (64u << 20)
@@ -226,7 +227,8 @@ static void add_params(struct builder *b, int32_t tensor)
     t->n_pieces = b->m->layout.n_pieces - t->first_piece;
 }
 
-/* Both parts of a tensor's state behind one another: an update reads and writes both. */
+/* Both parts of a tensor's state behind one another, and its master: an update reads and writes
+ * all of them. */
 static void add_state(struct builder *b, int32_t tensor)
 {
     struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[tensor];
@@ -237,6 +239,9 @@ static void add_state(struct builder *b, int32_t tensor)
     tr_state_parts(b->p->state, &b->m->config, t, (struct tr_state_rows){0, t->rows}, parts);
     t->m_offset = add_bytes(b, parts[0].name, t->name, 0, parts[0].bytes);
     t->v_offset = add_bytes(b, parts[1].name, t->name, 0, parts[1].bytes);
+    t->first_master_piece = b->m->layout.n_pieces;
+    t->master_offset = add_bytes(b, "master of ", t->name, 0,
+                                 (uint64_t)(t->rows * t->cols) * tr_master_size(b->p->master));
 }
 
 static void add_parked(struct builder *b, int32_t tensor)
@@ -280,6 +285,7 @@ static void add_slice_state(struct builder *b, struct tr_table *table)
 
     for (int32_t i = 0; !b->bad && i < table->n_slices; i++) {
         struct tr_slice *s = &table->slices[i];
+        uint64_t row = (uint64_t)t->cols * tr_master_size(b->p->master);
         struct tr_state_part parts[2];
 
         tr_state_parts(b->p->state, &b->m->config, t, (struct tr_state_rows){s->row0, s->rows},
@@ -287,6 +293,9 @@ static void add_slice_state(struct builder *b, struct tr_table *table)
         s->state_span = add_span(b, TR_SLOTS_TABLE_STATE);
         add_bytes(b, parts[0].name, t->name, from[0], parts[0].bytes);
         s->v_offset = add_bytes(b, parts[1].name, t->name, from[1], parts[1].bytes);
+        s->first_master_piece = b->m->layout.n_pieces;
+        s->master_offset =
+            add_bytes(b, "master of ", t->name, (uint64_t)s->row0 * row, (uint64_t)s->rows * row);
         from[0] += parts[0].bytes;
         from[1] += parts[1].bytes;
     }
@@ -331,7 +340,7 @@ static void add_table(struct builder *b, struct tr_table *table, enum tr_role ro
     }
     for (int32_t i = 0; !b->bad && i < table->n_slices; i++)
         table->slices[i].state_span = TR_NONE;
-    if (!b->bad && b->p->state && tr_trains(b->m, table->tensor)) {
+    if (!b->bad && b->m->has_state && tr_trains(b->m, table->tensor)) {
         add_segment(b, record, "state");
         add_slice_state(b, table);
     }
@@ -398,9 +407,9 @@ static void add_block(struct builder *b, int32_t layer)
     add_segment(b, record, "params");
     for (int part = 0; part < TR_PARTS; part++)
         add_part_params(b, block, part);
-    if (b->p->state && trains_block(b, layer))
+    if (b->m->has_state && trains_block(b, layer))
         add_segment(b, record, "state");
-    for (int part = 0; b->p->state && part < TR_PARTS; part++)
+    for (int part = 0; b->m->has_state && part < TR_PARTS; part++)
         add_part_state(b, layer, part);
     if (b->p->parked)
         add_segment(b, record, "gradient");
@@ -418,7 +427,7 @@ static void add_final_norm(struct builder *b)
     m->final_norm_span = add_span(b, TR_SLOTS_NORM);
     add_params(b, m->final_norm);
     m->final_norm_state_span = TR_NONE;
-    if (b->p->state && !b->bad && tr_trains(m, m->final_norm)) {
+    if (m->has_state && !b->bad && tr_trains(m, m->final_norm)) {
         add_segment(b, "final norm", "state");
         m->final_norm_state_span = add_span(b, TR_SLOTS_NORM_STATE);
         add_state(b, m->final_norm);
@@ -441,7 +450,8 @@ int tr_model_open(struct tr_model **out, const struct tr_model_params *p)
     m->config = *p->config;
     m->dtype = p->dtypes[TR_ROLE_EMBED]; /* what the residual stream starts as */
     m->state = p->state;
-    m->has_state = p->state != TR_STATE_NONE;
+    m->master = p->master;
+    m->has_state = p->state != TR_STATE_NONE || p->master != TR_MASTER_NONE;
     m->parked = p->parked;
     m->head.tensor = -1;
     m->blocks = tr_alloc_array(TR_MEM_MISC, (size_t)m->config.layers, sizeof(*m->blocks));
@@ -479,14 +489,17 @@ int tr_model_tied_as_head(const struct tr_model *m)
     return !strcmp(m->tensors[m->embed.tensor].name, shapes[TR_ROLE_HEAD].name);
 }
 
-int tr_model_like(struct tr_model **out, const struct tr_model *m, enum tr_state_kind state,
-                  const char *freeze)
+int tr_model_like(struct tr_model **out, const struct tr_model *m, const struct tr_model_params *p)
 {
     enum tr_dtype types[TR_ROLES];
 
     tr_model_types(m, types);
-    return tr_model_open(
-        out, &(struct tr_model_params){&m->config, types, state, tr_model_tied_as_head(m), freeze});
+    return tr_model_open(out, &(struct tr_model_params){.config = &m->config,
+                                                        .dtypes = types,
+                                                        .state = p->state,
+                                                        .tied_as_head = tr_model_tied_as_head(m),
+                                                        .freeze = p->freeze,
+                                                        .master = p->master});
 }
 
 int tr_model_park(struct tr_model **out, const struct tr_model *m, enum tr_parked parked)
@@ -499,7 +512,8 @@ int tr_model_park(struct tr_model **out, const struct tr_model *m, enum tr_parke
                                                         .state = m->state,
                                                         .tied_as_head = tr_model_tied_as_head(m),
                                                         .freeze = m->freeze,
-                                                        .parked = parked});
+                                                        .parked = parked,
+                                                        .master = m->master});
 }
 
 enum tr_dtype tr_parked_dtype(enum tr_parked parked)

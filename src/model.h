@@ -91,6 +91,8 @@ struct tr_tensor {
     uint32_t first_piece, n_pieces; /* of its params, consecutive in the layout */
     uint64_t offset;                /* in its params span; tables: 0 */
     uint64_t m_offset, v_offset;    /* its state's parts in the span; tables: 0, see tr_slice */
+    uint64_t master_offset;         /* its master behind them; tables: 0 */
+    uint32_t first_master_piece;    /* of it, consecutive; tables: 0 */
     uint64_t g_offset;              /* its parked gradient in the span; tables: 0 */
 };
 
@@ -104,7 +106,8 @@ struct tr_block {
 struct tr_slice {
     int64_t row0, rows;
     uint32_t params_span, state_span, parked_span;
-    uint64_t v_offset; /* of the second part in the state span; the first is at 0 */
+    uint64_t v_offset, master_offset; /* of the second part in the state span; the first is at 0 */
+    uint32_t first_master_piece;
 };
 
 struct tr_table {
@@ -117,7 +120,8 @@ struct tr_model {
     struct tr_model_config config;
     enum tr_dtype dtype;       /* of the embedding, and so of block-boundary activations */
     enum tr_state_kind state;  /* the optimizer's, as laid out */
-    int has_state;             /* there is any */
+    enum tr_master master;     /* what trained tensors have beside their weights (src/master.h) */
+    int has_state;             /* there is any, of the optimizer or of masters */
     enum tr_parked parked;     /* gradients have places in the store, of this type */
     struct tr_tensor *tensors; /* in the order of units, of a block's roles */
     int32_t n_tensors;
@@ -137,14 +141,14 @@ struct tr_model_params {
     int tied_as_head;   /* the tied table is called lm_head.weight in the source */
     const char *freeze; /* patterns, or NULL */
     enum tr_parked parked;
+    enum tr_master master;
 };
 
 /* Lays the model out; pure function of its arguments. */
 int tr_model_open(struct tr_model **out, const struct tr_model_params *p);
-/* The same model, with that state, and what the patterns name frozen; tr_model_park: and with
- * places for gradients. */
-int tr_model_like(struct tr_model **out, const struct tr_model *m, enum tr_state_kind state,
-                  const char *freeze);
+/* The same model, with what a run adds to a source: state, masters, what is frozen (of `p` no
+ * more); tr_model_park: and with places for gradients. */
+int tr_model_like(struct tr_model **out, const struct tr_model *m, const struct tr_model_params *p);
 int tr_model_park(struct tr_model **out, const struct tr_model *m, enum tr_parked parked);
 enum tr_dtype tr_parked_dtype(enum tr_parked parked);
 const char *tr_parked_name(enum tr_parked parked);

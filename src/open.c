@@ -208,13 +208,14 @@ static int make_plan(struct tr_run *run)
 }
 
 /* Beside what is there by now: the buffers of the import and of the export (never both), of which
- * a new run has one already, and the tables of the engine. */
+ * a new run has one already (of two, with masters), and the tables of the engine. */
 static uint64_t host_to_come(const struct tr_run *run)
 {
     const struct tr_layout *l = &run->model->layout;
     uint64_t tables = HOST_TABLES + 64ull * l->n_pieces + 1024ull * l->n_spans;
+    uint64_t chunk = run->import && !run->model->master ? 0 : TR_SOURCE_CHUNK;
 
-    return tr_layout_piece_room(l) + (run->import ? 0 : TR_SOURCE_CHUNK) + tables;
+    return tr_layout_piece_room(l) + chunk + tables;
 }
 
 static int check_host(const struct tr_run *run)
@@ -326,6 +327,7 @@ int run_open_source(struct tr_run *run)
                                                    .tokenizer = p->tokenizer,
                                                    .dtype = (int)p->dtype - 1,
                                                    .state = run_state_kind(p),
+                                                   .master = run_master(p),
                                                    .freeze = p->freeze,
                                                    .threads = (int)p->threads};
     if ((r = tr_dtype_check((int)p->dtype - 1)) < 0 ||

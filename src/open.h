@@ -18,6 +18,7 @@ int run_resolve(struct tr_run *run);
 
 /* What the optimizer of these options keeps on disk. */
 enum tr_state_kind run_state_kind(const struct tr_train_params *p);
+enum tr_master run_master(const struct tr_train_params *p);
 
 /* The rate of the optimizer for a model of this size, where none is given. */
 double run_default_rate(const struct tr_run *run);

@@ -25,12 +25,8 @@ static const struct tr_choice_name parked_types[] = {
 static const struct tr_choice_name state_types[] = {
     {"f32", TR_TYPE_F32}, {"bf16", TR_TYPE_BF16}, {"8bit", TR_TYPE_8BIT}, {NULL, 0}};
 static const struct tr_choice_name optimizers[] = {
-    {"lomo", TR_OPT_LOMO},
-                                                     {"sgd", TR_OPT_SGD},
-                                                     {"adalomo", TR_OPT_ADALOMO},
-                                                     {"adam-mini", TR_OPT_ADAM_MINI},
-                                                     {"adamw", TR_OPT_ADAMW},
-                                                     {NULL, 0}};
+    {"lomo", TR_OPT_LOMO},           {"sgd", TR_OPT_SGD},     {"adalomo", TR_OPT_ADALOMO},
+    {"adam-mini", TR_OPT_ADAM_MINI}, {"adamw", TR_OPT_ADAMW}, {NULL, 0}};
 static const struct tr_choice_name clip_methods[] = {{"auto", TR_CLIP_AUTO},
                                                      {"two-pass", TR_CLIP_TWO_PASS},
                                                      {"deferred", TR_CLIP_DEFERRED},
@@ -48,6 +44,8 @@ static const struct tr_choice_name streamings[] = {{"auto", TR_STREAMING_AUTO},
                                                    {NULL, 0}};
 static const struct tr_choice_name roundings[] = {
     {"nearest", TR_ROUNDING_NEAREST}, {"stochastic", TR_ROUNDING_STOCHASTIC}, {NULL, 0}};
+static const struct tr_choice_name masters[] = {
+    {"none", TR_MASTERS_NONE}, {"split", TR_MASTERS_SPLIT}, {"f32", TR_MASTERS_F32}, {NULL, 0}};
 static const struct tr_choice_name durabilities[] = {{"auto", TR_KEEP_AUTO},
                                                      {"step", TR_KEEP_STEP},
                                                      {"checkpoint", TR_KEEP_CHECKPOINT},
@@ -162,8 +160,12 @@ const struct tr_option tr_train_options[] = {
 
     {"dtype", "TYPE", TR_OPTION_CHOICE, FIXED | STORED, AT(dtype), "as the source",
      "storage: f32, bf16 or f16", .section = "Numbers:", .choices = tr_type_choices},
-    {"rounding", "NAME", TR_OPTION_CHOICE, FIXED, AT(rounding), "stochastic for bf16",
+    {"rounding", "NAME", TR_OPTION_CHOICE, FIXED, AT(rounding),
+     "stochastic for bf16 without a master",
      "of updated parameters: nearest or stochastic", .choices = roundings},
+    {"master", "NAME", TR_OPTION_CHOICE, FIXED | STORED, AT(master), "none",
+     "what parameters keep of an f32 value, so that no update is lost: split (the 16 bits that bf16"
+     " lacks) or f32 (bf16: with the same result; f16)", .choices = masters},
     {"loss-scale", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(loss_scale), "65536",
      "f16 only: to begin with; doubled after 1000 clean steps, halved when a gradient overflows"},
 

@@ -157,6 +157,7 @@ struct pass_grad {
     void *parked;      /* (n) in the model's type: where it waits for the next step; or NULL */
     void *weight;      /* (n) */
     float *m, *v;      /* its state, or NULL */
+    void *master;      /* what stands beside it, or NULL */
     uint64_t first, n; /* elements of the tensor */
     /* Of a table that is summed before it is updated: parts of it have been summed, will be. */
     enum tr_sweep sweep;

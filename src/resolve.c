@@ -199,6 +199,13 @@ enum tr_state_kind run_state_kind(const struct tr_train_params *p)
     return tr_state_as(plain_state(p), state_dtype(p));
 }
 
+enum tr_master run_master(const struct tr_train_params *p)
+{
+    return p->master == TR_MASTERS_SPLIT ? TR_MASTER_SPLIT
+           : p->master == TR_MASTERS_F32 ? TR_MASTER_F32
+                                         : TR_MASTER_NONE;
+}
+
 /* AdaLomo bounds its own updates, but an overflow of f16 must be seen before the first of them. */
 static double default_clip(const struct tr_train_params *p, const struct tr_model *m)
 {
@@ -237,7 +244,10 @@ static void resolve_training(struct tr_train_params *p, const struct tr_model *m
     if (p->eps == 0)
         p->eps = 1e-8;
     if (p->rounding == TR_ROUNDING_AUTO)
-        p->rounding = m->dtype == TR_BF16 ? TR_ROUNDING_STOCHASTIC : TR_ROUNDING_NEAREST;
+        p->rounding =
+            m->dtype == TR_BF16 && !m->master ? TR_ROUNDING_STOCHASTIC : TR_ROUNDING_NEAREST;
+    if (p->master == TR_MASTERS_AUTO)
+        p->master = TR_MASTERS_NONE;
     if (p->state_dtype == TR_TYPE_SOURCE)
         p->state_dtype = TR_TYPE_F32;
     if (p->loss_scale == 0 || m->dtype != TR_F16)
@@ -316,6 +326,11 @@ static int check(const struct tr_run *run)
                         "--state-dtype %s: this optimizer keeps nothing of an element; "
                         "adamw, adam-mini and sgd with --momentum do",
                         tr_dtype_name(state_dtype(p)));
+    if (m->master && p->rounding == TR_ROUNDING_STOCHASTIC)
+        return tr_error(-EINVAL,
+                        "--master %s: goes without --rounding stochastic: nothing of an "
+                        "update is lost that chance could make up for",
+                        tr_master_name(m->master));
     if (m->dtype == TR_F16 && !(p->clip_norm > 0))
         return tr_error(-EINVAL,
                         "f16 storage needs --clip-norm: an overflow must be seen before the "
@@ -344,5 +359,6 @@ int run_resolve(struct tr_run *run)
     r = resolve_machine(run);
     if (r < 0 || (r = check_fused(run)) < 0 || (r = run_resolve_clip(run)) < 0)
         return r;
-    return check(run);
+    r = tr_master_check(run->model, run->model->master);
+    return r < 0 ? r : check(run);
 }

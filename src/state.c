@@ -132,3 +132,26 @@ int tr_state_parse(const char *name, enum tr_state_kind *kind)
         }
     return -EINVAL;
 }
+
+static const char *const master_names[TR_MASTER_KINDS] = {
+    [TR_MASTER_NONE] = "none", [TR_MASTER_SPLIT] = "split", [TR_MASTER_F32] = "f32"};
+
+uint64_t tr_master_size(enum tr_master kind)
+{
+    return kind == TR_MASTER_SPLIT ? 2 : kind == TR_MASTER_F32 ? 4 : 0;
+}
+
+const char *tr_master_name(enum tr_master kind)
+{
+    return master_names[kind];
+}
+
+int tr_master_parse(const char *name, enum tr_master *kind)
+{
+    for (int i = 0; name && i < TR_MASTER_KINDS; i++)
+        if (!strcmp(name, master_names[i])) {
+            *kind = (enum tr_master)i;
+            return 0;
+        }
+    return -EINVAL;
+}

@@ -62,4 +62,9 @@ int64_t tr_state_block(const struct tr_model_config *c, const struct tr_tensor *
 const char *tr_state_name(enum tr_state_kind kind);
 int tr_state_parse(const char *name, enum tr_state_kind *kind);
 
+/* What stands behind the parts of a tensor in the same span (src/master.h): bytes of an element. */
+uint64_t tr_master_size(enum tr_master kind);
+const char *tr_master_name(enum tr_master kind);
+int tr_master_parse(const char *name, enum tr_master *kind);
+
 #endif

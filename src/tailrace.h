@@ -29,20 +29,15 @@ typedef void tr_log_fn(void *arg, const char *line);
 /* How far an import is; non-zero stops it: -EINTR, and nothing of it stays on the disk. */
 typedef int tr_import_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 
-enum tr_optimizer {
-    TR_OPT_DEFAULT,
-    TR_OPT_LOMO,
-    TR_OPT_SGD,
-    TR_OPT_ADAMW,
-    TR_OPT_ADAM_MINI,
-    TR_OPT_ADALOMO
-};
+enum tr_optimizer { TR_OPT_DEFAULT, TR_OPT_LOMO, TR_OPT_SGD, TR_OPT_ADAMW, TR_OPT_ADAM_MINI,
+    TR_OPT_ADALOMO };
 enum tr_lr_schedule { TR_LR_DEFAULT, TR_LR_LINEAR, TR_LR_COSINE, TR_LR_CONSTANT };
 enum tr_choice { TR_AUTO, TR_YES, TR_NO };
 enum tr_clip { TR_CLIP_AUTO, TR_CLIP_TWO_PASS, TR_CLIP_DEFERRED, TR_CLIP_GROUP /* + layers */ };
 enum tr_recompute { TR_RECOMPUTE_AUTO, TR_RECOMPUTE_ALL, TR_RECOMPUTE_NONE };
 enum tr_streaming { TR_STREAMING_AUTO, TR_STREAMING_BLOCKS, TR_STREAMING_MATRICES };
 enum tr_rounding_choice { TR_ROUNDING_AUTO, TR_ROUNDING_NEAREST, TR_ROUNDING_STOCHASTIC };
+enum tr_master_choice { TR_MASTERS_AUTO, TR_MASTERS_NONE, TR_MASTERS_SPLIT, TR_MASTERS_F32 };
 enum tr_keep { TR_KEEP_AUTO, TR_KEEP_STEP, TR_KEEP_CHECKPOINT, TR_KEEP_NONE }; /* --durability */
 enum tr_io_choice { TR_IO_BEST, TR_IO_RING, TR_IO_POOL };
 enum tr_task { TR_TASK_NONE, TR_TASK_RTE, TR_TASK_CB, TR_TASK_BOOLQ, TR_TASK_COPA, TR_TASK_WIC,
@@ -89,6 +84,7 @@ struct tr_train_params {
     uint64_t seed;         /* 0 is a seed like any other; default 0 */
     enum tr_type dtype;    /* of storage; default: as the source */
     enum tr_rounding_choice rounding; /* default: stochastic for bf16, else nearest */
+    enum tr_master_choice master; /* what 16-bit parameters have beside them; default none */
     enum tr_recompute recompute;
     enum tr_streaming streaming; /* what moves at once; default: blocks where two of them fit */
     enum tr_keep durability;

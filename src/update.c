@@ -3,7 +3,7 @@
  * What becomes of a finished weight gradient. The norm pass measures it before the value clip, the
  * update pass applies it at once: no gradient outlives its tensor (invariant 4). LOMO and plain SGD
  * are one update (they differ in whether a global norm is measured); what others keep beside the
- * weights is handed to them as m and v (src/state.h).
+ * weights is handed to them as m, v (src/state.h) and master (src/master.h).
  *
  * Where it waits for the next step (src/pending.c) it is measured in f32, then kept in the model's
  * type, and applied as it was kept.
@@ -89,6 +89,8 @@ static int apply(struct tr_pass_state *p, const struct pass_grad *g)
         .kind = kind_of(u),
         .update = {.w = g->weight,
                    .dtype = t->dtype,
+                   .master_kind = p->model->master,
+                   .master = p->model->master ? g->master : NULL,
                    .g = g->grad,
                    .m = g->m,
                    .state_dtype = tr_state_dtype(p->model->state),

@@ -171,7 +171,7 @@ static void add_final_norm(struct tr_visit *s, const struct tr_model *m, int cha
 }
 
 /* What the last step has left to a table's slice: the state is changed by the sweep that sums, the
- * slice by the one that applies. */
+ * slice, and its master in the state's span, by the one that applies. */
 static void add_slice_update(struct tr_visits *v, const struct tr_model *m,
                              struct tr_unit_visit unit)
 {
@@ -181,7 +181,7 @@ static void add_slice_update(struct tr_visits *v, const struct tr_model *m,
 
     add_span(s, slice->params_span, unit.sweep != TR_SWEEP_SUM);
     if (m->has_state)
-        add_span(s, slice->state_span, unit.sweep != TR_SWEEP_APPLY);
+        add_span(s, slice->state_span, unit.sweep != TR_SWEEP_APPLY || m->master);
     add_parked(s, slice->parked_span, 0);
     if (!tr_ends_final_norm(m, &v->units[v->n - 1]))
         return;
@@ -299,7 +299,7 @@ static void add_table_sweep(struct tr_visits *v, const struct tr_model *m,
         if (owns || head || tied) /* the norm pass of an untied embedding needs only gradients */
             add_span(s, t->slices[i].params_span, owns && unit->sweep != TR_SWEEP_SUM);
         if (owns && m->has_state)
-            add_span(s, t->slices[i].state_span, unit->sweep != TR_SWEEP_APPLY);
+            add_span(s, t->slices[i].state_span, unit->sweep != TR_SWEEP_APPLY || m->master);
         if (parks)
             add_parked(s, t->slices[i].parked_span, 1);
         if (head || tied)

@@ -245,14 +245,20 @@ enum tr_rounding { TR_ROUND_NEAREST, TR_ROUND_STOCHASTIC };
  * a * f * G, X).
  *
  * w = round(X); stochastic rounding (bf16 only): tr_philox_round(first + i, step, seed, name).
- * State in bf16 (m and, of ADAMW, v) is read as f32; the element's update is made with the new f32
- * values, which are then rounded stochastically, m with name ^ TR_PHILOX_M, v with name ^
- * TR_PHILOX_V. To nearest, what is kept of v could not fall: beta2 * v would round back to v.
- * State in 8 bits likewise, with the same random halves: blocks of src/base/code8.h from element 0
- * on, m signed, v of ADAMW squares; `first` is a multiple of a block. */
+ * With a master X begins as that, and so does f32(w) of ADALOMO_SUM; it becomes the new X, bit for
+ * bit, and w, where it is bf16, tr_master_split's weight of it (src/base/dtype.h); `rounding` is
+ * not asked. SPLIT (bf16 only): the master is tr_master_join of w and an int16_t for each element.
+ * F32 (not for f32): it is f32 values; f16 weights are round(X). State in bf16 (m and, of ADAMW, v)
+ * is read as f32; the element's update is made with the new f32 values, which are then rounded
+ * stochastically, m with name ^ TR_PHILOX_M, v with name ^ TR_PHILOX_V. To nearest, what is kept of
+ * v could not fall: beta2 * v would round back to v. State in 8 bits likewise, with the same random
+ * halves: blocks of src/base/code8.h from element 0 on, m signed, v of ADAMW squares; `first` is a
+ * multiple of a block. */
 struct tr_op_update {
     void *w; /* (n) */
     enum tr_dtype dtype;
+    enum tr_master master_kind;
+    void *master;   /* (n) int16_t or float, by its kind; NULL: none */
     const float *g; /* (n) */
     float *m;       /* (n) state_dtype; ADALOMO: r (n / block) f32, where factored; SGD: none */
     float *v; /* (n) state_dtype ADAMW; f32: (n / block) ADAM_MINI, c (block) ADALOMO_FACTOR */

@@ -65,6 +65,29 @@ static inline uint16_t tr_f32_bf16_stochastic(float x, uint16_t random)
     return (uint16_t)((u + random) >> 16);
 }
 
+/* What a 16-bit weight has beside it, so that no update is lost: see tr_op_update. */
+enum tr_master { TR_MASTER_NONE, TR_MASTER_SPLIT, TR_MASTER_F32, TR_MASTER_KINDS };
+
+static inline int tr_master_fits(enum tr_master kind, enum tr_dtype weights)
+{
+    return weights == TR_BF16 || (weights == TR_F16 && kind != TR_MASTER_SPLIT);
+}
+
+/* An f32 master as a bf16 weight, rounded with ties up, and what it lacks: a signed remainder of 16
+ * bits. Modulo 2^32 join gives back every pattern. The weight of a NaN need not be a NaN. */
+static inline uint16_t tr_master_split(float x, int16_t *rest)
+{
+    uint32_t u = tr_f32_bits(x);
+
+    *rest = (int16_t)(uint16_t)u;
+    return (uint16_t)((u + 0x8000) >> 16);
+}
+
+static inline float tr_master_join(uint16_t w, int16_t rest)
+{
+    return tr_bits_f32(((uint32_t)w << 16) + (uint32_t)(int32_t)rest);
+}
+
 static inline float tr_f16_f32(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 0x3ff;

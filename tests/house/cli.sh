@@ -68,7 +68,7 @@ gives 0 '' --help
 gives 0 '' --version
 grep -qx 'tailrace [0-9.]*' "$work/out" || say 'no version'
 "$tailrace" train --help > "$work/out"
-for unbuilt in lora merge trace master; do
+for unbuilt in lora merge trace; do
     ! grep -q -- "$unbuilt" "$work/out" || say "--help speaks of $unbuilt"
 done
 

@@ -31,8 +31,7 @@ static double row_sum(const struct tr_op_update *op, int64_t row, int weights)
 
     for (int64_t j = 0; j < op->block; j++) {
         int64_t i = row * op->block + j;
-        double x =
-            weights ? tr_load_f32(op->w, op->dtype, (size_t)i) : check_update_gradient(op, i);
+        double x = weights ? check_update_load(op, i) : check_update_gradient(op, i);
 
         lanes[j % LANES] += x * x;
         if ((j + 1) % 1024 && j + 1 < op->block)
@@ -129,6 +128,7 @@ static struct tr_op_update copied(struct check *c, const struct tr_op_update *fr
     op.v = memcpy(check_bytes(c, cols * 4), from->v, cols * 4);
     op.sums = check_bytes(c, (32 + 32 * cols) * sizeof(double));
     op.factor = check_bytes(c, (cols + 3) * sizeof(float));
+    check_update_copy_master(c, &op, from);
     return op;
 }
 
@@ -149,6 +149,7 @@ static struct tr_op_update part(const struct tr_op_update *op, int64_t begin, in
     p.w = (char *)op->w + (size_t)(begin * op->block) * tr_dtype_size(op->dtype);
     p.g += begin * op->block;
     p.m += begin;
+    check_update_shift_master(&p, begin * op->block);
     p.first += begin * op->block;
     p.n = (end - begin) * op->block;
     p.add = end * op->block < op->n;
@@ -181,7 +182,7 @@ static void judge(struct check *c, const struct tr_op_update *got, const struct 
     check_equal(c, "factor", TR_F32, got->factor, want->factor, cols + 3);
     check_equal(c, "r", TR_F32, got->m, want->m, (size_t)want->n / cols);
     check_equal(c, "c", TR_F32, got->v, want->v, cols);
-    check_equal(c, "w", want->dtype, got->w, want->w, (size_t)want->n);
+    check_update_judge(c, got, want);
 }
 
 struct shape {
@@ -213,6 +214,8 @@ static struct tr_op_update draw(struct check *c, const struct tr_op_update *sett
     op.step = 0x100000007u;
     op.seed = 42;
     op.name = 0x9e3779b9;
+    if (op.master_kind)
+        check_update_draw_master(c, &op);
     return op;
 }
 
@@ -220,9 +223,9 @@ static void one(struct check *c, const struct tr_op_update *settings, const stru
                 enum tr_dtype dtype)
 {
     while (check_case(c, "%s %s %d x %d from row %d%s decay=%g clip=%g", tr_dtype_name(dtype),
-                      settings->rounding ? "stochastic" : "nearest", (int)s->rows, (int)s->cols,
-                      (int)s->row0, s->factored ? "" : ", not factored",
-                      (double)settings->weight_decay, (double)settings->clip_value)) {
+                      check_update_way(settings), (int)s->rows, (int)s->cols, (int)s->row0,
+                      s->factored ? "" : ", not factored", (double)settings->weight_decay,
+                      (double)settings->clip_value)) {
         struct tr_op_update from = draw(c, settings, s, dtype), want = copied(c, &from), got;
         int64_t first = s->rows / 3, second = s->rows - (s->rows + 4) / 5;
 
@@ -266,7 +269,8 @@ static void check_all(struct check *c, const struct tr_op_update *settings)
                                           {2100, 17, 15, 1}, {70, 130, 256, 1}};
 
     for (enum tr_dtype d = TR_F32; d < TR_DTYPES; d++) {
-        if (settings->rounding == TR_ROUND_STOCHASTIC && d == TR_F16)
+        if ((settings->rounding == TR_ROUND_STOCHASTIC && d == TR_F16) ||
+            (settings->master_kind && !tr_master_fits(settings->master_kind, d)))
             continue;
         for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]) && !check_bench_on(c); i++)
             one(c, settings, &shapes[i], d);
@@ -399,4 +403,6 @@ void check_adalomo(struct check *c)
     s.coefficient = 0.7f;
     s.unscale = 1.0f / 3;
     check_all(c, &s);
+    for (s.master_kind = TR_MASTER_SPLIT; s.master_kind < TR_MASTER_KINDS; s.master_kind++)
+        check_all(c, &s);
 }

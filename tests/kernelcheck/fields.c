@@ -194,6 +194,8 @@ static const struct field round_fields[] = {
 static const struct field update_fields[] = {
     FIELD(update, w, .in = ON(ADALOMO_SUM), .out = UPDATES),
     VALUE(update, dtype),
+    VALUE(update, master_kind),
+    FIELD(update, master, .in = ON(ADALOMO_SUM), .out = UPDATES),
     FIELD(update, g, .in = UPDATES | ON(ADALOMO_SUM)),
     FIELD(update, m, .in = ON(ADALOMO), .out = ADAMS | ON2(MOMENTUM, ADALOMO_SUM)),
     FIELD(update, v, .out = ADAMS | ON(ADALOMO_FACTOR)),

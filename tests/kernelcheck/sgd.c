@@ -105,6 +105,46 @@ static void statistics(struct check *c, float step)
     }
 }
 
+/* Twenty steps of a split master and of f32 weights: the same bits. Whoever forgets the remainders
+ * (`forget`) must be seen. */
+static int split_equals_f32(struct check *c, int forget)
+{
+    int64_t n = 5003, same = 0;
+    uint16_t *w = check_bytes(c, (size_t)n * 2);
+    int16_t *rest = check_bytes(c, (size_t)n * 2);
+    float *g = check_bytes(c, (size_t)n * 4), *x = check_bytes(c, (size_t)n * 4);
+    struct tr_op_update op = {.g = g, .n = n, .unscale = 1, .coefficient = 1, .lr = 0.003f};
+    struct tr_op_update split = op;
+
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = 1 + (float)check_random_unit(c);
+        g[i] = (float)check_random_unit(c) - 0.5f;
+        w[i] = tr_master_split(x[i], &rest[i]);
+    }
+    op.w = x;
+    split.w = w;
+    split.dtype = TR_BF16;
+    split.master_kind = TR_MASTER_SPLIT;
+    split.master = rest;
+    for (int step = 0; step < 20; step++) {
+        check_run(c, TR_OP_SGD, &op);
+        check_run(c, TR_OP_SGD, &split);
+        if (forget)
+            memset(rest, 0, (size_t)n * 2);
+    }
+    for (int64_t i = 0; i < n; i++)
+        same += tr_f32_bits(tr_master_join(w[i], rest[i])) == tr_f32_bits(x[i]);
+    return same == n;
+}
+
+static void master(struct check *c)
+{
+    while (check_case(c, "split master, 20 steps")) {
+        check_true(c, split_equals_f32(c, 0), "a split master is not the f32 one");
+        check_true(c, !split_equals_f32(c, 1), "forgotten remainders pass");
+    }
+}
+
 void check_sgd(struct check *c)
 {
     struct update_check u = {
@@ -124,4 +164,5 @@ void check_sgd(struct check *c)
         published(c, &vectors[i]);
     statistics(c, 0x1p-11f);
     statistics(c, 0.003f);
+    master(c);
 }

@@ -22,6 +22,79 @@ float check_update_gradient(const struct tr_op_update *op, int64_t i)
     return g * op->coefficient;
 }
 
+float check_update_load(const struct tr_op_update *op, int64_t i)
+{
+    if (op->master_kind == TR_MASTER_SPLIT)
+        return tr_master_join(((const uint16_t *)op->w)[i], ((const int16_t *)op->master)[i]);
+    if (op->master_kind == TR_MASTER_F32)
+        return ((const float *)op->master)[i];
+    return tr_load_f32(op->w, op->dtype, (size_t)i);
+}
+
+static void store(const struct tr_op_update *op, int64_t i, float x)
+{
+    uint16_t *w = op->w;
+    int16_t rest = 0;
+
+    if (op->master_kind && op->dtype == TR_BF16)
+        w[i] = tr_master_split(x, &rest);
+    else
+        tr_store_f32(op->w, op->dtype, (size_t)i, x);
+    if (op->master_kind == TR_MASTER_SPLIT)
+        ((int16_t *)op->master)[i] = rest;
+    if (op->master_kind == TR_MASTER_F32)
+        ((float *)op->master)[i] = x;
+}
+
+static size_t master_bytes(const struct tr_op_update *op)
+{
+    return (size_t)op->n * (op->master_kind == TR_MASTER_F32 ? 4 : 2);
+}
+
+void check_update_draw_master(struct check *c, struct tr_op_update *op)
+{
+    int16_t *rest = check_inout(c, TR_BF16, (size_t)op->n, CHECK_NORMAL);
+
+    op->master = rest;
+    for (int64_t i = 0; i < op->n; i++)
+        rest[i] = (int16_t)check_random(c);
+    if (op->master_kind == TR_MASTER_F32)
+        op->master = check_inout(c, TR_F32, (size_t)op->n, CHECK_NORMAL);
+}
+
+void check_update_copy_master(struct check *c, struct tr_op_update *op,
+                              const struct tr_op_update *from)
+{
+    if (op->master_kind)
+        op->master = memcpy(check_bytes(c, master_bytes(op)), from->master, master_bytes(op));
+}
+
+void check_update_shift_master(struct tr_op_update *op, int64_t n)
+{
+    if (op->master_kind)
+        op->master = (char *)op->master + n * (op->master_kind == TR_MASTER_F32 ? 4 : 2);
+}
+
+/* Which NaN comes out is not said, and its two halves may be any. */
+static void forget_nan(const struct tr_op_update *op)
+{
+    for (int64_t i = 0; i < op->n; i++)
+        if (isnan(check_update_load(op, i)))
+            store(op, i, 0);
+}
+
+void check_update_judge(struct check *c, const struct tr_op_update *got,
+                        const struct tr_op_update *want)
+{
+    if (want->master_kind) {
+        forget_nan(got);
+        forget_nan(want);
+        check_true(c, !check_differs(got->master, want->master, master_bytes(want)),
+                   "masters differ");
+    }
+    check_equal(c, "w", got->dtype, got->w, want->w, (size_t)got->n);
+}
+
 /* How many values an element has beside its weight. */
 static int state_of(enum tr_op_kind kind)
 {
@@ -45,6 +118,7 @@ static void open_state(struct check *c, const struct update_check *u, struct tr_
     op->w = memcpy(check_bytes(c, bytes), from->w, bytes);
     op->m = memcpy(check_bytes(c, m), from->m, m);
     op->v = memcpy(check_bytes(c, v), from->v, v);
+    check_update_copy_master(c, op, from);
 }
 
 static void store_stochastic(const struct tr_op_update *op, void *to, int64_t i, uint32_t name,
@@ -91,6 +165,16 @@ static struct tr_op_update widened(const struct update_check *u, const struct tr
     return wide;
 }
 
+const char *check_update_way(const struct tr_op_update *op)
+{
+    static const char *const masters[] = {
+        [TR_MASTER_SPLIT] = "split master", [TR_MASTER_F32] = "f32 master"};
+
+    if (op->master_kind)
+        return masters[op->master_kind];
+    return op->rounding ? "stochastic" : "nearest";
+}
+
 void check_update_reference(const struct update_check *u, const struct tr_op_update *op)
 {
     struct tr_op_update wide = widened(u, op);
@@ -98,10 +182,10 @@ void check_update_reference(const struct update_check *u, const struct tr_op_upd
     if (u->prepare)
         u->prepare(&wide);
     for (int64_t i = 0; i < op->n; i++) {
-        float x = u->element(&wide, i, tr_load_f32(op->w, op->dtype, (size_t)i));
+        float x = u->element(&wide, i, check_update_load(op, i));
 
-        tr_store_f32(op->w, op->dtype, (size_t)i, x);
-        if (op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_BF16)
+        store(op, i, x);
+        if (op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_BF16 && !op->master_kind)
             store_stochastic(op, op->w, i, op->name, x);
     }
     if (wide.m != op->m)
@@ -122,6 +206,7 @@ static void run_split(struct check *c, const struct update_check *u, const struc
     part.first += part.n;
     part.w = (char *)op->w + (size_t)part.n * tr_dtype_size(op->dtype);
     part.g += part.n;
+    check_update_shift_master(&part, part.n);
     part.m = (float *)((char *)op->m + tr_state_bytes(op->state_dtype, (uint64_t)part.n));
     part.v = u->kind == TR_OP_ADAM_MINI
                  ? op->v + part.n / op->block
@@ -145,7 +230,7 @@ static void judge_bytes(struct check *c, const char *what, const void *got, cons
 static void judge(struct check *c, const struct update_check *u, const struct tr_op_update *got,
                   const struct tr_op_update *want)
 {
-    check_equal(c, "w", got->dtype, got->w, want->w, (size_t)got->n);
+    check_update_judge(c, got, want);
     judge_bytes(c, "m", got->m, want->m, bytes_of(u, got, 0));
     judge_bytes(c, "v", got->v, want->v, bytes_of(u, got, 1));
 }
@@ -186,6 +271,8 @@ static struct tr_op_update draw(struct check *c, const struct update_check *u, e
     op.g = g;
     op.dtype = dtype;
     op.n = n;
+    if (op.master_kind)
+        check_update_draw_master(c, &op);
     op.block = one_block ? n + !n : op.block + !op.block;
     op.first = op.state_dtype == TR_8BIT ? FIRST / TR_CODE8_BLOCK * TR_CODE8_BLOCK : FIRST;
     op.step = 0x100000007u;
@@ -203,9 +290,9 @@ void check_update(struct check *c, const struct update_check *u, enum tr_dtype d
     if (s->block > 1)
         n = n / s->block * s->block;
     while (check_case(c, "%s %s state %s n=%d block=%d decay=%g clip=%g coefficient=%g",
-                      tr_dtype_name(dtype), s->rounding ? "stochastic" : "nearest",
-                      tr_dtype_name(s->state_dtype), (int)n, (int)s->block, (double)s->weight_decay,
-                      (double)s->clip_value, (double)s->coefficient)) {
+                      tr_dtype_name(dtype), check_update_way(s), tr_dtype_name(s->state_dtype),
+                      (int)n, (int)s->block, (double)s->weight_decay, (double)s->clip_value,
+                      (double)s->coefficient)) {
         struct tr_op_update from = draw(c, u, dtype, n), want, got;
 
         open_state(c, u, &want, &from);
@@ -218,7 +305,8 @@ void check_update(struct check *c, const struct update_check *u, enum tr_dtype d
         open_state(c, u, &got, &from);
         run_split(c, u, &got);
         judge(c, u, &got, &want);
-        if (s->rounding && dtype == TR_BF16) { /* another seed, another step: other bits */
+        if (s->rounding && dtype == TR_BF16 &&
+            !s->master_kind) { /* another seed, another step: other bits */
             open_state(c, u, &got, &from);
             got.step++;
             check_run(c, u->kind, &got);
@@ -232,14 +320,31 @@ static void bench(struct check *c, const struct update_check *u, enum tr_dtype d
     int64_t n = (c->device ? 32 : 4) << 20;
 
     while (check_case(c, "%s %s state %s n=%dM", tr_dtype_name(dtype),
-                      u->settings.rounding ? "stochastic" : "nearest",
-                      tr_dtype_name(u->settings.state_dtype), (int)(n >> 20))) {
+                      check_update_way(&u->settings), tr_dtype_name(u->settings.state_dtype),
+                      (int)(n >> 20))) {
         struct tr_op_update op = draw(c, u, dtype, n);
         double state = 2.0 * state_of(u->kind) * (double)tr_state_bytes(op.state_dtype, 256) / 256;
+        double master = op.master_kind ? 2.0 * (double)master_bytes(&op) : 0;
 
-        CHECK_BENCH(c, (double)op.n * (4 + state + 2 * (double)tr_dtype_size(dtype)), 0)
+        CHECK_BENCH(c, (double)op.n * (4 + state + 2 * (double)tr_dtype_size(dtype)) + master, 0)
         check_run(c, u->kind, &op);
     }
+}
+
+static void check_masters(struct check *c, const struct update_check *u)
+{
+    static const int64_t sizes[] = {0, 13, 41, 5003};
+    struct update_check with = *u;
+
+    for (enum tr_master k = TR_MASTER_SPLIT; k < TR_MASTER_KINDS; k++) {
+        with.settings.master_kind = k;
+        for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && !check_bench_on(c); i++)
+            check_update(c, &with, TR_BF16, sizes[i]);
+        if (check_bench_on(c))
+            bench(c, &with, TR_BF16);
+    }
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && !check_bench_on(c); i++)
+        check_update(c, &with, TR_F16, sizes[i]);
 }
 
 void check_update_all(struct check *c, const struct update_check *u)
@@ -254,4 +359,6 @@ void check_update_all(struct check *c, const struct update_check *u)
         if (check_bench_on(c))
             bench(c, u, d);
     }
+    if (u->settings.rounding == TR_ROUND_NEAREST)
+        check_masters(c, u);
 }

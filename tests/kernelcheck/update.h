@@ -21,10 +21,23 @@ void check_update(struct check *c, const struct update_check *u, enum tr_dtype d
 /* All dtypes, roundings and sizes; and timing. */
 void check_update_all(struct check *c, const struct update_check *u);
 
-/* The update by `element`, rounded to op's dtype. */
+/* The update by `element`, rounded to op's dtype, or with its master. */
 void check_update_reference(const struct update_check *u, const struct tr_op_update *op);
 
-/* G of device.h. */
+/* G and the first X of device.h. */
 float check_update_gradient(const struct tr_op_update *op, int64_t i);
+float check_update_load(const struct tr_op_update *op, int64_t i);
+
+/* How weights are stored, in words. */
+const char *check_update_way(const struct tr_op_update *op);
+/* Of op's kind: any bits; a copy, where there is one; the master of what lies n elements on. */
+void check_update_draw_master(struct check *c, struct tr_op_update *op);
+void check_update_copy_master(struct check *c, struct tr_op_update *op,
+                              const struct tr_op_update *from);
+void check_update_shift_master(struct tr_op_update *op, int64_t n);
+/* Weights, and masters, are the same; of NaN, which with a master may have any bits, all are made
+ * zero. */
+void check_update_judge(struct check *c, const struct tr_op_update *got,
+                        const struct tr_op_update *want);
 
 #endif

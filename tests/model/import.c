@@ -199,6 +199,36 @@ static void types_are_converted(void **state)
     assert_true(make_same(make_path(temp, "m"), make_path(temp, "f16"))); /* through f32 and back */
 }
 
+/* Of a value halfway to infinity even the weight alone would be infinite. */
+static void masters_keep_all_bits(void **state)
+{
+    struct make_shape s = make_small;
+    struct make_folder f;
+    int fd;
+
+    (void)state;
+    s.shards = 1;
+    for (enum tr_master k = TR_MASTER_SPLIT; k < TR_MASTER_KINDS; k++) {
+        struct tr_import_params p = {
+            .model = make_path(temp, "m"), .dtype = TR_BF16, .state = 1, .master = k};
+
+        make_table(&f, &s);
+        make_write(&f, make_path(temp, "m"));
+        assert_int_equal(run_import(temp, p), 0);
+        assert_int_equal(run_export(temp, "out", TR_F32), 0);
+        assert_true(make_same(make_path(temp, "m"), make_path(temp, "out")));
+        run_forget(temp);
+        fd = open(make_path(temp, "m/model.safetensors"), O_WRONLY);
+        assert_int_equal(pwrite(fd, "\xff\xff\x7f\x7f", 4, lseek(fd, 0, SEEK_END) - 4), 4);
+        close(fd);
+        assert_refused(run_import(temp, p),
+                       "tensor model.norm.weight: a value is too large for bf16");
+        assert_false(make_exists(temp, "r-store") || make_exists(temp, "r-source"));
+        make_clean(make_path(temp, "m"));
+        make_clean(make_path(temp, "out"));
+    }
+}
+
 static void too_large_for_f16(void **state)
 {
     struct make_shape s = make_small;
@@ -423,6 +453,7 @@ int main(void)
         TEST(tied_tables_under_both_names),
         TEST(caches_of_old_versions_are_left_out),
         TEST(types_are_converted),
+        TEST(masters_keep_all_bits),
         TEST(too_large_for_f16),
         TEST(folders_against_their_config),
         TEST(what_exists_is_not_touched),

@@ -6,7 +6,7 @@
  */
 #include "tests/model/test.h"
 
-#include "src/model.h"
+#include "src/master.h"
 
 enum { HIDDEN = 24, FFN = 40, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 10, VOCAB = 900 };
 
@@ -24,8 +24,8 @@ static struct tr_model *open_model(enum tr_state_kind kind)
     enum tr_dtype types[TR_ROLES] = {TR_F32};
     struct tr_model *m;
 
-    assert_int_equal(
-        tr_model_open(&m, &(struct tr_model_params){&config, types, kind, 0, NULL}), 0);
+    assert_int_equal(tr_model_open(&m, &(struct tr_model_params){&config, types, kind, 0, NULL}),
+                     0);
     return m;
 }
 
@@ -220,6 +220,53 @@ static void parts_lie_apart(void **state)
     }
 }
 
+/* Behind the optimizer's own parts, in pieces that the tensor's bytes lead to; alone, where it
+ * keeps none. */
+static void check_master(const struct tr_model *m, enum tr_master kind)
+{
+    uint64_t size = tr_master_size(kind), row = (uint64_t)HIDDEN * size;
+    const struct tr_tensor *down = tr_model_find(m, "model.layers.1.mlp.down_proj.weight");
+    const struct tr_tensor *head = &m->tensors[m->head.tensor];
+
+    assert_true(m->has_state);
+    assert_int_equal(m->layout.pieces[tr_master_piece(m, down, 0)].offset, down->master_offset);
+    assert_string_equal(m->layout.pieces[tr_master_piece(m, down, 0)].name,
+                        "master of model.layers.1.mlp.down_proj.weight");
+    within(m, m->blocks[1].state_span[TR_PART_DOWN], down->master_offset,
+           (uint64_t)HIDDEN * FFN * size);
+    for (int32_t i = 0; i < m->head.n_slices; i++) {
+        const struct tr_slice *s = &m->head.slices[i];
+        uint64_t first = (uint64_t)s->row0 * row, bytes = (uint64_t)s->rows * row;
+        uint32_t piece = tr_master_piece(m, head, first + bytes - 1);
+
+        assert_int_equal(piece, tr_master_piece(m, head, first));
+        assert_int_equal(m->layout.pieces[piece].tensor_offset, first);
+        assert_int_equal(m->layout.pieces[piece].bytes, bytes);
+        assert_int_equal(m->layout.pieces[piece].offset, s->master_offset);
+        assert_true(s->master_offset >= s->v_offset);
+        within(m, s->state_span, s->master_offset, bytes);
+    }
+}
+
+static void masters_lie_behind(void **state)
+{
+    (void)state;
+    for (enum tr_master k = TR_MASTER_SPLIT; k < TR_MASTER_KINDS; k++)
+        for (int kind = TR_STATE_NONE; kind <= TR_STATE_ADAMW; kind++) {
+            struct tr_model *m, *none = open_model((enum tr_state_kind)kind);
+
+            assert_int_equal(tr_model_like(&m, none,
+                                           &(struct tr_model_params){
+                                               .state = (enum tr_state_kind)kind, .master = k}),
+                             0);
+            check_master(m, k);
+            assert_true(tr_layout_bytes(&m->layout) >=
+                        tr_layout_bytes(&none->layout) + m->n_params * tr_master_size(k));
+            tr_model_close(m);
+            tr_model_close(none);
+        }
+}
+
 static void names_are_read_back(void **state)
 {
     enum tr_state_kind found;
@@ -231,6 +278,13 @@ static void names_are_read_back(void **state)
     }
     assert_true(tr_state_parse("adam", &found) < 0);
     assert_true(tr_state_parse(NULL, &found) < 0);
+    for (enum tr_master kind = TR_MASTER_NONE; kind < TR_MASTER_KINDS; kind++) {
+        enum tr_master read;
+
+        assert_int_equal(tr_master_parse(tr_master_name(kind), &read), 0);
+        assert_int_equal(read, kind);
+        assert_true(tr_master_parse("whole", &read) < 0);
+    }
 }
 
 int main(void)
@@ -240,6 +294,7 @@ int main(void)
         cmocka_unit_test(sizes_of_the_others), cmocka_unit_test(parts_lie_apart),
         cmocka_unit_test(names_are_read_back), cmocka_unit_test(blocks_of_bytes),
         cmocka_unit_test(slices_are_whole_blocks),
+        cmocka_unit_test(masters_lie_behind),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -83,6 +83,13 @@ static void test_bf16_adalomo(void **state)
     check_placements(&(struct placements){&shapes[0], TR_TYPE_BF16, TR_OPT_ADALOMO, variants, FEW});
 }
 
+static void test_bf16_adalomo_master(void **state)
+{
+    (void)state;
+    check_placements(&(struct placements){&shapes[1], TR_TYPE_BF16, TR_OPT_ADALOMO, variants, 1,
+                                          .master = TR_MASTERS_SPLIT});
+}
+
 static void test_f16_lomo_qwen3(void **state)
 {
     (void)state;
@@ -99,6 +106,7 @@ int main(void)
         cmocka_unit_test(test_bf16_adamw_in_8bit),
         cmocka_unit_test(test_bf16_adalomo),
         cmocka_unit_test(test_f16_lomo_qwen3),
+        cmocka_unit_test(test_bf16_adalomo_master),
     };
     const char *module = getenv("TAILRACE_CUDA_MODULE");
 

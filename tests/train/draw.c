@@ -196,6 +196,7 @@ static struct tr_train_params subject_params(const struct subject *s)
                                     .clip_norm = s->clip_norm,
                                     .lr = s->lr,
                                     .freeze = s->freeze,
+                                    .master = s->master,
                                     .threads = 2,
                                     .seed = 11};
 }

@@ -27,6 +27,7 @@ struct subject {
     double lr, clip_norm;
     int batch_size, seq_len;
     const char *freeze;
+    enum tr_master_choice master;
 };
 
 struct part {

@@ -128,7 +128,7 @@ static struct tr_model *open_model(const struct tiny *t, const char *freeze)
     snprintf(config, sizeof(config), "%s", scratch_path("config.json"));
     tiny_config(config, t);
     if (tr_init_model_table(config, TR_F32, &table, &json) < 0 ||
-        tr_model_like(&m, table, TR_STATE_NONE, freeze) < 0)
+        tr_model_like(&m, table, &(struct tr_model_params){.freeze = freeze}) < 0)
         fail_msg("%s", tr_message());
     json_decref(json);
     tr_model_close(table);

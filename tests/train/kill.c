@@ -97,7 +97,7 @@ static int kill_until_done(const struct tr_train_params *p, uint32_t seed)
 /* store: where that of the killed run lies; NULL: the default. Exactly clipped runs have the same
  * bits either way: the one that is never killed has two passes, the other one the way asked for. */
 static void check_way(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed,
-                      const char *store, enum tr_clip way)
+                      const char *store, enum tr_clip way, enum tr_master_choice master)
 {
     char whole[4352], killed[4352];
     struct tr_train_params p;
@@ -107,11 +107,13 @@ static void check_way(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t s
     snprintf(whole, sizeof(whole), "%s", scratch_path("whole"));
     snprintf(killed, sizeof(killed), "%s", scratch_path("killed"));
     p = tiny_job(whole, optimizer, keep, STEPS);
+    p.master = master;
     /* In a child, so that no thread of ours lives when the next children are forked. */
     assert_true(run_child(&p));
     expected = file_hash(scratch_path("whole/model/model.safetensors"));
     p = tiny_job(killed, optimizer, keep, STEPS);
     p.store = store;
+    p.master = master;
     p.clip_method = way;
     kills = kill_until_done(&p, seed);
     print_message("%d kills, %d lines of metrics\n", kills, durable_steps(killed));
@@ -123,15 +125,22 @@ static void check_way(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t s
 
 static void check(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed, const char *store)
 {
-    check_way(optimizer, keep, seed, store, TR_CLIP_AUTO);
+    check_way(optimizer, keep, seed, store, TR_CLIP_AUTO, TR_MASTERS_NONE);
 }
 
 /* Killed between a step and its update, as well as within either. */
 static void test_deferred(void **state)
 {
     (void)state;
-    check_way(TR_OPT_ADAMW, TR_KEEP_STEP, 6, NULL, TR_CLIP_DEFERRED);
-    check_way(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 7, NULL, TR_CLIP_DEFERRED);
+    check_way(TR_OPT_ADAMW, TR_KEEP_STEP, 6, NULL, TR_CLIP_DEFERRED, TR_MASTERS_NONE);
+    check_way(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 7, NULL, TR_CLIP_DEFERRED, TR_MASTERS_NONE);
+}
+
+static void test_masters(void **state)
+{
+    (void)state;
+    check_way(TR_OPT_ADALOMO, TR_KEEP_STEP, 8, NULL, TR_CLIP_AUTO, TR_MASTERS_SPLIT);
+    check_way(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 9, NULL, TR_CLIP_DEFERRED, TR_MASTERS_F32);
 }
 
 static void test_step_lomo(void **state)
@@ -191,7 +200,7 @@ int main(void)
         cmocka_unit_test(test_step_lomo),       cmocka_unit_test(test_step_adamw),
         cmocka_unit_test(test_step_adam_mini),  cmocka_unit_test(test_step_adalomo),
         cmocka_unit_test(test_checkpoint_lomo), cmocka_unit_test(test_three_folders),
-        cmocka_unit_test(test_deferred),
+        cmocka_unit_test(test_deferred),        cmocka_unit_test(test_masters),
     };
 
     return cmocka_run_group_tests_name("invariant 2, killed", tests, setup, NULL);

@@ -240,7 +240,8 @@ static void check_model(const char *family, int state, int norm_pass, enum tr_pa
     snprintf(config, sizeof(config), "%s", scratch_path("config.json"));
     tiny_config(config, &shape);
     if (tr_init_model_table(config, TR_F32, &table, &json) < 0 ||
-        tr_model_like(&like, table, state, NULL) < 0 || tr_model_park(&m, like, parked) < 0 ||
+        tr_model_like(&like, table, &(struct tr_model_params){.state = state}) < 0 ||
+        tr_model_park(&m, like, parked) < 0 ||
         tr_visits_make(
             &v, &(struct tr_visits_params){.model = m, .train = 1, .norm_pass = norm_pass}) < 0)
         fail_msg("%s", tr_message());

@@ -87,7 +87,8 @@ void check_placements(const struct placements *all)
                                 .clip_norm = all->clip_norm,
                                 .state_dtype = all->state_dtype,
                                 .freeze = all->freeze,
-                                .fused_gemm = all->fused_gemm};
+                                .fused_gemm = all->fused_gemm,
+                                .master = all->master};
     uint64_t budget = test_budget(NULL, 1ull << 30), expected;
 
     snprintf(model, sizeof(model), "%s", scratch_path("model-%s-%d", t->family, all->dtype));

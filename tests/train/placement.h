@@ -38,6 +38,7 @@ struct placements {
     enum tr_type state_dtype;
     const char *freeze;
     int fused_gemm;
+    enum tr_master_choice master;
 };
 
 /* All variants give the bits of everything resident; another seed of rounding gives others. */
