@@ -14,6 +14,7 @@
 #define TR_CPU_KERNELS_H
 
 #include "cpu/flags.h"
+#include "src/base/code8.h"
 #include "src/base/device.h"
 
 #define TR_LANES 16
@@ -59,6 +60,10 @@ struct tr_cpu_kernels {
     /* The random halves of stochastic rounding for groups [group, group + groups) of 8 elements. */
     void (*random)(uint16_t *to, uint64_t group, int64_t groups, const struct tr_op_update *op);
     void (*to_bf16_stochastic)(uint16_t *to, const float *from, const uint16_t *random, int64_t n);
+    /* A block of n elements in 8 bits (src/base/code8.h). */
+    void (*code8_load)(float *to, const uint8_t *block, int64_t n, enum tr_code8 kind);
+    void (*code8_store)(uint8_t *block, const float *from, const uint16_t *random, int64_t n,
+                        enum tr_code8 kind);
     /* tr_master_join and tr_master_split of dtype.h; rest may be NULL, and is then not kept. */
     void (*master_join)(float *to, const uint16_t *w, const int16_t *rest, int64_t n);
     void (*master_split)(uint16_t *w, int16_t *rest, const float *from, int64_t n);
@@ -115,6 +120,7 @@ void tr_cpu_kernels_init_simd(struct tr_cpu_kernels *k, enum tr_cpu_tier tier);
 /* What has kernels of its own: the one place where a new row is registered. */
 #define TR_CPU_KERNELS(X)                                                                          \
     X(cast)                                                                                        \
+    X(code8)                                                                                       \
     X(add)                                                                                         \
     X(sumsq)                                                                                       \
     X(rmsnorm)                                                                                     \

@@ -19,25 +19,60 @@ struct job {
     int state;
 };
 
-/* Elements [begin, begin + n) of an array of 16 bits, to be rounded with random numbers of its own.
- */
+/* An array of 16 or 8 bits, to be rounded with random numbers of its own. */
 struct target {
     void *to;
     uint32_t name;
+    enum tr_code8 kind; /* in 8 bits */
 };
 
-/* Random numbers come in groups of eight elements; a block may begin inside one. */
-static void store_stochastic(const struct job *j, const struct target *t, int64_t begin,
-                             const float *x, int64_t n)
+/* Those of elements [begin, begin + n), from random[0] or a little behind it: they come in groups
+ * of eight elements, and a block may begin inside one. */
+static const uint16_t *draw(const struct job *j, const struct target *t, int64_t begin, int64_t n,
+                            uint16_t random[TR_BLOCK + 16])
 {
     struct tr_op_update named = *j->op;
-    uint16_t random[TR_BLOCK + 16];
     uint64_t first = (uint64_t)(j->op->first + begin), group = first / 8;
     int64_t groups = (int64_t)((first + (uint64_t)n + 7) / 8 - group);
 
     named.name = t->name;
     j->k->random(random, group, groups, &named);
-    j->k->to_bf16_stochastic((uint16_t *)t->to + begin, x, random + first % 8, n);
+    return random + first % 8;
+}
+
+static void store_stochastic(const struct job *j, const struct target *t, int64_t begin,
+                             const float *x, int64_t n)
+{
+    uint16_t random[TR_BLOCK + 16];
+
+    j->k->to_bf16_stochastic((uint16_t *)t->to + begin, x, draw(j, t, begin, n, random), n);
+}
+
+/* TR_BLOCK is a multiple of a block of bytes, and so is where a worker begins. */
+static void load_codes(const struct job *j, const struct target *t, int64_t begin, float *x,
+                       int64_t n)
+{
+    const uint8_t *block = (uint8_t *)t->to + tr_state_bytes(TR_8BIT, (uint64_t)begin);
+
+    for (int64_t i = 0; i < n; i += TR_CODE8_BLOCK, block += TR_CODE8_STRIDE)
+        j->k->code8_load(x + i, block, tr_min64(TR_CODE8_BLOCK, n - i), t->kind);
+}
+
+static void store_codes(const struct job *j, const struct target *t, int64_t begin, const float *x,
+                        int64_t n)
+{
+    uint8_t *block = (uint8_t *)t->to + tr_state_bytes(TR_8BIT, (uint64_t)begin);
+    uint16_t numbers[TR_BLOCK + 16];
+    const uint16_t *random = draw(j, t, begin, n, numbers);
+
+    for (int64_t i = 0; i < n; i += TR_CODE8_BLOCK, block += TR_CODE8_STRIDE)
+        j->k->code8_store(block, x + i, random + i, tr_min64(TR_CODE8_BLOCK, n - i), t->kind);
+}
+
+static void find_state(const struct tr_op_update *op, struct target state[2])
+{
+    state[0] = (struct target){op->m, op->name ^ TR_PHILOX_M, TR_CODE8_SIGNED};
+    state[1] = (struct target){op->v, op->name ^ TR_PHILOX_V, TR_CODE8_SQUARES};
 }
 
 /* Where the state of elements [begin, begin + n) is: in place, or widened into the buffers. */
@@ -45,30 +80,34 @@ static void load_state(const struct job *j, int64_t begin, int64_t n,
                        struct tr_update_values *values)
 {
     const struct tr_op_update *op = j->op;
+    float *to[2] = {values->m, values->v};
+    struct target state[2];
 
     if (op->state_dtype == TR_F32) {
         values->m = j->state > 0 ? op->m + begin : NULL;
         values->v = j->state > 1 ? op->v + begin : NULL;
         return;
     }
-    if (j->state > 0)
-        j->k->to_f32[TR_BF16](values->m, (uint16_t *)op->m + begin, n);
-    if (j->state > 1)
-        j->k->to_f32[TR_BF16](values->v, (uint16_t *)op->v + begin, n);
+    find_state(op, state);
+    for (int i = 0; i < j->state; i++)
+        if (op->state_dtype == TR_8BIT)
+            load_codes(j, &state[i], begin, to[i], n);
+        else
+            j->k->to_f32[TR_BF16](to[i], (uint16_t *)state[i].to + begin, n);
 }
 
 static void store_state(const struct job *j, int64_t begin, int64_t n,
                         const struct tr_update_values *values)
 {
-    const struct tr_op_update *op = j->op;
-    struct target m = {op->m, op->name ^ TR_PHILOX_M}, v = {op->v, op->name ^ TR_PHILOX_V};
+    const float *from[2] = {values->m, values->v};
+    struct target state[2];
 
-    if (op->state_dtype == TR_F32)
-        return;
-    if (j->state > 0)
-        store_stochastic(j, &m, begin, values->m, n);
-    if (j->state > 1)
-        store_stochastic(j, &v, begin, values->v, n);
+    find_state(j->op, state);
+    for (int i = 0; i < j->state; i++)
+        if (j->op->state_dtype == TR_8BIT)
+            store_codes(j, &state[i], begin, from[i], n);
+        else if (j->op->state_dtype == TR_BF16)
+            store_stochastic(j, &state[i], begin, from[i], n);
 }
 
 void tr_update_load(const struct tr_cpu_kernels *k, const struct tr_op_update *op, int64_t begin,
@@ -94,7 +133,7 @@ static void store_weights(const struct job *j, int64_t begin, const float *x, in
     else if (op->master_kind == TR_MASTER_F32 && op->dtype == TR_BF16)
         j->k->master_split(w, NULL, x, n);
     else if (op->rounding == TR_ROUND_STOCHASTIC)
-        store_stochastic(j, &(struct target){op->w, op->name}, begin, x, n);
+        store_stochastic(j, &(struct target){.to = op->w, .name = op->name}, begin, x, n);
     else
         j->k->from_f32[op->dtype](w, x, n);
 }
@@ -134,7 +173,10 @@ int tr_update_check(const struct tr_op_update *op)
     if (op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_F16)
         return tr_error(-EINVAL, "stochastic rounding is defined for bf16, not for f16");
     if (op->state_dtype == TR_F16)
-        return tr_error(-EINVAL, "optimizer state is f32 or bf16, not f16");
+        return tr_error(-EINVAL, "optimizer state is f32, bf16 or in 8 bits, not f16");
+    if (op->state_dtype == TR_8BIT && op->first % TR_CODE8_BLOCK)
+        return tr_error(-EINVAL, "element %lld begins no block of state in 8 bits",
+                        (long long)op->first);
     if (op->master_kind && !tr_master_fits(op->master_kind, op->dtype))
         return tr_error(-EINVAL, "%s weights have no such master", tr_dtype_name(op->dtype));
     return 0;

@@ -180,6 +180,28 @@ static inline void v16i_store_16(uint16_t *p, v16i a, int64_t n)
         memcpy(p, copy, (size_t)n * 2);
 }
 
+static inline v16i v16i_load_8(const uint8_t *p, int64_t n)
+{
+    uint8_t copy[16] = {0};
+
+    if (n != 16)
+        p = memcpy(copy, p, (size_t)n);
+    return (v16i){_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)),
+                  _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8)))};
+}
+
+static inline void v16i_store_8(uint8_t *p, v16i a, int64_t n)
+{
+    __m256i low = _mm256_set1_epi32(0xff), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    __m256i half = _mm256_packus_epi32(_mm256_and_si256(a.lo, low), _mm256_and_si256(a.hi, low));
+    __m256i pack = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(half, half), order);
+    uint8_t copy[16];
+
+    _mm_storeu_si128((__m128i *)(n == 16 ? p : copy), _mm256_castsi256_si128(pack));
+    if (n != 16)
+        memcpy(p, copy, (size_t)n);
+}
+
 static inline v16 v16_load_f16(const uint16_t *p, int64_t n)
 {
     uint16_t copy[16] = {0};

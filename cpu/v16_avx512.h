@@ -157,6 +157,17 @@ static inline void v16i_store_16(uint16_t *p, v16i a, int64_t n)
     _mm256_mask_storeu_epi16(p, v16_mask(n), _mm512_cvtepi32_epi16(a));
 }
 
+/* 8-bit integers, likewise. */
+static inline v16i v16i_load_8(const uint8_t *p, int64_t n)
+{
+    return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(v16_mask(n), p));
+}
+
+static inline void v16i_store_8(uint8_t *p, v16i a, int64_t n)
+{
+    _mm_mask_storeu_epi8(p, v16_mask(n), _mm512_cvtepi32_epi8(a));
+}
+
 static inline v16 v16_load_f16(const uint16_t *p, int64_t n)
 {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(v16_mask(n), p));

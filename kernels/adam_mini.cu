@@ -64,7 +64,7 @@ static __device__ __forceinline__ void adam_mini_group(const struct tr_op_update
 
     update_get<D, R, whole>(op, i, w);
     vec_get<TR_F32, whole>(g, op.g, i, op.n);
-    vec_get<S, whole>(m, op.m, i, op.n);
+    update_get_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
     for (int j = 0; j < VEC; j++) {
         if (i + j >= end && i + j < op.n) {
             scale = adam_mini_scale(op, ++block);
@@ -73,7 +73,7 @@ static __device__ __forceinline__ void adam_mini_group(const struct tr_op_update
         m[j] = __fmaf_rn(rest1, __fsub_rn(update_gradient(op, g[j]), m[j]), m[j]);
         w[j] = __fmaf_rn(-scale, m[j], update_decayed(op, w[j]));
     }
-    update_put_state<S, whole>(op, i, op.m, op.name ^ TR_PHILOX_M, m);
+    update_put_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
     update_put<D, R, whole>(op, i, w);
 }
 
@@ -82,8 +82,7 @@ static __global__ void __launch_bounds__(VEC_THREADS) adam_mini(const struct tr_
 {
     int64_t i = update_index(op);
 
-    if (update_whole<D, R>(op, i) &&
-        vec_whole<S>(op.m, i, op.n))
+    if (update_state_whole<S>(op, i, update_whole<D, R>(op, i), NULL))
         adam_mini_group<D, R, S, true>(op, i);
     else
         adam_mini_group<D, R, S, false>(op, i);

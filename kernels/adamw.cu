@@ -13,8 +13,8 @@ static __device__ __forceinline__ void adamw_group(const struct tr_op_update &op
 
     update_get<D, R, whole>(op, i, w);
     vec_get<TR_F32, whole>(g, op.g, i, op.n);
-    vec_get<S, whole>(m, op.m, i, op.n);
-    vec_get<S, whole>(v, op.v, i, op.n);
+    update_get_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
+    update_get_state<S, TR_CODE8_SQUARES, whole>(op, i, op.v, v);
     for (int j = 0; j < VEC; j++) {
         float gradient = update_gradient(op, g[j]);
 
@@ -24,8 +24,8 @@ static __device__ __forceinline__ void adamw_group(const struct tr_op_update &op
         w[j] = __fmaf_rn(-op.step_size, __fdiv_rn(m[j], __fadd_rn(root, op.eps)),
                          update_decayed(op, w[j]));
     }
-    update_put_state<S, whole>(op, i, op.m, op.name ^ TR_PHILOX_M, m);
-    update_put_state<S, whole>(op, i, op.v, op.name ^ TR_PHILOX_V, v);
+    update_put_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
+    update_put_state<S, TR_CODE8_SQUARES, whole>(op, i, op.v, v);
     update_put<D, R, whole>(op, i, w);
 }
 
@@ -34,8 +34,7 @@ static __global__ void __launch_bounds__(VEC_THREADS) adamw(const struct tr_op_u
 {
     int64_t i = update_index(op);
 
-    if (update_whole<D, R>(op, i) &&
-        vec_whole<S>(op.m, i, op.n) && vec_whole<S>(op.v, i, op.n))
+    if (update_state_whole<S>(op, i, update_whole<D, R>(op, i), op.v))
         adamw_group<D, R, S, true>(op, i);
     else
         adamw_group<D, R, S, false>(op, i);

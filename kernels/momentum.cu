@@ -11,12 +11,12 @@ static __device__ __forceinline__ void momentum_group(const struct tr_op_update 
 
     update_get<D, R, whole>(op, i, w);
     vec_get<TR_F32, whole>(g, op.g, i, op.n);
-    vec_get<S, whole>(m, op.m, i, op.n);
+    update_get_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
     for (int j = 0; j < VEC; j++) {
         m[j] = __fmaf_rn(op.beta1, m[j], update_gradient(op, g[j]));
         w[j] = __fmaf_rn(-op.lr, m[j], update_decayed(op, w[j]));
     }
-    update_put_state<S, whole>(op, i, op.m, op.name ^ TR_PHILOX_M, m);
+    update_put_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
     update_put<D, R, whole>(op, i, w);
 }
 
@@ -25,8 +25,7 @@ static __global__ void __launch_bounds__(VEC_THREADS) momentum(const struct tr_o
 {
     int64_t i = update_index(op);
 
-    if (update_whole<D, R>(op, i) &&
-        vec_whole<S>(op.m, i, op.n))
+    if (update_state_whole<S>(op, i, update_whole<D, R>(op, i), NULL))
         momentum_group<D, R, S, true>(op, i);
     else
         momentum_group<D, R, S, false>(op, i);

@@ -8,8 +8,10 @@
 #ifndef TR_KERNELS_UPDATE_CUH
 #define TR_KERNELS_UPDATE_CUH
 
+#include "kernels/code8.cuh"
 #include "kernels/cuda.h"
 #include "kernels/launch.cuh"
+#include "kernels/reduce.cuh"
 #include "kernels/vec.cuh"
 #include "src/base/philox.h"
 
@@ -64,14 +66,44 @@ static __device__ __forceinline__ void update_random(const struct tr_op_update &
         x[j] = update_stochastic(x[j], tr_philox_half(r, j));
 }
 
-/* m or v, whose random bits go by `name`. */
-template <enum tr_dtype S, bool whole>
-static __device__ __forceinline__ void update_put_state(const struct tr_op_update &op, int64_t i,
-                                                        float *state, uint32_t name, float x[VEC])
+/* m, of kind signed, or v, squares. */
+template <enum tr_dtype S, enum tr_code8 K, bool whole>
+static __device__ __forceinline__ void update_get_state(const struct tr_op_update &op, int64_t i,
+                                                        float *state, float x[VEC])
 {
-    if constexpr (S == TR_BF16)
-        update_random(op, i, name, x);
-    vec_put<S, whole>(state, i, op.n, x);
+    if constexpr (S == TR_8BIT)
+        code8_get<K, whole>(x, state, i, op.n);
+    else
+        vec_get<S, whole>(x, state, i, op.n);
+}
+
+/* With random bits of its own. */
+template <enum tr_dtype S, enum tr_code8 K, bool whole>
+static __device__ __forceinline__ void update_put_state(const struct tr_op_update &op, int64_t i,
+                                                        float *state, float x[VEC])
+{
+    uint32_t name = op.name ^ (K == TR_CODE8_SIGNED ? TR_PHILOX_M : TR_PHILOX_V);
+
+    if constexpr (S == TR_8BIT) {
+        code8_put<K, whole>(state, i, op.n, x,
+                            tr_philox_round((uint64_t)(op.first + i), op.step, op.seed, name));
+    } else {
+        if constexpr (S == TR_BF16)
+            update_random(op, i, name, x);
+        vec_put<S, whole>(state, i, op.n, x);
+    }
+}
+
+/* Whether a group that lies whole and aligned in all else lies so in the state, too; state in 8
+ * bits makes the lanes of a warp agree, for they meet in its shuffles. */
+template <enum tr_dtype S>
+static __device__ __forceinline__ bool update_state_whole(const struct tr_op_update &op, int64_t i,
+                                                          bool whole, const float *second)
+{
+    if constexpr (S == TR_8BIT)
+        return reduce_lanes(whole ? 0 : 1, 32) == 0;
+    else
+        return whole && vec_whole<S>(op.m, i, op.n) && (!second || vec_whole<S>(second, i, op.n));
 }
 
 /* How new weights are stored: rounded one way or the other, or with a master. */
@@ -179,7 +211,10 @@ static inline int update_refuse(const struct tr_op_update *op)
     if (op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_F16)
         return tr_cuda_refuse(-EINVAL, "stochastic rounding is defined for bf16, not for f16");
     if (op->state_dtype == TR_F16)
-        return tr_cuda_refuse(-EINVAL, "optimizer state is f32 or bf16, not f16");
+        return tr_cuda_refuse(-EINVAL, "optimizer state is f32, bf16 or in 8 bits, not f16");
+    if (op->state_dtype == TR_8BIT && op->first % TR_CODE8_BLOCK)
+        return tr_cuda_refuse(-EINVAL, "element %lld begins no block of state in 8 bits",
+                              (long long)op->first);
     if (op->master_kind && !tr_master_fits(op->master_kind, op->dtype))
         return tr_cuda_refuse(-EINVAL, "weights of this type have no such master");
     return 0;
@@ -221,7 +256,10 @@ static inline int update_blocks(const struct tr_op_update *op, unsigned *blocks)
 /* The same, and S, the dtype of the state. */
 #define UPDATE_BY_DTYPES(op, D, R, S, ...)                                                         \
     do {                                                                                           \
-        if ((op)->state_dtype == TR_BF16) {                                                        \
+        if ((op)->state_dtype == TR_8BIT) {                                                        \
+            constexpr enum tr_dtype S = TR_8BIT;                                                   \
+            UPDATE_BY_WEIGHTS(op, D, R, __VA_ARGS__);                                              \
+        } else if ((op)->state_dtype == TR_BF16) {                                                 \
             constexpr enum tr_dtype S = TR_BF16;                                                   \
             UPDATE_BY_WEIGHTS(op, D, R, __VA_ARGS__);                                              \
         } else {                                                                                   \

@@ -15,7 +15,8 @@ int tr_init_model(const struct tr_init_params *p)
 {
     int r;
 
-    if ((r = tr_need(p->arch, "arch")) < 0 || (r = tr_need(p->out, "out")) < 0)
+    if ((r = tr_dtype_check((int)p->dtype - 1)) < 0 || (r = tr_need(p->arch, "arch")) < 0 ||
+        (r = tr_need(p->out, "out")) < 0)
         return r;
     return tr_init_folder(&(struct tr_init_folder_params){
         .arch = p->arch,

@@ -7,6 +7,8 @@
 
 #include <math.h>
 
+#include "src/base/code8.h"
+
 static const char *const names[TR_COST_ROWS] = {
     [TR_COST_MATMUL] = "matmul",
     [TR_COST_MATMUL_DX] = "matmul_dx",
@@ -114,9 +116,9 @@ static struct tr_op_cost update(enum tr_cost_row row, const struct tr_op_update 
     double ways = row == TR_COST_ADALOMO_SUM ? 1 : 2, weight = ways * size_of(u->dtype);
     double master =
         ways * (2 * (u->master_kind == TR_MASTER_SPLIT) + 4 * (u->master_kind == TR_MASTER_F32));
+    double state = (double)tr_state_bytes(u->state_dtype, (uint64_t)u->n);
 
-    return bytes_of(row, u->dtype,
-                    (double)u->n * (weight + master + 4 + 2 * means * size_of(u->state_dtype)));
+    return bytes_of(row, u->dtype, (double)u->n * (weight + master + 4) + 2 * means * state);
 }
 
 static struct tr_op_cost any_update(const struct tr_op *op)

@@ -325,7 +325,8 @@ int run_open_source(struct tr_run *run)
         return r;
     if ((p->lora_rank || p->adapter) && !p->lora_optimizer)
         run->import_params.state = TR_STATE_NONE; /* that of the options is the adapters' */
-    if ((r = tr_import_open(&run->import, &run->import_params)) < 0)
+    if ((r = tr_dtype_check((int)p->dtype - 1)) < 0 ||
+        (r = tr_import_open(&run->import, &run->import_params)) < 0)
         return r;
     run->model = tr_import_model(run->import);
     if (*tr_import_note(run->import))

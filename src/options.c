@@ -20,8 +20,10 @@
 const struct tr_choice_name tr_type_choices[] = {
     {"f32", TR_TYPE_F32}, {"bf16", TR_TYPE_BF16}, {"f16", TR_TYPE_F16}, {NULL, 0}};
 
-static const struct tr_choice_name state_types[] = {
+static const struct tr_choice_name parked_types[] = {
     {"f32", TR_TYPE_F32}, {"bf16", TR_TYPE_BF16}, {NULL, 0}};
+static const struct tr_choice_name state_types[] = {
+    {"f32", TR_TYPE_F32}, {"bf16", TR_TYPE_BF16}, {"8bit", TR_TYPE_8BIT}, {NULL, 0}};
 static const struct tr_choice_name optimizers[] = {
     {"lomo", TR_OPT_LOMO},           {"sgd", TR_OPT_SGD},     {"adalomo", TR_OPT_ADALOMO},
     {"adam-mini", TR_OPT_ADAM_MINI}, {"adamw", TR_OPT_ADAMW}, {NULL, 0}};
@@ -133,7 +135,7 @@ const struct tr_option tr_train_options[] = {
      .choices = clip_methods},
     {"parked-dtype", "TYPE", TR_OPTION_CHOICE, FIXED | STORED, AT(parked_dtype), "f32",
      "deferred: of gradients that wait; f32 has the bits of two-pass, bf16 half the bytes",
-     .choices = state_types},
+     .choices = parked_types},
     {"clip-value", "X", TR_OPTION_REAL, FIXED | ZERO, AT(clip_value), "0",
      "bound of every gradient element; 0: off"},
     {"momentum", "X", TR_OPTION_REAL, FIXED | STORED | ZERO | BELOW, AT(momentum), "0",
@@ -148,7 +150,8 @@ const struct tr_option tr_train_options[] = {
     {"eps", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(eps), "1e-8",
      "adam-mini, adamw: added to the root of the second moment"},
     {"state-dtype", "TYPE", TR_OPTION_CHOICE, FIXED | STORED, AT(state_dtype), "f32",
-     "of optimizer state with a value for each element: f32, or bf16, rounded stochastically",
+     "of optimizer state with a value for each element: f32, or, rounded stochastically, bf16 or"
+     " 8bit: 65 bytes for 64 values, of which each 256 share a scale",
      .choices = state_types},
     {"freeze", "PATTERN,...", TR_OPTION_TEXT, FIXED | STORED, AT(freeze), "nothing",
      "tensors that stay as they are, by name: '*embed_tokens*,model.layers.[0-9].*'"},

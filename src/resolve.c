@@ -201,26 +201,34 @@ static enum tr_optimizer chosen(const struct tr_train_params *p)
     return has_adapters(p) && !p->lora_optimizer ? TR_OPT_ADAMW : TR_OPT_ADALOMO;
 }
 
-static enum tr_state_kind state_kind(const struct tr_train_params *p, enum tr_optimizer optimizer)
+static enum tr_state_kind plain_state(const struct tr_train_params *p, enum tr_optimizer optimizer)
 {
-    int bf16 = p->state_dtype == TR_TYPE_BF16;
-
     switch (optimizer) {
     case TR_OPT_ADAMW:
-        return bf16 ? TR_STATE_ADAMW_BF16 : TR_STATE_ADAMW;
+        return TR_STATE_ADAMW;
     case TR_OPT_ADAM_MINI:
-        return bf16 ? TR_STATE_ADAM_MINI_BF16 : TR_STATE_ADAM_MINI;
+        return TR_STATE_ADAM_MINI;
     case TR_OPT_ADALOMO:
         return TR_STATE_ADALOMO;
     case TR_OPT_SGD:
-        if (p->momentum > 0)
-            return bf16 ? TR_STATE_MOMENTUM_BF16 : TR_STATE_MOMENTUM;
-        break;
+        return p->momentum > 0 ? TR_STATE_MOMENTUM : TR_STATE_NONE;
     case TR_OPT_LOMO:
     case TR_OPT_DEFAULT:
         break;
     }
     return TR_STATE_NONE;
+}
+
+static enum tr_dtype state_dtype(const struct tr_train_params *p)
+{
+    return p->state_dtype == TR_TYPE_8BIT   ? TR_8BIT
+           : p->state_dtype == TR_TYPE_BF16 ? TR_BF16
+                                            : TR_F32;
+}
+
+static enum tr_state_kind state_kind(const struct tr_train_params *p, enum tr_optimizer optimizer)
+{
+    return tr_state_as(plain_state(p, optimizer), state_dtype(p));
 }
 
 enum tr_master run_master(const struct tr_train_params *p)
@@ -407,14 +415,16 @@ static int check(const struct tr_run *run)
     if (p->rounding == TR_ROUNDING_STOCHASTIC && m->dtype != TR_BF16)
         return tr_error(-EINVAL, "--rounding stochastic: only bf16 storage has it, this is %s",
                         tr_dtype_name(m->dtype));
+    if (tr_state_dtype(run_state_kind(p)) != state_dtype(p))
+        return tr_error(-EINVAL,
+                        "--state-dtype %s: this optimizer keeps nothing of an element; "
+                        "adamw, adam-mini and sgd with --momentum do",
+                        tr_dtype_name(state_dtype(p)));
     if (m->master && p->rounding == TR_ROUNDING_STOCHASTIC)
         return tr_error(-EINVAL,
                         "--master %s: goes without --rounding stochastic: nothing of an "
                         "update is lost that chance could make up for",
                         tr_master_name(m->master));
-    if (p->state_dtype == TR_TYPE_BF16 && tr_state_dtype(run_state_kind(p)) != TR_BF16)
-        return tr_error(-EINVAL, "--state-dtype bf16: this optimizer keeps nothing of an element; "
-                                 "adamw, adam-mini and sgd with --momentum do");
     if (m->dtype == TR_F16 && !(p->clip_norm > 0))
         return tr_error(-EINVAL,
                         "f16 storage needs --clip-norm: an overflow must be seen before the "

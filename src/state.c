@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "src/base/code8.h"
 #include "src/model.h"
 
 enum block { ELEMENT, ROW, HEAD, WHOLE };
@@ -45,6 +46,9 @@ static const char *const names[TR_STATE_KINDS] = {
     [TR_STATE_ADAMW_BF16] = "adamw bf16",
     [TR_STATE_MOMENTUM_BF16] = "momentum bf16",
     [TR_STATE_ADAM_MINI_BF16] = "adam-mini bf16",
+    [TR_STATE_ADAMW_8BIT] = "adamw 8bit",
+    [TR_STATE_MOMENTUM_8BIT] = "momentum 8bit",
+    [TR_STATE_ADAM_MINI_8BIT] = "adam-mini 8bit",
 };
 
 int64_t tr_state_block(const struct tr_model_config *c, const struct tr_tensor *t)
@@ -64,16 +68,37 @@ int64_t tr_state_block(const struct tr_model_config *c, const struct tr_tensor *
 
 enum tr_dtype tr_state_dtype(enum tr_state_kind kind)
 {
-    return kind >= TR_STATE_ADAMW_BF16 ? TR_BF16 : TR_F32;
+    return kind >= TR_STATE_ADAMW_8BIT ? TR_8BIT : kind >= TR_STATE_ADAMW_BF16 ? TR_BF16 : TR_F32;
+}
+
+enum tr_state_kind tr_state_as(enum tr_state_kind kind, enum tr_dtype dtype)
+{
+    int first = dtype == TR_8BIT   ? TR_STATE_ADAMW_8BIT
+                : dtype == TR_BF16 ? TR_STATE_ADAMW_BF16
+                                   : TR_STATE_ADAMW;
+
+    if (kind == TR_STATE_NONE || kind == TR_STATE_ADALOMO)
+        return kind;
+    return (enum tr_state_kind)(first + (kind - TR_STATE_ADAMW));
+}
+
+/* The same of f32: what optimizer it is. */
+static enum tr_state_kind plain(enum tr_state_kind kind)
+{
+    int first = kind >= TR_STATE_ADAMW_8BIT   ? TR_STATE_ADAMW_8BIT
+                : kind >= TR_STATE_ADAMW_BF16 ? TR_STATE_ADAMW_BF16
+                                              : TR_STATE_ADAMW;
+
+    return (enum tr_state_kind)(kind - first + TR_STATE_ADAMW);
 }
 
 /* Bytes of a value of each of n elements, where the optimizer has such; second: of the second. */
 static uint64_t element_bytes(enum tr_state_kind kind, int second, uint64_t n)
 {
-    int adamw = kind == TR_STATE_ADAMW || kind == TR_STATE_ADAMW_BF16;
-    int has = second ? adamw : kind != TR_STATE_NONE && kind != TR_STATE_ADALOMO;
+    int has =
+        second ? plain(kind) == TR_STATE_ADAMW : kind != TR_STATE_NONE && kind != TR_STATE_ADALOMO;
 
-    return has ? n * tr_dtype_size(tr_state_dtype(kind)) : 0;
+    return has ? tr_state_bytes(tr_state_dtype(kind), n) : 0;
 }
 
 void tr_state_parts(enum tr_state_kind kind, const struct tr_model_config *c,
@@ -89,7 +114,7 @@ void tr_state_parts(enum tr_state_kind kind, const struct tr_model_config *c,
     }
     parts[0] = (struct tr_state_part){"m of ", element_bytes(kind, 0, n)};
     parts[1] = (struct tr_state_part){"v of ", element_bytes(kind, 1, n)};
-    if (kind == TR_STATE_ADAM_MINI || kind == TR_STATE_ADAM_MINI_BF16)
+    if (plain(kind) == TR_STATE_ADAM_MINI)
         parts[1].bytes = n / (uint64_t)tr_state_block(c, t) * 4;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What an optimizer keeps of a tensor between steps: a pure function of the kind of state and the
- * tensor. Up to two parts, all zeros before the first step, in f32 (or, of elements, in bf16):
+ * tensor. Up to two parts, all zeros before the first step, in f32 (or, of elements, in bf16, or in
+ * blocks of bytes, src/base/code8.h):
  *
  *   momentum    m: a value for each element
  *   AdamW       m, v: a value for each element
@@ -27,6 +28,9 @@ enum tr_state_kind {
     TR_STATE_ADAMW_BF16, /* as before, with bf16 for what is of each element */
     TR_STATE_MOMENTUM_BF16,
     TR_STATE_ADAM_MINI_BF16,
+    TR_STATE_ADAMW_8BIT, /* and with bytes */
+    TR_STATE_MOMENTUM_8BIT,
+    TR_STATE_ADAM_MINI_8BIT,
     TR_STATE_KINDS
 };
 
@@ -48,6 +52,8 @@ void tr_state_parts(enum tr_state_kind kind, const struct tr_model_config *c,
 
 /* Of what is kept for each element. */
 enum tr_dtype tr_state_dtype(enum tr_state_kind kind);
+/* The kind that is like this one of f32, with another type for that; itself where it keeps none. */
+enum tr_state_kind tr_state_as(enum tr_state_kind kind, enum tr_dtype dtype);
 
 /* How many consecutive elements of a tensor share one v in Adam-mini. */
 int64_t tr_state_block(const struct tr_model_config *c, const struct tr_tensor *t);

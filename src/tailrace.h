@@ -42,7 +42,7 @@ enum tr_keep { TR_KEEP_AUTO, TR_KEEP_STEP, TR_KEEP_CHECKPOINT, TR_KEEP_NONE }; /
 enum tr_io_choice { TR_IO_BEST, TR_IO_RING, TR_IO_POOL };
 enum tr_task { TR_TASK_NONE, TR_TASK_RTE, TR_TASK_CB, TR_TASK_BOOLQ, TR_TASK_COPA, TR_TASK_WIC,
     TR_TASK_WSC, TR_TASK_MULTIRC, TR_TASK_CHOICE, TR_TASKS };
-enum tr_type { TR_TYPE_SOURCE, TR_TYPE_F32, TR_TYPE_BF16, TR_TYPE_F16 };
+enum tr_type { TR_TYPE_SOURCE, TR_TYPE_F32, TR_TYPE_BF16, TR_TYPE_F16, TR_TYPE_8BIT /* state */ };
 
 /* A memory budget as a share of what is free when the object is opened: TR_SHARE(80). */
 #define TR_SHARE(percent) (1ull << 63 | (uint64_t)((percent) * 1000))
@@ -78,7 +78,7 @@ struct tr_train_params {
     double momentum;       /* sgd: of the last update's direction; default 0 */
     int fused_gemm;        /* sgd, f32: the update is the product itself, without a gradient */
     double beta1, beta2, eps; /* adamw, adam-mini: 0.9, 0.999, 1e-8 */
-    enum tr_type state_dtype; /* of what an optimizer keeps for each element: f32 or bf16 */
+    enum tr_type state_dtype; /* of what an optimizer keeps of an element: f32, bf16, 8bit */
     const char *freeze;    /* tensors that stay: shell patterns, by commas; default none */
     const char *lora_targets, *adapter; /* default q_proj,v_proj; a PEFT folder to begin with */
     int64_t lora_rank; double lora_alpha, lora_dropout; /* adapters train, the model stays, but: */

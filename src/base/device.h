@@ -265,7 +265,9 @@ enum tr_rounding { TR_ROUND_NEAREST, TR_ROUND_STOCHASTIC };
  * F32 (not for f32): it is f32 values; f16 weights are round(X). State in bf16 (m and, of ADAMW, v)
  * is read as f32; the element's update is made with the new f32 values, which are then rounded
  * stochastically, m with name ^ TR_PHILOX_M, v with name ^ TR_PHILOX_V. To nearest, what is kept of
- * v could not fall: beta2 * v would round back to v. */
+ * v could not fall: beta2 * v would round back to v. State in 8 bits likewise, with the same random
+ * halves: blocks of src/base/code8.h from element 0 on, m signed, v of ADAMW squares; `first` is a
+ * multiple of a block. */
 struct tr_op_update {
     void *w; /* (n) */
     enum tr_dtype dtype;
@@ -274,7 +276,7 @@ struct tr_op_update {
     const float *g; /* (n) */
     float *m;       /* (n) state_dtype; ADALOMO: r (n / block) f32, where factored; SGD: none */
     float *v; /* (n) state_dtype ADAMW; f32: (n / block) ADAM_MINI, c (block) ADALOMO_FACTOR */
-    enum tr_dtype state_dtype; /* f32 or bf16 */
+    enum tr_dtype state_dtype; /* f32, bf16 or TR_8BIT */
     double *sums;              /* (32 + 32 * block) ADALOMO_SUM, _FACTOR */
     float *factor;             /* (block + 3) ADALOMO_FACTOR, ADALOMO */
     int64_t n, first;

@@ -4,12 +4,15 @@
 #include <errno.h>
 #include <strings.h>
 
+#include "src/base/err.h"
+
 static const struct {
     const char *name, *hf, *torch;
-} names[TR_DTYPES] = {
+} names[] = {
     [TR_F32] = {"f32", "F32", "float32"},
     [TR_BF16] = {"bf16", "BF16", "bfloat16"},
     [TR_F16] = {"f16", "F16", "float16"},
+    [TR_8BIT] = {"8bit", "U8", "uint8"},
 };
 
 const char *tr_dtype_name(enum tr_dtype t)
@@ -20,6 +23,13 @@ const char *tr_dtype_name(enum tr_dtype t)
 const char *tr_dtype_hf(enum tr_dtype t)
 {
     return names[t].hf;
+}
+
+int tr_dtype_check(int dtype)
+{
+    if (dtype >= -1 && dtype < TR_DTYPES)
+        return 0;
+    return tr_error(-EINVAL, "--dtype: weights are f32, bf16 or f16");
 }
 
 int tr_dtype_parse(const char *s, enum tr_dtype *out)

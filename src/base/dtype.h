@@ -10,7 +10,9 @@
 #include <stdint.h>
 #include <string.h>
 
-enum tr_dtype { TR_F32, TR_BF16, TR_F16, TR_DTYPES };
+/* TR_8BIT is no storage type and in no table by type: only optimizer state has it, in blocks of
+ * bytes (src/base/code8.h). */
+enum tr_dtype { TR_F32, TR_BF16, TR_F16, TR_DTYPES, TR_8BIT = TR_DTYPES };
 
 static inline size_t tr_dtype_size(enum tr_dtype t)
 {
@@ -22,6 +24,8 @@ const char *tr_dtype_name(enum tr_dtype t);
 const char *tr_dtype_hf(enum tr_dtype t);
 /* Reads any usual spelling (f32, F32, float32, bf16, bfloat16, ...). 0 or -EINVAL, no message. */
 int tr_dtype_parse(const char *s, enum tr_dtype *out);
+/* 0, or -EINVAL with a message where weights cannot be stored so; -1: as their source. */
+int tr_dtype_check(int dtype);
 
 static inline uint32_t tr_f32_bits(float x)
 {

@@ -38,7 +38,9 @@
 
 static const struct job jobs[] = {
     {"lomo, clipped", {"--optimizer", "lomo"}, 1},
-    {"adamw, clipped, threads", {"--optimizer", "adamw", "--io", "threads"}, 1},
+    {"adamw, 8 bits, clipped, threads",
+     {"--optimizer", "adamw", "--state-dtype", "8bit", "--io", "threads"},
+     1},
     {"adalomo", {"--optimizer", "adalomo"}, 0},
     {"adam-mini, clipped", {"--optimizer", "adam-mini"}, 1},
     {"sgd, momentum, threads", {"--optimizer", "sgd", "--momentum", "0.9", "--io", "threads"}, 0},

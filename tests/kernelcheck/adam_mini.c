@@ -136,6 +136,8 @@ void check_adam_mini(struct check *c)
         check_update_all(c, &u);
         s->state_dtype = TR_BF16;
         check_update_all(c, &u);
+        s->state_dtype = TR_8BIT;
+        check_update_all(c, &u);
         s->state_dtype = TR_F32;
         if (check_bench_on(c))
             return;

@@ -52,6 +52,8 @@ void check_momentum(struct check *c)
     check_update_all(c, &u);
     s->state_dtype = TR_BF16;
     check_update_all(c, &u);
+    s->state_dtype = TR_8BIT;
+    check_update_all(c, &u);
     if (check_bench_on(c))
         return;
     s->rounding = TR_ROUND_NEAREST;

@@ -5,9 +5,10 @@
 #include <string.h>
 
 #include "src/base/philox.h"
+#include "tests/kernelcheck/code8.h"
 #include "tests/kernelcheck/variant.h"
 
-#define MOST  40001        /* elements of a case whose state is bf16 */
+#define MOST  40001        /* elements of a case whose state is not f32 */
 #define FIRST 0x7fffffffdu /* in the middle of a group of eight, near a carry of the counter */
 
 float check_update_gradient(const struct tr_op_update *op, int64_t i)
@@ -94,22 +95,30 @@ void check_update_judge(struct check *c, const struct tr_op_update *got,
     check_equal(c, "w", got->dtype, got->w, want->w, (size_t)got->n);
 }
 
-/* Copies of w, m and v, which the op writes. */
-static void open_state(struct check *c, struct tr_op_update *op, const struct tr_op_update *from)
-{
-    size_t n = (size_t)from->n, bytes = n * tr_dtype_size(from->dtype);
-
-    *op = *from;
-    op->w = memcpy(check_bytes(c, bytes), from->w, bytes);
-    op->m = memcpy(check_bytes(c, n * 4), from->m, n * 4);
-    op->v = memcpy(check_bytes(c, n * 4), from->v, n * 4);
-    check_update_copy_master(c, op, from);
-}
-
 /* How many values an element has beside its weight. */
 static int state_of(enum tr_op_kind kind)
 {
     return kind == TR_OP_ADAMW ? 2 : kind == TR_OP_MOMENTUM || kind == TR_OP_ADAM_MINI;
+}
+
+/* Bytes of m or v: where v is not one value of an element, the room drawn for it. */
+static size_t bytes_of(const struct update_check *u, const struct tr_op_update *op, int v)
+{
+    return tr_state_bytes(v && state_of(u->kind) < 2 ? TR_F32 : op->state_dtype, (uint64_t)op->n);
+}
+
+/* Copies of w, m and v, which the op writes. */
+static void open_state(struct check *c, const struct update_check *u, struct tr_op_update *op,
+                       const struct tr_op_update *from)
+{
+    size_t bytes = (size_t)from->n * tr_dtype_size(from->dtype);
+    size_t m = bytes_of(u, from, 0), v = bytes_of(u, from, 1);
+
+    *op = *from;
+    op->w = memcpy(check_bytes(c, bytes), from->w, bytes);
+    op->m = memcpy(check_bytes(c, m), from->m, m);
+    op->v = memcpy(check_bytes(c, v), from->v, v);
+    check_update_copy_master(c, op, from);
 }
 
 static void store_stochastic(const struct tr_op_update *op, void *to, int64_t i, uint32_t name,
@@ -121,7 +130,26 @@ static void store_stochastic(const struct tr_op_update *op, void *to, int64_t i,
     ((uint16_t *)to)[i] = tr_f32_bf16_stochastic(x, tr_philox_half(r, index));
 }
 
-/* The op with its bf16 state in f32; op itself where the state is f32. */
+static void widen(const struct tr_op_update *op, float *to, const void *state, enum tr_code8 kind)
+{
+    if (op->state_dtype == TR_8BIT)
+        check_code8_load(to, state, op->n, kind);
+    for (int64_t i = 0; op->state_dtype == TR_BF16 && i < op->n; i++)
+        to[i] = tr_bf16_f32(((const uint16_t *)state)[i]);
+}
+
+static void round_state(const struct tr_op_update *op, void *state, const float *x,
+                        enum tr_code8 kind)
+{
+    uint32_t name = op->name ^ (kind == TR_CODE8_SIGNED ? TR_PHILOX_M : TR_PHILOX_V);
+
+    if (op->state_dtype == TR_8BIT)
+        check_code8_store(&(struct check_code8){op, name, kind}, state, x, op->n);
+    for (int64_t i = 0; op->state_dtype == TR_BF16 && i < op->n; i++)
+        store_stochastic(op, state, i, name, x[i]);
+}
+
+/* The op with its state in f32; op itself where it is. */
 static struct tr_op_update widened(const struct update_check *u, const struct tr_op_update *op)
 {
     static float m[MOST], v[MOST];
@@ -129,10 +157,9 @@ static struct tr_op_update widened(const struct update_check *u, const struct tr
 
     if (op->state_dtype == TR_F32)
         return wide;
-    for (int64_t i = 0; i < op->n; i++) {
-        m[i] = tr_bf16_f32(((const uint16_t *)op->m)[i]);
-        v[i] = state_of(u->kind) > 1 ? tr_bf16_f32(((const uint16_t *)op->v)[i]) : 0;
-    }
+    widen(op, m, op->m, TR_CODE8_SIGNED);
+    if (state_of(u->kind) > 1)
+        widen(op, v, op->v, TR_CODE8_SQUARES);
     wide.m = m;
     wide.v = state_of(u->kind) > 1 ? v : op->v;
     return wide;
@@ -160,48 +187,66 @@ void check_update_reference(const struct update_check *u, const struct tr_op_upd
         store(op, i, x);
         if (op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_BF16 && !op->master_kind)
             store_stochastic(op, op->w, i, op->name, x);
-        if (op->state_dtype == TR_BF16)
-            store_stochastic(op, op->m, i, op->name ^ TR_PHILOX_M, wide.m[i]);
-        if (op->state_dtype == TR_BF16 && state_of(u->kind) > 1)
-            store_stochastic(op, op->v, i, op->name ^ TR_PHILOX_V, wide.v[i]);
     }
+    if (wide.m != op->m)
+        round_state(op, op->m, wide.m, TR_CODE8_SIGNED);
+    if (wide.v != op->v)
+        round_state(op, op->v, wide.v, TR_CODE8_SQUARES);
 }
 
-/* The range cut at an odd place, but between blocks, as pieces of a tensor would be. */
+/* The range cut at an odd place, but between blocks of either kind, as pieces of a tensor would be.
+ */
 static void run_split(struct check *c, const struct update_check *u, const struct tr_op_update *op)
 {
     struct tr_op_update part = *op;
+    int64_t block = op->block * (op->state_dtype == TR_8BIT ? TR_CODE8_BLOCK : 1);
 
-    part.n = op->n / 3 / op->block * op->block;
+    part.n = op->n / 3 / block * block;
     check_run(c, u->kind, &part);
     part.first += part.n;
     part.w = (char *)op->w + (size_t)part.n * tr_dtype_size(op->dtype);
     part.g += part.n;
     check_update_shift_master(&part, part.n);
-    part.m = (float *)((char *)op->m + (size_t)part.n * tr_dtype_size(op->state_dtype));
+    part.m = (float *)((char *)op->m + tr_state_bytes(op->state_dtype, (uint64_t)part.n));
     part.v = u->kind == TR_OP_ADAM_MINI
                  ? op->v + part.n / op->block
-                 : (float *)((char *)op->v + (size_t)part.n * tr_dtype_size(op->state_dtype));
+                 : (float *)((char *)op->v + tr_state_bytes(op->state_dtype, (uint64_t)part.n));
     part.n = op->n - part.n;
     check_run(c, u->kind, &part);
 }
 
-static void judge(struct check *c, const struct tr_op_update *got, const struct tr_op_update *want)
+static void judge_bytes(struct check *c, const char *what, const void *got, const void *want,
+                        size_t bytes)
 {
-    check_update_judge(c, got, want);
-    /* v of Adam-mini is f32, and shorter: what is behind it is compared as any number. */
-    check_equal(c, "m", got->state_dtype, got->m, want->m, (size_t)got->n);
-    check_equal(c, "v", got->state_dtype, got->v, want->v, (size_t)got->n);
+    const uint8_t *g = got, *w = want;
+    size_t i = 0;
+
+    while (i < bytes && g[i] == w[i])
+        i++;
+    check_true(c, i == bytes, "%s: byte %zu of %zu is %u, want %u", what, i, bytes,
+               i < bytes ? g[i] : 0, i < bytes ? w[i] : 0);
 }
 
-/* To bf16 in place. */
-static void narrow(float *x, int64_t n)
+static void judge(struct check *c, const struct update_check *u, const struct tr_op_update *got,
+                  const struct tr_op_update *want)
 {
-    for (int64_t i = 0; i < n; i++) {
-        uint16_t low = tr_f32_bf16(x[i]);
+    check_update_judge(c, got, want);
+    judge_bytes(c, "m", got->m, want->m, bytes_of(u, got, 0));
+    judge_bytes(c, "v", got->v, want->v, bytes_of(u, got, 1));
+}
 
-        memcpy((char *)x + i * 2, &low, 2);
-    }
+/* A buffer with x in the op's type of state. */
+static float *narrowed(struct check *c, const struct tr_op_update *op, float *x, int64_t n,
+                       enum tr_code8 kind)
+{
+    size_t bytes = tr_state_bytes(op->state_dtype, (uint64_t)n);
+    void *to = op->state_dtype == TR_F32 ? x : check_bytes(c, bytes);
+    struct tr_op_update narrow = *op;
+
+    narrow.n = n;
+    if (to != x)
+        round_state(&narrow, to, x, kind);
+    return to;
 }
 
 static struct tr_op_update draw(struct check *c, const struct update_check *u, enum tr_dtype dtype,
@@ -223,22 +268,18 @@ static struct tr_op_update draw(struct check *c, const struct update_check *u, e
     }
     check_freeze(c);
     op.w = check_inout(c, dtype, (size_t)n, CHECK_NORMAL);
-    op.m = check_inout(c, TR_F32, (size_t)n, CHECK_NORMAL);
     op.g = g;
-    op.v = v;
-    if (op.state_dtype == TR_BF16)
-        narrow(op.m, n);
-    if (op.state_dtype == TR_BF16 && state_of(u->kind) > 1)
-        narrow(op.v, n);
     op.dtype = dtype;
     op.n = n;
     if (op.master_kind)
         check_update_draw_master(c, &op);
     op.block = one_block ? n + !n : op.block + !op.block;
-    op.first = FIRST;
+    op.first = op.state_dtype == TR_8BIT ? FIRST / TR_CODE8_BLOCK * TR_CODE8_BLOCK : FIRST;
     op.step = 0x100000007u;
     op.seed = 42;
     op.name = 0x9e3779b9;
+    op.m = narrowed(c, &op, check_inout(c, TR_F32, (size_t)n, CHECK_NORMAL), n, TR_CODE8_SIGNED);
+    op.v = state_of(u->kind) > 1 ? narrowed(c, &op, v, n, TR_CODE8_SQUARES) : v;
     return op;
 }
 
@@ -254,19 +295,19 @@ void check_update(struct check *c, const struct update_check *u, enum tr_dtype d
                       (double)s->coefficient)) {
         struct tr_op_update from = draw(c, u, dtype, n), want, got;
 
-        open_state(c, &want, &from);
+        open_state(c, u, &want, &from);
         check_update_reference(u, &want);
         do {
-            open_state(c, &got, &from);
+            open_state(c, u, &got, &from);
             check_run(c, u->kind, &got);
-            judge(c, &got, &want);
+            judge(c, u, &got, &want);
         } while (check_variant(c));
-        open_state(c, &got, &from);
+        open_state(c, u, &got, &from);
         run_split(c, u, &got);
-        judge(c, &got, &want);
+        judge(c, u, &got, &want);
         if (s->rounding && dtype == TR_BF16 &&
             !s->master_kind) { /* another seed, another step: other bits */
-            open_state(c, &got, &from);
+            open_state(c, u, &got, &from);
             got.step++;
             check_run(c, u->kind, &got);
             check_true(c, n < 16 || check_differs(got.w, want.w, (size_t)n * 2), "step is ignored");
@@ -282,7 +323,7 @@ static void bench(struct check *c, const struct update_check *u, enum tr_dtype d
                       check_update_way(&u->settings), tr_dtype_name(u->settings.state_dtype),
                       (int)(n >> 20))) {
         struct tr_op_update op = draw(c, u, dtype, n);
-        double state = 2.0 * state_of(u->kind) * (double)tr_dtype_size(op.state_dtype);
+        double state = 2.0 * state_of(u->kind) * (double)tr_state_bytes(op.state_dtype, 256) / 256;
         double master = op.master_kind ? 2.0 * (double)master_bytes(&op) : 0;
 
         CHECK_BENCH(c, (double)op.n * (4 + state + 2 * (double)tr_dtype_size(dtype)) + master, 0)

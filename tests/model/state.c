@@ -97,6 +97,43 @@ static void sizes_of_the_others(void **state)
     }
 }
 
+/* Of 960 and 24 elements, each 256 of which have four bytes more. */
+static void blocks_of_bytes(void **state)
+{
+    static const struct {
+        enum tr_state_kind kind;
+        const char *tensor;
+        int64_t m, v; /* bytes */
+    } sizes[] = {
+        {TR_STATE_ADAMW_8BIT, "model.layers.0.mlp.up_proj.weight", 960 + 16, 960 + 16},
+        {TR_STATE_ADAMW_8BIT, "model.norm.weight", 24 + 4, 24 + 4},
+        {TR_STATE_MOMENTUM_8BIT, "model.layers.0.mlp.up_proj.weight", 960 + 16, 0},
+        {TR_STATE_ADAM_MINI_8BIT, "model.layers.0.mlp.up_proj.weight", 960 + 16, FFN * 4}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct tr_model *m = open_model(sizes[i].kind);
+        const struct tr_tensor *t = tr_model_find(m, sizes[i].tensor);
+        struct tr_state_part parts[2];
+
+        tr_state_parts(m->state, &m->config, t, (struct tr_state_rows){0, t->rows}, parts);
+        assert_int_equal(parts[0].bytes, sizes[i].m);
+        assert_int_equal(parts[1].bytes, sizes[i].v);
+        tr_model_close(m);
+    }
+}
+
+/* A slice of a table begins where a block does. */
+static void slices_are_whole_blocks(void **state)
+{
+    struct tr_model *m = open_model(TR_STATE_ADAMW_8BIT);
+
+    (void)state;
+    for (int32_t i = 0; i < m->embed.n_slices; i++)
+        assert_int_equal(m->embed.slices[i].row0 * HIDDEN % 256, 0);
+    tr_model_close(m);
+}
+
 /* Rows and columns of matrices, elements of vectors. */
 static void factors_of_adalomo(void **state)
 {
@@ -255,7 +292,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks_of_adam_mini), cmocka_unit_test(factors_of_adalomo),
         cmocka_unit_test(sizes_of_the_others), cmocka_unit_test(parts_lie_apart),
-        cmocka_unit_test(names_are_read_back), cmocka_unit_test(masters_lie_behind),
+        cmocka_unit_test(names_are_read_back), cmocka_unit_test(blocks_of_bytes),
+        cmocka_unit_test(slices_are_whole_blocks),
+        cmocka_unit_test(masters_lie_behind),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

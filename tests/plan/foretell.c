@@ -54,7 +54,7 @@ struct config {
     const char *freeze;
     int fused;
     enum tr_clip method;
-    enum tr_type parked;
+    enum tr_type parked, state;
 };
 
 /* clang-format off */
@@ -68,7 +68,7 @@ static const struct config configs[] = {
     {"with state", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16, TR_OPT_ADAMW, 1,
      .batch = 15, .streams = 1, .method = TR_CLIP_TWO_PASS},
     {"host tier", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_F32, TR_OPT_ADAMW, -1,
-     TR_KEEP_CHECKPOINT, .batch = 13},
+     TR_KEEP_CHECKPOINT, .batch = 13, .state = TR_TYPE_8BIT},
     {"in place", {"qwen3", 32, 48, 5, 2, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
      TR_KEEP_NONE, .batch = 15, .extra = 64 << 10, .streams = 1, .method = TR_CLIP_TWO_PASS},
     {"half", {"qwen2", 32, 48, 7, 2, 1, 16, 300, 512, ""}, TR_TYPE_F16, TR_OPT_LOMO, 1,
@@ -109,6 +109,7 @@ static void fill(struct tr_train_params *p, const struct config *c, const char *
                                   .clip_norm = c->clip,
                                   .clip_method = c->method,
                                   .parked_dtype = c->parked,
+                                  .state_dtype = c->state,
                                   .durability = c->durability,
                                   .checkpoint_every = EVERY,
                                   .threads = 2,

@@ -63,6 +63,13 @@ static void test_bf16_adamw_tied(void **state)
     check_placements(&(struct placements){&shapes[1], TR_TYPE_BF16, TR_OPT_ADAMW, variants, FEW});
 }
 
+static void test_bf16_adamw_in_8bit(void **state)
+{
+    (void)state;
+    check_placements(&(struct placements){&shapes[1], TR_TYPE_BF16, TR_OPT_ADAMW, variants, FEW,
+                                          .state_dtype = TR_TYPE_8BIT});
+}
+
 static void test_bf16_adam_mini_tied(void **state)
 {
     (void)state;
@@ -96,6 +103,7 @@ int main(void)
         cmocka_unit_test(test_bf16_lomo),
         cmocka_unit_test(test_bf16_adamw_tied),
         cmocka_unit_test(test_bf16_adam_mini_tied),
+        cmocka_unit_test(test_bf16_adamw_in_8bit),
         cmocka_unit_test(test_bf16_adalomo),
         cmocka_unit_test(test_f16_lomo_qwen3),
         cmocka_unit_test(test_bf16_adalomo_master),

@@ -116,9 +116,8 @@ static struct tr_train_params job(const struct tiny *t, enum tr_type dtype, enum
 }
 
 /* The first n placements. */
-static void check(const struct tiny *t, enum tr_type dtype, enum tr_optimizer optimizer, size_t n)
+static void check_job(struct tr_train_params p, size_t n)
 {
-    struct tr_train_params p = job(t, dtype, optimizer);
     uint64_t expected = run_variant(p, &variants[0], ROOM);
 
     remove_run();
@@ -128,6 +127,11 @@ static void check(const struct tiny *t, enum tr_type dtype, enum tr_optimizer op
             fail_msg("%s: other bits than with two passes", variants[i].name);
         remove_run();
     }
+}
+
+static void check(const struct tiny *t, enum tr_type dtype, enum tr_optimizer optimizer, size_t n)
+{
+    check_job(job(t, dtype, optimizer), n);
 }
 
 static void test_f32_sgd(void **state)
@@ -146,6 +150,15 @@ static void test_bf16_adamw(void **state)
 {
     (void)state;
     check(&shapes[0], TR_TYPE_BF16, TR_OPT_ADAMW, 3);
+}
+
+static void test_bf16_adamw_in_8bit(void **state)
+{
+    struct tr_train_params p = job(&shapes[1], TR_TYPE_BF16, TR_OPT_ADAMW);
+
+    (void)state;
+    p.state_dtype = TR_TYPE_8BIT;
+    check_job(p, 3);
 }
 
 static void test_bf16_adam_mini_tied(void **state)
@@ -425,12 +438,19 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_f32_sgd),     cmocka_unit_test(test_bf16_lomo_tied),
-        cmocka_unit_test(test_bf16_adamw),  cmocka_unit_test(test_bf16_adam_mini_tied),
-        cmocka_unit_test(test_f16_lomo),    cmocka_unit_test(test_bf16_adalomo),
-        cmocka_unit_test(test_snapshot),    cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_bf16_parked), cmocka_unit_test(test_mutants),
-        cmocka_unit_test(test_validation),  cmocka_unit_test(test_cut_off),
+        cmocka_unit_test(test_f32_sgd),
+        cmocka_unit_test(test_bf16_lomo_tied),
+        cmocka_unit_test(test_bf16_adamw),
+        cmocka_unit_test(test_bf16_adam_mini_tied),
+        cmocka_unit_test(test_bf16_adamw_in_8bit),
+        cmocka_unit_test(test_f16_lomo),
+        cmocka_unit_test(test_bf16_adalomo),
+        cmocka_unit_test(test_snapshot),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_bf16_parked),
+        cmocka_unit_test(test_mutants),
+        cmocka_unit_test(test_validation),
+        cmocka_unit_test(test_cut_off),
         cmocka_unit_test(test_forced),
     };
 

@@ -148,7 +148,8 @@ static void test_placement(void **state)
     check((struct placements){.shape = &shapes[2],
                               .dtype = TR_TYPE_BF16,
                               .optimizer = TR_OPT_ADAMW,
-                              .master = TR_MASTERS_F32});
+                              .master = TR_MASTERS_F32,
+                              .state_dtype = TR_TYPE_8BIT});
 }
 
 /* Of a run that has changed nothing: rates of zero are refused, so one too small for f32 it is. */

@@ -76,6 +76,26 @@ static void test_bf16_adam_mini_in_bf16(void **state)
                               .state_dtype = TR_TYPE_BF16});
 }
 
+static void test_bf16_adamw_in_8bit(void **state)
+{
+    (void)state;
+    check((struct placements){&shapes[0], TR_TYPE_BF16, TR_OPT_ADAMW, .state_dtype = TR_TYPE_8BIT});
+}
+
+/* Vectors and matrices that are not whole blocks. */
+static void test_f32_adamw_in_8bit_qwen2(void **state)
+{
+    (void)state;
+    check((struct placements){&shapes[2], TR_TYPE_F32, TR_OPT_ADAMW, .state_dtype = TR_TYPE_8BIT});
+}
+
+static void test_bf16_adam_mini_in_8bit(void **state)
+{
+    (void)state;
+    check((struct placements){&shapes[1], TR_TYPE_BF16, TR_OPT_ADAM_MINI,
+                              .state_dtype = TR_TYPE_8BIT});
+}
+
 static void test_f32_adalomo(void **state)
 {
     (void)state;
@@ -97,10 +117,17 @@ static void test_bf16_adalomo_clipped(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bf16_momentum),        cmocka_unit_test(test_f32_momentum_in_bf16),
-        cmocka_unit_test(test_bf16_adamw_in_bf16),   cmocka_unit_test(test_bf16_adam_mini_tied),
-        cmocka_unit_test(test_bf16_adam_mini_qwen2), cmocka_unit_test(test_bf16_adam_mini_in_bf16),
-        cmocka_unit_test(test_f32_adalomo),          cmocka_unit_test(test_bf16_adalomo_tied),
+        cmocka_unit_test(test_bf16_momentum),
+        cmocka_unit_test(test_f32_momentum_in_bf16),
+        cmocka_unit_test(test_bf16_adamw_in_bf16),
+        cmocka_unit_test(test_bf16_adam_mini_tied),
+        cmocka_unit_test(test_bf16_adam_mini_qwen2),
+        cmocka_unit_test(test_bf16_adam_mini_in_bf16),
+        cmocka_unit_test(test_bf16_adamw_in_8bit),
+        cmocka_unit_test(test_f32_adamw_in_8bit_qwen2),
+        cmocka_unit_test(test_bf16_adam_mini_in_8bit),
+        cmocka_unit_test(test_f32_adalomo),
+        cmocka_unit_test(test_bf16_adalomo_tied),
         cmocka_unit_test(test_bf16_adalomo_clipped),
     };
 

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "src/base/code8.h"
 #include "tests/cuda/elementwise/bridge.h"
 
 /* Sizes that can be cut get blocks of which several meet in a group of eight; of the largest, such
@@ -135,6 +136,50 @@ static void test_update(void **state)
         }
 }
 
+/* State in blocks of bytes, from a first step. */
+static void in_bytes(enum tr_op_kind kind, enum tr_dtype dtype, size_t n)
+{
+    struct tr_op op = update(kind, dtype, n), want, got, split, parts[2];
+    int64_t block = op.update.block * TR_CODE8_BLOCK, cut = op.update.n / 3 / block * block;
+    uint64_t at = tr_state_bytes(TR_8BIT, (uint64_t)cut);
+
+    op.update.rounding = dtype == TR_BF16 ? TR_ROUND_STOCHASTIC : TR_ROUND_NEAREST;
+    op.update.first = ((int64_t)1 << 35) + 3 * TR_CODE8_BLOCK;
+    op.update.state_dtype = TR_8BIT;
+    memset(op.update.m, 0, n * sizeof(float));
+    memset(op.update.v, 0, n * sizeof(float));
+    ((float *)op.update.g)[n / 3] = 1;
+    run_cpu(&op);
+    ((float *)op.update.g)[n - 1] = -INFINITY;
+    want = copied(&op), got = copied(&op), split = copied(&op);
+    run_cpu(&want);
+    run_cuda(&got);
+    expect_same("update in bytes", &got, &want);
+    parts[0] = part(&split, 0, cut);
+    parts[1] = part(&split, cut, op.update.n);
+    parts[1].update.m = (float *)((char *)split.update.m + at);
+    if (kind == TR_OP_ADAMW)
+        parts[1].update.v = (float *)((char *)split.update.v + at);
+    for (int i = 0; i < 2; i++)
+        run_cuda(&parts[i]);
+    expect_same("update in bytes, in parts", &split, &want);
+    op.update.first++;
+    assert_int_equal(bridge_run(&op, TR_CUDA_SCRATCH_BYTES), -EINVAL);
+}
+
+static void test_bytes(void **state)
+{
+    static const size_t sizes[] = {3, 256, 2048, 2500};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (int d = 0; d < TR_DTYPES; d++) {
+            in_bytes(TR_OP_ADAMW, (enum tr_dtype)d, sizes[i]);
+            in_bytes(TR_OP_MOMENTUM, (enum tr_dtype)d, sizes[i]);
+            in_bytes(TR_OP_ADAM_MINI, (enum tr_dtype)d, sizes[i]);
+        }
+}
+
 static void test_stochastic_f16(void **state)
 {
     struct tr_op op = update(TR_OP_SGD, TR_F16, 8);
@@ -145,6 +190,6 @@ static void test_stochastic_f16(void **state)
     assert_non_null(strstr(bridge_message(), "bf16"));
 }
 
-const struct CMUnitTest update_tests[] = {HARNESS_TEST(test_update),
+const struct CMUnitTest update_tests[] = {HARNESS_TEST(test_update), HARNESS_TEST(test_bytes),
                                           HARNESS_TEST(test_stochastic_f16)};
 const size_t update_count = COUNT(update_tests);
