@@ -94,7 +94,7 @@ void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot)
     for (last = list_of(o, m); *last; last = &(*last)->next)
         ;
     *last = m;
-    if (home || o->opaque) {
+    if (home || (o->opaque && !o->pools[o->slots.slot[slot].pool].host)) {
         tr_staged_start(m, home);
         return;
     }

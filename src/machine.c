@@ -8,12 +8,14 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "src/apart.h"
 #include "src/base/err.h"
 #include "src/base/pages.h"
 #include "src/base/sysmem.h"
 #include "src/tier.h"
 
 #define STAGING_LEAST (1u << 20) /* sixteen chunks of 64 KiB */
+#define MORE_TABLES   (1u << 20) /* visits and spans, made between the plan and its placement */
 
 static uint64_t resolve_share(uint64_t bytes, uint64_t by_default, uint64_t free_bytes)
 {
@@ -133,12 +135,14 @@ static void name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SL
     char *arena = run->device->ops->arena(run->device);
 
     for (int i = 0; i < TR_SLOT_POOLS; i++) {
-        int slots_of = tr_plan_pool(&run->plan, i);
+        int slots_of = tr_plan_pool(&run->plan, i), host = tr_plan_is_host_pool(&run->plan, i);
 
-        pools[i] = (struct tr_slot_pool){.base = arena + run->plan.pool[i].offset,
-                                         .slot_bytes = run->plan.slot_bytes[i],
-                                         .n_slots = run->plan.slots[i],
-                                         .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1};
+        pools[i] =
+            (struct tr_slot_pool){.base = (host ? run->host : arena) + run->plan.pool[i].offset,
+                                  .host = host,
+                                  .slot_bytes = run->plan.slot_bytes[i],
+                                  .n_slots = run->plan.slots[i],
+                                  .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1};
     }
 }
 
@@ -175,10 +179,54 @@ static int choose_tiers(struct tr_run *run, uint64_t host_bytes)
     return 0;
 }
 
+/* Up to half of what is left. */
+static uint64_t staging_bytes(const struct tr_run *run)
+{
+    uint64_t used = tr_mem_host_now(), all = run->params.host_memory;
+    uint64_t half = all > used ? (all - used) / 2 : 0;
+
+    return half > TR_STAGING_BYTES ? TR_STAGING_BYTES : half < STAGING_LEAST ? STAGING_LEAST : half;
+}
+
+static struct tr_device_params cpu_params(const struct tr_run *run)
+{
+    struct tr_device_params p = {.threads = (int)run->params.threads,
+                                 .f32_only = is_all_f32(run->model)};
+
+    p.memory_bytes = tr_device_cpu_workspace(&p) + TR_STORE_ALIGN;
+    return p;
+}
+
+uint64_t run_host_room(const struct tr_run *run)
+{
+    uint64_t used = tr_mem_host_now() + staging_bytes(run) + MORE_TABLES;
+
+    used += run->apart ? cpu_params(run).memory_bytes : 0;
+    return run->params.host_memory > used ? run->params.host_memory - used : 0;
+}
+
+/* First what updates need, then homes, and with what is left more slots for state: what it saves
+ * goes to the drive least often. */
+static int place_apart(struct tr_run *run)
+{
+    uint64_t room = run_host_room(run) + MORE_TABLES, needed = run->plan.host_bytes;
+    int r;
+
+    if (room < needed)
+        return tr_error(-ENOMEM,
+                        "the host budget is too small for updates on the cpu: %llu bytes are left "
+                        "of it, slots of state and buffers take %llu; raise --host-memory",
+                        (unsigned long long)room, (unsigned long long)needed);
+    r = choose_tiers(run, room - needed);
+    if (r == 0)
+        tr_plan_grow_host(&run->plan, room - needed - run->tier_bytes);
+    return r;
+}
+
 /* A host-visible device's memory is host memory: a tier beside it would only be a copy. */
 static int place_host(struct tr_run *run)
 {
-    uint64_t used = tr_mem_host_now(), least = used + STAGING_LEAST, half;
+    uint64_t used = tr_mem_host_now(), least = used + STAGING_LEAST;
 
     if (run->device_info.host_visible)
         return choose_tiers(run, 0);
@@ -187,10 +235,9 @@ static int place_host(struct tr_run *run)
                         "the host budget is too small: %llu bytes are given, the data, tables and "
                         "staging buffers take %llu; raise --host-memory",
                         (unsigned long long)run->params.host_memory, (unsigned long long)least);
-    half = (run->params.host_memory - used) / 2;
-    run->staging_bytes = half > TR_STAGING_BYTES ? TR_STAGING_BYTES
-                         : half < STAGING_LEAST  ? STAGING_LEAST
-                                                 : half;
+    run->staging_bytes = staging_bytes(run);
+    if (run->plan.in.apart)
+        return place_apart(run);
     return choose_tiers(run, run->params.host_memory - used - run->staging_bytes);
 }
 
@@ -202,7 +249,8 @@ static int make_visits(struct tr_run *run)
                                  .group = run->plan.in.group,
                                  .parked = run->plan.parked,
                                  .by_parts = run->plan.by_parts,
-                                 .keep = run->plan.keep};
+                                 .keep = run->plan.keep,
+                                 .apart = run->plan.in.apart};
     int r = tr_visits_make(&run->visits, &p);
 
     if (r < 0 || !p.train || !run->model->parked)
@@ -285,6 +333,34 @@ uint64_t run_buffer_bytes(const struct tr_run *run)
     return nll_bytes(run) + sumsq_bytes(run);
 }
 
+static int open_apart(struct tr_run *run)
+{
+    struct tr_device_params p = cpu_params(run);
+    int r;
+
+    run->host = run->device->ops->host_alloc(run->device, run->plan.host_bytes);
+    if (!run->host)
+        return -ENOMEM;
+    if ((r = tr_device_open_cpu(&run->cpu, &p)) < 0)
+        return r;
+    return tr_apart_open(&run->pass.apart, &(struct tr_apart_params){.device = run->device,
+                                                                     .cpu = run->cpu,
+                                                                     .plan = &run->plan,
+                                                                     .memory = run->host});
+}
+
+static void close_apart(struct tr_run *run)
+{
+    tr_apart_close(run->pass.apart);
+    if (run->cpu)
+        run->cpu->ops->close(run->cpu);
+    if (run->host)
+        run->device->ops->host_free(run->device, run->host, run->plan.host_bytes);
+    run->pass.apart = NULL;
+    run->cpu = NULL;
+    run->host = NULL;
+}
+
 int run_start_machine(struct tr_run *run)
 {
     int r;
@@ -297,7 +373,8 @@ int run_start_machine(struct tr_run *run)
     run->sumsq = run->device->ops->host_alloc(run->device, sumsq_bytes(run));
     if (!run->nll || !run->sumsq)
         return -ENOMEM;
-    if ((r = hash_names(run)) < 0 || (r = copy_rope_tables(run)) < 0)
+    if ((r = hash_names(run)) < 0 || (r = copy_rope_tables(run)) < 0 ||
+        (run->plan.in.apart && (r = open_apart(run)) < 0))
         return r;
     run_set_update(run);
     return run_open_offload(run);
@@ -316,6 +393,7 @@ void run_stop_machine(struct tr_run *run)
 {
     run_close_offload(run); /* what is queued uses the batch, too */
     run_unplace(run);
+    close_apart(run);
     tr_pass_free(&run->pass);
     tr_free(TR_MEM_MISC, run->pass.update.names);
     if (run->nll)

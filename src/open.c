@@ -191,6 +191,8 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                  .group = run_clip_group(run),
                                  .keep = keep,
                                  .streams = streams[p->streaming],
+                                 .apart = run->apart,
+                                 .host_budget = run->apart ? run_host_room(run) : 0,
                                  .budget = run->device_info.arena_bytes,
                                  .workspace = run->device_info.workspace_bytes});
 }
@@ -204,6 +206,7 @@ static int make_plan(struct tr_run *run)
 
     if (longest > run->params.seq_len)
         longest = (int32_t)run->params.seq_len;
+    run_resolve_update(run);
     return run_make_plan(run, max32(batch, longest), max32(grain, longest));
 }
 

@@ -32,6 +32,11 @@ int run_resolve_clip(struct tr_run *run);
 int32_t run_clip_group(const struct tr_run *run); /* of group:N; 0: another way */
 int run_choose_clip(struct tr_run *run, const struct tr_figures *figures,
                     const struct tr_batch *batch);
+/* --update-on: before the plan, as far as the option says it; else by predicted time, when the clip
+ * has been chosen (update_on.c). */
+void run_resolve_update(struct tr_run *run);
+int run_choose_update(struct tr_run *run, const struct tr_figures *figures,
+                      const struct tr_batch *batch);
 int run_choose(struct tr_run *run); /* for the run's own batches, on its machine (foresee.c) */
 /* What the run's steps will take, into run->foreseen (foresee.c). */
 int run_foresee(struct tr_run *run);

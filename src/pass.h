@@ -47,6 +47,8 @@ struct tr_pass_cache {
     const int32_t *first, *row; /* (n_tokens) host: see TR_OP_ATTENTION_CACHED */
 };
 
+struct tr_apart;
+
 struct tr_pass_state {
     struct tr_device *device;
     const struct tr_model *model;
@@ -59,7 +61,8 @@ struct tr_pass_state {
     struct tr_ranges *grain; /* (n_grains) each grain of the batch as a range of its own */
     struct tr_update update;
     struct tr_pass_cache cache;
-    uint32_t n_sumsq; /* entries written by the norm pass */
+    struct tr_apart *apart; /* updates run on the cpu (src/apart.h); NULL: on the device */
+    uint32_t n_sumsq;       /* entries written by the norm pass */
     const struct tr_pass_visit *visit;
 };
 

@@ -29,7 +29,9 @@ struct tr_prediction {
     uint64_t settle_read_bytes, settle_written_bytes; /* to finish the last step (src/pending.c) */
     uint64_t device_bytes;                            /* peak, the device's own included */
     uint64_t staging_bytes, tier_bytes, buffer_bytes; /* pinned host memory */
-    uint64_t disk_bytes;                              /* of the store and what is spilled to it */
+    int apart;                                        /* updates run on the cpu */
+    uint64_t apart_bytes;       /* pinned host memory for that: slots of state and buffers */
+    uint64_t disk_bytes;        /* of the store and what is spilled to it */
     uint64_t parked_disk_bytes; /* of the store: gradients that wait for the next step */
     uint64_t spill_host_bytes, spill_disk_bytes; /* block inputs: of tier_bytes, of disk_bytes */
     uint64_t least_device; /* the smallest budget with these options; 0: not asked for */

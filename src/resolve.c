@@ -276,6 +276,7 @@ static int check_fused(const struct tr_run *run)
                {p->weight_decay > 0, "--weight-decay"},
                {p->clip_norm > 0, "--clip-norm"},
                {p->clip_value > 0, "--clip-value"},
+               {p->update_on == TR_UPDATE_CPU, "--update-on cpu"},
                {p->micro_batch > 0 && p->micro_batch < p->batch_size, "--micro-batch"}};
 
     for (size_t i = 0; p->fused_gemm && i < sizeof(bad) / sizeof(bad[0]); i++)

@@ -53,18 +53,21 @@ struct tr_run {
     struct tr_device_choice choice;
     struct tr_device *device;
     struct tr_device_info device_info;
+    int apart;             /* updates run on the cpu: by name, or chosen (update_on.c) */
+    struct tr_device *cpu; /* which does so, in pinned memory of plan.host_bytes */
+    char *host;
     struct tr_plan plan;
     struct tr_offload *offload;
     struct tr_visits visits; /* forward visits come first */
     /* Where gradients wait in the store: the forward pass without updates, updates without it. */
     struct tr_visits plain, settle;
-    struct tr_span *spans;   /* (n_spans) the layout's, then the boundaries */
+    struct tr_span *spans; /* (n_spans) the layout's, then the boundaries */
     uint32_t n_spans;
     unsigned char *in_host;     /* (spans) has a home in the host tier */
     struct tr_scratch *scratch; /* (boundaries) */
     uint64_t tier_bytes, staging_bytes;
     uint64_t spill_bytes, spill_host_bytes; /* of boundaries: in the scratch file; of tier_bytes */
-    int clip_chosen; /* deferred, and not by name */
+    int clip_chosen;                        /* deferred, and not by name */
     struct tr_pass_state pass;
     struct tr_cursor cursor; /* of the steps queued so far */
     struct tr_cursor last;   /* of the last commit that was started */
@@ -175,6 +178,8 @@ void run_stop_machine(struct tr_run *run);
 int run_open_device(struct tr_run *run);
 /* What of the options the updates are made of. */
 void run_set_update(struct tr_run *run);
+/* Host memory that there is for slots of state and for homes. */
+uint64_t run_host_room(const struct tr_run *run);
 /* Pinned memory for what a step reads back. */
 uint64_t run_buffer_bytes(const struct tr_run *run);
 /* Budgets of the chosen device in bytes, where params name none or a share. */

@@ -12,6 +12,7 @@
  *   a write-back  copy out ─▶ drive ─▶ checksums         (where the host sees the device's memory:
  *                                                         no copies)
  *   a visit       compute, when its spans are there
+ *   an update     the cpu first, where it runs there, and the caller waits for it
  *
  * Steps are played from empty slots; the second one is the steady state.
  */
@@ -26,6 +27,7 @@ enum tr_server {
     TR_SERVE_HASH,
     TR_SERVE_IN,
     TR_SERVE_OUT,
+    TR_SERVE_CPU,
     TR_SERVERS
 };
 
@@ -42,7 +44,9 @@ struct tr_sim_rates {
 struct tr_sim_params {
     const struct tr_visit *visits;
     uint32_t n;
-    const double *seconds;     /* (n) compute of each visit */
+    const double *seconds; /* (n) compute of each visit */
+    const double *beside;  /* (n) of the cpu before the visit is queued; NULL: nothing runs there */
+    const uint32_t *after; /* (n) how many visits of the step must have passed before that */
     const unsigned char *pass; /* (n) enum tr_pass; before the first of a changing pass the caller
                                 * waits for all compute */
     const struct tr_span *spans;
@@ -66,6 +70,7 @@ struct tr_sim_result {
     double busy[TR_SERVERS];
     double idle[TR_SERVERS]; /* of compute, by what it waited for; [COMPUTE]: commits, latency */
     uint64_t read_bytes, written_bytes, host_bytes, loads;
+    uint64_t copied_bytes;  /* to and from the device, of spans */
     uint64_t spilled_bytes; /* scratch saved, wherever; what of it went to disk is written, too */
     uint64_t first_read_bytes, first_host_bytes;    /* of the first step, from empty slots */
     uint64_t total_read_bytes, total_written_bytes; /* of all steps played */

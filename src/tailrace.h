@@ -44,6 +44,7 @@ enum tr_recompute { TR_RECOMPUTE_AUTO, TR_RECOMPUTE_ALL, TR_RECOMPUTE_NONE };
 enum tr_streaming { TR_STREAMING_AUTO, TR_STREAMING_BLOCKS, TR_STREAMING_MATRICES };
 enum tr_rounding_choice { TR_ROUNDING_AUTO, TR_ROUNDING_NEAREST, TR_ROUNDING_STOCHASTIC };
 enum tr_keep { TR_KEEP_AUTO, TR_KEEP_STEP, TR_KEEP_CHECKPOINT, TR_KEEP_NONE }; /* --durability */
+enum tr_update_on { TR_UPDATE_AUTO, TR_UPDATE_DEVICE, TR_UPDATE_CPU };
 enum tr_io_choice { TR_IO_BEST, TR_IO_RING, TR_IO_POOL };
 enum tr_task { TR_TASK_NONE, TR_TASK_RTE, TR_TASK_CB, TR_TASK_BOOLQ, TR_TASK_COPA, TR_TASK_WIC,
     TR_TASK_WSC, TR_TASK_MULTIRC, TR_TASK_CHOICE, TR_TASKS };
@@ -91,6 +92,7 @@ struct tr_train_params {
     enum tr_rounding_choice rounding; /* default: stochastic for bf16, else nearest */
     enum tr_recompute recompute;
     enum tr_streaming streaming; /* what moves at once; default: blocks where two of them fit */
+    enum tr_update_on update_on; /* of a GPU's run: default the faster; the bits are the same */
     enum tr_keep durability;
     int64_t checkpoint_every; /* steps between commits with durability checkpoint; default 100 */
     uint64_t device_memory, host_memory; /* bytes or TR_SHARE; default 80 % (GPU: 90) of free */
@@ -102,10 +104,8 @@ struct tr_train_params {
     int serial;               /* measurement: nothing overlaps */
     int force;                /* continue a run although what decides its bits has changed */
     unsigned delay_seed;      /* test: device streams pause at random */
-    tr_log_fn *log;
-    void *log_arg;
-    tr_import_fn *importing;
-    void *importing_arg;
+    tr_log_fn *log; void *log_arg;
+    tr_import_fn *importing; void *importing_arg;
 };
 
 struct tr_step_report {

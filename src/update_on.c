@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Where updates run, on the device or on the cpu (src/apart.h): the bits are the same, so the
+ * machine may decide, at every start anew.
+ *
+ * On the device optimizer state comes and goes with every update; on the cpu gradients and weights
+ * do, and state stays where it is cheaper: in host memory, which is large, and has slots for more
+ * of it, so that the drive can be early and late. Where there is hardly any state there is nothing
+ * to be gained. The two are predicted as the run would be; on a machine that has not been measured
+ * the bytes are weighed that go to the device and to the drive.
+ */
+#include "src/base/err.h"
+#include "src/open.h"
+
+/* A machine of which nothing is known: bytes a second, of copies both ways and of its drive. */
+#define LINK_BYTES  20e9
+#define DRIVE_BYTES 3e9
+
+void run_resolve_update(struct tr_run *run)
+{
+    run->apart = run->params.update_on == TR_UPDATE_CPU && !run->device_info.host_visible;
+}
+
+static int place_again(struct tr_run *run, int apart)
+{
+    struct tr_plan_params in = run->plan.in;
+    int r;
+
+    run_unplace(run);
+    run->apart = apart;
+    r = run_make_plan(run, in.batch_tokens, in.grain_tokens);
+    return r < 0 ? r : run_place(run);
+}
+
+/* Gradients one way, weights both, beside what the engine moves. */
+static double apart_bytes(const struct tr_run *run)
+{
+    return run->apart
+               ? (double)run->model->n_trained * (4 + 2 * (double)tr_dtype_size(run->model->dtype))
+               : 0;
+}
+
+/* Seconds of a step, or without figures of what differs between the ways. */
+static int weigh(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
+                 double *seconds)
+{
+    struct tr_prediction p;
+    int r = run_predict(run, figures, batch, &p);
+
+    if (r < 0)
+        return r;
+    *seconds = figures ? p.sim.seconds
+                       : ((double)p.sim.copied_bytes + apart_bytes(run)) / LINK_BYTES +
+                             (double)(p.sim.read_bytes + p.sim.written_bytes) / DRIVE_BYTES;
+    return 0;
+}
+
+static int has_much_state(const struct tr_run *run)
+{
+    return run->model->has_state && run->model->state != TR_STATE_ADALOMO;
+}
+
+int run_choose_update(struct tr_run *run, const struct tr_figures *figures,
+                      const struct tr_batch *batch)
+{
+    double device, cpu;
+    int r;
+
+    if (run->params.update_on != TR_UPDATE_AUTO || run->device_info.host_visible ||
+        !has_much_state(run))
+        return 0;
+    if ((r = weigh(run, figures, batch, &device)) < 0)
+        return r;
+    r = place_again(run, 1);
+    if (r == 0 && (r = weigh(run, figures, batch, &cpu)) == 0 && cpu < device)
+        return 0;
+    return r < 0 && r != -ENOMEM ? r : place_again(run, 0);
+}
