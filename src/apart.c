@@ -116,25 +116,28 @@ static float *find(const struct set *s, const struct pass_grad *g)
     return NULL;
 }
 
-/* The weights in this slot, whose copy to the cpu is queued at their first op. */
-static int fetch_weight(struct tr_apart *a, void *slot, size_t bytes, struct weight **out)
+/* The weights of this op, whose copy to the cpu is queued at the first one. */
+static int fetch_weight(struct tr_apart *a, const struct pass_grad *g, const struct tr_op *op,
+                        struct weight **out)
 {
     struct weight *w = &a->weight[a->n_weights];
+    uint64_t size = tr_dtype_size(op->update.dtype);
     struct tr_device *d = a->device;
     int r = 0;
 
     *out = w - 1;
-    if (a->n_weights && w[-1].slot == slot)
+    if (a->n_weights && w[-1].slot == op->update.w)
         return 0;
     *out = w;
     assert(a->n_weights < TENSORS);
-    *w = (struct weight){slot, half(a, &a->plan->host_weights, a->updates) + a->weight_bytes, bytes,
-                         0};
-    a->weight_bytes += tr_round_up(bytes, 64);
+    *w = (struct weight){.slot = op->update.w,
+                         .at = half(a, &a->plan->host_weights, a->updates) + a->weight_bytes,
+                         .bytes = g->n * size};
+    a->weight_bytes += next_use(0, g->n) * size;
     assert(a->weight_bytes <= a->plan->host_weights.bytes / 2);
     if (!a->n_weights++)
         r = d->ops->wait(d, TR_STREAM_OUT, a->put[a->updates % 2]);
-    return r < 0 ? r : d->ops->copy_out(d, TR_STREAM_OUT, w->at, slot, bytes);
+    return r < 0 ? r : d->ops->copy_out(d, TR_STREAM_OUT, w->at, w->slot, w->bytes);
 }
 
 int tr_apart_update(struct tr_apart *a, const struct pass_grad *g, const struct tr_op *op)
@@ -149,7 +152,7 @@ int tr_apart_update(struct tr_apart *a, const struct pass_grad *g, const struct 
         assert(a->taken == a->left);
         r = fetch(a, s, g, g->parked == (void *)g->grad);
     }
-    if (r < 0 || (r = fetch_weight(a, op->update.w, g->n * tr_dtype_size(op->update.dtype), &w)))
+    if (r < 0 || (r = fetch_weight(a, g, op, &w)) < 0)
         return r;
     w->changes |= op->kind != TR_OP_ADALOMO_SUM && op->kind != TR_OP_ADALOMO_FACTOR;
     *to = *op;

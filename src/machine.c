@@ -209,17 +209,17 @@ uint64_t run_host_room(const struct tr_run *run)
  * goes to the drive least often. */
 static int place_apart(struct tr_run *run)
 {
-    uint64_t room = run_host_room(run) + MORE_TABLES, needed = run->plan.host_bytes;
+    struct tr_plan *plan = &run->plan;
+    uint64_t room = run_host_room(run) + MORE_TABLES, needed = plan->host_bytes;
     int r;
 
+    plan->in.host_budget = room;
+    plan->in.host_used = run->params.host_memory - room;
     if (room < needed)
-        return tr_error(-ENOMEM,
-                        "the host budget is too small for updates on the cpu: %llu bytes are left "
-                        "of it, slots of state and buffers take %llu; raise --host-memory",
-                        (unsigned long long)room, (unsigned long long)needed);
+        return tr_plan_refuse_host(plan);
     r = choose_tiers(run, room - needed);
     if (r == 0)
-        tr_plan_grow_host(&run->plan, room - needed - run->tier_bytes);
+        tr_plan_grow_host(plan, room - needed - run->tier_bytes);
     return r;
 }
 

@@ -574,6 +574,24 @@ static int choose_streams(struct tr_plan *p, uint64_t *smallest)
     return 0;
 }
 
+/* Slots of state are the smallest where they hold a matrix's. */
+static int refuse_host(struct tr_plan *p)
+{
+    fits_with(p, p->in.streams != TR_STREAMS_BLOCKS, 1);
+    return tr_plan_refuse_host(p);
+}
+
+int tr_plan_refuse_host(const struct tr_plan *p)
+{
+    uint64_t used = p->in.host_used;
+
+    return tr_error(-ENOMEM,
+                    "the host budget is too small: %llu bytes are given, with updates on the cpu "
+                    "slots of state and buffers take %llu; raise --host-memory",
+                    (unsigned long long)(used + p->in.host_budget),
+                    (unsigned long long)(used + p->host_bytes));
+}
+
 int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
 {
     uint64_t smallest;
@@ -588,10 +606,7 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
     }
     found = choose_streams(plan, &smallest);
     if (!found && smallest <= p->budget)
-        return tr_error(-ENOMEM,
-                        "the host budget is too small for updates on the cpu: %llu bytes are left "
-                        "of it, slots of state and buffers take %llu; raise --host-memory",
-                        (unsigned long long)p->host_budget, (unsigned long long)plan->host_bytes);
+        return refuse_host(plan);
     if (!found)
         return tr_error(
             -ENOMEM,

@@ -70,9 +70,10 @@ struct tr_plan_params {
     enum tr_streams streams; /* AUTO: blocks where two fit at once, else parts */
     int64_t logit_rows;      /* forward only: rows of logits taken out at once; 0: losses only */
     int64_t cache_tokens;    /* forward only: keys and values that stay, of all blocks; 0: none */
-    int apart;               /* updates run on the cpu, and optimizer state stays in host memory */
-    uint64_t budget;         /* arena bytes */
-    uint64_t host_budget;    /* apart: bytes for that */
+    int apart;           /* updates run on the cpu, and optimizer state stays in host memory */
+    uint64_t budget;     /* arena bytes */
+    uint64_t host_budget; /* apart: bytes for that; host_used: of all else, for the message */
+    uint64_t host_used;
     uint64_t workspace;      /* of the device, for the message about the smallest budget */
 };
 
@@ -136,6 +137,8 @@ uint64_t tr_plan_shared(const struct tr_plan *plan); /* of the shared frame */
 int tr_plan_keeps(const struct tr_plan *plan, int layer);
 /* Apart: do the slots of this pool lie in host memory? */
 int tr_plan_is_host_pool(const struct tr_plan *plan, int pool);
+/* Apart: says that it does not fit; -ENOMEM. */
+int tr_plan_refuse_host(const struct tr_plan *plan);
 /* Apart: more slots for state, in so many bytes more of host memory. */
 void tr_plan_grow_host(struct tr_plan *plan, uint64_t bytes);
 /* The pool whose slots the spans of a pool go to. */

@@ -311,6 +311,7 @@ static int fits(const struct tr_run *run, const struct tr_model *m, uint64_t are
     int r = plan ? 0 : -ENOMEM;
 
     p.model = m;
+    p.apart = run->apart && run->params.update_on == TR_UPDATE_CPU; /* auto: the device must do */
     p.budget = arena;
     if (r == 0)
         r = tr_plan_make(plan, &p);

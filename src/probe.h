@@ -43,6 +43,7 @@ void probe_log(const struct probe *p, const char *fmt, ...) __attribute__((forma
 
 int probe_ops(struct probe *p);
 int probe_copies(struct probe *p);
+int probe_update(struct probe *p); /* on the cpu, whatever the device */
 int probe_drive(struct probe *p);
 /* A product that takes a while, for what runs beside it; queued, not waited for. */
 int probe_queue_product(struct probe *p);

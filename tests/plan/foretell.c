@@ -54,6 +54,7 @@ struct config {
     int fused;
     enum tr_clip method;
     enum tr_type parked;
+    enum tr_update_on update; /* with a GPU; the cpu device has no other place */
 };
 
 /* clang-format off */
@@ -86,6 +87,11 @@ static const struct config configs[] = {
     {"deferred with state", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
      TR_OPT_ADALOMO, 1, .batch = 13, .extra = 64 << 10, .method = TR_CLIP_DEFERRED,
      .parked = TR_TYPE_BF16},
+    {"apart", {"llama", 64, 96, 6, 4, 2, 16, 700, 512, ""}, TR_TYPE_BF16, TR_OPT_ADAMW, -1,
+     .batch = 14, .streams = 1, .update = TR_UPDATE_CPU},
+    {"apart, deferred", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
+     TR_OPT_ADAM_MINI, 1, .batch = 13, .extra = 64 << 10, .method = TR_CLIP_DEFERRED,
+     .update = TR_UPDATE_CPU},
 };
 /* clang-format on */
 
@@ -105,6 +111,7 @@ static void fill(struct tr_train_params *p, const struct config *c, const char *
                                   .clip_method = c->method,
                                   .parked_dtype = c->parked,
                                   .durability = c->durability,
+                                  .update_on = c->update,
                                   .threads = 2,
                                   .lr = 1e-3,
                                   .export_model = TR_NO};
@@ -226,6 +233,8 @@ static void check_config(const struct config *c)
         assert_int_equal(run->foreseen.sim.spilled_bytes > 0, c->streams);
     }
     check_counts(run);
+    if (c->update)
+        assert_int_equal(run->plan.in.apart, on_gpu());
     if (!strcmp(c->name, "chosen")) /* of itself */
         assert_int_equal(run->params.clip_method, chosen());
     tr_train_close(run);
@@ -264,7 +273,7 @@ static json_t *ask(const char *arch, int64_t rows, int64_t drives)
 static void parts_sum(void **state)
 {
     static const char *const spent[] = {"compute", "drive",    "checksums",
-                                        "copy_in", "copy_out", "commit"};
+                                        "copy_in", "copy_out", "commit", "updates"};
     json_t *one = ask("llama-13b", 1, 1), *two = ask("llama-13b", 1, 2);
     const json_t *p = json_object_get(one, "predicted"), *s = json_object_get(p, "seconds");
     double all = real(s, "all"), sum = 0;

@@ -191,6 +191,8 @@ int main(void)
         cmocka_unit_test(test_f16),      cmocka_unit_test(test_frozen),
     };
 
+    if (getenv("FILTER"))
+        cmocka_set_test_filter(getenv("FILTER"));
     if (!test_budget(NULL, 0)) {
         puts("skipped: no GPU, nor a fake one");
         return 77;
