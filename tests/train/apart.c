@@ -224,7 +224,7 @@ static struct tr_train_params killed_params(enum tr_update_on on)
     struct tr_train_params p = params_of(&killed);
 
     p.steps = KILLED_STEPS;
-    p.seq_len = 40;
+    p.batch_size = 3;
     p.update_on = on;
     p.host_memory = LITTLE;
     p.device_memory = test_budget(NULL, 1ull << 30);
