@@ -261,12 +261,21 @@ int tr_apart_open(struct tr_apart **out, const struct tr_apart_params *p)
     return 0;
 }
 
+/* Has a lost device still to report something? Then what it reports to stays. */
+static int is_awaited(struct tr_apart *a)
+{
+    int awaited;
+
+    a->device->ops->sync(a->device, TR_STREAM_OUT);
+    pthread_mutex_lock(&a->lock);
+    awaited = a->arrived < a->asked;
+    pthread_mutex_unlock(&a->lock);
+    return awaited;
+}
+
 void tr_apart_close(struct tr_apart *a)
 {
-    if (!a)
-        return;
-    a->device->ops->sync(a->device, TR_STREAM_OUT);
-    if (a->arrived < a->asked) /* a lost device may still report it */
+    if (!a || is_awaited(a))
         return;
     for (int i = 0; i < 2; i++)
         a->device->ops->event_close(a->device, a->put[i]);

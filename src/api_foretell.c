@@ -115,8 +115,7 @@ static int place(struct foretell *f)
 
     if (n > MAX_TOKENS)
         return tr_error(-EINVAL, "%lld tokens a step are too many", (long long)n);
-    run_resolve_update(run);
-    if ((r = run_make_plan(run, (int32_t)n, (int32_t)min64(grain - 1 + row, n))) < 0 ||
+    if ((r = run_make_any_plan(run, (int32_t)n, (int32_t)min64(grain - 1 + row, n))) < 0 ||
         (r = run_place(run)) < 0)
         return r;
     return tr_predict_batch(rows, row, (int32_t)grain, &f->batch);

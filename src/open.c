@@ -208,8 +208,7 @@ static int make_plan(struct tr_run *run)
 
     if (longest > run->params.seq_len)
         longest = (int32_t)run->params.seq_len;
-    run_resolve_update(run);
-    return run_make_plan(run, max32(batch, longest), max32(grain, longest));
+    return run_make_any_plan(run, max32(batch, longest), max32(grain, longest));
 }
 
 /* Beside what is there by now: the buffers of the import and of the export (never both), of which

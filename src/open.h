@@ -32,9 +32,9 @@ int run_resolve_clip(struct tr_run *run);
 int32_t run_clip_group(const struct tr_run *run); /* of group:N; 0: another way */
 int run_choose_clip(struct tr_run *run, const struct tr_figures *figures,
                     const struct tr_batch *batch);
-/* --update-on: before the plan, as far as the option says it; else by predicted time, when the clip
- * has been chosen (update_on.c). */
-void run_resolve_update(struct tr_run *run);
+/* The same with updates where --update-on lets them be, on the device if there is room; then, when
+ * the clip has been chosen, where they are predicted to be faster (update_on.c). */
+int run_make_any_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens);
 int run_choose_update(struct tr_run *run, const struct tr_figures *figures,
                       const struct tr_batch *batch);
 int run_choose(struct tr_run *run); /* for the run's own batches, on its machine (foresee.c) */

@@ -607,6 +607,7 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
     found = choose_streams(plan, &smallest);
     if (!found && smallest <= p->budget)
         return refuse_host(plan);
+    plan->least = smallest;
     if (!found)
         return tr_error(
             -ENOMEM,

@@ -70,11 +70,11 @@ struct tr_plan_params {
     enum tr_streams streams; /* AUTO: blocks where two fit at once, else parts */
     int64_t logit_rows;      /* forward only: rows of logits taken out at once; 0: losses only */
     int64_t cache_tokens;    /* forward only: keys and values that stay, of all blocks; 0: none */
-    int apart;           /* updates run on the cpu, and optimizer state stays in host memory */
-    uint64_t budget;     /* arena bytes */
-    uint64_t host_budget; /* apart: bytes for that; host_used: of all else, for the message */
+    int apart;               /* updates run on the cpu, and optimizer state stays in host memory */
+    uint64_t budget;         /* arena bytes */
+    uint64_t host_budget;    /* apart: bytes for that; host_used: of all else, for the message */
     uint64_t host_used;
-    uint64_t workspace;      /* of the device, for the message about the smallest budget */
+    uint64_t workspace; /* of the device, for the message about the smallest budget */
 };
 
 struct tr_plan {
@@ -116,6 +116,7 @@ struct tr_plan {
     struct tr_place sumsq; /* f64, one for each tensor or slice */
     struct tr_place sums, factor; /* AdaLomo's, of the tensor at hand: see TR_OP_ADALOMO_SUM */
     uint64_t peak;                /* bytes of the arena in use */
+    uint64_t least;               /* where it does not fit the arena: a budget that would do */
 
     /* Apart: in pinned host memory, where the pools of state lie as well; each twice, for what is
      * on its way while the other is worked on. */

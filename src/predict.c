@@ -304,19 +304,26 @@ uint64_t tr_prediction_read(const struct tr_prediction *p, int64_t steps)
 
 /* ---- limits ---- */
 
-static int fits(const struct tr_run *run, const struct tr_model *m, uint64_t arena)
+static int fits_so(const struct tr_run *run, const struct tr_model *m, uint64_t arena, int apart)
 {
     struct tr_plan_params p = run->plan.in;
     struct tr_plan *plan = tr_alloc(TR_MEM_MISC, sizeof(*plan));
     int r = plan ? 0 : -ENOMEM;
 
     p.model = m;
-    p.apart = run->apart && run->params.update_on == TR_UPDATE_CPU; /* auto: the device must do */
+    p.apart = apart;
+    p.host_budget = run_host_room(run);
     p.budget = arena;
     if (r == 0)
         r = tr_plan_make(plan, &p);
     tr_free(TR_MEM_MISC, plan);
     return r == 0;
+}
+
+static int fits(const struct tr_run *run, const struct tr_model *m, uint64_t arena)
+{
+    return (run_may_update(run, 0) && fits_so(run, m, arena, 0)) ||
+           (run_may_update(run, 1) && fits_so(run, m, arena, 1));
 }
 
 /* Whole pages: between none, which never fits, and so many, which do. */

@@ -16,9 +16,38 @@
 #define LINK_BYTES  20e9
 #define DRIVE_BYTES 3e9
 
-void run_resolve_update(struct tr_run *run)
+static int has_much_state(const struct tr_run *run)
 {
-    run->apart = run->params.update_on == TR_UPDATE_CPU && !run->device_info.host_visible;
+    return run->model->has_state && run->model->state != TR_STATE_ADALOMO;
+}
+
+int run_may_update(const struct tr_run *run, int apart)
+{
+    enum tr_update_on on = run->params.update_on;
+
+    if (run->device_info.host_visible || on == TR_UPDATE_DEVICE)
+        return !apart;
+    return on == TR_UPDATE_CPU ? apart : !apart || has_much_state(run);
+}
+
+/* A device that is too small for state may do without; what is refused is refused for the smaller
+ * of the two. */
+int run_make_any_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens)
+{
+    uint64_t least;
+    int r;
+
+    run->apart = !run_may_update(run, 0);
+    r = run_make_plan(run, batch_tokens, grain_tokens);
+    if (r != -ENOMEM || run->apart || !run_may_update(run, 1))
+        return r;
+    least = run->plan.least;
+    run->apart = 1;
+    r = run_make_plan(run, batch_tokens, grain_tokens);
+    if (r != -ENOMEM || (run->plan.least && run->plan.least < least))
+        return r;
+    run->apart = 0;
+    return run_make_plan(run, batch_tokens, grain_tokens);
 }
 
 static int place_again(struct tr_run *run, int apart)
@@ -55,19 +84,13 @@ static int weigh(struct tr_run *run, const struct tr_figures *figures, const str
     return 0;
 }
 
-static int has_much_state(const struct tr_run *run)
-{
-    return run->model->has_state && run->model->state != TR_STATE_ADALOMO;
-}
-
 int run_choose_update(struct tr_run *run, const struct tr_figures *figures,
                       const struct tr_batch *batch)
 {
     double device, cpu;
     int r;
 
-    if (run->params.update_on != TR_UPDATE_AUTO || run->device_info.host_visible ||
-        !has_much_state(run))
+    if (run->apart || !run_may_update(run, 1))
         return 0;
     if ((r = weigh(run, figures, batch, &device)) < 0)
         return r;

@@ -272,8 +272,8 @@ static json_t *ask(const char *arch, int64_t rows, int64_t drives)
 
 static void parts_sum(void **state)
 {
-    static const char *const spent[] = {"compute", "drive",    "checksums",
-                                        "copy_in", "copy_out", "commit", "updates"};
+    static const char *const spent[] = {"compute",  "drive",  "checksums", "copy_in",
+                                        "copy_out", "commit", "updates"};
     json_t *one = ask("llama-13b", 1, 1), *two = ask("llama-13b", 1, 2);
     const json_t *p = json_object_get(one, "predicted"), *s = json_object_get(p, "seconds");
     double all = real(s, "all"), sum = 0;

@@ -28,8 +28,9 @@
 #include "tests/device/budget.h"
 #include "tests/train/common.h"
 
-#define LITTLE (24u << 20) /* host memory for the data, small staging buffers, few slots of state  \
-                            */
+#define LITTLE                                                                                     \
+    (24u << 20) /* host memory for the data, small staging buffers, few slots of state             \
+                 */
 
 static const struct tiny shapes[] = {
     {"llama", 32, 48, 3, 2, 1, 16, 300, 512, ""},
