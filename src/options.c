@@ -187,8 +187,8 @@ const struct tr_option tr_train_options[] = {
      "activations of blocks in the backward pass: all again, none, or as the budget allows",
      .choices = recomputes},
     {"update-on", "NAME", TR_OPTION_CHOICE, 0, AT(update_on), "auto",
-     "with a GPU, what updates parameters: device; cpu, next to optimizer state, which then stays in"
-     " host memory and on disk; or auto: the faster of the two, which have the same bits",
+     "with a GPU, what updates parameters: device; cpu, next to optimizer state, which then stays"
+     " in host memory and on disk; or auto: the faster of the two, which have the same bits",
      .choices = update_places},
     {"durability", "NAME", TR_OPTION_CHOICE, 0, AT(durability), "auto",
      "what a crash may cost: step (one step), checkpoint, none (the run), or auto",

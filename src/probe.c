@@ -222,8 +222,8 @@ static int measure(struct probe *p)
 {
     int r = open_device(p);
 
-    if (r < 0 || (r = describe(p)) < 0 || (r = probe_copies(p)) < 0 ||
-        (r = probe_update(p)) < 0 || (r = probe_drive(p)) < 0)
+    if (r < 0 || (r = describe(p)) < 0 || (r = probe_copies(p)) < 0 || (r = probe_update(p)) < 0 ||
+        (r = probe_drive(p)) < 0)
         return r;
     return probe_ops(p);
 }

@@ -523,13 +523,10 @@ int probe_update(struct probe *p)
 {
     int64_t n = p->p->quick ? 1 << 16 : 4 << 20;
     struct tr_device_params params = {.threads = (int)p->p->threads};
-    struct tr_op op = {.kind = TR_OP_ADAMW,
-                       .update = {.dtype = TR_BF16,
-                                  .n = n,
-                                  .unscale = 1,
-                                  .coefficient = 1,
-                                  .eps = 1,
-                                  .sqrt_bias2 = 1}};
+    struct tr_op op = {
+        .kind = TR_OP_ADAMW,
+        .update = {
+            .dtype = TR_BF16, .n = n, .unscale = 1, .coefficient = 1, .eps = 1, .sqrt_bias2 = 1}};
     struct probe beside = *p;
     double seconds = 1;
     char *arena;
