@@ -27,16 +27,25 @@ static void forget_span(struct tr_offload *o, uint32_t span)
     if (o->slots.of_span[span] != TR_NONE)
         tr_slot_drop(&o->slots, o->slots.of_span[span]);
     if (home)
-        home->filled = 0;
+        home->filled = home->dirty = 0;
 }
 
-/* What is written since a commit lies in the generation that the commit does not name. */
+static int is_newer(const struct tr_offload *o, uint32_t span)
+{
+    uint32_t slot = o->slots.of_span[span];
+
+    return slot != TR_NONE && o->slots.slot[slot].newer;
+}
+
+/* What is written since a commit lies in the generation that the commit does not name, or in a home
+ * or slot that has not been written at all. */
 static void forget(struct tr_offload *o)
 {
     struct tr_store *s = o->store;
 
     for (uint32_t i = 0; i < s->layout.n_spans; i++)
-        if (s->next.generation[i] != s->durable.generation[i])
+        if (s->next.generation[i] != s->durable.generation[i] || tr_home_is_dirty(&o->homes, i) ||
+            is_newer(o, i))
             forget_span(o, i);
     tr_commit_copy(&s->next, &s->durable, &s->shape);
 }

@@ -13,6 +13,7 @@
  *   staged.c      the same through host memory, for what disk I/O cannot reach
  *   staging.c     the chunks of host memory for that
  *   home.c        the host tier: spans that stay in host memory
+ *   tables.c      what all of this takes in host memory
  *   scratch.c     spans of the step alone, and where they are saved
  *
  * Threads. The caller, the I/O thread, and the device's own threads, which report that the compute
@@ -53,8 +54,8 @@ struct tr_move {
     /* staged.c */
     struct tr_chunk_pool *pool; /* where its chunks come from; NULL: straight into the slot */
     struct tr_home *home;       /* NULL: none */
-    int from_home;              /* a load without the disk */
-    int diskless;               /* of scratch with a home: neither way has to do with the disk */
+    int from_home;              /* a load without the disk; a write without the device */
+    int diskless;               /* a write, or scratch, that ends in its home */
     int slot_free;              /* a write that goes on without its slot */
     struct tr_chunk *chunks;    /* on loan, in order */
     uint64_t given;             /* all bytes before this one have gone into chunks */
@@ -104,6 +105,7 @@ struct tr_offload {
     uint32_t n_pools;
     uint32_t prefetch;
     int serial, unchecked;
+    int lazy; /* not every step is durable: homes are written when a commit is due */
     char io_name[96];
     pthread_t thread;
 
@@ -153,6 +155,7 @@ struct tr_offload {
     struct tr_ring dirty, saves; /* changed spans of the store; scratch */
     uint32_t saving;             /* released scratch to be saved, not yet written */
     uint64_t epoch;
+    int unmarked;        /* slots have changed since the last commit was asked for */
     uint32_t pending[2]; /* released changes not yet written, by epoch & 1 */
     struct tr_flush flush;
     struct tr_offload_stats stats;
@@ -179,6 +182,10 @@ void tr_prefetch_advance(struct tr_offload *o);
 void tr_writeback_advance(struct tr_offload *o);
 void tr_flush_advance(struct tr_offload *o);
 
+/* Does a change of this span of the store wait in its slot until it is wanted? */
+int tr_writeback_waits(const struct tr_offload *o, uint32_t span);
+/* It is: what the slot holds is to be written, if it is newer than the store. Lock held. */
+void tr_writeback_want(struct tr_offload *o, uint32_t slot);
 /* Compute of a released visit has passed: the device's thread, lock held. */
 void tr_writeback_passed(struct tr_offload *o, const struct tr_ticket *t);
 /* May a slot of this epoch be written now, or does it overwrite what a commit still names? */
@@ -188,11 +195,15 @@ void tr_flush_mark(struct tr_offload *o);
 /* Checked in one go, then the queue has its turn. */
 #define TR_CHECK_BYTES TR_IO_CHUNK
 
+#define TR_HASH_BYTES 640 /* of a checksum's state, which the library makes: 576, and aligned */
+
 /* moves.c; I/O thread. start, under_way: lock held. check: lock not held; 1 where there was
  * something to do. */
 int tr_moves_open(struct tr_offload *o);
 void tr_moves_close(struct tr_offload *o);
 void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot);
+/* A dirty home to the disk, as a change of this epoch. */
+void tr_move_start_home(struct tr_offload *o, uint32_t span, uint64_t epoch);
 int tr_moves_check(struct tr_offload *o);
 int tr_moves_under_way(const struct tr_offload *o);
 /* Lock not held: the move is over, its slot is what it was moved for. */

@@ -2,7 +2,8 @@
  *
  * The commit in the background. Its order is the whole of invariants 2 and 3:
  *
- *   (a) every write-back of the epoch is finished;
+ *   (a) every write-back of the epoch is finished, and what it has left in homes (not every step
+ *       being durable) is written;
  *   (b) the generation files written to are synced;
  *   (c) the commit record is written over the older of the two;
  *   (d) the record is synced: now, and not before, the commit is durable, and the generation that
@@ -91,9 +92,23 @@ void tr_flush_mark(struct tr_offload *o)
     enter_record(o);
 }
 
+/* Writes all dirty homes; how many. No later change can reach them: it waits for this commit. */
+static uint32_t write_homes(struct tr_offload *o)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; o->homes.n && i < o->store->layout.n_spans; i++)
+        if (tr_home_is_dirty(&o->homes, i)) {
+            tr_move_start_home(o, i, o->flush.epoch);
+            n++;
+        }
+    o->pending[o->flush.epoch & 1] += n;
+    return n;
+}
+
 void tr_flush_advance(struct tr_offload *o)
 {
-    if (o->flush.state != TR_FLUSH_WRITES || o->pending[o->flush.epoch & 1])
+    if (o->flush.state != TR_FLUSH_WRITES || o->pending[o->flush.epoch & 1] || write_homes(o))
         return;
     for (int i = 0; i < 2; i++) {
         if (!o->store->touched[i])

@@ -41,6 +41,13 @@ struct tr_home *tr_home_of(const struct tr_homes *h, uint32_t span)
     return h->n && h->planned[span] ? &h->home[span] : NULL;
 }
 
+int tr_home_is_dirty(const struct tr_homes *h, uint32_t span)
+{
+    const struct tr_home *home = tr_home_of(h, span);
+
+    return home && home->dirty;
+}
+
 int tr_home_need(struct tr_homes *h, uint32_t span)
 {
     struct tr_home *home = tr_home_of(h, span);

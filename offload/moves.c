@@ -43,14 +43,17 @@ int tr_moves_open(struct tr_offload *o)
         o->moves[i].state = XXH3_createState();
         if (!o->moves[i].state)
             return tr_error(-ENOMEM, "out of memory for checksums");
+        tr_mem_count(TR_MEM_MISC, TR_HASH_BYTES);
     }
     return 0;
 }
 
 void tr_moves_close(struct tr_offload *o)
 {
-    for (uint32_t i = 0; o->moves && i < o->n_moves; i++)
+    for (uint32_t i = 0; o->moves && i < o->n_moves; i++) {
+        tr_mem_count(TR_MEM_MISC, o->moves[i].state ? -(int64_t)TR_HASH_BYTES : 0);
         XXH3_freeState(o->moves[i].state);
+    }
     tr_free(TR_MEM_MISC, o->moves);
     tr_free(TR_MEM_MISC, o->arrived);
 }
@@ -72,28 +75,37 @@ static enum tr_file file_of(const struct tr_offload *o, enum tr_io_op op, uint32
     return op == TR_IO_READ ? o->store->next.generation[span] : tr_store_target(o->store, span);
 }
 
-void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot)
+/* The last of its list. */
+static void begin(struct tr_move *m, enum tr_io_op op, uint32_t span, uint64_t epoch)
 {
-    uint32_t span = o->slots.slot[slot].span;
-    struct tr_home *home = tr_home_of(&o->homes, span);
-    struct tr_move *m = &o->moves[op == TR_IO_WRITE && home ? o->slots.n + span : slot], **last;
+    struct tr_offload *o = m->o;
     const struct tr_span *s = &o->layout.spans[span];
+    struct tr_move **last;
 
-    m->slot = slot;
     m->span = span;
-    m->epoch = o->slots.slot[slot].epoch;
+    m->epoch = epoch;
     m->piece = s->first_piece;
     m->transferred = 0;
     m->next = NULL;
     m->transfer.op = op;
     m->transfer.file = file_of(o, op, span);
-    m->transfer.buf = o->slots.slot[slot].base;
     m->transfer.offset = s->offset;
     m->transfer.bytes = s->bytes;
     m->transfer.done = transferred;
     for (last = list_of(o, m); *last; last = &(*last)->next)
         ;
     *last = m;
+}
+
+void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot)
+{
+    uint32_t span = o->slots.slot[slot].span;
+    struct tr_home *home = tr_home_of(&o->homes, span);
+    struct tr_move *m = &o->moves[op == TR_IO_WRITE && home ? o->slots.n + span : slot];
+
+    m->slot = slot;
+    m->transfer.buf = o->slots.slot[slot].base;
+    begin(m, op, span, o->slots.slot[slot].epoch);
     if (home || (o->opaque && !o->pools[o->slots.slot[slot].pool].host)) {
         tr_staged_start(m, home);
         return;
@@ -102,6 +114,15 @@ void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot)
     m->home = NULL;
     m->from_home = m->slot_free = 0;
     tr_queue_add(o->queue, &m->transfer);
+}
+
+void tr_move_start_home(struct tr_offload *o, uint32_t span, uint64_t epoch)
+{
+    struct tr_move *m = &o->moves[o->slots.n + span];
+
+    m->slot = TR_NONE;
+    begin(m, TR_IO_WRITE, span, epoch);
+    tr_staged_start(m, tr_home_of(&o->homes, span));
 }
 
 uint32_t tr_move_end_piece(const struct tr_move *m)
@@ -147,8 +168,10 @@ static void finish_write(struct tr_offload *o, const struct tr_move *m)
 {
     if (!m->slot_free)
         tr_slot_written(&o->slots, m->slot);
-    if (m->home)
+    if (m->home) {
         m->home->writing = 0;
+        m->home->filled = 1;
+    }
     if (tr_is_scratch(o, m->span)) {
         o->saving--;
         o->stats.saves++;
@@ -156,9 +179,13 @@ static void finish_write(struct tr_offload *o, const struct tr_move *m)
         o->stats.written_bytes += m->home ? 0 : m->transfer.bytes;
         return;
     }
+    o->pending[m->epoch & 1]--;
+    if (m->diskless) {
+        m->home->dirty = 1;
+        return;
+    }
     o->store->next.generation[m->span] = (uint8_t)m->transfer.file;
     o->store->touched[m->transfer.file] = 1;
-    o->pending[m->epoch & 1]--;
     o->stats.writes++;
     o->stats.written_bytes += m->transfer.bytes;
 }

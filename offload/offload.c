@@ -24,11 +24,18 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Or will be, when the visit that is at it has passed. */
+static int is_newer(const struct tr_offload *o, const struct tr_slot *s)
+{
+    return s->newer || (s->state == TR_SLOT_IN_USE && !s->due && !tr_is_scratch(o, s->span));
+}
+
 static int make_schedule(struct tr_offload *o, struct tr_schedule *schedule,
                          const struct tr_schedule_params *visits)
 {
     struct tr_schedule_params p = *visits;
-    uint32_t *holds = tr_alloc_array(TR_MEM_MISC, o->slots.n, sizeof(*holds));
+    uint32_t *holds = tr_alloc_array(TR_MEM_MISC, o->slots.n, sizeof(*holds) + 1);
+    unsigned char *newer = (unsigned char *)(holds + o->slots.n);
     int r;
 
     if (!holds)
@@ -37,8 +44,10 @@ static int make_schedule(struct tr_offload *o, struct tr_schedule *schedule,
     pthread_mutex_lock(&o->lock);
     tr_slots_check(&o->slots);
     tr_schedule_free(&o->schedule);
-    for (uint32_t i = 0; i < o->slots.n; i++)
+    for (uint32_t i = 0; i < o->slots.n; i++) {
         holds[i] = o->slots.slot[i].span;
+        newer[i] = is_newer(o, &o->slots.slot[i]);
+    }
     pthread_mutex_unlock(&o->lock);
     p.spans = o->layout.spans;
     p.n_spans = o->layout.n_spans;
@@ -46,6 +55,8 @@ static int make_schedule(struct tr_offload *o, struct tr_schedule *schedule,
     p.pools = o->pools;
     p.n_pools = o->n_pools;
     p.holds = holds;
+    p.newer = newer;
+    p.lazy = o->lazy;
     r = tr_schedule_make(schedule, &p);
     tr_free(TR_MEM_MISC, holds);
     if (r == 0 && (r = tr_scratch_check_saves(o, p.visits, schedule)) < 0)
@@ -111,6 +122,9 @@ int tr_offload_begin(struct tr_offload *o, const struct tr_visit *visits, uint32
     o->schedule = schedule;
     o->base += o->at;
     o->at = o->wanted = o->first_load = 0;
+    for (uint32_t i = 0; i < o->slots.n; i++)
+        if (schedule.carried[i])
+            tr_writeback_want(o, i);
     tr_engine_kick(o);
     pthread_mutex_unlock(&o->lock);
     return 0;
@@ -209,9 +223,13 @@ static void release(struct tr_offload *o, struct tr_ticket *t)
     t->saved = o->schedule.saved[o->at];
     t->epoch = o->epoch;
     for (uint32_t k = 0; k < v->n_spans; k++) {
+        int saved = t->saved >> k & 1;
+
         t->slot[k] = o->schedule.slot[(size_t)o->at * TR_VISIT_SPANS + k];
-        o->pending[o->epoch & 1] += v->changed >> k & 1 && !tr_is_scratch(o, v->span[k]);
-        o->saving += t->saved >> k & 1;
+        if (tr_is_scratch(o, v->span[k]))
+            o->saving += saved;
+        else if (v->changed >> k & 1 && (saved || !tr_writeback_waits(o, v->span[k])))
+            tr_writeback_want(o, t->slot[k]);
     }
     o->tickets++;
     o->calls++;
@@ -293,6 +311,9 @@ int tr_offload_commit(struct tr_offload *o, const void *payload, size_t bytes)
         memset(o->flush.payload, 0, sizeof(o->flush.payload));
         memcpy(o->flush.payload, payload, bytes);
         o->flush.payload_bytes = (uint32_t)bytes;
+        for (uint32_t i = 0; i < o->slots.n; i++)
+            tr_writeback_want(o, i);
+        o->unmarked = 0;
         o->flush.epoch = o->epoch++;
         o->flush.state = TR_FLUSH_WRITES;
         tr_engine_kick(o);

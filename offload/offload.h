@@ -63,6 +63,9 @@ struct tr_slot_pool {
      * of several sizes that are needed one by one share slots of the largest size so. */
     uint32_t shares;
     int host; /* base is in host memory, whatever the device: for what never goes to it */
+    /* What the last visit of the pool used is not loaded over as long as there is another slot: its
+     * write-back and the next load go on side by side, for a few loads more. */
+    int spare;
 };
 
 struct tr_offload_params {
@@ -79,14 +82,28 @@ struct tr_offload_params {
      * host cannot see; 0: TR_STAGING_BYTES. Taken only where a span goes that way. */
     uint64_t staging_bytes;
     /* (spans, then scratch), copied; NULL: none. Spans with 1 have a home in pinned host memory:
-     * only their first load reads the disk. It saves reads, never writes; scratch with a home has
-     * no part in the disk. */
+     * only their first load reads the disk. With TR_DURABLE_STEP it saves reads, never writes; else
+     * what is changed is written when a commit asks for it. Scratch with a home has no part in the
+     * disk. */
     const unsigned char *in_host;
     const struct tr_scratch *scratch; /* [n_scratch], copied */
     uint32_t n_scratch;
 };
 
 #define TR_STAGING_BYTES (64ull << 20)
+
+struct tr_table_sizes {
+    const struct tr_layout *layout;
+    const struct tr_slot_pool *pools; /* n_slots, slot_bytes */
+    uint32_t n_pools, n_scratch;
+    uint64_t scratch_bytes; /* of each */
+    uint32_t visits;        /* of a step */
+    int staged;             /* the host does not see the device's memory */
+};
+
+/* Host memory that an engine takes for its tables, at most; and a store of this layout. */
+uint64_t tr_offload_table_bytes(const struct tr_table_sizes *t);
+uint64_t tr_store_table_bytes(const struct tr_layout *l);
 
 struct tr_offload;
 

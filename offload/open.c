@@ -145,6 +145,7 @@ static int alloc_engine(struct tr_offload *o, const struct tr_offload_params *p)
     o->device = p->device;
     o->n_pools = p->n_pools;
     o->serial = p->serial;
+    o->lazy = p->durability != TR_DURABLE_STEP;
     o->unchecked = p->unchecked;
     o->prefetch = p->prefetch ? p->prefetch : UINT32_MAX;
     if (p->serial)

@@ -3,7 +3,8 @@
  * Two walks. Backwards over all visits, to know for each use of a span when the next one comes;
  * then forwards over this step's, dropping for each span that is missing the one whose next use is
  * last. Time is visits times slots; for a model of a hundred layers that is nothing beside one
- * read.
+ * read. In a pool that spares, what its last visit used is dropped only where all else is needed
+ * now.
  *
  * To a span that is made afresh that use is no next use: before it the old bytes are dead, and
  * dropping them costs nothing (of a span of the store: no load; its changes are written all the
@@ -17,6 +18,8 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
+#define CARRIED UINT32_MAX /* changed before this step */
+
 /* What is played through: the slots as they will be when each visit comes. */
 struct play {
     const struct tr_schedule_params *p;
@@ -24,8 +27,9 @@ struct play {
     uint32_t *span;     /* (slots) */
     uint32_t *next_use; /* (slots): of what it holds, as a visit number; TR_NONE: never again */
     uint32_t *used;     /* (slots): 1 + the last visit of this step that used it; 0: none */
-    uint32_t *change;   /* (slots): of scratch not saved: 1 + (visit, k) of its last change; or 0 */
+    uint32_t *change;   /* (slots): 1 + (visit, k) of a last change to be saved; CARRIED; or 0 */
     uint32_t *slot_of;  /* (spans) */
+    uint32_t *last;     /* (pools): 1 + the last visit of this step that used one of its slots */
     uint32_t *after;    /* (visits + next, TR_VISIT_SPANS): the next visit of the same span */
 };
 
@@ -34,6 +38,7 @@ void tr_schedule_free(struct tr_schedule *s)
     tr_free(TR_MEM_MISC, s->loads);
     tr_free(TR_MEM_MISC, s->slot);
     tr_free(TR_MEM_MISC, s->saved);
+    tr_free(TR_MEM_MISC, s->carried);
     memset(s, 0, sizeof(*s));
 }
 
@@ -99,6 +104,7 @@ static void close_play(struct play *y)
     tr_free(TR_MEM_MISC, y->used);
     tr_free(TR_MEM_MISC, y->change);
     tr_free(TR_MEM_MISC, y->slot_of);
+    tr_free(TR_MEM_MISC, y->last);
     tr_free(TR_MEM_MISC, y->after);
 }
 
@@ -115,8 +121,9 @@ static int open_play(struct play *y, const struct tr_schedule_params *p)
     y->used = tr_alloc_array(TR_MEM_MISC, y->n_slots, 4);
     y->change = tr_alloc_array(TR_MEM_MISC, y->n_slots, 4);
     y->slot_of = tr_alloc_array(TR_MEM_MISC, p->n_spans, 4);
+    y->last = tr_alloc_array(TR_MEM_MISC, p->n_pools, 4);
     y->after = tr_alloc_array(TR_MEM_MISC, visits, TR_VISIT_SPANS * 4);
-    if (!y->span || !y->next_use || !y->used || !y->change || !y->slot_of || !y->after)
+    if (!y->span || !y->next_use || !y->used || !y->change || !y->slot_of || !y->last || !y->after)
         return -ENOMEM;
     find_next_uses(y, y->slot_of);
     r = check_scratch(p, y->slot_of);
@@ -124,6 +131,7 @@ static int open_play(struct play *y, const struct tr_schedule_params *p)
         return r;
     for (uint32_t i = 0; i < y->n_slots; i++) {
         y->span[i] = p->holds[i];
+        y->change[i] = p->newer && p->newer[i] ? CARRIED : 0;
         y->next_use[i] = p->holds[i] == TR_NONE ? TR_NONE : y->slot_of[p->holds[i]];
     }
     for (uint32_t i = 0; i < p->n_spans; i++)
@@ -134,10 +142,18 @@ static int open_play(struct play *y, const struct tr_schedule_params *p)
     return 0;
 }
 
-/* Is a better than b to load over? Empty first, then what is needed last, then what is done with
- * first: its load can begin first. */
-static int better(const struct play *y, uint32_t a, uint32_t b)
+/* Still busy, or on its way to the disk, when the next visit's loads could begin. */
+static int is_spared(const struct play *y, uint32_t pool, uint32_t slot)
 {
+    return y->p->pools[pool].spare && y->last[pool] && y->used[slot] == y->last[pool];
+}
+
+/* Is a better than b to load over? What is spared comes last of all; empty first, then what is
+ * needed last, then what is done with first: its load can begin first. */
+static int better(const struct play *y, uint32_t pool, uint32_t a, uint32_t b)
+{
+    if (is_spared(y, pool, a) != is_spared(y, pool, b))
+        return is_spared(y, pool, b);
     if ((y->span[a] == TR_NONE) != (y->span[b] == TR_NONE))
         return y->span[a] == TR_NONE;
     if (y->next_use[a] != y->next_use[b])
@@ -159,20 +175,22 @@ static uint32_t choose(const struct play *y, uint32_t pool, uint32_t visit)
     for (uint32_t i = 0; i < pool; i++)
         first += y->p->pools[i].n_slots;
     for (uint32_t i = first; i < first + y->p->pools[pool].n_slots; i++)
-        if (y->used[i] != visit + 1 && (best == TR_NONE || better(y, i, best)))
+        if (y->used[i] != visit + 1 && (best == TR_NONE || better(y, pool, i, best)))
             best = i;
     return best;
 }
 
 /* What the slot holds goes. Scratch that is needed again is saved, where it has been changed since
- * it was made or loaded. */
+ * it was made or loaded; of the store, all that has not been written. */
 static void drop(struct play *y, struct tr_schedule *out, uint32_t slot)
 {
     uint32_t change = y->change[slot];
 
     if (y->span[slot] == TR_NONE)
         return;
-    if (change && y->next_use[slot] != TR_NONE)
+    if (change == CARRIED)
+        out->carried[slot] = 1;
+    else if (change && (!is_scratch(y->p, y->span[slot]) || y->next_use[slot] != TR_NONE))
         out->saved[(change - 1) / TR_VISIT_SPANS] |= 1u << (change - 1) % TR_VISIT_SPANS;
     y->change[slot] = 0;
     y->slot_of[y->span[slot]] = TR_NONE;
@@ -217,7 +235,8 @@ static int play_visit(struct play *y, struct tr_schedule *out, uint32_t v)
 
         out->slot[at] = y->slot_of[visit->span[k]];
         y->next_use[out->slot[at]] = y->after[at];
-        if (visit->changed >> k & 1 && is_scratch(y->p, visit->span[k]))
+        y->last[pool_of(y, visit->span[k])] = v + 1;
+        if (visit->changed >> k & 1 && (y->p->lazy || is_scratch(y->p, visit->span[k])))
             y->change[out->slot[at]] = (uint32_t)at + 1;
     }
     return 0;
@@ -237,7 +256,8 @@ int tr_schedule_make(struct tr_schedule *out, const struct tr_schedule_params *p
     out->slot = tr_alloc_array(TR_MEM_MISC, p->n, TR_VISIT_SPANS * 4);
     out->loads = tr_alloc_array(TR_MEM_MISC, (size_t)p->n * TR_VISIT_SPANS, sizeof(*out->loads));
     out->saved = tr_alloc_array(TR_MEM_MISC, p->n, sizeof(*out->saved));
-    if (r == 0 && (!out->slot || !out->loads || !out->saved))
+    out->carried = tr_alloc(TR_MEM_MISC, y.n_slots);
+    if (r == 0 && (!out->slot || !out->loads || !out->saved || !out->carried))
         r = -ENOMEM;
     for (uint32_t v = 0; v < p->n && r == 0; v++)
         r = play_visit(&y, out, v);
@@ -245,4 +265,21 @@ int tr_schedule_make(struct tr_schedule *out, const struct tr_schedule_params *p
     if (r < 0)
         tr_schedule_free(out);
     return r;
+}
+
+void tr_schedule_leave(const struct tr_schedule *s, const struct tr_schedule_params *p,
+                       uint32_t *holds, unsigned char *newer)
+{
+    uint32_t next = 0;
+
+    for (uint32_t v = 0; v < s->n_visits; v++) {
+        for (; next < s->n_loads && s->loads[next].visit == v; next++) {
+            holds[s->loads[next].slot] = s->loads[next].span;
+            if (newer)
+                newer[s->loads[next].slot] = 0;
+        }
+        for (uint32_t k = 0; newer && k < p->visits[v].n_spans; k++)
+            if (p->visits[v].changed >> k & 1 && !is_scratch(p, p->visits[v].span[k]))
+                newer[s->slot[(size_t)v * TR_VISIT_SPANS + k]] = !(s->saved[v] >> k & 1);
+    }
 }

@@ -152,7 +152,8 @@ int tr_scratch_check_saves(const struct tr_offload *o, const struct tr_visit *vi
         for (uint32_t k = 0; k < visits[v].n_spans; k++) {
             uint32_t span = visits[v].span[k], number = span - o->slots.first_scratch;
 
-            if (!(s->saved[v] >> k & 1) || tr_home_of(&o->homes, span) || o->scratch_placed[number])
+            if (!(s->saved[v] >> k & 1) || !tr_is_scratch(o, span) || tr_home_of(&o->homes, span) ||
+                o->scratch_placed[number])
                 continue;
             return tr_error(-ENOSPC, "visit %u: scratch span %u must be saved and has no place", v,
                             number);

@@ -48,6 +48,7 @@ static void check_slot(const struct tr_slots *s, uint32_t i)
     assert((slot->state == TR_SLOT_FREE) == (slot->span == TR_NONE));
     assert(slot->span == TR_NONE || s->of_span[slot->span] == i);
     assert(!slot->pins || (slot->state != TR_SLOT_FREE && slot->state != TR_SLOT_READING));
+    assert(!slot->newer || slot->state == TR_SLOT_READY);
     assert((slot->state == TR_SLOT_IN_USE) == (slot->changes > 0) && slot->changes <= slot->pins);
     (void)slot;
 }
@@ -70,7 +71,7 @@ int tr_slot_may_load(const struct tr_slots *s, uint32_t slot)
 {
     const struct tr_slot *t = &s->slot[slot];
 
-    return (t->state == TR_SLOT_FREE || t->state == TR_SLOT_READY) && !t->pins;
+    return (t->state == TR_SLOT_FREE || t->state == TR_SLOT_READY) && !t->newer && !t->pins;
 }
 
 int tr_slot_may_pin(const struct tr_slots *s, uint32_t slot, int changes)
@@ -114,6 +115,7 @@ void tr_slot_pin(struct tr_slots *s, uint32_t slot, int changes)
     if (!changes)
         return;
     t->changes++;
+    t->newer = 0;
     t->state = TR_SLOT_IN_USE;
 }
 
@@ -126,8 +128,22 @@ void tr_slot_unpin(struct tr_slots *s, uint32_t slot, enum tr_slot_left left)
     if (left == TR_LEFT_ALONE)
         return;
     assert(t->state == TR_SLOT_IN_USE);
-    if (--t->changes == 0)
-        t->state = left == TR_LEFT_DIRTY ? TR_SLOT_DIRTY : TR_SLOT_READY;
+    if (--t->changes)
+        return;
+    t->state = left == TR_LEFT_DIRTY ? TR_SLOT_DIRTY : TR_SLOT_READY;
+    t->newer = left == TR_LEFT_NEWER;
+    t->due = 0;
+}
+
+int tr_slot_want(struct tr_slots *s, uint32_t slot)
+{
+    struct tr_slot *t = enter(s, slot);
+
+    if (!t->newer)
+        return 0;
+    t->newer = 0;
+    t->state = TR_SLOT_DIRTY;
+    return 1;
 }
 
 void tr_slot_write(struct tr_slots *s, uint32_t slot)
@@ -161,5 +177,6 @@ void tr_slot_drop(struct tr_slots *s, uint32_t slot)
     assert(t->state == TR_SLOT_READY && !t->pins);
     s->of_span[t->span] = TR_NONE;
     t->span = TR_NONE;
+    t->newer = 0;
     t->state = TR_SLOT_FREE;
 }

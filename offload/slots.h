@@ -20,6 +20,10 @@
  * store while newer bytes of it are on their way there, unless from a home, which is loaded from
  * instead.
  *
+ * Where not every step is durable, a READY slot may be newer than the store (tr_slot_unpin,
+ * TR_LEFT_NEWER): it can be changed again, and is written when the schedule wants its place or a
+ * commit its bytes (tr_slot_want: DIRTY), and not loaded over before.
+ *
  * Scratch (offload.h) is READY as soon as its slot is taken, when a visit makes it afresh; what a
  * visit has changed in it goes back to READY, or where it is to be saved to DIRTY. Several visits
  * may change it while none of them has passed, for the stream of compute runs in order and nothing
@@ -53,6 +57,8 @@ struct tr_slot {
     uint32_t pins;    /* visits whose compute has not passed yet */
     uint32_t changes; /* of them, those that change it */
     enum tr_slot_state state;
+    int newer;      /* READY, with bytes that the store does not have */
+    int due;        /* IN_USE: what the visit leaves is to be written */
     uint64_t epoch; /* the commit that the change of a DIRTY or WRITING slot belongs to */
 };
 
@@ -65,7 +71,7 @@ struct tr_slots {
 };
 
 /* What a visit leaves in a slot that it lets go of. */
-enum tr_slot_left { TR_LEFT_ALONE, TR_LEFT_DIRTY, TR_LEFT_READY };
+enum tr_slot_left { TR_LEFT_ALONE, TR_LEFT_DIRTY, TR_LEFT_READY, TR_LEFT_NEWER };
 
 int tr_slots_open(struct tr_slots *s, const struct tr_slot_pool *pools, uint32_t n_pools,
                   uint32_t n_spans);
@@ -76,6 +82,8 @@ void tr_slot_loaded(struct tr_slots *s, uint32_t slot);
 void tr_slot_pin(struct tr_slots *s, uint32_t slot, int changes);
 /* The slot is DIRTY or READY afterwards, or IN_USE still where other visits change it, too. */
 void tr_slot_unpin(struct tr_slots *s, uint32_t slot, enum tr_slot_left left);
+/* A newer slot is DIRTY now; 0: it is not newer. */
+int tr_slot_want(struct tr_slots *s, uint32_t slot);
 void tr_slot_write(struct tr_slots *s, uint32_t slot);
 void tr_slot_written(struct tr_slots *s, uint32_t slot);
 void tr_slot_fail(struct tr_slots *s, uint32_t slot);

@@ -20,13 +20,17 @@ void tr_staged_start(struct tr_move *m, struct tr_home *home)
 
     m->pool = home ? &o->parts : &o->staging;
     m->home = home;
-    m->diskless = home && tr_is_scratch(o, m->span);
-    m->from_home = home && (home->filled || m->diskless) && m->transfer.op == TR_IO_READ;
-    m->slot_free = 0;
+    m->slot_free = m->slot == TR_NONE;
+    m->from_home = m->slot_free || (home && m->transfer.op == TR_IO_READ &&
+                                    (home->filled || tr_is_scratch(o, m->span)));
+    m->diskless = home && !m->slot_free &&
+                  (tr_is_scratch(o, m->span) || (o->lazy && m->transfer.op == TR_IO_WRITE));
     m->chunks = NULL;
     m->given = m->hashed = m->copied = m->done = 0;
-    if (home && m->transfer.op == TR_IO_WRITE)
+    if (home && m->transfer.op == TR_IO_WRITE) {
         home->writing = 1;
+        home->dirty = 0;
+    }
 }
 
 static void fail(struct tr_offload *o, int error)
@@ -164,7 +168,8 @@ static void begin(struct tr_move *m, struct tr_chunk *c)
     while (*last)
         last = &(*last)->next;
     *last = c;
-    if (m->transfer.op == TR_IO_READ && !m->from_home) {
+    c->copied = m->slot_free; /* a home that goes to the disk */
+    if (c->copied || (m->transfer.op == TR_IO_READ && !m->from_home)) {
         transfer(c);
     } else {
         c->hashed = m->from_home || m->diskless; /* memory is believed */

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Write-back: when the compute of a visit has passed, the slots that it changed become dirty and
- * are written in that order, each to the generation that the durable commit does not name. Every
- * change is written, whatever the tiers hold: they save reads, never writes. A span that is
- * changed again while its home is still being written waits in its slot, and the queue behind it.
+ * are written in that order, each to the generation that the durable commit does not name. Where
+ * every step is durable every change is written, whatever the tiers hold; else a span with a home
+ * goes no further than that until a commit asks for it (offload/home.h), and one without stays in
+ * its slot until the schedule or a commit wants it written. A span that is changed again while its
+ * home is still being written waits in its slot, and the queue behind it.
  *
  * Scratch is saved only where the schedule says so. It is no part of a commit, so it waits for none
  * and has a queue of its own.
@@ -15,18 +17,48 @@ static void push(const struct tr_offload *o, struct tr_ring *ring, uint32_t slot
     ring->slot[(ring->first + ring->n++) % o->slots.n] = slot;
 }
 
+int tr_writeback_waits(const struct tr_offload *o, uint32_t span)
+{
+    return o->lazy && !tr_home_of(&o->homes, span);
+}
+
+void tr_writeback_want(struct tr_offload *o, uint32_t slot)
+{
+    struct tr_slot *s = &o->slots.slot[slot];
+
+    if (tr_slot_want(&o->slots, slot)) {
+        s->epoch = o->epoch;
+        push(o, &o->dirty, slot);
+    } else if (s->state == TR_SLOT_IN_USE && !s->due && !tr_is_scratch(o, s->span)) {
+        s->due = 1;
+    } else {
+        return;
+    }
+    o->pending[o->epoch & 1]++;
+}
+
+static enum tr_slot_left left_by(const struct tr_offload *o, const struct tr_ticket *t, uint32_t k)
+{
+    const struct tr_slot *slot = &o->slots.slot[t->slot[k]];
+
+    if (!(t->changed >> k & 1))
+        return TR_LEFT_ALONE;
+    if (tr_is_scratch(o, slot->span))
+        return t->saved >> k & 1 ? TR_LEFT_DIRTY : TR_LEFT_READY;
+    return slot->due ? TR_LEFT_DIRTY : TR_LEFT_NEWER;
+}
+
 void tr_writeback_passed(struct tr_offload *o, const struct tr_ticket *t)
 {
     for (uint32_t k = 0; k < t->n; k++) {
         struct tr_slot *slot = &o->slots.slot[t->slot[k]];
-        int changed = t->changed >> k & 1, saved = t->saved >> k & 1;
         int scratch = tr_is_scratch(o, slot->span);
+        enum tr_slot_left left = left_by(o, t, k);
 
-        tr_slot_unpin(&o->slots, t->slot[k],
-                      !changed            ? TR_LEFT_ALONE
-                      : scratch && !saved ? TR_LEFT_READY
-                                          : TR_LEFT_DIRTY);
-        if (!changed || (scratch && !saved))
+        tr_slot_unpin(&o->slots, t->slot[k], left);
+        if (left == TR_LEFT_NEWER)
+            o->unmarked = 1;
+        if (left != TR_LEFT_DIRTY)
             continue;
         slot->epoch = t->epoch;
         if (slot->state == TR_SLOT_DIRTY)
@@ -51,6 +83,8 @@ void tr_writeback_advance(struct tr_offload *o)
 {
     while (o->saves.n)
         start(o, &o->saves);
+    if (o->unmarked && tr_store_needs_mark(o->store))
+        tr_flush_mark(o);
     while (o->dirty.n) {
         uint32_t slot = o->dirty.slot[o->dirty.first];
         const struct tr_home *home = tr_home_of(&o->homes, o->slots.slot[slot].span);

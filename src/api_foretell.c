@@ -194,7 +194,7 @@ static int print_json(FILE *out, const struct foretell *f)
 {
     const struct tr_run *run = f->run;
     json_t *predicted = tr_prediction_json(&f->prediction), *o;
-    double written = (double)f->prediction.sim.written_bytes;
+    double written = tr_prediction_wear(&f->prediction);
     char *text;
 
     if (predicted && f->p->drive_life > 0 && written > 0)

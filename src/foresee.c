@@ -122,17 +122,18 @@ static void compare(FILE *f, struct tr_run *run)
 {
     const struct tr_prediction *p = &run->foreseen;
     struct tr_measured *m = &run->measured;
-    uint64_t settled = (uint64_t)m->settled;
+    uint64_t settled = (uint64_t)m->settled, written;
 
     fprintf(f, "%-26s    predicted     measured\n", "prediction");
     if (p->timed && m->n)
         line(f, "seconds a step", "s", p->sim.seconds, median(m));
     if (!run->valid && m->steps > 1)
-        exact(f, "read, all steps",
-              tr_prediction_read(p, m->steps) + settled * p->settle_read_bytes, m->read_bytes);
-    exact(f, "written, all steps",
-          (uint64_t)m->steps * p->sim.written_bytes + settled * p->settle_written_bytes,
-          m->written_bytes);
+        exact(f, "read, all steps", tr_prediction_read(p, m->steps) + settled * p->settle.read,
+              m->read_bytes);
+    written = tr_prediction_written(p, m->steps) + m->foreseen_bytes;
+    if (!run->valid ||
+        run->params.durability == TR_KEEP_STEP) /* else it moves what waits in slots */
+        exact(f, "written, all steps", written, m->written_bytes);
     exact(f, "device peak", p->device_bytes, m->device_bytes);
 }
 

@@ -12,10 +12,12 @@
 #include "src/base/err.h"
 #include "src/base/pages.h"
 #include "src/base/sysmem.h"
+#include "src/source.h"
 #include "src/tier.h"
 
-#define STAGING_LEAST (1u << 20) /* sixteen chunks of 64 KiB */
-#define MORE_TABLES   (1u << 20) /* visits and spans, made between the plan and its placement */
+#define STAGING_LEAST (1u << 20)   /* sixteen chunks of 64 KiB */
+#define HOST_REST     (256u << 10) /* paths, metrics, a batch of few tokens */
+#define MORE_TABLES   (1u << 20)   /* visits and spans, made after the plan */
 
 static uint64_t resolve_share(uint64_t bytes, uint64_t by_default, uint64_t free_bytes)
 {
@@ -76,6 +78,11 @@ int run_open_device(struct tr_run *run)
         return r;
     run->device->ops->info(run->device, &run->device_info);
     return 0;
+}
+
+static uint64_t rope_bytes(const struct tr_run *run)
+{
+    return (uint64_t)run->plan.in.positions * (uint64_t)run->model->config.head_dim * sizeof(float);
 }
 
 static int copy_rope_tables(struct tr_run *run)
@@ -142,7 +149,8 @@ static void name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SL
                                   .host = host,
                                   .slot_bytes = run->plan.slot_bytes[i],
                                   .n_slots = run->plan.slots[i],
-                                  .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1};
+                                  .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1,
+                                  .spare = tr_plan_spares(i)};
     }
 }
 
@@ -157,7 +165,8 @@ static int choose_tiers(struct tr_run *run, uint64_t host_bytes)
                                .n_scratch = boundaries,
                                .pools = pools,
                                .n_pools = TR_SLOT_POOLS,
-                               .budget = host_bytes};
+                               .budget = host_bytes,
+                               .lazy = run->params.durability != TR_KEEP_STEP};
     int64_t bytes;
 
     name_pools(run, pools);
@@ -180,10 +189,9 @@ static int choose_tiers(struct tr_run *run, uint64_t host_bytes)
 }
 
 /* Up to half of what is left. */
-static uint64_t staging_bytes(const struct tr_run *run)
+static uint64_t staging_bytes(uint64_t left)
 {
-    uint64_t used = tr_mem_host_now(), all = run->params.host_memory;
-    uint64_t half = all > used ? (all - used) / 2 : 0;
+    uint64_t half = left / 2;
 
     return half > TR_STAGING_BYTES ? TR_STAGING_BYTES : half < STAGING_LEAST ? STAGING_LEAST : half;
 }
@@ -197,12 +205,15 @@ static struct tr_device_params cpu_params(const struct tr_run *run)
     return p;
 }
 
+/* Before the visits are made their tables can only be guessed. */
 uint64_t run_host_room(const struct tr_run *run)
 {
-    uint64_t used = tr_mem_host_now() + staging_bytes(run) + MORE_TABLES;
+    uint64_t used = run->least_host ? run->least_host - STAGING_LEAST
+                                    : tr_mem_host_now() + MORE_TABLES;
+    uint64_t left = run->params.host_memory > used ? run->params.host_memory - used : 0;
 
-    used += run->apart ? cpu_params(run).memory_bytes : 0;
-    return run->params.host_memory > used ? run->params.host_memory - used : 0;
+    used = staging_bytes(left) + (run->apart ? cpu_params(run).memory_bytes : 0);
+    return left > used ? left - used : 0;
 }
 
 /* First what updates need, then homes, and with what is left more slots for state: what it saves
@@ -210,7 +221,7 @@ uint64_t run_host_room(const struct tr_run *run)
 static int place_apart(struct tr_run *run)
 {
     struct tr_plan *plan = &run->plan;
-    uint64_t room = run_host_room(run) + MORE_TABLES, needed = plan->host_bytes;
+    uint64_t room = run_host_room(run), needed = plan->host_bytes;
     int r;
 
     plan->in.host_budget = room;
@@ -223,22 +234,51 @@ static int place_apart(struct tr_run *run)
     return r;
 }
 
+/* The smallest host budget: what has been taken, most of it by the data, and what is to come: the
+ * buffers of the import and of the export (never both), of which a new run has one already, tables,
+ * and where the host does not see the device's memory, buffers on the way there. */
+static uint64_t least_host(const struct tr_run *run, const struct tr_slot_pool *pools)
+{
+    const struct tr_model *m = run->model;
+    struct tr_table_sizes sizes = {.layout = &m->layout,
+                                   .pools = pools,
+                                   .n_pools = TR_SLOT_POOLS,
+                                   .n_scratch = tr_plan_boundaries(&run->plan),
+                                   .scratch_bytes = run->plan.slot_bytes[TR_SLOTS_BOUNDARY],
+                                   .visits = run->visits.n,
+                                   .staged = !run->device_info.host_visible};
+    uint64_t bytes = tr_mem_host_peak() + HOST_REST + run_buffer_bytes(run) + rope_bytes(run);
+
+    bytes += tr_offload_table_bytes(&sizes) + (uint64_t)m->n_tensors * sizeof(uint32_t);
+    if (run->plan.in.train)
+        bytes += tr_store_table_bytes(&m->layout) + tr_layout_piece_room(&m->layout) +
+                 (run->import ? 0 : TR_SOURCE_CHUNK);
+    return tr_round_up(bytes + (sizes.staged ? STAGING_LEAST : 0), TR_STORE_ALIGN);
+}
+
 /* A host-visible device's memory is host memory: a tier beside it would only be a copy. */
 static int place_host(struct tr_run *run)
 {
-    uint64_t used = tr_mem_host_now(), least = used + STAGING_LEAST;
+    struct tr_slot_pool pools[TR_SLOT_POOLS];
+    uint64_t given = run->params.host_memory;
 
+    name_pools(run, pools);
+    if (!run->least_host) /* another way to clip is weighed within the same */
+        run->least_host = least_host(run, pools);
+    if (given < run->least_host)
+        return tr_error(
+            -ENOMEM,
+            "the host budget is too small: %llu bytes are given, the smallest that would "
+            "do for the data, tables and buffers is %llu (%.1f MiB); raise --host-memory",
+            (unsigned long long)given, (unsigned long long)run->least_host,
+            (double)run->least_host / 1048576);
     if (run->device_info.host_visible)
         return choose_tiers(run, 0);
-    if (run->params.host_memory < least)
-        return tr_error(-ENOMEM,
-                        "the host budget is too small: %llu bytes are given, the data, tables and "
-                        "staging buffers take %llu; raise --host-memory",
-                        (unsigned long long)run->params.host_memory, (unsigned long long)least);
-    run->staging_bytes = staging_bytes(run);
+    given -= run->least_host - STAGING_LEAST; /* what is left for staging and homes */
+    run->staging_bytes = staging_bytes(given);
     if (run->plan.in.apart)
         return place_apart(run);
-    return choose_tiers(run, run->params.host_memory - used - run->staging_bytes);
+    return choose_tiers(run, given - run->staging_bytes);
 }
 
 static int make_visits(struct tr_run *run)

@@ -22,8 +22,6 @@
 #include "src/source.h"
 #include "src/task_set.h"
 
-#define HOST_TABLES (512u << 10) /* of a run with few spans */
-
 /* What the run folder is before we touch it. */
 enum folder { FOLDER_NEW, FOLDER_OURS, FOLDER_CUT_OFF };
 
@@ -211,29 +209,6 @@ static int make_plan(struct tr_run *run)
     return run_make_any_plan(run, max32(batch, longest), max32(grain, longest));
 }
 
-/* Beside what is there by now: the buffers of the import and of the export (never both), of which
- * a new run has one already, and the tables of the engine. */
-static uint64_t host_to_come(const struct tr_run *run)
-{
-    const struct tr_layout *l = &run->model->layout;
-    uint64_t tables = HOST_TABLES + 64ull * l->n_pieces + 1024ull * l->n_spans;
-
-    return tr_layout_piece_room(l) + (run->import ? 0 : TR_SOURCE_CHUNK) + tables;
-}
-
-static int check_host(const struct tr_run *run)
-{
-    uint64_t sum = tr_round_up(tr_mem_host_peak() + host_to_come(run), TR_STORE_ALIGN);
-
-    if (sum <= run->params.host_memory)
-        return 0;
-    return tr_error(-ENOMEM,
-                    "the host budget is too small: %llu bytes are given, the smallest that would "
-                    "do for the data, tables and buffers is %llu (%.1f MiB); raise --host-memory",
-                    (unsigned long long)run->params.host_memory, (unsigned long long)sum,
-                    (double)sum / 1048576);
-}
-
 static int import(struct tr_run *run)
 {
     struct tr_import_params *p = &run->import_params;
@@ -361,8 +336,8 @@ static int open_all(struct tr_run *run, const struct tr_train_params *params)
         (r = open_model(run, state)) < 0 || (r = run_resolve(run)) < 0 ||
         (r = run_open_device(run)) < 0 || (r = open_tokenizer(run)) < 0 ||
         (r = open_data(run, run->params.data, 1, &run->data)) < 0 || (r = open_valid(run)) < 0 ||
-        (r = count_steps(run)) < 0 || (r = make_plan(run)) < 0 || (r = check_host(run)) < 0 ||
-        (r = run_place(run)) < 0 || (r = run_choose(run)) < 0)
+        (r = count_steps(run)) < 0 || (r = make_plan(run)) < 0 || (r = run_place(run)) < 0 ||
+        (r = run_choose(run)) < 0)
         return r;
     if (state != FOLDER_OURS && (r = run_check_disk(run)) < 0)
         return r;

@@ -57,13 +57,44 @@ int run_settle(struct tr_run *run)
         return r;
     run->cursor.pending = (struct tr_pending){0};
     run->measured.settled++;
+    run->measured.foreseen_bytes += run->foreseen.settle.written;
+    if (run->since_commit == RUN_TRAIN)
+        run->measured.foreseen_bytes -= run->foreseen.settle.spared;
+    if (run->since_commit == RUN_NOTHING)
+        run->since_commit = RUN_SETTLE;
     return 0;
 }
 
-/* Plays a list from what the slots hold; then they hold what it leaves. *read: its bytes from disk,
- * where every home in host memory has been filled. */
+struct held { /* by the slots */
+    uint32_t n, *span;
+    unsigned char *newer; /* than the store */
+};
+
+static int is_lazy(const struct tr_run *run)
+{
+    return run->params.durability != TR_KEEP_STEP;
+}
+
+/* Bytes that are newer when the list begins, and are changed before they are dropped. */
+static uint64_t changed_again(const struct tr_run *run, const struct tr_schedule *s,
+                              const struct tr_schedule_params *p)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t v = 0; v < p->n; v++)
+        for (uint32_t k = 0; k < p->visits[v].n_spans; k++) {
+            uint32_t span = p->visits[v].span[k], slot = s->slot[(size_t)v * TR_VISIT_SPANS + k];
+
+            if (p->visits[v].changed >> k & 1 && p->newer[slot] && p->holds[slot] == span)
+                bytes += s->carried[slot] ? 0 : run->spans[span].bytes;
+        }
+    return bytes;
+}
+
+/* Plays a list from what the slots hold; then they hold what it leaves. out->read: its bytes from
+ * disk, where every home in host memory has been filled. */
 static int play(const struct tr_run *run, enum run_begun what, const struct tr_slot_pool *pools,
-                uint32_t *holds, uint64_t *read)
+                struct held *held, struct tr_settle_bytes *out)
 {
     const struct tr_visits *v;
     uint32_t n = run_visits(run, what, &v);
@@ -76,52 +107,65 @@ static int play(const struct tr_run *run, enum run_begun what, const struct tr_s
                                    .n_scratch = tr_plan_boundaries(&run->plan),
                                    .pools = pools,
                                    .n_pools = TR_SLOT_POOLS,
-                                   .holds = holds};
+                                   .holds = held->span,
+                                   .lazy = is_lazy(run),
+                                   .newer = held->newer};
     struct tr_schedule s;
     int r = tr_schedule_make(&s, &p);
 
     if (r < 0)
         return r;
-    *read = 0;
+    out->read = 0;
     for (uint32_t i = 0; i < s.n_loads; i++) {
         const struct tr_load *l = &s.loads[i];
 
-        holds[l->slot] = l->span;
-        *read += l->fresh || run->in_host[l->span] ? 0 : run->spans[l->span].bytes;
+        out->read += l->fresh || run->in_host[l->span] ? 0 : run->spans[l->span].bytes;
     }
+    out->spared = changed_again(run, &s, &p);
+    tr_schedule_leave(&s, &p, held->span, is_lazy(run) ? held->newer : NULL);
+    for (uint32_t i = 0; i < held->n; i++)
+        held->newer[i] &= held->span[i] != TR_NONE && !run->in_host[held->span[i]];
     tr_schedule_free(&s);
     return 0;
 }
 
-static uint64_t changed_bytes(const struct tr_run *run, const struct tr_visits *v)
+/* Each span is changed once. */
+static void count_changes(const struct tr_run *run, struct tr_settle_bytes *out)
 {
-    uint64_t bytes = 0;
+    const struct tr_visits *v = &run->settle;
 
     for (uint32_t i = 0; i < v->n; i++)
-        for (uint32_t k = 0; k < v->spans[i].n_spans; k++)
-            bytes += v->spans[i].changed >> k & 1 ? run->spans[v->spans[i].span[k]].bytes : 0;
-    return bytes;
+        for (uint32_t k = 0; k < v->spans[i].n_spans; k++) {
+            uint32_t span = v->spans[i].span[k];
+            int kept = run->in_host[span] && is_lazy(run);
+
+            if (v->spans[i].changed >> k & 1)
+                *(kept ? &out->kept : &out->written) += run->spans[span].bytes;
+        }
 }
 
-int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools, uint64_t *read,
-                       uint64_t *written)
+int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools,
+                       struct tr_settle_bytes *out)
 {
-    uint32_t n = 0, *holds;
+    struct held held = {.n = 0};
     int r = 0;
 
-    *read = *written = 0;
+    *out = (struct tr_settle_bytes){0};
     if (!run->settle.n)
         return 0;
     for (int i = 0; i < TR_SLOT_POOLS; i++)
-        n += pools[i].n_slots;
-    holds = tr_alloc_array(TR_MEM_MISC, n, sizeof(*holds));
-    for (uint32_t i = 0; holds && i < n; i++)
-        holds[i] = TR_NONE;
-    for (int step = 0; holds && step < TR_PREDICT_STEPS && r == 0; step++)
-        r = play(run, RUN_TRAIN, pools, holds, read);
-    if (holds && r == 0)
-        r = play(run, RUN_SETTLE, pools, holds, read);
-    tr_free(TR_MEM_MISC, holds);
-    *written = changed_bytes(run, &run->settle);
-    return holds ? r : -ENOMEM;
+        held.n += pools[i].n_slots;
+    held.span = tr_alloc_array(TR_MEM_MISC, held.n, sizeof(*held.span) + 1);
+    if (!held.span)
+        return -ENOMEM;
+    held.newer = (unsigned char *)(held.span + held.n);
+    for (uint32_t i = 0; i < held.n; i++)
+        held.span[i] = TR_NONE;
+    for (int step = 0; step < TR_PREDICT_STEPS && r == 0; step++)
+        r = play(run, RUN_TRAIN, pools, &held, out);
+    if (r == 0)
+        r = play(run, RUN_SETTLE, pools, &held, out);
+    tr_free(TR_MEM_MISC, held.span);
+    count_changes(run, out);
+    return r;
 }

@@ -642,6 +642,11 @@ int tr_plan_pool(const struct tr_plan *plan, int pool)
     return first < 0 ? pool : first;
 }
 
+int tr_plan_spares(int pool)
+{
+    return pool >= TR_SLOTS_BLOCK_STATE && pool < TR_SLOTS_BOUNDARY;
+}
+
 uint32_t tr_plan_boundaries(const struct tr_plan *plan)
 {
     return (uint32_t)plan->in.model->config.layers + 1;

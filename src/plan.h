@@ -146,6 +146,9 @@ void tr_plan_grow_host(struct tr_plan *plan, uint64_t bytes);
 int tr_plan_pool(const struct tr_plan *plan, int pool);
 /* Offset in the arena of a block's kept keys, or values. */
 uint64_t tr_plan_cache(const struct tr_plan *plan, int layer, int values);
+/* Does the pool spare what was used last (offload.h)? Parameters and block inputs are used on the
+ * way up and down: what they are loaded over has been written long before. */
+int tr_plan_spares(int pool);
 /* Offset of a block tensor's gradient in plan->grad. */
 uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, enum tr_role role);
 /* The same of a table's slice that begins at row0. */

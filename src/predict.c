@@ -196,7 +196,8 @@ static int open_play(struct play *y, struct tr_run *run, const struct tr_figures
         y->pools[i] = (struct tr_slot_pool){.base = ground,
                                             .n_slots = run->plan.slots[i],
                                             .host = tr_plan_is_host_pool(&run->plan, i),
-                                            .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1};
+                                            .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1,
+                                            .spare = tr_plan_spares(i)};
     }
     y->seconds = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(double));
     y->scaled = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(double));
@@ -259,6 +260,7 @@ static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
     out->tier_bytes = run->tier_bytes;
     out->apart = run->plan.in.apart;
     out->apart_bytes = run->plan.host_bytes;
+    out->least_host = run->least_host;
     out->buffer_bytes = run_buffer_bytes(run);
     out->disk_bytes =
         (uint64_t)generations * tr_layout_bytes(&run->model->layout) + run->spill_bytes;
@@ -278,13 +280,17 @@ int run_predict(struct tr_run *run, const struct tr_figures *figures, const stru
     fill_memory(run, out);
     out->timed = figures != NULL;
     out->tokens = batch->n_tokens;
+    out->commit_every = run->params.durability == TR_KEEP_STEP ? 1
+                        : run->params.durability == TR_KEEP_CHECKPOINT
+                            ? run->params.checkpoint_every
+                            : 0;
     snprintf(out->machine, sizeof(out->machine), "%s", figures ? figures->name : "");
     r = open_play(&y, run, figures, batch);
     y.p.steps = TR_PREDICT_STEPS;
     if (r == 0)
         r = tr_simulate(&y.p, &out->sim);
     if (r == 0)
-        r = run_predict_settle(run, y.pools, &out->settle_read_bytes, &out->settle_written_bytes);
+        r = run_predict_settle(run, y.pools, &out->settle);
     for (uint32_t i = 0; r == 0 && i < y.p.n; i++)
         out->arithmetic += y.seconds[i];
     close_play(&y);
@@ -300,6 +306,29 @@ uint64_t tr_prediction_read(const struct tr_prediction *p, int64_t steps)
     return steps < TR_PREDICT_STEPS
                ? s->total_read_bytes - s->read_bytes
                : s->total_read_bytes + (uint64_t)(steps - TR_PREDICT_STEPS) * s->read_bytes;
+}
+
+uint64_t tr_prediction_written(const struct tr_prediction *p, int64_t steps)
+{
+    uint64_t bytes = 0;
+
+    for (int64_t k = 0; k < TR_PREDICT_STEPS && k < steps; k++)
+        bytes += p->sim.written[k];
+    if (steps > TR_PREDICT_STEPS)
+        bytes += (uint64_t)(steps - TR_PREDICT_STEPS) * p->sim.written_bytes;
+    return bytes;
+}
+
+uint64_t tr_prediction_kept(const struct tr_prediction *p, int64_t step)
+{
+    return p->sim.kept[step < TR_PREDICT_STEPS ? step - 1 : TR_PREDICT_STEPS - 1];
+}
+
+double tr_prediction_wear(const struct tr_prediction *p)
+{
+    double commit = p->commit_every ? (double)p->sim.kept_bytes / (double)p->commit_every : 0;
+
+    return (double)p->sim.written_bytes + commit;
 }
 
 /* ---- limits ---- */

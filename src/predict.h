@@ -16,17 +16,24 @@
 
 struct tr_run;
 
+struct tr_settle_bytes {
+    uint64_t read, written;
+    uint64_t kept;   /* changed, and left in homes until there is a commit */
+    uint64_t spared; /* of the step's kept bytes: changed once more before they are written */
+};
+
 /* Steps that are played, the last of which stands for all that follow. Slots are empty before the
  * first one, and what it leaves in them may suit the second better than any other. */
-#define TR_PREDICT_STEPS 3
+#define TR_PREDICT_STEPS TR_SIM_STEPS
 
 struct tr_prediction {
     int timed; /* with figures: else all seconds are 0 */
     char machine[64];
     int64_t tokens;
-    double arithmetic; /* seconds of all compute of a step */
+    int64_t commit_every; /* steps; 0: there is none but the last */
+    double arithmetic;    /* seconds of all compute of a step */
     struct tr_sim_result sim;
-    uint64_t settle_read_bytes, settle_written_bytes; /* to finish the last step (src/pending.c) */
+    struct tr_settle_bytes settle;                    /* to finish the last step (src/pending.c) */
     uint64_t device_bytes;                            /* peak, the device's own included */
     uint64_t staging_bytes, tier_bytes, buffer_bytes; /* pinned host memory */
     int apart;                                        /* updates run on the cpu */
@@ -34,6 +41,7 @@ struct tr_prediction {
     uint64_t disk_bytes;        /* of the store and what is spilled to it */
     uint64_t parked_disk_bytes; /* of the store: gradients that wait for the next step */
     uint64_t spill_host_bytes, spill_disk_bytes; /* block inputs: of tier_bytes, of disk_bytes */
+    uint64_t least_host; /* the smallest --host-memory, with the data as far as it has been read */
     uint64_t least_device; /* the smallest budget with these options; 0: not asked for */
     double hides_from;     /* tokens a step from which arithmetic hides the rest; 0: unknown */
 };
@@ -44,6 +52,11 @@ int run_predict(struct tr_run *run, const struct tr_figures *figures, const stru
                 struct tr_prediction *out);
 /* Bytes that so many steps read, the first one with empty slots. */
 uint64_t tr_prediction_read(const struct tr_prediction *p, int64_t steps);
+/* Bytes that so many steps write; what the commit after this one (from 1) adds to that. */
+uint64_t tr_prediction_written(const struct tr_prediction *p, int64_t steps);
+uint64_t tr_prediction_kept(const struct tr_prediction *p, int64_t step);
+/* Bytes written a step, what the commits among many steps write included. */
+double tr_prediction_wear(const struct tr_prediction *p);
 /* The rest, which takes longer: least_device and hides_from. */
 int run_predict_limits(struct tr_run *run, const struct tr_figures *figures,
                        const struct tr_batch *batch, struct tr_prediction *out);

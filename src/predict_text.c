@@ -73,8 +73,10 @@ json_t *tr_prediction_json(const struct tr_prediction *p)
     add(o, "spilled_bytes", p->sim.spilled_bytes);
     add(o, "read_bytes", p->sim.read_bytes);
     add(o, "written_bytes", p->sim.written_bytes);
+    add(o, "commit_written_bytes", p->sim.kept_bytes);
     add(o, "host_tier_bytes", p->sim.host_bytes);
     add(o, "loads", p->sim.loads);
+    add(o, "least_host_bytes", p->least_host);
     if (p->least_device)
         add(o, "least_device_bytes", p->least_device);
     if (!p->timed)
@@ -142,7 +144,7 @@ static void print_seconds(FILE *f, const struct tr_prediction *p)
 
 static void print_life(FILE *f, const struct tr_prediction *p, double life)
 {
-    double steps = p->sim.written_bytes ? life / (double)p->sim.written_bytes : 0;
+    double wear = tr_prediction_wear(p), steps = wear > 0 ? life / wear : 0;
 
     if (life > 0 && steps > 0)
         fprintf(f, "life      %.4g TB written are %.4g steps, %.4g tokens\n", life * 1e-12, steps,
@@ -165,12 +167,17 @@ void tr_prediction_print(FILE *f, const struct tr_prediction *p, double drive_li
     fputs("moved a step\n", f);
     print_gb(f, "read from disk", p->sim.read_bytes);
     print_gb(f, "written to disk", p->sim.written_bytes);
+    if (p->sim.kept_bytes)
+        print_gb(f, "and by a commit", p->sim.kept_bytes);
     print_gb(f, "loaded from host memory", p->sim.host_bytes);
     print_gb(f, "block inputs saved (what went to disk is above, too)", p->sim.spilled_bytes);
     if (p->timed)
         print_seconds(f, p);
     print_life(f, p, drive_life);
     if (p->least_device)
-        fprintf(f, "smallest  --device-memory %llu (%.1f MiB) would do\n",
-                (unsigned long long)p->least_device, (double)p->least_device / 1048576);
+        fprintf(f,
+                "smallest  --device-memory %llu (%.1f MiB) would do, and --host-memory %llu (%.1f "
+                "MiB) beside the data\n",
+                (unsigned long long)p->least_device, (double)p->least_device / 1048576,
+                (unsigned long long)p->least_host, (double)p->least_host / 1048576);
 }

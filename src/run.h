@@ -32,7 +32,9 @@ struct tr_metrics {
 struct tr_measured {
     double *seconds; /* of each step but the first, whose loads begin from nothing */
     size_t n, room;
-    int64_t steps, settled; /* passes of updates alone */
+    int64_t steps, settled;  /* passes of updates alone */
+    int64_t walked;          /* steps, with the one at hand */
+    uint64_t foreseen_bytes; /* written by the commits so far, beside what steps write themselves */
     uint64_t read_bytes, written_bytes, device_bytes, pinned_bytes;
     char *text; /* beside what was foreseen */
 };
@@ -66,6 +68,7 @@ struct tr_run {
     unsigned char *in_host;     /* (spans) has a home in the host tier */
     struct tr_scratch *scratch; /* (boundaries) */
     uint64_t tier_bytes, staging_bytes;
+    uint64_t least_host;                    /* the smallest --host-memory that would do */
     uint64_t spill_bytes, spill_host_bytes; /* of boundaries: in the scratch file; of tier_bytes */
     int clip_chosen;                        /* deferred, and not by name */
     struct tr_pass_state pass;
@@ -77,8 +80,9 @@ struct tr_run {
     uint32_t read_sumsq;     /* entries of this step's norms that have been read */
     int groups;              /* of this step that have been clipped by a norm of their own */
     enum run_begun begun;
-    float *nll;    /* host, (batch tokens) */
-    double *sumsq; /* host */
+    enum run_begun since_commit; /* RUN_SETTLE, or with steps RUN_TRAIN: what has changed bytes */
+    float *nll;                  /* host, (batch tokens) */
+    double *sumsq;               /* host */
     struct tr_metrics metrics;
     struct tr_prediction foreseen;
     struct tr_measured measured;
@@ -120,8 +124,8 @@ void run_leave_pending(struct tr_run *run, double lr, int skip);
 /* Applies what the last step has left, in a pass of its own: then the parameters are finished. */
 int run_settle(struct tr_run *run);
 /* What that moves after a step, with slots like these. */
-int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools, uint64_t *read,
-                       uint64_t *written);
+int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools,
+                       struct tr_settle_bytes *out);
 
 /* --- skip.c (loss or gradient not finite) --------------------------------------------------- */
 /* Waits for the compute. The norm of the true gradient (loss scale taken off), summed over what has

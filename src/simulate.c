@@ -21,9 +21,71 @@ static uint64_t end_of_step(const struct sim *s)
 
 /* ---- the schedule of the next step ---- */
 
+static void push(const struct sim *s, struct sim_ring *ring, uint32_t slot)
+{
+    ring->slot[(ring->first + ring->n++) % s->slots.n] = slot;
+}
+
+/* As the engine's (writeback.c). */
+static void want(struct sim *s, uint32_t slot)
+{
+    struct tr_slot *t = &s->slots.slot[slot];
+
+    if (tr_slot_want(&s->slots, slot)) {
+        s->changed_in[slot] = s->step;
+        push(s, &s->dirty, slot);
+    } else if (t->state == TR_SLOT_IN_USE && !t->due && !sim_is_scratch(s, t->span)) {
+        t->due = 1;
+    } else {
+        return;
+    }
+    s->pending[s->step & 1]++;
+}
+
+static int is_newer(const struct sim *s, const struct tr_slot *t)
+{
+    return t->newer || (t->state == TR_SLOT_IN_USE && !t->due && !sim_is_scratch(s, t->span));
+}
+
+/* What a step leaves in homes, each once however often it is changed. */
+static uint64_t kept_at_home(const struct sim *s)
+{
+    unsigned char *seen = tr_alloc(TR_MEM_MISC, s->p->n_spans);
+    uint64_t bytes = 0;
+
+    for (uint32_t v = 0; seen && v < s->p->n; v++)
+        for (uint32_t k = 0; k < s->p->visits[v].n_spans; k++) {
+            uint32_t span = s->p->visits[v].span[k];
+
+            if (!(s->p->visits[v].changed >> k & 1) || seen[span] || sim_is_scratch(s, span))
+                continue;
+            seen[span] = 1;
+            bytes += sim_has_home(s, span) ? s->p->spans[span].bytes : 0;
+        }
+    tr_free(TR_MEM_MISC, seen);
+    return bytes;
+}
+
+/* The next step's schedule is made: what it drops is written, the rest is kept. */
+static void sort_newer(struct sim *s)
+{
+    uint64_t kept = kept_at_home(s);
+
+    for (uint32_t i = 0; i < s->slots.n; i++) {
+        const struct tr_slot *t = &s->slots.slot[i];
+
+        if (s->schedule.carried[i])
+            want(s, i);
+        kept += is_newer(s, t) ? s->p->spans[t->span].bytes : 0;
+    }
+    s->out->kept[s->step] = s->out->kept_bytes = kept;
+}
+
 static int begin(struct sim *s)
 {
-    uint32_t *holds = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*holds));
+    int lazy = s->p->durability != TR_DURABLE_STEP;
+    uint32_t *holds = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*holds) + 1);
+    unsigned char *newer = (unsigned char *)(holds + s->slots.n);
     struct tr_schedule_params p = {.visits = s->p->visits,
                                    .n = s->p->n,
                                    .next = s->p->visits,
@@ -33,18 +95,24 @@ static int begin(struct sim *s)
                                    .n_scratch = s->p->n_scratch,
                                    .pools = s->p->pools,
                                    .n_pools = s->p->n_pools,
-                                   .holds = holds};
+                                   .holds = holds,
+                                   .lazy = lazy,
+                                   .newer = newer};
     int r;
 
     if (!holds)
         return -ENOMEM;
-    for (uint32_t i = 0; i < s->slots.n; i++)
+    for (uint32_t i = 0; i < s->slots.n; i++) {
         holds[i] = s->slots.slot[i].span;
+        newer[i] = is_newer(s, &s->slots.slot[i]) != 0;
+    }
     tr_schedule_free(&s->schedule);
     r = tr_schedule_make(&s->schedule, &p);
     tr_free(TR_MEM_MISC, holds);
     if (r < 0)
         return r;
+    if (lazy && s->released)
+        sort_newer(s);
     tr_free(TR_MEM_MISC, s->started);
     s->started = tr_alloc(TR_MEM_MISC, s->schedule.n_loads);
     s->base = s->released;
@@ -66,11 +134,6 @@ static void advance_flush(struct sim *s)
         return;
     s->flush = SIM_SYNC;
     s->flush_until = s->now + 2 * s->p->rates.flush; /* the data, then the commit record */
-}
-
-static void push(const struct sim *s, struct sim_ring *ring, uint32_t slot)
-{
-    ring->slot[(ring->first + ring->n++) % s->slots.n] = slot;
 }
 
 static void start_write(struct sim *s, struct sim_ring *ring)
@@ -160,6 +223,12 @@ static int must_wait(const struct sim *s)
     return (turn || s->p->serial) && s->passed < s->released;
 }
 
+/* Does a change of this span wait in its slot until it is wanted? */
+static int waits(const struct sim *s, uint32_t span)
+{
+    return s->p->durability != TR_DURABLE_STEP && !sim_has_home(s, span);
+}
+
 static void visit(struct sim *s)
 {
     const struct tr_visit *v = &s->p->visits[s->at];
@@ -170,8 +239,10 @@ static void visit(struct sim *s)
     for (uint32_t k = 0; k < v->n_spans; k++) {
         t->slot[k] = s->schedule.slot[(size_t)s->at * TR_VISIT_SPANS + k];
         tr_slot_pin(&s->slots, t->slot[k], v->changed >> k & 1);
-        s->pending[s->step & 1] += v->changed >> k & 1 && !sim_is_scratch(s, v->span[k]);
-        s->saving += t->saved >> k & 1;
+        if (sim_is_scratch(s, v->span[k]))
+            s->saving += t->saved >> k & 1;
+        else if (v->changed >> k & 1 && (t->saved >> k & 1 || !waits(s, v->span[k])))
+            want(s, t->slot[k]);
     }
     s->released++;
     s->at++;
@@ -266,11 +337,14 @@ static void pass(struct sim *s)
         int changed = t->changed >> k & 1, saved = t->saved >> k & 1;
         int scratch = sim_is_scratch(s, s->slots.slot[t->slot[k]].span);
 
-        tr_slot_unpin(&s->slots, t->slot[k],
-                      !changed            ? TR_LEFT_ALONE
-                      : scratch && !saved ? TR_LEFT_READY
-                                          : TR_LEFT_DIRTY);
-        if (!changed || (scratch && !saved))
+        int due = scratch ? saved : s->slots.slot[t->slot[k]].due;
+        enum tr_slot_left left = !changed  ? TR_LEFT_ALONE
+                                 : due     ? TR_LEFT_DIRTY
+                                 : scratch ? TR_LEFT_READY
+                                           : TR_LEFT_NEWER;
+
+        tr_slot_unpin(&s->slots, t->slot[k], left);
+        if (left != TR_LEFT_DIRTY)
             continue;
         s->changed_in[t->slot[k]] = t->step;
         push(s, scratch ? &s->saves : &s->dirty, t->slot[k]);

@@ -10,11 +10,13 @@
  *
  *   a load        drive ─▶ checksums ─▶ copy in          (from a home: copy in alone)
  *   a write-back  copy out ─▶ drive ─▶ checksums         (where the host sees the device's memory:
- *                                                         no copies)
+ *                                                         no copies; into a home, not every step
+ *                                                         being durable: copy out alone)
  *   a visit       compute, when its spans are there
  *   an update     the cpu first, where it runs there, and the caller waits for it
  *
- * Steps are played from empty slots; the second one is the steady state.
+ * Steps are played from empty slots; the second one is the steady state. What a commit alone writes
+ * (not every step being durable) is counted, not played.
  */
 #ifndef TR_SRC_SIMULATE_H
 #define TR_SRC_SIMULATE_H
@@ -39,6 +41,7 @@ struct tr_sim_rates {
     double drag;  /* seconds of compute lost per byte that is hashed */
 };
 
+#define TR_SIM_STEPS  3 /* at most */
 #define TR_SIM_PASSES 3 /* forward, norm, update: enum tr_pass */
 
 struct tr_sim_params {
@@ -60,7 +63,7 @@ struct tr_sim_params {
     int serial;
     enum tr_durability durability; /* checkpoint: between its commits */
     struct tr_sim_rates rates;
-    uint32_t steps; /* to be played; 0: 2 */
+    uint32_t steps; /* to be played, at most TR_SIM_STEPS; 0: 2 */
 };
 
 /* Of the last step played. Seconds are from one step's end of compute to the next one's; bytes are
@@ -72,8 +75,10 @@ struct tr_sim_result {
     uint64_t read_bytes, written_bytes, host_bytes, loads;
     uint64_t copied_bytes;  /* to and from the device, of spans */
     uint64_t spilled_bytes; /* scratch saved, wherever; what of it went to disk is written, too */
-    uint64_t first_read_bytes, first_host_bytes;    /* of the first step, from empty slots */
-    uint64_t total_read_bytes, total_written_bytes; /* of all steps played */
+    uint64_t kept_bytes;    /* changed, and left in homes and slots until there is a commit */
+    uint64_t written[TR_SIM_STEPS], kept[TR_SIM_STEPS]; /* the same of every step */
+    uint64_t first_read_bytes, first_host_bytes;        /* of the first step, from empty slots */
+    uint64_t total_read_bytes, total_written_bytes;     /* of all steps played */
 };
 
 /* -ENOSPC where a visit does not fit the slots (as tr_schedule_make); -EDEADLK where the engine

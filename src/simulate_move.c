@@ -70,14 +70,13 @@ static int is_staged(const struct sim *s, uint32_t slot)
     return s->p->staged && !s->p->pools[s->slots.slot[slot].pool].host;
 }
 
-static void set_stages(const struct sim *s, struct sim_move *m, int from_home)
+static void set_stages(const struct sim *s, struct sim_move *m)
 {
     int n = 0, copies = is_staged(s, m->slot) || m->home;
 
-    from_home |= m->home && m->scratch; /* neither way has to do with the disk */
     if (m->way == SIM_WRITE && copies)
         m->stage[n++] = TR_SERVE_OUT;
-    if (!from_home) {
+    if (!m->diskless) {
         m->stage[n++] = TR_SERVE_DRIVE;
         m->stage[n++] = TR_SERVE_HASH;
     }
@@ -86,7 +85,7 @@ static void set_stages(const struct sim *s, struct sim_move *m, int from_home)
     m->stage[n] = TR_SERVERS;
 }
 
-static void tally(struct sim *s, const struct sim_move *m, int from_home)
+static void tally(struct sim *s, const struct sim_move *m)
 {
     uint64_t bytes = s->p->spans[m->span].bytes;
     struct tr_sim_result *r = s->out;
@@ -96,15 +95,16 @@ static void tally(struct sim *s, const struct sim_move *m, int from_home)
         return; /* of the step that only follows */
     r->copied_bytes += m->step == last && (m->home || is_staged(s, m->slot)) ? bytes : 0;
     if (m->way == SIM_WRITE) {
-        uint64_t disk = m->scratch && m->home ? 0 : bytes;
+        uint64_t disk = m->diskless ? 0 : bytes;
 
         r->total_written_bytes += disk;
         r->written_bytes += m->step == last ? disk : 0;
+        r->written[m->step] += disk;
         r->spilled_bytes += m->scratch && m->step == last ? bytes : 0;
         return;
     }
     r->loads += m->step == last && !m->scratch;
-    if (from_home) {
+    if (m->diskless) {
         r->first_host_bytes += m->step == 0 ? bytes : 0;
         r->host_bytes += m->step == last ? bytes : 0;
         return;
@@ -117,9 +117,9 @@ static void tally(struct sim *s, const struct sim_move *m, int from_home)
 void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t step)
 {
     uint32_t span = s->slots.slot[slot].span;
-    int home = s->p->in_host && s->p->in_host[span];
+    int home = sim_has_home(s, span);
     int scratch = sim_is_scratch(s, span);
-    int from_home = home && way == SIM_READ && (s->filled[span] || scratch);
+    int lazy = way == SIM_WRITE && s->p->durability != TR_DURABLE_STEP;
     uint32_t at = way == SIM_READ ? slot : home ? 2 * s->slots.n + span : s->slots.n + slot;
     struct sim_move *m = &s->moves[at], **last = &s->list[way];
 
@@ -131,11 +131,13 @@ void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t ste
                            .span = span,
                            .step = step,
                            .home = home,
-                           .scratch = scratch};
+                           .scratch = scratch,
+                           .diskless =
+                               home && (scratch || lazy || (way == SIM_READ && s->filled[span]))};
     if (home && way == SIM_WRITE)
         s->writing[span] = 1;
-    set_stages(s, m, from_home);
-    tally(s, m, from_home);
+    set_stages(s, m);
+    tally(s, m);
     while (*last)
         last = &(*last)->next;
     *last = m;
@@ -157,6 +159,7 @@ static void finish_move(struct sim *s, struct sim_move *m)
     if (!m->slot_free)
         tr_slot_written(&s->slots, m->slot);
     s->writing[m->span] = 0;
+    s->filled[m->span] |= m->home != 0;
     if (m->scratch)
         s->saving--;
     else

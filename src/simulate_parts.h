@@ -25,6 +25,7 @@ struct sim_move {
     enum sim_pool pool;
     uint32_t slot, span, step; /* step: of the load, or of the change */
     int home, slot_free, scratch;
+    int diskless;           /* ends in its home, or comes from it */
     unsigned char stage[4]; /* servers in order; ends with TR_SERVERS */
     uint64_t given, out, done;
     struct sim_move *next;
@@ -82,6 +83,11 @@ struct sim {
     enum sim_way gave[SIM_POOLS];
     struct tr_sim_result *out;
 };
+
+static inline int sim_has_home(const struct sim *s, uint32_t span)
+{
+    return s->p->in_host && s->p->in_host[span];
+}
 
 static inline int sim_is_scratch(const struct sim *s, uint32_t span)
 {

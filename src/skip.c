@@ -60,7 +60,7 @@ static int give_up(struct tr_run *run)
 {
     if (tr_store_generations(run->store) < 2 || run->cursor.t != run->last.t)
         return no_way_back(run);
-    run->begun = RUN_NOTHING;
+    run->begun = run->since_commit = RUN_NOTHING;
     return tr_offload_abandon(run->offload);
 }
 

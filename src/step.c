@@ -223,6 +223,11 @@ int run_commit(struct tr_run *run)
 {
     unsigned char payload[TR_CURSOR_BYTES];
 
+    if (run->since_commit == RUN_TRAIN)
+        run->measured.foreseen_bytes += tr_prediction_kept(&run->foreseen, run->measured.walked);
+    else if (run->since_commit == RUN_SETTLE)
+        run->measured.foreseen_bytes += run->foreseen.settle.kept;
+    run->since_commit = RUN_NOTHING;
     run->last = run->cursor;
     tr_cursor_pack(&run->cursor, payload);
     return tr_offload_commit(run->offload, payload, sizeof(payload));
@@ -311,6 +316,8 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
     if ((r = walk(run, report, &skip)) < 0)
         return r;
     run->begun = RUN_NOTHING;
+    run->since_commit = RUN_TRAIN;
+    run->measured.walked++;
     count_step(run);
     if ((r = begin_next(run)) < 0 || (r = park(run, report, &skip)) < 0 ||
         (r = run_check_applied(run, &report->grad_norm, &skip)) < 0 ||

@@ -9,7 +9,7 @@
 #include "src/base/mem.h"
 
 struct candidate {
-    uint32_t span, loads, saves; /* loads: without those that move nothing */
+    uint32_t span, loads, saves; /* loads: without those that move nothing; saves: writes spared */
 };
 
 static int by_traffic(const void *a, const void *b)
@@ -39,6 +39,11 @@ static int lies_in_host(const struct tr_tier_params *p, uint32_t span)
     return p->pools[p->spans[span].pool].host;
 }
 
+static int is_scratch(const struct tr_tier_params *p, uint32_t span)
+{
+    return span >= p->n_spans - p->n_scratch;
+}
+
 static void count(const struct tr_tier_params *p, const struct tr_schedule *s,
                   struct candidate *traffic)
 {
@@ -47,12 +52,16 @@ static void count(const struct tr_tier_params *p, const struct tr_schedule *s,
     for (uint32_t i = 0; i < s->n_loads; i++)
         traffic[s->loads[i].span].loads += !s->loads[i].fresh && !lies_in_host(p, s->loads[i].span);
     for (uint32_t v = 0; v < s->n_visits; v++)
-        for (uint32_t k = 0; k < p->visits->spans[v].n_spans; k++)
-            traffic[p->visits->spans[v].span[k]].saves += s->saved[v] >> k & 1;
+        for (uint32_t k = 0; k < p->visits->spans[v].n_spans; k++) {
+            uint32_t span = p->visits->spans[v].span[k];
+
+            traffic[span].saves += s->saved[v] >> k & 1;
+        }
 }
 
 /* Plays one step from what the slots hold; afterwards they hold what the step leaves there. */
-static int play(const struct tr_tier_params *p, uint32_t *holds, struct candidate *traffic)
+static int play(const struct tr_tier_params *p, uint32_t *holds, unsigned char *newer,
+                struct candidate *traffic)
 {
     struct tr_schedule_params step = {.visits = p->visits->spans,
                                       .n = p->visits->n,
@@ -63,15 +72,19 @@ static int play(const struct tr_tier_params *p, uint32_t *holds, struct candidat
                                       .n_scratch = p->n_scratch,
                                       .pools = p->pools,
                                       .n_pools = p->n_pools,
-                                      .holds = holds};
+                                      .holds = holds,
+                                      .lazy = p->lazy,
+                                      .newer = newer};
     struct tr_schedule s;
     int r = tr_schedule_make(&s, &step);
 
     if (r < 0)
         return r;
     count(p, &s, traffic);
-    for (uint32_t i = 0; i < s.n_loads; i++)
-        holds[s.loads[i].slot] = s.loads[i].span;
+    for (uint32_t i = 0; i < count_slots(p); i++)
+        if (s.carried[i])
+            traffic[holds[i]].saves++;
+    tr_schedule_leave(&s, &step, holds, p->lazy ? newer : NULL);
     tr_schedule_free(&s);
     return 0;
 }
@@ -80,15 +93,16 @@ static int play(const struct tr_tier_params *p, uint32_t *holds, struct candidat
 static int count_traffic(const struct tr_tier_params *p, struct candidate *traffic)
 {
     uint32_t n = count_slots(p);
-    uint32_t *holds = tr_alloc_array(TR_MEM_MISC, n, sizeof(*holds));
+    uint32_t *holds = tr_alloc_array(TR_MEM_MISC, n, sizeof(*holds) + 1);
+    unsigned char *newer = (unsigned char *)(holds + n);
     int r;
 
     if (!holds)
         return -ENOMEM;
     for (uint32_t i = 0; i < n; i++)
         holds[i] = TR_NONE;
-    if ((r = play(p, holds, traffic)) == 0)
-        r = play(p, holds, traffic);
+    if ((r = play(p, holds, newer, traffic)) == 0)
+        r = play(p, holds, newer, traffic);
     tr_free(TR_MEM_MISC, holds);
     return r;
 }
@@ -103,12 +117,14 @@ int64_t tr_tier_choose(const struct tr_tier_params *p, unsigned char *tier)
     memset(tier, TR_TIER_NONE, n);
     if (r == 0)
         qsort(c, n, sizeof(*c), by_traffic);
-    for (uint32_t i = 0; r == 0 && i < n && c[i].loads; i++) {
+    for (uint32_t i = 0; r == 0 && i < n && c[i].loads + c[i].saves; i++) {
         uint64_t bytes = p->spans[c[i].span].bytes;
         int fits = bytes <= p->budget - sum;
 
         sum += fits ? bytes : 0;
-        tier[c[i].span] = fits ? TR_TIER_HOST : c[i].saves ? TR_TIER_SPILL : TR_TIER_NONE;
+        tier[c[i].span] = fits                                     ? TR_TIER_HOST
+                          : c[i].saves && is_scratch(p, c[i].span) ? TR_TIER_SPILL
+                                                                   : TR_TIER_NONE;
     }
     tr_free(TR_MEM_MISC, c);
     return r < 0 ? r : (int64_t)sum;

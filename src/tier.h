@@ -8,10 +8,11 @@
  * sooner than what it brings. What the device slots hold over the turns is loaded least and so
  * comes last here.
  *
- * What is weighed is the traffic of the disk that a byte of host memory saves in a step. A
- * parameter saves its reads alone, for it is written whatever the tiers hold; a block input that
- * the slots cannot keep saves a write as well, and where they are even it comes first: drives wear
- * by writes.
+ * What is weighed is the traffic of the disk that a byte of host memory saves in a step. Where
+ * every step is durable a parameter saves its reads alone, for it is written whatever the tiers
+ * hold; elsewhere it saves its write, too, if it leaves its slot, and so does a block input
+ * that the slots cannot keep. Where they are even, what saves writes comes first: drives wear by
+ * them.
  */
 #ifndef TR_SRC_TIER_H
 #define TR_SRC_TIER_H
@@ -24,9 +25,10 @@ struct tr_tier_params {
     const struct tr_span *spans;
     uint32_t n_spans;
     uint32_t n_scratch;               /* the last so many of them */
-    const struct tr_slot_pool *pools; /* only n_slots counts */
+    const struct tr_slot_pool *pools; /* n_slots, shares, spare */
     uint32_t n_pools;
     uint64_t budget; /* bytes */
+    int lazy;        /* not every step is durable */
 };
 
 enum tr_tier { TR_TIER_NONE, TR_TIER_HOST, TR_TIER_SPILL };

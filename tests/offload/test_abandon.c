@@ -3,18 +3,37 @@
  * A step that is given up (tr_offload_abandon): every span has the bytes of the last commit again,
  * wherever the changed ones were when it happened, and the steps after it go on from there to the
  * same store as if there had been no such step (invariants 1 and 3). On every way that bytes take,
- * and with the defect that the test is for: slots that keep what they hold.
+ * and with the defects that the test is for: slots, or homes that have not been written yet, keep
+ * what they hold. And a commit that forgets what waits for it in slots or homes.
  */
 #include <string.h>
 
+#include "offload/home.h"
 #include "offload/slots.h"
 #include "tests/offload/player.h"
 
 void __real_tr_slot_drop(struct tr_slots *s, uint32_t slot);
 void __wrap_tr_slot_drop(struct tr_slots *s, uint32_t slot);
+int __real_tr_home_is_dirty(const struct tr_homes *h, uint32_t span);
+int __wrap_tr_home_is_dirty(const struct tr_homes *h, uint32_t span);
+
+int __real_tr_slot_want(struct tr_slots *s, uint32_t slot);
+int __wrap_tr_slot_want(struct tr_slots *s, uint32_t slot);
 
 static const struct way *way;
-static int keeps_slots; /* the defect */
+static int keeps_slots, keeps_homes; /* the defects */
+static int forgets_slots;            /* and one more */
+static _Atomic int gives_up;         /* the call is under way */
+
+int __wrap_tr_slot_want(struct tr_slots *s, uint32_t slot)
+{
+    return forgets_slots ? 0 : __real_tr_slot_want(s, slot);
+}
+
+int __wrap_tr_home_is_dirty(const struct tr_homes *h, uint32_t span)
+{
+    return !(keeps_homes && gives_up) && __real_tr_home_is_dirty(h, span);
+}
 
 void __wrap_tr_slot_drop(struct tr_slots *s, uint32_t slot)
 {
@@ -28,7 +47,7 @@ static struct player_params usual(uint64_t seed)
         .shape = {.n_spans = 8, .n_pools = 2, .max_pieces = 3, .max_bytes = 9000, .seed = 3},
         .slots = {1 + (uint32_t)(seed % 4), 1 + (uint32_t)(seed / 2 % 4)},
         .io = seed % 2 ? TR_IO_THREADS : TR_IO_AUTO,
-        .durability = TR_DURABLE_STEP,
+        .durability = seed / 2 % 2 ? TR_DURABLE_CHECKPOINT : TR_DURABLE_STEP,
         .serial = seed % 7 == 0,
         .way = *way,
         .seed = seed,
@@ -49,8 +68,10 @@ static int lost_step(struct player *p, int announce)
         r = tr_offload_begin(p->o, next, 8, NULL, 0);
     if (r == 0)
         r = p->device->ops->sync(p->device, TR_STREAM_COMPUTE);
+    gives_up = 1;
     if (r == 0)
         r = tr_offload_abandon(p->o);
+    gives_up = 0;
     model_free(&p->layout, p->model);
     p->model = before;
     p->step = step;
@@ -162,13 +183,66 @@ static void mutant_keeps_slots(void **state)
     assert_int_equal(caught, 4);
 }
 
+/* Seeds with checkpoints: where every step is durable a home is never newer than the disk. */
+static void mutant_keeps_homes(void **state)
+{
+    int caught = 0;
+
+    (void)state;
+    keeps_homes = 1;
+    for (uint64_t seed = 2; seed <= 3; seed++) {
+        struct player_params p = usual(seed);
+
+        caught += play(&p) < 0;
+    }
+    keeps_homes = 0;
+    assert_int_equal(caught, way->in_host ? 2 : 0);
+}
+
+/* A step and its commit, with room for all. */
+static int commit_one(void)
+{
+    struct player_params params = usual(2);
+    struct player p;
+    int r;
+
+    params.slots[0] = params.slots[1] = 0;
+    player_open(&p, &params);
+    r = player_step(&p, 0, -1);
+    if (r == 0)
+        r = tr_offload_drain(p.o); /* all visits have passed */
+    if (r == 0)
+        r = player_commit(&p);
+    if (r == 0)
+        r = tr_offload_commit_wait(p.o);
+    if (r == 0)
+        r = player_reopen(&p);
+    player_close(&p);
+    return r;
+}
+
+static void mutants_of_the_commit(void **state)
+{
+    (void)state;
+    assert_ok(commit_one());
+    forgets_slots = 1;
+    assert_int_equal(commit_one(), -EILSEQ);
+    forgets_slots = 0;
+    keeps_homes = 1;
+    gives_up = 1;
+    assert_int_equal(commit_one(), way->in_host ? -EILSEQ : 0);
+    keeps_homes = 0;
+    gives_up = 0;
+}
+
 int main(void)
 {
     int failed = 0;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gone_without_trace), cmocka_unit_test(slow_disk),
-        cmocka_unit_test(error_comes_out),    cmocka_unit_test(refused),
-        cmocka_unit_test(mutant_keeps_slots),
+        cmocka_unit_test(gone_without_trace),    cmocka_unit_test(slow_disk),
+        cmocka_unit_test(error_comes_out),       cmocka_unit_test(refused),
+        cmocka_unit_test(mutant_keeps_slots),    cmocka_unit_test(mutant_keeps_homes),
+        cmocka_unit_test(mutants_of_the_commit),
     };
 
     for (int i = 0; i < WAYS; i++) {

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The schedule: legal (played step by step), minimal (against the best of all schedules, found by
- * trying every one), and of the shape that the forward and backward passes ask for. Scratch
+ * trying every one), and of the shape that the forward and backward passes ask for. In a pool that
+ * spares: minimal among the schedules that drop no more of what the visit before used than they
+ * must, which one that does not spare fails. Scratch
  * besides: every byte that a visit reads is the one that was made, by way of what has been saved,
  * and no save can be left out.
  */
@@ -62,25 +64,51 @@ static uint32_t play(const struct tr_schedule *s, const struct tr_schedule_param
 struct search {
     const struct tr_visit *visits;
     uint32_t n, room;
+    int spare;
     uint32_t known[16][1 << MAX_SPANS];
 };
 
+static uint32_t set_of(const struct tr_visit *v)
+{
+    uint32_t set = 0;
+
+    for (uint32_t k = 0; k < v->n_spans; k++)
+        set |= 1u << v->span[k];
+    return set;
+}
+
+/* How many of the spans of the visit before have to go for visit v. */
+static uint32_t must_drop(const struct tr_visit *visits, uint32_t v, uint32_t room)
+{
+    uint32_t both =
+        v ? (uint32_t)__builtin_popcount(set_of(&visits[v - 1]) | set_of(&visits[v])) : 0;
+
+    return both > room ? both - room : 0;
+}
+
+static int may_drop(const struct search *s, uint32_t v, uint32_t dropped)
+{
+    if (!s->spare || v == 0)
+        return 1;
+    dropped &= set_of(&s->visits[v - 1]);
+    return (uint32_t)__builtin_popcount(dropped) <= must_drop(s->visits, v, s->room);
+}
+
 static uint32_t least(struct search *s, uint32_t v, uint32_t held)
 {
-    uint32_t need = 0, best = UINT32_MAX, missing;
+    uint32_t need, best = UINT32_MAX, missing;
 
     if (v == s->n)
         return 0;
     if (s->known[v][held])
         return s->known[v][held] - 1;
-    for (uint32_t k = 0; k < s->visits[v].n_spans; k++)
-        need |= 1u << s->visits[v].span[k];
+    need = set_of(&s->visits[v]);
     missing = (uint32_t)__builtin_popcount(need & ~held);
     /* Every subset of what is held and not needed now may be dropped. */
     for (uint32_t keep = held & ~need;; keep = (keep - 1) & held & ~need) {
         uint32_t after = keep | need;
 
-        if ((uint32_t)__builtin_popcount(after) <= s->room) {
+        if ((uint32_t)__builtin_popcount(after) <= s->room && may_drop(s, v, held & ~after)) {
             uint32_t rest = least(s, v + 1, after);
 
             if (rest + missing < best)
@@ -112,28 +140,106 @@ static void compare_shared(const struct tr_schedule *expected, const struct tr_s
     tr_schedule_free(&s);
 }
 
-static void compare(const struct tr_visit *visits, uint32_t n, uint32_t room, uint32_t held)
+static uint32_t search_least(const struct tr_visit *visits, uint32_t n, uint32_t room,
+                             uint32_t held, int spare)
 {
-    struct tr_slot_pool pool = {NULL, 4096, room};
-    uint32_t holds[MAX_SLOTS + 1];
-    struct tr_schedule_params p = params(visits, n, &pool, 1, holds);
     static struct search search;
-    struct tr_schedule s;
 
     memset(search.known, 0, sizeof(search.known));
     search.visits = visits;
     search.n = n;
     search.room = room;
+    search.spare = spare;
+    return least(&search, 0, held);
+}
+
+/* The first `room` of the set, the others empty. */
+static void fill_holds(uint32_t *holds, uint32_t room, uint32_t held)
+{
     for (uint32_t i = 0; i < room; i++)
         holds[i] = TR_NONE;
     holds[room] = TR_NONE - 1;
     for (uint32_t i = 0, at = 0; i < MAX_SPANS && at < room; i++)
         if (held >> i & 1)
             holds[at++] = i;
-    assert_ok(tr_schedule_make(&s, &p));
-    compare_shared(&s, &p);
-    assert_int_equal(play(&s, &p, holds), least(&search, 0, held));
-    tr_schedule_free(&s);
+}
+
+/* Spans of the visit before that the schedule drops without need. */
+static uint32_t not_spared(const struct tr_schedule *s, const struct tr_schedule_params *p,
+                           const uint32_t *holds_before)
+{
+    uint32_t holds[MAX_SLOTS], room = p->pools[0].n_slots, l = 0, wrong = 0;
+
+    memcpy(holds, holds_before, room * sizeof(*holds));
+    for (uint32_t v = 0; v < p->n; v++) {
+        uint32_t before = v ? set_of(&p->visits[v - 1]) : 0, dropped = 0, must;
+
+        for (; l < s->n_loads && s->loads[l].visit == v; l++) {
+            uint32_t *slot = &holds[s->loads[l].slot];
+
+            dropped += *slot < MAX_SPANS && (before >> *slot & 1);
+            *slot = s->loads[l].span;
+        }
+        must = must_drop(p->visits, v, room);
+        wrong += dropped > must ? dropped - must : 0;
+    }
+    return wrong;
+}
+
+static struct spared {
+    uint32_t differ, wrong, bounds; /* what sparing changes, and how often it was bounded */
+} spared;
+
+/* One slot less, or as many as the widest visit takes, where any visit still has room for all. */
+static void check_bound(const struct tr_visit *visits, uint32_t n, uint32_t room, uint32_t held,
+                        uint32_t loads)
+{
+    uint32_t most = 1;
+
+    for (uint32_t v = 0; v < n; v++)
+        most = visits[v].n_spans > most ? visits[v].n_spans : most;
+    if (room < 2 * most)
+        return;
+    while ((uint32_t)__builtin_popcount(held) > room - most)
+        held &= held - 1;
+    assert_true(loads <= search_least(visits, n, room - most, held, 0));
+    spared.bounds++;
+}
+
+static void compare(const struct tr_visit *visits, uint32_t n, uint32_t room, uint32_t held)
+{
+    struct tr_slot_pool pool = {NULL, 4096, room};
+    uint32_t holds[MAX_SLOTS + 1], loads[2];
+    struct tr_schedule_params p = params(visits, n, &pool, 1, holds);
+    struct tr_schedule s;
+
+    for (pool.spare = 0; pool.spare < 2; pool.spare++) {
+        uint32_t wrong;
+
+        fill_holds(holds, room, held);
+        assert_ok(tr_schedule_make(&s, &p));
+        compare_shared(&s, &p);
+        wrong = not_spared(&s, &p, holds);
+        assert_true(!pool.spare || !wrong);
+        spared.wrong += wrong > 0;
+        loads[pool.spare] = play(&s, &p, holds);
+        assert_int_equal(loads[pool.spare], search_least(visits, n, room, held, pool.spare));
+        tr_schedule_free(&s);
+    }
+    spared.differ += loads[1] > loads[0];
+    check_bound(visits, n, room, held, loads[1]);
+}
+
+/* After the comparisons: a schedule that does not spare would have been caught by them, both by
+ * what it drops and by how much it loads. */
+static void sparing_is_seen(void **state)
+{
+    (void)state;
+    print_message("%u dropped what is spared, %u load less, %u bounds\n", spared.wrong,
+                  spared.differ, spared.bounds);
+    assert_true(spared.wrong > 1000);
+    assert_true(spared.differ > 1000);
+    assert_true(spared.bounds > 10000);
 }
 
 /* All sequences of single-span visits of 4 spans up to length 7, two and three slots. */
@@ -219,6 +325,48 @@ static void steady_state(void **state)
             }
         }
     }
+}
+
+/* Optimizer state: each span once a step, in the same order. With a slot for each but a few,
+ * sparing loads as much in a long run as one slot less would, and no load waits for the visit
+ * before. */
+static uint32_t loads_of_state(uint32_t n, uint32_t room, int spare, int *waits)
+{
+    struct tr_visit v[32];
+    struct tr_slot_pool pool = {.slot_bytes = 4096, .n_slots = room, .spare = spare};
+    uint32_t holds[33], loads = 0;
+    struct tr_schedule_params p = params(v, n, &pool, 1, holds);
+
+    for (uint32_t i = 0; i < n; i++)
+        v[i] = (struct tr_visit){.n_spans = 1, .span = {i}, .changed = 1};
+    p.next = v;
+    p.n_next = n;
+    for (uint32_t i = 0; i <= room; i++)
+        holds[i] = i < room ? TR_NONE : TR_NONE - 1;
+    for (uint32_t step = 0; step < 40; step++) {
+        struct tr_schedule s;
+
+        assert_ok(tr_schedule_make(&s, &p));
+        loads += play(&s, &p, holds);
+        for (uint32_t i = 0; i < s.n_loads; i++)
+            *waits |= s.loads[i].after && s.loads[i].after == s.loads[i].visit;
+        tr_schedule_free(&s);
+    }
+    return loads;
+}
+
+static void state_is_spared(void **state)
+{
+    (void)state;
+    for (uint32_t n = 4; n <= 16; n++)
+        for (uint32_t room = 2; room < n; room++) {
+            int waits = 0, others_wait = 0;
+            uint32_t loads = loads_of_state(n, room, 1, &waits);
+
+            assert_true(loads >= loads_of_state(n, room, 0, &others_wait));
+            assert_true(others_wait && !waits);
+            assert_true(loads <= loads_of_state(n, room - 1, 0, &others_wait));
+        }
 }
 
 /* Loads can begin early: with s slots, the block needed at visit v of the forward pass goes where
@@ -548,6 +696,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(minimal_small),    cmocka_unit_test(minimal_random),
+        cmocka_unit_test(sparing_is_seen),  cmocka_unit_test(state_is_spared),
         cmocka_unit_test(steady_state),     cmocka_unit_test(room_to_prefetch),
         cmocka_unit_test(scratch_random),   cmocka_unit_test(scratch_of_a_step),
         cmocka_unit_test(scratch_refusals), cmocka_unit_test(refusals),

@@ -11,6 +11,7 @@
 #include <xxhash.h>
 
 #include "offload/staging.h"
+#include "src/base/mem.h"
 #include "tests/offload/player.h"
 
 #define EVERY_SPAN 0xff
@@ -68,6 +69,32 @@ static void host_memory_is_exact(void **state)
     }
 }
 
+/* Its tables are counted beforehand, from above: and no more than three times what they are. */
+static void tables_are_counted(void **state)
+{
+    (void)state;
+    for (int i = 0; i < WAYS; i++) {
+        struct player_params params = usual(1, &ways[i]);
+        struct tr_slot_pool pools[2] = {{.n_slots = 2}, {.n_slots = 2}};
+        struct tr_table_sizes sizes = {
+            .pools = pools, .n_pools = 2, .visits = 16, .staged = i != WAY_DIRECT};
+        uint64_t before, most;
+        struct player p;
+
+        player_open(&p, &params);
+        sizes.layout = &p.layout;
+        for (uint32_t k = 0; k < 2; k++)
+            pools[k].slot_bytes = span_max_bytes(&p.layout, k);
+        most = tr_offload_table_bytes(&sizes);
+        assert_ok(tr_offload_close(p.o));
+        before = tr_mem_now(TR_MEM_MISC);
+        assert_ok(player_open_engine(&p));
+        run_steps(&p, 2);
+        assert_in_range(tr_mem_now(TR_MEM_MISC) - before, most / 3, most);
+        player_close(&p);
+    }
+}
+
 static void size_of_staging(void **state)
 {
     struct player_params params = usual(1, &ways[WAY_STAGED]);
@@ -110,6 +137,84 @@ static void homes_save_reads(void **state)
         assert_int_equal(s.written_bytes, 5 * tr_layout_bytes(&p.layout));
         assert_int_equal(s.copied_out_bytes, s.written_bytes);
         assert_true(s.copied_in_bytes > s.read_bytes);
+        assert_ok(player_reopen(&p));
+        assert_int_equal(p.mismatches, 0);
+        player_close(&p);
+    }
+}
+
+/* Not every step being durable, a home is written once for all steps since the last commit, and
+ * after the commit it is what the store says; without the commit the store is untouched. */
+static void homes_wait_for_the_commit(void **state)
+{
+    struct way all = {"", 1, 16 * TR_STORE_ALIGN, EVERY_SPAN};
+    struct player_params params = usual(2, &all);
+    struct tr_offload_stats s;
+    struct player p;
+
+    (void)state;
+    for (int none = 0; none < 2; none++) {
+        char **committed;
+
+        params.durability = none ? TR_DURABLE_NONE : TR_DURABLE_CHECKPOINT;
+        player_open(&p, &params);
+        for (int i = 0; i < 5; i++)
+            assert_ok(player_step(&p, i % 3, 0));
+        assert_ok(tr_offload_drain(p.o));
+        tr_offload_stats(p.o, &s);
+        assert_int_equal(s.written_bytes, 0);
+        assert_ok(player_commit(&p));
+        committed = model_copy(&p.layout, p.model);
+        assert_ok(player_step(&p, 0, 0));
+        assert_ok(tr_offload_commit_wait(p.o));
+        tr_offload_stats(p.o, &s);
+        assert_int_equal(s.written_bytes, tr_layout_bytes(&p.layout));
+        assert_int_equal(s.read_bytes, tr_layout_bytes(&p.layout));
+        assert_int_equal(p.mismatches, 0);
+        if (none) /* the last step has not been committed: the store is marked open */
+            expect_error(player_reopen(&p), -EUCLEAN, "durability none");
+        else
+            expect_error(player_reopen(&p), -EILSEQ, "not what the model holds");
+        if (!none)
+            assert_ok(player_compare_store(&p, committed));
+        model_free(&p.layout, committed);
+        player_close(&p);
+    }
+}
+
+/* The same of what stays in its slot, and only of that: eight spans in so many slots that all, or
+ * three of four of each pool, fit. */
+static void slots_wait_for_the_commit(void **state)
+{
+    (void)state;
+    for (uint32_t slots = 3; slots <= 4; slots++) {
+        struct player_params params = usual(2, &ways[WAY_DIRECT]);
+        struct tr_offload_stats s;
+        struct player p;
+        uint64_t written;
+
+        params.slots[0] = params.slots[1] = slots;
+        params.durability = TR_DURABLE_CHECKPOINT;
+        player_open(&p, &params);
+        for (int i = 0; i < 4; i++)
+            assert_ok(player_step(&p, 0, 0));
+        assert_ok(tr_offload_drain(p.o));
+        tr_offload_stats(p.o, &s);
+        written = s.written_bytes;
+        if (slots == 4)
+            assert_int_equal(written, 0);
+        else /* two of each pool a step, once more than steps begin */
+            assert_in_range(s.writes, 4 * 2 + 3 * 2, 4 * 2 * 2);
+        assert_ok(player_commit(&p));
+        assert_ok(tr_offload_commit_wait(p.o));
+        tr_offload_stats(p.o, &s);
+        assert_true(s.written_bytes > written &&
+                    s.written_bytes - written <= tr_layout_bytes(&p.layout));
+        assert_ok(player_commit(&p)); /* of nothing */
+        assert_ok(tr_offload_commit_wait(p.o));
+        written = s.written_bytes;
+        tr_offload_stats(p.o, &s);
+        assert_int_equal(s.written_bytes, written);
         assert_ok(player_reopen(&p));
         assert_int_equal(p.mismatches, 0);
         player_close(&p);
@@ -440,8 +545,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(host_memory_is_exact),
+        cmocka_unit_test(tables_are_counted),
         cmocka_unit_test(size_of_staging),
         cmocka_unit_test(homes_save_reads),
+        cmocka_unit_test(homes_wait_for_the_commit),
+        cmocka_unit_test(slots_wait_for_the_commit),
         cmocka_unit_test(extremes),
         cmocka_unit_test(slot_is_free_before_the_disk),
         cmocka_unit_test(on_the_cpu_device),

@@ -18,6 +18,7 @@
 #include "tests/train/common.h"
 
 #define STEPS 4
+#define EVERY 3 /* steps between commits with TR_KEEP_CHECKPOINT */
 #define ROWS  60
 
 /* The cpu device takes more tokens before anything must leave it; the fake one takes long for each.
@@ -84,6 +85,10 @@ static const struct config configs[] = {
      .batch = 15, .streams = 1, .method = TR_CLIP_DEFERRED},
     {"chosen", {"llama", 64, 96, 6, 4, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
      .batch = 14, .extra = 1 << 20, .streams = 1},
+    {"host tier, in place", {"llama", 32, 48, 4, 2, 1, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_SGD,
+     -1, TR_KEEP_NONE, .batch = 13},
+    {"host tier, deferred", {"llama", 32, 48, 4, 2, 1, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO,
+     1, TR_KEEP_CHECKPOINT, .batch = 13, .method = TR_CLIP_DEFERRED},
     {"deferred with state", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
      TR_OPT_ADALOMO, 1, .batch = 13, .extra = 64 << 10, .method = TR_CLIP_DEFERRED,
      .parked = TR_TYPE_BF16},
@@ -118,6 +123,7 @@ static void fill(struct tr_train_params *p, const struct config *c, const char *
                                   .parked_dtype = c->parked,
                                   .durability = c->durability,
                                   .update_on = c->update,
+                                  .checkpoint_every = EVERY,
                                   .threads = 2,
                                   .lr = 1e-3,
                                   .export_model = TR_NO};
@@ -178,14 +184,27 @@ static tr_run *open_streaming(struct tr_train_params *p)
 
     p->host_memory = 1u << 20;
     while (tr_train_open(&run, p) < 0) {
-        const char *says = strstr(tr_message(), " take ");
-        uint64_t least = says ? strtoull(says + 6, NULL, 10) : p->host_memory + (256 << 10);
+        const char *says = strstr(tr_message(), "buffers is ");
+        uint64_t least = says ? strtoull(says + 11, NULL, 10) : p->host_memory + (256 << 10);
 
         if (!strstr(tr_message(), "host") || least <= p->host_memory || least > 64u << 20)
             fail_msg("%s", tr_message());
         p->host_memory = least;
     }
     return run;
+}
+
+/* Of the steps, of the commits (the last one, and with checkpoints one at step 3), and to settle:
+ * once more after a commit, or in one with the last step. */
+static uint64_t foreseen_writes(const tr_run *run, int64_t steps)
+{
+    const struct tr_prediction *p = &run->foreseen;
+    uint64_t bytes = tr_prediction_written(p, steps) + tr_prediction_kept(p, steps);
+
+    if (run->params.durability == TR_KEEP_CHECKPOINT)
+        bytes += tr_prediction_kept(p, EVERY) + p->settle.kept;
+    return bytes + p->settle.written -
+           (run->params.durability == TR_KEEP_NONE ? p->settle.spared : 0);
 }
 
 /* How many bytes the engine has moved, when all is written; and what it has pinned. */
@@ -203,10 +222,9 @@ static void check_counts(tr_run *run, int64_t steps)
     if (tr_train_finish(run) < 0)
         fail_msg("%s", tr_message());
     tr_offload_stats(run->offload, &s);
-    assert_int_equal(s.read_bytes, tr_prediction_read(p, steps) + p->settle_read_bytes);
-    assert_int_equal(s.written_bytes,
-                     (uint64_t)steps * p->sim.written_bytes + p->settle_written_bytes);
-    assert_int_equal(p->settle_written_bytes > 0, run->model->parked != TR_PARKED_NONE);
+    assert_int_equal(s.read_bytes, tr_prediction_read(p, steps) + p->settle.read);
+    assert_int_equal(s.written_bytes, foreseen_writes(run, steps));
+    assert_int_equal(p->settle.written + p->settle.kept > 0, run->model->parked != TR_PARKED_NONE);
     assert_int_equal(s.spilled_bytes, (uint64_t)steps * p->sim.spilled_bytes);
     assert_int_equal(pinned, p->staging_bytes + p->tier_bytes);
     assert_non_null(strstr(tr_train_outcome(run), "equal"));
@@ -239,6 +257,8 @@ static void check_config(const struct config *c)
         assert_int_equal(run->foreseen.sim.read_bytes > 0, c->streams);
         assert_int_equal(run->foreseen.sim.spilled_bytes > 0, c->streams);
     }
+    if (!strncmp(c->name, "host tier", 9))
+        assert_true(run->foreseen.sim.kept_bytes > 0);
     check_counts(run, steps_of(c));
     if (c->update)
         assert_int_equal(run->plan.in.apart, on_gpu());
@@ -371,6 +391,38 @@ static void bad_machines(void **state)
             "the smallest that would do");
 }
 
+/* The smallest host budget that a plan names does, and a page less does not. */
+static void host_budget(void **state)
+{
+    static const char *const machines[] = {NULL, "rtx-3090"};
+    struct tr_train_params p = {.arch = "llama-7b",
+                                .dtype = TR_TYPE_BF16,
+                                .batch_size = 1,
+                                .seq_len = 256,
+                                .optimizer = TR_OPT_LOMO,
+                                .clip_norm = -1,
+                                .device = "cpu",
+                                .device_memory = 8ull << 30};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(machines) / sizeof(machines[0]); i++) {
+        struct tr_foretell_params f = {.train = &p, .machine = machines[i], .json = 1};
+        json_t *o;
+
+        p.host_memory = 0;
+        o = foretell(&f);
+        p.host_memory = number(json_object_get(o, "predicted"), "least_host_bytes");
+        json_decref(o);
+        o = foretell(&f);
+        assert_int_equal(number(json_object_get(o, "predicted"), "least_host_bytes"),
+                         p.host_memory);
+        json_decref(o);
+        p.host_memory -= 4096;
+        refuses(&f, "the smallest that would do");
+        refuses(&f, "--host-memory");
+    }
+}
+
 /* A quick measurement, from which train predicts seconds and says so. */
 static void bench_to_train(void **state)
 {
@@ -406,7 +458,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(predicted_is_measured), cmocka_unit_test(parts_sum),
         cmocka_unit_test(clip_is_chosen),        cmocka_unit_test(bad_machines),
-        cmocka_unit_test(bench_to_train),
+        cmocka_unit_test(host_budget),           cmocka_unit_test(bench_to_train),
     };
 
     setenv("XDG_CACHE_HOME", scratch_path("cache"), 1);

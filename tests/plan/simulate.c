@@ -153,6 +153,28 @@ static void commit_overlaps(void **state)
     assert_int_equal(r.total_written_bytes, 6 * BYTES);
 }
 
+/* Not every step being durable, what stays in its slot is not written: of four blocks in three
+ * slots the last is changed and dropped for the first, which the next step drops for the last. */
+static void slots_keep(void **state)
+{
+    struct tr_sim_result r;
+    struct step s;
+
+    (void)state;
+    open_step(&s, 2, 2);
+    r = play(&s, tr_simulate);
+    equal(r.seconds, 20);
+    equal(r.busy[TR_SERVE_DRIVE], 0);
+    assert_int_equal(r.written_bytes, 0);
+    assert_int_equal(r.kept_bytes, 2 * BYTES);
+    open_step(&s, 4, 3);
+    s.p.steps = 3;
+    r = play(&s, tr_simulate);
+    assert_int_equal(r.written_bytes, 2 * BYTES);
+    assert_int_equal(r.kept_bytes, 2 * BYTES);
+    assert_int_equal(r.written[0] + r.written[1] + r.written[2], r.total_written_bytes);
+}
+
 /* A slow sync: the next commit cannot begin before it, and that is waited for at the step's end. */
 static void commit_is_waited_for(void **state)
 {
@@ -171,7 +193,8 @@ static void commit_is_waited_for(void **state)
     equal(r.commit, 35);
 }
 
-/* From a home: the slot is free when the copy is there (20 s), the drive goes on without it. */
+/* From a home: the slot is free when the copy is there (20 s), the drive goes on without it; or,
+ * not every step being durable, has nothing to do until there is a commit. */
 static void host_tier(void **state)
 {
     struct tr_sim_result r;
@@ -184,12 +207,19 @@ static void host_tier(void **state)
     s.p.staged = 1;
     s.p.rates.in = 100;
     s.p.rates.out = 50;
-    r = play(&s, tr_simulate);
-    equal(r.seconds, 25);
-    equal(r.idle[TR_SERVE_OUT], 15);
-    assert_int_equal(r.written_bytes, BYTES);
-    assert_int_equal(r.first_read_bytes, BYTES);
-    assert_int_equal(r.read_bytes, 0);
+    for (int durability = 0; durability <= TR_DURABLE_NONE; durability++) {
+        int every = durability == TR_DURABLE_STEP;
+
+        s.p.durability = (enum tr_durability)durability;
+        r = play(&s, tr_simulate);
+        equal(r.seconds, every ? 30 : 25); /* 5 s more for the commit of the step before */
+        equal(r.idle[TR_SERVE_OUT], 15);
+        equal(r.busy[TR_SERVE_DRIVE], every ? 10 : 0);
+        assert_int_equal(r.written_bytes, every ? BYTES : 0);
+        assert_int_equal(r.kept_bytes, every ? 0 : BYTES);
+        assert_int_equal(r.first_read_bytes, BYTES);
+        assert_int_equal(r.read_bytes, 0);
+    }
 }
 
 /* Staged loads pass the drive, the checksums and the copy one after the other. */
@@ -225,6 +255,7 @@ static void drag_and_serial(void **state)
     r = play(&s, tr_simulate);
     equal(r.seconds, 100); /* as with one slot, and the write-back is waited for too */
     open_step(&s, 4, 4);
+    s.p.durability = TR_DURABLE_STEP;
     s.p.rates.drag = 0.001;
     r = play(&s, tr_simulate);
     equal(r.seconds, 44); /* four write-backs end while something computes */
@@ -250,7 +281,7 @@ static void more_is_not_slower(void **state)
                 r = play(&s, tr_simulate);
                 assert_true(r.seconds <= slower + 1e-6);
                 assert_true(r.seconds >= 10 * blocks - 1e-6);
-                assert_int_equal(r.written_bytes, blocks * BYTES);
+                assert_int_equal(r.written_bytes + r.kept_bytes, blocks * BYTES);
                 slower = r.seconds;
                 if (rate != 100)
                     continue;
@@ -292,7 +323,8 @@ static void nothing_is_counted_twice(void **state)
                 s.p.in_host = staged ? s.in_host : NULL;
                 r = play(&s, tr_simulate);
                 parts_sum(&r);
-                assert_int_equal(r.written_bytes, 6 * BYTES);
+                assert_int_equal(r.written_bytes + r.kept_bytes, 6 * BYTES);
+                assert_true(durability || !r.kept_bytes);
             }
 }
 
@@ -326,6 +358,7 @@ int main(void)
         cmocka_unit_test(one_slot),
         cmocka_unit_test(updates_beside),
         cmocka_unit_test(commit_overlaps),
+        cmocka_unit_test(slots_keep),
         cmocka_unit_test(commit_is_waited_for),
         cmocka_unit_test(host_tier),
         cmocka_unit_test(staged_loads),
