@@ -8,7 +8,6 @@
 #include <string.h>
 #include <xxhash.h>
 
-#include "src/apart.h"
 #include "src/base/err.h"
 #include "src/base/pages.h"
 #include "src/base/sysmem.h"
@@ -17,6 +16,7 @@
 
 #define STAGING_LEAST (1u << 20)   /* sixteen chunks of 64 KiB */
 #define HOST_REST     (256u << 10) /* paths, metrics, a batch of few tokens */
+#define WHOLE_CHUNKS  (64u << 10)  /* sixteen chunks of whole pages */
 #define MORE_TABLES   (1u << 20)   /* visits and spans, made after the plan */
 
 static uint64_t resolve_share(uint64_t bytes, uint64_t by_default, uint64_t free_bytes)
@@ -193,26 +193,19 @@ static uint64_t staging_bytes(uint64_t left)
 {
     uint64_t half = left / 2;
 
-    return half > TR_STAGING_BYTES ? TR_STAGING_BYTES : half < STAGING_LEAST ? STAGING_LEAST : half;
-}
-
-static struct tr_device_params cpu_params(const struct tr_run *run)
-{
-    struct tr_device_params p = {.threads = (int)run->params.threads,
-                                 .f32_only = is_all_f32(run->model)};
-
-    p.memory_bytes = tr_device_cpu_workspace(&p) + TR_STORE_ALIGN;
-    return p;
+    return half > TR_STAGING_BYTES ? TR_STAGING_BYTES
+           : half < STAGING_LEAST  ? STAGING_LEAST
+                                   : half / WHOLE_CHUNKS * WHOLE_CHUNKS;
 }
 
 /* Before the visits are made their tables can only be guessed. */
 uint64_t run_host_room(const struct tr_run *run)
 {
-    uint64_t used = run->least_host ? run->least_host - STAGING_LEAST
-                                    : tr_mem_host_now() + MORE_TABLES;
+    uint64_t used =
+        run->least_host ? run->least_host - STAGING_LEAST : tr_mem_host_now() + MORE_TABLES;
     uint64_t left = run->params.host_memory > used ? run->params.host_memory - used : 0;
 
-    used = staging_bytes(left) + (run->apart ? cpu_params(run).memory_bytes : 0);
+    used = staging_bytes(left) + (run->apart ? run_cpu_bytes(run) : 0);
     return left > used ? left - used : 0;
 }
 
@@ -373,34 +366,6 @@ uint64_t run_buffer_bytes(const struct tr_run *run)
     return nll_bytes(run) + sumsq_bytes(run);
 }
 
-static int open_apart(struct tr_run *run)
-{
-    struct tr_device_params p = cpu_params(run);
-    int r;
-
-    run->host = run->device->ops->host_alloc(run->device, run->plan.host_bytes);
-    if (!run->host)
-        return -ENOMEM;
-    if ((r = tr_device_open_cpu(&run->cpu, &p)) < 0)
-        return r;
-    return tr_apart_open(&run->pass.apart, &(struct tr_apart_params){.device = run->device,
-                                                                     .cpu = run->cpu,
-                                                                     .plan = &run->plan,
-                                                                     .memory = run->host});
-}
-
-static void close_apart(struct tr_run *run)
-{
-    tr_apart_close(run->pass.apart);
-    if (run->cpu)
-        run->cpu->ops->close(run->cpu);
-    if (run->host)
-        run->device->ops->host_free(run->device, run->host, run->plan.host_bytes);
-    run->pass.apart = NULL;
-    run->cpu = NULL;
-    run->host = NULL;
-}
-
 int run_start_machine(struct tr_run *run)
 {
     int r;
@@ -414,7 +379,7 @@ int run_start_machine(struct tr_run *run)
     if (!run->nll || !run->sumsq)
         return -ENOMEM;
     if ((r = hash_names(run)) < 0 || (r = copy_rope_tables(run)) < 0 ||
-        (run->plan.in.apart && (r = open_apart(run)) < 0))
+        (run->plan.in.apart && (r = run_open_apart(run)) < 0))
         return r;
     run_set_update(run);
     return run_open_offload(run);
@@ -433,7 +398,7 @@ void run_stop_machine(struct tr_run *run)
 {
     run_close_offload(run); /* what is queued uses the batch, too */
     run_unplace(run);
-    close_apart(run);
+    run_close_apart(run);
     tr_pass_free(&run->pass);
     tr_free(TR_MEM_MISC, run->pass.update.names);
     if (run->nll)

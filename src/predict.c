@@ -260,7 +260,7 @@ static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
     out->tier_bytes = run->tier_bytes;
     out->apart = run->plan.in.apart;
     out->apart_bytes = run->plan.host_bytes;
-    out->least_host = run->least_host;
+    out->least_host = run_may_update(run, 0) ? run->least_host : 0; /* by name: not known */
     out->buffer_bytes = run_buffer_bytes(run);
     out->disk_bytes =
         (uint64_t)generations * tr_layout_bytes(&run->model->layout) + run->spill_bytes;

@@ -175,9 +175,11 @@ void tr_prediction_print(FILE *f, const struct tr_prediction *p, double drive_li
         print_seconds(f, p);
     print_life(f, p, drive_life);
     if (p->least_device)
-        fprintf(f,
-                "smallest  --device-memory %llu (%.1f MiB) would do, and --host-memory %llu (%.1f "
-                "MiB) beside the data\n",
-                (unsigned long long)p->least_device, (double)p->least_device / 1048576,
+        fprintf(f, "smallest  --device-memory %llu (%.1f MiB) would do",
+                (unsigned long long)p->least_device, (double)p->least_device / 1048576);
+    if (p->least_device && p->least_host)
+        fprintf(f, ", and --host-memory %llu (%.1f MiB) beside the data",
                 (unsigned long long)p->least_host, (double)p->least_host / 1048576);
+    if (p->least_device)
+        fputc('\n', f);
 }

@@ -182,6 +182,10 @@ void run_stop_machine(struct tr_run *run);
 int run_open_device(struct tr_run *run);
 /* What of the options the updates are made of. */
 void run_set_update(struct tr_run *run);
+/* The cpu beside the device, for updates, and what it takes for itself (update_on.c). */
+int run_open_apart(struct tr_run *run);
+void run_close_apart(struct tr_run *run);
+uint64_t run_cpu_bytes(const struct tr_run *run);
 /* May updates run on the cpu (apart), or on the device (not so), as the options say it? */
 int run_may_update(const struct tr_run *run, int apart);
 /* Host memory that there is for slots of state and for homes. */

@@ -9,6 +9,7 @@
  * to be gained. The two are predicted as the run would be; on a machine that has not been measured
  * the bytes are weighed that go to the device and to the drive.
  */
+#include "src/apart.h"
 #include "src/base/err.h"
 #include "src/open.h"
 
@@ -98,4 +99,45 @@ int run_choose_update(struct tr_run *run, const struct tr_figures *figures,
     if (r == 0 && (r = weigh(run, figures, batch, &cpu)) == 0 && cpu < device)
         return 0;
     return r < 0 && r != -ENOMEM ? r : place_again(run, 0);
+}
+
+static struct tr_device_params cpu_params(const struct tr_run *run)
+{
+    struct tr_device_params p = {.threads = (int)run->params.threads};
+
+    p.memory_bytes = tr_device_cpu_workspace(&p) + TR_STORE_ALIGN;
+    return p;
+}
+
+uint64_t run_cpu_bytes(const struct tr_run *run)
+{
+    return cpu_params(run).memory_bytes;
+}
+
+int run_open_apart(struct tr_run *run)
+{
+    struct tr_device_params p = cpu_params(run);
+    int r;
+
+    run->host = run->device->ops->host_alloc(run->device, run->plan.host_bytes);
+    if (!run->host)
+        return -ENOMEM;
+    if ((r = tr_device_open_cpu(&run->cpu, &p)) < 0)
+        return r;
+    return tr_apart_open(&run->pass.apart, &(struct tr_apart_params){.device = run->device,
+                                                                     .cpu = run->cpu,
+                                                                     .plan = &run->plan,
+                                                                     .memory = run->host});
+}
+
+void run_close_apart(struct tr_run *run)
+{
+    tr_apart_close(run->pass.apart);
+    if (run->cpu)
+        run->cpu->ops->close(run->cpu);
+    if (run->host)
+        run->device->ops->host_free(run->device, run->host, run->plan.host_bytes);
+    run->pass.apart = NULL;
+    run->cpu = NULL;
+    run->host = NULL;
 }
