@@ -106,7 +106,7 @@ void tr_move_start(struct tr_offload *o, enum tr_io_op op, uint32_t slot)
     m->slot = slot;
     m->transfer.buf = o->slots.slot[slot].base;
     begin(m, op, span, o->slots.slot[slot].epoch);
-    if (home || o->opaque) {
+    if (home || (o->opaque && !o->pools[o->slots.slot[slot].pool].host)) {
         tr_staged_start(m, home);
         return;
     }

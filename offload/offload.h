@@ -53,8 +53,8 @@ struct tr_scratch {
     int spills;     /* has a place in that file */
 };
 
-/* Slots of one size in device memory. Where the host can see it, disk I/O goes straight into them;
- * elsewhere through staging chunks (offload/staging.h). */
+/* Slots of one size, in device memory unless said otherwise. Where the host can see them, disk I/O
+ * goes straight into them; elsewhere through staging chunks (offload/staging.h). */
 struct tr_slot_pool {
     char *base;          /* 4096-aligned */
     uint64_t slot_bytes; /* multiple of 4096 */
@@ -62,6 +62,7 @@ struct tr_slot_pool {
     /* 1 + the pool whose slots this pool's spans go to, which has its own; 0: to this pool's. Spans
      * of several sizes that are needed one by one share slots of the largest size so. */
     uint32_t shares;
+    int host; /* base is in host memory, whatever the device: for what never goes to it */
     /* What the last visit of the pool used is not loaded over as long as there is another slot: its
      * write-back and the next load go on side by side, for a few loads more. */
     int spare;

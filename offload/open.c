@@ -48,18 +48,21 @@ static int check_params(const struct tr_offload_params *p)
     return 0;
 }
 
-/* What disk I/O goes to and from: the staging memory, or the slots themselves. Homes come and are
- * too large to be registered one by one. */
+/* What disk I/O goes to and from: the staging memory, and the slots that it reaches. Homes come and
+ * are too large to be registered one by one. */
 static uint32_t find_regions(const struct tr_offload *o, struct tr_io_region *regions)
 {
-    if (o->staging.memory) {
-        regions[0] = (struct tr_io_region){o->staging.memory, o->staging.bytes};
-        return 1;
+    uint32_t n = 0;
+
+    if (o->staging.memory)
+        regions[n++] = (struct tr_io_region){o->staging.memory, o->staging.bytes};
+    for (uint32_t i = 0; i < o->n_pools; i++) {
+        const struct tr_slot_pool *p = &o->pools[i];
+
+        if ((p->host || !o->opaque) && p->n_slots)
+            regions[n++] = (struct tr_io_region){p->base, p->slot_bytes * p->n_slots};
     }
-    for (uint32_t i = 0; i < o->n_pools && !o->opaque; i++)
-        regions[i] =
-            (struct tr_io_region){o->pools[i].base, o->pools[i].slot_bytes * o->pools[i].n_slots};
-    return o->opaque ? 0 : o->n_pools;
+    return n;
 }
 
 static int open_io(struct tr_offload *o, enum tr_io_kind kind)

@@ -115,7 +115,7 @@ static int place(struct foretell *f)
 
     if (n > MAX_TOKENS)
         return tr_error(-EINVAL, "%lld tokens a step are too many", (long long)n);
-    if ((r = run_make_plan(run, (int32_t)n, (int32_t)min64(grain - 1 + row, n))) < 0 ||
+    if ((r = run_make_any_plan(run, (int32_t)n, (int32_t)min64(grain - 1 + row, n))) < 0 ||
         (r = run_place(run)) < 0)
         return r;
     return tr_predict_batch(rows, row, (int32_t)grain, &f->batch);
@@ -129,7 +129,8 @@ static int predict(struct foretell *f)
     if (!f->elsewhere)
         f->timed = run_figures(f->run, &f->figures) == 0;
     figures = f->timed ? &f->figures : NULL;
-    if ((r = run_choose_clip(f->run, figures, &f->batch)) == 0)
+    if ((r = run_choose_clip(f->run, figures, &f->batch)) == 0 &&
+        (r = run_choose_update(f->run, figures, &f->batch)) == 0)
         r = run_predict(f->run, figures, &f->batch, &f->prediction);
     return r < 0 ? r : run_predict_limits(f->run, figures, &f->batch, &f->prediction);
 }

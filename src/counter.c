@@ -48,6 +48,16 @@ static void counter_host_free(struct tr_device *d, void *p, size_t bytes)
     tr_free_pages(TR_MEM_IO, p, bytes);
 }
 
+/* It begins when what has been queued for compute is done. */
+static void copy_out(struct tr_counter *c, size_t bytes)
+{
+    c->out_bytes += bytes;
+    c->out_until = c->out_until > c->seconds ? c->out_until : c->seconds;
+    if (c->figures->out > 0)
+        c->out_until += (double)bytes / c->figures->out;
+}
+
+/* Of the other streams only what the pass itself has them do, and that is copies out. */
 static int counter_copy(struct tr_device *d, enum tr_stream s, void *to, const void *from,
                         size_t bytes)
 {
@@ -55,6 +65,8 @@ static int counter_copy(struct tr_device *d, enum tr_stream s, void *to, const v
     (void)from;
     if (s == TR_STREAM_COMPUTE && of(d)->figures->in > 0)
         of(d)->seconds += (double)bytes / of(d)->figures->in;
+    if (s == TR_STREAM_OUT)
+        copy_out(of(d), bytes);
     return 0;
 }
 
@@ -86,6 +98,38 @@ static int counter_call(struct tr_device *d, enum tr_stream s, void (*fn)(void *
     return 0;
 }
 
+static int counter_event_open(struct tr_device *d, struct tr_event **out)
+{
+    (void)d;
+    *out = NULL;
+    return 0;
+}
+
+static void counter_event_close(struct tr_device *d, struct tr_event *e)
+{
+    (void)d;
+    (void)e;
+}
+
+static int counter_record(struct tr_device *d, enum tr_stream s, struct tr_event *e)
+{
+    (void)d;
+    (void)s;
+    (void)e;
+    return 0;
+}
+
+/* Compute waits for nothing but copies out. */
+static int counter_wait(struct tr_device *d, enum tr_stream s, struct tr_event *e)
+{
+    struct tr_counter *c = of(d);
+
+    (void)e;
+    if (s == TR_STREAM_COMPUTE && c->out_until > c->seconds)
+        c->seconds = c->out_until;
+    return 0;
+}
+
 static int counter_sync(struct tr_device *d, enum tr_stream s)
 {
     (void)d;
@@ -110,6 +154,10 @@ static const struct tr_device_ops counter_ops = {
     .fill = counter_fill,
     .run = counter_run,
     .call = counter_call,
+    .event_open = counter_event_open,
+    .event_close = counter_event_close,
+    .record = counter_record,
+    .wait = counter_wait,
     .sync = counter_sync,
     .error = counter_error,
 };

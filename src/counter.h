@@ -16,6 +16,8 @@ struct tr_counter {
     char *arena;
     double seconds; /* of all that was queued so far */
     uint64_t ops;
+    uint64_t out_bytes; /* of copies from the device */
+    double out_until;   /* when the last of them is there, if they begin as soon as they may */
 };
 
 /* info: what it says of itself; arena_bytes is the range of addresses. The figures outlive it. */

@@ -63,6 +63,7 @@ struct tr_figures {
     double flush;              /* seconds of a sync of data just written */
     double hash;               /* bytes/s of checksums, one core */
     double host_copy;          /* bytes/s of memcpy, one core */
+    double update;             /* bytes/s of an update by all cores: what it reads and writes */
     double in, out, both;      /* bytes/s of copies to and from the device; both: their sum */
     double drag; /* seconds that the cpu device's compute loses per byte that the I/O moves */
 

@@ -29,10 +29,10 @@ struct field {
 #define REAL(member) #member, offsetof(struct tr_figures, member)
 
 static const struct field reals[] = {
-    {REAL(read), 1e3, 1e14}, {REAL(write), 1e3, 1e14}, {REAL(mixed), 1e3, 1e14},
-    {REAL(flush), 0, 1e3},   {REAL(hash), 1e3, 1e14},  {REAL(host_copy), 1e3, 1e14},
-    {REAL(in), 1e3, 1e14},   {REAL(out), 1e3, 1e14},   {REAL(both), 1e3, 1e14},
-    {REAL(drag), 0, 1e-3},
+    {REAL(read), 1e3, 1e14}, {REAL(write), 1e3, 1e14},  {REAL(mixed), 1e3, 1e14},
+    {REAL(flush), 0, 1e3},   {REAL(hash), 1e3, 1e14},   {REAL(host_copy), 1e3, 1e14},
+    {REAL(in), 1e3, 1e14},   {REAL(out), 1e3, 1e14},    {REAL(both), 1e3, 1e14},
+    {REAL(drag), 0, 1e-3},   {REAL(update), 1e3, 1e14},
 };
 
 static const struct field sizes[] = {

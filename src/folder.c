@@ -175,6 +175,15 @@ static void spill_text(const struct tr_run *run, char *text, size_t room)
              (unsigned long long)(run->spill_bytes / each));
 }
 
+static void update_text(const struct tr_run *run, char *text, size_t room)
+{
+    if (run->plan.in.apart)
+        snprintf(text, room,
+                 "update: on the cpu, with %.1f MiB of pinned memory for state, gradients and "
+                 "weights\n",
+                 (double)run->plan.host_bytes / 1048576);
+}
+
 static void clip_text(const struct tr_run *run, char *text, size_t room)
 {
     static const char *const ways[] = {[TR_CLIP_AUTO] = "",
@@ -193,8 +202,8 @@ void run_make_summary(struct tr_run *run)
 {
     const struct tr_plan *p = &run->plan;
     const struct tr_model *m = run->model;
-    char text[2560], host[384] = "", spill[192] = "", clip[128] = "", frozen[64] = "",
-                     foreseen[256];
+    char text[2560], host[384] = "", spill[192] = "", clip[128] = "", update[128] = "",
+                     frozen[64] = "", foreseen[256];
 
     run->device->ops->info(run->device, &run->device_info); /* its remark may have come by now */
     if (!run->device_info.host_visible)
@@ -209,19 +218,20 @@ void run_make_summary(struct tr_run *run)
     else if (m->n_trained < m->n_params)
         snprintf(frozen, sizeof(frozen), ", of which %.1f M train", (double)m->n_trained / 1e6);
     clip_text(run, clip, sizeof(clip));
+    update_text(run, update, sizeof(update));
     snprintf(
         text, sizeof(text),
         "model: %s, %.1f M parameters%s, %d layers, %s\n"
         "device: %s, %.1f of %.1f MiB\n"
         "%sdisk: %s, %.1f MiB a generation\n"
         "%sstep: up to %d tokens in micro-batches of up to %d, %d of %d blocks keep activations\n"
-        "%ssteps: %lld of %lld done\n%s",
+        "%s%ssteps: %lld of %lld done\n%s",
         m->config.architecture, (double)m->n_params / 1e6, frozen, m->config.layers,
         tr_dtype_name(m->dtype), run->device_info.name,
         (double)(p->peak + run->device_info.workspace_bytes) / 1048576,
         (double)run->params.device_memory / 1048576, host, tr_offload_io_name(run->offload),
         (double)tr_layout_bytes(&m->layout) / 1048576, spill, p->in.batch_tokens, p->micro_tokens,
-        p->keep, m->config.layers, clip, (long long)run->cursor.step, (long long)run->steps,
+        p->keep, m->config.layers, clip, update, (long long)run->cursor.step, (long long)run->steps,
         tr_prediction_line(&run->foreseen, foreseen, sizeof(foreseen)));
     tr_free(TR_MEM_MISC, run->summary);
     run->summary = tr_strdup(TR_MEM_MISC, text);

@@ -34,6 +34,14 @@ static int foresee(struct tr_run *run, struct tr_figures *figures)
     return r < 0 ? r : run_predict(run, known ? figures : NULL, &batch, &run->foreseen);
 }
 
+static int choose(struct tr_run *run, const struct tr_figures *figures,
+                  const struct tr_batch *batch)
+{
+    int r = run_choose_clip(run, figures, batch);
+
+    return r < 0 ? r : run_choose_update(run, figures, batch);
+}
+
 /* What is chosen by time is chosen before the disk is looked at: it may take more of it. */
 int run_choose(struct tr_run *run)
 {
@@ -42,7 +50,7 @@ int run_choose(struct tr_run *run)
     int r = figures ? tr_data_batch(run->data, 0, 0, &batch) : -ENOMEM;
 
     if (r == 0)
-        r = run_choose_clip(run, run_figures(run, figures) == 0 ? figures : NULL, &batch);
+        r = choose(run, run_figures(run, figures) == 0 ? figures : NULL, &batch);
     tr_free(TR_MEM_MISC, figures);
     return r;
 }

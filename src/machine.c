@@ -16,6 +16,8 @@
 
 #define STAGING_LEAST (1u << 20)   /* sixteen chunks of 64 KiB */
 #define HOST_REST     (256u << 10) /* paths, metrics, a batch of few tokens */
+#define WHOLE_CHUNKS  (64u << 10)  /* sixteen chunks of whole pages */
+#define MORE_TABLES   (1u << 20)   /* visits and spans, made after the plan */
 
 static uint64_t resolve_share(uint64_t bytes, uint64_t by_default, uint64_t free_bytes)
 {
@@ -147,13 +149,15 @@ static void name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SL
     char *arena = run->device->ops->arena(run->device);
 
     for (int i = 0; i < TR_SLOT_POOLS; i++) {
-        int slots_of = tr_plan_pool(&run->plan, i);
+        int slots_of = tr_plan_pool(&run->plan, i), host = tr_plan_is_host_pool(&run->plan, i);
 
-        pools[i] = (struct tr_slot_pool){.base = arena + run->plan.pool[i].offset,
-                                         .slot_bytes = run->plan.slot_bytes[i],
-                                         .n_slots = run->plan.slots[i],
-                                         .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1,
-                                         .spare = tr_plan_spares(i)};
+        pools[i] =
+            (struct tr_slot_pool){.base = (host ? run->host : arena) + run->plan.pool[i].offset,
+                                  .host = host,
+                                  .slot_bytes = run->plan.slot_bytes[i],
+                                  .n_slots = run->plan.slots[i],
+                                  .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1,
+                                  .spare = tr_plan_spares(i)};
     }
 }
 
@@ -191,6 +195,45 @@ static int choose_tiers(struct tr_run *run, uint64_t host_bytes)
     return 0;
 }
 
+/* Up to half of what is left. */
+static uint64_t staging_bytes(uint64_t left)
+{
+    uint64_t half = left / 2;
+
+    return half > TR_STAGING_BYTES ? TR_STAGING_BYTES
+           : half < STAGING_LEAST  ? STAGING_LEAST
+                                   : half / WHOLE_CHUNKS * WHOLE_CHUNKS;
+}
+
+/* Before the visits are made their tables can only be guessed. */
+uint64_t run_host_room(const struct tr_run *run)
+{
+    uint64_t used =
+        run->least_host ? run->least_host - STAGING_LEAST : tr_mem_host_now() + MORE_TABLES;
+    uint64_t left = run->params.host_memory > used ? run->params.host_memory - used : 0;
+
+    used = staging_bytes(left) + (run->apart ? run_cpu_bytes(run) : 0);
+    return left > used ? left - used : 0;
+}
+
+/* First what updates need, then homes, and with what is left more slots for state: what it saves
+ * goes to the drive least often. */
+static int place_apart(struct tr_run *run)
+{
+    struct tr_plan *plan = &run->plan;
+    uint64_t room = run_host_room(run), needed = plan->host_bytes;
+    int r;
+
+    plan->in.host_budget = room;
+    plan->in.host_used = run->params.host_memory - room;
+    if (room < needed)
+        return tr_plan_refuse_host(plan);
+    r = choose_tiers(run, room - needed);
+    if (r == 0)
+        tr_plan_grow_host(plan, room - needed - run->tier_bytes);
+    return r;
+}
+
 /* The smallest host budget: what has been taken, most of it by the data, and what is to come: the
  * buffers of the import and of the export (never both), of which a new run has one already, tables,
  * and where the host does not see the device's memory, buffers on the way there. */
@@ -217,7 +260,7 @@ static uint64_t least_host(const struct tr_run *run, const struct tr_slot_pool *
 static int place_host(struct tr_run *run)
 {
     struct tr_slot_pool pools[TR_SLOT_POOLS];
-    uint64_t given = run->params.host_memory, half;
+    uint64_t given = run->params.host_memory;
 
     name_pools(run, pools);
     if (!run->least_host) /* another way to clip is weighed within the same */
@@ -232,10 +275,9 @@ static int place_host(struct tr_run *run)
     if (run->device_info.host_visible)
         return choose_tiers(run, 0);
     given -= run->least_host - STAGING_LEAST; /* what is left for staging and homes */
-    half = given / 2;
-    run->staging_bytes = half > TR_STAGING_BYTES ? TR_STAGING_BYTES
-                         : half < STAGING_LEAST  ? STAGING_LEAST
-                                                 : half;
+    run->staging_bytes = staging_bytes(given);
+    if (run->plan.in.apart)
+        return place_apart(run);
     return choose_tiers(run, given - run->staging_bytes);
 }
 
@@ -247,7 +289,8 @@ static int make_visits(struct tr_run *run)
                                  .group = run->plan.in.group,
                                  .parked = run->plan.parked,
                                  .by_parts = run->plan.by_parts,
-                                 .keep = run->plan.keep};
+                                 .keep = run->plan.keep,
+                                 .apart = run->plan.in.apart};
     int r = tr_visits_make(&run->visits, &p);
 
     if (r < 0 || !p.train || !run->model->parked)
@@ -342,7 +385,8 @@ int run_start_machine(struct tr_run *run)
     run->sumsq = run->device->ops->host_alloc(run->device, sumsq_bytes(run));
     if (!run->nll || !run->sumsq)
         return -ENOMEM;
-    if ((r = hash_names(run)) < 0 || (r = copy_rope_tables(run)) < 0)
+    if ((r = hash_names(run)) < 0 || (r = copy_rope_tables(run)) < 0 ||
+        (run->plan.in.apart && (r = run_open_apart(run)) < 0))
         return r;
     run_set_update(run);
     return run_open_offload(run);
@@ -361,6 +405,7 @@ void run_stop_machine(struct tr_run *run)
 {
     run_close_offload(run); /* what is queued uses the batch, too */
     run_unplace(run);
+    run_close_apart(run);
     tr_pass_free(&run->pass);
     tr_free(TR_MEM_MISC, run->pass.update.names);
     tr_free(TR_MEM_MISC, run->pass.adapter.measured);

@@ -174,6 +174,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                               [TR_STREAMING_BLOCKS] = TR_STREAMS_BLOCKS,
                                               [TR_STREAMING_MATRICES] = TR_STREAMS_PARTS};
     int64_t micro = p->fused_gemm ? INT32_MAX : p->micro_batch * p->seq_len;
+    uint64_t room = run->apart ? run_host_room(run) : 0;
 
     return tr_plan_make(
         &run->plan,
@@ -189,6 +190,9 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                  .group = run_clip_group(run),
                                  .keep = keep,
                                  .streams = streams[p->streaming],
+                                 .apart = run->apart,
+                                 .host_budget = room,
+                                 .host_used = p->host_memory - room,
                                  .budget = run->device_info.arena_bytes,
                                  .workspace = run->device_info.workspace_bytes});
 }
@@ -202,7 +206,7 @@ static int make_plan(struct tr_run *run)
 
     if (longest > run->params.seq_len)
         longest = (int32_t)run->params.seq_len;
-    return run_make_plan(run, max32(batch, longest), max32(grain, longest));
+    return run_make_any_plan(run, max32(batch, longest), max32(grain, longest));
 }
 
 static int import(struct tr_run *run)

@@ -36,6 +36,11 @@ int run_resolve_clip(struct tr_run *run);
 int32_t run_clip_group(const struct tr_run *run); /* of group:N; 0: another way */
 int run_choose_clip(struct tr_run *run, const struct tr_figures *figures,
                     const struct tr_batch *batch);
+/* The same with updates where --update-on lets them be, on the device if there is room; then, when
+ * the clip has been chosen, where they are predicted to be faster (update_on.c). */
+int run_make_any_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens);
+int run_choose_update(struct tr_run *run, const struct tr_figures *figures,
+                      const struct tr_batch *batch);
 int run_choose(struct tr_run *run); /* for the run's own batches, on its machine (foresee.c) */
 /* What the run's steps will take, into run->foreseen (foresee.c). */
 int run_foresee(struct tr_run *run);

@@ -54,6 +54,11 @@ static const struct tr_choice_name durabilities[] = {{"auto", TR_KEEP_AUTO},
 static const struct tr_choice_name engines[] = {
     {"auto", TR_IO_BEST}, {"uring", TR_IO_RING}, {"threads", TR_IO_POOL}, {NULL, 0}};
 
+static const struct tr_choice_name update_places[] = {{"auto", TR_UPDATE_AUTO},
+                                                      {"device", TR_UPDATE_DEVICE},
+                                                      {"cpu", TR_UPDATE_CPU},
+                                                      {NULL, 0}};
+
 #define AT(member) offsetof(struct tr_train_params, member)
 #define FIXED      TR_OPTION_FIXED
 #define STORED     TR_OPTION_STORED
@@ -207,6 +212,10 @@ const struct tr_option tr_train_options[] = {
     {"recompute", "NAME", TR_OPTION_CHOICE, 0, AT(recompute), "auto",
      "activations of blocks in the backward pass: all again, none, or as the budget allows",
      .choices = recomputes},
+    {"update-on", "NAME", TR_OPTION_CHOICE, 0, AT(update_on), "auto",
+     "with a GPU, what updates parameters: device; cpu, next to optimizer state, which then stays"
+     " in host memory and on disk; or auto: the faster of the two, which have the same bits",
+     .choices = update_places},
     {"durability", "NAME", TR_OPTION_CHOICE, 0, AT(durability), "auto",
      "what a crash may cost: step (one step), checkpoint, none (the run), or auto",
      .choices = durabilities},

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "src/apart.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
@@ -131,6 +132,8 @@ static int cut_batch(struct tr_pass_state *p, const struct tr_batch *b)
     int32_t *at;
 
     tr_pass_free(p);
+    if (p->apart)
+        tr_apart_restart(p->apart);
     p->grain = tr_alloc_array(TR_MEM_BATCH, (size_t)b->n_grains, sizeof(*p->grain));
     p->micro = tr_alloc_array(TR_MEM_BATCH, (size_t)b->n_grains, sizeof(*p->micro));
     p->ranges = at = tr_alloc_array(TR_MEM_BATCH, room, sizeof(*p->ranges));
@@ -250,6 +253,12 @@ int tr_pass_run(struct tr_pass_state *p, const struct tr_pass_visit *v)
         [TR_WORK_UPDATE] = pass_update,
     };
 
+    int makes = v->unit.work >= TR_WORK_HEAD_GRAD, r = 0;
+
     p->visit = v;
-    return work[v->unit.work](p, v);
+    if (p->apart && makes)
+        r = tr_apart_begin(p->apart, &v->unit);
+    if (r == 0)
+        r = work[v->unit.work](p, v);
+    return r == 0 && p->apart && makes ? tr_apart_end(p->apart, &v->unit) : r;
 }

@@ -57,6 +57,8 @@ struct tr_pass_cache {
     const int32_t *first, *row; /* (n_tokens) host: see TR_OP_ATTENTION_CACHED */
 };
 
+struct tr_apart;
+
 struct tr_pass_state {
     struct tr_device *device;
     const struct tr_model *model;
@@ -72,7 +74,8 @@ struct tr_pass_state {
     float drop;    /* share of the adapters' inputs that a training step leaves out */
     float dropout; /* the same in such a step; else 0 */
     struct tr_pass_cache cache;
-    uint32_t n_sumsq; /* entries written by the norm pass */
+    struct tr_apart *apart; /* updates run on the cpu (src/apart.h); NULL: on the device */
+    uint32_t n_sumsq;       /* entries written by the norm pass */
     const struct tr_pass_visit *visit;
 };
 

@@ -93,6 +93,13 @@ static void place(struct tr_plan *p, struct tr_place *at, uint64_t bytes)
     p->peak += aligned(bytes);
 }
 
+static void place_host(struct tr_plan *p, struct tr_place *at, uint64_t bytes)
+{
+    at->offset = p->host_bytes;
+    at->bytes = bytes;
+    p->host_bytes += aligned(bytes);
+}
+
 static uint64_t block_floats(const struct tr_plan *p, int role)
 {
     int32_t t = p->in.model->blocks[0].tensor[role];
@@ -114,7 +121,7 @@ static uint64_t grad_floats(const struct tr_plan *p, int role)
 /* Of a block's tensors: do the gradients of these two live at the same time? */
 static int live_together(const struct tr_plan *p, int a, int b)
 {
-    if (!p->several)
+    if (!p->several && !p->in.apart)
         return a == b;
     return !p->by_parts || tr_model_part((enum tr_role)a) == tr_model_part((enum tr_role)b);
 }
@@ -287,6 +294,39 @@ static void place_backward(struct tr_plan *p)
     }
 }
 
+static uint64_t largest_weight(const struct tr_model *m)
+{
+    uint64_t most = 0;
+
+    for (int32_t i = 0; i < m->n_tensors; i++)
+        most = max64(most, tr_dtype_size(m->tensors[i].dtype));
+    return most;
+}
+
+/* Of the tensors of one visit; those of the head's last visit are a slice and the final norm. */
+static void place_apart(struct tr_plan *p)
+{
+    const struct tr_model *m = p->in.model;
+    uint64_t hidden = (uint64_t)m->config.hidden, columns = sum_columns(m);
+    uint64_t slice = tr_trains_table(m) ? tr_round_up(slice_rows(m) * hidden, 16) : 0;
+    uint64_t floats = max64(block_grad_floats(p), slice + tr_round_up(hidden, 16));
+
+    place_host(p, &p->host_grads, 2 * floats * 4);
+    place_host(p, &p->host_weights, 2 * floats * largest_weight(m));
+    place_host(p, &p->host_sums, columns ? (32 + 32 * columns) * 8 : 0);
+    place_host(p, &p->host_factor, columns ? (columns + 3) * 4 : 0);
+}
+
+static void place_pool(struct tr_plan *p, int pool)
+{
+    uint64_t bytes = p->slots[pool] * p->slot_bytes[pool];
+
+    if (tr_plan_is_host_pool(p, pool))
+        place_host(p, &p->pool[pool], bytes);
+    else
+        place(p, &p->pool[pool], bytes);
+}
+
 static void place_all(struct tr_plan *p)
 {
     const struct tr_model *m = p->in.model;
@@ -296,13 +336,13 @@ static void place_all(struct tr_plan *p)
     uint64_t logit_rows = max64((uint64_t)p->in.grain_tokens, (uint64_t)p->in.logit_rows);
     enum tr_dtype t = p->in.compute;
 
-    p->peak = 0;
+    p->peak = p->host_bytes = 0;
     p->several = p->micro_tokens < p->in.batch_tokens;
     lay_frame(&p->kept_frame, c, t, n);
     lay_frame(&p->shared_frame, c, t, across);
     lay_backward(&p->back, c, t, m_tokens, across);
     for (int i = 0; i < TR_SLOT_POOLS; i++)
-        place(p, &p->pool[i], p->slots[i] * p->slot_bytes[i]);
+        place_pool(p, i);
     place_batch(p);
     place(p, &p->frames, (uint64_t)p->keep * p->kept_frame.bytes + p->shared_frame.bytes);
     place(p, &p->act, m_tokens * c->ffn * tr_dtype_size(t));
@@ -319,12 +359,19 @@ static void place_all(struct tr_plan *p)
     place_adapter(p);
     if (p->in.train)
         place_backward(p);
+    if (p->in.apart)
+        place_apart(p);
+}
+
+static int has_room(const struct tr_plan *p)
+{
+    return p->peak <= p->in.budget && (!p->in.apart || p->host_bytes <= p->in.host_budget);
 }
 
 static int fits(struct tr_plan *p)
 {
     place_all(p);
-    return p->peak <= p->in.budget;
+    return has_room(p);
 }
 
 /* The first pool of those of a block's parts that this one is among; -1: it is of no part. */
@@ -437,14 +484,24 @@ static void grow_residents(struct tr_plan *p)
                                 TR_SLOTS_NORM_PARKED, TR_SLOTS_BLOCK_PARKED, TR_SLOTS_TABLE_PARKED};
 
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
-        grow(p, order[i], pools_with(order[i]), most(p->spans, order[i], pools_with(order[i])));
+        if (!tr_plan_is_host_pool(p, order[i]))
+            grow(p, order[i], pools_with(order[i]), most(p->spans, order[i], pools_with(order[i])));
 }
 
 /* What is left is too small for a block more, but perhaps not for a part of one. */
 static void grow_rest(struct tr_plan *p)
 {
     for (int i = 0; i < TR_SLOT_POOLS; i++)
-        grow(p, i, 1, p->spans[i]);
+        if (!tr_plan_is_host_pool(p, i))
+            grow(p, i, 1, p->spans[i]);
+}
+
+void tr_plan_grow_host(struct tr_plan *p, uint64_t bytes)
+{
+    p->in.host_budget = p->host_bytes + bytes;
+    for (int i = TR_SLOTS_BLOCK_STATE; i <= TR_SLOTS_NORM_STATE; i += pools_with(i))
+        grow(p, i, pools_with(i), most(p->spans, i, pools_with(i)));
+    place_all(p);
 }
 
 /* A table that is swept twice needs its gradients made but once where all of them have room. */
@@ -500,7 +557,7 @@ static int fits_in_micro(struct tr_plan *p)
     p->micro_tokens = clamp_micro(&p->in);
     place_all(p);
     if (p->in.micro_tokens)
-        return p->peak <= p->in.budget;
+        return has_room(p);
     small = p->peak;
     p->micro_tokens = p->in.batch_tokens;
     place_all(p);
@@ -545,9 +602,28 @@ static int choose_streams(struct tr_plan *p, uint64_t *smallest)
     return 0;
 }
 
+/* Slots of state are the smallest where they hold a matrix's. */
+static int refuse_host(struct tr_plan *p)
+{
+    fits_with(p, p->in.streams != TR_STREAMS_BLOCKS, 1);
+    return tr_plan_refuse_host(p);
+}
+
+int tr_plan_refuse_host(const struct tr_plan *p)
+{
+    uint64_t used = p->in.host_used;
+
+    return tr_error(-ENOMEM,
+                    "the host budget is too small: %llu bytes are given, with updates on the cpu "
+                    "slots of state and buffers take %llu; raise --host-memory",
+                    (unsigned long long)(used + p->in.host_budget),
+                    (unsigned long long)(used + p->host_bytes));
+}
+
 int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
 {
     uint64_t smallest;
+    int found;
 
     memset(plan, 0, sizeof(*plan));
     plan->in = *p;
@@ -556,7 +632,11 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
         plan->in.group = 0;
         plan->parked = 1;
     }
-    if (!choose_streams(plan, &smallest))
+    found = choose_streams(plan, &smallest);
+    if (!found && smallest <= p->budget)
+        return refuse_host(plan);
+    plan->least = smallest;
+    if (!found)
         return tr_error(
             -ENOMEM,
             "the device budget is too small: %llu bytes (%.1f MiB) are given, the smallest "
@@ -578,6 +658,11 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
     grow_rest(plan);
     place_all(plan);
     return 0;
+}
+
+int tr_plan_is_host_pool(const struct tr_plan *plan, int pool)
+{
+    return plan->in.apart && pool >= TR_SLOTS_BLOCK_STATE && pool <= TR_SLOTS_NORM_STATE;
 }
 
 int tr_plan_pool(const struct tr_plan *plan, int pool)
@@ -691,7 +776,7 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
     row_slots(&rows[n++], p, p->by_parts ? "slots, streams per matrix" : "block slots",
               TR_SLOTS_BLOCK);
     row_slots(&rows[n++], p, "table slots", TR_SLOTS_TABLE);
-    if (p->slots[TR_SLOTS_BLOCK_STATE]) {
+    if (p->slots[TR_SLOTS_BLOCK_STATE] && !p->in.apart) {
         row_slots(&rows[n++], p, p->by_parts ? "state slots" : "block state slots",
                   TR_SLOTS_BLOCK_STATE);
         row_slots(&rows[n++], p, "table state slots", TR_SLOTS_TABLE_STATE);
@@ -713,7 +798,7 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
         : p->in.group ? "weight gradients (a group, until its norm is known)"
         : p->in.model->parked == TR_PARKED_F32 ? "weight gradient (of the final norm)"
         : p->held                              ? "weight gradients (a table, for its second sweep)"
-        : !p->several                          ? "weight gradient (one tensor)"
+        : !p->several && !p->in.apart          ? "weight gradient (one tensor)"
         : p->by_parts ? "weight gradients (one matrix and its small tensors)"
                       : "weight gradients (one layer)");
     row(&rows[n++],

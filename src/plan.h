@@ -70,8 +70,11 @@ struct tr_plan_params {
     enum tr_streams streams; /* AUTO: blocks where two fit at once, else parts */
     int64_t logit_rows;      /* forward only: rows of logits taken out at once; 0: losses only */
     int64_t cache_tokens;    /* forward only: keys and values that stay, of all blocks; 0: none */
+    int apart;               /* updates run on the cpu, and optimizer state stays in host memory */
     uint64_t budget;         /* arena bytes */
-    uint64_t workspace;      /* of the device, for the message about the smallest budget */
+    uint64_t host_budget;    /* apart: bytes for that; host_used: of all else, for the message */
+    uint64_t host_used;
+    uint64_t workspace; /* of the device, for the message about the smallest budget */
 };
 
 struct tr_plan {
@@ -116,6 +119,12 @@ struct tr_plan {
     struct tr_place sumsq; /* f64, one for each tensor or slice */
     struct tr_place sums, factor; /* AdaLomo's, of the tensor at hand: see TR_OP_ADALOMO_SUM */
     uint64_t peak;                /* bytes of the arena in use */
+    uint64_t least;               /* where it does not fit the arena: a budget that would do */
+
+    /* Apart: in pinned host memory, where the pools of state lie as well; each twice, for what is
+     * on its way while the other is worked on. */
+    struct tr_place host_grads, host_weights, host_sums, host_factor;
+    uint64_t host_bytes;
 };
 
 /* -ENOMEM: does not fit; the message says the smallest budget that would do. */
@@ -130,6 +139,12 @@ struct tr_span *tr_plan_spans(const struct tr_plan *plan, uint32_t *n_spans);
 uint64_t tr_plan_frame(const struct tr_plan *plan, int layer);
 uint64_t tr_plan_shared(const struct tr_plan *plan); /* of the shared frame */
 int tr_plan_keeps(const struct tr_plan *plan, int layer);
+/* Apart: do the slots of this pool lie in host memory? */
+int tr_plan_is_host_pool(const struct tr_plan *plan, int pool);
+/* Apart: says that it does not fit; -ENOMEM. */
+int tr_plan_refuse_host(const struct tr_plan *plan);
+/* Apart: more slots for state, in so many bytes more of host memory. */
+void tr_plan_grow_host(struct tr_plan *plan, uint64_t bytes);
 /* The pool whose slots the spans of a pool go to. */
 int tr_plan_pool(const struct tr_plan *plan, int pool);
 /* Offset in the arena of a block's kept keys, or values. */

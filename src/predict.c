@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "src/apart.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
 #include "src/counter.h"
@@ -12,13 +13,86 @@
 
 /* ---- seconds of each visit ---- */
 
-static int count_visits(struct tr_run *run, struct tr_counter *c, const struct tr_batch *batch,
-                        double *seconds)
+/* A device that counts, and beside it the cpu that updates, where it does. */
+struct counters {
+    struct tr_counter *device, *cpu;
+    struct tr_figures *figures; /* the cpu's */
+    struct tr_apart *apart;
+};
+
+static void close_counters(struct counters *c)
 {
-    struct tr_pass_state pass = {.device = &c->device,
+    tr_apart_close(c->apart);
+    if (c->cpu)
+        c->cpu->device.ops->close(&c->cpu->device);
+    if (c->device)
+        c->device->device.ops->close(&c->device->device);
+    tr_free(TR_MEM_MISC, c->figures);
+}
+
+/* On the cpu updates take the time of their bytes. */
+static int open_cpu(struct counters *c, const struct tr_run *run, const struct tr_figures *figures)
+{
+    struct tr_device_info info = {.arena_bytes = TR_STORE_ALIGN};
+    int r;
+
+    c->figures = tr_alloc(TR_MEM_MISC, sizeof(*c->figures));
+    if (!c->figures)
+        return -ENOMEM;
+    for (int row = 0; row < TR_COST_ROWS; row++)
+        for (int w = 0; w < TR_WIDTHS; w++)
+            c->figures->cost[row][w][TR_TERM_WORK] = 1 / figures->update;
+    if ((r = tr_counter_open(&c->cpu, c->figures, &info)) < 0)
+        return r;
+    return tr_apart_open(&c->apart, &(struct tr_apart_params){.device = &c->device->device,
+                                                              .cpu = &c->cpu->device,
+                                                              .plan = &run->plan,
+                                                              .memory = c->device->arena});
+}
+
+static int open_counters(struct counters *c, const struct tr_run *run,
+                         const struct tr_figures *figures)
+{
+    struct tr_device_info info = run->device_info;
+    int r;
+
+    info.arena_bytes = run->plan.peak;
+    r = tr_counter_open(&c->device, figures, &info);
+    return r == 0 && run->plan.in.apart ? open_cpu(c, run, figures) : r;
+}
+
+/* Seconds of each visit: of compute, and of the cpu before it with all copies to it; those are not
+ * on the device's way. */
+struct seconds {
+    double *compute, *beside;
+};
+
+static int count_visit(struct counters *c, struct tr_pass_state *pass,
+                       const struct tr_pass_visit *v, const struct seconds *at)
+{
+    double before = c->device->seconds, until = c->device->out_until;
+    double updated = c->cpu ? c->cpu->seconds : 0;
+    uint64_t out = c->device->out_bytes;
+    int r = tr_pass_run(pass, v);
+
+    *at->compute = c->device->seconds - before;
+    *at->beside = 0;
+    if (!c->cpu || v->unit.work != TR_WORK_UPDATE)
+        return r;
+    c->device->out_until = until;
+    *at->beside = c->cpu->seconds - updated;
+    *at->beside += (double)(c->device->out_bytes - out) / c->device->figures->out;
+    return r;
+}
+
+static int count_visits(struct tr_run *run, struct counters *c, const struct tr_batch *batch,
+                        const struct seconds *seconds)
+{
+    struct tr_pass_state pass = {.device = &c->device->device,
                                  .model = run->model,
                                  .plan = &run->plan,
-                                 .arena = c->arena,
+                                 .arena = c->device->arena,
+                                 .apart = c->apart,
                                  .update = run->pass.update};
     int r = 0;
 
@@ -30,14 +104,13 @@ static int count_visits(struct tr_run *run, struct tr_counter *c, const struct t
     r = tr_pass_batch(&pass, batch, 1);
     for (uint32_t i = 0; i < run->visits.n && r == 0; i++) {
         struct tr_pass_visit v = {.unit = run->visits.units[i], .spans = &run->visits.spans[i]};
-        double before = c->seconds;
+        struct seconds at = {&seconds->compute[i], &seconds->beside[i]};
 
         for (uint32_t k = 0; k < TR_VISIT_SPANS; k++) /* where they lie does not matter here */
-            v.at[k] = c->arena;
+            v.at[k] = c->device->arena;
         if (i == 0 || v.unit.pass != run->visits.units[i - 1].pass)
             pass.n_sumsq = 0;
-        r = tr_pass_run(&pass, &v);
-        seconds[i] = c->seconds - before;
+        r = count_visit(c, &pass, &v, &at);
     }
     tr_pass_free(&pass);
     tr_free(TR_MEM_MISC, pass.update.names);
@@ -45,20 +118,28 @@ static int count_visits(struct tr_run *run, struct tr_counter *c, const struct t
 }
 
 static int visit_seconds(struct tr_run *run, const struct tr_figures *figures,
-                         const struct tr_batch *batch, double *seconds)
+                         const struct tr_batch *batch, const struct seconds *seconds)
 {
-    struct tr_device_info info = run->device_info;
-    struct tr_counter *c;
-    int r;
+    struct counters c = {0};
+    int r = figures ? open_counters(&c, run, figures) : 0;
 
-    if (!figures)
-        return 0;
-    info.arena_bytes = run->plan.peak;
-    if ((r = tr_counter_open(&c, figures, &info)) < 0)
-        return r;
-    r = count_visits(run, c, batch, seconds);
-    c->device.ops->close(&c->device);
+    if (r == 0 && figures)
+        r = count_visits(run, &c, batch, seconds);
+    close_counters(&c);
     return r;
+}
+
+/* An update beside the device waits for the visit that has left its gradients; where none has, for
+ * all that were before it, but gradients that the store has kept are there. */
+static uint32_t update_after(const struct tr_run *run, uint32_t i)
+{
+    const struct tr_unit_visit *u = run->visits.units, *v = &u[i];
+
+    for (uint32_t k = i; k-- > 0;)
+        if (u[k].leaves && u[k].work == v->place && u[k].index == v->index &&
+            u[k].from == v->from && u[k].sweep == v->sweep)
+            return k + 1;
+    return run->model->parked == TR_PARKED_F32 ? 0 : i;
 }
 
 /* ---- the step ---- */
@@ -88,7 +169,8 @@ static enum tr_durability durability_of(const struct tr_run *run)
 struct play {
     struct tr_sim_params p;
     struct tr_slot_pool pools[TR_SLOT_POOLS];
-    double *seconds, *scaled;
+    double *seconds, *scaled, *beside;
+    uint32_t *after;
     unsigned char *pass;
 };
 
@@ -96,6 +178,8 @@ static void close_play(struct play *y)
 {
     tr_free(TR_MEM_MISC, y->seconds);
     tr_free(TR_MEM_MISC, y->scaled);
+    tr_free(TR_MEM_MISC, y->beside);
+    tr_free(TR_MEM_MISC, y->after);
     tr_free(TR_MEM_MISC, y->pass);
 }
 
@@ -111,19 +195,27 @@ static int open_play(struct play *y, struct tr_run *run, const struct tr_figures
 
         y->pools[i] = (struct tr_slot_pool){.base = ground,
                                             .n_slots = run->plan.slots[i],
+                                            .host = tr_plan_is_host_pool(&run->plan, i),
                                             .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1,
                                             .spare = tr_plan_spares(i)};
     }
     y->seconds = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(double));
     y->scaled = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(double));
+    y->beside = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(double));
+    y->after = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(*y->after));
     y->pass = tr_alloc(TR_MEM_MISC, v->n);
-    if (!y->seconds || !y->scaled || !y->pass)
+    if (!y->seconds || !y->scaled || !y->beside || !y->after || !y->pass)
         return -ENOMEM;
-    for (uint32_t i = 0; i < v->n; i++)
+    for (uint32_t i = 0; i < v->n; i++) {
         y->pass[i] = (unsigned char)v->units[i].pass;
+        if (run->plan.in.apart && v->units[i].work == TR_WORK_UPDATE)
+            y->after[i] = update_after(run, i);
+    }
     y->p = (struct tr_sim_params){.visits = v->spans,
                                   .n = v->n,
                                   .seconds = y->seconds,
+                                  .beside = y->beside,
+                                  .after = y->after,
                                   .pass = y->pass,
                                   .spans = run->spans,
                                   .n_spans = run->n_spans,
@@ -137,7 +229,7 @@ static int open_play(struct play *y, struct tr_run *run, const struct tr_figures
                                   .serial = run->params.serial,
                                   .durability = durability_of(run),
                                   .rates = rates_of(figures)};
-    return visit_seconds(run, figures, batch, y->seconds);
+    return visit_seconds(run, figures, batch, &(struct seconds){y->seconds, y->beside});
 }
 
 /* Where every span has a home the engine needs no other memory on the way. */
@@ -168,7 +260,9 @@ static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
     out->device_bytes = run->plan.peak + run->device_info.workspace_bytes;
     out->staging_bytes = all_at_home(run) ? 0 : run->staging_bytes;
     out->tier_bytes = run->tier_bytes;
-    out->least_host = run->least_host;
+    out->apart = run->plan.in.apart;
+    out->apart_bytes = run->plan.host_bytes;
+    out->least_host = run_may_update(run, 0) ? run->least_host : 0; /* by name: not known */
     out->buffer_bytes = run_buffer_bytes(run);
     out->disk_bytes =
         (uint64_t)generations * tr_layout_bytes(&run->model->layout) + run->spill_bytes;
@@ -241,18 +335,26 @@ double tr_prediction_wear(const struct tr_prediction *p)
 
 /* ---- limits ---- */
 
-static int fits(const struct tr_run *run, const struct tr_model *m, uint64_t arena)
+static int fits_so(const struct tr_run *run, const struct tr_model *m, uint64_t arena, int apart)
 {
     struct tr_plan_params p = run->plan.in;
     struct tr_plan *plan = tr_alloc(TR_MEM_MISC, sizeof(*plan));
     int r = plan ? 0 : -ENOMEM;
 
     p.model = m;
+    p.apart = apart;
+    p.host_budget = run_host_room(run);
     p.budget = arena;
     if (r == 0)
         r = tr_plan_make(plan, &p);
     tr_free(TR_MEM_MISC, plan);
     return r == 0;
+}
+
+static int fits(const struct tr_run *run, const struct tr_model *m, uint64_t arena)
+{
+    return (run_may_update(run, 0) && fits_so(run, m, arena, 0)) ||
+           (run_may_update(run, 1) && fits_so(run, m, arena, 1));
 }
 
 /* Whole pages: between none, which never fits, and so many, which do. */

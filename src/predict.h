@@ -36,7 +36,9 @@ struct tr_prediction {
     struct tr_settle_bytes settle;                    /* to finish the last step (src/pending.c) */
     uint64_t device_bytes;                            /* peak, the device's own included */
     uint64_t staging_bytes, tier_bytes, buffer_bytes; /* pinned host memory */
-    uint64_t disk_bytes;                              /* of the store and what is spilled to it */
+    int apart;                                        /* updates run on the cpu */
+    uint64_t apart_bytes;       /* pinned host memory for that: slots of state and buffers */
+    uint64_t disk_bytes;        /* of the store and what is spilled to it */
     uint64_t parked_disk_bytes; /* of the store: gradients that wait for the next step */
     uint64_t spill_host_bytes, spill_disk_bytes; /* block inputs: of tier_bytes, of disk_bytes */
     uint64_t least_host; /* the smallest --host-memory, with the data as far as it has been read */

@@ -8,11 +8,11 @@
 #include "src/predict.h"
 
 /* What compute waits for, in the order of enum tr_server; [COMPUTE]: nothing that moves bytes. */
-static const char *const idle_names[TR_SERVERS] = {"commit", "drive", "checksums", "copy_in",
-                                                   "copy_out"};
-static const char *const limits[TR_SERVERS] = {"commits and latencies", "the drive",
-                                               "checksums (one core)", "copies to the device",
-                                               "copies from the device"};
+static const char *const idle_names[TR_SERVERS] = {"commit",  "drive",    "checksums",
+                                                   "copy_in", "copy_out", "updates"};
+static const char *const limits[TR_SERVERS] = {"commits and latencies",  "the drive",
+                                               "checksums (one core)",   "copies to the device",
+                                               "copies from the device", "updates on the cpu"};
 static const char *const passes[TR_SIM_PASSES] = {"forward", "norm", "update"};
 
 /* Less than one part in thirty waited: nothing but more arithmetic would help. */
@@ -64,6 +64,8 @@ json_t *tr_prediction_json(const struct tr_prediction *p)
     add(o, "staging_bytes", p->staging_bytes);
     add(o, "tier_bytes", p->tier_bytes);
     add(o, "buffer_bytes", p->buffer_bytes);
+    json_object_set_new(o, "update_on", json_string(p->apart ? "cpu" : "device"));
+    add(o, "update_bytes", p->apart_bytes);
     add(o, "disk_bytes", p->disk_bytes);
     add(o, "spill_host_bytes", p->spill_host_bytes);
     add(o, "parked_disk_bytes", p->parked_disk_bytes);
@@ -115,10 +117,12 @@ static void print_time(FILE *f, const char *what, double seconds, double all)
 static void print_seconds(FILE *f, const struct tr_prediction *p)
 {
     static const char *const names[TR_SIM_PASSES] = {"forward", "norm pass", "backward and update"};
-    static const char *const waits[TR_SERVERS] = {
-        "compute waits for commits and latencies", "compute waits for the drive",
-        "compute waits for checksums", "compute waits for copies to the device",
-        "compute waits for copies from the device"};
+    static const char *const waits[TR_SERVERS] = {"compute waits for commits and latencies",
+                                                  "compute waits for the drive",
+                                                  "compute waits for checksums",
+                                                  "compute waits for copies to the device",
+                                                  "compute waits for copies from the device",
+                                                  "compute waits for updates on the cpu"};
     double all = p->sim.seconds;
 
     fprintf(f, "seconds a step, on %s\n", p->machine);
@@ -153,6 +157,8 @@ void tr_prediction_print(FILE *f, const struct tr_prediction *p, double drive_li
     print_gb(f, "staging buffers", p->staging_bytes);
     print_gb(f, "parameters and state beside the device", p->tier_bytes - p->spill_host_bytes);
     print_gb(f, "block inputs, spilled", p->spill_host_bytes);
+    if (p->apart)
+        print_gb(f, "updates on the cpu: slots of state, gradients, weights", p->apart_bytes);
     print_gb(f, "losses and norms read back", p->buffer_bytes);
     fputs("disk\n", f);
     print_gb(f, "store", p->disk_bytes - p->spill_disk_bytes);
@@ -169,9 +175,11 @@ void tr_prediction_print(FILE *f, const struct tr_prediction *p, double drive_li
         print_seconds(f, p);
     print_life(f, p, drive_life);
     if (p->least_device)
-        fprintf(f,
-                "smallest  --device-memory %llu (%.1f MiB) would do, and --host-memory %llu (%.1f "
-                "MiB) beside the data\n",
-                (unsigned long long)p->least_device, (double)p->least_device / 1048576,
+        fprintf(f, "smallest  --device-memory %llu (%.1f MiB) would do",
+                (unsigned long long)p->least_device, (double)p->least_device / 1048576);
+    if (p->least_device && p->least_host)
+        fprintf(f, ", and --host-memory %llu (%.1f MiB) beside the data",
                 (unsigned long long)p->least_host, (double)p->least_host / 1048576);
+    if (p->least_device)
+        fputc('\n', f);
 }

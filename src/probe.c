@@ -159,6 +159,7 @@ static void print_rates(FILE *f, const struct probe *p)
     fprintf(f, "sync of data just written              %8.2f ms\n", m->flush * 1e3);
     fprintf(f, "checksums, one core                    %8.2f GB/s\n", m->hash * 1e-9);
     fprintf(f, "memcpy, one core                       %8.2f GB/s\n", m->host_copy * 1e-9);
+    fprintf(f, "updates on the cpu, all cores          %8.2f GB/s\n", m->update * 1e-9);
     fprintf(f, "copies to the device, from it, both    %8.2f %8.2f %8.2f GB/s\n", m->in * 1e-9,
             m->out * 1e-9, m->both * 1e-9);
     if (!m->cuda)
@@ -223,7 +224,7 @@ static int measure(struct probe *p)
 
     if (r < 0 || (r = describe(p)) < 0 || (r = probe_copies(p)) < 0)
         return r;
-    if ((r = probe_memory(p)) < 0 || (r = probe_drive(p)) < 0)
+    if ((r = probe_memory(p)) < 0 || (r = probe_update(p)) < 0 || (r = probe_drive(p)) < 0)
         return r;
     return probe_ops(p);
 }

@@ -46,6 +46,7 @@ int probe_ops(struct probe *p);
 int probe_copies(struct probe *p);
 int probe_memory(struct probe *p);
 uint64_t probe_hash(const void *p, uint64_t bytes); /* as every byte of a run is hashed */
+int probe_update(struct probe *p); /* on the cpu, whatever the device */
 int probe_drive(struct probe *p);
 /* A product that takes a while, for what runs beside it; queued, not waited for. */
 int probe_queue_product(struct probe *p);

@@ -514,3 +514,34 @@ int probe_copies(struct probe *p)
         p->device->ops->host_free(p->device, c.out, c.bytes);
     return r;
 }
+
+/* ---- updates on the cpu ---- */
+
+/* All of it is far larger than a cache; the optimizer with the most bytes stands for all, for bytes
+ * are what each of them waits for. */
+int probe_update(struct probe *p)
+{
+    int64_t n = p->p->quick ? 1 << 16 : 4 << 20;
+    struct tr_device_params params = {.threads = (int)p->p->threads};
+    struct tr_op op = {
+        .kind = TR_OP_ADAMW,
+        .update = {
+            .dtype = TR_BF16, .n = n, .unscale = 1, .coefficient = 1, .eps = 1, .sqrt_bias2 = 1}};
+    struct probe beside = *p;
+    double seconds = 1;
+    char *arena;
+    int r;
+
+    params.memory_bytes = tr_device_cpu_workspace(&params) + 14 * (uint64_t)n + 4096;
+    if ((r = tr_device_open_cpu(&beside.device, &params)) < 0)
+        return r;
+    arena = beside.device->ops->arena(beside.device);
+    op.update.m = (float *)arena;
+    op.update.v = op.update.m + n;
+    op.update.g = op.update.v + n;
+    op.update.w = op.update.v + 2 * n;
+    r = probe_time(&beside, run_op, &op, &seconds);
+    p->figures.update = tr_op_cost_of(&op).q.of[TR_TERM_WORK] / seconds;
+    beside.device->ops->close(beside.device);
+    return r;
+}

@@ -301,6 +301,10 @@ int run_lora(const struct tr_train_params *p, struct tr_lora *lora)
         return tr_error(-EINVAL, "--freeze: with adapters the whole model stays as it is");
     if (p->fused_gemm)
         return tr_error(-EINVAL, "--fused-gemm: is not for adapters");
+    if (p->master > TR_MASTERS_NONE)
+        return tr_error(-EINVAL, "--master: is not for runs with adapters, which are f32");
+    if (p->update_on == TR_UPDATE_CPU)
+        return tr_error(-EINVAL, "--update-on cpu: adapters and their state stay on the device");
     if (!p->adapter &&
         tr_lora_parse_targets(p->lora_targets ? p->lora_targets : LORA_TARGETS, &lora->targets) < 0)
         return tr_error_prefix(-EINVAL, "--lora-targets");
@@ -388,6 +392,7 @@ static int check_fused(const struct tr_run *run)
                {p->weight_decay > 0, "--weight-decay"},
                {p->clip_norm > 0, "--clip-norm"},
                {p->clip_value > 0, "--clip-value"},
+               {p->update_on == TR_UPDATE_CPU, "--update-on cpu"},
                {p->micro_batch > 0 && p->micro_batch < p->batch_size, "--micro-batch"}};
 
     for (size_t i = 0; p->fused_gemm && i < sizeof(bad) / sizeof(bad[0]); i++)

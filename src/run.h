@@ -55,6 +55,9 @@ struct tr_run {
     struct tr_device_choice choice;
     struct tr_device *device;
     struct tr_device_info device_info;
+    int apart;             /* updates run on the cpu: by name, or chosen (update_on.c) */
+    struct tr_device *cpu; /* which does so, in pinned memory of plan.host_bytes */
+    char *host;
     struct tr_plan plan;
     struct tr_offload *offload;
     struct tr_visits visits; /* forward visits come first */
@@ -180,6 +183,14 @@ void run_stop_machine(struct tr_run *run);
 int run_open_device(struct tr_run *run);
 /* What of the options the updates are made of. */
 void run_set_update(struct tr_run *run);
+/* The cpu beside the device, for updates, and what it takes for itself (update_on.c). */
+int run_open_apart(struct tr_run *run);
+void run_close_apart(struct tr_run *run);
+uint64_t run_cpu_bytes(const struct tr_run *run);
+/* May updates run on the cpu (apart), or on the device (not so), as the options say it? */
+int run_may_update(const struct tr_run *run, int apart);
+/* Host memory that there is for slots of state and for homes. */
+uint64_t run_host_room(const struct tr_run *run);
 /* Pinned memory for what a step reads back. */
 uint64_t run_buffer_bytes(const struct tr_run *run);
 /* Budgets of the chosen device in bytes, where params name none or a share. */

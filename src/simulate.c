@@ -246,7 +246,23 @@ static void visit(struct sim *s)
     }
     s->released++;
     s->at++;
+    s->updated = 0;
     s->kicked = 1;
+}
+
+/* Has the cpu done its part of the visit at hand? Else it begins when what it needs is there. */
+static int is_updated(struct sim *s)
+{
+    struct sim_server *cpu = &s->server[TR_SERVE_CPU];
+    double seconds = s->p->beside ? s->p->beside[s->at] : 0;
+
+    if (cpu->busy || s->updated || !(seconds > 0))
+        return !cpu->busy;
+    if (s->passed < (uint64_t)s->step * s->p->n + s->p->after[s->at])
+        return 0;
+    cpu->busy = s->updated = 1;
+    cpu->until = s->now + seconds;
+    return 0;
 }
 
 static void begin_commit(struct sim *s)
@@ -291,7 +307,7 @@ static int advance_caller(struct sim *s)
         s->wanted = s->at + 1;
         s->kicked = 1;
     }
-    if (!is_ready(s))
+    if (!is_ready(s) || !is_updated(s))
         return 0;
     visit(s);
     if (s->at < s->p->n)
@@ -370,7 +386,7 @@ static double next_event(const struct sim *s)
 /* What a compute without work waits for. */
 static enum tr_server idle_for(const struct sim *s)
 {
-    static const enum tr_server order[] = {TR_SERVE_DRIVE, TR_SERVE_IN, TR_SERVE_OUT,
+    static const enum tr_server order[] = {TR_SERVE_CPU, TR_SERVE_DRIVE, TR_SERVE_IN, TR_SERVE_OUT,
                                            TR_SERVE_HASH};
 
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
@@ -405,7 +421,9 @@ static void step_time(struct sim *s, double t)
     }
     if (s->server[TR_SERVE_COMPUTE].busy && s->server[TR_SERVE_COMPUTE].until <= t)
         pass(s);
-    for (int i = TR_SERVE_DRIVE; i < TR_SERVERS; i++)
+    if (s->server[TR_SERVE_CPU].busy && s->server[TR_SERVE_CPU].until <= t)
+        s->server[TR_SERVE_CPU].busy = 0;
+    for (int i = TR_SERVE_DRIVE; i < TR_SERVE_CPU; i++)
         if (s->server[i].busy && s->server[i].until <= t)
             sim_server_done(s, (enum tr_server)i);
 }

@@ -13,6 +13,7 @@
  *                                                         no copies; into a home, not every step
  *                                                         being durable: copy out alone)
  *   a visit       compute, when its spans are there
+ *   an update     the cpu first, where it runs there, and the caller waits for it
  *
  * Steps are played from empty slots; the second one is the steady state. What a commit alone writes
  * (not every step being durable) is counted, not played.
@@ -28,6 +29,7 @@ enum tr_server {
     TR_SERVE_HASH,
     TR_SERVE_IN,
     TR_SERVE_OUT,
+    TR_SERVE_CPU,
     TR_SERVERS
 };
 
@@ -45,7 +47,9 @@ struct tr_sim_rates {
 struct tr_sim_params {
     const struct tr_visit *visits;
     uint32_t n;
-    const double *seconds;     /* (n) compute of each visit */
+    const double *seconds; /* (n) compute of each visit */
+    const double *beside;  /* (n) of the cpu before the visit is queued; NULL: nothing runs there */
+    const uint32_t *after; /* (n) how many visits of the step must have passed before that */
     const unsigned char *pass; /* (n) enum tr_pass; before the first of a changing pass the caller
                                 * waits for all compute */
     const struct tr_span *spans;
@@ -69,6 +73,7 @@ struct tr_sim_result {
     double busy[TR_SERVERS];
     double idle[TR_SERVERS]; /* of compute, by what it waited for; [COMPUTE]: commits, latency */
     uint64_t read_bytes, written_bytes, host_bytes, loads;
+    uint64_t copied_bytes;  /* to and from the device, of spans */
     uint64_t spilled_bytes; /* scratch saved, wherever; what of it went to disk is written, too */
     uint64_t kept_bytes;    /* changed, and left in homes and slots until there is a commit */
     uint64_t written[TR_SIM_STEPS], kept[TR_SIM_STEPS]; /* the same of every step */

@@ -65,9 +65,14 @@ void sim_moves_close(struct sim *s)
     tr_free(TR_MEM_MISC, s->filled);
 }
 
+static int is_staged(const struct sim *s, uint32_t slot)
+{
+    return s->p->staged && !s->p->pools[s->slots.slot[slot].pool].host;
+}
+
 static void set_stages(const struct sim *s, struct sim_move *m)
 {
-    int n = 0, copies = s->p->staged || m->home;
+    int n = 0, copies = is_staged(s, m->slot) || m->home;
 
     if (m->way == SIM_WRITE && copies)
         m->stage[n++] = TR_SERVE_OUT;
@@ -88,6 +93,7 @@ static void tally(struct sim *s, const struct sim_move *m)
 
     if (m->step > last)
         return; /* of the step that only follows */
+    r->copied_bytes += m->step == last && (m->home || is_staged(s, m->slot)) ? bytes : 0;
     if (m->way == SIM_WRITE) {
         uint64_t disk = m->diskless ? 0 : bytes;
 
@@ -118,9 +124,9 @@ void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t ste
     struct sim_move *m = &s->moves[at], **last = &s->list[way];
 
     *m = (struct sim_move){.way = way,
-                           .pool = home           ? SIM_HOMES
-                                   : s->p->staged ? SIM_STAGING
-                                                  : SIM_DIRECT,
+                           .pool = home                 ? SIM_HOMES
+                                   : is_staged(s, slot) ? SIM_STAGING
+                                                        : SIM_DIRECT,
                            .slot = slot,
                            .span = span,
                            .step = step,
@@ -263,7 +269,7 @@ int sim_moves_advance(struct sim *s)
 
     for (int i = 0; i < SIM_POOLS; i++)
         did |= hand_out(s, (enum sim_pool)i);
-    for (int i = TR_SERVE_DRIVE; i < TR_SERVERS; i++)
+    for (int i = TR_SERVE_DRIVE; i < TR_SERVE_CPU; i++)
         did |= serve(s, (enum tr_server)i);
     return did;
 }

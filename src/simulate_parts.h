@@ -62,6 +62,7 @@ struct sim {
 
     double now, flush_until, begun; /* begun: when the step at hand began */
     uint32_t step, at;              /* the caller's; at == n: it is at the step's end */
+    int updated;                    /* the cpu has done its part of the visit at hand */
     uint32_t schedule_step;
     uint64_t released, passed, base;
     struct sim_ticket *tickets;   /* (2 n) by visit number */

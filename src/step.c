@@ -175,7 +175,7 @@ static int park(struct tr_run *run, struct tr_step_report *report, int *skip)
 /* A skipped step's visits pass through: their write-backs change no byte. */
 static int computes(const struct tr_run *run, const struct tr_unit_visit *u, int skip)
 {
-    if (!tr_unit_updates(u))
+    if (!tr_unit_updates(u) && !u->leaves)
         return 1;
     return run->model->parked ? (int)run->cursor.pending.is : !skip;
 }

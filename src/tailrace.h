@@ -39,6 +39,7 @@ enum tr_streaming { TR_STREAMING_AUTO, TR_STREAMING_BLOCKS, TR_STREAMING_MATRICE
 enum tr_rounding_choice { TR_ROUNDING_AUTO, TR_ROUNDING_NEAREST, TR_ROUNDING_STOCHASTIC };
 enum tr_master_choice { TR_MASTERS_AUTO, TR_MASTERS_NONE, TR_MASTERS_SPLIT, TR_MASTERS_F32 };
 enum tr_keep { TR_KEEP_AUTO, TR_KEEP_STEP, TR_KEEP_CHECKPOINT, TR_KEEP_NONE }; /* --durability */
+enum tr_update_on { TR_UPDATE_AUTO, TR_UPDATE_DEVICE, TR_UPDATE_CPU };
 enum tr_io_choice { TR_IO_BEST, TR_IO_RING, TR_IO_POOL };
 enum tr_task { TR_TASK_NONE, TR_TASK_RTE, TR_TASK_CB, TR_TASK_BOOLQ, TR_TASK_COPA, TR_TASK_WIC,
     TR_TASK_WSC, TR_TASK_MULTIRC, TR_TASK_CHOICE, TR_TASKS };
@@ -90,6 +91,7 @@ struct tr_train_params {
     enum tr_master_choice master; /* what 16-bit parameters have beside them; default none */
     enum tr_recompute recompute;
     enum tr_streaming streaming; /* what moves at once; default: blocks where two of them fit */
+    enum tr_update_on update_on; /* of a GPU's run: default the faster; the bits are the same */
     enum tr_keep durability;
     int64_t checkpoint_every; /* steps between commits with durability checkpoint; default 100 */
     uint64_t device_memory, host_memory; /* bytes or TR_SHARE; default 80 % (GPU: 90) of free */

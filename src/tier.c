@@ -33,6 +33,12 @@ static uint32_t count_slots(const struct tr_tier_params *p)
     return n;
 }
 
+/* Its slots are in host memory already. */
+static int lies_in_host(const struct tr_tier_params *p, uint32_t span)
+{
+    return p->pools[p->spans[span].pool].host;
+}
+
 static int is_scratch(const struct tr_tier_params *p, uint32_t span)
 {
     return span >= p->n_spans - p->n_scratch;
@@ -44,7 +50,7 @@ static void count(const struct tr_tier_params *p, const struct tr_schedule *s,
     for (uint32_t i = 0; i < p->n_spans; i++)
         traffic[i] = (struct candidate){.span = i};
     for (uint32_t i = 0; i < s->n_loads; i++)
-        traffic[s->loads[i].span].loads += !s->loads[i].fresh;
+        traffic[s->loads[i].span].loads += !s->loads[i].fresh && !lies_in_host(p, s->loads[i].span);
     for (uint32_t v = 0; v < s->n_visits; v++)
         for (uint32_t k = 0; k < p->visits->spans[v].n_spans; k++) {
             uint32_t span = p->visits->spans[v].span[k];

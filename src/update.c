@@ -10,8 +10,10 @@
  *
  * Without a norm pass the update pass measures, too, for one more read of the gradient while it is
  * near: the sum tells after the last update whether all of the gradients were finite.
+ *
+ * An update of a visit of its own (src/visits.h) has been measured and rounded by another one.
  */
-#include "src/pass.h"
+#include "src/apart.h"
 
 #include <math.h>
 
@@ -54,6 +56,11 @@ static void correct_bias(struct tr_op_update *op, const struct tr_update *u)
     op->sqrt_bias2 = (float)sqrt(1 - pow((float)u->beta2, (double)u->t));
 }
 
+static int run_update(struct tr_pass_state *p, const struct pass_grad *g, const struct tr_op *op)
+{
+    return p->apart ? tr_apart_update(p->apart, g, op) : pass_op(p, op);
+}
+
 /* Its decay of the second moment rises with time and begins at nothing: no bias to correct. */
 static void set_adalomo(struct tr_pass_state *p, const struct pass_grad *g, struct tr_op_update *op)
 {
@@ -78,11 +85,11 @@ static int sum_adalomo(struct tr_pass_state *p, const struct pass_grad *g, struc
     int r;
 
     op.kind = TR_OP_ADALOMO_SUM;
-    if ((r = pass_op(p, &op)) < 0 || g->goes_further)
+    if ((r = run_update(p, g, &op)) < 0 || g->goes_further)
         return r;
     op.kind = TR_OP_ADALOMO_FACTOR;
     op.update.n = t->rows * t->cols;
-    return pass_op(p, &op);
+    return run_update(p, g, &op);
 }
 
 /* Adapters may have an optimizer of their own. */
@@ -144,7 +151,7 @@ static int apply(struct tr_pass_state *p, const struct pass_grad *g)
         if (r < 0 || g->sweep == TR_SWEEP_SUM)
             return r;
     }
-    return pass_op(p, &op);
+    return run_update(p, g, &op);
 }
 
 /* Between the place where a gradient is made or applied and the one where it waits for the next
@@ -164,7 +171,7 @@ static int move_parked(const struct tr_pass_state *p, const struct pass_grad *g,
 
 int pass_finish(struct tr_pass_state *p, const struct tr_unit_visit *u, const struct pass_grad *g)
 {
-    int update = tr_unit_updates(u), r;
+    int update = tr_unit_updates(u), measures, r;
 
     if (p->model->tensors[g->tensor].frozen)
         return 0;
@@ -172,12 +179,14 @@ int pass_finish(struct tr_pass_state *p, const struct tr_unit_visit *u, const st
         return measure(p, g);
     if (update && g->parked) /* measured and rounded by the step before */
         return (r = move_parked(p, g, 0)) < 0 ? r : apply(p, g);
-    if ((r = pass_round_boundary(p, g->grad, (int64_t)g->n)) < 0)
-        return r;
+    if (u->work == TR_WORK_UPDATE)
+        return apply(p, g);
     /* Each gradient once, where a table's slices are gone through twice. */
-    if (!update || (!p->plan->in.norm && g->sweep != TR_SWEEP_APPLY))
-        r = measure(p, g);
-    if (r < 0 || !update)
-        return r < 0 ? r : move_parked(p, g, 1);
-    return apply(p, g);
+    measures = u->pass == TR_PASS_NORM || (!p->plan->in.norm && g->sweep != TR_SWEEP_APPLY);
+    if ((r = pass_round_boundary(p, g->grad, (int64_t)g->n)) < 0 ||
+        (measures && (r = measure(p, g)) < 0))
+        return r;
+    if (u->leaves)
+        return tr_apart_leave(p->apart, g);
+    return update ? apply(p, g) : move_parked(p, g, 1);
 }

@@ -376,6 +376,78 @@ static void only_update(struct tr_visits *v, const struct tr_model *m, uint32_t 
     v->n = n;
 }
 
+static int is_state(const struct tr_model *m, uint32_t span)
+{
+    return m->layout.spans[span].pool >= TR_SLOTS_BLOCK_STATE &&
+           m->layout.spans[span].pool <= TR_SLOTS_NORM_STATE;
+}
+
+/* What the visit reads to make its gradients: it is then as one of a norm pass. */
+static void only_gradients(struct tr_visit *s, const struct tr_model *m,
+                           const struct tr_unit_visit *unit)
+{
+    int idle = unit->work == TR_WORK_EMBED_GRAD && !tr_trains_tied(m); /* is its table */
+    uint32_t n = 0;
+
+    for (uint32_t k = 0; k < s->n_spans; k++)
+        if (s->span[k] >= m->layout.n_spans || (!idle && !is_state(m, s->span[k])))
+            s->span[n++] = s->span[k];
+    s->n_spans = n;
+    s->changed = 0;
+}
+
+static void append(struct tr_visits *v, const struct tr_visit *s, const struct tr_unit_visit *unit)
+{
+    v->spans[v->n] = *s;
+    v->units[v->n++] = *unit;
+}
+
+/* An update whose gradients have been left. */
+static void append_update(struct tr_visits *v, const struct tr_model *m, const struct tr_visit *s,
+                          struct tr_unit_visit unit)
+{
+    unit.work = TR_WORK_UPDATE;
+    append(v, s, &unit);
+    forget_boundary(&v->spans[v->n - 1], m);
+}
+
+static int updates_here(const struct tr_visit *s, const struct tr_unit_visit *unit)
+{
+    return s->changed && unit->pass == TR_PASS_UPDATE && unit->work >= TR_WORK_HEAD_GRAD &&
+           unit->work <= TR_WORK_EMBED_GRAD;
+}
+
+/* Of the visits from `first` on, those that update leave that to visits behind the next one. */
+static int set_apart(struct tr_visits *v, const struct tr_model *m, uint32_t first)
+{
+    uint32_t n = v->n - first, waiting = n;
+    struct tr_visit *spans = tr_alloc_array(TR_MEM_MISC, n, sizeof(*spans));
+    struct tr_unit_visit *units = tr_alloc_array(TR_MEM_MISC, n, sizeof(*units));
+
+    if (spans && units) {
+        memcpy(spans, v->spans + first, n * sizeof(*spans));
+        memcpy(units, v->units + first, n * sizeof(*units));
+        v->n = first;
+        for (uint32_t i = 0; i < n; i++) {
+            int leaves = updates_here(&spans[i], &units[i]);
+
+            append(v, &spans[i], &units[i]);
+            if (leaves) {
+                v->units[v->n - 1].leaves = 1;
+                only_gradients(&v->spans[v->n - 1], m, &units[i]);
+            }
+            if (waiting < n)
+                append_update(v, m, &spans[waiting], units[waiting]);
+            waiting = leaves ? i : n;
+        }
+        if (waiting < n)
+            append_update(v, m, &spans[waiting], units[waiting]);
+    }
+    tr_free(TR_MEM_MISC, spans);
+    tr_free(TR_MEM_MISC, units);
+    return spans && units ? 0 : -ENOMEM;
+}
+
 static void add_groups(struct tr_visits *v, const struct tr_visits_params *p)
 {
     int32_t n = p->model->config.layers + 2;
@@ -414,7 +486,8 @@ int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
 {
     const struct tr_model *m = p->model;
     size_t blocks = (size_t)m->config.layers * (p->by_parts ? 2 * TR_PARTS : 1);
-    size_t most = 5 * (blocks + m->embed.n_slices + tr_model_head(m)->n_slices);
+    size_t most = 6 * (blocks + m->embed.n_slices + tr_model_head(m)->n_slices);
+    int r;
 
     memset(v, 0, sizeof(*v));
     v->spans = tr_alloc_array(TR_MEM_MISC, most, sizeof(*v->spans));
@@ -430,7 +503,10 @@ int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
     v->forward = v->n;
     if (p->train)
         add_training(v, p);
-    return 0;
+    r = p->train && p->apart ? set_apart(v, m, v->forward) : 0;
+    if (r < 0)
+        tr_visits_free(v);
+    return r;
 }
 
 void tr_visits_free(struct tr_visits *v)

@@ -33,6 +33,12 @@
  * Clipped group by group the backward pass is one of both kinds in turn: a norm pass over the
  * group's units, which leaves their gradients, and the updates of these units.
  *
+ * Where updates run apart from the device (src/apart.h), a backward visit that would update leaves
+ * its gradients instead, and the update is a visit of its own, one visit later: so the device has
+ * work in the meantime.
+ *
+ *   head' n  head' n-1  (update, head) n  head' n-2  (update, head) n-1 ..  backward + update
+ *
  * The table slices go up in the forward pass and down in the backward pass, so that those at the
  * turn stay. The final norm is changed last of the head's visits, and of a tied model with the
  * table, at the very end: what is recomputed there needs the old weights (invariant 5).
@@ -70,6 +76,7 @@ struct tr_unit_visit {
     enum tr_part from, to; /* of a block: the parts at hand, `to` included */
     enum tr_part lowest;   /* backward: the last part whose stage is gone through */
     int first, last;       /* of a table's run of visits of the same work */
+    int leaves;            /* its gradients, to an update that is a visit of its own */
 };
 
 struct tr_visits {
@@ -88,13 +95,14 @@ struct tr_visits_params {
     int parked;    /* on the device: gradients stay from the norm pass: the update pass only applies
                       them */
     int by_parts;  /* a visit for each part of a block */
+    int apart;     /* updates are visits of their own */
     int32_t keep;  /* the last blocks that keep their activations for the backward pass */
 };
 
 /* Parameters are changed here. */
 static inline int tr_unit_updates(const struct tr_unit_visit *u)
 {
-    return u->work == TR_WORK_UPDATE || u->pass == TR_PASS_UPDATE;
+    return u->work == TR_WORK_UPDATE || (u->pass == TR_PASS_UPDATE && !u->leaves);
 }
 
 /* Of a table's visits: the one with which the final norm is finished. Beyond a forward pass it

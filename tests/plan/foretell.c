@@ -55,6 +55,7 @@ struct config {
     int fused;
     enum tr_clip method;
     enum tr_type parked, state;
+    enum tr_update_on update; /* with a GPU; the cpu device has no other place */
 };
 
 /* clang-format off */
@@ -91,8 +92,19 @@ static const struct config configs[] = {
     {"deferred with state", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
      TR_OPT_ADALOMO, 1, .batch = 13, .extra = 64 << 10, .method = TR_CLIP_DEFERRED,
      .parked = TR_TYPE_BF16},
+    {"apart", {"llama", 64, 96, 6, 4, 2, 16, 700, 512, ""}, TR_TYPE_BF16, TR_OPT_ADAMW, -1,
+     .batch = 14, .streams = 1, .update = TR_UPDATE_CPU},
+    {"apart, deferred", {"llama-tied", 32, 48, 4, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
+     TR_OPT_ADAM_MINI, 1, .batch = 13, .extra = 64 << 10, .method = TR_CLIP_DEFERRED,
+     .update = TR_UPDATE_CPU},
 };
 /* clang-format on */
+
+/* What few slots of state hold turns over many steps: of those that are played all is known. */
+static int64_t steps_of(const struct config *c)
+{
+    return c->update && c->streams ? TR_PREDICT_STEPS : STEPS;
+}
 
 static void fill(struct tr_train_params *p, const struct config *c, const char *model,
                  const char *data, const char *out)
@@ -100,7 +112,7 @@ static void fill(struct tr_train_params *p, const struct config *c, const char *
     *p = (struct tr_train_params){.model = model,
                                   .data = data,
                                   .out = out,
-                                  .steps = STEPS,
+                                  .steps = steps_of(c),
                                   .batch_size = c->batch,
                                   .seq_len = row_tokens(),
                                   .optimizer = c->optimizer,
@@ -111,6 +123,7 @@ static void fill(struct tr_train_params *p, const struct config *c, const char *
                                   .parked_dtype = c->parked,
                                   .state_dtype = c->state,
                                   .durability = c->durability,
+                                  .update_on = c->update,
                                   .checkpoint_every = EVERY,
                                   .threads = 2,
                                   .lr = 1e-3,
@@ -184,10 +197,10 @@ static tr_run *open_streaming(struct tr_train_params *p)
 
 /* Of the steps, of the commits (the last one, and with checkpoints one at step 3), and to settle:
  * once more after a commit, or in one with the last step. */
-static uint64_t foreseen_writes(const tr_run *run)
+static uint64_t foreseen_writes(const tr_run *run, int64_t steps)
 {
     const struct tr_prediction *p = &run->foreseen;
-    uint64_t bytes = tr_prediction_written(p, STEPS) + tr_prediction_kept(p, STEPS);
+    uint64_t bytes = tr_prediction_written(p, steps) + tr_prediction_kept(p, steps);
 
     if (run->params.durability == TR_KEEP_CHECKPOINT)
         bytes += tr_prediction_kept(p, EVERY) + p->settle.kept;
@@ -196,7 +209,7 @@ static uint64_t foreseen_writes(const tr_run *run)
 }
 
 /* How many bytes the engine has moved, when all is written; and what it has pinned. */
-static void check_counts(tr_run *run)
+static void check_counts(tr_run *run, int64_t steps)
 {
     const struct tr_prediction *p = &run->foreseen;
     struct tr_step_report report;
@@ -210,10 +223,10 @@ static void check_counts(tr_run *run)
     if (tr_train_finish(run) < 0)
         fail_msg("%s", tr_message());
     tr_offload_stats(run->offload, &s);
-    assert_int_equal(s.read_bytes, tr_prediction_read(p, STEPS) + p->settle.read);
-    assert_int_equal(s.written_bytes, foreseen_writes(run));
+    assert_int_equal(s.read_bytes, tr_prediction_read(p, steps) + p->settle.read);
+    assert_int_equal(s.written_bytes, foreseen_writes(run, steps));
     assert_int_equal(p->settle.written + p->settle.kept > 0, run->model->parked != TR_PARKED_NONE);
-    assert_int_equal(s.spilled_bytes, STEPS * p->sim.spilled_bytes);
+    assert_int_equal(s.spilled_bytes, (uint64_t)steps * p->sim.spilled_bytes);
     assert_int_equal(pinned, p->staging_bytes + p->tier_bytes);
     assert_non_null(strstr(tr_train_outcome(run), "equal"));
     assert_null(strstr(tr_train_outcome(run), "seconds"));
@@ -247,7 +260,9 @@ static void check_config(const struct config *c)
     }
     if (!strncmp(c->name, "host tier", 9))
         assert_true(run->foreseen.sim.kept_bytes > 0);
-    check_counts(run);
+    check_counts(run, steps_of(c));
+    if (c->update)
+        assert_int_equal(run->plan.in.apart, on_gpu());
     if (!strcmp(c->name, "chosen")) /* of itself */
         assert_int_equal(run->params.clip_method, chosen());
     tr_train_close(run);
@@ -285,8 +300,8 @@ static json_t *ask(const char *arch, int64_t rows, int64_t drives)
 
 static void parts_sum(void **state)
 {
-    static const char *const spent[] = {"compute", "drive",    "checksums",
-                                        "copy_in", "copy_out", "commit"};
+    static const char *const spent[] = {"compute",  "drive",  "checksums", "copy_in",
+                                        "copy_out", "commit", "updates"};
     json_t *one = ask("llama-13b", 1, 1), *two = ask("llama-13b", 1, 2);
     const json_t *p = json_object_get(one, "predicted"), *s = json_object_get(p, "seconds");
     double all = real(s, "all"), sum = 0;

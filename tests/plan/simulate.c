@@ -95,6 +95,38 @@ static void one_slot(void **state)
     assert_int_equal(r.total_written_bytes, 6 * BYTES);
 }
 
+/* All in slots, and updates on the cpu, each two visits behind the one that it waits for:
+ *   compute  f0 5 | f1 10 | b1 15 | b0 20
+ *   cpu                           | u1 15 to 18 | u0 20 to 23
+ * The compute waits for the last one alone; where they take 7, for both. */
+static void updates_beside(void **state)
+{
+    double beside[2 * MOST] = {[4] = 3, [5] = 3};
+    uint32_t after[2 * MOST] = {[4] = 3, [5] = 4};
+    struct tr_sim_result r;
+    struct step s;
+
+    (void)state;
+    open_step(&s, 2, 2);
+    for (int i = 0; i < 2; i++) {
+        s.visits[4 + i] = s.visits[2 + i];
+        s.visits[2 + i].changed = 0;
+        s.pass[4 + i] = 2;
+    }
+    s.p.n = 6;
+    s.p.beside = beside;
+    s.p.after = after;
+    s.p.rates = (struct tr_sim_rates){0};
+    r = play(&s, tr_simulate);
+    equal(r.seconds, 23);
+    equal(r.busy[TR_SERVE_CPU], 6);
+    equal(r.idle[TR_SERVE_CPU], 3);
+    beside[4] = beside[5] = 7;
+    equal(play(&s, tr_simulate).seconds, 29);
+    after[4] = after[5] = 0; /* of what is there before the step */
+    equal(play(&s, tr_simulate).seconds, 24);
+}
+
 /* All in slots, every step durable. The first step ends at 30 (two loads, then 4 visits; loads
  * overlap): its write-backs go on until 45, its commit until 47, and what the second step changes
  * first waits for that. That delays no compute of the second step. */
@@ -324,6 +356,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_slot),
+        cmocka_unit_test(updates_beside),
         cmocka_unit_test(commit_overlaps),
         cmocka_unit_test(slots_keep),
         cmocka_unit_test(commit_is_waited_for),

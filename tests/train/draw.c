@@ -125,6 +125,11 @@ static void set_clip(struct part *t, int64_t v)
         t->p.clip_method = (enum tr_clip)v;
 }
 
+static void set_update(struct part *t, int64_t v)
+{
+    t->p.update_on = (enum tr_update_on)v;
+}
+
 static void set_stop(struct part *t, int64_t v)
 {
     t->killed = (int)v;
@@ -168,6 +173,10 @@ static const struct dimension dimensions[] = {
     {"eval", EACH_PART, set_eval, {{"none", 0}, {"none", 0}, {"every step", 1}}},
     {"serial", EACH_PART, set_serial, {{"no", 0}, {"no", 0}, {"no", 0}, {"yes", 1}}},
     {"pauses", EACH_PART, set_pauses, {{"none", 0}, {"none", 0}, {"A", 5}, {"B", 77}}},
+    {"update-on",
+     EACH_PART,
+     set_update,
+     {{"auto", TR_UPDATE_AUTO}, {"device", TR_UPDATE_DEVICE}, {"cpu", TR_UPDATE_CPU}}},
     {"end", AT_CUT, set_stop, {{"stopped", 0}, {"killed", 1}}},
 };
 

@@ -97,15 +97,14 @@ static void test_placements(void **state)
 /* How many of the model's own tensors in the run's store have other bytes than the source. */
 static int count_changed(const char *run)
 {
-    struct tr_export_reader reader = {.loaded = -1};
+    struct tr_export_reader reader;
+    struct tr_store *store;
     struct tr_kept *kept;
-    size_t room;
     int changed = 0;
 
-    assert_int_equal(run_store_open(run, NULL, TR_STORE_READ, &reader.store), 0);
-    assert_int_equal(run_keep_open(run, reader.store, &kept), 0);
-    room = tr_layout_piece_room(&kept->model->layout);
-    reader.buf = tr_alloc_pages(TR_MEM_IO, room);
+    assert_int_equal(run_store_open(run, NULL, TR_STORE_READ, &store), 0);
+    assert_int_equal(run_keep_open(run, store, &kept), 0);
+    assert_int_equal(tr_export_reader_open(&reader, store, kept->model), 0);
     for (int32_t i = 0; i < kept->model->n_base; i++) {
         const struct tr_tensor *t = &kept->model->tensors[i];
         size_t n;
@@ -116,9 +115,9 @@ static int count_changed(const char *run)
         free(want);
         free(got);
     }
-    tr_free_pages(TR_MEM_IO, reader.buf, room);
+    tr_export_reader_close(&reader);
     tr_keep_close(kept);
-    tr_store_close(reader.store);
+    tr_store_close(store);
     return changed;
 }
 

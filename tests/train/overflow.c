@@ -228,6 +228,7 @@ static void test_no_trace(void **state)
         p = job("given-up", "rare.jsonl");
         p.device_memory = i == 1 && !p.device ? 3 << 19 : 0; /* streamed */
         p.serial = i == 1;
+        p.update_on = i == 1 ? TR_UPDATE_CPU : TR_UPDATE_AUTO; /* of a GPU */
         assert_int_equal(train_all(&p), 2);
         assert_true(p.device_memory ? read_bytes > 0 : read_bytes == 0 || p.device);
         assert_true(model_hash("given-up") == hash);
