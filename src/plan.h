@@ -147,6 +147,8 @@ int tr_plan_refuse_host(const struct tr_plan *plan);
 void tr_plan_grow_host(struct tr_plan *plan, uint64_t bytes);
 /* The pool whose slots the spans of a pool go to. */
 int tr_plan_pool(const struct tr_plan *plan, int pool);
+/* How many pools from this one on get slots together: those of a block's parts. */
+int tr_plan_pools_with(int pool);
 /* Offset in the arena of a block's kept keys, or values. */
 uint64_t tr_plan_cache(const struct tr_plan *plan, int layer, int values);
 /* Does the pool spare what was used last (offload.h)? Parameters and block inputs are used on the
