@@ -70,7 +70,7 @@ static int finish(const struct block *b, enum tr_role r)
 
     if (!b->last || !trains(b, r))
         return 0;
-    state = update && tr_model_state(b->p->model, t) ? pass_block_state(b->p, b->v, r) : NULL;
+    state = update && tr_model_keeps(b->p->model, t) ? pass_block_state(b->p, b->v, r) : NULL;
     return pass_finish(b->p, &b->v->unit,
                        &(struct pass_grad){.tensor = b->tensors->tensor[r],
                                            .grad = grad_of(b, r),

@@ -121,7 +121,7 @@ static int64_t fill_masters(struct tr_export_reader *r, const struct tr_tensor *
                             size_t n, struct values *to)
 {
     size_t size = tr_master_size(r->model->master), now = n < VALUES ? n : VALUES;
-    struct bytes w, master;
+    struct bytes w = {0}, master = {0};
     int e = open_masters(r);
 
     if (e == 0)

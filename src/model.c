@@ -252,7 +252,7 @@ static void add_state(struct builder *b, int32_t tensor)
     struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[tensor];
     struct tr_state_part parts[2];
 
-    if (!t || t->frozen || (!tr_model_state(b->m, t) && !b->p->master))
+    if (!t || t->frozen || !tr_model_keeps(b->m, t))
         return;
     tr_state_parts(tr_model_state(b->m, t), &b->m->config, t, (struct tr_state_rows){0, t->rows},
                    parts);
@@ -585,6 +585,11 @@ int tr_model_adapt(struct tr_model **out, const struct tr_model *m, const struct
 
     p.lora = *lora;
     return tr_model_open(out, &p);
+}
+
+int tr_model_keeps(const struct tr_model *m, const struct tr_tensor *t)
+{
+    return t->role >= TR_ROLE_LORA ? m->lora.state != TR_STATE_NONE : m->has_state;
 }
 
 enum tr_state_kind tr_model_state(const struct tr_model *m, const struct tr_tensor *t)

@@ -218,8 +218,8 @@ static int file_from_json(struct tr_shard_file *f, const json_t *o, const struct
     return r;
 }
 
-/* Every tensor of the model is in a file, or an export would lack it; a tied one may be in two,
- * under two names. And no file is there twice. */
+/* Every tensor of the model itself is in a file, or an export would lack it; a tied one may be in
+ * two, under two names. And no file is there twice. */
 static int check_complete(const struct tr_shards *s, const struct tr_model *m, const char *where)
 {
     int32_t missing = -1;
@@ -230,7 +230,7 @@ static int check_complete(const struct tr_shards *s, const struct tr_model *m, c
     for (uint32_t i = 0; i < s->n_files; i++)
         for (uint32_t k = 0; k < s->files[i].n_tensors; k++)
             seen[s->files[i].tensors[k].tensor] = 1;
-    for (int32_t t = 0; t < m->n_tensors && missing < 0; t++)
+    for (int32_t t = 0; t < m->n_base && missing < 0; t++)
         missing = seen[t] ? -1 : t;
     tr_free(TR_MEM_MISC, seen);
     if (missing >= 0)
