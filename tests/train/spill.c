@@ -25,7 +25,7 @@ static const struct tiny shapes[] = {
     {"llama-tied", 1024, 48, 5, 2, 1, 16, 300, 512, ""},
 };
 
-/* Of host memory: data and tables, a few staging buffers, and room for two or three block inputs. */
+/* Of host memory: data and tables, some staging buffers, room for two or three block inputs. */
 #define LITTLE (15ull << 20)
 
 struct way {
