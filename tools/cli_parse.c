@@ -12,7 +12,7 @@
 #include "tools/cli.h"
 
 #define FIRST_KEY   0x1000
-#define MAX_OPTIONS 64
+#define MAX_OPTIONS 128 /* of a command; a program with more stops at once */
 
 struct given {
     const struct cli_command *command;
@@ -44,9 +44,11 @@ static void collect_options(struct given *g)
     for (int t = 0; t < 2; t++) {
         const struct tr_option *o = g->command->options[t];
 
-        for (; o && o->name && g->n_options < MAX_OPTIONS; o++) {
+        for (; o && o->name; o++) {
             int i = g->n_options++;
 
+            if (i == MAX_OPTIONS)
+                abort();
             if (o->section)
                 *out++ = (struct argp_option){.doc = o->section, .group = ++group};
             g->option[i] = o;

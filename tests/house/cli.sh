@@ -65,6 +65,11 @@ for command in init plan train eval generate export preview tokenizer inspect ve
     gives 0 '' "$command" --help
     grep -q "^Usage: tailrace $command" "$work/out" || say "no usage line: $command"
 done
+# no option is lost behind the many of training
+"$tailrace" plan --help > "$work/out"
+for own in machine pcie drive-read drive-write drives ram drive-life config json; do
+    grep -q -- "--$own" "$work/out" || say "plan --help lacks --$own"
+done
 gives 0 '' --help
 gives 0 '' --version
 grep -qx 'tailrace [0-9.]*' "$work/out" || say 'no version'
