@@ -9,6 +9,7 @@
 
 #include "src/base/file.h"
 #include "src/base/mem.h"
+#include "src/text/buf.h"
 
 static char folder[64];
 static json_t *golden;
@@ -255,6 +256,28 @@ int text_compare_parts(const struct tr_tokenizer *t, const char *text, size_t n,
         tr_ids_free(&careless);
     }
     return changed;
+}
+
+void text_compare_joined(const struct tr_tokenizer *t, json_t *texts)
+{
+    int cuts = 0, changed = 0;
+
+    for (size_t k = 0; k + 8 < json_array_size(texts); k += 16) {
+        struct tok_buf b = {0};
+
+        for (size_t m = k; m < k + 8; m++) {
+            size_t n;
+            char *text = text_bytes(json_array_get(texts, m), &n);
+
+            assert_int_equal(tok_buf_add(&b, text, n), 0);
+            assert_int_equal(tok_buf_add(&b, " so it goes on", 14), 0);
+            free(text);
+        }
+        changed += text_compare_parts(t, b.v, b.n, &cuts);
+        tok_buf_free(&b);
+    }
+    assert_true(cuts > 500);
+    assert_true(changed > 500);
 }
 
 uint32_t text_crc32(uint32_t crc, const void *bytes, size_t n)

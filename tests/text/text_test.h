@@ -40,6 +40,9 @@ void text_compare_vectors(const struct tr_tokenizer *t, const char *name);
  * careless cuts changed the ids: the check must be able to fail. */
 int text_compare_parts(const struct tr_tokenizer *t, const char *text, size_t n, int *cuts);
 
+/* The same of recorded texts, eight of them in a row. */
+void text_compare_joined(const struct tr_tokenizer *t, json_t *texts);
+
 /* Group fixtures: make and remove the folder; the second fails where memory was not given back. */
 int text_setup(void **state);
 int text_teardown(void **state);
