@@ -147,11 +147,13 @@ int run_measure_end(struct tr_run *run)
 
     tr_free(TR_MEM_MISC, m->text);
     m->text = NULL;
-    if (!m->steps || !run->offload || !run->foreseen.tokens)
+    if (!run->offload)
         return 0;
     tr_offload_stats(run->offload, &s);
     m->read_bytes = s.read_bytes;
     m->written_bytes = s.written_bytes;
+    if (!m->steps || !run->foreseen.tokens)
+        return 0;
     f = open_memstream(&text, &bytes);
     if (!f)
         return tr_error(-ENOMEM, "out of memory");

@@ -133,8 +133,9 @@ TR_API void tr_train_close(tr_run *run); /* NULL is allowed; all committed steps
 TR_API int tr_train_memory(const tr_run *run, struct tr_memory_row *rows, int n);
 /* A text of "key: value" lines: what will be done with what (resolved options, sizes). */
 TR_API const char *tr_train_summary(const tr_run *run);
-/* After finish: predicted beside measured, "" where no step was done; lives as long as the run. */
+/* After finish: predicted beside measured, or "" (lives as long as the run); bytes of the disk. */
 TR_API const char *tr_train_outcome(const tr_run *run);
+TR_API void tr_train_moved(const tr_run *run, uint64_t *read, uint64_t *written);
 
 /* ---- before training ------------------------------------------------------------------------ */
 

@@ -121,6 +121,12 @@ const char *tr_train_summary(const tr_run *run)
     return run->summary ? run->summary : "";
 }
 
+void tr_train_moved(const tr_run *run, uint64_t *read, uint64_t *written)
+{
+    *read = run->measured.read_bytes;
+    *written = run->measured.written_bytes;
+}
+
 const char *tr_train_outcome(const tr_run *run)
 {
     return run->measured.text ? run->measured.text : "";

@@ -18,7 +18,7 @@ struct train {
     struct tr_step_report last;
     double first_loss;
     double seconds;
-    uint64_t read_bytes, written_bytes, spilled_bytes;
+    uint64_t spilled_bytes;
     int64_t steps, skipped; /* of this process */
 };
 
@@ -138,8 +138,6 @@ static void take_report(struct train *train, const struct tr_step_report *report
     train->skipped += report->skipped;
     train->last = *report;
     train->seconds += report->seconds;
-    train->read_bytes += report->read_bytes;
-    train->written_bytes += report->written_bytes;
     train->spilled_bytes += report->spilled_bytes;
     if (train->json)
         print_json(report);
@@ -161,6 +159,7 @@ static void print_end(const struct train *train, const tr_run *run)
 {
     const struct tr_step_report *last = &train->last;
     FILE *f = train->progress.out;
+    uint64_t read, written;
     char text[32];
 
     if (!train->steps) {
@@ -172,8 +171,9 @@ static void print_end(const struct train *train, const tr_run *run)
     if (train->skipped)
         fprintf(f, "skipped   %lld steps: loss or gradient was not finite, nothing was updated\n",
                 (long long)train->skipped);
-    fprintf(f, "disk      %s read", cli_size(text, train->read_bytes));
-    fprintf(f, ", %s written\n", cli_size(text, train->written_bytes));
+    tr_train_moved(run, &read, &written);
+    fprintf(f, "disk      %s read", cli_size(text, read));
+    fprintf(f, ", %s written\n", cli_size(text, written));
     if (train->spilled_bytes)
         fprintf(f, "spill     %s of block inputs left the device\n",
                 cli_size(text, train->spilled_bytes));
