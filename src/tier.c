@@ -33,7 +33,7 @@ static uint32_t count_slots(const struct tr_tier_params *p)
     return n;
 }
 
-/* Its slots are in host memory already. */
+/* Its slots are in host memory already: it has no home, for there is no copy to be spared. */
 static int lies_in_host(const struct tr_tier_params *p, uint32_t span)
 {
     return p->pools[p->spans[span].pool].host;
@@ -55,7 +55,7 @@ static void count(const struct tr_tier_params *p, const struct tr_schedule *s,
         for (uint32_t k = 0; k < p->visits->spans[v].n_spans; k++) {
             uint32_t span = p->visits->spans[v].span[k];
 
-            traffic[span].saves += s->saved[v] >> k & 1;
+            traffic[span].saves += (s->saved[v] >> k & 1) && !lies_in_host(p, span);
         }
 }
 
@@ -82,7 +82,7 @@ static int play(const struct tr_tier_params *p, uint32_t *holds, unsigned char *
         return r;
     count(p, &s, traffic);
     for (uint32_t i = 0; i < count_slots(p); i++)
-        if (s.carried[i])
+        if (s.carried[i] && !lies_in_host(p, holds[i]))
             traffic[holds[i]].saves++;
     tr_schedule_leave(&s, &step, holds, p->lazy ? newer : NULL);
     tr_schedule_free(&s);
