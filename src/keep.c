@@ -44,11 +44,12 @@ static json_t *types_json(const struct tr_model *m)
 /* NULL, which leaves the key out: there are no adapters. */
 static json_t *lora_json(const struct tr_lora *l, const char *from)
 {
-    char targets[TR_LORA_TEXT], *whole = from ? realpath(from, NULL) : NULL;
+    char targets[TR_LORA_TEXT], *whole;
     json_t *o;
 
     if (!l->rank)
         return NULL;
+    whole = from ? realpath(from, NULL) : NULL;
     tr_lora_targets_text(l->targets, targets);
     o = json_pack("{s:i, s:f, s:f, s:s, s:b, s:s, s:s*}", "rank", (int)l->rank, "alpha", l->alpha,
                   "dropout", l->dropout, "targets", targets, "trains_base", l->trains_base, "state",

@@ -127,7 +127,7 @@ static void fill(struct tr_train_params *p, const struct config *c, const char *
                                   .parked_dtype = c->parked,
                                   .state_dtype = c->state,
                                   .durability = c->durability,
-                                  .update_on = c->update,
+                                  .update_on = c->update ? c->update : TR_UPDATE_DEVICE,
                                   .checkpoint_every = EVERY,
                                   .threads = 2,
                                   .lr = 1e-3,

@@ -329,7 +329,7 @@ static int wait_not(struct tr_device *d, enum tr_stream s, struct tr_event *e)
 static void doze(void *arg)
 {
     (void)arg;
-    usleep(5000);
+    usleep(30000);
 }
 
 /* Gradients take their time on the way out, so that what does not wait for them is ahead. */
