@@ -87,14 +87,11 @@ int run_resolve_clip(struct tr_run *run)
 
 static int place_again(struct tr_run *run, enum tr_parked parked)
 {
-    struct tr_plan_params in = run->plan.in;
     int r;
 
     run_unplace(run);
-    if ((r = park(run, parked)) < 0 ||
-        (r = run_make_plan(run, in.batch_tokens, in.grain_tokens)) < 0)
-        return r;
-    return run_place(run);
+    r = park(run, parked);
+    return r < 0 ? r : run_place_anew(run);
 }
 
 /* Seconds of a step, or without figures of what differs between the ways. */

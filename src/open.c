@@ -197,6 +197,14 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                  .workspace = run->device_info.workspace_bytes});
 }
 
+int run_place_anew(struct tr_run *run)
+{
+    struct tr_plan_params in = run->plan.in;
+    int r = run_make_plan(run, in.batch_tokens, in.grain_tokens);
+
+    return r < 0 ? r : run_place(run);
+}
+
 static int make_plan(struct tr_run *run)
 {
     struct tr_data *d = run->data, *v = run->valid;

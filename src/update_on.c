@@ -54,13 +54,9 @@ int run_make_any_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_to
 
 static int place_again(struct tr_run *run, int apart)
 {
-    struct tr_plan_params in = run->plan.in;
-    int r;
-
     run_unplace(run);
     run->apart = apart;
-    r = run_make_plan(run, in.batch_tokens, in.grain_tokens);
-    return r < 0 ? r : run_place(run);
+    return run_place_anew(run);
 }
 
 /* Gradients one way, weights both, beside what the engine moves. */
