@@ -19,11 +19,10 @@
 #define LORA_ALPHA   8
 #define LORA_TARGETS "q_proj,v_proj" /* as PEFT has them by default */
 
-static int copy_string(const char **s)
+static void copy_string(const char **s)
 {
     if (*s)
         *s = tr_strdup(TR_MEM_MISC, *s);
-    return 0;
 }
 
 /* run.yaml must name the store's folders for whoever reads it from another folder. */
@@ -154,17 +153,29 @@ static int order_targets(struct tr_train_params *p)
     return 0;
 }
 
+/* The strings of the options, which a run has copies of. */
+static const size_t strings[] = {
+    offsetof(struct tr_train_params, model),     offsetof(struct tr_train_params, arch),
+    offsetof(struct tr_train_params, tokenizer), offsetof(struct tr_train_params, data),
+    offsetof(struct tr_train_params, valid),     offsetof(struct tr_train_params, out),
+    offsetof(struct tr_train_params, store),     offsetof(struct tr_train_params, device),
+    offsetof(struct tr_train_params, freeze),    offsetof(struct tr_train_params, chat_template),
+    offsetof(struct tr_train_params, adapter),   offsetof(struct tr_train_params, lora_targets),
+};
+
+static const char **string_at(struct tr_train_params *p, size_t i)
+{
+    return (const char **)((char *)p + strings[i]);
+}
+
 int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
 {
     struct tr_train_params *p = &run->params;
-    const char **strings[] = {&p->model,         &p->arch,   &p->tokenizer, &p->data,
-                              &p->valid,         &p->out,    &p->store,     &p->device,
-                              &p->chat_template, &p->freeze, &p->adapter,   &p->lora_targets};
     int r;
 
     *p = *params;
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
-        copy_string(strings[i]);
+        copy_string(string_at(p, i));
     if ((r = tr_need(p->data, "data")) < 0 || (r = tr_need(p->out, "out")) < 0)
         return r;
     if (!p->valid && tr_data_has_held_out(p->data))
@@ -183,13 +194,8 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
 
 void run_free_params(struct tr_run *run)
 {
-    struct tr_train_params *p = &run->params;
-    const char *strings[] = {p->model,         p->arch,   p->tokenizer, p->data,
-                             p->valid,         p->out,    p->store,     p->device,
-                             p->chat_template, p->freeze, p->adapter,   p->lora_targets};
-
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
-        tr_free(TR_MEM_MISC, (void *)strings[i]);
+        tr_free(TR_MEM_MISC, (void *)*string_at(&run->params, i));
 }
 
 /* One pass, hardly any state, and among the best of losses. Adapters are small: what most train
@@ -270,6 +276,14 @@ double run_default_rate(const struct tr_run *run)
 
 int run_lora(const struct tr_train_params *p, struct tr_lora *lora)
 {
+    *lora = (struct tr_lora){.rank = 0};
+    if (!has_adapters(p)) {
+        if (p->lora_alpha || p->lora_targets || p->lora_dropout > 0)
+            return tr_error(-EINVAL,
+                            "--lora-alpha, --lora-dropout and --lora-targets: there are no "
+                            "adapters without --lora-rank or --adapter");
+        return 0;
+    }
     *lora =
         (struct tr_lora){.rank = (int32_t)p->lora_rank,
                          .alpha = p->lora_alpha > 0 ? p->lora_alpha : LORA_ALPHA,
@@ -278,14 +292,6 @@ int run_lora(const struct tr_train_params *p, struct tr_lora *lora)
                                                                      : -1,
                          .trains_base = p->lora_optimizer != TR_OPT_DEFAULT,
                          .state = state_kind(p, p->lora_optimizer ? p->lora_optimizer : chosen(p))};
-    if (!has_adapters(p)) {
-        *lora = (struct tr_lora){.rank = 0};
-        if (p->lora_alpha || p->lora_targets || p->lora_dropout > 0)
-            return tr_error(-EINVAL,
-                            "--lora-alpha, --lora-dropout and --lora-targets: there are no "
-                            "adapters without --lora-rank or --adapter");
-        return 0;
-    }
     if (p->adapter && (p->lora_rank || p->lora_alpha || p->lora_targets))
         return tr_error(-EINVAL, "--adapter: the folder says rank, alpha and targets; --lora-rank, "
                                  "--lora-alpha and --lora-targets are for new adapters");
