@@ -60,7 +60,7 @@ void tr_export_reader_close(struct tr_export_reader *r)
     *r = (struct tr_export_reader){0};
 }
 
-/* Reads the piece that has this byte; `have` bytes of it begin there. */
+/* Reads the piece that has this byte; *out is what of it begins there. */
 static int load(struct tr_export_reader *r, struct tr_export_piece *held, uint32_t piece,
                 uint64_t byte, struct bytes *out)
 {
@@ -201,9 +201,7 @@ static int write_model(const struct tr_export_params *p, const struct tr_kept *k
     enum tr_dtype type = p->dtype < 0 ? k->model->dtype : (enum tr_dtype)p->dtype;
     int r = tr_export_check_space(folder, folder_bytes(k, p->dtype));
 
-    if (r < 0)
-        return r;
-    if ((r = tr_export_reader_open(&reader, p->store, k->model)) < 0)
+    if (r < 0 || (r = tr_export_reader_open(&reader, p->store, k->model)) < 0)
         return r;
     tr_merge_open(&merge, k, &reader);
     if (p->merge) {
