@@ -91,11 +91,6 @@ static struct tr_train_params params_of(const json_t *recorded)
     };
 }
 
-static double worse(double worst, double x)
-{
-    return x <= worst ? worst : x; /* NaN is worst of all */
-}
-
 static void judge_step(struct verdict *v, const json_t *recorded, const struct tr_step_report *r)
 {
     int both = json_object_get(recorded, "lora_optimizer") != NULL;
@@ -103,9 +98,9 @@ static void judge_step(struct verdict *v, const json_t *recorded, const struct t
     double loss = recorded_at(recorded, "losses", i);
     double norm = recorded_at(recorded, both ? "base_norms" : "norms", i);
 
-    v->loss = worse(v->loss, fabs(r->loss - loss) / LOSS_TOLERANCE);
+    v->loss = recorded_worse(v->loss, fabs(r->loss - loss) / LOSS_TOLERANCE);
     if (recorded_number(recorded, "clip_norm") > 0)
-        v->norm = worse(v->norm, fabs(r->grad_norm - norm) / norm / NORM_TOLERANCE);
+        v->norm = recorded_worse(v->norm, fabs(r->grad_norm - norm) / norm / NORM_TOLERANCE);
 }
 
 static void judge_tensor(void *arg, const char *tensor, double distance)

@@ -152,3 +152,8 @@ int recorded_models(char names[RECORDED_MODELS][64], const char *with)
     qsort(names, (size_t)n, sizeof(names[0]), by_name);
     return n;
 }
+
+double recorded_worse(double worst, double x)
+{
+    return x <= worst ? worst : x;
+}

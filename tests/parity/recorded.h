@@ -34,6 +34,9 @@ typedef void recorded_distance_fn(void *arg, const char *tensor, double distance
 void recorded_distances(struct tr_safetensors *got, struct tr_safetensors *want,
                         recorded_distance_fn *fn, void *arg);
 
+/* The larger one; NaN is worst of all. */
+double recorded_worse(double worst, double x);
+
 /* A fresh folder under the system's place for temporary files; PATH_MAX bytes. */
 char *recorded_temporary(char *buf);
 

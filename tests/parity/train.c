@@ -73,19 +73,14 @@ static struct tr_train_params params_of(const json_t *recorded)
     };
 }
 
-static double worse(double worst, double x)
-{
-    return x <= worst ? worst : x; /* NaN is worst of all */
-}
-
 static void judge_step(struct verdict *v, const json_t *recorded, const struct tr_step_report *r)
 {
     size_t i = (size_t)r->step - 1;
     double loss = recorded_at(recorded, "losses", i), norm = recorded_at(recorded, "grad_norms", i);
 
-    v->loss = worse(v->loss, fabs(r->loss - loss) / LOSS_TOLERANCE);
+    v->loss = recorded_worse(v->loss, fabs(r->loss - loss) / LOSS_TOLERANCE);
     if (recorded_number(recorded, "clip_norm") > 0)
-        v->norm = worse(v->norm, fabs(r->grad_norm - norm) / norm / LOSS_TOLERANCE);
+        v->norm = recorded_worse(v->norm, fabs(r->grad_norm - norm) / norm / LOSS_TOLERANCE);
     v->final_loss = r->loss;
 }
 

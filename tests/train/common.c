@@ -160,6 +160,15 @@ void train_anew(struct tr_train_params p, const char *name, struct tr_step_repor
         fail_msg("%s", tr_message());
 }
 
+void expect_refused(const struct tr_train_params *p, const char *words)
+{
+    tr_run *run = NULL;
+
+    assert_true(tr_train_open(&run, p) < 0);
+    if (!strstr(tr_message(), words))
+        fail_msg("'%s' is not in: %s", words, tr_message());
+}
+
 int train_part(const struct tr_train_params *p, int steps)
 {
     struct tr_step_report report;

@@ -39,6 +39,8 @@ struct tr_train_params tiny_job(const char *out, enum tr_optimizer optimizer, en
 int train(const struct tr_train_params *p, struct tr_step_report *last);
 /* The same into SCRATCH/NAME, whatever was there; a failure fails the test. */
 void train_anew(struct tr_train_params p, const char *name, struct tr_step_report *last);
+/* tr_train_open fails, and its message has these words. */
+void expect_refused(const struct tr_train_params *p, const char *words);
 /* Only `steps` steps, then closes as an interrupted program would after a clean step. */
 int train_part(const struct tr_train_params *p, int steps);
 /* The smallest device budget for these options (out is not touched); a page less is refused. */

@@ -224,15 +224,6 @@ static void test_peak(void **state)
     assert_int_equal(with.device_peak_bytes - without.device_peak_bytes, 2048 * 64 * 4 - 4096);
 }
 
-static void refused(const struct tr_train_params *p, const char *words)
-{
-    tr_run *run = NULL;
-
-    assert_true(tr_train_open(&run, p) < 0);
-    if (!strstr(tr_message(), words))
-        fail_msg("'%s' is not in: %s", words, tr_message());
-}
-
 static void test_refusals(void **state)
 {
     struct tr_train_params all = params(&shapes[2]), p;
@@ -242,25 +233,25 @@ static void test_refusals(void **state)
     all.out = scratch_path("refused");
     p = all;
     p.optimizer = TR_OPT_ADALOMO;
-    refused(&p, "--optimizer sgd");
+    expect_refused(&p, "--optimizer sgd");
     p = all;
     p.momentum = 0.9;
-    refused(&p, "without --momentum");
+    expect_refused(&p, "without --momentum");
     p = all;
     p.weight_decay = 0.1;
-    refused(&p, "without --weight-decay");
+    expect_refused(&p, "without --weight-decay");
     p = all;
     p.clip_norm = 1;
-    refused(&p, "without --clip-norm");
+    expect_refused(&p, "without --clip-norm");
     p = all;
     p.clip_value = 1;
-    refused(&p, "without --clip-value");
+    expect_refused(&p, "without --clip-value");
     p = all;
     p.micro_batch = 4;
-    refused(&p, "without --micro-batch");
+    expect_refused(&p, "without --micro-batch");
     p = all;
     p.dtype = TR_TYPE_BF16;
-    refused(&p, "needs --dtype f32");
+    expect_refused(&p, "needs --dtype f32");
 }
 
 /* A rate that throws weights beyond f32: the step is given up, the one before stays. */

@@ -58,6 +58,15 @@ static struct tr_train_params params(const struct tiny *t, enum tr_type dtype, c
                                     .device_memory = test_budget(NULL, 256 << 20)};
 }
 
+/* An adapter of a folder instead of a new one. */
+static void take_adapter(struct tr_train_params *p, const char *folder)
+{
+    p->lora_rank = 0;
+    p->lora_alpha = 0;
+    p->lora_targets = NULL;
+    p->adapter = folder;
+}
+
 /* ---- invariant 1 ---- */
 
 static const struct variant variants[] = {
@@ -250,10 +259,7 @@ static void test_goes_on(void **state)
     train_anew(p, "first", NULL);
     snprintf(adapter, sizeof(adapter), "%s", scratch_path("first/model"));
     loss = loss_of(model, adapter);
-    p.adapter = adapter;
-    p.lora_rank = 0;
-    p.lora_alpha = 0;
-    p.lora_targets = NULL;
+    take_adapter(&p, adapter);
     p.steps = 1;
     p.lr = 1e-4;
     train_anew(p, "second", &last);
@@ -292,46 +298,37 @@ static void test_start(void **state)
 
 /* ---- refusals ---- */
 
-static void refused(const struct tr_train_params *p, const char *words)
-{
-    tr_run *run = NULL;
-
-    assert_true(tr_train_open(&run, p) < 0);
-    if (!strstr(tr_message(), words))
-        fail_msg("'%s' is not in: %s", words, tr_message());
-}
-
 static void test_refusals(void **state)
 {
     struct tr_train_params p = params(&llama, TR_TYPE_F32, scratch_path("refused")), bare = p;
 
     (void)state;
     bare.lora_rank = 0;
-    refused(&bare, "there are no adapters without --lora-rank");
+    expect_refused(&bare, "there are no adapters without --lora-rank");
     p.lora_targets = "q_proj,qproj";
-    refused(&p, "'qproj': no such target");
+    expect_refused(&p, "'qproj': no such target");
     p.lora_targets = NULL;
     p.lora_rank = TR_LORA_MAX_RANK + 1;
-    refused(&p, "at most 1024");
+    expect_refused(&p, "at most 1024");
     p.lora_rank = 2;
     p.freeze = "*norm*";
-    refused(&p, "--freeze: with adapters");
+    expect_refused(&p, "--freeze: with adapters");
     p.freeze = NULL;
     p.lora_lr = 0.1;
-    refused(&p, "unless --lora-optimizer");
+    expect_refused(&p, "unless --lora-optimizer");
     p.lora_lr = 0;
     p.clip_method = TR_CLIP_DEFERRED;
-    refused(&p, "--clip-method: with --freeze or adapters");
+    expect_refused(&p, "--clip-method: with --freeze or adapters");
     p.clip_method = TR_CLIP_AUTO;
     p.adapter = "somewhere";
-    refused(&p, "the folder says rank, alpha and targets");
+    expect_refused(&p, "the folder says rank, alpha and targets");
     p.adapter = NULL;
     assert_int_equal(train_part(&p, 1), 0);
     p.lora_targets = "v_proj,q_proj"; /* the default, in another order */
     assert_int_equal(train_part(&p, 1), 0);
     p.lora_alpha = 7;
     p.force = 1;
-    refused(&p, "lora-alpha differ");
+    expect_refused(&p, "lora-alpha differ");
 }
 
 static int peft_parse(const char *text)
@@ -397,18 +394,12 @@ static void test_other_model(void **state)
     snprintf(adapter, sizeof(adapter), "%s", scratch_path("other/model"));
     p = params(&(struct tiny){"llama", 64, 48, 3, 2, 1, 16, 700, 512, ""}, TR_TYPE_BF16,
                scratch_path("never-made"));
-    p.lora_rank = 0;
-    p.lora_alpha = 0;
-    p.lora_targets = NULL;
-    p.adapter = adapter;
-    refused(&p, "has another shape than");
+    take_adapter(&p, adapter);
+    expect_refused(&p, "has another shape than");
     p = params(&(struct tiny){"mistral", 32, 48, 2, 2, 1, 16, 700, 512, ""}, TR_TYPE_F32,
                scratch_path("never-made"));
-    p.lora_rank = 0;
-    p.lora_alpha = 0;
-    p.lora_targets = NULL;
-    p.adapter = adapter;
-    refused(&p, "holds 42 tensors, adapters of this model are 28");
+    take_adapter(&p, adapter);
+    expect_refused(&p, "holds 42 tensors, adapters of this model are 28");
 }
 
 int main(void)
