@@ -315,7 +315,7 @@ static void test_killed(void **state)
 
 /* --- mutants -------------------------------------------------------------------------------- */
 
-#define TRIES 40 /* one in five or so is seen, of the mutant that needs most */
+#define TRIES 120 /* one in ten or so is seen, of the mutant that needs most */
 
 static const struct tr_device_ops *sound;
 static enum tr_stream unordered; /* waits for no event */
