@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "src/base/mem.h"
 
-#include <malloc.h>
+#include <assert.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -25,16 +26,30 @@ void tr_mem_count(enum tr_mem_tag tag, int64_t bytes)
             break;
 }
 
+/* Stands before each block. What is counted is what was asked for: what malloc makes of it depends
+ * on what was freed before, and the smallest budget that a plan names must do the next time too. */
+struct header {
+    size_t bytes; /* with the header */
+    size_t tag;   /* and malloc's alignment of 16 is kept */
+};
+
+static_assert(sizeof(struct header) == 16, "a block is as aligned as malloc's");
+
+static void *out_of_memory(enum tr_mem_tag tag, size_t n)
+{
+    tr_error(-ENOMEM, "out of memory: %zu bytes for %s", n, tr_mem_tag_name(tag));
+    return NULL;
+}
+
 void *tr_alloc(enum tr_mem_tag tag, size_t n)
 {
-    void *p = calloc(1, n ? n : 1);
+    struct header *h = n < SIZE_MAX - sizeof(*h) ? calloc(1, n + sizeof(*h)) : NULL;
 
-    if (!p) {
-        tr_error(-ENOMEM, "out of memory: %zu bytes for %s", n, tr_mem_tag_name(tag));
-        return NULL;
-    }
-    tr_mem_count(tag, (int64_t)malloc_usable_size(p));
-    return p;
+    if (!h)
+        return out_of_memory(tag, n);
+    *h = (struct header){n + sizeof(*h), (size_t)tag};
+    tr_mem_count(tag, (int64_t)h->bytes);
+    return h + 1;
 }
 
 void *tr_alloc_array(enum tr_mem_tag tag, size_t n, size_t size)
@@ -50,23 +65,28 @@ void *tr_alloc_array(enum tr_mem_tag tag, size_t n, size_t size)
 
 void *tr_realloc(enum tr_mem_tag tag, void *p, size_t n)
 {
-    size_t before = p ? malloc_usable_size(p) : 0;
-    void *q = realloc(p, n ? n : 1);
+    struct header *h = p ? (struct header *)p - 1 : NULL;
+    size_t before = h ? h->bytes : 0;
 
-    if (!q) {
-        tr_error(-ENOMEM, "out of memory: %zu bytes for %s", n, tr_mem_tag_name(tag));
-        return NULL;
-    }
-    tr_mem_count(tag, (int64_t)malloc_usable_size(q) - (int64_t)before);
-    return q;
+    assert(!h || h->tag == (size_t)tag);
+    h = n < SIZE_MAX - sizeof(*h) ? realloc(h, n + sizeof(*h)) : NULL;
+    if (!h)
+        return out_of_memory(tag, n);
+    *h = (struct header){n + sizeof(*h), (size_t)tag};
+    tr_mem_count(tag, (int64_t)h->bytes - (int64_t)before);
+    return h + 1;
 }
 
 void tr_free(enum tr_mem_tag tag, void *p)
 {
+    struct header *h;
+
     if (!p)
         return;
-    tr_mem_count(tag, -(int64_t)malloc_usable_size(p));
-    free(p);
+    h = (struct header *)p - 1;
+    assert(h->tag == (size_t)tag);
+    tr_mem_count(tag, -(int64_t)h->bytes);
+    free(h);
 }
 
 char *tr_strdup(enum tr_mem_tag tag, const char *s)
