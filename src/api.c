@@ -10,8 +10,8 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
-#include "src/gguf.h"
-#include "src/infer.h"
+#include "src/checkpoint/gguf.h"
+#include "src/infer/infer.h"
 
 const char *tr_version(void)
 {

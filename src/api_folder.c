@@ -6,9 +6,9 @@
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
-#include "src/infer.h"
-#include "src/init.h"
-#include "src/inspect.h"
+#include "src/checkpoint/init.h"
+#include "src/infer/infer.h"
+#include "src/run/inspect.h"
 #include "src/tailrace.h"
 
 int tr_init_model(const struct tr_init_params *p)

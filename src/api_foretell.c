@@ -11,8 +11,8 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/counter.h"
-#include "src/open.h"
+#include "src/plan/counter.h"
+#include "src/run/open.h"
 
 #define MAX_TOKENS (INT32_MAX / 2)
 

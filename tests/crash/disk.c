@@ -25,7 +25,7 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
-#include "src/run.h"
+#include "src/run/run.h"
 #include "tests/crash/program.h"
 #include "tests/train/common.h"
 

@@ -17,7 +17,7 @@
 #include "offload/store.h"
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/cursor.h"
+#include "src/run/cursor.h"
 #include "tests/train/common.h"
 
 #define PATIENCE  60 /* seconds of one life, which takes a fraction of one */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "src/base/err.h"
-#include "src/devices.h"
+#include "src/run/devices.h"
 
 /* Asked once: it opens the device. What is loaded onto it later is little against `bytes`. */
 uint64_t test_budget(const char *device, uint64_t bytes)

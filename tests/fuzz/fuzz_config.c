@@ -10,7 +10,7 @@
 #include "offload/layout.h"
 #include "src/base/json.h"
 #include "src/base/mem.h"
-#include "src/model.h"
+#include "src/model/model.h"
 
 #define POSITIONS 3
 

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "src/figures.h"
+#include "src/plan/figures.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

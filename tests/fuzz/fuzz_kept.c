@@ -11,8 +11,8 @@
 
 #include "src/base/json.h"
 #include "src/base/mem.h"
-#include "src/keep.h"
-#include "src/plan_file.h"
+#include "src/checkpoint/keep.h"
+#include "src/plan/plan_file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

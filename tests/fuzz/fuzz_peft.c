@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "src/base/json.h"
-#include "src/peft.h"
+#include "src/checkpoint/peft.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

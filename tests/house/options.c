@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #include "src/base/err.h"
-#include "src/options.h"
+#include "src/options/options.h"
 
 static char folder[64];
 

@@ -46,13 +46,13 @@ if ! "$style" "$work/t" > "$work/out"; then
 fi
 
 expect 'may not include "src/a.h"' src/base/c.c '#include "src/a.h"\n'
-expect 'may not include "src/model.h"' offload/c.c '#include "src/model.h"\n'
+expect 'may not include "src/model/model.h"' offload/c.c '#include "src/model/model.h"\n'
 expect 'may not include "cpu/c.h"' offload/c.c '#include "cpu/c.h"\n'
 expect 'may not include "offload/c.h"' cpu/c.c '#include "offload/c.h"\n'
 expect 'may not include "src/a.h"' cpu/c.c '#include "src/a.h"\n'
 expect 'may not include "tools/c.h"' src/c.c '#include "tools/c.h"\n'
 expect 'may not include "c.h"' src/c.c '#include "c.h"\n'
-expect 'may not include "src/plan.h"' tools/cmd_x.c '#include "src/plan.h"\n'
+expect 'may not include "src/plan/plan.h"' tools/cmd_x.c '#include "src/plan/plan.h"\n'
 expect '7 own includes' src/c.c "$(repeat 7 '#include "src/c.h"\n')"
 expect 'function of 124 lines' src/c.c "int c(void)\n{\n$(repeat 121 '    c();\n')}\n"
 expect 'function of 125 lines' src/c.c \

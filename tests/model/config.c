@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #include "src/base/json.h"
-#include "src/config.h"
+#include "src/model/config.h"
 
 static const char llama[] =
     "{'architectures':['LlamaForCausalLM'],'model_type':'llama','hidden_size':64,"

@@ -10,8 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "src/init.h"
-#include "src/random_init.h"
+#include "src/checkpoint/init.h"
+#include "src/model/random_init.h"
 
 #define N 400000
 

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "src/cursor.h"
-#include "src/inspect.h"
+#include "src/run/cursor.h"
+#include "src/run/inspect.h"
 
 static char temp[64];
 

@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-#include "src/config.h"
+#include "src/model/config.h"
 
 #define HALF 8
 

@@ -5,8 +5,8 @@
 #ifndef TESTS_MODEL_RUN_H
 #define TESTS_MODEL_RUN_H
 
-#include "src/export.h"
-#include "src/import.h"
+#include "src/checkpoint/export.h"
+#include "src/checkpoint/import.h"
 #include "tests/model/test.h"
 
 /* Imports p (model or arch, dtype, state filled in) into them. */

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "src/safetensors.h"
+#include "src/checkpoint/safetensors.h"
 
 /* ' in the headers stands for ". data: bytes behind the header. */
 static const struct {

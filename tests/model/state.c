@@ -6,7 +6,7 @@
  */
 #include "tests/model/test.h"
 
-#include "src/master.h"
+#include "src/model/master.h"
 
 enum { HIDDEN = 24, FFN = 40, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 10, VOCAB = 900 };
 
@@ -104,11 +104,10 @@ static void blocks_of_bytes(void **state)
         enum tr_state_kind kind;
         const char *tensor;
         int64_t m, v; /* bytes */
-    } sizes[] = {
-        {TR_STATE_ADAMW_8BIT, "model.layers.0.mlp.up_proj.weight", 960 + 16, 960 + 16},
-        {TR_STATE_ADAMW_8BIT, "model.norm.weight", 24 + 4, 24 + 4},
-        {TR_STATE_MOMENTUM_8BIT, "model.layers.0.mlp.up_proj.weight", 960 + 16, 0},
-        {TR_STATE_ADAM_MINI_8BIT, "model.layers.0.mlp.up_proj.weight", 960 + 16, FFN * 4}};
+    } sizes[] = {{TR_STATE_ADAMW_8BIT, "model.layers.0.mlp.up_proj.weight", 960 + 16, 960 + 16},
+                 {TR_STATE_ADAMW_8BIT, "model.norm.weight", 24 + 4, 24 + 4},
+                 {TR_STATE_MOMENTUM_8BIT, "model.layers.0.mlp.up_proj.weight", 960 + 16, 0},
+                 {TR_STATE_ADAM_MINI_8BIT, "model.layers.0.mlp.up_proj.weight", 960 + 16, FFN * 4}};
 
     (void)state;
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
@@ -290,11 +289,10 @@ static void names_are_read_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blocks_of_adam_mini), cmocka_unit_test(factors_of_adalomo),
-        cmocka_unit_test(sizes_of_the_others), cmocka_unit_test(parts_lie_apart),
-        cmocka_unit_test(names_are_read_back), cmocka_unit_test(blocks_of_bytes),
-        cmocka_unit_test(slices_are_whole_blocks),
-        cmocka_unit_test(masters_lie_behind),
+        cmocka_unit_test(blocks_of_adam_mini),     cmocka_unit_test(factors_of_adalomo),
+        cmocka_unit_test(sizes_of_the_others),     cmocka_unit_test(parts_lie_apart),
+        cmocka_unit_test(names_are_read_back),     cmocka_unit_test(blocks_of_bytes),
+        cmocka_unit_test(slices_are_whole_blocks), cmocka_unit_test(masters_lie_behind),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,7 +9,7 @@
 
 #include "offload/layout.h"
 #include "src/base/json.h"
-#include "src/model.h"
+#include "src/model/model.h"
 
 static struct tr_model *open_table(const struct make_folder *f, enum tr_dtype type, int state,
                                    int tied_as_head)

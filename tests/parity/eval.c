@@ -13,8 +13,8 @@
 
 #include <cmocka.h>
 
-#include "src/infer.h"
-#include "src/score.h"
+#include "src/infer/infer.h"
+#include "src/infer/score.h"
 #include "src/text/task.h"
 #include "tests/device/budget.h"
 #include "tests/parity/recorded.h"

@@ -16,7 +16,7 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/infer.h"
+#include "src/infer/infer.h"
 #include "tests/device/budget.h"
 #include "tests/parity/recorded.h"
 

@@ -10,7 +10,7 @@
 #include <limits.h>
 #include <stdint.h>
 
-#include "src/safetensors.h"
+#include "src/checkpoint/safetensors.h"
 
 /* PATH_MAX bytes: data/ and the formatted rest. Returns the buffer. */
 char *recorded_path(char *buf, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

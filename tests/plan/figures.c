@@ -14,7 +14,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
-#include "src/figures.h"
+#include "src/plan/figures.h"
 
 static char folder[] = "/var/tmp/tailrace-figures-XXXXXX";
 

@@ -13,7 +13,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "src/run.h"
+#include "src/run/run.h"
 #include "tests/device/budget.h"
 #include "tests/train/common.h"
 

@@ -2,8 +2,8 @@
  *
  * The simulator with one write-back less: its source once more, with the start of moves changed.
  */
+#include "src/plan/simulate_parts.h"
 #include "tests/plan/mutant.h"
-#include "src/simulate_parts.h"
 
 static void lose(struct sim *s, enum sim_way way, uint32_t slot, uint32_t step)
 {
@@ -18,4 +18,4 @@ static void lose(struct sim *s, enum sim_way way, uint32_t slot, uint32_t step)
 
 #define sim_move_start lose
 #define tr_simulate    mutant_simulate
-#include "src/simulate.c"
+#include "src/plan/simulate.c"

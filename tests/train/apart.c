@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Updates on the cpu beside a GPU (src/apart.h), on the fake runtime, which delays every stream at
- * random: every optimizer and every way to clip gives the bytes of updates on the device
+ * Updates on the cpu beside a GPU (src/train/apart.h), on the fake runtime, which delays every
+ * stream at random: every optimizer and every way to clip gives the bytes of updates on the device
  * (invariant 1), whole blocks and matrices, from the disk and beside it, interrupted and resumed;
  * and the peaks are within their budgets (invariant 6). A run that is killed goes on from its last
  * commit, wherever its updates run then (invariant 2).
@@ -24,7 +24,7 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
-#include "src/run.h"
+#include "src/run/run.h"
 #include "tests/device/budget.h"
 #include "tests/train/common.h"
 

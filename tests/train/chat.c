@@ -15,7 +15,7 @@
 #include <jansson.h>
 
 #include "src/base/file.h"
-#include "src/infer.h"
+#include "src/infer/infer.h"
 #include "tests/device/budget.h"
 #include "tests/train/common.h"
 

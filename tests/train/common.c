@@ -15,7 +15,7 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 #include "src/base/philox.h"
-#include "src/safetensors.h"
+#include "src/checkpoint/safetensors.h"
 
 static char folder[4096];
 

@@ -19,7 +19,7 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
-#include "src/run.h"
+#include "src/run/run.h"
 #include "tests/device/which.h"
 #include "tests/train/common.h"
 

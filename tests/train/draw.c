@@ -16,7 +16,7 @@
 
 #include "src/base/file.h"
 #include "src/base/philox.h"
-#include "src/run.h"
+#include "src/run/run.h"
 #include "tests/device/budget.h"
 
 #define MIB     ((int64_t)1 << 20)

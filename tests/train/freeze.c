@@ -20,9 +20,9 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
-#include "src/freeze.h"
-#include "src/init.h"
-#include "src/run.h"
+#include "src/checkpoint/init.h"
+#include "src/model/freeze.h"
+#include "src/run/run.h"
 #include "tests/device/budget.h"
 #include "tests/train/placement.h"
 

@@ -19,8 +19,8 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
-#include "src/init.h"
-#include "src/run.h"
+#include "src/checkpoint/init.h"
+#include "src/run/run.h"
 #include "tests/device/budget.h"
 #include "tests/train/placement.h"
 

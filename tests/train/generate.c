@@ -16,7 +16,7 @@
 
 #include "src/base/file.h"
 #include "src/base/philox.h"
-#include "src/infer.h"
+#include "src/infer/infer.h"
 #include "src/text/tokenizer_utf8.h"
 #include "tests/device/budget.h"
 #include "tests/train/common.h"

@@ -17,7 +17,7 @@
 
 #include "src/base/file.h"
 #include "src/base/json.h"
-#include "src/keep.h"
+#include "src/checkpoint/keep.h"
 #include "src/text/tokenizer.h"
 #include "tests/device/budget.h"
 #include "tests/train/common.h"

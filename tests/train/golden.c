@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #include "src/base/json.h"
-#include "src/infer.h"
+#include "src/infer/infer.h"
 
 #define MODEL CHECKPOINTS "/tinystories-656k-hf"
 

@@ -18,8 +18,8 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
-#include "src/run.h"
-#include "src/safetensors.h"
+#include "src/checkpoint/safetensors.h"
+#include "src/run/run.h"
 #include "tests/device/budget.h"
 #include "tests/train/common.h"
 

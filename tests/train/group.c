@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
-#include "src/run.h"
+#include "src/run/run.h"
 #include "tests/train/placement.h"
 
 #define ROOM   (1ull << 30)

@@ -21,7 +21,7 @@
 
 #include "src/base/file.h"
 #include "src/base/philox.h"
-#include "src/cursor.h"
+#include "src/run/cursor.h"
 #include "tests/train/common.h"
 
 #define STEPS 40

@@ -21,7 +21,7 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/infer.h"
+#include "src/infer/infer.h"
 #include "tests/train/common.h"
 
 static const struct tiny shape = {"llama", 64, 96, 3, 4, 2, 16, 300, 256, ""};

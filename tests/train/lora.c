@@ -17,8 +17,8 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/infer.h"
-#include "src/peft.h"
+#include "src/checkpoint/peft.h"
+#include "src/infer/infer.h"
 #include "tests/device/budget.h"
 #include "tests/train/placement.h"
 

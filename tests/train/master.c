@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Masters of bf16 parameters (src/master.h). Over twenty steps of every optimizer a split master is
- * the f32 one bit for bit, one of them resident, the other streamed in the smallest budget;
- * invariant 1 with masters; what an f32 checkpoint has beyond bf16 is kept and comes out again; and
- * what is refused.
+ * Masters of bf16 parameters (src/model/master.h). Over twenty steps of every optimizer a split
+ * master is the f32 one bit for bit, one of them resident, the other streamed in the smallest
+ * budget; invariant 1 with masters; what an f32 checkpoint has beyond bf16 is kept and comes out
+ * again; and what is refused.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -20,9 +20,9 @@
 
 #include "offload/schedule.h"
 #include "src/base/philox.h"
-#include "src/init.h"
-#include "src/plan.h"
-#include "src/visits.h"
+#include "src/checkpoint/init.h"
+#include "src/plan/plan.h"
+#include "src/plan/visits.h"
 #include "tests/train/common.h"
 
 #define MOST_SPANS  10

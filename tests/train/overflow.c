@@ -23,8 +23,8 @@
 
 #include "offload/offload.h"
 #include "src/base/file.h"
+#include "src/checkpoint/safetensors.h"
 #include "src/text/rows.h"
-#include "src/safetensors.h"
 #include "tests/train/common.h"
 
 #define ROWS  8

@@ -18,8 +18,8 @@
 
 #include "src/base/err.h"
 #include "src/base/json.h"
-#include "src/plan.h"
-#include "src/visits.h"
+#include "src/plan/plan.h"
+#include "src/plan/visits.h"
 
 static struct tr_model *open_model(const char *arch, int32_t layers, int state)
 {

@@ -32,7 +32,7 @@
 
 #include "src/base/file.h"
 #include "src/base/mem.h"
-#include "src/run.h"
+#include "src/run/run.h"
 #include "tests/train/common.h"
 
 #define PAGE 4096u

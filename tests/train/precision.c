@@ -18,7 +18,7 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
-#include "src/options.h"
+#include "src/options/options.h"
 #include "tests/train/common.h"
 #include "tests/train/spy.h"
 

@@ -16,8 +16,8 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
-#include "src/options.h"
-#include "src/range.h"
+#include "src/options/options.h"
+#include "src/train/range.h"
 #include "tests/device/budget.h"
 #include "tests/train/common.h"
 

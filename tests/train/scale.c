@@ -20,8 +20,8 @@
 
 #include "src/base/dtype.h"
 #include "src/base/file.h"
-#include "src/cursor.h"
-#include "src/safetensors.h"
+#include "src/checkpoint/safetensors.h"
+#include "src/run/cursor.h"
 #include "tests/train/common.h"
 
 #define WIDTH 16

@@ -16,7 +16,7 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
-#include "src/run.h"
+#include "src/run/run.h"
 #include "tests/device/budget.h"
 #include "tests/train/common.h"
 
@@ -156,8 +156,8 @@ static void check(const struct tiny *t, enum tr_optimizer optimizer, size_t n_wa
                                 .seq_len = 130,
                                 .eval_every = 1,
                                 .optimizer = optimizer,
-                                .clip_method = optimizer == TR_OPT_LOMO ? TR_CLIP_TWO_PASS
-                                                                        : TR_CLIP_AUTO,
+                                .clip_method =
+                                    optimizer == TR_OPT_LOMO ? TR_CLIP_TWO_PASS : TR_CLIP_AUTO,
                                 .seed = 11,
                                 .lr = optimizer == TR_OPT_ADAMW ? 1e-3 : 0.1,
                                 .threads = 2,

@@ -8,7 +8,7 @@
 #ifndef TR_TESTS_TRAIN_SPY_H
 #define TR_TESTS_TRAIN_SPY_H
 
-#include "src/run.h"
+#include "src/run/run.h"
 
 enum spy_task { SPY_SHARES, SPY_TWINS };
 

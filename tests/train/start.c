@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #include "offload/store.h"
-#include "src/run.h"
+#include "src/run/run.h"
 #include "tests/train/common.h"
 
 #define MIB ((uint64_t)1 << 20)

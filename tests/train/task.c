@@ -15,8 +15,8 @@
 #include <cmocka.h>
 
 #include "src/base/json.h"
-#include "src/infer.h"
-#include "src/task_set.h"
+#include "src/infer/infer.h"
+#include "src/infer/task_set.h"
 #include "tests/device/budget.h"
 #include "tests/train/common.h"
 

@@ -16,7 +16,7 @@
 #include <cmocka.h>
 
 #include "offload/schedule.h"
-#include "src/tier.h"
+#include "src/plan/tier.h"
 
 #define BLOCKS 30
 #define STEPS  6

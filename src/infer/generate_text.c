@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Generation for the public API: prompts to tokens, the shape that fits, tokens to text. A text
+ * that is handed on while it grows ends where a character does: what a token leaves half done is
+ * held back until it is whole, or the text ends.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/json.h"
+#include "src/base/mem.h"
+#include "src/infer/infer.h"
+#include "src/text/data_file.h"
+
+struct prompts {
+    char **text;
+    struct tr_ids *ids;
+    size_t *length; /* of each prompt in tokens */
+    int32_t n, room;
+};
+
+static void prompts_free(struct prompts *p)
+{
+    for (int32_t i = 0; i < p->n; i++) {
+        tr_free(TR_MEM_TEXT, p->text[i]);
+        tr_ids_free(&p->ids[i]);
+    }
+    tr_free(TR_MEM_TEXT, p->text);
+    tr_free(TR_MEM_TEXT, p->ids);
+    tr_free(TR_MEM_TEXT, p->length);
+}
+
+static int prompts_room(struct prompts *p)
+{
+    int32_t room = 2 * p->room + 16;
+    char **text = tr_realloc(TR_MEM_TEXT, p->text, (size_t)room * sizeof(*text));
+    struct tr_ids *ids;
+    size_t *length;
+
+    p->text = text ? text : p->text;
+    ids = text ? tr_realloc(TR_MEM_TEXT, p->ids, (size_t)room * sizeof(*ids)) : NULL;
+    p->ids = ids ? ids : p->ids;
+    length = ids ? tr_realloc(TR_MEM_TEXT, p->length, (size_t)room * sizeof(*length)) : NULL;
+    p->length = length ? length : p->length;
+    p->room = length ? room : p->room;
+    return length ? 0 : -ENOMEM;
+}
+
+static int prompts_add(struct prompts *p, const char *text, size_t n)
+{
+    if (p->n == INT32_MAX / 4)
+        return tr_error(-E2BIG, "too many prompts");
+    if (p->n == p->room && prompts_room(p) < 0)
+        return -ENOMEM;
+    memset(&p->ids[p->n], 0, sizeof(*p->ids));
+    p->text[p->n] = tr_alloc(TR_MEM_TEXT, n + 1);
+    if (!p->text[p->n])
+        return -ENOMEM;
+    memcpy(p->text[p->n++], text, n);
+    return 0;
+}
+
+/* A line is a prompt, or an object that has one. */
+static int add_line(struct prompts *p, const char *line, size_t n, const char *where)
+{
+    const char *text;
+    json_t *json;
+    int r;
+
+    if (*line != '{')
+        return prompts_add(p, line, n);
+    if ((r = tr_json_parse(line, n, where, &json)) < 0)
+        return r;
+    text = json_string_value(json_object_get(json, "prompt"));
+    r = text ? prompts_add(p, text, strlen(text))
+             : tr_error(-EINVAL, "%s: has no text \"prompt\"", where);
+    json_decref(json);
+    return r;
+}
+
+static int read_prompts(struct prompts *p, const char *path)
+{
+    struct data_file f;
+    const char *line;
+    size_t n;
+    int r = data_file_open(&f, path);
+
+    if (r < 0)
+        return r;
+    while ((r = data_file_line(&f, &line, &n)) > 0) {
+        char where[4200];
+
+        n -= n && line[n - 1] == '\r';
+        snprintf(where, sizeof(where), "%s:%llu", path, (unsigned long long)f.line);
+        r = !n                   ? 0
+            : memchr(line, 0, n) ? tr_error(-EINVAL, "%s: has a NUL character", where)
+                                 : add_line(p, line, n, where);
+        if (r < 0)
+            break;
+    }
+    data_file_close(&f);
+    return r < 0 || p->n ? r : tr_error(-ENODATA, "%s: no prompts", path);
+}
+
+static int encode_prompts(struct prompts *p, const struct infer *f, const struct chat *c)
+{
+    const struct tr_tokenizer *t = f->run.tokenizer;
+    int r = 0;
+
+    for (int32_t i = 0; i < p->n && r == 0; i++) {
+        r = c->template ? infer_encode_turn(t, c, p->text[i], &p->ids[i])
+                        : infer_encode_prompt(t, p->text[i], &p->ids[i]);
+        p->length[i] = p->ids[i].n;
+    }
+    return r;
+}
+
+/* The largest groups that fit, with the cache where that is possible at all. */
+static int choose_shape(const struct infer *f, const struct tr_generate_params *p,
+                        const struct prompts *prompts, struct infer_shape *shape)
+{
+    int64_t more = p->max_tokens;
+    int r = -ENOMEM;
+
+    for (int cached = p->kv_cache != TR_NO; cached >= (p->kv_cache == TR_YES); cached--)
+        for (int32_t group = prompts->n; group; group = group > 1 ? (group + 1) / 2 : 0) {
+            shape->cache_tokens = cached;
+            infer_shape_of(shape, prompts->ids, prompts->n, group, more);
+            if ((r = infer_fits(f, shape)) != -ENOMEM)
+                return r;
+        }
+    return r;
+}
+
+/* Where the text ends that will stay as it is: before a character that is not whole. */
+static size_t settled(const char *text, size_t n)
+{
+    while (n >= 3 && !memcmp(text + n - 3, "\xEF\xBF\xBD", 3))
+        n -= 3;
+    return n;
+}
+
+static int tell(struct infer_stream *s, const struct tr_ids *ids, int whole)
+{
+    char *text;
+    size_t n;
+    int r = tr_tokenizer_decode(s->tokenizer, ids->v + s->prompt, ids->n - s->prompt, &text);
+
+    if (r < 0)
+        return r;
+    n = whole ? strlen(text) : settled(text, strlen(text));
+    /* A byte that breaks a character takes those before it along, as in the reference. */
+    while (s->told < n && (text[s->told] & 0xC0) == 0x80)
+        s->told++;
+    if (n > s->told) {
+        text[n] = 0;
+        s->params->piece(s->params->piece_arg, text + s->told);
+        s->told = n;
+    }
+    tr_free(TR_MEM_TEXT, text);
+    return 0;
+}
+
+static int on_token(void *arg, int32_t sequence, const struct tr_ids *ids)
+{
+    (void)sequence;
+    return tell(arg, ids, 0);
+}
+
+static int answer_one(const struct infer *f, const struct prompts *p, char **out)
+{
+    char *text;
+    size_t from = p->length[0];
+    int r = tr_tokenizer_decode(f->run.tokenizer, p->ids[0].v + from, p->ids[0].n - from, &text);
+
+    if (r < 0)
+        return r;
+    *out = strdup(text);
+    tr_free(TR_MEM_TEXT, text);
+    return *out ? 0 : tr_error(-ENOMEM, "out of memory");
+}
+
+/* A JSON object a line, in the order of the prompts. */
+static int answer_all(const struct infer *f, const struct prompts *p, char **out)
+{
+    size_t bytes;
+    FILE *to = open_memstream(out, &bytes);
+    int r = to ? 0 : tr_error(-ENOMEM, "out of memory");
+
+    for (int32_t i = 0; i < p->n && r == 0; i++) {
+        size_t from = p->length[i];
+        char *text;
+        json_t *line;
+
+        r = tr_tokenizer_decode(f->run.tokenizer, p->ids[i].v + from, p->ids[i].n - from, &text);
+        if (r < 0)
+            break;
+        line = json_pack("{s:s, s:s}", "prompt", p->text[i], "text", text);
+        if (!line || json_dumpf(line, to, JSON_COMPACT) < 0 || fputc('\n', to) == EOF)
+            r = tr_error(-EINVAL, "prompt %d of %d: is not UTF-8", i + 1, p->n);
+        json_decref(line);
+        tr_free(TR_MEM_TEXT, text);
+    }
+    if (to && fclose(to) != 0 && r == 0)
+        r = tr_error(-ENOMEM, "out of memory");
+    if (to && r < 0) {
+        free(*out);
+        *out = NULL;
+    }
+    return r;
+}
+
+int infer_tell_all(struct infer *f, struct infer_stream *s, struct tr_ids *ids, int32_t n,
+                   int64_t max_tokens)
+{
+    const struct tr_generate_params *p = s->params;
+    struct infer_generation how = {
+        .max_tokens = max_tokens,
+        .sample = {.temperature = p->temperature, .top_p = p->top_p, .seed = p->seed},
+        .token = p->piece && !p->prompts ? on_token : NULL,
+        .arg = s};
+    int r = infer_generate(f, ids, n, &how);
+
+    return r < 0 || !how.token ? r : tell(s, ids, 1);
+}
+
+static int generate(struct infer *f, const struct tr_generate_params *p, const struct chat *c,
+                    struct prompts *prompts, char **out)
+{
+    struct infer_stream s = {p, f->run.tokenizer, 0, 0};
+    struct infer_shape shape = {0};
+    int r = encode_prompts(prompts, f, c);
+
+    if (r < 0 || (r = infer_row_tokens(p->model, 0, 1, &shape.positions)) < 0 ||
+        (r = infer_check_prompts(prompts->ids, prompts->n, shape.positions)) < 0 ||
+        (r = choose_shape(f, p, prompts, &shape)) < 0 || (r = infer_start(f, &shape)) < 0)
+        return r;
+    s.prompt = prompts->length[0];
+    r = infer_tell_all(f, &s, prompts->ids, prompts->n, p->max_tokens);
+    if (r < 0)
+        return r;
+    return p->prompt ? answer_one(f, prompts, out) : answer_all(f, prompts, out);
+}
+
+/* What is asked of an opened model: a conversation has no text to give back but what it told. */
+static int serve(struct infer *f, const struct tr_generate_params *p, struct prompts *prompts,
+                 char **out)
+{
+    struct chat c = {0};
+    int r = f->run.tokenizer
+                ? 0
+                : tr_error(-EINVAL, "%s: has no tokenizer.json; give --tokenizer", p->model);
+
+    if (r == 0 && (p->chat || p->chat_template))
+        r = infer_chat_open(f, p->model, p->chat_template, &c);
+    if (r == 0 && p->ask) {
+        r = infer_converse(f, &c, p);
+        *out = r == 0 ? strdup("") : NULL;
+    } else if (r == 0) {
+        r = generate(f, p, &c, prompts, out);
+    }
+    chat_close(&c);
+    return r;
+}
+
+static int check(const struct tr_generate_params *p)
+{
+    if (!p->model || (!p->prompt && !p->prompts && !p->ask))
+        return tr_error(-EINVAL, "--%s is missing", p->model ? "prompt" : "model");
+    if (p->ask && (p->prompt || p->prompts || !p->chat))
+        return tr_error(-EINVAL, "a conversation is a chat, without --prompt or --prompts");
+    if (p->prompt && p->prompts)
+        return tr_error(-EINVAL, "--prompt and --prompts exclude each other");
+    if (!(p->temperature >= 0) || !(p->top_p >= 0 && p->top_p <= 1))
+        return tr_error(-EINVAL, "--temperature %g, --top-p %g: at least 0, and 0 to 1",
+                        p->temperature, p->top_p);
+    return 0;
+}
+
+int tr_generate_text(const struct tr_generate_params *params, char **out)
+{
+    struct tr_generate_params p = *params;
+    struct prompts prompts = {0};
+    struct infer *f = NULL;
+    int r = check(&p);
+
+    p.max_tokens = p.max_tokens ? p.max_tokens : 64;
+    if (r == 0 && p.prompt)
+        r = prompts_add(&prompts, p.prompt, strlen(p.prompt));
+    else if (r == 0 && p.prompts)
+        r = read_prompts(&prompts, p.prompts);
+    if (r == 0)
+        r = infer_open_model(&f, &(struct infer_params){.model = p.model,
+                                                        .adapter = p.adapter,
+                                                        .tokenizer = p.tokenizer,
+                                                        .threads = p.threads,
+                                                        .device = p.device,
+                                                        .device_memory = p.device_memory});
+    if (r == 0)
+        r = serve(f, &p, &prompts, out);
+    infer_close(f);
+    prompts_free(&prompts);
+    return r;
+}

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Opening a model for forward passes. A run's own store is read where it lies; a model folder is
+ * imported into a temporary store (temporary.c) whose files lose their names as soon as they are
+ * open.
+ */
+#include "src/infer/infer.h"
+
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/json.h"
+#include "src/base/mem.h"
+#include "src/options/options.h"
+
+int infer_is_run(const char *folder)
+{
+    return tr_folder_has(folder, "run.yaml");
+}
+
+int run_store_path(const char *run, char **out)
+{
+    char *yaml = tr_path(run, "run.yaml");
+    struct tr_train_params options = {0};
+    int r = yaml ? 0 : -ENOMEM;
+
+    if (r == 0 && tr_folder_has(run, ".") && !infer_is_run(run))
+        r = tr_error(-EINVAL, "%s: is not a run: it has no run.yaml", run);
+    if (r == 0)
+        r = tr_options_read(yaml, &options);
+    if (r == 0) {
+        *out =
+            options.store ? tr_strdup(TR_MEM_MISC, options.store) : tr_folders_below(run, "store");
+        r = *out ? 0 : -ENOMEM;
+    }
+    tr_options_free(&options);
+    tr_free(TR_MEM_MISC, yaml);
+    return r;
+}
+
+int run_store_open(const char *run, const char *store, enum tr_store_mode mode,
+                   struct tr_store **out)
+{
+    char *path = NULL;
+    int r = store ? 0 : run_store_path(run, &path);
+
+    if (r == 0 && (r = tr_store_open(out, store ? store : path, mode)) == 0 &&
+        (r = run_check_store(run, *out)) < 0) {
+        tr_store_close(*out);
+        *out = NULL;
+    }
+    tr_free(TR_MEM_MISC, path);
+    return r;
+}
+
+int run_keep_open(const char *run, const struct tr_store *store, struct tr_kept **out)
+{
+    char *keep = tr_path(run, "source");
+    int r = keep ? run_check_store(run, store) : -ENOMEM;
+
+    if (r == 0)
+        r = tr_keep_open(out, keep);
+    tr_free(TR_MEM_MISC, keep);
+    return r < 0 ? r : tr_keep_check_store(*out, store);
+}
+
+static int open_run_store(struct infer *f, const char *folder)
+{
+    int r = run_settle_folder(folder, NULL);
+
+    if (r < 0 || (r = run_store_open(folder, NULL, TR_STORE_READ, &f->run.store)) < 0 ||
+        (r = run_keep_open(folder, f->run.store, &f->run.kept)) < 0)
+        return r;
+    f->run.model = f->run.kept->model;
+    return 0;
+}
+
+static int import_folder(struct infer *f, const char *folder, const char *adapter)
+{
+    struct tr_import_params *p = &f->run.import_params;
+    char *store;
+    int r;
+
+    *p = (struct tr_import_params){
+        .model = folder, .adapter = adapter, .dtype = -1, .generations = 1, .payload = ""};
+    if ((r = tr_import_open(&f->run.import, p)) < 0 || (r = tr_temporary_make(&f->temporary)) < 0)
+        return r;
+    f->run.model = tr_import_model(f->run.import);
+    p->store = store = tr_folders_below(f->temporary.path, "store");
+    r = store ? tr_import_run(f->run.import) : -ENOMEM;
+    if (r == 0)
+        r = tr_store_open(&f->run.store, store, TR_STORE_READ);
+    /* The open files are all that is read from here on: without their names a process that is
+     * killed leaves nothing on the disk. */
+    if (r == 0)
+        r = tr_temporary_remove(&f->temporary);
+    tr_free(TR_MEM_MISC, store);
+    return r;
+}
+
+int infer_tokenizer(const char *model, char **out)
+{
+    struct tr_train_params options;
+    int r = infer_run_options(model, &options);
+
+    *out = NULL;
+    if (r == 0) {
+        if (options.tokenizer && tr_tokenizer_is_in(options.tokenizer))
+            *out = tr_strdup(TR_MEM_MISC, options.tokenizer);
+        else
+            *out = infer_is_run(model) ? tr_path(model, "source") : tr_strdup(TR_MEM_MISC, model);
+        r = *out ? 0 : -ENOMEM;
+    }
+    tr_options_free(&options);
+    return r;
+}
+
+/* The tokenizer asked for, or else the model's, if it has one. */
+static int open_tokenizer(struct infer *f, const struct infer_params *p)
+{
+    char *folder = NULL;
+    int r;
+
+    if (p->tokenizer)
+        return tr_tokenizer_open(&f->run.tokenizer, p->tokenizer);
+    r = infer_tokenizer(p->model, &folder);
+    if (r == 0 && tr_tokenizer_is_in(folder))
+        r = tr_tokenizer_open(&f->run.tokenizer, folder);
+    tr_free(TR_MEM_MISC, folder);
+    return r;
+}
+
+void infer_add_stop(struct infer *f, int64_t id)
+{
+    if (id >= 0 && id < INT32_MAX && f->n_stops < INFER_STOPS && !infer_stops(f, (int32_t)id))
+        f->stops[f->n_stops++] = (int32_t)id;
+}
+
+/* eos_token_id of one of the folder's files: a number, or a list. */
+static int add_stops(struct infer *f, const char *folder, const char *name)
+{
+    char *path = tr_path(folder, name);
+    json_t *root = NULL;
+    const json_t *eos;
+    int r = path ? 0 : -ENOMEM;
+
+    if (r == 0 && tr_folder_has(folder, name))
+        r = tr_json_read(path, 1 << 20, &root);
+    eos = json_object_get(root, "eos_token_id");
+    if (json_is_integer(eos))
+        infer_add_stop(f, json_integer_value(eos));
+    for (size_t i = 0; i < json_array_size(eos); i++)
+        if (json_is_integer(json_array_get(eos, i)))
+            infer_add_stop(f, json_integer_value(json_array_get(eos, i)));
+    json_decref(root);
+    tr_free(TR_MEM_MISC, path);
+    return r;
+}
+
+/* A text ends with the tokenizer's EOS; models for chats name more in generation_config.json. */
+static int read_stops(struct infer *f, const struct infer_params *p)
+{
+    char *keep = tr_path(p->model, "source");
+    const char *folder = infer_is_run(p->model) ? keep : p->model;
+    int r = keep ? 0 : -ENOMEM;
+
+    if (f->run.tokenizer)
+        infer_add_stop(f, tr_tokenizer_eos(f->run.tokenizer));
+    if (r == 0 && !p->tokenizer) /* ids of another vocabulary mean nothing */
+        r = add_stops(f, folder, "generation_config.json");
+    tr_free(TR_MEM_MISC, keep);
+    return r;
+}
+
+static int open_device(struct infer *f, const struct infer_params *p)
+{
+    struct tr_run *run = &f->run;
+    int r = tr_devices_parse(p->device ? p->device : tr_devices_default(), &run->choice);
+
+    run->params.device_memory = p->device_memory;
+    if (r < 0 || (r = run_resolve_memory(run)) < 0)
+        return r;
+    run->params.threads = p->threads;
+    run->params.durability = TR_KEEP_STEP;
+    return run_open_device(run);
+}
+
+int infer_open_model(struct infer **out, const struct infer_params *p)
+{
+    struct infer *f = tr_alloc(TR_MEM_MISC, sizeof(*f));
+    int r;
+
+    if (!f)
+        return -ENOMEM;
+    f->run.lock = -1;
+    f->run.cursor.loss_scale = 1;
+    if (infer_is_run(p->model) && p->adapter)
+        r = tr_error(-EINVAL,
+                     "--adapter: %s is a run, which has its own or none; name the folder "
+                     "of a model",
+                     p->model);
+    else if (infer_is_run(p->model))
+        r = open_run_store(f, p->model);
+    else
+        r = import_folder(f, p->model, p->adapter);
+    if (r < 0 || (r = open_tokenizer(f, p)) < 0 || (r = read_stops(f, p)) < 0 ||
+        (r = open_device(f, p)) < 0) {
+        infer_close(f);
+        return r;
+    }
+    *out = f;
+    return 0;
+}
+
+static struct tr_plan_params plan_params(const struct infer *f, const struct infer_shape *s)
+{
+    const struct tr_run *run = &f->run;
+
+    return (struct tr_plan_params){.model = run->model,
+                                   .batch_tokens = (int32_t)s->batch_tokens,
+                                   .grain_tokens = (int32_t)s->batch_tokens,
+                                   .positions = s->positions,
+                                   .compute = run->device_info.compute[run->model->dtype],
+                                   .logit_rows = s->logit_rows,
+                                   .cache_tokens = s->cache_tokens,
+                                   .budget = run->device_info.arena_bytes,
+                                   .workspace = run->device_info.workspace_bytes};
+}
+
+int infer_fits(const struct infer *f, const struct infer_shape *shape)
+{
+    struct tr_plan_params p = plan_params(f, shape);
+    struct tr_plan plan;
+
+    if (shape->batch_tokens > INT32_MAX / 4 || shape->cache_tokens > INT32_MAX)
+        return tr_error(-ENOMEM, "%lld tokens a pass, %lld kept: too many",
+                        (long long)shape->batch_tokens, (long long)shape->cache_tokens);
+    return tr_plan_make(&plan, &p);
+}
+
+int infer_start(struct infer *f, const struct infer_shape *shape)
+{
+    struct tr_run *run = &f->run;
+    struct tr_plan_params p = plan_params(f, shape);
+    int r;
+
+    if (shape->positions > run->model->config.max_position)
+        return tr_error(-EINVAL, "%lld tokens: the model has %lld positions",
+                        (long long)shape->positions, (long long)run->model->config.max_position);
+    if ((r = infer_fits(f, shape)) < 0 || (r = tr_plan_make(&run->plan, &p)) < 0 ||
+        (r = run_place(run)) < 0)
+        return r;
+    return run_start_machine(run);
+}
+
+int infer_open(struct infer **out, const struct infer_params *p)
+{
+    struct infer_shape shape = {p->batch_tokens, p->positions, p->logit_rows, p->cache_tokens};
+    int r = infer_open_model(out, p);
+
+    if (r == 0 && (r = infer_start(*out, &shape)) < 0) {
+        infer_close(*out);
+        *out = NULL;
+    }
+    return r;
+}
+
+void infer_close(struct infer *f)
+{
+    if (!f)
+        return;
+    run_stop_machine(&f->run);
+    tr_tokenizer_close(f->run.tokenizer);
+    tr_store_close(f->run.store);
+    tr_import_close(f->run.import);
+    tr_keep_close(f->run.kept);
+    tr_temporary_remove(&f->temporary); /* of an import that failed */
+    tr_free(TR_MEM_MISC, f);
+}

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "src/infer/match.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+#include "src/text/data_file.h"
+#include "src/text/data_talk.h"
+
+struct question {
+    char *shown, *expected; /* shown: what was asked last, for people */
+    struct tr_ids ids;
+    size_t prompt; /* tokens of it */
+};
+
+struct questions {
+    struct infer *f;
+    const struct tr_eval_params *p;
+    enum tr_data_format format; /* of the first record */
+    struct chat chat;           /* once it is needed */
+    struct question *v;
+    size_t n, room;
+};
+
+static void questions_free(struct questions *q)
+{
+    for (size_t i = 0; i < q->n; i++) {
+        tr_free(TR_MEM_TEXT, q->v[i].shown);
+        tr_free(TR_MEM_TEXT, q->v[i].expected);
+        tr_ids_free(&q->v[i].ids);
+    }
+    tr_free(TR_MEM_TEXT, q->v);
+    chat_close(&q->chat);
+}
+
+/* The next question, empty. */
+static int add(struct questions *q, struct question **out)
+{
+    if (q->n == q->room) {
+        size_t room = 2 * q->room + 64;
+        struct question *v = tr_realloc(TR_MEM_TEXT, q->v, room * sizeof(*v));
+
+        if (!v)
+            return -ENOMEM;
+        q->v = v;
+        q->room = room;
+    }
+    *out = &q->v[q->n++];
+    **out = (struct question){0};
+    return 0;
+}
+
+static int keep(struct question *k, const char *shown, const char *expected)
+{
+    k->shown = tr_strdup(TR_MEM_TEXT, shown);
+    k->expected = tr_strdup(TR_MEM_TEXT, expected);
+    k->prompt = k->ids.n;
+    return k->shown && k->expected ? 0 : -ENOMEM;
+}
+
+/* Both are texts, and no template is named. */
+static int add_plain(struct questions *q, const char *where, json_t *o)
+{
+    const char *prompt = json_string_value(json_object_get(o, "prompt"));
+    const char *completion = json_string_value(json_object_get(o, "completion"));
+    struct question *k;
+    int r;
+
+    if (!prompt || !completion)
+        return tr_error(-EINVAL, "%s: \"prompt\" and \"completion\" must be strings", where);
+    r = add(q, &k);
+    if (r == 0)
+        r = infer_encode_prompt(q->f->run.tokenizer, prompt, &k->ids);
+    return r < 0 ? r : keep(k, prompt, completion);
+}
+
+static const char *content(const json_t *messages, size_t i)
+{
+    return json_string_value(json_object_get(json_array_get(messages, i), "content"));
+}
+
+/* The last message is the answer, and is taken off. */
+static int add_messages(struct questions *q, const char *where, const struct data_talk *talk)
+{
+    size_t n = json_array_size(talk->messages);
+    const char *role =
+        json_string_value(json_object_get(json_array_get(talk->messages, n - 1), "role"));
+    const char *expected = content(talk->messages, n - 1), *shown;
+    json_t *before;
+    struct question *k;
+    int r;
+
+    if (n < 2 || !role || strcmp(role, "assistant") || !expected)
+        return tr_error(-EINVAL,
+                        "%s: exact match needs a conversation that ends with a text of the "
+                        "assistant",
+                        where);
+    shown = content(talk->messages, n - 2);
+    before = json_copy(talk->messages);
+    r = before && json_array_remove(before, n - 1) == 0 ? add(q, &k) : -ENOMEM;
+    if (r == 0)
+        r = infer_encode_talk(q->f->run.tokenizer, &q->chat, before, talk->tools, &k->ids);
+    if (r == 0)
+        r = keep(k, shown ? shown : "", expected);
+    json_decref(before);
+    return r < 0 ? tr_error_prefix(r, "%s", where) : 0;
+}
+
+static int add_talk(struct questions *q, const char *where, json_t *o)
+{
+    struct data_talk talk;
+    int r = data_talk_read(&talk, where, q->format, o);
+
+    if (r < 0)
+        return r;
+    r = add_messages(q, where, &talk);
+    data_talk_free(&talk);
+    return r;
+}
+
+/* Instructions have a format of their own, where neither the user nor the model names one. */
+static int open_chat(struct questions *q)
+{
+    int r = infer_chat_open(q->f, q->p->model, q->p->chat_template, &q->chat);
+
+    if (r == -ENOENT && !q->p->chat_template && q->format == TR_DATA_ALPACA)
+        r = infer_chat_open(q->f, q->p->model, "alpaca", &q->chat);
+    return r;
+}
+
+/* The first record says what the file is. */
+static int recognise(struct questions *q, const char *where, json_t *o)
+{
+    char *template = NULL;
+    int talk, r = data_format_of(where, o, &q->format);
+
+    if (r == 0 && (q->format == TR_DATA_IDS || q->format == TR_DATA_JSONL_TEXT))
+        r = tr_error(-EINVAL,
+                     "%s: exact match needs \"prompt\" and \"completion\", or conversations",
+                     where);
+    if (r == 0)
+        r = infer_template(q->p->model, q->p->chat_template, &template);
+    talk = template || q->format != TR_DATA_PROMPT || json_is_array(json_object_get(o, "prompt"));
+    tr_free(TR_MEM_MISC, template);
+    if (r < 0 || !talk)
+        return r;
+    r = open_chat(q);
+    return r < 0 ? tr_error_prefix(r, "%s", where) : 0;
+}
+
+static int read_question(void *owner, const char *where, json_t *o)
+{
+    struct questions *q = owner;
+    int r = q->n ? 0 : recognise(q, where, o);
+
+    if (r < 0)
+        return r;
+    r = q->chat.template ? add_talk(q, where, o) : add_plain(q, where, o);
+    return r < 0 ? r : q->p->samples > 0 && (int64_t)q->n >= q->p->samples;
+}
+
+static int same_text(const char *a, const char *b)
+{
+    size_t na, nb;
+
+    while (isspace((unsigned char)*a))
+        a++;
+    while (isspace((unsigned char)*b))
+        b++;
+    na = strlen(a);
+    nb = strlen(b);
+    while (na && isspace((unsigned char)a[na - 1]))
+        na--;
+    while (nb && isspace((unsigned char)b[nb - 1]))
+        nb--;
+    return na == nb && !memcmp(a, b, na);
+}
+
+static void log_answer(const struct tr_eval_params *p, const struct question *k, const char *answer,
+                       int ok)
+{
+    char line[1024];
+
+    if (!p->log)
+        return;
+    snprintf(line, sizeof(line), "%s %s -> %s (expected %s)", ok ? "ok  " : "miss", k->shown,
+             answer, k->expected);
+    p->log(p->log_arg, line);
+}
+
+static int judge(const struct questions *q, const struct question *k, struct tr_eval_report *report)
+{
+    char *answer;
+    int ok, r = tr_tokenizer_decode(q->f->run.tokenizer, k->ids.v + k->prompt, k->ids.n - k->prompt,
+                                    &answer);
+
+    if (r < 0)
+        return r;
+    ok = same_text(answer, k->expected);
+    report->matched += ok;
+    report->samples++;
+    log_answer(q->p, k, answer, ok);
+    tr_free(TR_MEM_TEXT, answer);
+    return 0;
+}
+
+/* All grow together; the ids lie in one array meanwhile. */
+static int answer_all(struct questions *q)
+{
+    struct tr_ids *ids = tr_alloc_array(TR_MEM_TEXT, q->n, sizeof(*ids));
+    int r = ids ? 0 : -ENOMEM;
+
+    for (size_t i = 0; ids && i < q->n; i++)
+        ids[i] = q->v[i].ids;
+    if (r == 0)
+        r = infer_greedy(q->f, ids, (int32_t)q->n, q->p->max_tokens ? q->p->max_tokens : 16);
+    for (size_t i = 0; ids && i < q->n; i++)
+        q->v[i].ids = ids[i];
+    tr_free(TR_MEM_TEXT, ids);
+    return r;
+}
+
+int tr_match(struct infer *f, const struct tr_eval_params *p, struct tr_eval_report *report)
+{
+    struct questions q = {.f = f, .p = p};
+    char *path = NULL;
+    int r = f->run.tokenizer
+                ? data_file_find(p->data, 1, &path)
+                : tr_error(-EINVAL, "%s: has no tokenizer.json; give --tokenizer", p->model);
+
+    if (r == 0)
+        r = data_file_records(path, read_question, &q);
+    if (r == 0 && !q.n)
+        r = tr_error(-ENODATA, "%s: no samples", path);
+    if (r == 0)
+        r = answer_all(&q);
+    for (size_t i = 0; r == 0 && i < q.n; i++)
+        r = judge(&q, &q.v[i], report);
+    questions_free(&q);
+    tr_free(TR_MEM_TEXT, path);
+    return r;
+}

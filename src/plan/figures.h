@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a machine can do, as numbers: the drive, memory, copies, and what each op costs. They come
+ * from `tailrace bench` (src/plan/probe.c), from a table of machines by name
+ * (src/plan/figures_named.c), or from a file (src/plan/figures_json.c); predictions
+ * (src/plan/predict.h) are made of nothing else.
+ *
+ * The cost of an op is linear in four quantities that follow from its own fields: how often
+ * something is dispatched, the work (multiplications of a product, pairs of an attention, bytes of
+ * everything else), the elements of the weight matrix that are gone through, and those of the
+ * activations. The same function tells them to the probe, which fits the factors, and to the
+ * prediction, which multiplies by them.
+ */
+#ifndef TR_SRC_PLAN_FIGURES_H
+#define TR_SRC_PLAN_FIGURES_H
+
+#include "src/base/device.h"
+
+enum tr_term { TR_TERM_ONCE, TR_TERM_WORK, TR_TERM_WEIGHTS, TR_TERM_ROWS, TR_TERMS };
+
+struct tr_quantities {
+    double of[TR_TERMS];
+};
+
+/* What ops are told apart by: kinds that cost the same have one row. */
+enum tr_cost_row {
+    TR_COST_MATMUL,
+    TR_COST_MATMUL_DX,
+    TR_COST_MATMUL_DW,
+    TR_COST_ATTENTION,
+    TR_COST_ATTENTION_GRAD,
+    TR_COST_EMBED,
+    TR_COST_EMBED_GRAD,
+    TR_COST_NORM,
+    TR_COST_NORM_GRAD,
+    TR_COST_ROPE,
+    TR_COST_SWIGLU,
+    TR_COST_SWIGLU_GRAD,
+    TR_COST_ADD,
+    TR_COST_XENT,
+    TR_COST_XENT_GRAD,
+    TR_COST_SUMSQ,
+    TR_COST_SGD,
+    TR_COST_ADAMW,
+    TR_COST_MOMENTUM,
+    TR_COST_ADAM_MINI,
+    TR_COST_ADALOMO_SUM,
+    TR_COST_ADALOMO,
+    TR_COST_ROWS
+};
+
+/* Storage of what an op works on: full or half width. */
+enum tr_width { TR_WIDTH_32, TR_WIDTH_16, TR_WIDTHS };
+
+struct tr_figures {
+    char name[64];   /* of the table, or of the host that was probed */
+    char device[96]; /* as the device describes what its bits depend on; named: its name */
+    int cuda;        /* the kind of device: its dtypes, grains and ways */
+    int threads;     /* of the cpu device; else 0 */
+    uint64_t device_bytes, host_bytes; /* what there is */
+    uint64_t workspace_bytes;          /* what the device takes for itself */
+
+    double read, write, mixed; /* bytes/s of the drive(s); mixed: both directions together */
+    double flush;              /* seconds of a sync of data just written */
+    double hash;               /* bytes/s of checksums, one core */
+    double host_copy;          /* bytes/s of memcpy, one core */
+    double update;             /* bytes/s of an update by all cores: what it reads and writes */
+    double in, out, both;      /* bytes/s of copies to and from the device; both: their sum */
+    double drag; /* seconds that the cpu device's compute loses per byte that the I/O moves */
+
+    double cost[TR_COST_ROWS][TR_WIDTHS][TR_TERMS]; /* seconds per unit of each quantity */
+};
+
+/* Row, width and quantities of an op. */
+struct tr_op_cost {
+    enum tr_cost_row row;
+    enum tr_width width;
+    struct tr_quantities q;
+};
+struct tr_op_cost tr_op_cost_of(const struct tr_op *op);
+double tr_figures_seconds(const struct tr_figures *f, const struct tr_op *op);
+
+/* Least squares of relative errors, no factor negative: the factors of n samples. */
+struct tr_sample {
+    struct tr_quantities q;
+    double seconds;
+};
+void tr_figures_fit(const struct tr_sample *s, int n, double factor[TR_TERMS]);
+
+/* ---- by name (figures_named.c) ---- */
+
+/* What of a named machine may be said otherwise; 0: as the table has it. Bytes and bytes/s. */
+struct tr_figures_changes {
+    double pcie, drive_read, drive_write;
+    int64_t drives;
+    uint64_t host_bytes;
+};
+/* -ENOENT: no such name; the message lists those there are. */
+int tr_figures_named(const char *name, const struct tr_figures_changes *c, struct tr_figures *out);
+
+/* ---- as a file (figures_json.c) ---- */
+
+int tr_figures_write(const char *path, const struct tr_figures *f);
+/* Strict: every figure once, finite and in a range that a machine can have. */
+int tr_figures_read(const char *path, struct tr_figures *out);
+/* Text of such a file; `where` names it in messages. */
+int tr_figures_parse(const char *text, size_t bytes, const char *where, struct tr_figures *out);
+/* $XDG_CACHE_HOME/tailrace/machine.json or ~/.cache/...; a TR_MEM_MISC string. `make`: the folders
+ * too. NULL with a message. */
+char *tr_figures_path(int make);
+/* The row's name in files and tables. */
+const char *tr_cost_row_name(enum tr_cost_row row);
+
+#endif

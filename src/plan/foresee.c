@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A run that knows beforehand what it will take, and says afterwards how right it was. Seconds only
+ * where `tailrace bench` has measured the very device that the run computes on.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/base/err.h"
+#include "src/run/open.h"
+
+int run_figures(const struct tr_run *run, struct tr_figures *out)
+{
+    char *path = tr_figures_path(0);
+    int r = path && access(path, F_OK) == 0 ? tr_figures_read(path, out) : -ENOENT;
+
+    tr_free(TR_MEM_MISC, path);
+    if (r == 0 && (strcmp(out->device, run->device_info.bits) ||
+                   (!out->cuda && out->threads != (int)run->params.threads)))
+        r = -ENOENT; /* of another device, or of other threads */
+    return r;
+}
+
+static int foresee(struct tr_run *run, struct tr_figures *figures)
+{
+    struct tr_batch batch;
+    int r = run_figures(run, figures), known = r == 0;
+
+    if (r < 0 && r != -ENOENT)
+        run_log(run, "no figures: %s", tr_error_message());
+    r = tr_data_batch(run->data, 0, 0, &batch);
+    return r < 0 ? r : run_predict(run, known ? figures : NULL, &batch, &run->foreseen);
+}
+
+static int choose(struct tr_run *run, const struct tr_figures *figures,
+                  const struct tr_batch *batch)
+{
+    int r = run_choose_clip(run, figures, batch);
+
+    return r < 0 ? r : run_choose_update(run, figures, batch);
+}
+
+/* What is chosen by time is chosen before the disk is looked at: it may take more of it. */
+int run_choose(struct tr_run *run)
+{
+    struct tr_figures *figures = tr_alloc(TR_MEM_MISC, sizeof(*figures));
+    struct tr_batch batch;
+    int r = figures ? tr_data_batch(run->data, 0, 0, &batch) : -ENOMEM;
+
+    if (r == 0)
+        r = choose(run, run_figures(run, figures) == 0 ? figures : NULL, &batch);
+    tr_free(TR_MEM_MISC, figures);
+    return r;
+}
+
+/* That something cannot be predicted is no reason not to do it; a notice says why. */
+int run_foresee(struct tr_run *run)
+{
+    struct tr_figures *figures = tr_alloc(TR_MEM_MISC, sizeof(*figures));
+    int r = figures ? foresee(run, figures) : -ENOMEM;
+
+    tr_free(TR_MEM_MISC, figures);
+    if (r == 0 || r == -ENOMEM)
+        return r;
+    run_log(run, "no prediction: %s", tr_error_message());
+    run->foreseen = (struct tr_prediction){0};
+    return 0;
+}
+
+int run_measure_step(struct tr_run *run, const struct tr_step_report *report)
+{
+    struct tr_measured *m = &run->measured;
+
+    m->device_bytes = report->device_peak_bytes;
+    if (m->steps++ == 0)
+        return 0;
+    if (m->n == m->room) {
+        size_t room = 2 * m->room + 64;
+        double *p = tr_realloc(TR_MEM_MISC, m->seconds, room * sizeof(*p));
+
+        if (!p)
+            return -ENOMEM;
+        m->seconds = p;
+        m->room = room;
+    }
+    m->seconds[m->n++] = report->seconds;
+    return 0;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static double median(struct tr_measured *m)
+{
+    qsort(m->seconds, m->n, sizeof(*m->seconds), by_value);
+    return (m->seconds[(m->n - 1) / 2] + m->seconds[m->n / 2]) / 2;
+}
+
+static void line(FILE *f, const char *what, const char *unit, double predicted, double measured)
+{
+    fprintf(f, "  %-24s %12.4g %12.4g %s", what, predicted, measured, unit);
+    if (predicted > 0 && measured > 0)
+        fprintf(f, "  %+.1f %%", 100 * (predicted / measured - 1));
+    fputc('\n', f);
+}
+
+static void exact(FILE *f, const char *what, uint64_t predicted, uint64_t measured)
+{
+    fprintf(f, "  %-24s %15llu %15llu bytes%s\n", what, (unsigned long long)predicted,
+            (unsigned long long)measured, predicted == measured ? ", equal" : "");
+}
+
+/* All steps of this process: the first one's loads begin with empty slots. A validation in between
+ * reads too, and then nothing is said about reads. */
+static void compare(FILE *f, struct tr_run *run)
+{
+    const struct tr_prediction *p = &run->foreseen;
+    struct tr_measured *m = &run->measured;
+    uint64_t settled = (uint64_t)m->settled, written;
+
+    fprintf(f, "%-26s    predicted     measured\n", "prediction");
+    if (p->timed && m->n)
+        line(f, "seconds a step", "s", p->sim.seconds, median(m));
+    if (!run->valid && m->steps > 1)
+        exact(f, "read, all steps", tr_prediction_read(p, m->steps) + settled * p->settle.read,
+              m->read_bytes);
+    written = tr_prediction_written(p, m->steps) + m->foreseen_bytes;
+    if (!run->valid ||
+        run->params.durability == TR_KEEP_STEP) /* else it moves what waits in slots */
+        exact(f, "written, all steps", written, m->written_bytes);
+    exact(f, "device peak", p->device_bytes, m->device_bytes);
+}
+
+int run_measure_end(struct tr_run *run)
+{
+    struct tr_measured *m = &run->measured;
+    struct tr_offload_stats s;
+    size_t bytes;
+    char *text = NULL;
+    FILE *f;
+
+    tr_free(TR_MEM_MISC, m->text);
+    m->text = NULL;
+    if (!run->offload)
+        return 0;
+    tr_offload_stats(run->offload, &s);
+    m->read_bytes = s.read_bytes;
+    m->written_bytes = s.written_bytes;
+    if (!m->steps || !run->foreseen.tokens)
+        return 0;
+    f = open_memstream(&text, &bytes);
+    if (!f)
+        return tr_error(-ENOMEM, "out of memory");
+    compare(f, run);
+    if (fclose(f) == 0)
+        m->text = tr_strdup(TR_MEM_MISC, text);
+    free(text);
+    return m->text ? 0 : -ENOMEM;
+}

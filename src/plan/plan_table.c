@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A plan's memory by kind, as users read it. The rows add up to the peak: what no row names is in
+ * the last one.
+ */
+#include "src/plan/plan.h"
+
+#include <stdio.h>
+
+static void row(struct tr_plan_row *r, uint64_t bytes, const char *kind)
+{
+    snprintf(r->kind, sizeof(r->kind), "%s", kind);
+    r->bytes = bytes;
+}
+
+static void row_slots(struct tr_plan_row *r, const struct tr_plan *p, const char *kind, int pool)
+{
+    int n = p->by_parts ? 1 : tr_plan_pools_with(pool);
+    uint64_t bytes = 0;
+    uint32_t slots = p->slots[pool];
+
+    r->bytes = 0;
+    for (int i = pool; i < pool + n; i++) {
+        bytes += p->slot_bytes[i];
+        slots = p->slots[i] < slots ? p->slots[i] : slots;
+        r->bytes += p->pool[i].bytes;
+    }
+    snprintf(r->kind, sizeof(r->kind), "%s (%u x %.1f MiB)", kind, slots, (double)bytes / 1048576);
+}
+
+int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS])
+{
+    uint64_t shared = p->shared_frame.bytes, known = 0;
+    int n = 0;
+
+    row_slots(&rows[n++], p, p->by_parts ? "slots, streams per matrix" : "block slots",
+              TR_SLOTS_BLOCK);
+    row_slots(&rows[n++], p, "table slots", TR_SLOTS_TABLE);
+    if (p->slots[TR_SLOTS_BLOCK_STATE] && !p->in.apart) {
+        row_slots(&rows[n++], p, p->by_parts ? "state slots" : "block state slots",
+                  TR_SLOTS_BLOCK_STATE);
+        row_slots(&rows[n++], p, "table state slots", TR_SLOTS_TABLE_STATE);
+    }
+    if (p->slots[TR_SLOTS_BLOCK_PARKED]) {
+        row_slots(&rows[n++], p, "gradient slots", TR_SLOTS_BLOCK_PARKED);
+        row_slots(&rows[n++], p, "table gradient slots", TR_SLOTS_TABLE_PARKED);
+    }
+    snprintf(rows[n].kind, sizeof(rows[n].kind), "block inputs (%u of %u x %.1f MiB)",
+             p->slots[TR_SLOTS_BOUNDARY], tr_plan_boundaries(p),
+             (double)p->slot_bytes[TR_SLOTS_BOUNDARY] / 1048576);
+    rows[n++].bytes = p->pool[TR_SLOTS_BOUNDARY].bytes;
+    row(&rows[n++], shared + p->act.bytes + p->mlp_out.bytes, "activations of one block");
+    row(&rows[n++], p->frames.bytes - shared, "activations kept");
+    row(&rows[n++], p->dx.bytes + p->back_scratch.bytes, "activation gradients");
+    row(&rows[n++], p->grad.bytes + p->norm_grad.bytes,
+        p->parked     ? "weight gradients (all, until the norm is known)"
+        : p->in.fused ? "weight gradients (norms and biases alone)"
+        : p->in.group ? "weight gradients (a group, until its norm is known)"
+        : p->in.model->parked == TR_PARKED_F32 ? "weight gradient (of the final norm)"
+        : p->held                              ? "weight gradients (a table, for its second sweep)"
+        : !p->several && !p->in.apart          ? "weight gradient (one tensor)"
+        : p->by_parts ? "weight gradients (one matrix and its small tensors)"
+                      : "weight gradients (one layer)");
+    row(&rows[n++],
+        p->logits.bytes + p->head_x.bytes +
+            (p->dlogits.offset == p->logits.offset ? 0 : p->dlogits.bytes),
+        "logits of one slice");
+    if (p->in.model->lora.rank)
+        row(&rows[n++],
+            p->pool[TR_SLOTS_ADAPTER].bytes + p->lora_x.bytes + p->lora_y.bytes + p->lora_h.bytes +
+                p->lora_dh.bytes,
+            "adapters, their state and scratch");
+    if (p->cache.bytes)
+        row(&rows[n++], p->cache.bytes, "keys and values kept");
+    for (int i = 0; i < n; i++)
+        known += rows[i].bytes;
+    row(&rows[n++], p->peak - known, "tokens, tables, norms");
+    return n;
+}

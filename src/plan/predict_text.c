@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A prediction for people and for machines.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "src/plan/predict.h"
+
+/* What compute waits for, in the order of enum tr_server; [COMPUTE]: nothing that moves bytes. */
+static const char *const idle_names[TR_SERVERS] = {"commit",  "drive",    "checksums",
+                                                   "copy_in", "copy_out", "updates"};
+static const char *const limits[TR_SERVERS] = {"commits and latencies",  "the drive",
+                                               "checksums (one core)",   "copies to the device",
+                                               "copies from the device", "updates on the cpu"};
+static const char *const passes[TR_SIM_PASSES] = {"forward", "norm", "update"};
+
+/* Less than one part in thirty waited: nothing but more arithmetic would help. */
+const char *tr_prediction_limit(const struct tr_prediction *p)
+{
+    int most = 0;
+    double idle = 0;
+
+    for (int i = 0; i < TR_SERVERS; i++) {
+        idle += p->sim.idle[i];
+        if (p->sim.idle[i] > p->sim.idle[most])
+            most = i;
+    }
+    return idle < p->sim.seconds / 30 ? "arithmetic" : limits[most];
+}
+
+static json_t *seconds_json(const struct tr_prediction *p)
+{
+    json_t *o = json_pack("{s:f}", "all", p->sim.seconds);
+
+    for (int i = 0; o && i < TR_SIM_PASSES; i++)
+        json_object_set_new(o, passes[i], json_real(p->sim.pass[i]));
+    json_object_set_new(o, "commit", json_real(p->sim.commit));
+    return o;
+}
+
+static json_t *idle_json(const struct tr_prediction *p)
+{
+    json_t *o = json_pack("{s:f}", "compute", p->sim.busy[TR_SERVE_COMPUTE]);
+
+    for (int i = 0; o && i < TR_SERVERS; i++)
+        json_object_set_new(o, idle_names[i], json_real(p->sim.idle[i]));
+    return o;
+}
+
+static void add(json_t *o, const char *key, uint64_t bytes)
+{
+    json_object_set_new(o, key, json_integer((json_int_t)bytes));
+}
+
+json_t *tr_prediction_json(const struct tr_prediction *p)
+{
+    json_t *o = json_object();
+
+    if (!o)
+        return NULL;
+    add(o, "tokens", (uint64_t)p->tokens);
+    add(o, "device_bytes", p->device_bytes);
+    add(o, "staging_bytes", p->staging_bytes);
+    add(o, "tier_bytes", p->tier_bytes);
+    add(o, "buffer_bytes", p->buffer_bytes);
+    json_object_set_new(o, "update_on", json_string(p->apart ? "cpu" : "device"));
+    add(o, "update_bytes", p->apart_bytes);
+    add(o, "disk_bytes", p->disk_bytes);
+    add(o, "spill_host_bytes", p->spill_host_bytes);
+    add(o, "parked_disk_bytes", p->parked_disk_bytes);
+    add(o, "spill_disk_bytes", p->spill_disk_bytes);
+    add(o, "spilled_bytes", p->sim.spilled_bytes);
+    add(o, "read_bytes", p->sim.read_bytes);
+    add(o, "written_bytes", p->sim.written_bytes);
+    add(o, "commit_written_bytes", p->sim.kept_bytes);
+    add(o, "host_tier_bytes", p->sim.host_bytes);
+    add(o, "loads", p->sim.loads);
+    add(o, "least_host_bytes", p->least_host);
+    if (p->least_device)
+        add(o, "least_device_bytes", p->least_device);
+    if (!p->timed)
+        return o;
+    json_object_set_new(o, "machine", json_string(p->machine));
+    json_object_set_new(o, "seconds", seconds_json(p));
+    json_object_set_new(o, "spent", idle_json(p));
+    json_object_set_new(o, "arithmetic", json_real(p->arithmetic));
+    json_object_set_new(o, "tokens_per_s", json_real((double)p->tokens / p->sim.seconds));
+    json_object_set_new(o, "limited_by", json_string(tr_prediction_limit(p)));
+    if (p->hides_from > 0)
+        json_object_set_new(o, "hides_from_tokens", json_real(round(p->hides_from)));
+    return o;
+}
+
+const char *tr_prediction_line(const struct tr_prediction *p, char *text, size_t room)
+{
+    *text = 0;
+    if (p->timed)
+        snprintf(text, room,
+                 "predicted: %.3g s a step, %.4g tokens/s, limited by %s; %.4g MB read, %.4g MB "
+                 "written a step\n",
+                 p->sim.seconds, (double)p->tokens / p->sim.seconds, tr_prediction_limit(p),
+                 (double)p->sim.read_bytes * 1e-6, (double)p->sim.written_bytes * 1e-6);
+    return text;
+}
+
+static void print_gb(FILE *f, const char *what, uint64_t bytes)
+{
+    fprintf(f, "  %-52s %14llu  %9.3f GB\n", what, (unsigned long long)bytes, (double)bytes * 1e-9);
+}
+
+static void print_time(FILE *f, const char *what, double seconds, double all)
+{
+    fprintf(f, "  %-52s %9.3f s  %5.1f %%\n", what, seconds, 100 * seconds / all);
+}
+
+static void print_seconds(FILE *f, const struct tr_prediction *p)
+{
+    static const char *const names[TR_SIM_PASSES] = {"forward", "norm pass", "backward and update"};
+    static const char *const waits[TR_SERVERS] = {"compute waits for commits and latencies",
+                                                  "compute waits for the drive",
+                                                  "compute waits for checksums",
+                                                  "compute waits for copies to the device",
+                                                  "compute waits for copies from the device",
+                                                  "compute waits for updates on the cpu"};
+    double all = p->sim.seconds;
+
+    fprintf(f, "seconds a step, on %s\n", p->machine);
+    for (int i = 0; i < TR_SIM_PASSES; i++)
+        if (p->sim.pass[i] > 0)
+            print_time(f, names[i], p->sim.pass[i], all);
+    print_time(f, "commit, waited for", p->sim.commit, all);
+    print_time(f, "all", all, all);
+    print_time(f, "of it: compute at work", p->sim.busy[TR_SERVE_COMPUTE], all);
+    for (int i = 0; i < TR_SERVERS; i++)
+        if (p->sim.idle[i] > all * 1e-4)
+            print_time(f, waits[i], p->sim.idle[i], all);
+    fprintf(f, "speed     %.4g tokens/s; limited by %s\n", (double)p->tokens / all,
+            tr_prediction_limit(p));
+    if (p->hides_from > 0)
+        fprintf(f, "hides     arithmetic hides the rest from about %.3g tokens a step\n",
+                p->hides_from);
+}
+
+static void print_life(FILE *f, const struct tr_prediction *p, double life)
+{
+    double wear = tr_prediction_wear(p), steps = wear > 0 ? life / wear : 0;
+
+    if (life > 0 && steps > 0)
+        fprintf(f, "life      %.4g TB written are %.4g steps, %.4g tokens\n", life * 1e-12, steps,
+                steps * (double)p->tokens);
+}
+
+void tr_prediction_print(FILE *f, const struct tr_prediction *p, double drive_life)
+{
+    fputs("host memory, pinned\n", f);
+    print_gb(f, "staging buffers", p->staging_bytes);
+    print_gb(f, "parameters and state beside the device", p->tier_bytes - p->spill_host_bytes);
+    print_gb(f, "block inputs, spilled", p->spill_host_bytes);
+    if (p->apart)
+        print_gb(f, "updates on the cpu: slots of state, gradients, weights", p->apart_bytes);
+    print_gb(f, "losses and norms read back", p->buffer_bytes);
+    fputs("disk\n", f);
+    print_gb(f, "store", p->disk_bytes - p->spill_disk_bytes);
+    print_gb(f, "of it: gradients that wait for the next step", p->parked_disk_bytes);
+    print_gb(f, "block inputs, spilled", p->spill_disk_bytes);
+    fputs("moved a step\n", f);
+    print_gb(f, "read from disk", p->sim.read_bytes);
+    print_gb(f, "written to disk", p->sim.written_bytes);
+    if (p->sim.kept_bytes)
+        print_gb(f, "and by a commit", p->sim.kept_bytes);
+    print_gb(f, "loaded from host memory", p->sim.host_bytes);
+    print_gb(f, "block inputs saved (what went to disk is above, too)", p->sim.spilled_bytes);
+    if (p->timed)
+        print_seconds(f, p);
+    print_life(f, p, drive_life);
+    if (p->least_device)
+        fprintf(f, "smallest  --device-memory %llu (%.1f MiB) would do",
+                (unsigned long long)p->least_device, (double)p->least_device / 1048576);
+    if (p->least_device && p->least_host)
+        fprintf(f, ", and --host-memory %llu (%.1f MiB) beside the data",
+                (unsigned long long)p->least_host, (double)p->least_host / 1048576);
+    if (p->least_device)
+        fputc('\n', f);
+}

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * `bench`: opens the device, measures, keeps the figures, and says what it has found.
+ */
+#include "src/plan/probe.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/mem.h"
+#include "src/base/sysmem.h"
+#include "src/base/thread.h"
+
+#define ARENA_BYTES (1100ull << 20)
+#define QUICK_BYTES (160ull << 20)
+
+double probe_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+double probe_median(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof(*values), by_value);
+    return (values[(n - 1) / 2] + values[n / 2]) / 2;
+}
+
+void probe_log(const struct probe *p, const char *fmt, ...)
+{
+    char line[256];
+    va_list ap;
+
+    if (!p->p->log)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    p->p->log(p->p->log_arg, line);
+}
+
+static int run_rounds(struct probe *p, probe_fn *fn, void *arg, int rounds, double *seconds)
+{
+    double start = probe_now();
+    int r = 0;
+
+    for (int i = 0; i < rounds && r == 0; i++)
+        r = fn(p, arg);
+    for (int s = 0; s < TR_STREAMS && r == 0; s++)
+        r = p->device->ops->sync(p->device, (enum tr_stream)s);
+    *seconds = (probe_now() - start) / rounds;
+    return r;
+}
+
+int probe_time(struct probe *p, probe_fn *fn, void *arg, double *seconds)
+{
+    double times[5], length = p->p->quick ? 0.0005 : 0.02;
+    int n = p->p->quick ? 1 : 5, rounds, r;
+
+    if ((r = run_rounds(p, fn, arg, 1, &times[0])) < 0 || /* warms up */
+        (r = run_rounds(p, fn, arg, 1, &times[0])) < 0)
+        return r;
+    rounds = times[0] < length ? (int)fmin(length / fmax(times[0], 1e-7), 20000) + 1 : 1;
+    for (int i = 0; i < n && r == 0; i++)
+        r = run_rounds(p, fn, arg, rounds, &times[i]);
+    *seconds = fmax(probe_median(times, n), 1e-9);
+    return r;
+}
+
+/* ---- the device ---- */
+
+/* Numbers between -1 and 1, whichever dtype they are read as: a GPU is faster on zeros. */
+static int fill_arena(struct probe *p)
+{
+    uint64_t bytes = p->info.arena_bytes, piece = 4u << 20;
+    uint16_t *values = p->device->ops->host_alloc(p->device, piece);
+    uint32_t random = 1;
+    int r = values ? 0 : -ENOMEM;
+
+    for (size_t i = 0; r == 0 && i < piece / 2; i++) {
+        random = random * 1664525u + 1013904223u;
+        values[i] = tr_f32_bf16((float)(int32_t)random / 2147483648.0f);
+    }
+    for (uint64_t at = 0; r == 0 && at < bytes; at += piece)
+        r = p->device->ops->copy_in(p->device, TR_STREAM_COMPUTE, p->arena + at, values,
+                                    bytes - at < piece ? bytes - at : piece);
+    if (r == 0)
+        r = p->device->ops->sync(p->device, TR_STREAM_COMPUTE);
+    if (values)
+        p->device->ops->host_free(p->device, values, piece);
+    return r;
+}
+
+static int open_device(struct probe *p)
+{
+    const char *name = p->p->device ? p->p->device : tr_devices_default();
+    struct tr_device_params params = {.threads = (int)p->p->threads};
+    uint64_t own = 0;
+    int r = tr_devices_parse(name, &p->choice);
+
+    if (r == 0 && p->choice.cuda)
+        r = tr_device_cuda_workspace(p->choice.ordinal, &own);
+    else if (r == 0)
+        own = tr_device_cpu_workspace(&params);
+    params.memory_bytes = own + (p->p->quick ? QUICK_BYTES : ARENA_BYTES);
+    if (r < 0 || (r = tr_devices_open(&p->device, &p->choice, &params)) < 0)
+        return r;
+    p->device->ops->info(p->device, &p->info);
+    p->arena = p->device->ops->arena(p->device);
+    probe_log(p, "device: %s", p->info.name);
+    return fill_arena(p);
+}
+
+static int describe(struct probe *p)
+{
+    struct tr_figures *f = &p->figures;
+    uint64_t total;
+    int r = tr_free_memory(&f->host_bytes);
+
+    if (r == 0)
+        r = p->choice.cuda ? tr_device_cuda_memory(p->choice.ordinal, &f->device_bytes, &total)
+                           : tr_free_memory(&f->device_bytes);
+    if (gethostname(f->name, sizeof(f->name) - 1) < 0 || !f->name[0])
+        strcpy(f->name, "this machine");
+    snprintf(f->device, sizeof(f->device), "%s", p->info.bits);
+    f->cuda = p->choice.cuda;
+    f->threads = p->choice.cuda ? 0 : p->p->threads > 0 ? (int)p->p->threads : tr_thread_cores();
+    f->workspace_bytes = p->info.workspace_bytes;
+    return r;
+}
+
+/* ---- what is said ---- */
+
+static void print_rates(FILE *f, const struct probe *p)
+{
+    const struct tr_figures *m = &p->figures;
+
+    fprintf(f, "%-38s %8s %8s %8s\n", "drive, GB/s", "read", "write", "mixed");
+    for (int i = 0; i < PROBE_DEPTHS; i++)
+        fprintf(f, "  %2u requests of 1 MiB under way         %8.3f %8.3f %8.3f\n",
+                p->depth[i].depth, p->depth[i].read * 1e-9, p->depth[i].write * 1e-9,
+                p->depth[i].mixed * 1e-9);
+    fprintf(f, "  %s\n", p->drive);
+    fprintf(f, "sync of data just written              %8.2f ms\n", m->flush * 1e3);
+    fprintf(f, "checksums, one core                    %8.2f GB/s\n", m->hash * 1e-9);
+    fprintf(f, "memcpy, one core                       %8.2f GB/s\n", m->host_copy * 1e-9);
+    fprintf(f, "updates on the cpu, all cores          %8.2f GB/s\n", m->update * 1e-9);
+    fprintf(f, "copies to the device, from it, both    %8.2f %8.2f %8.2f GB/s\n", m->in * 1e-9,
+            m->out * 1e-9, m->both * 1e-9);
+    if (!m->cuda)
+        fprintf(f, "compute lost to the I/O                %8.3f s a GB\n", m->drag * 1e9);
+}
+
+static void print_costs(FILE *f, const struct probe *p)
+{
+    fprintf(f, "%-24s %14s %12s %14s %14s %8s\n", "op, bits", "work", "once, us", "ns a weight",
+            "ns a value", "fit, %");
+    for (int row = 0; row < TR_COST_ROWS; row++)
+        for (int w = 0; w < TR_WIDTHS; w++) {
+            const double *c = p->figures.cost[row][w];
+            int products = row <= TR_COST_ATTENTION_GRAD;
+            double flops = row <= TR_COST_MATMUL_DW ? 2 : row == TR_COST_ATTENTION ? 4 : 10;
+            double rate = (products ? flops : 1) * 1e-9 / c[TR_TERM_WORK];
+
+            if (p->residual[row][w] < 0)
+                continue;
+            fprintf(f, "%-20s %s %8.1f %s %12.2f %14.4f %14.4f %8.1f\n",
+                    tr_cost_row_name((enum tr_cost_row)row), w == TR_WIDTH_32 ? " 32" : " 16",
+                    c[TR_TERM_WORK] > 0 ? rate : 0, products ? "GF/s" : "GB/s",
+                    c[TR_TERM_ONCE] * 1e6, c[TR_TERM_WEIGHTS] * 1e9, c[TR_TERM_ROWS] * 1e9,
+                    p->residual[row][w] * 100);
+        }
+}
+
+static int print(const struct probe *p, const char *path, char **out)
+{
+    size_t bytes;
+    FILE *f = open_memstream(out, &bytes);
+
+    if (!f)
+        return tr_error(-ENOMEM, "out of memory");
+    fprintf(f, "%s: %s\n", p->figures.name, p->info.name);
+    print_rates(f, p);
+    print_costs(f, p);
+    fprintf(f, "kept in   %s\n", path);
+    if (fclose(f) == 0)
+        return 0;
+    free(*out);
+    *out = NULL;
+    return tr_error(-ENOMEM, "out of memory");
+}
+
+static int print_file(const char *path, char **out)
+{
+    char *text;
+    size_t bytes;
+    int r = tr_file_read(path, 1 << 16, &text, &bytes);
+
+    if (r < 0)
+        return r;
+    *out = strdup(text);
+    tr_free(TR_MEM_TEXT, text);
+    return *out ? 0 : tr_error(-ENOMEM, "out of memory");
+}
+
+static int measure(struct probe *p)
+{
+    int r = open_device(p);
+
+    if (r < 0 || (r = describe(p)) < 0 || (r = probe_copies(p)) < 0)
+        return r;
+    if ((r = probe_memory(p)) < 0 || (r = probe_update(p)) < 0 || (r = probe_drive(p)) < 0)
+        return r;
+    return probe_ops(p);
+}
+
+int tr_bench_machine(const struct tr_bench_params *params, char **out)
+{
+    struct probe *p = tr_alloc(TR_MEM_MISC, sizeof(*p));
+    char *path = params->out ? tr_strdup(TR_MEM_MISC, params->out) : tr_figures_path(1);
+    int r = p && path ? 0 : -ENOMEM;
+
+    *out = NULL;
+    if (r == 0) {
+        p->p = params;
+        r = measure(p);
+    }
+    if (r == 0 && (r = tr_figures_write(path, &p->figures)) == 0)
+        r = params->json ? print_file(path, out) : print(p, path, out);
+    if (p && p->device)
+        p->device->ops->close(p->device);
+    tr_free(TR_MEM_MISC, path);
+    tr_free(TR_MEM_MISC, p);
+    return r;
+}

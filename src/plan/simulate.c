@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The decisions of the engine, in the engine's words: what the caller does (offload.c, step.c),
+ * which load begins (prefetch.c), which write-back (writeback.c), how a commit goes (flush.c). Time
+ * jumps from the end of one thing served to the next.
+ */
+#include "src/plan/simulate_parts.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/mem.h"
+
+#define UPDATE 2 /* TR_PASS_UPDATE: no step changes anything before its losses have been seen */
+
+static uint64_t end_of_step(const struct sim *s)
+{
+    return (uint64_t)(s->step + 1) * s->p->n;
+}
+
+/* ---- the schedule of the next step ---- */
+
+static void push(const struct sim *s, struct sim_ring *ring, uint32_t slot)
+{
+    ring->slot[(ring->first + ring->n++) % s->slots.n] = slot;
+}
+
+/* As the engine's (writeback.c). */
+static void want(struct sim *s, uint32_t slot)
+{
+    struct tr_slot *t = &s->slots.slot[slot];
+
+    if (tr_slot_want(&s->slots, slot)) {
+        s->changed_in[slot] = s->step;
+        push(s, &s->dirty, slot);
+    } else if (t->state == TR_SLOT_IN_USE && !t->due && !sim_is_scratch(s, t->span)) {
+        t->due = 1;
+    } else {
+        return;
+    }
+    s->pending[s->step & 1]++;
+}
+
+static int is_newer(const struct sim *s, const struct tr_slot *t)
+{
+    return t->newer || (t->state == TR_SLOT_IN_USE && !t->due && !sim_is_scratch(s, t->span));
+}
+
+/* What a step leaves in homes, each once however often it is changed. */
+static uint64_t kept_at_home(const struct sim *s)
+{
+    unsigned char *seen = tr_alloc(TR_MEM_MISC, s->p->n_spans);
+    uint64_t bytes = 0;
+
+    for (uint32_t v = 0; seen && v < s->p->n; v++)
+        for (uint32_t k = 0; k < s->p->visits[v].n_spans; k++) {
+            uint32_t span = s->p->visits[v].span[k];
+
+            if (!(s->p->visits[v].changed >> k & 1) || seen[span] || sim_is_scratch(s, span))
+                continue;
+            seen[span] = 1;
+            bytes += sim_has_home(s, span) ? s->p->spans[span].bytes : 0;
+        }
+    tr_free(TR_MEM_MISC, seen);
+    return bytes;
+}
+
+/* The next step's schedule is made: what it drops is written, the rest is kept. */
+static void sort_newer(struct sim *s)
+{
+    uint64_t kept = kept_at_home(s);
+
+    for (uint32_t i = 0; i < s->slots.n; i++) {
+        const struct tr_slot *t = &s->slots.slot[i];
+
+        if (s->schedule.carried[i])
+            want(s, i);
+        kept += is_newer(s, t) ? s->p->spans[t->span].bytes : 0;
+    }
+    s->out->kept[s->step] = s->out->kept_bytes = kept;
+}
+
+static int begin(struct sim *s)
+{
+    int lazy = s->p->durability != TR_DURABLE_STEP;
+    uint32_t *holds = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*holds) + 1);
+    unsigned char *newer = (unsigned char *)(holds + s->slots.n);
+    struct tr_schedule_params p = {.visits = s->p->visits,
+                                   .n = s->p->n,
+                                   .next = s->p->visits,
+                                   .n_next = s->p->n,
+                                   .spans = s->p->spans,
+                                   .n_spans = s->p->n_spans,
+                                   .n_scratch = s->p->n_scratch,
+                                   .pools = s->p->pools,
+                                   .n_pools = s->p->n_pools,
+                                   .holds = holds,
+                                   .lazy = lazy,
+                                   .newer = newer};
+    int r;
+
+    if (!holds)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < s->slots.n; i++) {
+        holds[i] = s->slots.slot[i].span;
+        newer[i] = is_newer(s, &s->slots.slot[i]) != 0;
+    }
+    tr_schedule_free(&s->schedule);
+    r = tr_schedule_make(&s->schedule, &p);
+    tr_free(TR_MEM_MISC, holds);
+    if (r < 0)
+        return r;
+    if (lazy && s->released)
+        sort_newer(s);
+    tr_free(TR_MEM_MISC, s->started);
+    s->started = tr_alloc(TR_MEM_MISC, s->schedule.n_loads);
+    s->base = s->released;
+    s->first_load = s->wanted = 0;
+    s->kicked = 1;
+    return s->started ? 0 : -ENOMEM;
+}
+
+/* ---- what the I/O thread decides ---- */
+
+static int gates(const struct sim *s, uint32_t step)
+{
+    return s->flush != SIM_IDLE && step > s->flush_step;
+}
+
+static void advance_flush(struct sim *s)
+{
+    if (s->flush != SIM_WRITES || s->pending[s->flush_step & 1])
+        return;
+    s->flush = SIM_SYNC;
+    s->flush_until = s->now + 2 * s->p->rates.flush; /* the data, then the commit record */
+}
+
+static void start_write(struct sim *s, struct sim_ring *ring)
+{
+    uint32_t slot = ring->slot[ring->first];
+
+    ring->first = (ring->first + 1) % s->slots.n;
+    ring->n--;
+    tr_slot_write(&s->slots, slot);
+    sim_move_start(s, SIM_WRITE, slot, s->changed_in[slot]);
+}
+
+static void advance_writeback(struct sim *s)
+{
+    while (s->saves.n)
+        start_write(s, &s->saves);
+    while (s->dirty.n) {
+        uint32_t slot = s->dirty.slot[s->dirty.first];
+
+        if (s->writing[s->slots.slot[slot].span] || gates(s, s->changed_in[slot]))
+            return;
+        start_write(s, &s->dirty);
+    }
+}
+
+/* What is made afresh moves nothing, and takes its slot when its visit comes. */
+static int may_begin(const struct sim *s, const struct tr_load *l)
+{
+    return !(l->after && s->passed < s->base + l->after) && (!l->fresh || l->visit < s->wanted) &&
+           tr_slot_may_load(&s->slots, l->slot);
+}
+
+static void advance_prefetch(struct sim *s)
+{
+    uint32_t ahead = 0, most = s->p->serial ? 0 : s->p->prefetch ? s->p->prefetch : UINT32_MAX;
+    const struct tr_load *loads = s->schedule.loads;
+
+    while (s->first_load < s->schedule.n_loads && s->started[s->first_load] &&
+           loads[s->first_load].visit < s->wanted)
+        s->first_load++;
+    for (uint32_t i = s->first_load; i < s->schedule.n_loads; i++) {
+        const struct tr_load *l = &loads[i];
+
+        ahead += l->visit >= s->wanted && !l->fresh;
+        if (ahead > most)
+            break;
+        if (s->started[i] || !may_begin(s, l))
+            continue;
+        tr_slot_load(&s->slots, l->slot, l->span);
+        s->started[i] = 1;
+        if (l->fresh)
+            tr_slot_loaded(&s->slots, l->slot);
+        else
+            sim_move_start(s, SIM_READ, l->slot, s->schedule_step);
+    }
+}
+
+/* ---- what the caller does ---- */
+
+static int is_ready(const struct sim *s)
+{
+    const struct tr_visit *v = &s->p->visits[s->at];
+
+    for (uint32_t k = 0; k < v->n_spans; k++) {
+        uint32_t slot = s->schedule.slot[(size_t)s->at * TR_VISIT_SPANS + k];
+
+        if (s->slots.slot[slot].span != v->span[k] ||
+            !tr_slot_may_pin(&s->slots, slot, v->changed >> k & 1))
+            return 0;
+    }
+    return 1;
+}
+
+static int is_written(const struct sim *s)
+{
+    return !s->pending[0] && !s->pending[1] && !s->saving;
+}
+
+/* The caller waits for compute before the update pass, and with `serial` for everything. */
+static int must_wait(const struct sim *s)
+{
+    const unsigned char *pass = s->p->pass;
+    int turn = pass && pass[s->at] == UPDATE && (s->at == 0 || pass[s->at - 1] != UPDATE);
+
+    if (s->p->serial && !is_written(s))
+        return 1;
+    return (turn || s->p->serial) && s->passed < s->released;
+}
+
+/* Does a change of this span wait in its slot until it is wanted? */
+static int waits(const struct sim *s, uint32_t span)
+{
+    return s->p->durability != TR_DURABLE_STEP && !sim_has_home(s, span);
+}
+
+static void visit(struct sim *s)
+{
+    const struct tr_visit *v = &s->p->visits[s->at];
+    struct sim_ticket *t = &s->tickets[s->released % (2 * (uint64_t)s->p->n)];
+
+    *t = (struct sim_ticket){
+        .n = v->n_spans, .changed = v->changed, .saved = s->schedule.saved[s->at], .step = s->step};
+    for (uint32_t k = 0; k < v->n_spans; k++) {
+        t->slot[k] = s->schedule.slot[(size_t)s->at * TR_VISIT_SPANS + k];
+        tr_slot_pin(&s->slots, t->slot[k], v->changed >> k & 1);
+        if (sim_is_scratch(s, v->span[k]))
+            s->saving += t->saved >> k & 1;
+        else if (v->changed >> k & 1 && (t->saved >> k & 1 || !waits(s, v->span[k])))
+            want(s, t->slot[k]);
+    }
+    s->released++;
+    s->at++;
+    s->updated = 0;
+    s->kicked = 1;
+}
+
+/* Has the cpu done its part of the visit at hand? Else it begins when what it needs is there. */
+static int is_updated(struct sim *s)
+{
+    struct sim_server *cpu = &s->server[TR_SERVE_CPU];
+    double seconds = s->p->beside ? s->p->beside[s->at] : 0;
+
+    if (cpu->busy || s->updated || !(seconds > 0))
+        return !cpu->busy;
+    if (s->passed < (uint64_t)s->step * s->p->n + s->p->after[s->at])
+        return 0;
+    cpu->busy = s->updated = 1;
+    cpu->until = s->now + seconds;
+    return 0;
+}
+
+static void begin_commit(struct sim *s)
+{
+    if (s->p->durability != TR_DURABLE_STEP)
+        return;
+    s->flush = SIM_WRITES;
+    s->flush_step = s->step;
+    s->kicked = 1;
+}
+
+/* All of the step is queued, and the next one's loads are begun. */
+static int end_step(struct sim *s)
+{
+    if (s->passed < s->released || s->flush != SIM_IDLE)
+        return 0;
+    if (s->p->serial && !is_written(s))
+        return 0;
+    begin_commit(s);
+    if (s->step + 1 == s->p->steps) {
+        s->out->seconds = s->now - s->begun;
+        s->ended = 1;
+        return 0;
+    }
+    s->begun = s->now;
+    s->step++;
+    s->at = 0;
+    return 1;
+}
+
+static int advance_caller(struct sim *s)
+{
+    int r;
+
+    if (s->ended)
+        return 0;
+    if (s->at == s->p->n)
+        return end_step(s);
+    if (must_wait(s))
+        return 0;
+    if (s->wanted != s->at + 1) {
+        s->wanted = s->at + 1;
+        s->kicked = 1;
+    }
+    if (!is_ready(s) || !is_updated(s))
+        return 0;
+    visit(s);
+    if (s->at < s->p->n)
+        return 1;
+    s->schedule_step++;
+    r = begin(s);
+    return r < 0 ? r : 1;
+}
+
+static int advance_compute(struct sim *s)
+{
+    struct sim_server *c = &s->server[TR_SERVE_COMPUTE];
+
+    if (c->busy || s->passed == s->released)
+        return 0;
+    c->busy = 1;
+    c->until = s->now + s->p->seconds[s->passed % s->p->n];
+    return 1;
+}
+
+static void pass(struct sim *s)
+{
+    const struct sim_ticket *t = &s->tickets[s->passed % (2 * (uint64_t)s->p->n)];
+
+    s->server[TR_SERVE_COMPUTE].busy = 0;
+    for (uint32_t k = 0; k < t->n; k++) {
+        int changed = t->changed >> k & 1, saved = t->saved >> k & 1;
+        int scratch = sim_is_scratch(s, s->slots.slot[t->slot[k]].span);
+
+        int due = scratch ? saved : s->slots.slot[t->slot[k]].due;
+        enum tr_slot_left left = !changed  ? TR_LEFT_ALONE
+                                 : due     ? TR_LEFT_DIRTY
+                                 : scratch ? TR_LEFT_READY
+                                           : TR_LEFT_NEWER;
+
+        tr_slot_unpin(&s->slots, t->slot[k], left);
+        if (left != TR_LEFT_DIRTY)
+            continue;
+        s->changed_in[t->slot[k]] = t->step;
+        push(s, scratch ? &s->saves : &s->dirty, t->slot[k]);
+    }
+    s->passed++;
+    s->kicked = 1;
+}
+
+/* ---- time ---- */
+
+static int advance(struct sim *s)
+{
+    int did;
+
+    do {
+        if (s->kicked) {
+            s->kicked = 0;
+            advance_flush(s);
+            advance_writeback(s);
+            advance_prefetch(s);
+        }
+        did = sim_moves_advance(s) | advance_compute(s);
+        if (!did)
+            did = advance_caller(s);
+    } while (did > 0 || (did == 0 && s->kicked));
+    return did;
+}
+
+static double next_event(const struct sim *s)
+{
+    double t = s->flush == SIM_SYNC ? s->flush_until : INFINITY;
+
+    for (int i = 0; i < TR_SERVERS; i++)
+        if (s->server[i].busy)
+            t = fmin(t, s->server[i].until);
+    return t;
+}
+
+/* What a compute without work waits for. */
+static enum tr_server idle_for(const struct sim *s)
+{
+    static const enum tr_server order[] = {TR_SERVE_CPU, TR_SERVE_DRIVE, TR_SERVE_IN, TR_SERVE_OUT,
+                                           TR_SERVE_HASH};
+
+    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
+        if (s->server[order[i]].busy)
+            return order[i];
+    return TR_SERVE_COMPUTE;
+}
+
+static void account(struct sim *s, double seconds)
+{
+    struct tr_sim_result *r = s->out;
+
+    if (s->ended || s->step + 1 < s->p->steps)
+        return;
+    for (int i = 0; i < TR_SERVERS; i++)
+        r->busy[i] += s->server[i].busy ? seconds : 0;
+    if (!s->server[TR_SERVE_COMPUTE].busy)
+        r->idle[idle_for(s)] += seconds;
+    if (s->passed == end_of_step(s))
+        r->commit += seconds;
+    else
+        r->pass[s->p->pass ? s->p->pass[s->passed % s->p->n] : 0] += seconds;
+}
+
+static void step_time(struct sim *s, double t)
+{
+    account(s, t - s->now);
+    s->now = t;
+    if (s->flush == SIM_SYNC && s->flush_until <= t) {
+        s->flush = SIM_IDLE;
+        s->kicked = 1;
+    }
+    if (s->server[TR_SERVE_COMPUTE].busy && s->server[TR_SERVE_COMPUTE].until <= t)
+        pass(s);
+    if (s->server[TR_SERVE_CPU].busy && s->server[TR_SERVE_CPU].until <= t)
+        s->server[TR_SERVE_CPU].busy = 0;
+    for (int i = TR_SERVE_DRIVE; i < TR_SERVE_CPU; i++)
+        if (s->server[i].busy && s->server[i].until <= t)
+            sim_server_done(s, (enum tr_server)i);
+}
+
+static int is_over(const struct sim *s)
+{
+    return s->ended && is_written(s) && s->flush == SIM_IDLE;
+}
+
+static int play(struct sim *s)
+{
+    int r = begin(s);
+
+    while (r == 0 && (r = advance(s)) == 0 && !is_over(s)) {
+        double t = next_event(s);
+
+        if (isinf(t))
+            return tr_error(-EDEADLK, "visit %u of step %u waits for ever", s->at, s->step);
+        step_time(s, t);
+    }
+    return r;
+}
+
+static int open_sim(struct sim *s)
+{
+    int r = tr_slots_open(&s->slots, s->p->pools, s->p->n_pools, s->p->n_spans);
+
+    if (r < 0)
+        return r;
+    s->slots.first_scratch = s->p->n_spans - s->p->n_scratch;
+    s->tickets = tr_alloc_array(TR_MEM_MISC, 2 * (size_t)s->p->n, sizeof(*s->tickets));
+    s->dirty.slot = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*s->dirty.slot));
+    s->saves.slot = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*s->saves.slot));
+    s->changed_in = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*s->changed_in));
+    if (!s->tickets || !s->dirty.slot || !s->saves.slot || !s->changed_in)
+        return -ENOMEM;
+    return sim_moves_open(s);
+}
+
+int tr_simulate(const struct tr_sim_params *params, struct tr_sim_result *out)
+{
+    struct tr_sim_params p = *params;
+    struct sim s = {.p = &p, .out = out};
+    int r;
+
+    memset(out, 0, sizeof(*out));
+    p.steps = p.steps ? p.steps : 2;
+    r = open_sim(&s);
+    if (r == 0)
+        r = play(&s);
+    sim_moves_close(&s);
+    tr_slots_close(&s.slots);
+    tr_schedule_free(&s.schedule);
+    tr_free(TR_MEM_MISC, s.started);
+    tr_free(TR_MEM_MISC, s.tickets);
+    tr_free(TR_MEM_MISC, s.dirty.slot);
+    tr_free(TR_MEM_MISC, s.saves.slot);
+    tr_free(TR_MEM_MISC, s.changed_in);
+    return r;
+}

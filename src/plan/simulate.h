@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The offload engine on a virtual clock: the visits of a step and the very schedule that
+ * offload/schedule.c makes of them, played against rates instead of a drive and a device. Slots go
+ * through the same states (offload/slots.h), write-backs wait for the same commits, spans with a
+ * home in host memory pass the drive by as in offload/staged.c. Pure: no thread, no clock, no I/O;
+ * the same input gives the same result to the last bit.
+ *
+ * What moves is cut into parts that pass through servers, one at a time each and in order:
+ *
+ *   a load        drive ─▶ checksums ─▶ copy in          (from a home: copy in alone)
+ *   a write-back  copy out ─▶ drive ─▶ checksums         (where the host sees the device's memory:
+ *                                                         no copies; into a home, not every step
+ *                                                         being durable: copy out alone)
+ *   a visit       compute, when its spans are there
+ *   an update     the cpu first, where it runs there, and the caller waits for it
+ *
+ * Steps are played from empty slots; the second one is the steady state. What a commit alone writes
+ * (not every step being durable) is counted, not played.
+ */
+#ifndef TR_SRC_PLAN_SIMULATE_H
+#define TR_SRC_PLAN_SIMULATE_H
+
+#include "offload/offload.h"
+
+enum tr_server {
+    TR_SERVE_COMPUTE,
+    TR_SERVE_DRIVE,
+    TR_SERVE_HASH,
+    TR_SERVE_IN,
+    TR_SERVE_OUT,
+    TR_SERVE_CPU,
+    TR_SERVERS
+};
+
+/* Bytes per second; 0: takes no time. */
+struct tr_sim_rates {
+    double read, write, mixed; /* of the drive; mixed: where both kinds wait, together */
+    double hash, in, out, both;
+    double flush; /* seconds of a sync */
+    double drag;  /* seconds of compute lost per byte that is hashed */
+};
+
+#define TR_SIM_STEPS  3 /* at most */
+#define TR_SIM_PASSES 3 /* forward, norm, update: enum tr_pass */
+
+struct tr_sim_params {
+    const struct tr_visit *visits;
+    uint32_t n;
+    const double *seconds; /* (n) compute of each visit */
+    const double *beside;  /* (n) of the cpu before the visit is queued; NULL: nothing runs there */
+    const uint32_t *after; /* (n) how many visits of the step must have passed before that */
+    const unsigned char *pass; /* (n) enum tr_pass; before the first of a changing pass the caller
+                                * waits for all compute */
+    const struct tr_span *spans;
+    uint32_t n_spans, n_scratch; /* the last so many of them are scratch */
+    const struct tr_slot_pool *pools;
+    uint32_t n_pools;
+    const unsigned char *in_host; /* (spans) or NULL */
+    int staged;                   /* the drive cannot reach the slots */
+    uint64_t staging_bytes;
+    uint32_t prefetch; /* loads ahead at most; 0: as slots allow */
+    int serial;
+    enum tr_durability durability; /* checkpoint: between its commits */
+    struct tr_sim_rates rates;
+    uint32_t steps; /* to be played, at most TR_SIM_STEPS; 0: 2 */
+};
+
+/* Of the last step played. Seconds are from one step's end of compute to the next one's; bytes are
+ * of its loads and of its changes, whenever they move. */
+struct tr_sim_result {
+    double seconds, pass[TR_SIM_PASSES], commit; /* commit: waited for, at the step's end */
+    double busy[TR_SERVERS];
+    double idle[TR_SERVERS]; /* of compute, by what it waited for; [COMPUTE]: commits, latency */
+    uint64_t read_bytes, written_bytes, host_bytes, loads;
+    uint64_t copied_bytes;  /* to and from the device, of spans */
+    uint64_t spilled_bytes; /* scratch saved, wherever; what of it went to disk is written, too */
+    uint64_t kept_bytes;    /* changed, and left in homes and slots until there is a commit */
+    uint64_t written[TR_SIM_STEPS], kept[TR_SIM_STEPS]; /* the same of every step */
+    uint64_t first_read_bytes, first_host_bytes;        /* of the first step, from empty slots */
+    uint64_t total_read_bytes, total_written_bytes;     /* of all steps played */
+};
+
+/* -ENOSPC where a visit does not fit the slots (as tr_schedule_make); -EDEADLK where the engine
+ * would stand still. */
+int tr_simulate(const struct tr_sim_params *p, struct tr_sim_result *out);
+
+#endif

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Between the two halves of the simulator: simulate.c decides (visits, loads, write-backs,
+ * commits), simulate_move.c moves (parts through servers).
+ */
+#ifndef TR_SRC_PLAN_SIMULATE_PARTS_H
+#define TR_SRC_PLAN_SIMULATE_PARTS_H
+
+#include "offload/schedule.h"
+#include "offload/slots.h"
+#include "src/plan/simulate.h"
+
+enum sim_way { SIM_READ, SIM_WRITE, SIM_WAYS };
+enum sim_pool { SIM_DIRECT, SIM_STAGING, SIM_HOMES, SIM_POOLS }; /* what parts are made of */
+
+struct sim_part {
+    struct sim_move *move;
+    uint64_t bytes;
+    int stage;
+    struct sim_part *next;
+};
+
+struct sim_move {
+    enum sim_way way;
+    enum sim_pool pool;
+    uint32_t slot, span, step; /* step: of the load, or of the change */
+    int home, slot_free, scratch;
+    int diskless;           /* ends in its home, or comes from it */
+    unsigned char stage[4]; /* servers in order; ends with TR_SERVERS */
+    uint64_t given, out, done;
+    struct sim_move *next;
+};
+
+struct sim_line {
+    struct sim_part *first, *last;
+};
+
+struct sim_server {
+    struct sim_line line[SIM_WAYS]; /* the drive takes them in turn; the others have one line */
+    struct sim_part *now;
+    int busy;
+    double until;
+    enum sim_way last;
+};
+
+struct sim_ticket { /* a visit on its way through compute */
+    uint32_t n, slot[TR_VISIT_SPANS], changed, saved, step;
+};
+
+struct sim_ring { /* slots that wait to be written, oldest first */
+    uint32_t *slot, first, n;
+};
+
+enum sim_flush { SIM_IDLE, SIM_WRITES, SIM_SYNC };
+
+struct sim {
+    const struct tr_sim_params *p;
+    struct tr_slots slots;
+    struct tr_schedule schedule;
+    unsigned char *started; /* (loads) */
+    uint32_t first_load, wanted;
+
+    double now, flush_until, begun; /* begun: when the step at hand began */
+    uint32_t step, at;              /* the caller's; at == n: it is at the step's end */
+    int updated;                    /* the cpu has done its part of the visit at hand */
+    uint32_t schedule_step;
+    uint64_t released, passed, base;
+    struct sim_ticket *tickets;   /* (2 n) by visit number */
+    struct sim_ring dirty, saves; /* of the store; scratch */
+    uint32_t *changed_in;         /* (slots): the step of its change */
+    uint32_t saving;              /* scratch to be saved, not yet written */
+    uint32_t pending[2];          /* changes not yet written, by step & 1 */
+    enum sim_flush flush;
+    uint32_t flush_step;
+    int kicked, ended;
+
+    struct sim_server server[TR_SERVERS];
+    struct sim_move *moves; /* (2 slots + spans): reads, writes, writes from homes */
+    struct sim_move *list[SIM_WAYS];
+    unsigned char *filled, *writing; /* (spans) of homes */
+    struct sim_part *parts, *free[SIM_POOLS];
+    uint64_t part_bytes[SIM_POOLS];
+    enum sim_way gave[SIM_POOLS];
+    struct tr_sim_result *out;
+};
+
+static inline int sim_has_home(const struct sim *s, uint32_t span)
+{
+    return s->p->in_host && s->p->in_host[span];
+}
+
+static inline int sim_is_scratch(const struct sim *s, uint32_t span)
+{
+    return span >= s->slots.first_scratch;
+}
+
+int sim_moves_open(struct sim *s);
+void sim_moves_close(struct sim *s);
+void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t step);
+/* Parts are handed out and served where something is free. 1: there was something to do. */
+int sim_moves_advance(struct sim *s);
+/* The part that this server is at has been served. */
+void sim_server_done(struct sim *s, enum tr_server which);
+
+#endif

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What is in a path: a model folder, a safetensors file, a store, or a run. Read-only.
+ */
+#ifndef TR_SRC_RUN_INSPECT_H
+#define TR_SRC_RUN_INSPECT_H
+
+#include <jansson.h>
+
+/* New reference. `store`: where the store of a run is; NULL: beside it, RUN/store. */
+int tr_inspect(const char *path, const char *store, json_t **out);
+/* The same for people, lines of text; freed with free(). NULL without memory. */
+char *tr_inspect_text(const json_t *found);
+
+struct tr_store;
+struct tr_cursor;
+/* Of a run: its cursor, an update that waits, the commit before. New references, NULL without
+ * memory. */
+json_t *tr_inspect_stands(struct tr_store *s, const struct tr_cursor *c);
+/* What the run's command would do now, in words; `o` describes its store by now. */
+json_t *tr_inspect_resume(const json_t *o, const char *folder);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Where a run stands, for its owner after a crash: what its newest commit says, what is left of the
+ * one before, and what the same command would do now. Known from records alone; no parameter is
+ * read.
+ */
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/plan/plan_file.h"
+#include "src/run/cursor.h"
+#include "src/run/inspect.h"
+
+json_t *tr_inspect_stands(struct tr_store *s, const struct tr_cursor *c)
+{
+    unsigned char payload[TR_PAYLOAD_BYTES];
+    struct tr_cursor before;
+    int n = tr_store_record_before(s, payload, sizeof(payload));
+    int has = n >= 0 && tr_cursor_parse(payload, (size_t)n, &before) == 0;
+
+    return json_pack("{s:I, s:I, s:I, s:b, s:o}", "epoch", (json_int_t)c->epoch, "tokens",
+                     (json_int_t)c->tokens, "skipped", (json_int_t)c->skipped, "update_waits",
+                     (int)(c->pending.is != 0), "commit_before",
+                     has ? json_sprintf("of step %llu; verify tells whether its bytes are whole",
+                                        (unsigned long long)before.step)
+                         : json_string("none"));
+}
+
+json_t *tr_inspect_resume(const json_t *o, const char *folder)
+{
+    long long done = json_integer_value(json_object_get(o, "steps_done")), all;
+    int waits = json_is_true(json_object_get(json_object_get(o, "stands"), "update_waits"));
+    char first[80] = "", last[80];
+    struct tr_plan_file plan;
+
+    if (tr_plan_file_read(folder, &plan) < 0)
+        return json_sprintf("is refused: %s", tr_error_message());
+    all = plan.steps;
+
+    if (waits)
+        snprintf(first, sizeof(first), "applies the update of step %lld, then ", done);
+    if (!all)
+        snprintf(last, sizeof(last), "goes on with step %lld", done + 1);
+    else if (done < all)
+        snprintf(last, sizeof(last), "goes on with step %lld of %lld", done + 1, all);
+    else if (!tr_folder_has(folder, "model"))
+        snprintf(last, sizeof(last), "exports the model, as all %lld steps are done", all);
+    else
+        snprintf(last, sizeof(last), "has nothing to do: all %lld steps are done", all);
+    return json_sprintf("%s%s", first, last);
+}

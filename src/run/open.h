@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Between the files that open a run: open.c (the order), resolve.c (defaults and checks of
+ * options), folder.c (run.yaml, plan.json, undoing).
+ */
+#ifndef TR_SRC_RUN_OPEN_H
+#define TR_SRC_RUN_OPEN_H
+
+#include "src/base/mem.h"
+#include "src/checkpoint/import.h"
+#include "src/plan/plan_file.h"
+#include "src/run/run.h"
+
+/* Own copies of all strings; default paths (OUT/store). -EINVAL: something required is missing. */
+int run_copy_params(struct tr_run *run, const struct tr_train_params *params);
+void run_free_params(struct tr_run *run);
+/* Fills in every default, with the model at hand, and checks what belongs together. */
+int run_resolve(struct tr_run *run);
+
+/* The adapters of these options, as far as they say it: with a folder, that says the rest. */
+int run_lora(const struct tr_train_params *p, struct tr_lora *lora);
+/* What the optimizer of these options keeps on disk. */
+enum tr_state_kind run_state_kind(const struct tr_train_params *p);
+enum tr_master run_master(const struct tr_train_params *p);
+
+/* The rate of the optimizer for a model of this size, where none is given. */
+double run_default_rate(const struct tr_run *run);
+
+/* Opens and checks the model folder or shape; the run's model is its table. */
+int run_open_source(struct tr_run *run);
+/* The plan for batches of at most so many tokens, with grains of at most so many. */
+int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens);
+/* The same and run_place, after run_unplace, once what the plan rests on has changed. */
+int run_place_anew(struct tr_run *run);
+/* --clip-method, as far as the options say it; else by predicted time, once there is a plan and the
+ * visits are placed. A new run's store gets room for the gradients (clip.c). */
+int run_resolve_clip(struct tr_run *run);
+int32_t run_clip_group(const struct tr_run *run); /* of group:N; 0: another way */
+int run_choose_clip(struct tr_run *run, const struct tr_figures *figures,
+                    const struct tr_batch *batch);
+/* The same with updates where --update-on lets them be, on the device if there is room; then, when
+ * the clip has been chosen, where they are predicted to be faster (update_on.c). */
+int run_make_any_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens);
+int run_choose_update(struct tr_run *run, const struct tr_figures *figures,
+                      const struct tr_batch *batch);
+int run_choose(struct tr_run *run); /* for the run's own batches, on its machine (foresee.c) */
+/* What the run's steps will take, into run->foreseen (foresee.c). */
+int run_foresee(struct tr_run *run);
+/* Figures of the run's device, where `bench` has made them; -ENOENT: there are none. */
+int run_figures(const struct tr_run *run, struct tr_figures *out);
+/* A step that was done; all of them, when every byte of theirs has been written. */
+int run_measure_step(struct tr_run *run, const struct tr_step_report *report);
+int run_measure_end(struct tr_run *run);
+
+/* Is there room for the store and the export? (a new run) */
+int run_check_disk(const struct tr_run *run);
+int run_write_options(const struct tr_run *run);
+/* The options of the run that is here already must be the same where they make its identity. */
+int run_check_options(struct tr_run *run);
+int run_write_plan(const struct tr_run *run);
+/* A notice where the run's device before had other bits than this one. */
+void run_note_bits(const struct tr_run *run);
+/* Adds to RUN/matmuls.txt what the device has chosen by shape; a notice where it chose otherwise
+ * before (choices.c). */
+int run_record_choices(const struct tr_run *run);
+/* Removes what this call has made in the run folder (`folder`: and the folder itself). */
+void run_unmake(struct tr_run *run, int folder);
+void run_make_summary(struct tr_run *run);
+/* Says what about drives and memory is slower or less safe than it could be. */
+void run_note_places(const struct tr_run *run);
+
+#endif

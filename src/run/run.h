@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A run: everything that one training (or one evaluation) holds, in the order in which it is
+ * opened. open.c opens and resumes it, step.c is the training step, pending.c what it leaves to the
+ * next one, metrics.c its lines, infer.c evaluates and generates with the same machinery, forward
+ * only.
+ */
+#ifndef TR_SRC_RUN_RUN_H
+#define TR_SRC_RUN_RUN_H
+
+#include <stdio.h>
+
+#include "src/checkpoint/import.h"
+#include "src/plan/predict.h"
+#include "src/run/cursor.h"
+#include "src/run/devices.h"
+#include "src/tailrace.h"
+#include "src/train/pass.h"
+
+/* What the offload engine has been told comes next. */
+enum run_begun { RUN_NOTHING, RUN_TRAIN, RUN_FORWARD, RUN_SETTLE };
+
+struct tr_metrics {
+    FILE *file;
+    char *path;
+    char *pending; /* lines of steps whose commit has not been begun */
+    size_t bytes, room;
+    long synced; /* the second of the last sync */
+};
+
+/* What this process's steps really took. */
+struct tr_measured {
+    double *seconds; /* of each step but the first, whose loads begin from nothing */
+    size_t n, room;
+    int64_t steps, settled;  /* passes of updates alone */
+    int64_t walked;          /* steps, with the one at hand */
+    uint64_t foreseen_bytes; /* written by the commits so far, beside what steps write themselves */
+    uint64_t read_bytes, written_bytes, device_bytes, pinned_bytes;
+    char *text; /* beside what was foreseen */
+};
+
+struct task_set;
+
+struct tr_run {
+    struct tr_train_params params; /* resolved: no field is "default" any more */
+    int lock;                      /* the run folder, locked */
+    struct tr_tokenizer *tokenizer;
+    struct tr_data *data, *valid;
+    struct task_set *questions; /* of a task: valid's, with all their choices; or NULL */
+    struct tr_store *store;
+    const struct tr_model *model; /* of import or kept, whichever is open */
+    struct tr_import_params import_params;
+    struct tr_import *import; /* a new run, or a model folder opened for inference */
+    struct tr_kept *kept;     /* a run that exists */
+    struct tr_device_choice choice;
+    struct tr_device *device;
+    struct tr_device_info device_info;
+    int apart;             /* updates run on the cpu: by name, or chosen (update_on.c) */
+    struct tr_device *cpu; /* which does so, in pinned memory of plan.host_bytes */
+    char *host;
+    struct tr_plan plan;
+    struct tr_offload *offload;
+    struct tr_visits visits; /* forward visits come first */
+    /* Where gradients wait in the store: the forward pass without updates, updates without it. */
+    struct tr_visits plain, settle;
+    struct tr_span *spans; /* (n_spans) the layout's, then the boundaries */
+    uint32_t n_spans;
+    unsigned char *in_host;     /* (spans) has a home in the host tier */
+    struct tr_scratch *scratch; /* (boundaries) */
+    uint64_t tier_bytes, staging_bytes;
+    uint64_t least_host;                    /* the smallest --host-memory that would do */
+    uint64_t spill_bytes, spill_host_bytes; /* of boundaries: in the scratch file; of tier_bytes */
+    int clip_chosen;                        /* deferred, and not by name */
+    struct tr_pass_state pass;
+    struct tr_cursor cursor; /* of the steps queued so far */
+    struct tr_cursor last;   /* of the last commit that was started */
+    int64_t steps;           /* in all */
+    int trained;             /* a step has been done since the run was opened */
+    int skips;               /* steps in a row that were skipped */
+    uint32_t read_sumsq;     /* entries of this step's norms that have been read */
+    double norms[2];         /* of what was read last: the model's, adapters' */
+    int groups;              /* of this step that have been clipped by a norm of their own */
+    enum run_begun begun;
+    enum run_begun since_commit; /* RUN_SETTLE, or with steps RUN_TRAIN: what has changed bytes */
+    float *nll;                  /* host, (batch tokens) */
+    double *sumsq;               /* host */
+    struct tr_metrics metrics;
+    struct tr_prediction foreseen;
+    struct tr_measured measured;
+    int final_eval_done;
+    char *summary;
+    struct tr_plan_row rows[TR_PLAN_ROWS];
+};
+
+void run_log(const struct tr_run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Is this the store that RUN/plan.json names? (folder.c) */
+int run_check_store(const char *run, const struct tr_store *store);
+
+/* --- step.c --------------------------------------------------------------------------------- */
+int run_step(struct tr_run *run, struct tr_step_report *report);
+/* Starts a commit of all steps so far; the one before is waited for. */
+int run_commit(struct tr_run *run);
+/* A step at this rate that is neither committed nor reported, for a test that is undone. Its loss
+ * is NaN where that, or what it did to the weights, is not finite. */
+int run_trial(struct tr_run *run, double lr, double *loss);
+/* Tells the engine what comes next, so that its loads start now. */
+int run_begin(struct tr_run *run, enum run_begun what);
+/* The visits that this stands for; returns how many there are. */
+uint32_t run_visits(const struct tr_run *run, enum run_begun what, const struct tr_visits **v);
+/* Visit i of the list that has been begun. */
+int run_visit(struct tr_run *run, const struct tr_visits *v, uint32_t i, int compute);
+/* One forward pass over a batch that has been copied (tr_pass_batch): its visits, losses in
+ * run->nll. */
+int run_forward(struct tr_run *run);
+/* Mean loss over all targets of a data set. */
+int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t *targets);
+/* 1 when a validation loss is due after the steps done so far. */
+int run_eval_due(const struct tr_run *run);
+
+/* --- pending.c (an update that waits for the next step) ------------------------------------- */
+/* The pass's update becomes the one that the last step has left. */
+void run_take_pending(struct tr_run *run);
+/* After the step's last visit: what it leaves to the next; skip: nothing. */
+void run_leave_pending(struct tr_run *run, double lr, int skip);
+/* Applies what the last step has left, in a pass of its own: then the parameters are finished. */
+int run_settle(struct tr_run *run);
+/* What that moves after a step, with slots like these. */
+int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools,
+                       struct tr_settle_bytes *out);
+
+/* --- skip.c (loss or gradient not finite) --------------------------------------------------- */
+/* Waits for the compute. The norm of the true gradient (loss scale taken off), summed over what has
+ * been measured since the last call of the step, in the order of the visits. */
+int run_read_norm(struct tr_run *run, double *norm);
+/* After the last visit of a step that counts, before its commit: waits for the compute, and where
+ * no norm was known before the update, looks whether all gradients were finite. Where one was not,
+ * the step is given up (*skip = 1), or, where that cannot be, the run. */
+int run_check_applied(struct tr_run *run, double *norm, int *skip);
+/* A few skipped steps in a row are the end, except while an f16 run still lowers its loss scale. */
+int run_check_skips(struct tr_run *run, int skip);
+/* The loss scale of an f16 run after a step: doubled after many clean ones, halved at an overflow;
+ * one that cannot be halved any more ends the run. */
+int run_rescale(struct tr_run *run, int skipped);
+/* Says before the first step whether a gradient that is not finite may end the run. */
+void run_note_skips(const struct tr_run *run);
+
+/* --- train.c and snapshot.c (between two steps) --------------------------------------------- */
+/* Commits what has been done since the last commit; then all is durable. */
+int run_commit_rest(struct tr_run *run);
+/* RUN/model, numbered: RUN/model-STEP; freed with tr_free(TR_MEM_MISC, ...). */
+char *run_model_folder(const struct tr_run *run, int numbered);
+/* Exports to `out`, unless there is something; the engine is closed. */
+int run_export(struct tr_run *run, const char *out);
+/* Removes exports into the run folder, which is locked, that a crash has cut off. */
+void run_sweep_exports(const struct tr_run *run);
+/* The model of this step to RUN/model-STEP, if there is a file RUN/checkpoint; which goes then. */
+int run_snapshot_if_asked(struct tr_run *run);
+/* After a read that found damage: back to the commit before, if that is whole. -EBADMSG: it is
+ * not; the message names the damage. */
+int run_fall_back(struct tr_run *run);
+
+/* --- metrics.c ------------------------------------------------------------------------------ */
+int metrics_open(struct tr_metrics *m, const char *run_folder);
+/* Takes away the lines after `step`, those in memory too: the run has gone back to it. */
+int metrics_rewind(struct tr_metrics *m, const char *run_folder, uint64_t step);
+/* Queues the line of a step. */
+int metrics_add(struct tr_metrics *m, const struct tr_step_report *r);
+/* All lines that are queued, before the commit of their steps. */
+int metrics_write(struct tr_metrics *m);
+void metrics_close(struct tr_metrics *m);
+
+/* --- machine.c (device, offload, buffers of a run whose store and plan stand) ------------------
+ */
+/* The visits of a step, and what the host tier holds of their spans; nothing is allocated yet. */
+int run_place(struct tr_run *run);
+void run_unplace(struct tr_run *run);
+int run_start_machine(struct tr_run *run);
+/* The engine alone; closed, the store may be read and changed by others, and slots are empty. */
+int run_open_offload(struct tr_run *run);
+void run_close_offload(struct tr_run *run);
+void run_stop_machine(struct tr_run *run);
+/* Opens the device for the budget in params; its arena size goes to the plan. */
+int run_open_device(struct tr_run *run);
+/* What of the options the updates are made of. */
+void run_set_update(struct tr_run *run);
+/* The cpu beside the device, for updates, and what it takes for itself (update_on.c). */
+int run_open_apart(struct tr_run *run);
+void run_close_apart(struct tr_run *run);
+uint64_t run_cpu_bytes(const struct tr_run *run);
+/* May updates run on the cpu (apart), or on the device (not so), as the options say it? */
+int run_may_update(const struct tr_run *run, int apart);
+/* Host memory that there is for slots of state and for homes. */
+uint64_t run_host_room(const struct tr_run *run);
+/* Pinned memory for what a step reads back. */
+uint64_t run_buffer_bytes(const struct tr_run *run);
+/* Budgets of the chosen device in bytes, where params name none or a share. */
+int run_resolve_memory(struct tr_run *run);
+
+#endif

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What may happen to a run between two steps: a model is exported because somebody has made the
+ * file RUN/checkpoint, or the run goes back one commit because bytes of the newest one are damaged.
+ * Both need the store for themselves: the engine is closed, and opened again afterwards.
+ */
+#include <dirent.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/checkpoint/export.h"
+#include "src/run/open.h"
+
+char *run_model_folder(const struct tr_run *run, int numbered)
+{
+    char name[48] = "model";
+
+    if (numbered)
+        snprintf(name, sizeof(name), "model-%llu", (unsigned long long)run->cursor.step);
+    return tr_path(run->params.out, name);
+}
+
+int run_export(struct tr_run *run, const char *out)
+{
+    char *keep = tr_path(run->params.out, "source");
+    int r = keep ? 0 : -ENOMEM, there = tr_folder_is_empty(out) == 0;
+
+    if (r == 0 && !there)
+        r = tr_export(
+            &(struct tr_export_params){.store = run->store, .keep = keep, .out = out, .dtype = -1});
+    if (r == 0)
+        run_log(run, "model     %s%s", out, there ? " (as it was)" : "");
+    tr_free(TR_MEM_MISC, keep);
+    return r;
+}
+
+/* The names that tr_out_folder_begin makes of those of run_model_folder. */
+static int is_unfinished(const char *name)
+{
+    long step, pid;
+    int n = 0;
+
+    if (sscanf(name, "model.tmp-%ld%n", &pid, &n) != 1 &&
+        sscanf(name, "model-%ld.tmp-%ld%n", &step, &pid, &n) != 2)
+        return 0;
+    return n && !name[n];
+}
+
+void run_sweep_exports(const struct tr_run *run)
+{
+    DIR *d = opendir(run->params.out);
+    struct dirent *e;
+
+    while (d && (e = readdir(d))) {
+        char *path = is_unfinished(e->d_name) ? tr_path(run->params.out, e->d_name) : NULL;
+
+        if (path && tr_remove_tree(path) < 0)
+            run_log(run, "%s", tr_error_message());
+        tr_free(TR_MEM_MISC, path);
+    }
+    if (d)
+        closedir(d);
+}
+
+/* A snapshot that fails, for want of space perhaps, is no reason to end a run of days. */
+static int take_snapshot(struct tr_run *run)
+{
+    char *out = run_model_folder(run, 1);
+    int r = out ? run_commit_rest(run) : -ENOMEM;
+
+    if (r == 0) {
+        run_close_offload(run);
+        if (run_export(run, out) < 0)
+            run_log(run, "no snapshot was made: %s", tr_error_message());
+        r = run_open_offload(run);
+    }
+    tr_free(TR_MEM_MISC, out);
+    return r;
+}
+
+int run_snapshot_if_asked(struct tr_run *run)
+{
+    char *path = tr_path(run->params.out, "checkpoint");
+    int r = path ? 0 : -ENOMEM, asked = r == 0 && access(path, F_OK) == 0;
+
+    if (asked)
+        r = take_snapshot(run);
+    if (asked && r == 0 && unlink(path) < 0 && errno != ENOENT)
+        r = tr_error(-errno, "%s: cannot remove: %s", path, strerror(errno));
+    tr_free(TR_MEM_MISC, path);
+    return r;
+}
+
+static int go_back(struct tr_run *run)
+{
+    int r = tr_store_fall_back(run->store);
+
+    if (r < 0 || (r = tr_cursor_read(run->store, &run->cursor)) < 0)
+        return r;
+    run->last = run->cursor;
+    return metrics_rewind(&run->metrics, run->params.out, run->cursor.step);
+}
+
+int run_fall_back(struct tr_run *run)
+{
+    char damage[512];
+    int r;
+
+    snprintf(damage, sizeof(damage), "%s", tr_error_message());
+    run_close_offload(run);
+    r = go_back(run);
+    if (r == -ENODATA || r == -EBADMSG)
+        return tr_error(-EBADMSG, "%s; the step before is not whole any more either", damage);
+    if (r < 0)
+        return r;
+    run_log(run, "%s", damage);
+    run_log(run, "%s: the step before is whole: goes on after step %llu", run->params.out,
+            (unsigned long long)run->cursor.step);
+    return run_open_offload(run);
+}

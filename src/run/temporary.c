@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Who sweeps takes the lock first, so a folder that is in use stays. Between its making and its
+ * locking a folder looks like one that was left: its maker sees that it has lost it, and makes
+ * another. Only folders of this user and of this name are looked at, and no link is followed.
+ */
+#include "src/run/temporary.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/mem.h"
+
+#define NAME  "tailrace-model-"
+#define TRIES 100
+
+static const char *base(void)
+{
+    const char *folder = getenv("TMPDIR");
+
+    return folder && *folder ? folder : "/var/tmp";
+}
+
+/* Its descriptor, which holds the lock; -1: it is in use, or nothing of ours. */
+static int lock_folder(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0)
+        return -1;
+    if (fstat(fd, &st) == 0 && st.st_uid == geteuid() && flock(fd, LOCK_EX | LOCK_NB) == 0 &&
+        fstat(fd, &st) == 0 && st.st_nlink > 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/* What cannot be removed is no reason to fail: it was somebody's before. */
+static void sweep(void)
+{
+    DIR *d = opendir(base());
+    struct dirent *e;
+
+    while (d && (e = readdir(d))) {
+        char *path = strncmp(e->d_name, NAME, sizeof(NAME) - 1) ? NULL : tr_path(base(), e->d_name);
+        int fd = path ? lock_folder(path) : -1;
+
+        if (fd >= 0) {
+            tr_remove_tree(path);
+            close(fd);
+        }
+        tr_free(TR_MEM_MISC, path);
+    }
+    if (d)
+        closedir(d);
+}
+
+int tr_temporary_make(struct tr_temporary *t)
+{
+    char path[PATH_MAX];
+
+    *t = (struct tr_temporary){.lock = -1};
+    sweep();
+    for (int i = 0; i < TRIES && t->lock < 0; i++) {
+        snprintf(path, sizeof(path), "%s/" NAME "XXXXXX", base());
+        if (!mkdtemp(path))
+            return tr_error(-errno, "%s: cannot make a temporary folder: %s", path,
+                            strerror(errno));
+        t->lock = lock_folder(path);
+    }
+    if (t->lock < 0)
+        return tr_error(-EBUSY, "%s: no temporary folder can be locked there", base());
+    t->path = tr_strdup(TR_MEM_MISC, path);
+    return t->path ? 0 : -ENOMEM;
+}
+
+int tr_temporary_remove(struct tr_temporary *t)
+{
+    int r = t->path ? tr_remove_tree(t->path) : 0;
+
+    if (t->path && t->lock >= 0)
+        close(t->lock);
+    tr_free(TR_MEM_MISC, t->path);
+    t->path = NULL;
+    return r;
+}

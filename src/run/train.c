@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The public face of a training run: step, finish, close, tables.
+ */
+#include <unistd.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/infer/task_set.h"
+#include "src/options/options.h"
+#include "src/run/open.h"
+#include "src/train/range.h"
+
+/* Damage that the first step of this process meets is older than the process, and while nothing
+ * has been written yet, the commit before may still be whole. */
+int tr_train_step(tr_run *run, struct tr_step_report *report)
+{
+    char remark[512];
+    int r;
+
+    if ((int64_t)run->cursor.step >= run->steps)
+        return 0;
+    if (run->params.lr == TR_REAL_AUTO && (r = run_find_rate(run)) < 0)
+        return r;
+    r = run_step(run, report);
+    if (r == -EBADMSG && !run->trained && (r = run_fall_back(run)) == 0)
+        r = run_step(run, report);
+    if (r < 0)
+        return r;
+    run->trained = 1;
+    if (tr_offload_remark(run->offload, remark, sizeof(remark)))
+        run_log(run, "%s", remark);
+    if ((r = run_measure_step(run, report)) == 0)
+        r = run_snapshot_if_asked(run);
+    return r < 0 ? r : 1;
+}
+
+/* The last commit, made durable: with less than step durability it may not have been started, and
+ * one that left an update to the next step is followed by one of the finished parameters. */
+int run_commit_rest(struct tr_run *run)
+{
+    int r = run_settle(run);
+    int settled = run->cursor.pending.is != run->last.pending.is;
+
+    if (r < 0 || (r = tr_offload_commit_wait(run->offload)) < 0)
+        return r;
+    if (settled || run->params.durability != TR_KEEP_STEP) {
+        if ((r = metrics_write(&run->metrics)) < 0 || (r = run_commit(run)) < 0)
+            return r;
+        r = tr_offload_commit_wait(run->offload);
+    }
+    return r;
+}
+
+/* RUN/model, or RUN/model-STEP where a run that was finished before has been taken further: what is
+ * there is left as it is (invariant 7). */
+static char *last_model_folder(const struct tr_run *run)
+{
+    char *out = run_model_folder(run, 0);
+
+    if (!out || !run->trained || tr_folder_is_empty(out) != 0)
+        return out;
+    tr_free(TR_MEM_MISC, out);
+    return run_model_folder(run, 1);
+}
+
+int tr_train_finish(tr_run *run)
+{
+    int r = run_commit_rest(run);
+    char *out;
+
+    if (r == 0)
+        r = run_record_choices(run);
+    if (r == 0)
+        r = run_measure_end(run);
+    if (r < 0 || (int64_t)run->cursor.step < run->steps || run->params.export_model == TR_NO)
+        return r;
+    run_close_offload(run); /* the export reads the store by itself */
+    out = last_model_folder(run);
+    r = out ? run_export(run, out) : -ENOMEM;
+    tr_free(TR_MEM_MISC, out);
+    return r;
+}
+
+void tr_train_close(tr_run *run)
+{
+    if (!run)
+        return;
+    run_stop_machine(run);
+    metrics_close(&run->metrics);
+    task_set_close(run->questions);
+    tr_data_close(run->valid);
+    tr_data_close(run->data);
+    tr_tokenizer_close(run->tokenizer);
+    tr_store_close(run->store);
+    tr_import_close(run->import);
+    tr_keep_close(run->kept);
+    if (run->lock >= 0)
+        close(run->lock);
+    run_free_params(run);
+    tr_free(TR_MEM_MISC, run->measured.seconds);
+    tr_free(TR_MEM_MISC, run->measured.text);
+    tr_free(TR_MEM_MISC, run->summary);
+    tr_free(TR_MEM_MISC, run);
+}
+
+int tr_train_memory(const tr_run *run, struct tr_memory_row *rows, int n)
+{
+    struct tr_plan_row *table = ((struct tr_run *)run)->rows;
+    int count = tr_plan_table(&run->plan, table);
+
+    for (int i = 0; i < count && i < n; i++)
+        rows[i] = (struct tr_memory_row){table[i].kind, table[i].bytes};
+    if (count < n) /* the device's own */
+        rows[count] = (struct tr_memory_row){"workspace", run->device_info.workspace_bytes};
+    return count + 1;
+}
+
+const char *tr_train_summary(const tr_run *run)
+{
+    return run->summary ? run->summary : "";
+}
+
+void tr_train_moved(const tr_run *run, uint64_t *read, uint64_t *written)
+{
+    *read = run->measured.read_bytes;
+    *written = run->measured.written_bytes;
+}
+
+const char *tr_train_outcome(const tr_run *run)
+{
+    return run->measured.text ? run->measured.text : "";
+}

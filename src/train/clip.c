@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which way to an exact global norm. Both have the same bits, so the machine may decide, and does
+ * so once: when the store is made, which has room for waiting gradients or has not. Afterwards the
+ * store says which way it is.
+ *
+ * (A norm of a few layers, group:N, is neither: it is known when they are, and never asked of all.)
+ *
+ * Where all gradients have room on the device, none is made twice and none leaves it: nothing is
+ * faster. Else the two are predicted as the run would be; on a machine that has not been measured
+ * what differs between them is weighed: the arithmetic of a second backward pass against the bytes
+ * that go to the drive and come back.
+ */
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/run/open.h"
+
+/* A machine of which nothing is known: multiplications a second, bytes a second of its drive. */
+#define GPU_FLOPS   50e12
+#define CPU_FLOPS   100e9
+#define DRIVE_BYTES 3e9
+
+static int park(struct tr_run *run, enum tr_parked parked)
+{
+    int r = tr_import_park(run->import, parked);
+
+    run->model = tr_import_model(run->import);
+    return r;
+}
+
+static enum tr_parked wanted(const struct tr_train_params *p)
+{
+    return p->parked_dtype == TR_TYPE_BF16 ? TR_PARKED_BF16 : TR_PARKED_F32;
+}
+
+/* A run that is there already has what its store has. */
+static void take_stored(struct tr_run *run)
+{
+    struct tr_train_params *p = &run->params;
+    enum tr_parked parked = run->model->parked;
+
+    if (p->clip_method == TR_CLIP_AUTO)
+        p->clip_method = parked ? TR_CLIP_DEFERRED : TR_CLIP_TWO_PASS;
+    if (parked && p->parked_dtype == TR_TYPE_SOURCE)
+        p->parked_dtype = parked == TR_PARKED_BF16 ? TR_TYPE_BF16 : TR_TYPE_F32;
+}
+
+int32_t run_clip_group(const struct tr_run *run)
+{
+    return run->params.clip_method > TR_CLIP_GROUP
+               ? (int32_t)run->params.clip_method - (int32_t)TR_CLIP_GROUP
+               : 0;
+}
+
+/* What is frozen has no place to wait in, nor one in a group. */
+static int has_frozen(const struct tr_run *run)
+{
+    return run->model->n_trained < run->model->n_params || run->model->lora.rank;
+}
+
+int run_resolve_clip(struct tr_run *run)
+{
+    struct tr_train_params *p = &run->params;
+
+    if (run_clip_group(run) && run->model->dtype == TR_F16)
+        return tr_error(-EINVAL, "--clip-method group: f16 storage needs to see an overflow before "
+                                 "the first update; two-pass and deferred do");
+    if (has_frozen(run) && (run_clip_group(run) || p->clip_method == TR_CLIP_DEFERRED))
+        return tr_error(-EINVAL,
+                        "--clip-method: with --freeze or adapters the norm is known by two-pass "
+                        "alone");
+    if (p->clip_norm <= 0 && p->clip_method != TR_CLIP_AUTO)
+        return tr_error(-EINVAL, "--clip-method: there is no --clip-norm");
+    if (p->clip_norm > 0 && !run->import)
+        take_stored(run);
+    if (p->parked_dtype != TR_TYPE_SOURCE && p->clip_method != TR_CLIP_DEFERRED)
+        return tr_error(-EINVAL, "--parked-dtype: only --clip-method deferred parks gradients");
+    if (p->clip_method != TR_CLIP_DEFERRED)
+        return 0;
+    if (p->parked_dtype == TR_TYPE_SOURCE)
+        p->parked_dtype = TR_TYPE_F32;
+    if (!run->import)
+        return 0;
+    return park(run, wanted(p));
+}
+
+static int place_again(struct tr_run *run, enum tr_parked parked)
+{
+    int r;
+
+    run_unplace(run);
+    r = park(run, parked);
+    return r < 0 ? r : run_place_anew(run);
+}
+
+/* Seconds of a step, or without figures of what differs between the ways. */
+static int weigh(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
+                 double *seconds)
+{
+    double flops = run->choice.cuda ? GPU_FLOPS : CPU_FLOPS, again;
+    struct tr_prediction p;
+    int r = run_predict(run, figures, batch, &p);
+
+    if (r < 0)
+        return r;
+    again = run->model->parked ? 0 : 6.0 * (double)run->model->n_params * (double)p.tokens / flops;
+    *seconds = figures ? p.sim.seconds
+                       : again + (double)(p.sim.read_bytes + p.sim.written_bytes) / DRIVE_BYTES;
+    return 0;
+}
+
+int run_choose_clip(struct tr_run *run, const struct tr_figures *figures,
+                    const struct tr_batch *batch)
+{
+    struct tr_train_params *p = &run->params;
+    double two_pass, deferred;
+    int r;
+
+    if (p->clip_norm <= 0 || p->clip_method != TR_CLIP_AUTO)
+        return 0;
+    p->clip_method = TR_CLIP_TWO_PASS;
+    if (run->plan.parked || has_frozen(run))
+        return 0;
+    if ((r = weigh(run, figures, batch, &two_pass)) < 0)
+        return r;
+    r = place_again(run, TR_PARKED_F32);
+    if (r == 0 && (r = weigh(run, figures, batch, &deferred)) == 0 && deferred < two_pass) {
+        p->clip_method = TR_CLIP_DEFERRED;
+        p->parked_dtype = TR_TYPE_F32;
+        run->clip_chosen = 1;
+        return 0;
+    }
+    return r < 0 && r != -ENOMEM ? r : place_again(run, TR_PARKED_NONE);
+}
