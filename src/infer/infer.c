@@ -84,7 +84,8 @@ static int import_folder(struct infer *f, const char *folder, const char *adapte
 
     *p = (struct tr_import_params){
         .model = folder, .adapter = adapter, .dtype = -1, .generations = 1, .payload = ""};
-    if ((r = tr_import_open(&f->run.import, p)) < 0 || (r = tr_temporary_make(&f->temporary)) < 0)
+    if ((r = tr_import_open(&f->run.import, p)) < 0 ||
+        (r = tr_temporary_make(&f->temporary, NULL)) < 0)
         return r;
     f->run.model = tr_import_model(f->run.import);
     p->store = store = tr_folders_below(f->temporary.path, "store");

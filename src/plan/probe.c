@@ -162,8 +162,11 @@ static void print_rates(FILE *f, const struct probe *p)
     fprintf(f, "updates on the cpu, all cores          %8.2f GB/s\n", m->update * 1e-9);
     fprintf(f, "copies to the device, from it, both    %8.2f %8.2f %8.2f GB/s\n", m->in * 1e-9,
             m->out * 1e-9, m->both * 1e-9);
-    if (!m->cuda)
-        fprintf(f, "compute lost to the I/O                %8.3f s a GB\n", m->drag * 1e9);
+    if (m->cuda)
+        return;
+    fprintf(f, "compute lost to the I/O                %8.3f s a GB\n", m->drag * 1e9);
+    fprintf(f, "in a run: compute takes, drive gives   %8.3f %8.3f of that\n", p->compute_factor,
+            p->drive_factor);
 }
 
 static void print_costs(FILE *f, const struct probe *p)
@@ -226,7 +229,12 @@ static int measure(struct probe *p)
         return r;
     if ((r = probe_memory(p)) < 0 || (r = probe_update(p)) < 0 || (r = probe_drive(p)) < 0)
         return r;
-    return probe_ops(p);
+    r = probe_ops(p);
+    p->device->ops->close(p->device);
+    p->device = NULL;
+    if (r == 0)
+        probe_rehearse(p);
+    return r;
 }
 
 int tr_bench_machine(const struct tr_bench_params *params, char **out)

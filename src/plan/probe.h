@@ -3,7 +3,7 @@
  * Measures the machine: probe_ops.c what each op costs on the device, through its table;
  * probe_memory.c what a core does with memory; probe_drive.c the drive through the queue and the
  * I/O engine of the offload engine, and what its work costs compute. Medians, for that is what a
- * run will meet.
+ * run will meet. rehearse.c corrects them by two short runs.
  */
 #ifndef TR_SRC_PLAN_PROBE_H
 #define TR_SRC_PLAN_PROBE_H
@@ -32,6 +32,7 @@ struct probe {
     struct probe_depth depth[PROBE_DEPTHS];
     double residual[TR_COST_ROWS][TR_WIDTHS]; /* median error of the fit; negative: not measured */
     char drive[96];                           /* how the I/O engine describes itself */
+    double compute_factor, drive_factor;      /* seconds, bytes/s: of a run to what was probed */
 };
 
 double probe_now(void);
@@ -48,6 +49,7 @@ int probe_memory(struct probe *p);
 uint64_t probe_hash(const void *p, uint64_t bytes); /* as every byte of a run is hashed */
 int probe_update(struct probe *p);                  /* on the cpu, whatever the device */
 int probe_drive(struct probe *p);
+void probe_rehearse(struct probe *p); /* corrects the figures; the device is closed */
 /* A product that takes a while, for what runs beside it; queued, not waited for. */
 int probe_queue_product(struct probe *p);
 

@@ -20,7 +20,7 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 
-#define NAME  "tailrace-model-"
+#define NAME  "tailrace-temporary-"
 #define TRIES 100
 
 static const char *base(void)
@@ -46,13 +46,13 @@ static int lock_folder(const char *path)
 }
 
 /* What cannot be removed is no reason to fail: it was somebody's before. */
-static void sweep(void)
+static void sweep(const char *in)
 {
-    DIR *d = opendir(base());
+    DIR *d = opendir(in);
     struct dirent *e;
 
     while (d && (e = readdir(d))) {
-        char *path = strncmp(e->d_name, NAME, sizeof(NAME) - 1) ? NULL : tr_path(base(), e->d_name);
+        char *path = strncmp(e->d_name, NAME, sizeof(NAME) - 1) ? NULL : tr_path(in, e->d_name);
         int fd = path ? lock_folder(path) : -1;
 
         if (fd >= 0) {
@@ -65,21 +65,22 @@ static void sweep(void)
         closedir(d);
 }
 
-int tr_temporary_make(struct tr_temporary *t)
+int tr_temporary_make(struct tr_temporary *t, const char *in)
 {
     char path[PATH_MAX];
 
     *t = (struct tr_temporary){.lock = -1};
-    sweep();
+    in = in ? in : base();
+    sweep(in);
     for (int i = 0; i < TRIES && t->lock < 0; i++) {
-        snprintf(path, sizeof(path), "%s/" NAME "XXXXXX", base());
+        snprintf(path, sizeof(path), "%s/" NAME "XXXXXX", in);
         if (!mkdtemp(path))
             return tr_error(-errno, "%s: cannot make a temporary folder: %s", path,
                             strerror(errno));
         t->lock = lock_folder(path);
     }
     if (t->lock < 0)
-        return tr_error(-EBUSY, "%s: no temporary folder can be locked there", base());
+        return tr_error(-EBUSY, "%s: no temporary folder can be locked there", in);
     t->path = tr_strdup(TR_MEM_MISC, path);
     return t->path ? 0 : -ENOMEM;
 }

@@ -429,6 +429,16 @@ static void host_budget(void **state)
     }
 }
 
+static char bench_said[4096];
+
+static void keep_said(void *arg, const char *line)
+{
+    size_t used = strlen(bench_said);
+
+    (void)arg;
+    snprintf(bench_said + used, sizeof(bench_said) - used, "%s\n", line);
+}
+
 /* A quick measurement, from which train predicts seconds and says so. */
 static void bench_to_train(void **state)
 {
@@ -438,10 +448,16 @@ static void bench_to_train(void **state)
     char *text, model[4352], data[4352], out[4352];
 
     (void)state;
-    if (tr_bench_machine(&(struct tr_bench_params){.store = scratch(), .threads = 2, .quick = 1},
+    if (tr_bench_machine(&(struct tr_bench_params){.store = scratch(),
+                                                   .threads = 2,
+                                                   .quick = 1,
+                                                   .log = keep_said},
                          &text) < 0)
         fail_msg("%s", tr_message());
     assert_non_null(strstr(text, "matmul_dw"));
+    assert_int_equal(strstr(text, "in a run: ") != NULL, !on_gpu());
+    assert_int_equal(strstr(bench_said, "rehearsals") != NULL, !on_gpu());
+    assert_null(strstr(bench_said, "no rehearsal"));
     tr_free_text(text);
     snprintf(model, sizeof(model), "%s", scratch_path("model-timed"));
     snprintf(data, sizeof(data), "%s", scratch_path("data-timed.jsonl"));

@@ -95,7 +95,7 @@ static void leave_temporary(void)
     int status;
 
     if (child == 0) {
-        if (tr_temporary_make(&t) == 0) {
+        if (tr_temporary_make(&t, NULL) == 0) {
             snprintf(file, sizeof(file), "%s/store", t.path);
             tr_make_folder(file);
             snprintf(file, sizeof(file), "%s/store/gen0", t.path);
@@ -117,16 +117,16 @@ static void test_swept(void **state)
     (void)state;
     snprintf(base, sizeof(base), "%s", scratch_path("swept"));
     snprintf(strange, sizeof(strange), "%s/tailrace-abcdef", base);
-    snprintf(link, sizeof(link), "%s/tailrace-model-abcdef", base);
+    snprintf(link, sizeof(link), "%s/tailrace-temporary-abcdef", base);
     assert_int_equal(tr_make_folder(base), 0);
     assert_int_equal(tr_make_folder(strange), 0);
     setenv("TMPDIR", base, 1);
     leave_temporary();
     assert_int_equal(entries(base), 2);
     assert_int_equal(symlink(strange, link), 0);
-    assert_int_equal(tr_temporary_make(&mine), 0);
+    assert_int_equal(tr_temporary_make(&mine, NULL), 0);
     assert_int_equal(entries(base), 3); /* the strange one, the link, mine */
-    assert_int_equal(tr_temporary_make(&next), 0);
+    assert_int_equal(tr_temporary_make(&next, NULL), 0);
     assert_int_equal(entries(base), 4);
     assert_int_equal(tr_temporary_remove(&mine), 0);
     assert_int_equal(tr_temporary_remove(&next), 0);
