@@ -253,7 +253,7 @@ static int map_memory(struct cpu_device *d, const struct tr_device_params *p)
                         threads_of(p));
     d->arena_bytes = (size_t)(p->memory_bytes - d->workspace_bytes) / PAGE * PAGE;
     d->mapping_bytes = d->workspace_bytes + d->arena_bytes;
-    d->mapping = tr_alloc_pages(TR_MEM_ARENA, d->mapping_bytes);
+    d->mapping = tr_alloc_pages_aligned(TR_MEM_ARENA, d->mapping_bytes, 2 * PAGE + scratch);
     if (!d->mapping)
         return -ENOMEM;
     d->context.cpu.scratch = d->mapping + PAGE;

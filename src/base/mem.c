@@ -10,7 +10,8 @@
 
 #include "src/base/err.h"
 
-#define HUGE_PAGE (2u << 20)
+#define PAGE      4096u
+#define HUGE_PAGE ((size_t)2 << 20)
 
 static struct {
     _Atomic uint64_t now, peak;
@@ -97,20 +98,40 @@ char *tr_strdup(enum tr_mem_tag tag, const char *s)
     return p ? memcpy(p, s, n) : NULL;
 }
 
-void *tr_alloc_pages(enum tr_mem_tag tag, size_t bytes)
+/* What lies before and behind is given back. */
+void *tr_map_aligned(size_t bytes, size_t at)
 {
-    void *p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE,
+    size_t spare = bytes >= HUGE_PAGE ? HUGE_PAGE : 0, before;
+    char *p = mmap(NULL, bytes + spare, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-    if (p == MAP_FAILED) {
-        tr_error(-ENOMEM, "out of memory: %zu bytes for %s", bytes, tr_mem_tag_name(tag));
+    if (p == MAP_FAILED)
         return NULL;
-    }
+    before = spare ? (size_t)(-((uintptr_t)p + at) % HUGE_PAGE) : 0;
+    if (before)
+        munmap(p, before);
+    if (spare > before)
+        munmap(p + before + bytes, spare - before);
+    return p + before;
+}
+
+void *tr_alloc_pages_aligned(enum tr_mem_tag tag, size_t bytes, size_t at)
+{
+    size_t whole = tr_round_up(bytes ? bytes : 1, PAGE);
+    void *p = tr_map_aligned(whole, tr_round_up(at, PAGE));
+
+    if (!p)
+        return out_of_memory(tag, bytes);
     /* A request to a drive then is few segments: a virtual NVMe drive reads twice as fast so. */
-    if (bytes >= HUGE_PAGE)
-        madvise(p, bytes, MADV_HUGEPAGE);
+    if (whole >= HUGE_PAGE)
+        madvise(p, whole, MADV_HUGEPAGE);
     tr_mem_count(tag, (int64_t)bytes);
     return p;
+}
+
+void *tr_alloc_pages(enum tr_mem_tag tag, size_t bytes)
+{
+    return tr_alloc_pages_aligned(tag, bytes, 0);
 }
 
 void tr_free_pages(enum tr_mem_tag tag, void *p, size_t bytes)

@@ -30,8 +30,12 @@ char *tr_strdup(enum tr_mem_tag tag, const char *s);
 /* 4096-aligned zeroed pages, mapped, huge ones where the system has them; the peak of these is what
  * --host-memory bounds. */
 void *tr_alloc_pages(enum tr_mem_tag tag, size_t bytes);
+/* The same with byte `at`, a multiple of 4096, at the beginning of a huge page, if it has one. */
+void *tr_alloc_pages_aligned(enum tr_mem_tag tag, size_t bytes, size_t at);
 void tr_free_pages(enum tr_mem_tag tag, void *p, size_t bytes);
 
+/* Such a mapping of whole pages alone, not counted; NULL: there is none. */
+void *tr_map_aligned(size_t bytes, size_t at);
 /* For memory that was mapped elsewhere (src/base/pages.c). */
 void tr_mem_count(enum tr_mem_tag tag, int64_t bytes);
 uint64_t tr_mem_now(enum tr_mem_tag tag);

@@ -62,22 +62,6 @@ static void make_huge(void *p, size_t bytes)
         refuse(REFUSED_HUGE);
 }
 
-/* Addresses only, at a multiple of a huge page: what lies before and behind is given back. */
-static char *reserve(size_t bytes)
-{
-    size_t whole = bytes + HUGE_PAGE;
-    char *p = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    size_t before;
-
-    if (p == MAP_FAILED)
-        return NULL;
-    before = (size_t)(-(uintptr_t)p % HUGE_PAGE);
-    if (before)
-        munmap(p, before);
-    munmap(p + before + bytes, whole - before - bytes);
-    return p + before;
-}
-
 static int map_at(char *p, size_t bytes, int flags)
 {
     return !bytes || mmap(p, bytes, PROT_READ | PROT_WRITE,
@@ -131,7 +115,7 @@ void *tr_pages_alloc(enum tr_mem_tag tag, size_t bytes, unsigned wish)
             tr_pages_improve(p, whole, wish);
         return p;
     }
-    p = reserve(whole);
+    p = tr_map_aligned(whole, 0);
     huge = p ? map_reserved(p, whole) : 0;
     if (!p || !map_at(p + huge, whole - huge, MAP_NORESERVE)) {
         if (p)

@@ -18,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include "src/base/device.h"
 #include "src/base/pages.h"
 
 #define MIB (1u << 20)
@@ -187,6 +188,39 @@ static void huge(void **state)
     tr_free_pages(TR_MEM_IO, p, 8 * MIB + 4096);
 }
 
+/* Its first byte at the beginning of a huge page, or another one: the mapping is no larger. */
+static void aligned(void **state)
+{
+    static const size_t sizes[] = {2 * MIB, 2 * MIB + 4096, 57 * MIB + 3 * 4096};
+    static const size_t places[] = {0, 4096, 5 * 4096, 2 * MIB - 4096, 3 * MIB};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+        for (size_t k = 0; k < sizeof(places) / sizeof(places[0]); k++) {
+            uint64_t before = mapped_pages();
+            char *p = tr_alloc_pages_aligned(TR_MEM_IO, sizes[i], places[k]);
+
+            assert_non_null(p);
+            assert_int_equal(((uintptr_t)p + places[k]) % (2 * MIB), 0);
+            assert_int_equal(mapped_pages() - before, sizes[i] / 4096);
+            p[0] = p[sizes[i] - 1] = 1;
+            tr_free_pages(TR_MEM_IO, p, sizes[i]);
+            assert_int_equal(mapped_pages(), before);
+        }
+}
+
+/* Slots begin where the device's memory does: a huge page, so that few segments make a request. */
+static void cpu_device(void **state)
+{
+    struct tr_device_params p = {.memory_bytes = 64 * MIB, .threads = 2};
+    struct tr_device *d;
+
+    (void)state;
+    assert_int_equal(tr_device_open_cpu(&d, &p), 0);
+    assert_int_equal((uintptr_t)d->ops->arena(d) % (2 * MIB), 0);
+    d->ops->close(d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +228,8 @@ int main(void)
         cmocka_unit_test(limits),
         cmocka_unit_test(on_fault),
         cmocka_unit_test(huge),
+        cmocka_unit_test(aligned),
+        cmocka_unit_test(cpu_device),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
