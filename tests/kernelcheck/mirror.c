@@ -174,6 +174,23 @@ static struct tr_ranges *grains_of(struct tr_op *op)
                                           : &op->matmul.grains;
 }
 
+static void note(struct mirror *m, const struct tr_op *op)
+{
+    const struct field_list *list = field_list(op->kind);
+    uint64_t *met = &m->met[op->kind][field_dtype(op)];
+
+    *met |= 1;
+    for (size_t i = 0; i < list->n; i++)
+        *met |= (uint64_t)(list->fields[i].pointer && field_get(op, &list->fields[i])) << (1 + i);
+}
+
+int mirror_has_met(const struct mirror *m, const struct mirror_fault *fault)
+{
+    size_t bit = fault->field ? 1 + (size_t)(fault->field - field_list(fault->kind)->fields) : 0;
+
+    return (int)(m->met[fault->kind][fault->dtype] >> bit & 1);
+}
+
 /* The planted fault where it is one of this op. */
 static struct mirror_fault fault_of(struct mirror *m, struct tr_op *op)
 {
@@ -193,6 +210,7 @@ static int queue(struct mirror *m, struct tr_op *op)
     int32_t merged[2] = {0};
     int error;
 
+    note(m, op);
     if (fault.fault == FAULT_SKIP)
         return 0;
     if (fault.fault == FAULT_MERGE) {

@@ -48,7 +48,8 @@ struct mirror {
     int all;          /* every buffer is mirrored for every op, not only those it points to */
     int resident;     /* the mirrors are filled already: the op is only queued (timing) */
     struct mirror_fault fault;
-    uint64_t faults; /* how often it happened */
+    uint64_t faults;                      /* how often it happened */
+    uint64_t met[TR_OP_KINDS][TR_DTYPES]; /* bit 0: such an op has run; bit 1 + i: with field i */
 };
 
 struct mirror_params {
@@ -65,5 +66,7 @@ void mirror_close(struct mirror *m);
 int mirror_fill(struct mirror *m, struct mirror_buffer *buffers);
 /* Runs one op to its end, whose pointers (but ranges) lead into buffers. */
 int mirror_run(struct mirror *m, struct mirror_buffer *buffers, const struct tr_op *op);
+/* Whether an op has run so far in which this fault could have been. */
+int mirror_has_met(const struct mirror *m, const struct mirror_fault *fault);
 
 #endif
