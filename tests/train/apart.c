@@ -6,7 +6,8 @@
  * and the peaks are within their budgets (invariant 6). A run that is killed goes on from its last
  * commit, wherever its updates run then (invariant 2).
  *
- * The mutants are a device that drops what orders the copies: gradients are fetched before they are
+ * On a device whose compute, or whose copies out, are as late as their order allows the bytes are
+ * the same, too. Its mutants drop what orders the copies: gradients are fetched before they are
  * made, or made anew before they have been fetched; or it says that copies have arrived when they
  * have been queued.
  */
@@ -27,6 +28,7 @@
 #include "src/run/run.h"
 #include "tests/device/budget.h"
 #include "tests/train/common.h"
+#include "tests/train/late.h"
 
 #define LITTLE                                                                                     \
     (24u << 20) /* host memory for the data, small staging buffers, few slots of state             \
@@ -223,7 +225,7 @@ static void test_frozen(void **state)
 
 static const struct job killed = {&shapes[0], TR_TYPE_BF16, TR_OPT_ADAMW, 1,
                                   .method = TR_CLIP_DEFERRED};
-#define KILLED_STEPS 12
+#define KILLED_STEPS 9
 
 static struct tr_train_params killed_params(enum tr_update_on on)
 {
@@ -313,68 +315,17 @@ static void test_killed(void **state)
     end(&p);
 }
 
-/* --- mutants -------------------------------------------------------------------------------- */
+/* --- late streams --------------------------------------------------------------------------- */
 
-#define TRIES 120 /* one in ten or so is seen, of the mutant that needs most */
-
-static const struct tr_device_ops *sound;
-static enum tr_stream unordered; /* waits for no event */
-static pthread_t caller;
-
-static int wait_not(struct tr_device *d, enum tr_stream s, struct tr_event *e)
+static uint64_t train_late(struct tr_train_params p, const struct late *late)
 {
-    return s == unordered ? 0 : sound->wait(d, s, e);
-}
-
-static void doze(void *arg)
-{
-    (void)arg;
-    usleep(30000);
-}
-
-/* Gradients take their time on the way out, so that what does not wait for them is ahead. */
-static int copy_out_late(struct tr_device *d, enum tr_stream s, void *host, const void *from,
-                         size_t bytes)
-{
-    int r = 0;
-
-    if (unordered == TR_STREAM_COMPUTE && pthread_equal(pthread_self(), caller))
-        r = sound->call(d, s, doze, NULL);
-    return r < 0 ? r : sound->copy_out(d, s, host, from, bytes);
-}
-
-/* What the caller asks for: the engine does so from a thread of its own. */
-static int call_early(struct tr_device *d, enum tr_stream s, void (*fn)(void *arg), void *arg)
-{
-    if (s != TR_STREAM_OUT || !pthread_equal(pthread_self(), caller))
-        return sound->call(d, s, fn, arg);
-    fn(arg);
-    return 0;
-}
-
-static uint64_t train_mutant(struct tr_train_params p, int early)
-{
-    static struct tr_device_ops ops;
     uint64_t hash = 0;
     tr_run *run;
     int r;
 
-    p.update_on = TR_UPDATE_CPU;
-    p.host_memory = LITTLE;
-    p.streaming = TR_STREAMING_MATRICES;
-    p.device_memory = smallest_budget(p);
     if (tr_train_open(&run, &p) < 0)
         fail_msg("%s", tr_message());
-    sound = run->device->ops;
-    ops = *sound;
-    caller = pthread_self();
-    if (early) {
-        ops.call = call_early;
-    } else {
-        ops.wait = wait_not;
-        ops.copy_out = copy_out_late;
-    }
-    run->device->ops = &ops;
+    late_open(run, late);
     while ((r = tr_train_step(run, &(struct tr_step_report){0})) == 1)
         ;
     if (r == 0 && tr_train_finish(run) == 0)
@@ -384,26 +335,33 @@ static uint64_t train_mutant(struct tr_train_params p, int early)
     return hash;
 }
 
-static void check_mutant(const char *name, enum tr_stream stream, int early)
+static void test_late(void **state)
 {
     struct tr_train_params p = begin(&(struct job){&shapes[0], TR_TYPE_BF16, TR_OPT_ADAMW, -1});
-    uint64_t expected = train_so(p, &ways[0], TR_UPDATE_CPU);
-    int tries = 0, seen = 0;
+    const struct {
+        const char *name;
+        struct late late;
+        int bad;
+    } cases[] = {
+        {"compute is late", {TR_STREAM_COMPUTE, 0, 0}, 0},
+        {"copies out are late", {TR_STREAM_OUT, 0, 0}, 0},
+        {"gradients fetched before they are made", {TR_STREAM_COMPUTE, 1, 0}, 1},
+        {"gradients made anew before they have been fetched", {TR_STREAM_OUT, 1, 0}, 1},
+        {"arrived when queued", {TR_STREAM_OUT, 0, 1}, 1},
+    };
+    uint64_t expected;
 
-    unordered = stream;
-    while (!seen && tries++ < TRIES)
-        seen = train_mutant(p, early) != expected;
-    print_message("%s: seen at try %d\n", name, tries);
-    assert_true(seen);
-    end(&p);
-}
-
-static void test_mutants(void **state)
-{
     (void)state;
-    check_mutant("gradients fetched before they are made", TR_STREAM_OUT, 0);
-    check_mutant("gradients made anew before they have been fetched", TR_STREAM_COMPUTE, 0);
-    check_mutant("arrived when queued", TR_STREAMS, 1);
+    p.steps = 1;
+    expected = train_so(p, &ways[0], TR_UPDATE_CPU);
+    p.update_on = TR_UPDATE_CPU;
+    p.host_memory = LITTLE;
+    p.streaming = TR_STREAMING_MATRICES;
+    p.device_memory = smallest_budget(p);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        if ((train_late(p, &cases[i].late) != expected) != cases[i].bad)
+            fail_msg("%s: %s bits", cases[i].name, cases[i].bad ? "the same" : "other");
+    end(&p);
 }
 
 int main(int argc, char **argv)
@@ -414,7 +372,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_group),    cmocka_unit_test(test_deferred_bf16),
         cmocka_unit_test(test_adalomo),  cmocka_unit_test(test_adalomo_tied),
         cmocka_unit_test(test_f16),      cmocka_unit_test(test_frozen),
-        cmocka_unit_test(test_killed),   cmocka_unit_test(test_mutants),
+        cmocka_unit_test(test_killed),   cmocka_unit_test(test_late),
     };
 
     if (argc == 3)
