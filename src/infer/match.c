@@ -10,6 +10,8 @@
 #include "src/text/data_file.h"
 #include "src/text/data_talk.h"
 
+#define RESULT_BYTES 64
+
 struct question {
     char *shown, *expected; /* shown: what was asked last, for people */
     struct tr_ids ids;
@@ -64,17 +66,19 @@ static int keep(struct question *k, const char *shown, const char *expected)
 /* Both are texts, and no template is named. */
 static int add_plain(struct questions *q, const char *where, json_t *o)
 {
-    const char *prompt = json_string_value(json_object_get(o, "prompt"));
-    const char *completion = json_string_value(json_object_get(o, "completion"));
+    struct data_pair pair;
     struct question *k;
-    int r;
+    int r = data_pair_plain(&pair, where, q->format, o);
 
-    if (!prompt || !completion)
-        return tr_error(-EINVAL, "%s: \"prompt\" and \"completion\" must be strings", where);
+    if (r < 0)
+        return r;
     r = add(q, &k);
     if (r == 0)
-        r = infer_encode_prompt(q->f->run.tokenizer, prompt, &k->ids);
-    return r < 0 ? r : keep(k, prompt, completion);
+        r = infer_encode_prompt(q->f->run.tokenizer, json_string_value(pair.first), &k->ids);
+    if (r == 0)
+        r = keep(k, json_string_value(pair.first), json_string_value(pair.second));
+    data_pair_free(&pair);
+    return r;
 }
 
 static const char *content(const json_t *messages, size_t i)
@@ -139,11 +143,12 @@ static int recognise(struct questions *q, const char *where, json_t *o)
 
     if (r == 0 && (q->format == TR_DATA_IDS || q->format == TR_DATA_JSONL_TEXT))
         r = tr_error(-EINVAL,
-                     "%s: exact match needs \"prompt\" and \"completion\", or conversations",
+                     "%s: exact match needs \"prompt\" and \"completion\", \"question\" and "
+                     "\"answer\", or conversations",
                      where);
     if (r == 0)
         r = infer_template(q->p->model, q->p->chat_template, &template);
-    talk = template || q->format != TR_DATA_PROMPT || json_is_array(json_object_get(o, "prompt"));
+    talk = template || !data_is_pair(q->format) || json_is_array(json_object_get(o, "prompt"));
     tr_free(TR_MEM_MISC, template);
     if (r < 0 || !talk)
         return r;
@@ -179,6 +184,31 @@ static int same_text(const char *a, const char *b)
     return na == nb && !memcmp(a, b, na);
 }
 
+/* The number behind "####", where an answer of GSM8K has its result, without the commas in it. */
+static int result_of(const char *text, char out[RESULT_BYTES])
+{
+    const char *at = strstr(text, "#### ");
+    size_t n = 0;
+
+    for (at = at ? at + 5 : ""; *at && strchr("-.,0123456789", *at) && n + 1 < RESULT_BYTES; at++) {
+        if (*at == '-' && n)
+            break;
+        if (*at != ',')
+            out[n++] = *at;
+    }
+    out[n] = '\0';
+    return n > 0;
+}
+
+int match_is_right(enum tr_data_format format, const char *answer, const char *expected)
+{
+    char want[RESULT_BYTES], got[RESULT_BYTES];
+
+    if (format != TR_DATA_QUESTION || !result_of(expected, want))
+        return same_text(answer, expected);
+    return result_of(answer, got) && !strcmp(got, want);
+}
+
 static void log_answer(const struct tr_eval_params *p, const struct question *k, const char *answer,
                        int ok)
 {
@@ -199,7 +229,7 @@ static int judge(const struct questions *q, const struct question *k, struct tr_
 
     if (r < 0)
         return r;
-    ok = same_text(answer, k->expected);
+    ok = match_is_right(q->format, answer, k->expected);
     report->matched += ok;
     report->samples++;
     log_answer(q->p, k, answer, ok);

@@ -138,21 +138,23 @@ int bpe_words_add(struct bpe_words *w, const char *text, size_t bytes, int begin
     return r < 0 ? r : count_word(w, &x);
 }
 
-/* All strings of a record are one document: the completion goes on where the prompt ended. */
+/* All strings of a record are one document: what answers goes on where what asks ended. */
 static int read_line(struct bpe_words *w, const char *where, const char *line, size_t bytes)
 {
-    static const char *const keys[] = {"text", "prompt", "completion"};
+    static const char *const keys[] = {"text", "prompt", "completion", "question", "answer"};
     json_t *o;
     int r = tr_json_parse(line, bytes, where, &o), found = 0;
 
-    for (int i = 0; r == 0 && i < 3; i++) {
+    for (int i = 0; r == 0 && i < 5; i++) {
         json_t *v = json_object_get(o, keys[i]);
 
         if (json_is_string(v))
             r = bpe_words_add(w, json_string_value(v), json_string_length(v), !found++);
     }
     if (r == 0 && !found)
-        r = tr_error(-EINVAL, "%s: no \"text\", \"prompt\" or \"completion\" string to learn from",
+        r = tr_error(-EINVAL,
+                     "%s: no \"text\", \"prompt\", \"completion\", \"question\" or \"answer\" "
+                     "string to learn from",
                      where);
     json_decref(o);
     return r;

@@ -100,6 +100,7 @@ const char *tr_data_format_name(enum tr_data_format format)
         [TR_DATA_TEXT] = "text",
         [TR_DATA_JSONL_TEXT] = "JSONL with \"text\"",
         [TR_DATA_PROMPT] = "JSONL with \"prompt\" and \"completion\"",
+        [TR_DATA_QUESTION] = "JSONL with \"question\" and \"answer\"",
         [TR_DATA_IDS] = "JSONL with \"input_ids\"",
         [TR_DATA_MESSAGES] = "conversations, \"messages\"",
         [TR_DATA_CONVERSATIONS] = "conversations, \"conversations\"",

@@ -13,7 +13,8 @@
  * first of the next. Pre-tokenised rows are never packed or cut unless packing_asked; too long ones
  * are an error. Conversations are written by a chat template (chat.h), which alone says what stands
  * around them; prompt and completion are a conversation where they are messages, or where a
- * template is named. "weight" in a message scales the loss of its tokens.
+ * template is named; so are question and answer, which are else laid out by data_pair.h. "weight"
+ * in a message scales the loss of its tokens.
  */
 #ifndef TR_SRC_TEXT_DATA_H
 #define TR_SRC_TEXT_DATA_H
@@ -27,6 +28,7 @@ enum tr_data_format {
     TR_DATA_TEXT,
     TR_DATA_JSONL_TEXT,
     TR_DATA_PROMPT,
+    TR_DATA_QUESTION,
     TR_DATA_IDS,
     TR_DATA_MESSAGES,
     TR_DATA_CONVERSATIONS,

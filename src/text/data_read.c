@@ -65,6 +65,18 @@ static int read_strings(struct tr_data *d, const char *where, json_t *first, jso
     return r < 0 ? r : data_sample_end(d);
 }
 
+static int read_pair(struct tr_data *d, const char *where, json_t *o)
+{
+    struct data_pair pair;
+    int r = data_pair_plain(&pair, where, d->info.format, o);
+
+    if (r < 0)
+        return r;
+    r = read_strings(d, where, pair.first, pair.second);
+    data_pair_free(&pair);
+    return r;
+}
+
 /* Element i of a list of numbers, as an id. */
 static int read_number(json_t *list, size_t i, const char *key, const char *where, int64_t *out)
 {
@@ -143,8 +155,8 @@ static int read_ids(struct tr_data *d, const char *where, json_t *o)
 static int is_talk(const struct tr_data *d, json_t *o)
 {
     return d->info.format >= TR_DATA_MESSAGES ||
-           (d->info.format == TR_DATA_PROMPT &&
-            (d->p.template_name || json_is_array(json_object_get(o, "prompt"))));
+           (d->info.format == TR_DATA_PROMPT && json_is_array(json_object_get(o, "prompt"))) ||
+           (data_is_pair(d->info.format) && d->p.template_name);
 }
 
 static int unknown(const char *where, json_t *o)
@@ -162,7 +174,8 @@ static int unknown(const char *where, json_t *o)
     return tr_error(-EINVAL,
                     "%s: no known record: it has %s, and needs \"messages\", \"conversations\", "
                     "\"instruction\" and \"output\", \"prompt\" and \"completion\", "
-                    "\"text\", or \"input_ids\" (the records of a task need --task)",
+                    "\"question\" and \"answer\", \"text\", or \"input_ids\" (the records of a "
+                    "task need --task)",
                     where, *keys ? keys : "nothing");
 }
 
@@ -182,6 +195,8 @@ int data_format_of(const char *where, json_t *o, enum tr_data_format *out)
         *out = TR_DATA_PROMPT;
     else if (json_object_get(o, "text"))
         *out = TR_DATA_JSONL_TEXT;
+    else if (json_object_get(o, "question") && json_object_get(o, "answer"))
+        *out = TR_DATA_QUESTION;
     else
         return unknown(where, o);
     return 0;
@@ -204,8 +219,7 @@ static int recognise(struct tr_data *d, const char *where, json_t *o)
 /* The first record has said what the file is; one that differs is an error, not another format. */
 static int read_object(struct tr_data *d, const char *where, json_t *o)
 {
-    json_t *text = json_object_get(o, "text"), *prompt = json_object_get(o, "prompt");
-    json_t *completion = json_object_get(o, "completion");
+    json_t *text = json_object_get(o, "text");
 
     switch (d->info.format) {
     case TR_DATA_IDS:
@@ -217,11 +231,8 @@ static int read_object(struct tr_data *d, const char *where, json_t *o)
     case TR_DATA_ALPACA:
         return data_read_talk(d, where, o);
     case TR_DATA_PROMPT:
-        if (d->chat.template)
-            return data_read_talk(d, where, o);
-        if (!json_is_string(prompt) || !json_is_string(completion))
-            break;
-        return read_strings(d, where, prompt, completion);
+    case TR_DATA_QUESTION:
+        return d->chat.template ? data_read_talk(d, where, o) : read_pair(d, where, o);
     default:
         if (!json_is_string(text))
             break;
@@ -229,9 +240,7 @@ static int read_object(struct tr_data *d, const char *where, json_t *o)
     }
     return tr_error(-EINVAL, "%s: %s", where,
                     d->info.format == TR_DATA_IDS ? "\"input_ids\" must be a list of numbers"
-                    : d->info.format == TR_DATA_PROMPT
-                        ? "\"prompt\" and \"completion\" must be strings"
-                        : "\"text\" must be a string");
+                                                  : "\"text\" must be a string");
 }
 
 /* A question's context loses its beginning rather than its answer, as where it is asked. */

@@ -7,6 +7,7 @@
  *                 pairs; the user says the instruction and, on a new line, the input
  * prompt          "prompt" and "completion", each a text or a list of messages; of the prompt
  *                 nothing is learnt
+ * question        "question" and "answer", two texts
  *
  * A message of the assistant counts 1, any other 0. "weight" or "loss_weight" (a number) or "train"
  * (true, false) in a message say otherwise for the assistant. What is null is taken for absent.
@@ -229,16 +230,24 @@ static int read_alpaca(struct data_talk *t, const char *where, json_t *o)
     return r < 0 ? r : say(t, "assistant", output);
 }
 
+static int read_pair(struct data_talk *t, const char *where, enum tr_data_format format, json_t *o)
+{
+    struct data_pair pair;
+    int r = data_pair_find(&pair, where, format, o);
+
+    if (r == 0)
+        r = say(t, "user", pair.first);
+    return r < 0 ? r : say(t, "assistant", pair.second);
+}
+
 /* Two texts are a question and its answer. */
 static int read_prompt(struct data_talk *t, const char *where, json_t *o)
 {
     json_t *prompt = json_object_get(o, "prompt"), *completion = json_object_get(o, "completion");
     int r;
 
-    if (json_is_string(prompt) && json_is_string(completion)) {
-        r = say(t, "user", prompt);
-        return r < 0 ? r : say(t, "assistant", completion);
-    }
+    if (json_is_string(prompt) && json_is_string(completion))
+        return read_pair(t, where, TR_DATA_PROMPT, o);
     r = add_messages(t, where, prompt, "prompt", 0);
     return r < 0 ? r : add_messages(t, where, completion, "completion", 1);
 }
@@ -277,6 +286,8 @@ int data_talk_read(struct data_talk *t, const char *where, enum tr_data_format f
         r = read_conversations(t, where, o);
     else if (r == 0 && format == TR_DATA_ALPACA)
         r = read_alpaca(t, where, o);
+    else if (r == 0 && format == TR_DATA_QUESTION)
+        r = read_pair(t, where, format, o);
     else if (r == 0)
         r = read_prompt(t, where, o);
     if (r == 0)

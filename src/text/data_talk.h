@@ -8,7 +8,7 @@
 
 #include <jansson.h>
 
-#include "src/text/data.h"
+#include "src/text/data_pair.h"
 
 struct data_talk {
     json_t *messages; /* objects as the template sees them; nothing in them is null */
@@ -18,7 +18,7 @@ struct data_talk {
 
 /* What the keys of a record say. (data_read.c) */
 int data_format_of(const char *where, json_t *o, enum tr_data_format *out);
-/* A record as one of TR_DATA_MESSAGES, _CONVERSATIONS, _ALPACA or _PROMPT. */
+/* A record as one of TR_DATA_MESSAGES, _CONVERSATIONS, _ALPACA, _PROMPT or _QUESTION. */
 int data_talk_read(struct data_talk *t, const char *where, enum tr_data_format format, json_t *o);
 void data_talk_free(struct data_talk *t);
 

@@ -129,6 +129,47 @@ static void only_the_completion_is_learnt(void **state)
     tr_tokenizer_close(t);
 }
 
+/* Both files are learnt as the same tokens. */
+static void expect_alike(const char *template, const char *one, const char *other,
+                         const struct tr_tokenizer *t)
+{
+    const char *content[2] = {one, other};
+    struct tr_batch b[2];
+    struct tr_data *d[2];
+
+    for (int i = 0; i < 2; i++) {
+        char name[16];
+        struct tr_data_params p;
+
+        snprintf(name, sizeof(name), "alike%d.jsonl", i);
+        p = params(text_file(name, content[i], strlen(content[i])), t);
+        p.template_name = template;
+        p.seq_len = 256;
+        d[i] = text_open_data(&p);
+        b[i] = batch_of(d[i], 0, 0);
+    }
+    assert_int_equal(b[0].n_tokens, b[1].n_tokens);
+    expect_int(b[0].ids, b[1].ids, b[0].n_tokens, "ids");
+    expect_int(b[0].targets, b[1].targets, b[0].n_tokens, "targets");
+    tr_data_close(d[0]);
+    tr_data_close(d[1]);
+}
+
+static void a_question_is_laid_out_and_its_answer_learnt(void **state)
+{
+    static const char asked[] = "{\"question\":\"ad\",\"answer\":\"he\\n#### 7\"}\n";
+    struct tr_tokenizer *t = text_toy_marked();
+
+    (void)state;
+    expect_alike(NULL, asked,
+                 "{\"prompt\":\"Question: ad\\nAnswer:\",\"completion\":\" he\\n#### 7\"}\n", t);
+    expect_alike("chatml", asked, "{\"prompt\":\"ad\",\"completion\":\"he\\n#### 7\"}\n", t);
+    /* A text that happens to say which question it answers stays a text. */
+    expect_alike(NULL, "{\"text\":\"ad\",\"question\":\"a\",\"answer\":\"d\"}\n",
+                 "{\"text\":\"ad\"}\n", t);
+    tr_tokenizer_close(t);
+}
+
 static void labels_are_aligned_and_shifted_here(void **state)
 {
     const int32_t plain[2][32] = {{7, 8, 9, 10}, {8, 9, 10, -1}};
@@ -566,6 +607,7 @@ int main(void)
         cmocka_unit_test(a_text_is_learnt_from_its_second_token_on),
         cmocka_unit_test(without_bos_the_first_token_is_no_target),
         cmocka_unit_test(only_the_completion_is_learnt),
+        cmocka_unit_test(a_question_is_laid_out_and_its_answer_learnt),
         cmocka_unit_test(labels_are_aligned_and_shifted_here),
         cmocka_unit_test(a_text_file_is_cut_into_windows),
         cmocka_unit_test(too_long_samples_lose_their_end),

@@ -16,6 +16,7 @@
 
 #include "src/base/file.h"
 #include "src/infer/infer.h"
+#include "src/infer/match.h"
 #include "tests/device/budget.h"
 #include "tests/train/common.h"
 
@@ -237,6 +238,7 @@ static void test_exact_match(void **state)
         "\"value\":@}]}",
         "{\"instruction\":\"the cat\",\"output\":@}",
         "{\"prompt\":\"the cat\",\"completion\":@}",
+        "{\"question\":\"the cat\",\"answer\":@}",
         "[{\"prompt\":\"the cat\",\n\"completion\":@}]",
     };
     char *right = answer("the cat", template), line[512], path[4352];
@@ -263,6 +265,50 @@ static void test_exact_match(void **state)
     free(quoted);
     json_decref(text);
     tr_free_text(right);
+}
+
+/* Without a template a question is laid out, and its answer is what the model then says. */
+static void test_laid_out_question(void **state)
+{
+    char *right = answer("Question: the cat\nAnswer:", NULL), line[512], path[4352];
+    json_t *record = json_pack("{s:s, s:s}", "question", "the cat", "answer", right);
+    char *written = json_dumps(record, 0);
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s", scratch_path("asked.jsonl"));
+    write_file(path, written);
+    assert_int_equal(match(path, NULL, model).matched, 1);
+    snprintf(line, sizeof(line), "%s", "{\"question\":\"the dog\",\"answer\":\"#### 3\"}");
+    write_file(path, line);
+    assert_int_equal(match(path, NULL, model).matched, 0);
+    free(written);
+    json_decref(record);
+    tr_free_text(right);
+}
+
+static void test_results_are_numbers(void **state)
+{
+    static const struct {
+        const char *answer, *expected;
+        enum tr_data_format format;
+        int right;
+    } cases[] = {
+        {"2+2=4\n#### 1,234", "by another way\n#### 1234", TR_DATA_QUESTION, 1},
+        {"#### 72.", "#### 72", TR_DATA_QUESTION, 0},
+        {"#### -5 apples", "#### -5", TR_DATA_QUESTION, 1},
+        {"#### 5", "#### -5", TR_DATA_QUESTION, 0},
+        {"#### 7\n#### 8", "#### 7", TR_DATA_QUESTION, 1},
+        {"72", "so it is\n#### 72", TR_DATA_QUESTION, 0},
+        {"#### 72", "#### 723", TR_DATA_QUESTION, 0},
+        {" Paris\n", "Paris", TR_DATA_QUESTION, 1},
+        {"#### 1", "Paris", TR_DATA_QUESTION, 0},
+        {"a #### 7", "b #### 7", TR_DATA_PROMPT, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        if (match_is_right(cases[i].format, cases[i].answer, cases[i].expected) != cases[i].right)
+            fail_msg("\"%s\" for \"%s\"", cases[i].answer, cases[i].expected);
 }
 
 static void refused(const char *line, const char *words)
@@ -300,6 +346,8 @@ int main(void)
         cmocka_unit_test(test_conversation_that_is_too_long),
         cmocka_unit_test(test_end_of_turn),
         cmocka_unit_test(test_exact_match),
+        cmocka_unit_test(test_laid_out_question),
+        cmocka_unit_test(test_results_are_numbers),
         cmocka_unit_test(test_bad_questions),
     };
 
