@@ -10,6 +10,7 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 #include "src/text/tokenizer_utf8.h"
+#include "src/text/unicode.h"
 
 #define BLOW_UP 64
 
@@ -152,7 +153,36 @@ static int is_blank(uint32_t cp)
            cp == 0xFEFF || cp == 0xFFFD;
 }
 
-static int nmt(struct tok_buf *b)
+static int put_nmt(struct tok_buf *out, const char *c, size_t n, uint32_t cp)
+{
+    if (is_blank(cp))
+        return tok_buf_add(out, " ", 1);
+    return is_dropped(cp) ? 0 : tok_buf_add(out, c, n);
+}
+
+static int put_lower(struct tok_buf *out, const char *c, size_t n, uint32_t cp)
+{
+    uint32_t lower[2];
+    int k = tr_unicode_lower(cp, lower), r = 0;
+
+    if (k == 1 && lower[0] == cp)
+        return tok_buf_add(out, c, n);
+    for (int i = 0; r == 0 && i < k; i++) {
+        char small[4];
+
+        r = tok_buf_add(out, small, (size_t)tr_utf8_encode(lower[i], small));
+    }
+    return r;
+}
+
+static int put_unmarked(struct tok_buf *out, const char *c, size_t n, uint32_t cp)
+{
+    return tr_unicode_is_mark(cp) ? 0 : tok_buf_add(out, c, n);
+}
+
+/* Each character by itself. */
+static int each_char(struct tok_buf *b,
+                     int (*put)(struct tok_buf *out, const char *c, size_t n, uint32_t cp))
 {
     struct tok_buf out = {0};
     int r = tok_buf_add(&out, "", 0);
@@ -162,10 +192,7 @@ static int nmt(struct tok_buf *b)
 
         k = char_bytes(b->v + i, b->n - i);
         tr_utf8_decode(b->v + i, b->n - i, &cp);
-        if (is_blank(cp))
-            r = tok_buf_add(&out, " ", 1);
-        else if (!is_dropped(cp))
-            r = tok_buf_add(&out, b->v + i, k);
+        r = put(&out, b->v + i, k, cp);
     }
     tok_buf_free(r < 0 ? &out : b);
     if (r == 0)
@@ -183,7 +210,11 @@ static int run_step(const struct tok_step *s, struct tok_buf *b, int prefix, siz
     case TOK_CHARSMAP:
         return tok_charsmap_run(&s->map, b, most);
     case TOK_NMT:
-        return nmt(b);
+        return each_char(b, put_nmt);
+    case TOK_LOWER:
+        return each_char(b, put_lower);
+    case TOK_NO_MARKS:
+        return each_char(b, put_unmarked);
     case TOK_TRIM:
         trim(s, b, s->start && prefix, s->stop != 0);
         return 0;

@@ -41,7 +41,9 @@ enum tok_step_kind {
     TOK_BYTE_LEVEL,
     TOK_CHARSMAP,
     TOK_TRIM,
-    TOK_NMT
+    TOK_NMT,
+    TOK_LOWER,
+    TOK_NO_MARKS
 };
 
 /* A table of replacements as sentencepiece compiles it: a double array over the bytes of what is

@@ -200,6 +200,10 @@ static int read_normalizer(struct reader *r, json_t *o, const char *type)
         return read_trim(r, o);
     if (!strcmp(type, "Nmt"))
         return add_step(r, TOK_NMT) ? 0 : -ENOTSUP;
+    if (!strcmp(type, "Lowercase"))
+        return add_step(r, TOK_LOWER) ? 0 : -ENOTSUP;
+    if (!strcmp(type, "StripAccents"))
+        return add_step(r, TOK_NO_MARKS) ? 0 : -ENOTSUP;
     return unsupported(r, type);
 }
 

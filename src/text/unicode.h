@@ -18,5 +18,9 @@ int tr_unicode_is_number(uint32_t cp);
 int tr_unicode_is_punctuation(uint32_t cp);
 /* 1 where a normal form must leave it alone and stop at it. */
 int tr_unicode_is_opaque(uint32_t cp);
+/* unicode_case.c: the small letter, or itself, as one or two code points: how many. */
+int tr_unicode_lower(uint32_t cp, uint32_t out[2]);
+/* 1 for what combines with the character before it. */
+int tr_unicode_is_mark(uint32_t cp);
 
 #endif

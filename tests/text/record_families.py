@@ -283,7 +283,7 @@ def unicode_facts():
     out["Digits"] = property_crc(pre_tokenizers.Digits())
     out["Punctuation"] = property_crc(pre_tokenizers.Punctuation())
     out["WhitespaceSplit"] = property_crc(pre_tokenizers.WhitespaceSplit())
-    for x in ["NFC", "NFD", "NFKC", "NFKD"]:
+    for x in ["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"]:
         out[x] = form_crc(getattr(normalizers, x)())
     return out
 

@@ -316,8 +316,8 @@ static void damaged_files_are_refused(void **state)
         TEXT_ERROR(open_toy(&t, "[[\"a\",-1]]", NULL, frame),
                    "unigram: normalizer: \"precompiled_charsmap\" is damaged");
     }
-    TEXT_ERROR(open_toy(&t, "[[\"a\",-1]]", NULL, "{\"normalizer\":{\"type\":\"Lowercase\"}}"),
-               "normalizer", "\"Lowercase\" is not supported");
+    TEXT_ERROR(open_toy(&t, "[[\"a\",-1]]", NULL, "{\"normalizer\":{\"type\":\"BertNormalizer\"}}"),
+               "normalizer", "\"BertNormalizer\" is not supported");
 }
 
 int main(void)
