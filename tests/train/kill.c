@@ -114,14 +114,36 @@ struct extras {
     enum tr_clip way;
     enum tr_master_choice master;
     int64_t rank; /* of adapters, or 0 */
+    int both;     /* the model is trained beside them */
 };
+
+static struct tr_train_params job_of(const char *out, enum tr_optimizer optimizer,
+                                     enum tr_keep keep, const struct extras *x)
+{
+    struct tr_train_params p = tiny_job(out, optimizer, keep, STEPS);
+
+    p.master = x->master;
+    p.lora_rank = x->rank;
+    p.lora_optimizer = x->both ? TR_OPT_ADAMW : TR_OPT_DEFAULT;
+    return p;
+}
+
+/* Of all the weights that the run has trained. */
+static uint64_t result_of(const char *run, const struct extras *x)
+{
+    if (!x->rank)
+        return file_hash(scratch_path("%s/model/model.safetensors", run));
+    if (!x->both)
+        return file_hash(scratch_path("%s/model/adapter_model.safetensors", run));
+    return file_hash(scratch_path("%s/model/model.safetensors", run)) * 31 +
+           file_hash(scratch_path("%s/model/adapter/adapter_model.safetensors", run));
+}
 
 /* Exactly clipped runs have the same bits either way: the one that is never killed has two passes,
  * the other one the way asked for. */
 static void check_way(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t seed,
                       const struct extras *x)
 {
-    const char *file = x->rank ? "adapter_model.safetensors" : "model.safetensors";
     char whole[4352], killed[4352];
     struct tr_train_params p;
     uint64_t expected;
@@ -129,22 +151,18 @@ static void check_way(enum tr_optimizer optimizer, enum tr_keep keep, uint32_t s
 
     snprintf(whole, sizeof(whole), "%s", scratch_path("whole"));
     snprintf(killed, sizeof(killed), "%s", scratch_path("killed"));
-    p = tiny_job(whole, optimizer, keep, STEPS);
-    p.master = x->master;
-    p.lora_rank = x->rank;
+    p = job_of(whole, optimizer, keep, x);
     /* In a child, so that no thread of ours lives when the next children are forked. */
     assert_true(run_child(&p));
-    expected = file_hash(scratch_path("whole/model/%s", file));
-    p = tiny_job(killed, optimizer, keep, STEPS);
+    expected = result_of("whole", x);
+    p = job_of(killed, optimizer, keep, x);
     p.store = x->store;
-    p.master = x->master;
     p.clip_method = x->way;
-    p.lora_rank = x->rank;
     kills = kill_until_done(&p, seed);
     print_message("%d kills\n", kills);
     assert_true(kills >= 3);
     assert_int_equal(lines(killed), STEPS);
-    assert_true(file_hash(scratch_path("killed/model/%s", file)) == expected);
+    assert_true(result_of("killed", x) == expected);
     tr_remove_tree(whole);
     tr_remove_tree(killed);
 }
@@ -222,6 +240,16 @@ static void test_adapters(void **state)
     check_way(TR_OPT_ADAMW, TR_KEEP_STEP, 8, &(struct extras){.rank = 4});
 }
 
+/* Two optimizers, each with parameters of its own. */
+static void test_adapters_and_model(void **state)
+{
+    struct extras both = {.rank = 4, .both = 1};
+
+    (void)state;
+    check_way(TR_OPT_LOMO, TR_KEEP_STEP, 9, &both);
+    check_way(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 10, &both);
+}
+
 static int setup(void **state)
 {
     static const struct tiny shape = {"llama", 64, 96, 3, 4, 2, 16, 200, 64, ""};
@@ -239,7 +267,7 @@ int main(void)
         cmocka_unit_test(test_step_adam_mini),  cmocka_unit_test(test_step_adalomo),
         cmocka_unit_test(test_checkpoint_lomo), cmocka_unit_test(test_three_folders),
         cmocka_unit_test(test_deferred),        cmocka_unit_test(test_masters),
-        cmocka_unit_test(test_adapters),
+        cmocka_unit_test(test_adapters),        cmocka_unit_test(test_adapters_and_model),
     };
 
     return cmocka_run_group_tests_name("invariant 2, killed", tests, setup, NULL);
