@@ -39,7 +39,9 @@ static int choose(struct tr_run *run, const struct tr_figures *figures,
 {
     int r = run_choose_clip(run, figures, batch);
 
-    return r < 0 ? r : run_choose_update(run, figures, batch);
+    if (r < 0 || (r = run_choose_update(run, figures, batch)) < 0)
+        return r;
+    return run_choose_durability(run, figures, batch);
 }
 
 /* What is chosen by time is chosen before the disk is looked at: it may take more of it. */

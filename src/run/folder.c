@@ -80,8 +80,10 @@ static json_t *plan_json(const struct tr_run *run)
     const struct tr_plan *p = &run->plan;
     json_t *memory = json_array();
     struct tr_plan_row rows[TR_PLAN_ROWS];
+    json_t *predicted = tr_prediction_json(&run->foreseen);
     int n = tr_plan_table(p, rows);
 
+    json_object_set_new(predicted, "durability", run_durability_json(run));
     for (int i = 0; i < n; i++)
         json_array_append_new(memory, json_pack("{s:s, s:I}", "kind", rows[i].kind, "bytes",
                                                 (json_int_t)rows[i].bytes));
@@ -93,8 +95,7 @@ static json_t *plan_json(const struct tr_run *run)
         "streaming", p->by_parts ? "matrices" : "blocks", "block_slots",
         (int)p->slots[TR_SLOTS_BLOCK], "block_input_slots", (int)p->slots[TR_SLOTS_BOUNDARY],
         "spill_host_bytes", (json_int_t)run->spill_host_bytes, "spill_disk_bytes",
-        (json_int_t)run->spill_bytes, "memory", memory, "predicted",
-        tr_prediction_json(&run->foreseen));
+        (json_int_t)run->spill_bytes, "memory", memory, "predicted", predicted);
 }
 
 int run_write_plan(const struct tr_run *run)
@@ -198,12 +199,20 @@ static void clip_text(const struct tr_run *run, char *text, size_t room)
                                   : ways[method < TR_CLIP_GROUP ? method : TR_CLIP_GROUP]);
 }
 
+static void durability_text(const struct tr_run *run, char *text, size_t room)
+{
+    char why[256];
+
+    if (run->durability_auto)
+        snprintf(text, room, "durable: %s\n", run_durability_text(run, why, sizeof(why)));
+}
+
 void run_make_summary(struct tr_run *run)
 {
     const struct tr_plan *p = &run->plan;
     const struct tr_model *m = run->model;
     char text[2560], host[384] = "", spill[192] = "", clip[128] = "", update[128] = "",
-                     frozen[64] = "", foreseen[256];
+                     frozen[64] = "", durable[288] = "", foreseen[256];
 
     run->device->ops->info(run->device, &run->device_info); /* its remark may have come by now */
     if (!run->device_info.host_visible)
@@ -219,20 +228,21 @@ void run_make_summary(struct tr_run *run)
         snprintf(frozen, sizeof(frozen), ", of which %.1f M train", (double)m->n_trained / 1e6);
     clip_text(run, clip, sizeof(clip));
     update_text(run, update, sizeof(update));
+    durability_text(run, durable, sizeof(durable));
     snprintf(
         text, sizeof(text),
         "model: %s, %.1f M parameters%s, %d layers, %s\n"
         "device: %s, %.1f of %.1f MiB\n"
         "%sdisk: %s, %.1f MiB a generation\n"
         "%sstep: up to %d tokens in micro-batches of up to %d, %d of %d blocks keep activations\n"
-        "%s%ssteps: %lld of %lld done\n%s",
+        "%s%s%ssteps: %lld of %lld done\n%s",
         m->config.architecture, (double)m->n_params / 1e6, frozen, m->config.layers,
         tr_dtype_name(m->dtype), run->device_info.name,
         (double)(p->peak + run->device_info.workspace_bytes) / 1048576,
         (double)run->params.device_memory / 1048576, host, tr_offload_io_name(run->offload),
         (double)tr_layout_bytes(&m->layout) / 1048576, spill, p->in.batch_tokens, p->micro_tokens,
-        p->keep, m->config.layers, clip, update, (long long)run->cursor.step, (long long)run->steps,
-        tr_prediction_line(&run->foreseen, foreseen, sizeof(foreseen)));
+        p->keep, m->config.layers, clip, update, durable, (long long)run->cursor.step,
+        (long long)run->steps, tr_prediction_line(&run->foreseen, foreseen, sizeof(foreseen)));
     tr_free(TR_MEM_MISC, run->summary);
     run->summary = tr_strdup(TR_MEM_MISC, text);
 }

@@ -43,6 +43,15 @@ int run_choose_clip(struct tr_run *run, const struct tr_figures *figures,
 int run_make_any_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens);
 int run_choose_update(struct tr_run *run, const struct tr_figures *figures,
                       const struct tr_batch *batch);
+/* Then --durability auto, where a step's time may say so (durability.c). */
+int run_choose_durability(struct tr_run *run, const struct tr_figures *figures,
+                          const struct tr_batch *batch);
+/* Both costs, into run->durable, whatever is chosen; nothing without figures. */
+int run_weigh_durability(struct tr_run *run, const struct tr_figures *figures,
+                         const struct tr_batch *batch);
+/* What auto has become, and why. */
+const char *run_durability_text(const struct tr_run *run, char *text, size_t room);
+json_t *run_durability_json(const struct tr_run *run);
 int run_choose(struct tr_run *run); /* for the run's own batches, on its machine (foresee.c) */
 /* What the run's steps will take, into run->foreseen (foresee.c). */
 int run_foresee(struct tr_run *run);

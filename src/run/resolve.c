@@ -125,6 +125,7 @@ static int choose_places(struct tr_run *run)
     struct tr_train_params before = {0};
     int r = read_before(run, &before);
 
+    run->before = (struct tr_durable){before.durability, before.checkpoint_every};
     if (r == 0)
         r = choose_store(run, &before);
     if (r == 0)
@@ -370,6 +371,23 @@ static void resolve_data(struct tr_train_params *p, const struct tr_model *m)
         p->seq_len = m->config.max_position < 2048 ? m->config.max_position : 2048;
 }
 
+/* A run that exists goes on as it began. */
+static void resolve_durability(struct tr_run *run)
+{
+    struct tr_train_params *p = &run->params;
+
+    if (p->durability == TR_KEEP_AUTO && !run->import) {
+        p->durability = run->before.durability;
+        if (p->checkpoint_every == 0)
+            p->checkpoint_every = run->before.every;
+    }
+    run->durability_auto = p->durability == TR_KEEP_AUTO;
+    if (p->durability == TR_KEEP_AUTO)
+        p->durability = TR_KEEP_STEP;
+    if (p->checkpoint_every == 0)
+        p->checkpoint_every = 100;
+}
+
 static int resolve_machine(struct tr_run *run)
 {
     struct tr_train_params *p = &run->params;
@@ -379,10 +397,7 @@ static int resolve_machine(struct tr_run *run)
         return r;
     if (p->threads == 0)
         p->threads = tr_thread_cores();
-    if (p->durability == TR_KEEP_AUTO)
-        p->durability = TR_KEEP_STEP;
-    if (p->checkpoint_every == 0)
-        p->checkpoint_every = 100;
+    resolve_durability(run);
     return 0;
 }
 

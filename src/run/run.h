@@ -39,6 +39,17 @@ struct tr_measured {
     char *text; /* beside what was foreseen */
 };
 
+/* --durability and --checkpoint-every. */
+struct tr_durable {
+    enum tr_keep durability;
+    int64_t every;
+};
+
+/* Seconds of a step, predicted: each durable, or every so many; 0: not known. */
+struct tr_durable_cost {
+    double step, checkpoint;
+};
+
 struct task_set;
 
 struct tr_run {
@@ -71,6 +82,9 @@ struct tr_run {
     uint64_t least_host;                    /* the smallest --host-memory that would do */
     uint64_t spill_bytes, spill_host_bytes; /* of boundaries: in the scratch file; of tier_bytes */
     int clip_chosen;                        /* deferred, and not by name */
+    int durability_auto;                    /* a new run's, to be chosen (durability.c) */
+    struct tr_durable before;               /* of a run that exists */
+    struct tr_durable_cost durable;
     struct tr_pass_state pass;
     struct tr_cursor cursor; /* of the steps queued so far */
     struct tr_cursor last;   /* of the last commit that was started */

@@ -333,6 +333,7 @@ static double clipped(const char *machine, int64_t rows, enum tr_clip method, do
                                 .dtype = TR_TYPE_BF16,
                                 .batch_size = rows,
                                 .optimizer = TR_OPT_LOMO,
+                                .durability = TR_KEEP_STEP, /* else it is chosen for each way */
                                 .clip_norm = method == TR_CLIP_GROUP ? -1 : 1,
                                 .clip_method = method == TR_CLIP_GROUP ? TR_CLIP_AUTO : method};
     json_t *o = foretell(&(struct tr_foretell_params){.train = &p, .machine = machine, .json = 1});
