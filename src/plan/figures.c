@@ -32,11 +32,26 @@ static const char *const names[TR_COST_ROWS] = {
     [TR_COST_ADAM_MINI] = "adam_mini",
     [TR_COST_ADALOMO_SUM] = "adalomo_sum",
     [TR_COST_ADALOMO] = "adalomo",
+    [TR_COST_ADAMW_BF16] = "adamw_bf16",
+    [TR_COST_MOMENTUM_BF16] = "momentum_bf16",
+    [TR_COST_ADAM_MINI_BF16] = "adam_mini_bf16",
+    [TR_COST_ADAMW_8BIT] = "adamw_8bit",
+    [TR_COST_MOMENTUM_8BIT] = "momentum_8bit",
+    [TR_COST_ADAM_MINI_8BIT] = "adam_mini_8bit",
 };
 
 const char *tr_cost_row_name(enum tr_cost_row row)
 {
     return names[row];
+}
+
+enum tr_cost_row tr_cost_row_plain(enum tr_cost_row row)
+{
+    int first = row >= TR_COST_ADAMW_8BIT   ? TR_COST_ADAMW_8BIT
+                : row >= TR_COST_ADAMW_BF16 ? TR_COST_ADAMW_BF16
+                                            : TR_COST_ADAMW;
+
+    return (enum tr_cost_row)(row - first + TR_COST_ADAMW);
 }
 
 static enum tr_width width_of(enum tr_dtype dtype)
@@ -106,6 +121,16 @@ static struct tr_op_cost embed(enum tr_cost_row row, const struct tr_op_embed *e
                     (double)e->n * (double)e->cols * each);
 }
 
+/* Of an optimizer whose state is in this type. */
+static enum tr_cost_row with_state(enum tr_cost_row row, enum tr_dtype dtype)
+{
+    int first = dtype == TR_8BIT   ? TR_COST_ADAMW_8BIT
+                : dtype == TR_BF16 ? TR_COST_ADAMW_BF16
+                                   : TR_COST_ADAMW;
+
+    return (enum tr_cost_row)(row - TR_COST_ADAMW + first);
+}
+
 /* Weights and gradients, and what is as large as they: one mean or two, a master, read and
  * written. */
 static struct tr_op_cost update(enum tr_cost_row row, const struct tr_op_update *u)
@@ -118,7 +143,8 @@ static struct tr_op_cost update(enum tr_cost_row row, const struct tr_op_update 
         ways * (2 * (u->master_kind == TR_MASTER_SPLIT) + 4 * (u->master_kind == TR_MASTER_F32));
     double state = (double)tr_state_bytes(u->state_dtype, (uint64_t)u->n);
 
-    return bytes_of(row, u->dtype, (double)u->n * (weight + master + 4) + 2 * means * state);
+    return bytes_of(means > 0 ? with_state(row, u->state_dtype) : row, u->dtype,
+                    (double)u->n * (weight + master + 4) + 2 * means * state);
 }
 
 static struct tr_op_cost any_update(const struct tr_op *op)

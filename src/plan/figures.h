@@ -46,6 +46,12 @@ enum tr_cost_row {
     TR_COST_ADAM_MINI,
     TR_COST_ADALOMO_SUM,
     TR_COST_ADALOMO,
+    TR_COST_ADAMW_BF16, /* state in fewer bits: in the order of that in f32 */
+    TR_COST_MOMENTUM_BF16,
+    TR_COST_ADAM_MINI_BF16,
+    TR_COST_ADAMW_8BIT,
+    TR_COST_MOMENTUM_8BIT,
+    TR_COST_ADAM_MINI_8BIT,
     TR_COST_ROWS
 };
 
@@ -65,6 +71,7 @@ struct tr_figures {
     double hash;               /* bytes/s of checksums, one core */
     double host_copy;          /* bytes/s of memcpy, one core */
     double update;             /* bytes/s of an update by all cores: what it reads and writes */
+    double update_8bit;        /* the same with state in 8 bits, which has to be decoded */
     double in, out, both;      /* bytes/s of copies to and from the device; both: their sum */
     double drag; /* seconds that the cpu device's compute loses per byte that the I/O moves */
 
@@ -78,6 +85,9 @@ struct tr_op_cost {
     struct tr_quantities q;
 };
 struct tr_op_cost tr_op_cost_of(const struct tr_op *op);
+/* The row with state in f32 of one with fewer bits, which files had none of at first; else the row
+ * itself. */
+enum tr_cost_row tr_cost_row_plain(enum tr_cost_row row);
 double tr_figures_seconds(const struct tr_figures *f, const struct tr_op *op);
 
 /* Least squares of relative errors, no factor negative: the factors of n samples. */

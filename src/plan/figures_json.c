@@ -35,6 +35,9 @@ static const struct field reals[] = {
     {REAL(drag), 0, 1e-3},   {REAL(update), 1e3, 1e14},
 };
 
+/* Of files that were written before it was measured: what `update` is. */
+static const struct field update_8bit = {REAL(update_8bit), 1e3, 1e14};
+
 static const struct field sizes[] = {
     {REAL(device_bytes), 0, 1e15},
     {REAL(host_bytes), 0, 1e15},
@@ -78,8 +81,10 @@ int tr_figures_write(const char *path, const struct tr_figures *f)
     for (size_t i = 0; o && i < COUNT(reals); i++)
         json_object_set_new(o, reals[i].name,
                             json_real(*(const double *)((const char *)f + reals[i].offset)));
-    if (o)
+    if (o) {
+        json_object_set_new(o, update_8bit.name, json_real(f->update_8bit));
         json_object_set_new(o, "costs", costs_json(f));
+    }
     r = o ? tr_json_write(path, o) : -ENOMEM;
     json_decref(o);
     return r;
@@ -133,9 +138,11 @@ static int read_cost(const json_t *costs, const char *where, const char *key, do
     return 0;
 }
 
+/* State in fewer bits costs what its bytes do in a file that is older than its rows. */
 static int read_costs(const json_t *o, const char *where, struct tr_figures *out)
 {
     const json_t *costs = json_object_get(o, "costs");
+    size_t older = 0;
     int r = 0;
 
     for (int row = 0; row < TR_COST_ROWS && r == 0; row++)
@@ -144,9 +151,15 @@ static int read_costs(const json_t *o, const char *where, struct tr_figures *out
 
             snprintf(key, sizeof(key), "%s %s", tr_cost_row_name((enum tr_cost_row)row),
                      width_name(w));
-            r = read_cost(costs, where, key, out->cost[row][w]);
+            if (row >= TR_COST_ADAMW_BF16 && !json_object_get(costs, key)) {
+                memcpy(out->cost[row][w], out->cost[tr_cost_row_plain((enum tr_cost_row)row)][w],
+                       sizeof(out->cost[row][w]));
+                older++;
+            } else {
+                r = read_cost(costs, where, key, out->cost[row][w]);
+            }
         }
-    if (r == 0 && json_object_size(costs) != (size_t)TR_COST_ROWS * TR_WIDTHS)
+    if (r == 0 && json_object_size(costs) + older != (size_t)TR_COST_ROWS * TR_WIDTHS)
         r = tr_error(-EINVAL, "%s: costs: has an entry of no meaning", where);
     return r;
 }
@@ -176,7 +189,7 @@ static int read_head(const json_t *o, const char *where, struct tr_figures *out)
 
 static int read_all(const json_t *o, const char *where, struct tr_figures *out)
 {
-    int r = read_head(o, where, out);
+    int r = read_head(o, where, out), older = !json_object_get(o, update_8bit.name);
     double x;
 
     for (size_t i = 0; i < COUNT(sizes) && r == 0; i++)
@@ -184,9 +197,12 @@ static int read_all(const json_t *o, const char *where, struct tr_figures *out)
             *(uint64_t *)((char *)out + sizes[i].offset) = (uint64_t)x;
     for (size_t i = 0; i < COUNT(reals) && r == 0; i++)
         r = read_number(o, where, &reals[i], (double *)((char *)out + reals[i].offset));
+    out->update_8bit = out->update;
+    if (r == 0 && !older)
+        r = read_number(o, where, &update_8bit, &out->update_8bit);
     if (r == 0)
         r = read_costs(o, where, out);
-    if (r == 0 && json_object_size(o) != 7 + COUNT(sizes) + COUNT(reals))
+    if (r == 0 && json_object_size(o) + (size_t)older != 8 + COUNT(sizes) + COUNT(reals))
         r = tr_error(-EINVAL, "%s: has a key of no meaning", where);
     return r;
 }

@@ -112,7 +112,7 @@ int tr_figures_named(const char *name, const struct tr_figures_changes *c, struc
     out->both = 2 * out->in;
     out->hash = CHECKSUM;
     out->host_copy = HOST_COPY;
-    out->update = HOST_UPDATE;
+    out->update = out->update_8bit = HOST_UPDATE;
     fill_drive(out, c);
     fill_costs(out, m);
     return 0;

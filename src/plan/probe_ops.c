@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "src/base/code8.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
 #include "src/plan/probe.h"
@@ -305,11 +306,19 @@ static struct tr_op rows_op(struct probe *p, enum tr_op_kind kind, enum tr_dtype
     return op;
 }
 
+/* What is timed: state is that of updates which have any. */
+struct timed {
+    enum tr_op_kind kind;
+    enum tr_dtype dtype, state;
+};
+
 /* Vocabulary slices, tables, updates: of s->m rows or so many thousand parameters. */
-static struct tr_op table_op(struct probe *p, enum tr_op_kind kind, enum tr_dtype dtype,
-                             const struct shape *s)
+static struct tr_op table_op(struct probe *p, struct timed k, const struct shape *s)
 {
     double n = (double)s->n * (double)s->m, wide = n * 16;
+    double means = (double)tr_state_bytes(k.state, (uint64_t)wide);
+    enum tr_op_kind kind = k.kind;
+    enum tr_dtype dtype = k.dtype;
     struct tr_op op = {.kind = kind};
 
     p->used = 0;
@@ -359,8 +368,9 @@ static struct tr_op table_op(struct probe *p, enum tr_op_kind kind, enum tr_dtyp
         op.update.g = take(p, wide * 4);
         op.update.block = s->m;
         op.update.factored = 1;
-        op.update.m = kind == TR_OP_SGD ? NULL : take(p, wide * 4);
-        op.update.v = kind == TR_OP_ADAMW || kind == TR_OP_ADAM_MINI ? take(p, wide * 4) : NULL;
+        op.update.state_dtype = k.state;
+        op.update.m = kind == TR_OP_SGD ? NULL : take(p, means);
+        op.update.v = kind == TR_OP_ADAMW || kind == TR_OP_ADAM_MINI ? take(p, means) : NULL;
         op.update.sums = take(p, 256.0 * (double)(1 + s->m));
         op.update.factor = take(p, (double)(s->m + 3) * 4);
     }
@@ -405,7 +415,7 @@ static int is_table(enum tr_op_kind kind)
            kind != TR_OP_SWIGLU && kind != TR_OP_SWIGLU_GRAD && kind != TR_OP_ADD;
 }
 
-static int probe_simple(struct probe *p, enum tr_op_kind kind, enum tr_dtype dtype)
+static int probe_simple(struct probe *p, struct timed k)
 {
     static const struct shape list[] = {{128, 256, 0},  {512, 512, 0},   {512, 1024, 0},
                                         {256, 4096, 0}, {1024, 2048, 0}, {2048, 2048, 0}};
@@ -414,8 +424,8 @@ static int probe_simple(struct probe *p, enum tr_op_kind kind, enum tr_dtype dty
 
     for (size_t i = 0; i < sizeof(list) / sizeof(list[0]) && r == 0; i++) {
         int32_t grain[2];
-        struct tr_op op = is_table(kind) ? table_op(p, kind, dtype, &list[i])
-                                         : rows_op(p, kind, dtype, grain, &list[i]);
+        struct tr_op op = is_table(k.kind) ? table_op(p, k, &list[i])
+                                           : rows_op(p, k.kind, k.dtype, grain, &list[i]);
         struct tr_op_cost c = tr_op_cost_of(&op);
 
         if (i == 0 && is_known(p, c.row, c.width))
@@ -454,7 +464,10 @@ static int probe_dtype(struct probe *p, enum tr_dtype dtype)
     if (r == 0)
         r = probe_attention(p, TR_OP_ATTENTION_GRAD, dtype);
     for (size_t i = 0; i < sizeof(simple) / sizeof(simple[0]) && r == 0; i++)
-        r = probe_simple(p, simple[i], dtype);
+        r = probe_simple(p, (struct timed){simple[i], dtype, TR_F32});
+    for (int kind = TR_OP_ADAMW; kind <= TR_OP_ADAM_MINI && r == 0; kind++)
+        if ((r = probe_simple(p, (struct timed){(enum tr_op_kind)kind, dtype, TR_BF16})) == 0)
+            r = probe_simple(p, (struct timed){(enum tr_op_kind)kind, dtype, TR_8BIT});
     return r;
 }
 
@@ -518,15 +531,19 @@ int probe_copies(struct probe *p)
 /* ---- updates on the cpu ---- */
 
 /* All of it is far larger than a cache; the optimizer with the most bytes stands for all, for bytes
- * are what each of them waits for. */
-int probe_update(struct probe *p)
+ * are what each of them waits for, but where state in 8 bits has to be decoded first. */
+static int time_update(struct probe *p, enum tr_dtype state, double *rate)
 {
     int64_t n = p->p->quick ? 1 << 16 : 4 << 20;
     struct tr_device_params params = {.threads = (int)p->p->threads};
-    struct tr_op op = {
-        .kind = TR_OP_ADAMW,
-        .update = {
-            .dtype = TR_BF16, .n = n, .unscale = 1, .coefficient = 1, .eps = 1, .sqrt_bias2 = 1}};
+    struct tr_op op = {.kind = TR_OP_ADAMW,
+                       .update = {.dtype = TR_BF16,
+                                  .state_dtype = state,
+                                  .n = n,
+                                  .unscale = 1,
+                                  .coefficient = 1,
+                                  .eps = 1,
+                                  .sqrt_bias2 = 1}};
     struct probe beside = *p;
     double seconds = 1;
     char *arena;
@@ -541,7 +558,14 @@ int probe_update(struct probe *p)
     op.update.g = op.update.v + n;
     op.update.w = op.update.v + 2 * n;
     r = probe_time(&beside, run_op, &op, &seconds);
-    p->figures.update = tr_op_cost_of(&op).q.of[TR_TERM_WORK] / seconds;
+    *rate = tr_op_cost_of(&op).q.of[TR_TERM_WORK] / seconds;
     beside.device->ops->close(beside.device);
     return r;
+}
+
+int probe_update(struct probe *p)
+{
+    int r = time_update(p, TR_F32, &p->figures.update);
+
+    return r < 0 ? r : time_update(p, TR_8BIT, &p->figures.update_8bit);
 }
