@@ -4,6 +4,8 @@
  */
 #include <string.h>
 
+#include "cpu/philox_simd.h"
+
 /* bf16 bits of f32 bits: nearest, ties to even, NaN made quiet. */
 static inline v16i nearest(v16i u)
 {
@@ -104,39 +106,17 @@ static void to_bf16_stochastic(uint16_t *to, const float *from, const uint16_t *
 #undef BODY
 }
 
-#define ROUNDS 10
-
-/* Philox4x32 (src/base/philox.h) on eight counters. Only the low word of each lane counts; what
- * stands above it is never read. */
-static inline void philox(v8q c[4], const v8q keys[ROUNDS][2])
-{
-    v8q by0 = v8q_set(0xD2511F53u), by1 = v8q_set(0xCD9E8D57u);
-
-    for (int round = 0; round < ROUNDS; round++) {
-        v8q p0 = v8q_mul(c[0], by0), p1 = v8q_mul(c[2], by1);
-
-        c[0] = v8q_xor(v8q_high(p1), v8q_xor(c[1], keys[round][0]));
-        c[2] = v8q_xor(v8q_high(p0), v8q_xor(c[3], keys[round][1]));
-        c[1] = p1;
-        c[3] = p0;
-    }
-}
-
 static void random_halves(uint16_t *to, uint64_t group, int64_t groups,
                           const struct tr_op_update *op)
 {
     v8q keys[ROUNDS][2];
 
-    for (uint32_t round = 0; round < ROUNDS; round++) {
-        keys[round][0] = v8q_set(op->seed + round * 0x9E3779B9u);
-        keys[round][1] = v8q_set(op->name + round * 0xBB67AE85u);
-    }
+    philox_keys(keys, op->seed, op->name);
     for (int64_t g = 0; g < groups; g += 8, group += 8) {
-        v8q count = v8q_count(group);
-        v8q c[4] = {count, v8q_high(count), v8q_set(op->step), v8q_set(op->step >> 32)};
         uint16_t halves[64];
+        v8q c[4];
 
-        philox(c, keys);
+        philox(c, group, op->step, keys);
         if (groups - g >= 8) {
             v8q_store_rows(to + g * 8, c);
         } else {

@@ -14,18 +14,23 @@ struct job {
     const struct tr_op_dropout *op;
 };
 
-static void drop(const struct tr_op_dropout *op, float *x, uint64_t first, int64_t n)
+static void dropout(float *to, const float *x, int64_t n, const struct tr_dropout_draw *draw)
 {
+    const struct tr_op_dropout *op = draw->op;
     struct tr_philox r = {{0}};
 
     for (int64_t i = 0; i < n; i++) {
-        uint64_t at = first + (uint64_t)i;
+        uint64_t at = draw->first + (uint64_t)i;
 
         if (i == 0 || at % 4 == 0)
             r = tr_philox_drop(at, op->step, op->seed, op->name);
-        if (r.v[at % 4] < op->threshold)
-            x[i] = 0;
+        to[i] = r.v[at % 4] < op->threshold ? 0 : x[i] * op->scale;
     }
+}
+
+void tr_dropout_init_c(struct tr_cpu_kernels *k)
+{
+    k->dropout = dropout;
 }
 
 static void drop_blocks(void *arg, int64_t begin, int64_t end, int worker)
@@ -40,10 +45,11 @@ static void drop_blocks(void *arg, int64_t begin, int64_t end, int worker)
         int64_t n = tr_min64(TR_BLOCK, end - i);
 
         j->k->to_f32[op->from_dtype](block, (const char *)op->from + (size_t)i * size, n);
-        for (int64_t k = 0; k < n; k++)
-            op->to[i + k] = block[k] * op->scale;
         if (op->threshold)
-            drop(op, op->to + i, (uint64_t)(op->first + i), n);
+            j->k->dropout(op->to + i, block, n,
+                          &(struct tr_dropout_draw){op, (uint64_t)(op->first + i)});
+        for (int64_t k = 0; k < n && !op->threshold; k++)
+            op->to[i + k] = block[k] * op->scale;
     }
 }
 

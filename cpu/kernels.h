@@ -53,6 +53,12 @@ struct tr_update_values {
 typedef void tr_update_kernel(const struct tr_update_values *values, const struct tr_op_update *op,
                               int64_t begin, int64_t end);
 
+/* What is drawn for a block of an input: its first element is `first` of op. */
+struct tr_dropout_draw {
+    const struct tr_op_dropout *op;
+    uint64_t first;
+};
+
 struct tr_cpu_kernels {
     /* cast: n elements between a storage dtype and f32; round to nearest. */
     void (*to_f32[TR_DTYPES])(float *to, const void *from, int64_t n);
@@ -67,6 +73,9 @@ struct tr_cpu_kernels {
     /* tr_master_join and tr_master_split of dtype.h; rest may be NULL, and is then not kept. */
     void (*master_join)(float *to, const uint16_t *w, const int16_t *rest, int64_t n);
     void (*master_split)(uint16_t *w, int16_t *rest, const float *from, int64_t n);
+
+    /* At most TR_BLOCK values, scaled, or 0 where they are drawn; to may be x. */
+    void (*dropout)(float *to, const float *x, int64_t n, const struct tr_dropout_draw *draw);
 
     void (*add)(float *to, const float *a, const float *b, int64_t n); /* to may be a or b */
     double (*sumsq)(const float *x, int64_t n);
@@ -121,6 +130,7 @@ void tr_cpu_kernels_init_simd(struct tr_cpu_kernels *k, enum tr_cpu_tier tier);
 #define TR_CPU_KERNELS(X)                                                                          \
     X(cast)                                                                                        \
     X(code8)                                                                                       \
+    X(dropout)                                                                                     \
     X(add)                                                                                         \
     X(sumsq)                                                                                       \
     X(rmsnorm)                                                                                     \
