@@ -36,6 +36,12 @@ struct header {
 
 static_assert(sizeof(struct header) == 16, "a block is as aligned as malloc's");
 
+/* A block of no bytes has one: to LeakSanitizer a pointer past malloc's end is a leak. */
+static size_t whole_size(size_t n)
+{
+    return sizeof(struct header) + (n ? n : 1);
+}
+
 static void *out_of_memory(enum tr_mem_tag tag, size_t n)
 {
     tr_error(-ENOMEM, "out of memory: %zu bytes for %s", n, tr_mem_tag_name(tag));
@@ -44,7 +50,7 @@ static void *out_of_memory(enum tr_mem_tag tag, size_t n)
 
 void *tr_alloc(enum tr_mem_tag tag, size_t n)
 {
-    struct header *h = n < SIZE_MAX - sizeof(*h) ? calloc(1, n + sizeof(*h)) : NULL;
+    struct header *h = n < SIZE_MAX - sizeof(*h) ? calloc(1, whole_size(n)) : NULL;
 
     if (!h)
         return out_of_memory(tag, n);
@@ -70,7 +76,7 @@ void *tr_realloc(enum tr_mem_tag tag, void *p, size_t n)
     size_t before = h ? h->bytes : 0;
 
     assert(!h || h->tag == (size_t)tag);
-    h = n < SIZE_MAX - sizeof(*h) ? realloc(h, n + sizeof(*h)) : NULL;
+    h = n < SIZE_MAX - sizeof(*h) ? realloc(h, whole_size(n)) : NULL;
     if (!h)
         return out_of_memory(tag, n);
     *h = (struct header){n + sizeof(*h), (size_t)tag};
