@@ -13,6 +13,8 @@
 
 #define VERSION 1u
 
+#define TRIED_BYTES 65536u /* seconds; the effort grows with the square */
+
 enum {
     AT_MAGIC = 0,
     AT_VERSION = 8,
@@ -177,5 +179,27 @@ int tr_commit_parse(const struct tr_commit_shape *shape, const void *buf, size_t
     memcpy(c->generation, p + AT_GENERATION, shape->n_spans);
     for (uint32_t i = 0; i < shape->n_pieces; i++)
         c->hash[i] = get64(p + hashes + 8 * (size_t)i);
+    return 0;
+}
+
+int tr_commit_was_whole(void *buf, size_t bytes)
+{
+    unsigned char *p = buf;
+    uint64_t sum = get64(p + bytes - 8), off = sum ^ XXH3_64bits(p, bytes - 8);
+
+    if (bytes > TRIED_BYTES)
+        return 0;
+    if (!(off & (off - 1)))
+        return 1; /* the bit is in the checksum itself */
+    for (size_t i = 0; i < 8 * (bytes - 8); i++) {
+        unsigned char bit = (unsigned char)(1u << i % 8);
+        int holds;
+
+        p[i / 8] ^= bit;
+        holds = XXH3_64bits(p, bytes - 8) == sum;
+        p[i / 8] ^= bit;
+        if (holds)
+            return 1;
+    }
     return 0;
 }

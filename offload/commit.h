@@ -56,6 +56,10 @@ void tr_commit_pack(const struct tr_commit_shape *shape, const struct tr_commit 
 int tr_commit_parse(const struct tr_commit_shape *shape, const void *buf, size_t bytes,
                     const char *where, struct tr_commit *c);
 
+/* A record whose checksum does not hold was whole once: with one bit of it turned round it does. No
+ * torn write looks so. 0: not so, or too long to be tried. The bytes are as before. */
+int tr_commit_was_whole(void *buf, size_t bytes);
+
 /* The slot that holds this commit: records are written in turn, so the other one is the older. */
 static inline int tr_commit_slot(uint64_t sequence)
 {

@@ -358,6 +358,11 @@ int tr_store_read_record(struct tr_store *s, enum tr_file file, struct tr_commit
                  : tr_commit_parse(&s->shape, s->record, s->record_bytes, s->file[file].path, c);
 }
 
+const char *tr_store_torn(const struct tr_store *s)
+{
+    return s->torn ? s->file[s->torn].path : NULL;
+}
+
 /* Of the two records the newest whole one. One torn by a crash is passed over; what is no torn
  * write (an I/O error, a newer version) is not. */
 static int read_newest(struct tr_store *s)
@@ -369,7 +374,10 @@ static int read_newest(struct tr_store *s)
         r[i] = tr_store_read_record(s, TR_FILE_COMMIT0 + (enum tr_file)i, c[i]);
         if (r[i] < 0 && r[i] != -ENODATA && r[i] != -EBADMSG)
             return r[i];
-        torn += r[i] == -EBADMSG;
+        if (r[i] == -EBADMSG) {
+            s->torn = TR_FILE_COMMIT0 + i;
+            torn++;
+        }
     }
     if (r[0] < 0 && r[1] < 0 && torn == 2)
         return tr_error(-EBADMSG, "%s: both commit records are damaged", s->folder);

@@ -102,6 +102,12 @@ int tr_store_generations(const struct tr_store *s);
  * an offload engine runs on the store. */
 uint64_t tr_store_payload(const struct tr_store *s, void *buf, size_t room, size_t *bytes);
 
+/* The file of a commit record that was torn or damaged when the store was opened, and passed over;
+ * NULL: there is none. A crash in the middle of a commit leaves one, and nothing is lost then but
+ * the step at hand; it may also have been whole once, newer than what the store stands at or older.
+ */
+const char *tr_store_torn(const struct tr_store *s);
+
 /* Synchronous piece access for import, export, inspect and verify. buf: 4096-aligned, with room for
  * bytes rounded up to 4096. Reads verify the checksum (-EBADMSG names record, tensor and file);
  * writes go to the generation that the last commit does not name. Not while an offload engine runs.
@@ -116,7 +122,8 @@ int tr_store_leave_piece(struct tr_store *s, uint32_t piece, const void *zeros);
 int tr_store_commit(struct tr_store *s, const void *payload, size_t bytes);
 
 /* Reads everything that the commit names, and both commit records. Every damage is told to `found`
- * (may be NULL) and counted; 0 also where there was damage. */
+ * (may be NULL) and counted; 0 also where there was damage. A record that is torn as by a crash is
+ * none (tr_store_torn has it), one with a flipped bit is. */
 int tr_store_verify(struct tr_store *s, void (*found)(void *arg, const char *text), void *arg,
                     uint64_t *damaged);
 

@@ -12,6 +12,7 @@
 #include "src/base/mem.h"
 #include "src/checkpoint/gguf.h"
 #include "src/infer/infer.h"
+#include "src/run/torn.h"
 
 const char *tr_version(void)
 {
@@ -83,6 +84,21 @@ static int tell_before(struct tr_store *store, FILE *f)
     return n;
 }
 
+/* 1: a record that was durable once is damaged. */
+static int tell_torn(const char *run, const struct tr_store *store, FILE *f)
+{
+    struct tr_cursor cursor;
+    char text[1024];
+    int r = tr_cursor_read(store, &cursor), torn;
+
+    if (r < 0)
+        return r;
+    torn = run_torn(run, store, cursor.step, text, sizeof(text));
+    if (torn)
+        fprintf(f, "%s\n", text);
+    return torn < 0;
+}
+
 /* The files beside the weights. Damage to config.json is what opening them says. */
 static int verify_kept(const char *run, const struct tr_store *store, FILE *f)
 {
@@ -109,7 +125,7 @@ int64_t tr_verify_run(const char *run, const char *folder, char **out)
     uint64_t damaged = 0;
     size_t bytes;
     FILE *f;
-    int kept = 0, r;
+    int kept = 0, torn = 0, r;
 
     *out = NULL;
     if ((r = tr_need(run, "run")) < 0 ||
@@ -120,11 +136,13 @@ int64_t tr_verify_run(const char *run, const char *folder, char **out)
     if (r == 0 && damaged)
         r = tell_before(store, f);
     if (r == 0)
+        r = torn = tell_torn(run, store, f);
+    if (r >= 0)
         r = kept = verify_kept(run, store, f);
     if (f)
         fclose(f);
     tr_store_close(store);
-    return r < 0 ? r : (int64_t)damaged + kept;
+    return r < 0 ? r : (int64_t)damaged + torn + kept;
 }
 
 int64_t tr_fall_back_run(const char *run, const char *folder)

@@ -25,6 +25,8 @@ static const struct tr_option options[] = {
 /* Frees the text. */
 static void print_report(const struct verify *params, int64_t damaged, char *text)
 {
+    int noted;
+
     if (params->json) {
         printf("{\"damaged\": %lld, ", (long long)damaged);
         cli_json_text(stdout, "report", text ? text : "");
@@ -32,9 +34,11 @@ static void print_report(const struct verify *params, int64_t damaged, char *tex
         tr_free_text(text);
         return;
     }
+    noted = text && *text;
     cli_print_text(text);
     if (!damaged)
-        printf("%s: whole, every checksum and commit is right\n", params->run);
+        printf("%s: whole, every checksum %s right\n", params->run,
+               noted ? "is" : "and commit is");
 }
 
 static int fall_back(const struct verify *params)

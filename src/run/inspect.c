@@ -12,6 +12,7 @@
 #include "src/base/file.h"
 #include "src/checkpoint/peft.h"
 #include "src/run/cursor.h"
+#include "src/run/torn.h"
 
 static json_t *windows_json(const struct tr_model_config *c)
 {
@@ -163,12 +164,14 @@ static json_t *folders_json(const struct tr_store *s)
     return list;
 }
 
-static int describe_store(json_t *o, const char *folder)
+/* run: whose store it is, or NULL. */
+static int describe_store(json_t *o, const char *folder, const char *run)
 {
     unsigned char payload[TR_PAYLOAD_BYTES];
     struct tr_cursor cursor;
     struct tr_store *s;
     const struct tr_layout *l;
+    char text[1024];
     size_t bytes;
     uint64_t sequence;
     int r = tr_store_open(&s, folder, TR_STORE_READ);
@@ -189,6 +192,8 @@ static int describe_store(json_t *o, const char *folder)
     if (tr_cursor_parse(payload, bytes, &cursor) == 0) { /* a store need not be a run's */
         r |= json_object_set_new(o, "steps_done", json_integer((json_int_t)cursor.step));
         r |= json_object_set_new(o, "stands", tr_inspect_stands(s, &cursor));
+        if (run_torn(run, s, cursor.step, text, sizeof(text)))
+            r |= json_object_set_new(json_object_get(o, "stands"), "passed_over", json_string(text));
     }
     tr_store_close(s);
     return r < 0 ? tr_error(-ENOMEM, "no memory for a description") : 0;
@@ -210,7 +215,7 @@ static int describe_run(json_t *o, const char *folder, const char *store)
             r |= json_object_set_new(o, "adapters", adapters_json(&k->model->lora));
     }
     if (r == 0)
-        r = describe_store(o, store ? store : beside);
+        r = describe_store(o, store ? store : beside, folder);
     if (r == 0 && json_object_get(o, "steps_done"))
         r = json_object_set_new(o, "resume", tr_inspect_resume(o, folder));
     tr_keep_close(k);
@@ -225,7 +230,7 @@ static int describe(json_t *o, const char *path, const char *store, const char *
 
     if (stat(path, &st) < 0 && strchr(path, ':')) { /* the folders of one */
         *kind = "store";
-        return describe_store(o, path);
+        return describe_store(o, path, NULL);
     }
     if (stat(path, &st) < 0)
         return tr_error(-errno, "%s: cannot open: %s", path, strerror(errno));
@@ -235,7 +240,7 @@ static int describe(json_t *o, const char *path, const char *store, const char *
     }
     if (tr_folder_has(path, "store.json")) {
         char *list = store ? NULL : tr_folders_one(path);
-        int r = store || list ? describe_store(o, store ? store : list) : -ENOMEM;
+        int r = store || list ? describe_store(o, store ? store : list, NULL) : -ENOMEM;
 
         *kind = "store";
         tr_free(TR_MEM_MISC, list);

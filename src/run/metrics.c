@@ -1,33 +1,42 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * RUN/metrics.jsonl: one line a step. A commit that is durable must find the lines of its steps in
- * the file, whatever happens next; so they are written before it is begun, and a run that is taken
- * up again drops what speaks of steps that the store does not hold. What is dropped comes again.
+ * RUN/metrics.jsonl: one line a step, written when the step counts, which is when its commit is
+ * durable. A commit that is durable must find the lines of its steps again, whatever happens next:
+ * so before it is begun they go to metrics.jsonl.next, which is emptied when they have been added
+ * to the file. A run that is taken up again adds from there what its commit speaks of, and drops
+ * from both what speaks of steps that the store does not hold. What is dropped comes again.
  *
- * A kill loses nothing that has been written. For a loss of power the file is synced before a
- * commit, but at most once a second: a sync costs what a short step costs.
+ * So a line in metrics.jsonl proves that a commit of its step, or of a later one, was durable once
+ * (torn.c). The order is kept in the page cache: a kill loses nothing that has been written. For a
+ * loss of power both are synced before a commit, but at most once a second: a sync costs what a
+ * short step costs.
  */
 #include "src/run/run.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
+#include "src/run/torn.h"
 
 int metrics_open(struct tr_metrics *m, const char *run_folder)
 {
     memset(m, 0, sizeof(*m));
-    m->path = tr_path(run_folder, "metrics.jsonl");
-    if (!m->path)
+    m->path = tr_path(run_folder, METRICS_FILE);
+    m->next_path = tr_path(run_folder, METRICS_FILE ".next");
+    if (!m->path || !m->next_path)
         return -ENOMEM;
     m->file = fopen(m->path, "ae");
-    return m->file ? 0
-                   : tr_error(-errno, "%s: cannot open for writing: %s", m->path, strerror(errno));
+    m->next = m->file ? fopen(m->next_path, "a+e") : NULL;
+    return m->next ? 0
+                   : tr_error(-errno, "%s: cannot open for writing: %s",
+                              m->file ? m->next_path : m->path, strerror(errno));
 }
 
 /* JSON knows no NaN and no infinity. */
@@ -82,6 +91,14 @@ int metrics_add(struct tr_metrics *m, const struct tr_step_report *r)
     return 0;
 }
 
+static int empty_next(struct tr_metrics *m)
+{
+    if (ftruncate(fileno(m->next), 0) < 0)
+        return tr_error(-errno, "%s: cannot be emptied: %s", m->next_path, strerror(errno));
+    rewind(m->next); /* it may have been read */
+    return 0;
+}
+
 static int sync_lines(struct tr_metrics *m)
 {
     struct timespec t;
@@ -90,72 +107,102 @@ static int sync_lines(struct tr_metrics *m)
     if (t.tv_sec == m->synced)
         return 0;
     m->synced = t.tv_sec;
-    return fdatasync(fileno(m->file));
+    return fdatasync(fileno(m->next)) < 0 ? -1 : fdatasync(fileno(m->file));
 }
 
-int metrics_write(struct tr_metrics *m)
+static int add_lines(FILE *f, const char *path, const char *lines, size_t bytes)
 {
-    if (!m->file || !m->bytes)
+    if (fwrite(lines, 1, bytes, f) == bytes && fflush(f) == 0)
         return 0;
-    if (fwrite(m->pending, 1, m->bytes, m->file) != m->bytes || fflush(m->file) != 0 ||
-        sync_lines(m) < 0)
-        return tr_error(-errno, "%s: cannot write %zu bytes: %s", m->path, m->bytes,
-                        strerror(errno));
-    m->bytes = 0;
-    return 0;
+    return tr_error(-errno, "%s: cannot write %zu bytes: %s", path, bytes, strerror(errno));
 }
 
-/* 1: a whole line, which begins with its step. */
-static int step_of(const char *line, ssize_t n, unsigned long long *step)
+int metrics_begin(struct tr_metrics *m)
 {
-    return n >= 2 && !strcmp(line + n - 2, "}\n") && sscanf(line, "{\"step\": %llu", step) == 1;
+    int r = m->file && m->bytes > m->begun
+                ? add_lines(m->next, m->next_path, m->pending + m->begun, m->bytes - m->begun)
+                : 0;
+
+    if (r < 0 || !m->file)
+        return r;
+    m->begun = m->bytes;
+    return sync_lines(m) < 0
+               ? tr_error(-errno, "%s: cannot sync: %s", m->next_path, strerror(errno))
+               : 0;
 }
 
-/* Bytes as far as the last whole line of a step up to `step`; one behind it that is torn goes, and
- * what lies before it stays, whatever it is. */
-static long find_end(FILE *f, uint64_t step)
+int metrics_settle(struct tr_metrics *m)
+{
+    int r = m->begun ? add_lines(m->file, m->path, m->pending, m->begun) : 0;
+
+    if (r < 0 || !m->begun)
+        return r;
+    m->bytes -= m->begun;
+    memmove(m->pending, m->pending + m->begun, m->bytes);
+    m->begun = 0;
+    return empty_next(m);
+}
+
+/* Cuts the file; *last is the step of the line that it ends with. */
+static int cut(struct tr_metrics *m, uint64_t step, uint64_t *last)
+{
+    FILE *f = fopen(m->path, "re");
+    int r = 0;
+
+    if (!f || ftruncate(fileno(m->file), metrics_find_end(f, step, last)) < 0)
+        r = tr_error(-errno, "%s: cannot be cut to step %llu: %s", m->path,
+                     (unsigned long long)step, strerror(errno));
+    if (f)
+        fclose(f);
+    return r;
+}
+
+/* Adds the lines behind `last` as far as `step` of a commit that has become durable without them.
+ */
+static int add_lost(struct tr_metrics *m, uint64_t last, uint64_t step)
 {
     char *line = NULL;
     size_t room = 0;
-    long at = 0, end = 0;
     ssize_t n;
-
-    while ((n = getline(&line, &room, f)) > 0) {
-        unsigned long long is = 0;
-        int whole = step_of(line, n, &is);
-
-        if (whole && is > step)
-            break;
-        at += (long)n;
-        end = whole ? at : end;
-    }
-    free(line);
-    return end;
-}
-
-int metrics_rewind(struct tr_metrics *m, const char *run_folder, uint64_t step)
-{
-    char *path = tr_path(run_folder, "metrics.jsonl");
-    FILE *f = path ? fopen(path, "re") : NULL;
     int r = 0;
 
-    m->bytes = 0;
-    if (!path)
-        return -ENOMEM;
-    if (!f || ftruncate(fileno(m->file), find_end(f, step)) < 0)
-        r = tr_error(-errno, "%s: cannot be cut to step %llu: %s", path, (unsigned long long)step,
-                     strerror(errno));
-    if (f)
-        fclose(f);
-    tr_free(TR_MEM_MISC, path);
+    rewind(m->next);
+    while (r == 0 && (n = getline(&line, &room, m->next)) > 0) {
+        unsigned long long is = 0;
+
+        if (!metrics_step_of(line, n, &is) || is <= last || is > step)
+            continue;
+        r = add_lines(m->file, m->path, line, (size_t)n);
+        last = is;
+    }
+    free(line);
     return r;
+}
+
+int metrics_rewind(struct tr_metrics *m, uint64_t step)
+{
+    uint64_t last = 0;
+    int r = cut(m, step, &last);
+
+    m->bytes = m->begun = 0;
+    if (r == 0)
+        r = add_lost(m, last, step);
+    return r < 0 ? r : empty_next(m);
 }
 
 void metrics_close(struct tr_metrics *m)
 {
+    if (m->next) {
+        struct stat st;
+
+        if (fstat(fileno(m->next), &st) == 0 && st.st_size == 0)
+            unlink(m->next_path);
+        fclose(m->next);
+    }
     if (m->file)
         fclose(m->file);
     tr_free(TR_MEM_MISC, m->pending);
+    tr_free(TR_MEM_MISC, m->next_path);
     tr_free(TR_MEM_MISC, m->path);
     memset(m, 0, sizeof(*m));
 }

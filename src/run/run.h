@@ -21,10 +21,11 @@
 enum run_begun { RUN_NOTHING, RUN_TRAIN, RUN_FORWARD, RUN_SETTLE };
 
 struct tr_metrics {
-    FILE *file;
-    char *path;
-    char *pending; /* lines of steps whose commit has not been begun */
+    FILE *file, *next;
+    char *path, *next_path;
+    char *pending; /* lines of steps whose commit is not known to be durable */
     size_t bytes, room;
+    size_t begun; /* of the bytes: a commit under way speaks of these */
     long synced; /* the second of the last sync */
 };
 
@@ -114,6 +115,8 @@ int run_check_store(const char *run, const struct tr_store *store);
 int run_step(struct tr_run *run, struct tr_step_report *report);
 /* Starts a commit of all steps so far; the one before is waited for. */
 int run_commit(struct tr_run *run);
+/* Waits until the last commit started is durable; then its steps count, and have their lines. */
+int run_commit_wait(struct tr_run *run);
 /* A step at this rate that is neither committed nor reported, for a test that is undone. Its loss
  * is NaN where that, or what it did to the weights, is not finite. */
 int run_trial(struct tr_run *run, double lr, double *loss);
@@ -175,12 +178,15 @@ int run_fall_back(struct tr_run *run);
 
 /* --- metrics.c ------------------------------------------------------------------------------ */
 int metrics_open(struct tr_metrics *m, const char *run_folder);
-/* Takes away the lines after `step`, those in memory too: the run has gone back to it. */
-int metrics_rewind(struct tr_metrics *m, const char *run_folder, uint64_t step);
+/* Takes away the lines after `step`, those in memory too: the run has gone back to it. A line that a
+ * kill has kept from the file is added. */
+int metrics_rewind(struct tr_metrics *m, uint64_t step);
 /* Queues the line of a step. */
 int metrics_add(struct tr_metrics *m, const struct tr_step_report *r);
-/* All lines that are queued, before the commit of their steps. */
-int metrics_write(struct tr_metrics *m);
+/* Keeps all lines that are queued, before the commit of their steps; the one before is settled. */
+int metrics_begin(struct tr_metrics *m);
+/* That commit is durable: its lines are written. Nothing where none is under way. */
+int metrics_settle(struct tr_metrics *m);
 void metrics_close(struct tr_metrics *m);
 
 /* --- machine.c (device, offload, buffers of a run whose store and plan stand) ------------------

@@ -73,7 +73,7 @@ static int settle(struct tr_run *run, const char *folder, const char *store)
     if ((r = tr_cursor_read(run->store, &run->cursor)) < 0 || (r = read_options(run, folder)) < 0 ||
         (r = open_machine(run)) < 0 || (r = run_settle(run)) < 0 || (r = run_commit(run)) < 0)
         return r;
-    return tr_offload_commit_wait(run->offload);
+    return run_commit_wait(run);
 }
 
 int run_settle_folder(const char *folder, const char *store)

@@ -100,7 +100,7 @@ static int go_back(struct tr_run *run)
     if (r < 0 || (r = tr_cursor_read(run->store, &run->cursor)) < 0)
         return r;
     run->last = run->cursor;
-    return metrics_rewind(&run->metrics, run->params.out, run->cursor.step);
+    return metrics_rewind(&run->metrics, run->cursor.step);
 }
 
 int run_fall_back(struct tr_run *run)

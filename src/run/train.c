@@ -42,12 +42,12 @@ int run_commit_rest(struct tr_run *run)
     int r = run_settle(run);
     int settled = run->cursor.pending.is != run->last.pending.is;
 
-    if (r < 0 || (r = tr_offload_commit_wait(run->offload)) < 0)
+    if (r < 0 || (r = run_commit_wait(run)) < 0)
         return r;
     if (settled || run->params.durability != TR_KEEP_STEP) {
-        if ((r = metrics_write(&run->metrics)) < 0 || (r = run_commit(run)) < 0)
+        if ((r = run_commit(run)) < 0)
             return r;
-        r = tr_offload_commit_wait(run->offload);
+        r = run_commit_wait(run);
     }
     return r;
 }
@@ -86,6 +86,8 @@ void tr_train_close(tr_run *run)
 {
     if (!run)
         return;
+    if (run->offload) /* which waits for the commit under way, if there is no error */
+        run_commit_wait(run);
     run_stop_machine(run);
     metrics_close(&run->metrics);
     task_set_close(run->questions);

@@ -180,6 +180,21 @@ static int computes(const struct tr_run *run, const struct tr_unit_visit *u, int
     return run->model->parked ? (int)run->cursor.pending.is : !skip;
 }
 
+int run_commit_wait(struct tr_run *run)
+{
+    int r = tr_offload_commit_wait(run->offload);
+
+    return r < 0 ? r : metrics_settle(&run->metrics);
+}
+
+/* Between the visits of a step that is long the lines of the one before need not wait. */
+static int settle_metrics(struct tr_run *run)
+{
+    int durable = run->metrics.begun ? tr_offload_committed(run->offload) : 0;
+
+    return durable > 0 ? metrics_settle(&run->metrics) : durable;
+}
+
 /* All visits of the step. */
 static int walk(struct tr_run *run, struct tr_step_report *report, int *skip)
 {
@@ -196,6 +211,8 @@ static int walk(struct tr_run *run, struct tr_step_report *report, int *skip)
             r = before_update(run, done, report, skip);
         if (r == 0)
             r = run_visit(run, v, i, computes(run, &v->units[i], *skip));
+        if (r == 0)
+            r = settle_metrics(run);
     }
     run->pass.dropout = 0; /* what is evaluated has all of its inputs */
     return r;
@@ -236,7 +253,10 @@ static int commit_due(const struct tr_run *run)
 int run_commit(struct tr_run *run)
 {
     unsigned char payload[TR_CURSOR_BYTES];
+    int r = run_commit_wait(run);
 
+    if (r < 0 || (r = metrics_begin(&run->metrics)) < 0)
+        return r;
     if (run->since_commit == RUN_TRAIN)
         run->measured.foreseen_bytes += tr_prediction_kept(&run->foreseen, run->measured.walked);
     else if (run->since_commit == RUN_SETTLE)
@@ -300,7 +320,7 @@ static int evaluate(struct tr_run *run, struct tr_step_report *report)
     return run_evaluate(run, run->valid, &report->eval_loss, NULL);
 }
 
-/* What comes between the last visit and the commit, which finds the line of its step written. The
+/* What comes between the last visit and the commit, which finds the line of its step kept. The
  * compute has been waited for by then (run_check_applied): an op that could not run has left
  * weights as they were, and their write-back looks like any other. The validation comes before
  * the commit, too: where a run is cut off in it, the step is done again, and its line is whole. */
@@ -315,8 +335,7 @@ static int conclude(struct tr_run *run, struct tr_step_report *report)
         return r;
     if ((r = metrics_add(&run->metrics, report)) < 0 || !commit_due(run))
         return r;
-    r = metrics_write(&run->metrics);
-    return r < 0 ? r : run_commit(run);
+    return run_commit(run);
 }
 
 int run_step(struct tr_run *run, struct tr_step_report *report)
@@ -341,7 +360,7 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
         (r = run_check_applied(run, &report->grad_norm, &skip)) < 0 ||
         (r = run_check_skips(run, skip)) < 0 || (skip && (r = begin_next(run)) < 0) ||
         (r = count_update(run, skip)) < 0 ||
-        (commit_due(run) && (r = tr_offload_commit_wait(run->offload)) < 0))
+        (commit_due(run) && (r = run_commit_wait(run)) < 0))
         return r;
     report->skipped = skip;
     measure(run, report, &before, t0); /* the batch at hand is still this step's */

@@ -212,12 +212,13 @@ static void strike(const struct campaign *c, const struct whole *w, pid_t pid)
     kill(pid, SIGKILL);
 }
 
-/* The lines of all steps that the store holds, and at most that of the step that it will not. */
+/* The lines of steps that the store holds, and of no others; that of the last may be still to come,
+ * which is when the run is taken up again. */
 static void check_lines(int64_t stands_at)
 {
     int lines = program_metrics_lines(run);
 
-    if (lines < stands_at || lines > (stands_at < 0 ? 0 : stands_at) + 1)
+    if (lines < stands_at - 1 || lines > (stands_at < 0 ? 0 : stands_at))
         fail_msg("%d lines, the store stands at %lld", lines, (long long)stands_at);
 }
 
@@ -397,6 +398,7 @@ static void expect_caught(enum defect defect, enum phase phase)
 {
     size_t j = 1;
     const struct whole *w;
+    uint32_t events; /* a defect may have fewer of them */
     int caught = 0;
 
     setenv("TAILRACE_IO", "threads", 1); /* the defects are played where these read and write */
@@ -406,13 +408,14 @@ static void expect_caught(enum defect defect, enum phase phase)
     seen->defect = defect;
     assert_int_equal(program_wait(start(j, 0)), 0);
     assert_true(program_model_hash(run) == w->hash); /* nobody kills, nobody sees it */
+    events = seen->events[phase] < w->events[phase] ? seen->events[phase] : w->events[phase];
     assert_int_equal(tr_remove_tree(run), 0);
     for (uint32_t n = 1; n <= 5; n++)
-        caught += is_caught(j, defect, phase, n * w->events[phase] / JOB_STEPS / 6);
+        caught += is_caught(j, defect, phase, n * events / JOB_STEPS / 6);
     print_message("caught by %d of 5 kills\n", caught);
     assert_true(caught > 0);
     for (uint32_t n = 1; n <= 2; n++)
-        assert_false(is_caught(j, DEFECT_NONE, phase, n * w->events[phase] / JOB_STEPS / 3));
+        assert_false(is_caught(j, DEFECT_NONE, phase, n * events / JOB_STEPS / 3));
     unsetenv("TAILRACE_IO");
 }
 

@@ -3,7 +3,7 @@
  * What is left on the disk where something ends early: of a model folder opened for inference
  * nothing, already while it is open, and what a kill before has left is swept; of an import that
  * its caller stops nothing; and a run whose newest commit is damaged exports the step before, and
- * says so.
+ * says so, as does one that goes on. No line of a step is lost between its commit and the file.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -316,13 +316,146 @@ static void test_damaged_commit(void **state)
     assert_int_equal(first > second ? second : first, 3);
 }
 
+/* Which of the two is that of the newest commit. */
+static int newest_record(const char *run)
+{
+    uint64_t sequence[2];
+
+    for (int i = 0; i < 2; i++) {
+        char path[4500];
+        int fd;
+
+        snprintf(path, sizeof(path), "%s/store/commit%d", run, i);
+        fd = open(path, O_RDONLY);
+        assert_int_equal(pread(fd, &sequence[i], sizeof(sequence[i]), 16), sizeof(sequence[i]));
+        close(fd);
+    }
+    return sequence[1] > sequence[0];
+}
+
+/* As a write of two blocks that is torn leaves it: the second one is the old one's, or garbage. */
+static void tear(const char *run, int record)
+{
+    char path[4500], half[512];
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/store/commit%d", run, record);
+    memset(half, 0x5a, sizeof(half));
+    fd = open(path, O_RDWR);
+    assert_int_equal(pwrite(fd, half, sizeof(half), 4096), sizeof(half));
+    close(fd);
+}
+
+/* Keeps the first n lines of RUN/metrics.jsonl; the others go behind what is in RUN/NEXT. */
+static void keep_lines(const char *run, int n, const char *next)
+{
+    char path[4400], line[1024];
+    FILE *f, *to;
+    long end = 0;
+
+    snprintf(path, sizeof(path), "%s/metrics.jsonl", run);
+    f = fopen(path, "r+");
+    to = fopen(next, "a");
+    for (int i = 0; fgets(line, sizeof(line), f); i++)
+        if (i < n)
+            end = ftell(f);
+        else
+            fputs(line, to);
+    assert_int_equal(ftruncate(fileno(f), end), 0);
+    fclose(f);
+    fclose(to);
+}
+
+static char told[4096];
+
+static void hear(void *arg, const char *line)
+{
+    (void)arg;
+    snprintf(told + strlen(told), sizeof(told) - strlen(told), "%s\n", line);
+}
+
+static char *inspected(const char *run)
+{
+    char *text = NULL;
+
+    assert_int_equal(tr_inspect_path(run, 0, &text), 0);
+    return text;
+}
+
+/* What is said of a record that cannot be read, and that the run goes on in any case. */
+static void say_torn(struct tr_train_params p, const char *word, int64_t damaged)
+{
+    char *text = inspected(p.out), file[64];
+
+    snprintf(file, sizeof(file), "store/commit%d", 0);
+    if (!strstr(text, file))
+        snprintf(file, sizeof(file), "store/commit%d", 1);
+    if (!strstr(text, file) || !strstr(text, word))
+        fail_msg("inspect does not say '%s': %s", word, text);
+    tr_free_text(text);
+    assert_int_equal(verified(p.out, word), damaged);
+    assert_int_equal(verified(p.out, file), damaged);
+    told[0] = 0;
+    p.log = hear;
+    if (train(&p, NULL) < 0)
+        fail_msg("%s", tr_message());
+    if (!strstr(told, file) || !strstr(told, word))
+        fail_msg("a resume does not say '%s': %s", word, told);
+}
+
+/* The newest record is torn: by a crash, before anything was said to be durable; or on a disk that
+ * has lost what was, which is damage. Either way it is named, and the step is done again. */
+static void test_torn_commit(void **state)
+{
+    struct tr_train_params p = job("passed");
+    int validated;
+
+    (void)state;
+    assert_int_equal(train_part(&p, 3), 0);
+    tear(p.out, newest_record(p.out));
+    say_torn(p, "was durable: step 3 was done by then; the store stands at step 2 again", 1);
+    assert_int_equal(verified(p.out, ""), 0);
+    assert_int_equal(lines(p.out, &validated), 4);
+    assert_int_equal(tr_remove_tree(p.out), 0);
+    assert_int_equal(train_part(&p, 3), 0);
+    tear(p.out, newest_record(p.out));
+    keep_lines(p.out, 2, "/dev/null");
+    say_torn(p, "torn, as by a crash", 0);
+    assert_int_equal(lines(p.out, &validated), 4);
+}
+
+/* Killed between the commit of step 3 and its line: that is there when the run is taken up again,
+ * and nothing of a step that is not. */
+static void test_lost_line(void **state)
+{
+    struct tr_train_params p = job("line");
+    char next[4400];
+    int validated;
+    FILE *f;
+
+    (void)state;
+    snprintf(next, sizeof(next), "%s/metrics.jsonl.next", p.out);
+    p.durability = TR_KEEP_CHECKPOINT;
+    p.checkpoint_every = 2;
+    assert_int_equal(train(&p, NULL), 0);
+    assert_int_equal(access(next, F_OK), -1);
+    keep_lines(p.out, 2, next);
+    f = fopen(next, "a");
+    fputs("{\"step\": 5, \"loss\": 1}\n{\"step\": 3", f); /* of a step that was never durable; torn */
+    fclose(f);
+    assert_int_equal(train(&p, NULL), 0);
+    assert_int_equal(lines(p.out, &validated), 4);
+    assert_int_equal(access(next, F_OK), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_inference),          cmocka_unit_test(test_swept),
         cmocka_unit_test(test_stopped_import),     cmocka_unit_test(test_failed_behind_import),
         cmocka_unit_test(test_cut_off_validation), cmocka_unit_test(test_changed_beside),
-        cmocka_unit_test(test_damaged_commit),
+        cmocka_unit_test(test_damaged_commit),     cmocka_unit_test(test_torn_commit),
+        cmocka_unit_test(test_lost_line),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A commit record that is torn or damaged, and passed over: what its owner is told. A crash in the
+ * middle of a commit leaves a torn one, and the run has lost nothing but the step at hand: that is
+ * said, and no error. But a line in metrics.jsonl is written only when the commit of its step is
+ * durable: where it has one of a later step than the store stands at, that commit was there, and
+ * its record has been damaged since.
+ */
+#include "src/run/torn.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/base/file.h"
+#include "src/base/mem.h"
+
+int metrics_step_of(const char *line, ssize_t n, unsigned long long *step)
+{
+    return n >= 2 && !strcmp(line + n - 2, "}\n") && sscanf(line, "{\"step\": %llu", step) == 1;
+}
+
+long metrics_find_end(FILE *f, uint64_t step, uint64_t *last)
+{
+    char *line = NULL;
+    size_t room = 0;
+    long at = 0, end = 0;
+    ssize_t n;
+
+    *last = 0;
+    while ((n = getline(&line, &room, f)) > 0) {
+        unsigned long long is = 0;
+        int whole = metrics_step_of(line, n, &is);
+
+        if (whole && is > step)
+            break;
+        at += (long)n;
+        end = whole ? at : end;
+        *last = whole ? is : *last;
+    }
+    free(line);
+    return end;
+}
+
+/* The step of the last whole line, 0: there is none. */
+static uint64_t last_step(const char *run)
+{
+    char *path = tr_path(run, METRICS_FILE);
+    FILE *f = path ? fopen(path, "re") : NULL;
+    uint64_t last = 0;
+
+    if (f) {
+        metrics_find_end(f, UINT64_MAX, &last);
+        fclose(f);
+    }
+    tr_free(TR_MEM_MISC, path);
+    return last;
+}
+
+int run_torn(const char *run, const struct tr_store *s, uint64_t step, char *text, size_t room)
+{
+    const char *path = tr_store_torn(s);
+    uint64_t last = path && run ? last_step(run) : 0;
+
+    *text = 0;
+    if (!path)
+        return 0;
+    if (last > step)
+        snprintf(text, room,
+                 "%s: damaged: this commit record, newer than the other one, was durable: step %llu "
+                 "was done by then; the store stands at step %llu again",
+                 path, (unsigned long long)last, (unsigned long long)step);
+    else
+        snprintf(text, room,
+                 "%s: this commit record is torn, as by a crash in the middle of a commit, or "
+                 "damaged; the store stands at the other one, of step %llu",
+                 path, (unsigned long long)step);
+    return last > step ? -1 : 1;
+}
