@@ -12,6 +12,7 @@
 #include "src/base/mem.h"
 #include "src/checkpoint/gguf.h"
 #include "src/infer/infer.h"
+#include "src/options/options.h"
 #include "src/run/torn.h"
 
 const char *tr_version(void)
@@ -99,6 +100,19 @@ static int tell_torn(const char *run, const struct tr_store *store, FILE *f)
     return torn < 0;
 }
 
+/* 1: run.yaml is not as it was written. */
+static int verify_options(const char *run, FILE *f)
+{
+    char *path = tr_path(run, "run.yaml");
+    int r = path ? tr_run_file_check(path) : -ENOMEM;
+
+    tr_free(TR_MEM_MISC, path);
+    if (r != -EBADMSG)
+        return r;
+    found_damage(f, tr_error_message());
+    return 1;
+}
+
 /* The files beside the weights. Damage to config.json is what opening them says. */
 static int verify_kept(const char *run, const struct tr_store *store, FILE *f)
 {
@@ -125,7 +139,7 @@ int64_t tr_verify_run(const char *run, const char *folder, char **out)
     uint64_t damaged = 0;
     size_t bytes;
     FILE *f;
-    int kept = 0, torn = 0, r;
+    int kept = 0, torn = 0, options = 0, r;
 
     *out = NULL;
     if ((r = tr_need(run, "run")) < 0 ||
@@ -138,11 +152,13 @@ int64_t tr_verify_run(const char *run, const char *folder, char **out)
     if (r == 0)
         r = torn = tell_torn(run, store, f);
     if (r >= 0)
+        r = options = verify_options(run, f);
+    if (r >= 0)
         r = kept = verify_kept(run, store, f);
     if (f)
         fclose(f);
     tr_store_close(store);
-    return r < 0 ? r : (int64_t)damaged + torn + kept;
+    return r < 0 ? r : (int64_t)damaged + torn + options + kept;
 }
 
 int64_t tr_fall_back_run(const char *run, const char *folder)

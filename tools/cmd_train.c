@@ -44,7 +44,7 @@ static int read_run_file(struct train *train)
 
     if (asprintf(&path, "%s/run.yaml", train->resume) < 0)
         return -ENOMEM;
-    rc = tr_options_read(path, &train->params);
+    rc = (train->params.force ? tr_options_read : tr_run_file_read)(path, &train->params);
     free(path);
     /* The folder may have been moved since run.yaml was written. */
     if (rc == 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The table of training options, and what is done with the whole of it: reading an option file,
- * writing run.yaml, comparing two runs. A row appears here only when the trainer obeys it.
+ * printing one, comparing two runs. A row appears here only when the trainer obeys it.
  *
  * FIXED marks what decides the bits of the result or what the result is; budgets, engines, threads
  * and reports may change from one continuation of a run to the next (invariant 1).
@@ -362,24 +362,6 @@ void tr_options_print(FILE *f, const struct tr_train_params *params)
         if ((goes_without_saying(o, params) || !tr_option_print(o, params, f)) && o->fallback)
             fprintf(f, "# %s: %s\n", o->name, o->fallback);
     }
-}
-
-int tr_options_write(const char *path, const struct tr_train_params *params)
-{
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *f = open_memstream(&text, &bytes);
-    int rc;
-
-    if (!f)
-        return tr_error(-ENOMEM, "%s: out of memory", path);
-    tr_options_print(f, params);
-    if (fclose(f) != 0)
-        rc = tr_error(-ENOMEM, "%s: out of memory", path);
-    else
-        rc = tr_file_write(path, text, bytes);
-    free(text);
-    return rc;
 }
 
 /* Equal when both would be written the same way: paths by where they lead, reals by value. */

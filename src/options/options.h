@@ -82,6 +82,9 @@ int tr_options_parse(const char *data, size_t bytes, struct tr_train_params *par
 /* Everything that is set, usable again as --config; as a file: durable and atomic. */
 void tr_options_print(FILE *f, const struct tr_train_params *params);
 int tr_options_write(const char *path, const struct tr_train_params *params);
+/* That file, which is a run's own: -EBADMSG where it is not as it was written (run_file.c). */
+int tr_run_file_check(const char *path);
+int tr_run_file_read(const char *path, struct tr_train_params *params);
 void tr_options_free(struct tr_train_params *params);
 /* How many options with this flag differ; their names, separated by ", ", in names. Compare
  * resolved ones. */

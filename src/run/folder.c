@@ -62,8 +62,14 @@ int run_check_options(struct tr_run *run)
 {
     char *path = tr_path(run->params.out, "run.yaml");
     struct tr_train_params before = {0};
-    int r = path ? tr_options_read(path, &before) : -ENOMEM;
+    int r = path ? tr_run_file_check(path) : -ENOMEM;
 
+    if (r == -EBADMSG && run->params.force) {
+        run_log(run, "%s", tr_error_message());
+        r = 0;
+    }
+    if (r == 0)
+        r = tr_options_read(path, &before);
     if (r == 0 && run->params.lr == TR_REAL_AUTO) /* it has been found, or is still to be */
         run->params.lr = before.lr;
     if (before.clip_method == TR_CLIP_AUTO && before.clip_norm > 0) /* from before it was asked */

@@ -92,7 +92,7 @@ static int read_before(const struct tr_run *run, struct tr_train_params *before)
     int r = path ? 0 : -ENOMEM;
 
     if (r == 0 && tr_folder_has(run->params.out, "run.yaml"))
-        r = tr_options_read(path, before);
+        r = (run->params.force ? tr_options_read : tr_run_file_read)(path, before);
     tr_free(TR_MEM_MISC, path);
     return r;
 }

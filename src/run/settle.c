@@ -32,7 +32,7 @@ static int is_pending(const char *folder, const char *store)
 static int read_options(struct tr_run *run, const char *folder)
 {
     char *yaml = tr_path(folder, "run.yaml");
-    int r = yaml ? tr_options_read(yaml, &run->params) : -ENOMEM;
+    int r = yaml ? tr_run_file_read(yaml, &run->params) : -ENOMEM;
 
     tr_free(TR_MEM_MISC, yaml);
     run->params.device_memory = run->params.host_memory = 0;

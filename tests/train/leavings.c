@@ -22,6 +22,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/infer/infer.h"
+#include "src/options/options.h"
 #include "tests/train/common.h"
 
 static const struct tiny shape = {"llama", 64, 96, 3, 4, 2, 16, 300, 256, ""};
@@ -209,6 +210,40 @@ static int lines(const char *out, int *validated)
     return n;
 }
 
+static const char *committing; /* a run whose commits are looked at; or NULL */
+static int commits;
+
+int __real_tr_offload_commit(struct tr_offload *o, const void *payload, size_t bytes);
+int __wrap_tr_offload_commit(struct tr_offload *o, const void *payload, size_t bytes);
+
+/* When a commit of step n begins, steps before it may have a line, and it may not. */
+int __wrap_tr_offload_commit(struct tr_offload *o, const void *payload, size_t bytes)
+{
+    struct tr_cursor c;
+    int validated;
+
+    assert_int_equal(tr_cursor_parse(payload, bytes, &c), 0);
+    if (committing && lines(committing, &validated) != (int)c.step - 1)
+        fail_msg("%d lines when the commit of step %d begins", lines(committing, &validated),
+                 (int)c.step);
+    commits += committing != NULL;
+    return __real_tr_offload_commit(o, payload, bytes);
+}
+
+/* The line of a step comes when its commit is durable, and not before. */
+static void test_late_lines(void **state)
+{
+    struct tr_train_params p = job("late");
+    int validated;
+
+    (void)state;
+    committing = p.out;
+    assert_int_equal(train(&p, NULL), 0);
+    committing = NULL;
+    assert_int_equal(commits, 4);
+    assert_int_equal(lines(p.out, &validated), 4);
+}
+
 /* A run that is cut off between a step and its validation has neither. */
 static void test_cut_off_validation(void **state)
 {
@@ -278,6 +313,51 @@ static void test_changed_beside(void **state)
     assert_int_equal(verified(p.out, "source/NOTES: damaged, or changed since the import"), 1);
     if (train(&p, NULL) < 0)
         fail_msg("%s", tr_message());
+}
+
+/* Changes one digit of the rate in run.yaml, or takes the last line away. */
+static void change_options(const char *out, int last_line)
+{
+    char path[4400], *text, *at;
+    size_t bytes;
+
+    snprintf(path, sizeof(path), "%s/run.yaml", out);
+    assert_int_equal(tr_file_read(path, 1 << 20, &text, &bytes), 0);
+    at = strstr(text, "\nlr: ");
+    assert_non_null(at);
+    at = strpbrk(at, "123456789");
+    *at ^= 1;
+    if (last_line)
+        bytes = (size_t)(strstr(text, "# checksum of all above") - text);
+    assert_int_equal(tr_file_write(path, text, bytes), 0);
+    tr_free(TR_MEM_TEXT, text);
+}
+
+/* The options of a run are believed as they were written alone: changed, they are refused by name,
+ * unless it is said that the change is meant. */
+static void test_changed_options(void **state)
+{
+    struct tr_train_params p = job("options"), read = {0};
+    char path[4400];
+    tr_run *run = NULL;
+
+    (void)state;
+    p.lr = 0.0625;
+    snprintf(path, sizeof(path), "%s/run.yaml", p.out);
+    assert_int_equal(train_part(&p, 2), 0);
+    assert_int_equal(tr_run_file_check(path), 0);
+    change_options(p.out, 0);
+    assert_int_equal(tr_train_open(&run, &p), -EBADMSG);
+    assert_non_null(strstr(tr_message(), "run.yaml: damaged, or changed by hand"));
+    assert_int_equal(verified(p.out, "run.yaml: damaged"), 1);
+    p.force = 1;
+    assert_int_equal(train_part(&p, 1), 0);
+    p.force = 0;
+    assert_int_equal(verified(p.out, ""), 0); /* written anew */
+    change_options(p.out, 1);
+    assert_int_equal(tr_run_file_read(path, &read), 0);
+    assert_true(read.lr != p.lr);
+    tr_options_free(&read);
 }
 
 /* The step that is exported while commit record `record` is damaged. */
@@ -454,8 +534,9 @@ int main(void)
         cmocka_unit_test(test_inference),          cmocka_unit_test(test_swept),
         cmocka_unit_test(test_stopped_import),     cmocka_unit_test(test_failed_behind_import),
         cmocka_unit_test(test_cut_off_validation), cmocka_unit_test(test_changed_beside),
-        cmocka_unit_test(test_damaged_commit),     cmocka_unit_test(test_torn_commit),
-        cmocka_unit_test(test_lost_line),
+        cmocka_unit_test(test_damaged_commit),
+        cmocka_unit_test(test_changed_options),        cmocka_unit_test(test_torn_commit),
+        cmocka_unit_test(test_lost_line),          cmocka_unit_test(test_late_lines),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
