@@ -284,6 +284,7 @@ static void place_backward(struct tr_plan *p)
 
     place(p, &p->dx, (uint64_t)p->in.batch_tokens * c->hidden * 4);
     place(p, &p->back_scratch, p->back.bytes);
+    p->mlp_out = p->back_scratch; /* of the forward pass alone, which the larger one is not */
     place(p, &p->grad, grad * 4);
     place(p, &p->norm_grad, (uint64_t)c->hidden * 4);
     place(p, &p->sumsq, entries * 8);
@@ -345,7 +346,7 @@ static void place_all(struct tr_plan *p)
     place_batch(p);
     place(p, &p->frames, (uint64_t)p->keep * p->kept_frame.bytes + p->shared_frame.bytes);
     place(p, &p->act, m_tokens * c->ffn * tr_dtype_size(t));
-    place(p, &p->mlp_out, m_tokens * c->hidden * 4);
+    place(p, &p->mlp_out, p->in.train ? 0 : m_tokens * c->hidden * 4);
     place(p, &p->head_x, logit_rows * c->hidden * tr_dtype_size(t));
     place(p, &p->head_rstd, max64(n, logit_rows) * 4);
     place(p, &p->logits,
@@ -574,7 +575,8 @@ static int fits_with(struct tr_plan *p, int by_parts, uint32_t slots)
         set_slots(p, i, 1, first_of_parts(i) >= 0 ? slots : 1);
     }
     p->slots[TR_SLOTS_ADAPTER] = p->spans[TR_SLOTS_ADAPTER];
-    p->slots[TR_SLOTS_BOUNDARY] = 2; /* what a block reads and what it makes */
+    /* What a block reads and what it makes; no part of it does both. */
+    p->slots[TR_SLOTS_BOUNDARY] = by_parts && p->in.train ? 1 : 2;
     return fits_in_micro(p);
 }
 
@@ -647,6 +649,7 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
             (double)(smallest + p->workspace) / 1048576);
     if (tr_lora_freezes(&p->model->lora)) /* adapters' gradients are small, a second pass is not */
         grow_parked(plan);
+    grow(plan, TR_SLOTS_BOUNDARY, 1, 2); /* before all else: one is saved, the other is made */
     grow_overlap(plan);
     grow(plan, TR_SLOTS_BOUNDARY, 1, plan->spans[TR_SLOTS_BOUNDARY]);
     grow_micro(plan);

@@ -49,7 +49,8 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
              p->slots[TR_SLOTS_BOUNDARY], tr_plan_boundaries(p),
              (double)p->slot_bytes[TR_SLOTS_BOUNDARY] / 1048576);
     rows[n++].bytes = p->pool[TR_SLOTS_BOUNDARY].bytes;
-    row(&rows[n++], shared + p->act.bytes + p->mlp_out.bytes, "activations of one block");
+    row(&rows[n++], shared + p->act.bytes + (p->in.train ? 0 : p->mlp_out.bytes),
+        "activations of one block");
     row(&rows[n++], p->frames.bytes - shared, "activations kept");
     row(&rows[n++], p->dx.bytes + p->back_scratch.bytes, "activation gradients");
     row(&rows[n++], p->grad.bytes + p->norm_grad.bytes,
