@@ -86,7 +86,8 @@ const struct tr_option tr_train_options[] = {
      "folder with tokenizer.json"},
     {"data", "FILE|DIR", TR_OPTION_PATH, FIXED | REQUIRED, AT(data), NULL,
      "text, or JSON records (a line each, or one list) with messages, conversations, instruction +"
-     " output, prompt + completion, text, or input_ids; or a folder with train.jsonl"},
+     " output, prompt + completion, question + answer, text, or input_ids; or a folder with "
+     "train.jsonl"},
     {"template", "NAME|FILE", TR_OPTION_PATH, FIXED, AT(chat_template), "the tokenizer folder's",
      "chat template: llama2, llama3, chatml, mistral, alpaca, zephyr, phi3, gemma, or a file"},
     {"valid", "FILE|DIR", TR_OPTION_PATH, 0, AT(valid), "valid.jsonl of a data folder",
