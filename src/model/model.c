@@ -251,16 +251,18 @@ static void add_state(struct builder *b, int32_t tensor)
 {
     struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[tensor];
     struct tr_state_part parts[2];
+    uint64_t master;
 
     if (!t || t->frozen || !tr_model_keeps(b->m, t))
         return;
+    master = tr_master_has(b->m, t) ? tr_master_size(b->p->master) : 0;
     tr_state_parts(tr_model_state(b->m, t), &b->m->config, t, (struct tr_state_rows){0, t->rows},
                    parts);
     t->m_offset = add_bytes(b, parts[0].name, t->name, 0, parts[0].bytes);
     t->v_offset = add_bytes(b, parts[1].name, t->name, 0, parts[1].bytes);
     t->first_master_piece = b->m->layout.n_pieces;
-    t->master_offset = add_bytes(b, "master of ", t->name, 0,
-                                 (uint64_t)(t->rows * t->cols) * tr_master_size(b->p->master));
+    t->master_offset =
+        add_bytes(b, "master of ", t->name, 0, (uint64_t)(t->rows * t->cols) * master);
 }
 
 static void add_parked(struct builder *b, int32_t tensor)
@@ -268,7 +270,7 @@ static void add_parked(struct builder *b, int32_t tensor)
     struct tr_tensor *t = b->bad ? NULL : &b->m->tensors[tensor];
     uint64_t size = tr_dtype_size(tr_parked_dtype(b->p->parked));
 
-    if (t)
+    if (t && !t->frozen)
         t->g_offset = add_bytes(b, "g of ", t->name, 0, (uint64_t)(t->rows * t->cols) * size);
 }
 
@@ -363,7 +365,7 @@ static void add_table(struct builder *b, struct tr_table *table, enum tr_role ro
         add_segment(b, record, "state");
         add_slice_state(b, table);
     }
-    if (b->p->parked) {
+    if (!b->bad && b->p->parked && tr_trains(b->m, table->tensor)) {
         add_segment(b, record, "gradient");
         add_slice_parked(b, table);
     }
@@ -404,8 +406,13 @@ static int trains_block(const struct builder *b, int32_t layer)
     return trains;
 }
 
-static void add_part_parked(struct builder *b, struct tr_block *block, int part)
+static void add_part_parked(struct builder *b, int32_t layer, int part)
 {
+    struct tr_block *block = &b->m->blocks[layer];
+
+    block->parked_span[part] = TR_NONE;
+    if (b->bad || !tr_trains_part(b->m, layer, (enum tr_part)part))
+        return;
     block->parked_span[part] = add_span(b, TR_SLOTS_BLOCK_PARKED + part);
     for (int r = 0; r < TR_ROLES_BASE; r++)
         if (is_of_part(block, r, part))
@@ -434,10 +441,10 @@ static void add_block(struct builder *b, int32_t layer)
         add_segment(b, record, "state");
     for (int part = 0; b->m->has_state && part < TR_PARTS; part++)
         add_part_state(b, layer, part);
-    if (b->p->parked)
+    if (b->p->parked && trains_block(b, layer))
         add_segment(b, record, "gradient");
     for (int part = 0; b->p->parked && part < TR_PARTS; part++)
-        add_part_parked(b, block, part);
+        add_part_parked(b, layer, part);
 }
 
 static void add_part_adapter(struct builder *b, struct tr_block *block, int part)
@@ -447,6 +454,8 @@ static void add_part_adapter(struct builder *b, struct tr_block *block, int part
         if (is_of_part(block, r, part)) {
             add_params(b, block->tensor[r]);
             add_state(b, block->tensor[r]);
+            if (b->p->parked)
+                add_parked(b, block->tensor[r]);
         }
 }
 
@@ -483,7 +492,7 @@ static void add_final_norm(struct builder *b)
         m->final_norm_state_span = add_span(b, TR_SLOTS_NORM_STATE);
         add_state(b, m->final_norm);
     }
-    if (b->p->parked) {
+    if (b->p->parked && !b->bad && tr_trains(m, m->final_norm)) {
         add_segment(b, "final norm", "gradient");
         m->final_norm_parked_span = add_span(b, TR_SLOTS_NORM_PARKED);
         add_parked(b, m->final_norm);

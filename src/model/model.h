@@ -16,11 +16,13 @@
  * Disk order: embedding params [slice...], embedding state [slice...], block 0 params [part...],
  * block 0 state [part...], ..., final norm params, state, head params [slice...], state [slice...].
  * Where gradients wait for their norm beyond the step's end (src/train/pending.c), each unit has a
- * third segment for them behind its state, span by span as its parameters.
+ * third segment for them behind its state, span by span as its parameters; where nothing of a span
+ * trains there is none.
  *
  * Low-rank adapters (src/model/lora.h) are tensors of a block like others, but of records of their
  * own, behind all others: they change while the block they belong to does not. Those of a part and
- * their optimizer state are one span, for they are small and stay on the device.
+ * their optimizer state, and gradients that wait, are one span, for they are small and stay on the
+ * device.
  */
 #ifndef TR_SRC_MODEL_MODEL_H
 #define TR_SRC_MODEL_MODEL_H
@@ -105,8 +107,8 @@ struct tr_tensor {
 };
 
 struct tr_block {
-    uint32_t params_span[TR_PARTS], parked_span[TR_PARTS];
-    uint32_t state_span[TR_PARTS];   /* TR_NONE where nothing of the part trains */
+    uint32_t params_span[TR_PARTS];
+    uint32_t state_span[TR_PARTS], parked_span[TR_PARTS]; /* TR_NONE where nothing of it trains */
     uint32_t adapter_span[TR_PARTS]; /* TR_NONE where the part has no adapter */
     int32_t tensor[TR_ROLES];        /* index into tensors, -1 where the family has none */
 };

@@ -194,38 +194,42 @@ static void place_batch(struct tr_plan *p)
     place(p, &p->sin, table);
 }
 
-/* The first of all parameters behind unit u of a backward pass (the head, the blocks downwards, the
- * embedding), where all lie in the order of the forward pass; of u + 1: its own first. */
-static uint64_t end_of_unit(const struct tr_model *m, int32_t u)
+/* The unit of a backward pass (the head, the blocks downwards, the embedding) that has a tensor. */
+static int32_t unit_of(const struct tr_model *m, const struct tr_tensor *t)
 {
-    int32_t layer = m->config.layers - u;
-
-    if (u == 0)
-        return m->n_params;
-    if (layer == m->config.layers - 1 || u > m->config.layers + 1)
-        return u > m->config.layers + 1 ? 0 : m->tensors[m->final_norm].first_param;
-    return m->tensors[m->blocks[layer + 1].tensor[TR_ROLE_NORM1]].first_param;
+    if (t->layer >= 0)
+        return m->config.layers - t->layer;
+    return t->role == TR_ROLE_EMBED ? m->config.layers + 1 : 0;
 }
 
-/* The first parameter of the group that unit u belongs to; *end: behind its last. */
-static uint64_t group_of(const struct tr_plan *p, int32_t u, uint64_t *end)
+/* Floats of a group's gradients that lie before that of a tensor; of n_tensors: all. */
+static uint64_t group_before(const struct tr_plan *p, int32_t group, int32_t tensor)
 {
     const struct tr_model *m = p->in.model;
-    int32_t first = u - u % p->in.group, behind = first + p->in.group;
+    uint64_t sum = 0;
 
-    *end = end_of_unit(m, first);
-    return behind > m->config.layers + 1 ? 0 : end_of_unit(m, behind);
+    for (int32_t i = 0; i < tensor; i++)
+        if (tr_trains(m, i) && unit_of(m, &m->tensors[i]) / p->in.group == group)
+            sum += (uint64_t)m->tensors[i].rows * (uint64_t)m->tensors[i].cols;
+    return sum;
 }
 
 static uint64_t group_floats(const struct tr_plan *p)
 {
-    uint64_t most = 0, end, first;
+    int32_t groups = (p->in.model->config.layers + 1) / p->in.group + 1;
+    uint64_t most = 0;
 
-    for (int32_t u = 0; u < p->in.model->config.layers + 2; u += p->in.group) {
-        first = group_of(p, u, &end);
-        most = max64(most, end - first);
-    }
+    for (int32_t g = 0; g < groups; g++)
+        most = max64(most, group_before(p, g, p->in.model->n_tensors));
     return most;
+}
+
+/* The place of a tensor's gradient among those of its group. */
+static uint64_t in_group(const struct tr_plan *p, const struct tr_tensor *t)
+{
+    const struct tr_model *m = p->in.model;
+
+    return group_before(p, unit_of(m, t) / p->in.group, (int32_t)(t - m->tensors));
 }
 
 static uint64_t cache_bytes(const struct tr_plan *p)
@@ -727,24 +731,21 @@ uint64_t tr_plan_cache(const struct tr_plan *plan, int layer, int values)
 uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, enum tr_role role)
 {
     const struct tr_tensor *t = &plan->in.model->tensors[block->tensor[role]];
-    uint64_t end;
 
     if (plan->parked)
         return t->first_trained * 4;
     if (plan->in.group)
-        return (t->first_param - group_of(plan, plan->in.model->config.layers - t->layer, &end)) *
-               4;
+        return in_group(plan, t) * 4;
     return grads_before(plan, role, role) * 4;
 }
 
 uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *table, int64_t row0)
 {
-    uint64_t row = (uint64_t)(row0 * table->cols), end;
-    int32_t unit = table->role == TR_ROLE_EMBED ? plan->in.model->config.layers + 1 : 0;
+    uint64_t row = (uint64_t)(row0 * table->cols);
 
     if (plan->parked)
         return (table->first_trained + row) * 4;
     if (plan->in.group)
-        return (table->first_param + row - group_of(plan, unit, &end)) * 4;
+        return (in_group(plan, table) + row) * 4;
     return plan->held ? row * 4 : 0;
 }

@@ -55,8 +55,19 @@ static struct tr_visit *add_update(struct tr_visits *v, struct tr_unit_visit uni
     return s;
 }
 
+/* Does a visit of these parts have anything to update? */
+static int trains_unit(const struct tr_model *m, const struct tr_unit_visit *unit)
+{
+    int trains = 0;
+
+    for (int part = unit->from; part <= (int)unit->to; part++)
+        trains |= tr_trains_part(m, unit->index, (enum tr_part)part) ||
+                  m->blocks[unit->index].adapter_span[part] != TR_NONE;
+    return trains;
+}
+
 /* The parts of a block that the unit names, where they are updated their state behind them, and
- * behind it the places of their gradients, and last their adapters. */
+ * behind it the places of their gradients, and last their adapters, which have those in them. */
 static void add_parts(struct tr_visit *s, const struct tr_model *m,
                       const struct tr_unit_visit *unit, int changed)
 {
@@ -70,10 +81,11 @@ static void add_parts(struct tr_visit *s, const struct tr_model *m,
         if (block->state_span[part] != TR_NONE)
             add_span(s, block->state_span[part], 1);
     for (int part = unit->from; parked && part <= (int)unit->to; part++)
-        add_parked(s, block->parked_span[part], !changed);
+        if (block->parked_span[part] != TR_NONE)
+            add_parked(s, block->parked_span[part], !changed);
     for (int part = unit->from; part <= (int)unit->to; part++)
         if (block->adapter_span[part] != TR_NONE)
-            add_span(s, block->adapter_span[part], changed);
+            add_span(s, block->adapter_span[part], changed || parked);
 }
 
 static void add_block(struct tr_visits *v, const struct tr_model *m, struct tr_unit_visit unit)
@@ -104,7 +116,7 @@ static void add_parts_forward(struct tr_visits *v, const struct tr_visits_params
     unit.work = TR_WORK_BLOCK;
     for (int part = 0; part < end; part++) {
         unit.from = unit.to = (enum tr_part)part;
-        if (update)
+        if (update && trains_unit(p->model, &unit))
             add_block_update(v, p->model, unit);
         if (!p->settle)
             add_block(v, p->model, unit);
@@ -129,7 +141,7 @@ static void add_parts_backward(struct tr_visits *v, const struct tr_visits_param
 static void add_whole_forward(struct tr_visits *v, const struct tr_visits_params *p,
                               struct tr_unit_visit unit)
 {
-    if (defers(p))
+    if (defers(p) && trains_unit(p->model, &unit))
         add_block_update(v, p->model, unit);
     if (!p->settle)
         add_block(v, p->model, unit);
@@ -186,8 +198,12 @@ static void add_slice_update(struct tr_visits *v, const struct tr_model *m,
     if (m->has_state)
         add_span(s, slice->state_span, unit.sweep != TR_SWEEP_APPLY || m->master);
     add_parked(s, slice->parked_span, 0);
-    if (!tr_ends_final_norm(m, &v->units[v->n - 1]))
-        return;
+}
+
+static void add_norm_update(struct tr_visits *v, const struct tr_model *m)
+{
+    struct tr_visit *s = add_update(v, (struct tr_unit_visit){.work = TR_WORK_NORM});
+
     add_final_norm(s, m, 1);
     add_parked(s, m->final_norm_parked_span, 0);
 }
@@ -224,13 +240,14 @@ static void add_slice_apply(struct tr_visits *v, const struct tr_model *m,
 static void add_embed(struct tr_visits *v, const struct tr_visits_params *p)
 {
     const struct tr_model *m = p->model;
+    int update = defers(p) && tr_trains(m, m->embed.tensor);
 
-    if (defers(p))
+    if (update)
         add_slice_sums(v, m, TR_WORK_EMBED_GRAD);
     for (int32_t i = 0; i < m->embed.n_slices; i++) {
         struct tr_visit *s;
 
-        if (defers(p))
+        if (update)
             add_slice_apply(v, m, slice_unit(TR_WORK_EMBED_GRAD, &m->embed, i, 0));
         if (p->settle)
             continue;
@@ -244,8 +261,10 @@ static void add_head(struct tr_visits *v, const struct tr_visits_params *p)
 {
     const struct tr_model *m = p->model;
     const struct tr_table *t = tr_model_head(m);
-    int update = defers(p) && m->head.tensor >= 0;
+    int update = defers(p) && tr_trains(m, m->head.tensor);
 
+    if (defers(p) && tr_trains(m, m->final_norm))
+        add_norm_update(v, m);
     if (update)
         add_slice_sums(v, m, TR_WORK_HEAD_GRAD);
     for (int32_t i = 0; i < t->n_slices; i++) {
@@ -276,7 +295,7 @@ int tr_ends_final_norm(const struct tr_model *m, const struct tr_unit_visit *u)
 
     if (!tr_trains(m, m->final_norm) || (work != TR_WORK_EMBED_GRAD && work != TR_WORK_HEAD_GRAD))
         return 0;
-    return u->last && u->sweep != TR_SWEEP_SUM && (work == TR_WORK_EMBED_GRAD) == (tied || ahead);
+    return !ahead && u->last && u->sweep != TR_SWEEP_SUM && (work == TR_WORK_EMBED_GRAD) == tied;
 }
 
 /* The head's backward visits (work HEAD_GRAD) or the embedding's: the table, and the final norm
@@ -288,7 +307,7 @@ static void add_table_sweep(struct tr_visits *v, const struct tr_model *m,
     int tied = tr_trains_tied(m), head = unit->work == TR_WORK_HEAD_GRAD;
     const struct tr_table *t = head ? tr_model_head(m) : &m->embed;
     int update = unit->pass == TR_PASS_UPDATE, owns = updates_table(m, unit);
-    int parks = m->parked && (!head || !tied);
+    int parks = m->parked && (!head || !tied) && tr_trains(m, t->tensor);
 
     for (int32_t i = t->n_slices - 1; i >= 0; i--) {
         struct tr_unit_visit one = slice_unit(unit->work, t, i, 1);
@@ -382,18 +401,37 @@ static int is_state(const struct tr_model *m, uint32_t span)
            m->layout.spans[span].pool <= TR_SLOTS_NORM_STATE;
 }
 
-/* What the visit reads to make its gradients: it is then as one of a norm pass. */
+static int is_adapter(const struct tr_model *m, uint32_t span)
+{
+    return span < m->layout.n_spans && m->layout.spans[span].pool == TR_SLOTS_ADAPTER;
+}
+
+/* Does the visit change anything but adapters? */
+static int changes_model(const struct tr_visit *s, const struct tr_model *m)
+{
+    int changes = 0;
+
+    for (uint32_t k = 0; k < s->n_spans; k++)
+        changes |= s->changed >> k & 1 && !is_adapter(m, s->span[k]);
+    return changes;
+}
+
+/* What the visit reads to make its gradients: it is then as one of a norm pass, but for adapters.
+ */
 static void only_gradients(struct tr_visit *s, const struct tr_model *m,
                            const struct tr_unit_visit *unit)
 {
     int idle = unit->work == TR_WORK_EMBED_GRAD && !tr_trains_tied(m); /* is its table */
-    uint32_t n = 0;
+    uint32_t n = 0, changed = 0;
 
     for (uint32_t k = 0; k < s->n_spans; k++)
-        if (s->span[k] >= m->layout.n_spans || (!idle && !is_state(m, s->span[k])))
+        if (s->span[k] >= m->layout.n_spans || (!idle && !is_state(m, s->span[k]))) {
+            if (is_adapter(m, s->span[k]))
+                changed |= (s->changed >> k & 1) << n;
             s->span[n++] = s->span[k];
+        }
     s->n_spans = n;
-    s->changed = 0;
+    s->changed = changed;
 }
 
 static void append(struct tr_visits *v, const struct tr_visit *s, const struct tr_unit_visit *unit)
@@ -406,14 +444,21 @@ static void append(struct tr_visits *v, const struct tr_visit *s, const struct t
 static void append_update(struct tr_visits *v, const struct tr_model *m, const struct tr_visit *s,
                           struct tr_unit_visit unit)
 {
+    struct tr_visit *to;
+
     unit.work = TR_WORK_UPDATE;
+    unit.left = 1;
     append(v, s, &unit);
-    forget_boundary(&v->spans[v->n - 1], m);
+    to = &v->spans[v->n - 1];
+    forget_boundary(to, m);
+    while (is_adapter(m, to->span[to->n_spans - 1]))
+        to->changed &= (1u << --to->n_spans) - 1;
 }
 
-static int updates_here(const struct tr_visit *s, const struct tr_unit_visit *unit)
+static int updates_here(const struct tr_visit *s, const struct tr_model *m,
+                        const struct tr_unit_visit *unit)
 {
-    return s->changed && unit->pass == TR_PASS_UPDATE && unit->work >= TR_WORK_HEAD_GRAD &&
+    return changes_model(s, m) && unit->pass == TR_PASS_UPDATE && unit->work >= TR_WORK_HEAD_GRAD &&
            unit->work <= TR_WORK_EMBED_GRAD;
 }
 
@@ -429,7 +474,7 @@ static int set_apart(struct tr_visits *v, const struct tr_model *m, uint32_t fir
         memcpy(units, v->units + first, n * sizeof(*units));
         v->n = first;
         for (uint32_t i = 0; i < n; i++) {
-            int leaves = updates_here(&spans[i], &units[i]);
+            int leaves = updates_here(&spans[i], m, &units[i]);
 
             append(v, &spans[i], &units[i]);
             if (leaves) {
@@ -486,7 +531,7 @@ int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
 {
     const struct tr_model *m = p->model;
     size_t blocks = (size_t)m->config.layers * (p->by_parts ? 2 * TR_PARTS : 1);
-    size_t most = 6 * (blocks + m->embed.n_slices + tr_model_head(m)->n_slices);
+    size_t most = 6 * (blocks + m->embed.n_slices + tr_model_head(m)->n_slices) + 1;
     int r;
 
     memset(v, 0, sizeof(*v));

@@ -27,8 +27,8 @@
  *   (update, embed) 0..  (update, block) 0 .. L-1  (update, head) 0..n   forward
  *   head' n..0  block' L-1 .. 0  embed' n..0                             norm pass: parked
  *
- * There the final norm is updated with the embedding, since all visits of the head need it; the
- * sums of AdaLomo's tables are made by a run of update visits before.
+ * There the final norm has an update of its own before the head, since all visits of that need it;
+ * the sums of AdaLomo's tables are made by a run of update visits before.
  *
  * Clipped group by group the backward pass is one of both kinds in turn: a norm pass over the
  * group's units, which leaves their gradients, and the updates of these units.
@@ -38,6 +38,8 @@
  * device has work in the meantime.
  *
  *   head' n  head' n-1  (update, head) n  head' n-2  (update, head) n-1 ..  backward + update
+ *
+ * Adapters never leave the device: the visit that makes their gradients updates them.
  *
  * The table slices go up in the forward pass and down in the backward pass, so that those at the
  * turn stay. The final norm is changed last of the head's visits, and of a tied model with the
@@ -60,7 +62,8 @@ enum tr_work {
     TR_WORK_HEAD_GRAD,
     TR_WORK_BLOCK_GRAD,
     TR_WORK_EMBED_GRAD,
-    TR_WORK_UPDATE /* applies what the backward visit of this place has parked */
+    TR_WORK_UPDATE, /* applies what the backward visit of this place has parked */
+    TR_WORK_NORM    /* the final norm alone: only ever the place of an update */
 };
 
 enum tr_pass { TR_PASS_FORWARD, TR_PASS_NORM, TR_PASS_UPDATE };
@@ -77,6 +80,7 @@ struct tr_unit_visit {
     enum tr_part lowest;   /* backward: the last part whose stage is gone through */
     int first, last;       /* of a table's run of visits of the same work */
     int leaves;            /* its gradients, to an update that is a visit of its own */
+    int left;              /* this update: what another visit has left, and no adapters */
 };
 
 struct tr_visits {
@@ -105,8 +109,8 @@ static inline int tr_unit_updates(const struct tr_unit_visit *u)
     return u->work == TR_WORK_UPDATE || (u->pass == TR_PASS_UPDATE && !u->leaves);
 }
 
-/* Of a table's visits: the one with which the final norm is finished. Beyond a forward pass it
- * comes with the table that is updated last; before one no visit of the head may come first. */
+/* Of a table's visits: the one with which the final norm is finished. It comes with the table that
+ * is updated last; but before a forward pass it has a visit of its own. */
 int tr_ends_final_norm(const struct tr_model *m, const struct tr_unit_visit *u);
 
 int tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p);

@@ -12,15 +12,15 @@
 
 #include "offload/store.h"
 
-#define TR_CURSOR_BYTES 112
+#define TR_CURSOR_BYTES 120
 
 /* The last step's update, where the commit has it in parts: the parameters from before it and the
  * gradients (src/train/pending.c). Its optimizer step is the cursor's t. */
 struct tr_pending {
     uint32_t is; /* 0: there is none, the rest means nothing */
     float coefficient, unscale;
-    uint32_t reserved;
-    double lr;
+    float adapter_coefficient; /* where the model is trained beside adapters: theirs */
+    double lr, adapter_lr;
 };
 
 struct tr_cursor {
@@ -37,8 +37,8 @@ struct tr_cursor {
 };
 
 void tr_cursor_pack(const struct tr_cursor *c, unsigned char out[TR_CURSOR_BYTES]);
-/* Of this version and the one before, which knew of nothing pending. -EINVAL: not a cursor, or of a
- * newer version. */
+/* Of this version and those before: the first knew of nothing pending, the second of nothing of
+ * adapters. -EINVAL: not a cursor, or of a newer version. */
 int tr_cursor_parse(const unsigned char *in, size_t bytes, struct tr_cursor *c);
 /* That of the commit which the store stands at. */
 int tr_cursor_read(const struct tr_store *store, struct tr_cursor *c);

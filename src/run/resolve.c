@@ -183,9 +183,6 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
         p->valid = tr_strdup(TR_MEM_MISC, p->data);
     if (!p->model == !p->arch)
         return tr_error(-EINVAL, "one of --model and --arch is needed");
-    if (has_adapters(p) && p->arch)
-        return tr_error(-EINVAL, "--lora-rank: adapters belong to a --model; that of --arch is "
-                                 "random and is not kept");
     if ((r = order_targets(p)) < 0 || (r = choose_places(run)) < 0)
         return r;
     if (p->model && (r = check_outside("--out", p->out, p->model)) == 0)
@@ -308,10 +305,12 @@ int run_lora(const struct tr_train_params *p, struct tr_lora *lora)
         return tr_error(-EINVAL, "--freeze: with adapters the whole model stays as it is");
     if (p->fused_gemm)
         return tr_error(-EINVAL, "--fused-gemm: is not for adapters");
-    if (p->master > TR_MASTERS_NONE)
-        return tr_error(-EINVAL, "--master: is not for runs with adapters, which are f32");
-    if (p->update_on == TR_UPDATE_CPU)
-        return tr_error(-EINVAL, "--update-on cpu: adapters and their state stay on the device");
+    if (p->master > TR_MASTERS_NONE && !p->lora_optimizer)
+        return tr_error(-EINVAL, "--master: adapters are f32 and lose nothing of an update; the "
+                                 "model is trained beside them with --lora-optimizer alone");
+    if (p->update_on == TR_UPDATE_CPU && !p->lora_optimizer)
+        return tr_error(-EINVAL, "--update-on cpu: adapters and their state stay on the device; "
+                                 "the model is trained beside them with --lora-optimizer alone");
     if (!p->adapter &&
         tr_lora_parse_targets(p->lora_targets ? p->lora_targets : LORA_TARGETS, &lora->targets) < 0)
         return tr_error_prefix(-EINVAL, "--lora-targets");

@@ -117,6 +117,8 @@ int run_step(struct tr_run *run, struct tr_step_report *report);
 int run_commit(struct tr_run *run);
 /* Waits until the last commit started is durable; then its steps count, and have their lines. */
 int run_commit_wait(struct tr_run *run);
+/* The rate of adapters beside a model that trains, at this step. */
+double run_adapter_rate(const struct tr_run *run, int64_t step);
 /* A step at this rate that is neither committed nor reported, for a test that is undone. Its loss
  * is NaN where that, or what it did to the weights, is not finite. */
 int run_trial(struct tr_run *run, double lr, double *loss);

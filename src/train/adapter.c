@@ -55,7 +55,7 @@ static int scaled(const struct tr_pass_state *p, const struct pass_linear *l,
                                                .first = l->u->first_token * s->width,
                                                .scale = drop > 0 ? s->scale / (1 - drop) : s->scale,
                                                .threshold = (uint32_t)(drop * 0x1p32),
-                                               .step = p->update.t,
+                                               .step = p->drop_step,
                                                .seed = p->update.seed,
                                                .name = p->update.names[a - p->model->tensors]}});
 }

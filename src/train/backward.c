@@ -65,7 +65,7 @@ static float *grad_of(const struct block *b, enum tr_role r)
 static int finish(const struct block *b, enum tr_role r)
 {
     const struct tr_tensor *t = tensor(b, r);
-    int update = tr_unit_updates(&b->v->unit);
+    int update = pass_updates(b->p, &b->v->unit, b->tensors->tensor[r]);
     char *state;
 
     if (!b->last || !trains(b, r))
@@ -438,8 +438,10 @@ int pass_block_update(struct tr_pass_state *p, const struct tr_pass_visit *v)
 
     for (int role = 0; role < TR_ROLES && r == 0; role++) {
         enum tr_part part = tr_model_part((enum tr_role)role);
+        int here = part >= v->unit.from && part <= v->unit.to;
 
-        if (has(&b, (enum tr_role)role) && part >= v->unit.from && part <= v->unit.to)
+        if (here && has(&b, (enum tr_role)role) &&
+            pass_updates(p, &v->unit, b.tensors->tensor[role]))
             r = finish(&b, (enum tr_role)role);
     }
     return r;

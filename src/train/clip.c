@@ -53,12 +53,6 @@ int32_t run_clip_group(const struct tr_run *run)
                : 0;
 }
 
-/* What is frozen has no place to wait in, nor one in a group. */
-static int has_frozen(const struct tr_run *run)
-{
-    return run->model->n_trained < run->model->n_params || run->model->lora.rank;
-}
-
 int run_resolve_clip(struct tr_run *run)
 {
     struct tr_train_params *p = &run->params;
@@ -66,10 +60,6 @@ int run_resolve_clip(struct tr_run *run)
     if (run_clip_group(run) && run->model->dtype == TR_F16)
         return tr_error(-EINVAL, "--clip-method group: f16 storage needs to see an overflow before "
                                  "the first update; two-pass and deferred do");
-    if (has_frozen(run) && (run_clip_group(run) || p->clip_method == TR_CLIP_DEFERRED))
-        return tr_error(-EINVAL,
-                        "--clip-method: with --freeze or adapters the norm is known by two-pass "
-                        "alone");
     if (p->clip_norm <= 0 && p->clip_method != TR_CLIP_AUTO)
         return tr_error(-EINVAL, "--clip-method: there is no --clip-norm");
     if (p->clip_norm > 0 && !run->import)
@@ -120,7 +110,7 @@ int run_choose_clip(struct tr_run *run, const struct tr_figures *figures,
     if (p->clip_norm <= 0 || p->clip_method != TR_CLIP_AUTO)
         return 0;
     p->clip_method = TR_CLIP_TWO_PASS;
-    if (run->plan.parked || has_frozen(run))
+    if (run->plan.parked)
         return 0;
     if ((r = weigh(run, figures, batch, &two_pass)) < 0)
         return r;

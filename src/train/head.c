@@ -48,9 +48,9 @@ static struct slice_work slice_work(struct tr_pass_state *p, const struct tr_pas
         w.at.table = v->at[k++];
     if (update && m->has_state && tr_trains(m, embed ? m->embed.tensor : m->head.tensor))
         w.at.state = v->at[k++];
-    if (parks && (embed || !tied))
+    if (parks && (embed || !tied) && tr_trains(m, t->tensor))
         w.at.parked = v->at[k++];
-    if (update && parks ? ends : !embed || tied)
+    if ((!embed || tied) && !(update && parks))
         w.at.norm = v->at[k++];
     if (update && m->has_state && ends)
         w.at.norm_state = v->at[k++];
@@ -432,11 +432,24 @@ int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
     return finish_final_norm(&w);
 }
 
-/* Parked gradients of a table's slice, and of the final norm where its run of visits ends. */
+/* Gradients of a table's slice that wait, and of the final norm where its run of visits ends. */
 int pass_table_update(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     struct slice_work w = slice_work(p, v);
     int r = finish_slice(&w);
 
     return r < 0 || !tr_ends_final_norm(p->model, &v->unit) ? r : finish_final_norm(&w);
+}
+
+/* Of the final norm alone: parked for the next step. */
+int pass_norm_update(struct tr_pass_state *p, const struct tr_pass_visit *v)
+{
+    int k = 0;
+    struct slice_work w = {.p = p, .v = v};
+
+    w.at.norm = v->at[k++];
+    if (p->model->has_state)
+        w.at.norm_state = v->at[k++];
+    w.at.norm_parked = v->at[k];
+    return finish_final_norm(&w);
 }

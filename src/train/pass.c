@@ -94,10 +94,10 @@ char *pass_block_state(const struct tr_pass_state *p, const struct tr_pass_visit
 
 char *pass_block_parked(const struct tr_pass_visit *v, const struct tr_model *m, enum tr_role r)
 {
-    int parts = (int)v->unit.to + 1 - (int)v->unit.from;
-    int before = tr_unit_updates(&v->unit) && m->has_state ? 2 * parts : parts;
+    const struct tr_block *block = &m->blocks[v->unit.index];
+    const uint32_t *span = r >= TR_ROLE_LORA ? block->adapter_span : block->parked_span;
 
-    return v->at[before + (int)tr_model_part(r) - (int)v->unit.from];
+    return pass_span(v, span[tr_model_part(r)]);
 }
 
 /* Ranges of `start` that lie in tokens [t0, t1), counted from t0. Returns how many. */
@@ -238,6 +238,8 @@ void tr_pass_free(struct tr_pass_state *p)
 
 static int pass_update(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
+    if (v->unit.place == TR_WORK_NORM)
+        return pass_norm_update(p, v);
     return v->unit.place == TR_WORK_BLOCK_GRAD ? pass_block_update(p, v) : pass_table_update(p, v);
 }
 

@@ -71,8 +71,9 @@ struct tr_pass_state {
     struct tr_ranges *grain; /* (n_grains) each grain of the batch as a range of its own */
     struct tr_update update;
     struct tr_adapter_update adapter;
-    float drop;    /* share of the adapters' inputs that a training step leaves out */
-    float dropout; /* the same in such a step; else 0 */
+    float drop;         /* share of the adapters' inputs that a training step leaves out */
+    float dropout;      /* the same in such a step; else 0 */
+    uint64_t drop_step; /* which of them follows from; an update at hand may be of the one before */
     struct tr_pass_cache cache;
     struct tr_apart *apart; /* updates run on the cpu (src/train/apart.h); NULL: on the device */
     uint32_t n_sumsq;       /* entries written by the norm pass */
@@ -180,12 +181,23 @@ int pass_rope(const struct tr_pass_state *p, const struct tr_micro *u, void *x, 
 int pass_block_grad(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_block_update(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_table_update(struct tr_pass_state *p, const struct tr_pass_visit *v);
+int pass_norm_update(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_head(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_embed_grad(struct tr_pass_state *p, const struct tr_pass_visit *v);
 
 /* f16 runs: the gradient at a block boundary is rounded to f16. */
 int pass_round_boundary(const struct tr_pass_state *p, float *dx, int64_t n);
+
+/* Does this visit update this tensor of its own? One that leaves its gradients to an update beside
+ * the device does so with adapters, which are on the device for good. */
+static inline int pass_updates(const struct tr_pass_state *p, const struct tr_unit_visit *u,
+                               int32_t tensor)
+{
+    int adapter = p->model->tensors[tensor].role >= TR_ROLE_LORA;
+
+    return adapter && u->left ? 0 : tr_unit_updates(u) || (adapter && u->leaves);
+}
 
 /* A weight gradient that is complete for this step: measured in the norm pass, applied in the
  * update pass (f16 runs: rounded to f16 first, so that overflow is real). */

@@ -19,6 +19,7 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 #include "src/run/run.h"
+#include "src/train/lr.h"
 
 void run_take_pending(struct tr_run *run)
 {
@@ -29,15 +30,22 @@ void run_take_pending(struct tr_run *run)
     u->t = run->cursor.t;
     u->coefficient = p->coefficient;
     u->unscale = p->unscale;
+    run->pass.adapter.lr = p->adapter_lr;
+    run->pass.adapter.coefficient = p->adapter_coefficient;
 }
 
-/* Before the cursor counts the step: its loss scale is the step's own still. */
+/* The cursor has counted the step, but not its update: the loss scale is the step's own still. */
 void run_leave_pending(struct tr_run *run, double lr, int skip)
 {
-    run->cursor.pending = (struct tr_pending){.is = !skip,
-                                              .coefficient = run->pass.update.coefficient,
-                                              .unscale = (float)(1 / run->cursor.loss_scale),
-                                              .lr = lr};
+    const struct tr_pass_state *pass = &run->pass;
+
+    run->cursor.pending =
+        (struct tr_pending){.is = !skip,
+                            .coefficient = pass->update.coefficient,
+                            .unscale = (float)(1 / run->cursor.loss_scale),
+                            .lr = lr,
+                            .adapter_coefficient = pass->adapter.coefficient,
+                            .adapter_lr = run_adapter_rate(run, (int64_t)run->cursor.step)};
 }
 
 int run_settle(struct tr_run *run)

@@ -98,16 +98,15 @@ static float coefficient(double max, double norm)
 static int clip(struct tr_run *run, double *norm)
 {
     struct tr_pass_state *p = &run->pass;
-    double here;
-    int r = run_read_norm(run, &here);
+    double all, here;
+    int r = run_read_norm(run, &all);
 
     if (r < 0)
         return r;
+    here = p->adapter.is && isfinite(all) ? run->norms[0] : all;
     *norm = run->groups++ ? hypot(*norm, here) : here;
-    if (!isfinite(here))
+    if (!isfinite(all))
         return 1;
-    if (p->adapter.is)
-        *norm = here = run->norms[0];
     p->update.coefficient = coefficient(run->params.clip_norm, here);
     p->adapter.coefficient = coefficient(run->params.lora_clip_norm, run->norms[1]);
     return 0;
@@ -122,13 +121,25 @@ static int start_batch(struct tr_run *run, struct tr_batch *batch)
     return r < 0 ? r : tr_pass_batch(&run->pass, batch, (float)c->loss_scale);
 }
 
+static double rate_at(const struct tr_run *run, double base, int64_t step)
+{
+    const struct tr_train_params *p = &run->params;
+
+    return tr_lr_at(p->schedule, base, p->warmup > 0 ? p->warmup : 0, step, run->steps);
+}
+
+double run_adapter_rate(const struct tr_run *run, int64_t step)
+{
+    return rate_at(run, run->params.lora_lr, step);
+}
+
 static void prepare_update(struct tr_run *run, struct tr_step_report *report)
 {
     struct tr_update *u = &run->pass.update;
-    const struct tr_train_params *p = &run->params;
+    int64_t step = (int64_t)run->cursor.step + 1;
 
-    report->lr = tr_lr_at(p->schedule, p->lr, p->warmup > 0 ? p->warmup : 0,
-                          (int64_t)run->cursor.step + 1, run->steps);
+    report->lr = rate_at(run, run->params.lr, step);
+    run->pass.drop_step = run->cursor.t + 1;
     run->pass.n_sumsq = run->read_sumsq = 0;
     run->groups = 0;
     if (run->model->parked) {
@@ -139,8 +150,7 @@ static void prepare_update(struct tr_run *run, struct tr_step_report *report)
     u->t = run->cursor.t + 1;
     u->coefficient = 1;
     run->pass.adapter.coefficient = 1;
-    run->pass.adapter.lr = tr_lr_at(p->schedule, p->lora_lr, p->warmup > 0 ? p->warmup : 0,
-                                    (int64_t)run->cursor.step + 1, run->steps);
+    run->pass.adapter.lr = run_adapter_rate(run, step);
     u->unscale = (float)(1 / run->cursor.loss_scale);
     report->grad_norm = run->plan.in.fused ? NAN : 0;
 }

@@ -17,6 +17,8 @@
 
 #include <math.h>
 
+#include "src/model/master.h"
+
 /* Of the gradient; of a fused update the weights, which are all that can tell. */
 static int measure(struct tr_pass_state *p, const struct pass_grad *g)
 {
@@ -58,7 +60,9 @@ static void correct_bias(struct tr_op_update *op, const struct tr_update *u)
 
 static int run_update(struct tr_pass_state *p, const struct pass_grad *g, const struct tr_op *op)
 {
-    return p->apart ? tr_apart_update(p->apart, g, op) : pass_op(p, op);
+    int adapter = p->model->tensors[g->tensor].role >= TR_ROLE_LORA;
+
+    return p->apart && !adapter ? tr_apart_update(p->apart, g, op) : pass_op(p, op);
 }
 
 /* Its decay of the second moment rises with time and begins at nothing: no bias to correct. */
@@ -110,12 +114,13 @@ static int apply(struct tr_pass_state *p, const struct pass_grad *g)
 {
     const struct tr_tensor *t = &p->model->tensors[g->tensor];
     const struct tr_update own = update_of(p, t), *u = &own;
+    int mastered = tr_master_has(p->model, t);
     struct tr_op op = {
         .kind = kind_of(u),
         .update = {.w = g->weight,
                    .dtype = t->dtype,
-                   .master_kind = p->model->master,
-                   .master = p->model->master ? g->master : NULL,
+                   .master_kind = mastered ? p->model->master : TR_MASTER_NONE,
+                   .master = mastered ? g->master : NULL,
                    .g = g->grad,
                    .m = g->m,
                    .state_dtype = tr_state_dtype(tr_model_state(p->model, t)),
@@ -171,7 +176,7 @@ static int move_parked(const struct tr_pass_state *p, const struct pass_grad *g,
 
 int pass_finish(struct tr_pass_state *p, const struct tr_unit_visit *u, const struct pass_grad *g)
 {
-    int update = tr_unit_updates(u), measures, r;
+    int update = pass_updates(p, u, g->tensor), measures, r;
 
     if (p->model->tensors[g->tensor].frozen)
         return 0;
@@ -186,7 +191,7 @@ int pass_finish(struct tr_pass_state *p, const struct tr_unit_visit *u, const st
     if ((r = pass_round_boundary(p, g->grad, (int64_t)g->n)) < 0 ||
         (measures && (r = measure(p, g)) < 0))
         return r;
-    if (u->leaves)
+    if (u->leaves && !update)
         return tr_apart_leave(p->apart, g);
     return update ? apply(p, g) : move_parked(p, g, 1);
 }

@@ -27,7 +27,8 @@ int run_may_update(const struct tr_run *run, int apart)
     enum tr_update_on on = run->params.update_on;
 
     /* Adapters and their state are on the device for good: nothing of them ever moves. */
-    if (run->device_info.host_visible || run->model->lora.rank || on == TR_UPDATE_DEVICE)
+    if (run->device_info.host_visible || tr_lora_freezes(&run->model->lora) ||
+        on == TR_UPDATE_DEVICE)
         return !apart;
     return on == TR_UPDATE_CPU ? apart : !apart || has_much_state(run);
 }

@@ -49,6 +49,8 @@ struct job {
     enum tr_clip method;
     enum tr_type state_dtype, parked_dtype;
     const char *freeze;
+    int rank; /* of adapters beside the model, which stay on the device */
+    enum tr_master_choice master;
 };
 
 struct way {
@@ -93,6 +95,8 @@ static uint64_t train_so(struct tr_train_params p, const struct way *w, enum tr_
     assert_true(last.device_peak_bytes <= p.device_memory);
     assert_true(!w->host_memory || last.host_peak_bytes <= w->host_memory);
     hash = file_hash(scratch_path("run/model/model.safetensors"));
+    if (p.lora_rank)
+        hash ^= 3 * file_hash(scratch_path("run/model/adapter/adapter_model.safetensors"));
     assert_int_equal(tr_remove_tree(p.out), 0);
     return hash;
 }
@@ -119,6 +123,9 @@ static struct tr_train_params params_of(const struct job *j)
                                     .state_dtype = j->state_dtype,
                                     .parked_dtype = j->parked_dtype,
                                     .freeze = j->freeze,
+                                    .master = j->master,
+                                    .lora_rank = j->rank,
+                                    .lora_optimizer = j->rank ? TR_OPT_ADAMW : TR_OPT_DEFAULT,
                                     .weight_decay = 0.01,
                                     .threads = 2,
                                     .seed = 11};
@@ -219,6 +226,18 @@ static void test_frozen(void **state)
     (void)state;
     check(&(struct job){&shapes[2], TR_TYPE_BF16, TR_OPT_SGD, -1, .momentum = 0.9,
                         .freeze = "*embed*,*.0.self_attn*,*.1.*norm*"});
+}
+
+static void test_adapters(void **state)
+{
+    (void)state;
+    check_ways(&(struct job){&shapes[2], TR_TYPE_BF16, TR_OPT_ADAMW, -1, .rank = 3,
+                             .master = TR_MASTERS_SPLIT},
+               2);
+    check(&(struct job){&shapes[0], TR_TYPE_BF16, TR_OPT_ADAMW, 0.1, .method = TR_CLIP_TWO_PASS,
+                        .freeze = "*embed*,*layers.1.*", .rank = 2});
+    check(&(struct job){&shapes[0], TR_TYPE_BF16, TR_OPT_ADAMW, 0.1, .method = TR_CLIP_DEFERRED,
+                        .rank = 2});
 }
 
 /* --- kills ---------------------------------------------------------------------------------- */
@@ -372,7 +391,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_group),    cmocka_unit_test(test_deferred_bf16),
         cmocka_unit_test(test_adalomo),  cmocka_unit_test(test_adalomo_tied),
         cmocka_unit_test(test_f16),      cmocka_unit_test(test_frozen),
-        cmocka_unit_test(test_killed),   cmocka_unit_test(test_late),
+        cmocka_unit_test(test_adapters), cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_late),
     };
 
     if (argc == 3)

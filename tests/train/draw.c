@@ -121,7 +121,7 @@ static void set_pauses(struct part *t, int64_t v)
 /* The exact ways, where the subject is clipped and there is more than one. */
 static void set_clip(struct part *t, int64_t v)
 {
-    if (t->p.clip_norm > 0 && !t->p.freeze)
+    if (t->p.clip_norm > 0)
         t->p.clip_method = (enum tr_clip)v;
 }
 

@@ -363,11 +363,6 @@ static void test_refusals(void **state)
     p.freeze = "*proj*,*norm*,*embed*,lm_head.*";
     expect_refused(&p, "nothing is left to train");
     p.freeze = "*embed*";
-    p.clip_norm = 1;
-    p.clip_method = TR_CLIP_DEFERRED;
-    expect_refused(&p, "--clip-method: with --freeze");
-    p.clip_norm = -1;
-    p.clip_method = TR_CLIP_AUTO;
     p.steps = 2;
     assert_int_equal(train_part(&p, 1), 0);
     p.freeze = "*embed*,*norm*";

@@ -115,6 +115,7 @@ struct extras {
     enum tr_master_choice master;
     int64_t rank; /* of adapters, or 0 */
     int both;     /* the model is trained beside them */
+    const char *freeze;
 };
 
 static struct tr_train_params job_of(const char *out, enum tr_optimizer optimizer,
@@ -125,6 +126,7 @@ static struct tr_train_params job_of(const char *out, enum tr_optimizer optimize
     p.master = x->master;
     p.lora_rank = x->rank;
     p.lora_optimizer = x->both ? TR_OPT_ADAMW : TR_OPT_DEFAULT;
+    p.freeze = x->freeze;
     return p;
 }
 
@@ -250,6 +252,17 @@ static void test_adapters_and_model(void **state)
     check_way(TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 10, &both);
 }
 
+/* And an update that waits, of both; of what is not frozen. */
+static void test_partial(void **state)
+{
+    struct extras both = {.way = TR_CLIP_DEFERRED, .rank = 3, .both = 1};
+    struct extras frozen = {.way = TR_CLIP_DEFERRED, .freeze = "*embed*,*layers.0.*"};
+
+    (void)state;
+    check_way(TR_OPT_LOMO, TR_KEEP_STEP, 10, &both);
+    check_way(TR_OPT_ADAMW, TR_KEEP_STEP, 11, &frozen);
+}
+
 static int setup(void **state)
 {
     static const struct tiny shape = {"llama", 64, 96, 3, 4, 2, 16, 200, 64, ""};
@@ -268,6 +281,7 @@ int main(void)
         cmocka_unit_test(test_checkpoint_lomo), cmocka_unit_test(test_three_folders),
         cmocka_unit_test(test_deferred),        cmocka_unit_test(test_masters),
         cmocka_unit_test(test_adapters),        cmocka_unit_test(test_adapters_and_model),
+        cmocka_unit_test(test_partial),
     };
 
     return cmocka_run_group_tests_name("invariant 2, killed", tests, setup, NULL);

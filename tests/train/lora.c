@@ -296,6 +296,67 @@ static void test_start(void **state)
     assert_true(fabs(sqrt(squares / 144) / bound - 1 / sqrt(3)) < 0.08);
 }
 
+/* ---- the model beside them ---- */
+
+/* Masters are the model's, adapters are f32: both kinds of one give the same run, and another than
+ * none. */
+static void test_masters(void **state)
+{
+    static const enum tr_master_choice masters[] = {TR_MASTERS_NONE, TR_MASTERS_SPLIT,
+                                                    TR_MASTERS_F32};
+    struct tr_train_params p = params(&qwen3, TR_TYPE_BF16, NULL);
+    uint64_t hash[3], adapters[3];
+
+    (void)state;
+    p.lora_optimizer = TR_OPT_ADAMW;
+    p.optimizer = TR_OPT_LOMO;
+    p.rounding = TR_ROUNDING_NEAREST;
+    p.steps = on_cuda() ? 2 : 4;
+    for (int i = 0; i < 3; i++) {
+        p.master = masters[i];
+        train_anew(p, "masters", NULL);
+        hash[i] = file_hash(scratch_path("masters/model/model.safetensors"));
+        adapters[i] = file_hash(scratch_path("masters/model/adapter/adapter_model.safetensors"));
+    }
+    assert_true(hash[1] == hash[2] && adapters[1] == adapters[2]);
+    assert_true(hash[0] != hash[1] && adapters[0] != adapters[1]);
+}
+
+/* A model from a seed is that which `init` makes of it, whether adapters train alone or beside it.
+ */
+static void test_arch(void **state)
+{
+    uint64_t hash[2][2];
+    char folder[4352], arch[4400], run[4352], merged[4352];
+
+    (void)state;
+    snprintf(folder, sizeof(folder), "%s", scratch_path("random"));
+    snprintf(arch, sizeof(arch), "%s/config.json", folder);
+    snprintf(run, sizeof(run), "%s", scratch_path("arch"));
+    tiny_model(folder, &llama, TR_TYPE_F32, 5);
+    for (int beside = 0; beside < 2; beside++) {
+        for (int i = 0; i < 2; i++) {
+            struct tr_train_params p = params(&llama, TR_TYPE_F32, NULL);
+
+            p.steps = 2;
+            p.model = i ? NULL : folder;
+            p.arch = i ? arch : NULL;
+            p.dtype = TR_TYPE_F32;
+            p.lora_optimizer = beside ? TR_OPT_ADAMW : TR_OPT_DEFAULT;
+            p.optimizer = beside ? TR_OPT_LOMO : TR_OPT_ADAMW;
+            train_anew(p, "arch", NULL);
+            snprintf(merged, sizeof(merged), "%s", scratch_path("arch-%d", 2 * beside + i));
+            export_to(run, merged, 1);
+            hash[beside][i] =
+                file_hash(scratch_path("arch/model/%sadapter_model.safetensors",
+                                       beside ? "adapter/" : "")) ^
+                3 * file_hash(scratch_path("arch-%d/model.safetensors", 2 * beside + i));
+        }
+        assert_true(hash[beside][0] == hash[beside][1]);
+    }
+    assert_true(hash[0][0] != hash[1][0]);
+}
+
 /* ---- refusals ---- */
 
 static void test_refusals(void **state)
@@ -317,9 +378,12 @@ static void test_refusals(void **state)
     p.lora_lr = 0.1;
     expect_refused(&p, "unless --lora-optimizer");
     p.lora_lr = 0;
-    p.clip_method = TR_CLIP_DEFERRED;
-    expect_refused(&p, "--clip-method: with --freeze or adapters");
-    p.clip_method = TR_CLIP_AUTO;
+    p.master = TR_MASTERS_F32;
+    expect_refused(&p, "--master: adapters are f32");
+    p.master = TR_MASTERS_NONE;
+    p.update_on = TR_UPDATE_CPU;
+    expect_refused(&p, "--update-on cpu: adapters and their state");
+    p.update_on = TR_UPDATE_AUTO;
     p.adapter = "somewhere";
     expect_refused(&p, "the folder says rank, alpha and targets");
     p.adapter = NULL;
@@ -409,6 +473,7 @@ int main(void)
         cmocka_unit_test(test_exports),    cmocka_unit_test(test_goes_on),
         cmocka_unit_test(test_start),      cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_configs),    cmocka_unit_test(test_other_model),
+        cmocka_unit_test(test_masters),    cmocka_unit_test(test_arch),
     };
 
     return cmocka_run_group_tests_name("adapters", tests, NULL, NULL);
