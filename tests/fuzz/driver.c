@@ -173,12 +173,20 @@ static uint64_t setting(const char *name, uint64_t otherwise)
     return s ? strtoull(s, NULL, 10) : otherwise;
 }
 
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 int main(int argc, char **argv)
 {
     static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM};
     uint64_t seed = setting("FUZZ_SEED", 1);
     struct input x = {malloc(MOST), 0};
-    time_t end;
+    double end;
 
     if (argc < 3 || argc - 2 > FILES || !x.v) {
         fprintf(stderr, "usage: %s SECONDS FILE...\n", argv[0]);
@@ -189,12 +197,12 @@ int main(int argc, char **argv)
     for (int i = 2; i < argc; i++)
         load(argv[i]);
     number = setting("FUZZ_ONLY", 0);
-    end = time(NULL) + (time_t)setting("FUZZ_SECONDS", strtoull(argv[1], NULL, 10));
+    end = now() + (double)setting("FUZZ_SECONDS", strtoull(argv[1], NULL, 10));
     printf("seed %llu\n", (unsigned long long)seed);
     do {
         run(seed, &x);
         number++;
-    } while (!getenv("FUZZ_ONLY") && time(NULL) < end);
+    } while (!getenv("FUZZ_ONLY") && now() < end);
     printf("%llu inputs\n", (unsigned long long)number);
     for (int i = 0; i < n_seeds; i++)
         free(seeds[i].v);
