@@ -37,8 +37,8 @@ int tr_plan_file_parse(const char *text, size_t bytes, const char *where, struct
         take_text(o, "store_uuid", p->store_uuid, sizeof(p->store_uuid)) < 0 ||
         take_text(o, "bits", p->bits, sizeof(p->bits)) < 0)
         r = tr_error(-EINVAL,
-                     "%s: is damaged; without it the run goes on, but its store is not "
-                     "held against its name",
+                     "%s: is damaged: what it says of the run's store and device is not "
+                     "believed",
                      where);
     json_decref(o);
     return r;

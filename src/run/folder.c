@@ -120,19 +120,27 @@ int run_write_plan(const struct tr_run *run)
 void run_note_bits(const struct tr_run *run)
 {
     struct tr_plan_file plan;
+    int r = tr_plan_file_read(run->params.out, &plan);
 
-    if (tr_plan_file_read(run->params.out, &plan) == 0 && plan.bits[0] &&
+    if (r == -EINVAL)
+        run_log(run, "%s; it is made anew, for the store %s", tr_error_message(),
+                run->params.store);
+    if (r == 0 && plan.bits[0] &&
         strcmp(plan.bits, run->device_info.bits))
         run_log(run, "%s: was computed by %s so far, now by %s: the bits may differ",
                 run->params.out, plan.bits, run->device_info.bits);
 }
 
-/* An import that was killed right after its commit has left no plan.json; nothing is known then. */
+/* An import that was killed right after its commit has left no plan.json, and of one that is
+ * damaged nothing can be believed: nothing is known then. Who may write it makes it anew
+ * (run_write_plan); that the store is the run's is then known by its layout alone. */
 int run_check_store(const char *run, const struct tr_store *store)
 {
     struct tr_plan_file plan;
     int r = tr_plan_file_read(run, &plan);
 
+    if (r == -EINVAL)
+        return 0;
     if (r == 0 && plan.store_uuid[0] && strcmp(plan.store_uuid, tr_store_uuid(store)))
         r = tr_error(-EINVAL, "%s: is the store of another run; %s/plan.json names the store %s",
                      tr_store_folder(store), run, plan.store_uuid);

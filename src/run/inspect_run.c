@@ -34,10 +34,11 @@ json_t *tr_inspect_resume(const json_t *o, const char *folder)
     char first[80] = "", last[80];
     struct tr_plan_file plan;
 
-    if (tr_plan_file_read(folder, &plan) < 0)
+    int r = tr_plan_file_read(folder, &plan);
+
+    if (r < 0 && r != -EINVAL)
         return json_sprintf("is refused: %s", tr_error_message());
     all = plan.steps;
-
     if (waits)
         snprintf(first, sizeof(first), "applies the update of step %lld, then ", done);
     if (!all)
@@ -48,5 +49,6 @@ json_t *tr_inspect_resume(const json_t *o, const char *folder)
         snprintf(last, sizeof(last), "exports the model, as all %lld steps are done", all);
     else
         snprintf(last, sizeof(last), "has nothing to do: all %lld steps are done", all);
-    return json_sprintf("%s%s", first, last);
+    return json_sprintf("%s%s%s", r < 0 ? "makes plan.json anew, which is damaged, then " : "",
+                        first, last);
 }

@@ -21,7 +21,6 @@
 #include "src/base/file.h"
 #include "src/checkpoint/source.h"
 #include "src/infer/task_set.h"
-#include "src/run/torn.h"
 
 /* What the run folder is before we touch it. */
 enum folder { FOLDER_NEW, FOLDER_OURS, FOLDER_CUT_OFF };
@@ -288,15 +287,6 @@ static int finish_before_force(struct tr_run *run)
     return tr_cursor_read(run->store, &run->cursor);
 }
 
-/* Before the lines of metrics.jsonl go that tell of it. */
-static void note_torn(const struct tr_run *run)
-{
-    char text[1024];
-
-    if (run_torn(run->params.out, run->store, run->cursor.step, text, sizeof(text)))
-        run_log(run, "%s", text);
-}
-
 static int continue_run(struct tr_run *run)
 {
     int r;
@@ -307,7 +297,7 @@ static int continue_run(struct tr_run *run)
     if ((int64_t)run->cursor.step > run->steps)
         return tr_error(-EINVAL, "%s: stands at step %llu, %lld are asked for", run->params.out,
                         (unsigned long long)run->cursor.step, (long long)run->steps);
-    note_torn(run);
+    run_note_torn(run);
     run_log(run, "%s: continues after step %llu", run->params.out,
             (unsigned long long)run->cursor.step);
     enter_epoch(run);

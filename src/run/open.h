@@ -67,6 +67,9 @@ int run_write_options(const struct tr_run *run);
 /* The options of the run that is here already must be the same where they make its identity. */
 int run_check_options(struct tr_run *run);
 int run_write_plan(const struct tr_run *run);
+/* One where a commit record has been passed over; before the lines of metrics.jsonl go that tell of
+ * it. */
+void run_note_torn(const struct tr_run *run);
 /* A notice where the run's device before had other bits than this one. */
 void run_note_bits(const struct tr_run *run);
 /* Adds to RUN/matmuls.txt what the device has chosen by shape; a notice where it chose otherwise

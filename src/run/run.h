@@ -180,8 +180,8 @@ int run_fall_back(struct tr_run *run);
 
 /* --- metrics.c ------------------------------------------------------------------------------ */
 int metrics_open(struct tr_metrics *m, const char *run_folder);
-/* Takes away the lines after `step`, those in memory too: the run has gone back to it. A line that a
- * kill has kept from the file is added. */
+/* Takes away the lines after `step`, those in memory too: the run has gone back to it. A line that
+ * a kill has kept from the file is added. */
 int metrics_rewind(struct tr_metrics *m, uint64_t step);
 /* Queues the line of a step. */
 int metrics_add(struct tr_metrics *m, const struct tr_step_report *r);

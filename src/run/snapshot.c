@@ -12,6 +12,7 @@
 #include "src/base/file.h"
 #include "src/checkpoint/export.h"
 #include "src/run/open.h"
+#include "src/run/torn.h"
 
 char *run_model_folder(const struct tr_run *run, int numbered)
 {
@@ -91,6 +92,14 @@ int run_snapshot_if_asked(struct tr_run *run)
         r = tr_error(-errno, "%s: cannot remove: %s", path, strerror(errno));
     tr_free(TR_MEM_MISC, path);
     return r;
+}
+
+void run_note_torn(const struct tr_run *run)
+{
+    char text[1024];
+
+    if (run_torn(run->params.out, run->store, run->cursor.step, text, sizeof(text)))
+        run_log(run, "%s", text);
 }
 
 static int go_back(struct tr_run *run)

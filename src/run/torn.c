@@ -66,8 +66,8 @@ int run_torn(const char *run, const struct tr_store *s, uint64_t step, char *tex
         return 0;
     if (last > step)
         snprintf(text, room,
-                 "%s: damaged: this commit record, newer than the other one, was durable: step %llu "
-                 "was done by then; the store stands at step %llu again",
+                 "%s: damaged: this commit record, newer than the other one, was durable: step "
+                 "%llu was done by then; the store stands at step %llu again",
                  path, (unsigned long long)last, (unsigned long long)step);
     else
         snprintf(text, room,

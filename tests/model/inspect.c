@@ -147,7 +147,7 @@ static void where_a_run_stands(void **state)
     assert_int_equal(mkdir(make_path(temp, "run/model"), 0755), 0);
     stands(c, "update_waits: no\n", "resume: has nothing to do: all 3 steps are done\n");
     make_file(make_path(temp, "run"), "plan.json", "{\"store_uuid\": 3}");
-    stands(c, "update_waits: no\n", "plan.json: is damaged");
+    stands(c, "update_waits: no\n", "resume: makes plan.json anew, which is damaged, then goes on");
 }
 
 static void other_paths(void **state)

@@ -23,6 +23,7 @@
 #include "src/base/file.h"
 #include "src/infer/infer.h"
 #include "src/options/options.h"
+#include "src/plan/plan_file.h"
 #include "tests/train/common.h"
 
 static const struct tiny shape = {"llama", 64, 96, 3, 4, 2, 16, 300, 256, ""};
@@ -315,6 +316,22 @@ static void test_changed_beside(void **state)
         fail_msg("%s", tr_message());
 }
 
+static char told[4096];
+
+static void hear(void *arg, const char *line)
+{
+    (void)arg;
+    snprintf(told + strlen(told), sizeof(told) - strlen(told), "%s\n", line);
+}
+
+static char *inspected(const char *run)
+{
+    char *text = NULL;
+
+    assert_int_equal(tr_inspect_path(run, 0, &text), 0);
+    return text;
+}
+
 /* Changes one digit of the rate in run.yaml, or takes the last line away. */
 static void change_options(const char *out, int last_line)
 {
@@ -358,6 +375,31 @@ static void test_changed_options(void **state)
     assert_int_equal(tr_run_file_read(path, &read), 0);
     assert_true(read.lr != p.lr);
     tr_options_free(&read);
+}
+
+/* Without a plan.json that can be read the run goes on, and makes it anew. */
+static void test_damaged_plan(void **state)
+{
+    struct tr_train_params p = job("plan");
+    struct tr_plan_file plan;
+    char path[4400], *text;
+
+    (void)state;
+    assert_int_equal(train_part(&p, 2), 0);
+    snprintf(path, sizeof(path), "%s/plan.json", p.out);
+    assert_int_equal(tr_file_write(path, "{\"store_uuid\": 7", 16), 0);
+    assert_int_equal(verified(p.out, "plan.json"), 1);
+    text = inspected(p.out);
+    assert_non_null(strstr(text, "makes plan.json anew, which is damaged, then goes on"));
+    tr_free_text(text);
+    told[0] = 0;
+    p.log = hear;
+    if (train(&p, NULL) < 0)
+        fail_msg("%s", tr_message());
+    assert_non_null(strstr(told, "it is made anew, for the store "));
+    assert_int_equal(tr_plan_file_read(p.out, &plan), 0);
+    assert_int_equal(strlen(plan.store_uuid), 36);
+    assert_int_equal(verified(p.out, ""), 0);
 }
 
 /* The step that is exported while commit record `record` is damaged. */
@@ -446,22 +488,6 @@ static void keep_lines(const char *run, int n, const char *next)
     fclose(to);
 }
 
-static char told[4096];
-
-static void hear(void *arg, const char *line)
-{
-    (void)arg;
-    snprintf(told + strlen(told), sizeof(told) - strlen(told), "%s\n", line);
-}
-
-static char *inspected(const char *run)
-{
-    char *text = NULL;
-
-    assert_int_equal(tr_inspect_path(run, 0, &text), 0);
-    return text;
-}
-
 /* What is said of a record that cannot be read, and that the run goes on in any case. */
 static void say_torn(struct tr_train_params p, const char *word, int64_t damaged)
 {
@@ -521,7 +547,7 @@ static void test_lost_line(void **state)
     assert_int_equal(access(next, F_OK), -1);
     keep_lines(p.out, 2, next);
     f = fopen(next, "a");
-    fputs("{\"step\": 5, \"loss\": 1}\n{\"step\": 3", f); /* of a step that was never durable; torn */
+    fputs("{\"step\": 5, \"loss\": 1}\n{\"step\": 3", f); /* never durable; torn */
     fclose(f);
     assert_int_equal(train(&p, NULL), 0);
     assert_int_equal(lines(p.out, &validated), 4);
@@ -535,7 +561,8 @@ int main(void)
         cmocka_unit_test(test_stopped_import),     cmocka_unit_test(test_failed_behind_import),
         cmocka_unit_test(test_cut_off_validation), cmocka_unit_test(test_changed_beside),
         cmocka_unit_test(test_damaged_commit),
-        cmocka_unit_test(test_changed_options),        cmocka_unit_test(test_torn_commit),
+        cmocka_unit_test(test_changed_options),    cmocka_unit_test(test_damaged_plan),
+            cmocka_unit_test(test_torn_commit),
         cmocka_unit_test(test_lost_line),          cmocka_unit_test(test_late_lines),
     };
 
