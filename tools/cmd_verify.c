@@ -37,8 +37,7 @@ static void print_report(const struct verify *params, int64_t damaged, char *tex
     noted = text && *text;
     cli_print_text(text);
     if (!damaged)
-        printf("%s: whole, every checksum %s right\n", params->run,
-               noted ? "is" : "and commit is");
+        printf("%s: whole, every checksum %s right\n", params->run, noted ? "is" : "and commit is");
 }
 
 static int fall_back(const struct verify *params)

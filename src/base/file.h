@@ -32,6 +32,9 @@ int tr_folder_is_empty(const char *path);
 int tr_folder_has(const char *folder, const char *name);
 /* 1 where NAME is all that the folder holds. */
 int tr_folder_holds_only(const char *path, const char *name);
+/* Locks a folder that is this user's and no link: its descriptor, which holds the lock. -1, without
+ * a message: it is in use, gone, or not such a folder. */
+int tr_folder_lock(const char *path);
 int tr_remove_tree(const char *path);               /* only ever called on folders this run made */
 int tr_free_bytes(const char *path, uint64_t *out); /* space left for us on that file system */
 

@@ -3,19 +3,29 @@
  * The temporary name lies beside the place, not in it and not in /tmp: only within one file system
  * is a rename atomic. Its process id keeps two exports apart; rename() replaces an empty folder and
  * refuses a full one, so that of two that finish at once one fails and nothing is lost.
+ *
+ * A folder is swept only where it is surely ours and nobody is at it any more: it has the name, is
+ * this user's, holds our mark, and its lock is free. It is locked before it has the mark, and the
+ * mark goes when all else is synced, just before the rename.
  */
 #include "src/checkpoint/out_folder.h"
 
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
+
+#define MARK "tailrace-unfinished"
 
 /* An empty folder may be a link: the rename must meet the folder itself. */
 static char *resolve(const char *path, int exists)
@@ -39,45 +49,58 @@ static char *resolve(const char *path, int exists)
 
 static void free_names(struct tr_out_folder *o)
 {
+    if (o->lock >= 0)
+        close(o->lock);
+    o->lock = -1;
     tr_free(TR_MEM_MISC, o->path);
     tr_free(TR_MEM_MISC, o->tmp);
     o->path = o->tmp = NULL;
 }
 
-int tr_out_folder_begin(struct tr_out_folder *o, const char *path)
+/* NAME.tmp-NUMBER? */
+static int is_left(const char *entry, const char *name)
 {
-    int empty = tr_folder_is_empty(path);
-    size_t n;
+    size_t n = strlen(name);
 
-    o->path = o->tmp = NULL;
-    if (empty == 0)
-        return tr_error(-EEXIST, "%s: exists and is not an empty folder; nothing is overwritten",
-                        path);
-    o->path = resolve(path, empty > 0);
-    n = o->path ? strlen(o->path) + 32 : 0;
-    o->tmp = o->path ? tr_alloc(TR_MEM_MISC, n) : NULL;
-    if (!o->tmp) {
-        free_names(o);
-        return -ENOMEM;
-    }
-    snprintf(o->tmp, n, "%s.tmp-%ld", o->path, (long)getpid());
-    if (mkdir(o->tmp, 0755) < 0) {
-        int e = -errno;
-
-        tr_error(e, "%s: cannot create the folder: %s", path, strerror(-e));
-        free_names(o);
-        return e;
-    }
-    return 0;
+    if (strncmp(entry, name, n) || strncmp(entry + n, ".tmp-", 5) || !isdigit(entry[n + 5]))
+        return 0;
+    entry += n + 5;
+    return !entry[strspn(entry, "0123456789")];
 }
 
-static int sync_parent(const char *path)
+/* What cannot be removed is no reason to fail. */
+static void sweep_one(const char *path)
 {
-    char *parent = tr_path(path, "..");
-    int r = parent ? tr_sync_folder(parent) : -ENOMEM;
+    int fd = tr_folder_lock(path);
+    struct stat st;
 
-    tr_free(TR_MEM_MISC, parent);
-    return r;
+    if (fd < 0)
+        return;
+    if (fstatat(fd, MARK, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+        tr_remove_tree(path);
+    close(fd);
+}
+
+static void sweep(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char *folder = tr_strdup(TR_MEM_MISC, slash ? path : ".");
+    DIR *d;
+    struct dirent *e;
+
+    if (folder && slash)
+        folder[slash == path ? 1 : slash - path] = 0;
+    d = folder ? opendir(folder) : NULL;
+    while (d && (e = readdir(d))) {
+        char *left = is_left(e->d_name, name) ? tr_path(folder, e->d_name) : NULL;
+
+        if (left)
+            sweep_one(left);
+        tr_free(TR_MEM_MISC, left);
+    }
+    if (d)
+        closedir(d);
+    tr_free(TR_MEM_MISC, folder);
 }
 
 /* Removing must not replace the message of what went wrong. */
@@ -91,15 +114,91 @@ static void remove_quietly(const char *path)
     tr_free(TR_MEM_MISC, message);
 }
 
+static const char why[] = "A folder that is being written; what a kill has left of it is removed "
+                          "by the next command that writes to the same place.\n";
+
+/* Without a lock, which not all file systems have, the folder would never be swept. */
+static int mark(struct tr_out_folder *o)
+{
+    char *path = tr_path(o->tmp, MARK);
+    int fd = path ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644) : -1;
+    int r = fd >= 0 ? tr_pwrite(fd, path, why, sizeof(why) - 1, 0) : -errno;
+
+    if (path && fd < 0)
+        tr_error(r, "%s: cannot make: %s", path, strerror(-r));
+    if (fd >= 0)
+        close(fd);
+    tr_free(TR_MEM_MISC, path);
+    return r;
+}
+
+static int unmark(struct tr_out_folder *o)
+{
+    return unlinkat(o->lock, MARK, 0) == 0
+               ? 0
+               : tr_error(-errno, "%s/" MARK ": cannot remove: %s", o->tmp, strerror(errno));
+}
+
+static int make(struct tr_out_folder *o)
+{
+    int r;
+
+    sweep(o->path);
+    if (mkdir(o->tmp, 0755) < 0)
+        return tr_error(-errno, "%s: cannot create the folder: %s", o->path, strerror(errno));
+    o->lock = open(o->tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (o->lock < 0)
+        r = tr_error(-errno, "%s: cannot open: %s", o->tmp, strerror(errno));
+    else
+        r = flock(o->lock, LOCK_EX) == 0 || errno != EINTR ? mark(o) : -EINTR;
+    if (r < 0)
+        remove_quietly(o->tmp);
+    return r;
+}
+
+int tr_out_folder_begin(struct tr_out_folder *o, const char *path)
+{
+    int empty = tr_folder_is_empty(path), r;
+    size_t n;
+
+    *o = (struct tr_out_folder){.lock = -1};
+    if (empty == 0)
+        return tr_error(-EEXIST, "%s: exists and is not an empty folder; nothing is overwritten",
+                        path);
+    o->path = resolve(path, empty > 0);
+    n = o->path ? strlen(o->path) + 32 : 0;
+    o->tmp = o->path ? tr_alloc(TR_MEM_MISC, n) : NULL;
+    if (!o->tmp) {
+        free_names(o);
+        return -ENOMEM;
+    }
+    snprintf(o->tmp, n, "%s.tmp-%ld", o->path, (long)getpid());
+    r = make(o);
+    if (r < 0)
+        free_names(o);
+    return r;
+}
+
+static int sync_parent(const char *path)
+{
+    char *parent = tr_path(path, "..");
+    int r = parent ? tr_sync_folder(parent) : -ENOMEM;
+
+    tr_free(TR_MEM_MISC, parent);
+    return r;
+}
+
 int tr_out_folder_end(struct tr_out_folder *o, int r)
 {
     if (r == 0)
         r = tr_sync_folder(o->tmp);
+    if (r == 0)
+        r = unmark(o);
     if (r == 0 && rename(o->tmp, o->path) < 0)
         r = tr_error(-errno, "%s: cannot rename to %s: %s", o->tmp, o->path, strerror(errno));
     if (r < 0)
         remove_quietly(o->tmp);
-    else
+    else if ((r = tr_sync_folder(o->path)) == 0)
         r = sync_parent(o->path);
     free_names(o);
     return r;

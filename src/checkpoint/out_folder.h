@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A folder that appears whole or not at all: it is filled under another name beside its place,
- * synced, and renamed. Nothing that exists is overwritten (invariant 7).
+ * synced, and renamed. Nothing that exists is overwritten (invariant 7). What a process that was
+ * killed has left of such a folder goes when the next one is begun for the same place.
  */
 #ifndef TR_SRC_CHECKPOINT_OUT_FOLDER_H
 #define TR_SRC_CHECKPOINT_OUT_FOLDER_H
@@ -9,6 +10,7 @@
 struct tr_out_folder {
     char *path; /* where it will be */
     char *tmp;  /* where it is filled */
+    int lock;   /* on that, while it is */
 };
 
 /* -EEXIST: `path` is there and is not an empty folder. */

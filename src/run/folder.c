@@ -125,8 +125,7 @@ void run_note_bits(const struct tr_run *run)
     if (r == -EINVAL)
         run_log(run, "%s; it is made anew, for the store %s", tr_error_message(),
                 run->params.store);
-    if (r == 0 && plan.bits[0] &&
-        strcmp(plan.bits, run->device_info.bits))
+    if (r == 0 && plan.bits[0] && strcmp(plan.bits, run->device_info.bits))
         run_log(run, "%s: was computed by %s so far, now by %s: the bits may differ",
                 run->params.out, plan.bits, run->device_info.bits);
 }

@@ -193,8 +193,8 @@ static int describe_store(json_t *o, const char *folder, const char *run)
         r |= json_object_set_new(o, "steps_done", json_integer((json_int_t)cursor.step));
         r |= json_object_set_new(o, "stands", tr_inspect_stands(s, &cursor));
         if (run_torn(run, s, cursor.step, text, sizeof(text)))
-            r |= json_object_set_new(json_object_get(o, "stands"), "passed_over",
-                                     json_string(text));
+            r |=
+                json_object_set_new(json_object_get(o, "stands"), "passed_over", json_string(text));
     }
     tr_store_close(s);
     return r < 0 ? tr_error(-ENOMEM, "no memory for a description") : 0;

@@ -7,13 +7,10 @@
 #include "src/run/temporary.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/err.h"
@@ -30,21 +27,6 @@ static const char *base(void)
     return folder && *folder ? folder : "/var/tmp";
 }
 
-/* Its descriptor, which holds the lock; -1: it is in use, or nothing of ours. */
-static int lock_folder(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    struct stat st;
-
-    if (fd < 0)
-        return -1;
-    if (fstat(fd, &st) == 0 && st.st_uid == geteuid() && flock(fd, LOCK_EX | LOCK_NB) == 0 &&
-        fstat(fd, &st) == 0 && st.st_nlink > 0)
-        return fd;
-    close(fd);
-    return -1;
-}
-
 /* What cannot be removed is no reason to fail: it was somebody's before. */
 static void sweep(const char *in)
 {
@@ -53,7 +35,7 @@ static void sweep(const char *in)
 
     while (d && (e = readdir(d))) {
         char *path = strncmp(e->d_name, NAME, sizeof(NAME) - 1) ? NULL : tr_path(in, e->d_name);
-        int fd = path ? lock_folder(path) : -1;
+        int fd = path ? tr_folder_lock(path) : -1;
 
         if (fd >= 0) {
             tr_remove_tree(path);
@@ -77,7 +59,7 @@ int tr_temporary_make(struct tr_temporary *t, const char *in)
         if (!mkdtemp(path))
             return tr_error(-errno, "%s: cannot make a temporary folder: %s", path,
                             strerror(errno));
-        t->lock = lock_folder(path);
+        t->lock = tr_folder_lock(path);
     }
     if (t->lock < 0)
         return tr_error(-EBUSY, "%s: no temporary folder can be locked there", in);

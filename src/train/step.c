@@ -369,8 +369,7 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
     if ((r = begin_next(run)) < 0 || (r = park(run, report, &skip)) < 0 ||
         (r = run_check_applied(run, &report->grad_norm, &skip)) < 0 ||
         (r = run_check_skips(run, skip)) < 0 || (skip && (r = begin_next(run)) < 0) ||
-        (r = count_update(run, skip)) < 0 ||
-        (commit_due(run) && (r = run_commit_wait(run)) < 0))
+        (r = count_update(run, skip)) < 0 || (commit_due(run) && (r = run_commit_wait(run)) < 0))
         return r;
     report->skipped = skip;
     measure(run, report, &before, t0); /* the batch at hand is still this step's */
