@@ -71,8 +71,8 @@ struct tr_figures {
     double hash;               /* bytes/s of checksums, one core */
     double host_copy;          /* bytes/s of memcpy, one core */
     double update;             /* bytes/s of an update by all cores: what it reads and writes */
-    double update_8bit;        /* the same with state in 8 bits, which has to be decoded */
-    double in, out, both;      /* bytes/s of copies to and from the device; both: their sum */
+    double update_bf16, update_8bit; /* the same with state that has to be decoded */
+    double in, out, both;            /* bytes/s of copies to and from the device; both: their sum */
     double drag; /* seconds that the cpu device's compute loses per byte that the I/O moves */
 
     double cost[TR_COST_ROWS][TR_WIDTHS][TR_TERMS]; /* seconds per unit of each quantity */

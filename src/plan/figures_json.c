@@ -35,8 +35,9 @@ static const struct field reals[] = {
     {REAL(drag), 0, 1e-3},   {REAL(update), 1e3, 1e14},
 };
 
-/* Of files that were written before it was measured: what `update` is. */
-static const struct field update_8bit = {REAL(update_8bit), 1e3, 1e14};
+/* In a file from before they were measured: what `update` is. */
+static const struct field later[] = {{REAL(update_bf16), 1e3, 1e14},
+                                     {REAL(update_8bit), 1e3, 1e14}};
 
 static const struct field sizes[] = {
     {REAL(device_bytes), 0, 1e15},
@@ -81,10 +82,11 @@ int tr_figures_write(const char *path, const struct tr_figures *f)
     for (size_t i = 0; o && i < COUNT(reals); i++)
         json_object_set_new(o, reals[i].name,
                             json_real(*(const double *)((const char *)f + reals[i].offset)));
-    if (o) {
-        json_object_set_new(o, update_8bit.name, json_real(f->update_8bit));
+    for (size_t i = 0; o && i < COUNT(later); i++)
+        json_object_set_new(o, later[i].name,
+                            json_real(*(const double *)((const char *)f + later[i].offset)));
+    if (o)
         json_object_set_new(o, "costs", costs_json(f));
-    }
     r = o ? tr_json_write(path, o) : -ENOMEM;
     json_decref(o);
     return r;
@@ -189,7 +191,8 @@ static int read_head(const json_t *o, const char *where, struct tr_figures *out)
 
 static int read_all(const json_t *o, const char *where, struct tr_figures *out)
 {
-    int r = read_head(o, where, out), older = !json_object_get(o, update_8bit.name);
+    size_t keys = 7 + COUNT(sizes) + COUNT(reals);
+    int r = read_head(o, where, out);
     double x;
 
     for (size_t i = 0; i < COUNT(sizes) && r == 0; i++)
@@ -197,12 +200,15 @@ static int read_all(const json_t *o, const char *where, struct tr_figures *out)
             *(uint64_t *)((char *)out + sizes[i].offset) = (uint64_t)x;
     for (size_t i = 0; i < COUNT(reals) && r == 0; i++)
         r = read_number(o, where, &reals[i], (double *)((char *)out + reals[i].offset));
-    out->update_8bit = out->update;
-    if (r == 0 && !older)
-        r = read_number(o, where, &update_8bit, &out->update_8bit);
+    out->update_bf16 = out->update_8bit = out->update;
+    for (size_t i = 0; i < COUNT(later) && r == 0; i++)
+        if (json_object_get(o, later[i].name)) {
+            r = read_number(o, where, &later[i], (double *)((char *)out + later[i].offset));
+            keys++;
+        }
     if (r == 0)
         r = read_costs(o, where, out);
-    if (r == 0 && json_object_size(o) + (size_t)older != 8 + COUNT(sizes) + COUNT(reals))
+    if (r == 0 && json_object_size(o) != keys)
         r = tr_error(-EINVAL, "%s: has a key of no meaning", where);
     return r;
 }

@@ -19,6 +19,7 @@
 #define CHECKSUM     10e9  /* XXH3 on a core of a desktop: 9 to 12 GB/s */
 #define HOST_COPY    10e9  /* memcpy by one core */
 #define HOST_UPDATE  40e9  /* four fifths of two channels of DDR4-3200, which bound it */
+#define HOST_DECODE  25e9  /* state in 8 bits: eight cores, 3 GB/s each */
 #define FLUSH        0.005 /* a consumer drive's cache, emptied */
 #define HOST_BYTES   (128ull << 30)
 #define WORKSPACE    (640ull << 20) /* context, code, cuBLASLt's workspace */
@@ -112,7 +113,8 @@ int tr_figures_named(const char *name, const struct tr_figures_changes *c, struc
     out->both = 2 * out->in;
     out->hash = CHECKSUM;
     out->host_copy = HOST_COPY;
-    out->update = out->update_8bit = HOST_UPDATE;
+    out->update = out->update_bf16 = HOST_UPDATE;
+    out->update_8bit = HOST_DECODE;
     fill_drive(out, c);
     fill_costs(out, m);
     return 0;

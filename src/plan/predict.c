@@ -42,7 +42,9 @@ static int open_cpu(struct counters *c, const struct tr_run *run, const struct t
     for (int row = 0; row < TR_COST_ROWS; row++)
         for (int w = 0; w < TR_WIDTHS; w++)
             c->figures->cost[row][w][TR_TERM_WORK] =
-                1 / (row >= TR_COST_ADAMW_8BIT ? figures->update_8bit : figures->update);
+                1 / (row >= TR_COST_ADAMW_8BIT   ? figures->update_8bit
+                     : row >= TR_COST_ADAMW_BF16 ? figures->update_bf16
+                                                 : figures->update);
     if ((r = tr_counter_open(&c->cpu, c->figures, &info)) < 0)
         return r;
     return tr_apart_open(&c->apart, &(struct tr_apart_params){.device = &c->device->device,

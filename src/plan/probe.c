@@ -160,7 +160,8 @@ static void print_rates(FILE *f, const struct probe *p)
     fprintf(f, "checksums, one core                    %8.2f GB/s\n", m->hash * 1e-9);
     fprintf(f, "memcpy, one core                       %8.2f GB/s\n", m->host_copy * 1e-9);
     fprintf(f, "updates on the cpu, all cores          %8.2f GB/s\n", m->update * 1e-9);
-    fprintf(f, "the same with state in 8 bits          %8.2f GB/s\n", m->update_8bit * 1e-9);
+    fprintf(f, "the same with state in bf16, in 8 bits %8.2f %8.2f GB/s\n", m->update_bf16 * 1e-9,
+            m->update_8bit * 1e-9);
     fprintf(f, "copies to the device, from it, both    %8.2f %8.2f %8.2f GB/s\n", m->in * 1e-9,
             m->out * 1e-9, m->both * 1e-9);
     if (m->cuda)

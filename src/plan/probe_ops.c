@@ -567,5 +567,7 @@ int probe_update(struct probe *p)
 {
     int r = time_update(p, TR_F32, &p->figures.update);
 
+    if (r == 0)
+        r = time_update(p, TR_BF16, &p->figures.update_bf16);
     return r < 0 ? r : time_update(p, TR_8BIT, &p->figures.update_8bit);
 }

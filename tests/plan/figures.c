@@ -165,6 +165,7 @@ static void older_file(void **state)
     for (int row = TR_COST_ADAMW_BF16; row < TR_COST_ROWS; row++)
         f.cost[row][TR_WIDTH_16][TR_TERM_WORK] *= 3;
     f.update_8bit = f.update / 5;
+    f.update_bf16 = f.update / 2;
     assert_int_equal(tr_figures_write(path, &f), 0);
     assert_int_equal(tr_figures_read(path, &g), 0);
     equal(g.update_8bit, f.update_8bit);
@@ -181,6 +182,7 @@ static void older_file(void **state)
     text = json_dumps(o, 0);
     assert_int_equal(tr_figures_parse(text, strlen(text), "f", &g), 0);
     equal(g.update_8bit, f.update);
+    equal(g.update_bf16, f.update / 2);
     for (int row = TR_COST_ADAMW_BF16; row < TR_COST_ROWS; row++)
         assert_memory_equal(g.cost[row], f.cost[TR_COST_ADAMW + (row - TR_COST_ADAMW_BF16) % 3],
                             sizeof(g.cost[row]));
