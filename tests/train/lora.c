@@ -311,7 +311,7 @@ static void test_masters(void **state)
     p.lora_optimizer = TR_OPT_ADAMW;
     p.optimizer = TR_OPT_LOMO;
     p.rounding = TR_ROUNDING_NEAREST;
-    p.steps = on_cuda() ? 2 : 4;
+    p.steps = on_cuda() ? 3 : 4; /* the third meets weights that differ */
     for (int i = 0; i < 3; i++) {
         p.master = masters[i];
         train_anew(p, "masters", NULL);
