@@ -144,7 +144,7 @@ static void read_gguf(struct file *f, const char *path)
 
 static void close_gguf(struct file *f)
 {
-    free(f->text); /* of tr_file_read: the tag counts, the memory is plain */
+    tr_free(TR_MEM_TEXT, f->text);
 }
 
 static const struct value *value(const struct file *f, const char *key)
