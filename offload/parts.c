@@ -84,24 +84,36 @@ int tr_parts_write(const struct tr_store *s)
     return r;
 }
 
-int tr_part_read(const struct tr_store *s, uint32_t folder, char uuid[TR_UUID_CHARS + 1],
-                 uint32_t *number)
+int tr_part_parse(const char *text, size_t bytes, const char *where, char uuid[TR_UUID_CHARS + 1],
+                  uint32_t *number)
 {
-    char *path = tr_path(s->folders.path[folder], NAME);
     json_t *o = NULL;
-    int r = path ? tr_json_read(path, JSON_LIMIT, &o) : -ENOMEM;
+    int r = tr_json_parse(text, bytes, where, &o);
     const char *format = json_string_value(json_object_get(o, "format"));
     const char *id = json_string_value(json_object_get(o, "uuid"));
     json_int_t k = json_integer_value(json_object_get(o, "folder"));
 
     if (r == 0 && (!format || strcmp(format, FORMAT) || !id || strlen(id) != TR_UUID_CHARS ||
                    k < 1 || k > (json_int_t)TR_STORE_FOLDERS))
-        r = tr_error(-EINVAL, "%s: not the description of a store's folder", path);
+        r = tr_error(-EINVAL, "%s: not the description of a store's folder", where);
     if (r == 0) {
         memcpy(uuid, id, TR_UUID_CHARS + 1);
         *number = (uint32_t)k;
     }
     json_decref(o);
+    return r;
+}
+
+int tr_part_read(const struct tr_store *s, uint32_t folder, char uuid[TR_UUID_CHARS + 1],
+                 uint32_t *number)
+{
+    char *path = tr_path(s->folders.path[folder], NAME), *text = NULL;
+    size_t bytes;
+    int r = path ? tr_file_read(path, JSON_LIMIT, &text, &bytes) : -ENOMEM;
+
+    if (r == 0)
+        r = tr_part_parse(text, bytes, path, uuid, number);
+    tr_free(TR_MEM_TEXT, text);
     tr_free(TR_MEM_MISC, path);
     return r;
 }

@@ -103,6 +103,8 @@ int tr_parts_check(const struct tr_store *s);
 /* What the first folder of a store without store.json says: 0 and its UUID and number. */
 int tr_part_read(const struct tr_store *s, uint32_t folder, char uuid[TR_UUID_CHARS + 1],
                  uint32_t *number);
+int tr_part_parse(const char *text, size_t bytes, const char *where, char uuid[TR_UUID_CHARS + 1],
+                  uint32_t *number);
 /* Locks those further folders that an import which was cut off has begun; leaves others alone. */
 int tr_parts_lock_begun(struct tr_store *s);
 

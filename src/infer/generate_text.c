@@ -13,97 +13,7 @@
 #include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/infer/infer.h"
-#include "src/text/data_file.h"
-
-struct prompts {
-    char **text;
-    struct tr_ids *ids;
-    size_t *length; /* of each prompt in tokens */
-    int32_t n, room;
-};
-
-static void prompts_free(struct prompts *p)
-{
-    for (int32_t i = 0; i < p->n; i++) {
-        tr_free(TR_MEM_TEXT, p->text[i]);
-        tr_ids_free(&p->ids[i]);
-    }
-    tr_free(TR_MEM_TEXT, p->text);
-    tr_free(TR_MEM_TEXT, p->ids);
-    tr_free(TR_MEM_TEXT, p->length);
-}
-
-static int prompts_room(struct prompts *p)
-{
-    int32_t room = 2 * p->room + 16;
-    char **text = tr_realloc(TR_MEM_TEXT, p->text, (size_t)room * sizeof(*text));
-    struct tr_ids *ids;
-    size_t *length;
-
-    p->text = text ? text : p->text;
-    ids = text ? tr_realloc(TR_MEM_TEXT, p->ids, (size_t)room * sizeof(*ids)) : NULL;
-    p->ids = ids ? ids : p->ids;
-    length = ids ? tr_realloc(TR_MEM_TEXT, p->length, (size_t)room * sizeof(*length)) : NULL;
-    p->length = length ? length : p->length;
-    p->room = length ? room : p->room;
-    return length ? 0 : -ENOMEM;
-}
-
-static int prompts_add(struct prompts *p, const char *text, size_t n)
-{
-    if (p->n == INT32_MAX / 4)
-        return tr_error(-E2BIG, "too many prompts");
-    if (p->n == p->room && prompts_room(p) < 0)
-        return -ENOMEM;
-    memset(&p->ids[p->n], 0, sizeof(*p->ids));
-    p->text[p->n] = tr_alloc(TR_MEM_TEXT, n + 1);
-    if (!p->text[p->n])
-        return -ENOMEM;
-    memcpy(p->text[p->n++], text, n);
-    return 0;
-}
-
-/* A line is a prompt, or an object that has one. */
-static int add_line(struct prompts *p, const char *line, size_t n, const char *where)
-{
-    const char *text;
-    json_t *json;
-    int r;
-
-    if (*line != '{')
-        return prompts_add(p, line, n);
-    if ((r = tr_json_parse(line, n, where, &json)) < 0)
-        return r;
-    text = json_string_value(json_object_get(json, "prompt"));
-    r = text ? prompts_add(p, text, strlen(text))
-             : tr_error(-EINVAL, "%s: has no text \"prompt\"", where);
-    json_decref(json);
-    return r;
-}
-
-static int read_prompts(struct prompts *p, const char *path)
-{
-    struct data_file f;
-    const char *line;
-    size_t n;
-    int r = data_file_open(&f, path);
-
-    if (r < 0)
-        return r;
-    while ((r = data_file_line(&f, &line, &n)) > 0) {
-        char where[4200];
-
-        n -= n && line[n - 1] == '\r';
-        snprintf(where, sizeof(where), "%s:%llu", path, (unsigned long long)f.line);
-        r = !n                   ? 0
-            : memchr(line, 0, n) ? tr_error(-EINVAL, "%s: has a NUL character", where)
-                                 : add_line(p, line, n, where);
-        if (r < 0)
-            break;
-    }
-    data_file_close(&f);
-    return r < 0 || p->n ? r : tr_error(-ENODATA, "%s: no prompts", path);
-}
+#include "src/infer/prompts.h"
 
 static int encode_prompts(struct prompts *p, const struct infer *f, const struct chat *c)
 {
@@ -291,7 +201,7 @@ int tr_generate_text(const struct tr_generate_params *params, char **out)
     if (r == 0 && p.prompt)
         r = prompts_add(&prompts, p.prompt, strlen(p.prompt));
     else if (r == 0 && p.prompts)
-        r = read_prompts(&prompts, p.prompts);
+        r = prompts_read(&prompts, p.prompts);
     if (r == 0)
         r = infer_open_model(&f, &(struct infer_params){.model = p.model,
                                                         .adapter = p.adapter,

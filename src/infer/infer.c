@@ -141,22 +141,20 @@ void infer_add_stop(struct infer *f, int64_t id)
 /* eos_token_id of one of the folder's files: a number, or a list. */
 static int add_stops(struct infer *f, const char *folder, const char *name)
 {
-    char *path = tr_path(folder, name);
-    json_t *root = NULL;
-    const json_t *eos;
-    int r = path ? 0 : -ENOMEM;
+    char *path = tr_path(folder, name), *text = NULL;
+    int64_t ids[INFER_STOPS];
+    size_t bytes;
+    int r = path ? 0 : -ENOMEM, has = r == 0 && tr_folder_has(folder, name);
 
-    if (r == 0 && tr_folder_has(folder, name))
-        r = tr_json_read(path, 1 << 20, &root);
-    eos = json_object_get(root, "eos_token_id");
-    if (json_is_integer(eos))
-        infer_add_stop(f, json_integer_value(eos));
-    for (size_t i = 0; i < json_array_size(eos); i++)
-        if (json_is_integer(json_array_get(eos, i)))
-            infer_add_stop(f, json_integer_value(json_array_get(eos, i)));
-    json_decref(root);
+    if (has)
+        r = tr_file_read(path, 1 << 20, &text, &bytes);
+    if (has && r == 0)
+        r = infer_parse_stops(text, bytes, path, ids);
+    for (int i = 0; i < r; i++)
+        infer_add_stop(f, ids[i]);
+    tr_free(TR_MEM_TEXT, text);
     tr_free(TR_MEM_MISC, path);
-    return r;
+    return r < 0 ? r : 0;
 }
 
 /* A text ends with the tokenizer's EOS; models for chats name more in generation_config.json. */

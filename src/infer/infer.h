@@ -8,11 +8,10 @@
 #define TR_SRC_INFER_INFER_H
 
 #include "src/infer/sample.h"
+#include "src/infer/stops.h"
 #include "src/run/run.h"
 #include "src/run/temporary.h"
 #include "src/text/chat.h"
-
-#define INFER_STOPS 16
 
 /* What the passes must have room for. */
 struct infer_shape {

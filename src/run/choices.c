@@ -4,54 +4,16 @@
  * each, "SHAPE: ALGORITHM". Bits depend on it, so a run that goes on with another choice is told.
  * A shape that is recorded stays; there are as many lines as there are shapes of grains.
  */
-#include "src/run/open.h"
+#include "src/run/choices.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "src/base/err.h"
 #include "src/base/file.h"
+#include "src/run/open.h"
 
 #define FILE_BYTES (4u << 20)
-
-/* The line of `text` with the same shape as `line`, or NULL. Both lines end with a newline. */
-static const char *find_shape(const char *text, const char *line)
-{
-    size_t n = strcspn(line, ":\n") + 1;
-
-    for (; *text; text += strcspn(text, "\n") + 1)
-        if (!strncmp(text, line, n))
-            return text;
-    return NULL;
-}
-
-static int same_line(const char *a, const char *b)
-{
-    size_t n = strcspn(a, "\n");
-
-    return n == strcspn(b, "\n") && !strncmp(a, b, n);
-}
-
-/* Adds the lines of shapes that are not recorded yet. Returns how many others differ. */
-static int merge(char *all, const char *now)
-{
-    size_t used = strlen(all);
-    int differ = 0;
-
-    for (const char *line = now; *line; line += strcspn(line, "\n") + 1) {
-        size_t n = strcspn(line, "\n") + 1;
-        const char *before = find_shape(all, line);
-
-        if (before) {
-            differ += !same_line(before, line);
-        } else {
-            memcpy(all + used, line, n);
-            used += n;
-            all[used] = 0;
-        }
-    }
-    return differ;
-}
 
 static int write_choices(const struct tr_run *run, const char *path, const char *now)
 {
@@ -61,14 +23,10 @@ static int write_choices(const struct tr_run *run, const char *path, const char 
 
     if (tr_folder_has(run->params.out, "matmuls.txt"))
         r = tr_file_read(path, FILE_BYTES, &before, &bytes);
-    all = tr_alloc(TR_MEM_TEXT, bytes + strlen(now) + 2);
+    all = r == 0 ? choices_merge(before, now, &differ) : NULL;
     if (r == 0 && !all)
         r = -ENOMEM;
     if (r == 0) {
-        memcpy(all, before ? before : "", bytes);
-        if (bytes && all[bytes - 1] != '\n')
-            all[bytes] = '\n';
-        differ = merge(all, now);
         if (differ)
             run_log(run,
                     "%s: for %d shapes of matrix products the library now chooses another "
