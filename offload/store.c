@@ -308,8 +308,8 @@ static int read_json(struct tr_store *s)
     return r;
 }
 
-/* A generation that is too short has lost bytes, like one that is damaged, and the other may be
- * whole. It is made as long as it was, and its checksums tell what is missing. */
+/* A generation or a commit record that is too short has lost bytes, like one that is damaged, and
+ * the other may be whole. It is made as long as it was, and its checksums tell what is missing. */
 static int check_length(const struct tr_store *s, uint32_t file, uint64_t bytes)
 {
     const struct tr_io_file *f = &s->file[file];
@@ -317,7 +317,7 @@ static int check_length(const struct tr_store *s, uint32_t file, uint64_t bytes)
 
     if (bytes == whole)
         return 0;
-    if (bytes > whole || !tr_file_is_generation(file) || s->shape.generations == 1)
+    if (bytes > whole || (tr_file_is_generation(file) && s->shape.generations == 1))
         return tr_error(-EINVAL,
                         "%s: %llu bytes, the layout says %llu: truncated or of another store",
                         f->path, (unsigned long long)bytes, (unsigned long long)whole);
@@ -354,6 +354,8 @@ int tr_store_read_record(struct tr_store *s, enum tr_file file, struct tr_commit
         .op = TR_IO_READ, .file = file, .buf = s->record, .bytes = s->record_bytes};
     int r = tr_store_transfer(s, &t);
 
+    if (r == -ENODATA) /* too short, which is not "never written" */
+        return tr_error_prefix(-EBADMSG, "commit record");
     return r < 0 ? r
                  : tr_commit_parse(&s->shape, s->record, s->record_bytes, s->file[file].path, c);
 }

@@ -36,6 +36,10 @@ static int verify_records(struct tr_store *s, struct report *out)
             .op = TR_IO_READ, .file = file, .buf = s->record, .bytes = s->record_bytes};
 
         r = tr_store_transfer(s, &t);
+        if (r == -ENODATA) { /* too short: it has lost bytes */
+            report_error(out);
+            continue;
+        }
         if (r == 0)
             r = tr_commit_parse(&s->shape, s->record, s->record_bytes, s->file[file].path, &c);
         if (r < 0 && r != -ENODATA &&

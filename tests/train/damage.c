@@ -321,6 +321,26 @@ static void test_torn_commit(void **state)
     assert_int_equal(lines(p.out, &validated), 4);
 }
 
+/* A commit record that has been cut short is damaged like any other. */
+static void test_short_record(void **state)
+{
+    struct tr_train_params p = job("short");
+    char path[4500];
+    uint64_t expected;
+
+    (void)state;
+    assert_int_equal(train(&p, NULL), 0);
+    expected = file_hash(scratch_path("short-run/model/model.safetensors"));
+    assert_int_equal(tr_remove_tree(p.out), 0);
+    assert_int_equal(train_part(&p, 3), 0);
+    snprintf(path, sizeof(path), "%s/store/commit%d", p.out, newest_record(p.out));
+    assert_int_equal(truncate(path, 100), 0);
+    assert_true(verified(p.out, path) > 0);
+    say_torn(p, "was durable: step 3", 2);
+    assert_int_equal(verified(p.out, ""), 0);
+    assert_true(file_hash(scratch_path("short-run/model/model.safetensors")) == expected);
+}
+
 /* Killed between the commit of step 3 and its line: that is there when the run is taken up again,
  * and nothing of a step that is not. */
 static void test_lost_line(void **state)
@@ -350,7 +370,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_changed_beside), cmocka_unit_test(test_changed_options),
         cmocka_unit_test(test_damaged_plan),   cmocka_unit_test(test_damaged_commit),
-        cmocka_unit_test(test_torn_commit),    cmocka_unit_test(test_lost_line),
+        cmocka_unit_test(test_torn_commit),    cmocka_unit_test(test_short_record),
+        cmocka_unit_test(test_lost_line),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
