@@ -121,8 +121,8 @@ const struct tr_option tr_train_options[] = {
      .section = "Optimizer:", .choices = optimizers},
     {"lr", "X|auto", TR_OPTION_REAL, FIXED | ABOVE | AUTO, AT(lr), "by optimizer and model size",
      "peak learning rate, or auto: found by a test of up to 40 steps, which is undone; default from"
-     " 7B to 10M parameters: lomo 0.03 to 0.3, sgd the same times 1 - momentum, adalomo 1e-3 to"
-     " 1e-2, adam-mini and adamw 1e-5 to 1e-3"},
+     " 7B to 10M parameters: lomo 0.03 to 1, sgd the same times 1 - momentum, adalomo 1e-3 to"
+     " 3e-2, adam-mini and adamw 1e-5 to 1e-3"},
     {"schedule", "NAME", TR_OPTION_CHOICE, FIXED, AT(schedule), "linear",
      "linear, cosine or constant, after the warm-up", .choices = schedules},
     {"warmup", "X", TR_OPTION_REAL, FIXED | OFF, AT(warmup), "0.03",

@@ -24,7 +24,7 @@ double tr_lr_default(enum tr_optimizer optimizer, uint64_t n_params)
 {
     int adam = optimizer == TR_OPT_ADAMW || optimizer == TR_OPT_ADAM_MINI;
     int adalomo = optimizer == TR_OPT_ADALOMO;
-    double small = adam ? 1e-3 : adalomo ? 1e-2 : 0.3, large = adam ? 1e-5 : adalomo ? 1e-3 : 0.03;
+    double small = adam ? 1e-3 : adalomo ? 3e-2 : 1, large = adam ? 1e-5 : adalomo ? 1e-3 : 0.03;
     double x = log((double)n_params / 1e7) / log(6.7e9 / 1e7);
 
     x = x < 0 ? 0 : x > 1 ? 1 : x;

@@ -15,7 +15,8 @@
 double tr_lr_at(enum tr_lr_schedule schedule, double peak, double warmup, int64_t step,
                 int64_t steps);
 
-/* The default peak: by optimizer, falling log-linearly from models of 10M to 7B parameters. */
+/* The default peak: by optimizer, falling log-linearly from models of 10M to 7B parameters. At 7B
+ * it is that of the authors' recipes, at 10M the best of a sweep by factors of 3. */
 double tr_lr_default(enum tr_optimizer optimizer, uint64_t n_params);
 
 #endif
