@@ -22,7 +22,8 @@ static const struct tiny shapes[] = {
 
 #define LITTLE (24u << 20) /* host memory for the data and small staging buffers */
 
-/* The first few say most; one model takes them all. */
+/* The first few say most, and of them the models take one in two, with --all each; one model takes
+ * them all. */
 #define FEW 5
 #define ALL (sizeof(variants) / sizeof(variants[0]))
 
@@ -48,7 +49,8 @@ static const struct variant variants[] = {
 static void test_f32_sgd(void **state)
 {
     (void)state;
-    check_placements(&(struct placements){&shapes[0], TR_TYPE_F32, TR_OPT_SGD, variants, FEW});
+    check_placements(
+        &(struct placements){&shapes[0], TR_TYPE_F32, TR_OPT_SGD, variants, FEW, .share = 2});
 }
 
 static void test_bf16_lomo(void **state)
@@ -60,27 +62,29 @@ static void test_bf16_lomo(void **state)
 static void test_bf16_adamw_tied(void **state)
 {
     (void)state;
-    check_placements(&(struct placements){&shapes[1], TR_TYPE_BF16, TR_OPT_ADAMW, variants, FEW});
+    check_placements(
+        &(struct placements){&shapes[1], TR_TYPE_BF16, TR_OPT_ADAMW, variants, FEW, .share = 2});
 }
 
 static void test_bf16_adamw_in_8bit(void **state)
 {
     (void)state;
     check_placements(&(struct placements){&shapes[1], TR_TYPE_BF16, TR_OPT_ADAMW, variants, FEW,
-                                          .state_dtype = TR_TYPE_8BIT});
+                                          .share = 2, .state_dtype = TR_TYPE_8BIT});
 }
 
 static void test_bf16_adam_mini_tied(void **state)
 {
     (void)state;
-    check_placements(
-        &(struct placements){&shapes[1], TR_TYPE_BF16, TR_OPT_ADAM_MINI, variants, FEW});
+    check_placements(&(struct placements){&shapes[1], TR_TYPE_BF16, TR_OPT_ADAM_MINI, variants, FEW,
+                                          .share = 2});
 }
 
 static void test_bf16_adalomo(void **state)
 {
     (void)state;
-    check_placements(&(struct placements){&shapes[0], TR_TYPE_BF16, TR_OPT_ADALOMO, variants, FEW});
+    check_placements(
+        &(struct placements){&shapes[0], TR_TYPE_BF16, TR_OPT_ADALOMO, variants, FEW, .share = 2});
 }
 
 static void test_bf16_adalomo_master(void **state)
@@ -93,10 +97,11 @@ static void test_bf16_adalomo_master(void **state)
 static void test_f16_lomo_qwen3(void **state)
 {
     (void)state;
-    check_placements(&(struct placements){&shapes[2], TR_TYPE_F16, TR_OPT_LOMO, variants, FEW});
+    check_placements(
+        &(struct placements){&shapes[2], TR_TYPE_F16, TR_OPT_LOMO, variants, FEW, .share = 2});
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_f32_sgd),
@@ -114,5 +119,6 @@ int main(void)
         puts("skipped: no CUDA module is named");
         return 77;
     }
+    placements_options(argc, argv);
     return cmocka_run_group_tests_name("invariant 1, cuda", tests, NULL, NULL);
 }

@@ -8,7 +8,8 @@
  * half an ulp, 2^-9 or 2^-12 of it, and loss and norm by no more. Later the weights themselves
  * round apart; there the measure is the path of the same model in f32: the cuda device may be three
  * times as far from it as the cpu device is, whose only error is the storage (the rule by which
- * tests/parity compares with PyTorch). A learning rate that is off by a fifth must be seen.
+ * tests/parity compares with PyTorch). A learning rate that is off by a fifth must be seen, in
+ * every type.
  *
  * Runs on whatever TAILRACE_CUDA_MODULE names: the fake runtime in the suite, a GPU elsewhere.
  */
@@ -32,6 +33,8 @@ static const struct tiny shapes[] = {
     {"qwen3", 48, 80, 2, 4, 2, 24, 200, 512, ""},
     {"mistral", 64, 96, 2, 4, 1, 16, 200, 512, "\"sliding_window\": 40"},
 };
+
+#define MUTANT_SHAPE (&shapes[0])
 
 struct path {
     double loss[STEPS], norm[STEPS];
@@ -77,7 +80,8 @@ static double apart(const struct path *a, const struct path *b, int steps)
 }
 
 struct paths {
-    struct path cpu, cpu_f32, cuda, other; /* other: with a learning rate that is off by a fifth */
+    struct path cpu, cpu_f32, cuda;
+    struct path other; /* with a learning rate that is off by a fifth; of MUTANT_SHAPE */
 };
 
 static struct paths follow_all(const struct tiny *t, enum tr_type dtype)
@@ -95,7 +99,7 @@ static struct paths follow_all(const struct tiny *t, enum tr_type dtype)
                                 .threads = 1,
                                 .durability = TR_KEEP_NONE,
                                 .export_model = TR_NO};
-    struct paths paths;
+    struct paths paths = {0};
 
     snprintf(model, sizeof(model), "%s", scratch_path("model-%s", t->family));
     snprintf(data, sizeof(data), "%s", scratch_path("data-%s.jsonl", t->family));
@@ -103,11 +107,15 @@ static struct paths follow_all(const struct tiny *t, enum tr_type dtype)
     token_data(data, 12, 20, 100, t->vocab);
     paths.cpu = follow(&p, "cpu");
     paths.cuda = follow(&p, "cuda");
-    p.lr *= 1.2;
-    paths.other = follow(&p, "cuda");
-    p.lr /= 1.2;
-    p.dtype = TR_TYPE_F32;
-    paths.cpu_f32 = follow(&p, "cpu");
+    if (t == MUTANT_SHAPE) {
+        p.lr *= 1.2;
+        paths.other = follow(&p, "cuda");
+        p.lr /= 1.2;
+    }
+    if (dtype != TR_TYPE_F32) {
+        p.dtype = TR_TYPE_F32;
+        paths.cpu_f32 = follow(&p, "cpu");
+    }
     assert_int_equal(tr_remove_tree(model), 0);
     return paths;
 }
@@ -116,16 +124,16 @@ static void compare(const struct tiny *t, enum tr_type dtype, double first)
 {
     struct paths p = follow_all(t, dtype);
     const struct path *truth = dtype == TR_TYPE_F32 ? &p.cpu : &p.cpu_f32;
-    double cuda = apart(truth, &p.cuda, STEPS), other = apart(truth, &p.other, STEPS);
+    double cuda = apart(truth, &p.cuda, STEPS);
     double allowed = dtype == TR_TYPE_F32 ? 1e-4 : 3 * apart(truth, &p.cpu, STEPS);
 
-    print_message("%s, type %d: %g apart at the first step (of %g), %g over all (of %g), "
-                  "with another rate %g\n",
-                  t->family, dtype, apart(&p.cpu, &p.cuda, 1), first, cuda, allowed, other);
+    print_message("%s, type %d: %g apart at the first step (of %g), %g over all (of %g)\n",
+                  t->family, dtype, apart(&p.cpu, &p.cuda, 1), first, cuda, allowed);
     assert_true(p.cpu.loss[STEPS - 1] < p.cpu.loss[0] - 0.1);
     if (!(apart(&p.cpu, &p.cuda, 1) <= first) || !(cuda <= allowed))
         fail_msg("%s: the devices are too far apart", t->family);
-    assert_true(other > allowed && apart(&p.cpu, &p.other, 2) > first);
+    if (t == MUTANT_SHAPE)
+        assert_true(apart(truth, &p.other, STEPS) > allowed && apart(&p.cpu, &p.other, 2) > first);
 }
 
 static void test_f32(void **state)

@@ -35,6 +35,7 @@ struct placements {
     enum tr_optimizer optimizer;
     const struct variant *variants;
     size_t n;
+    size_t share; /* one variant in so many, the next one at the next call; 0: all of them */
     double momentum, clip_norm; /* 0: the default */
     enum tr_type state_dtype;
     const char *freeze;
@@ -46,7 +47,10 @@ struct placements {
     enum tr_optimizer lora_optimizer;
 };
 
-/* All variants give the bits of everything resident; another seed of rounding gives others. */
+/* The variants give the bits of everything resident; in a program's first call with a dtype, which
+ * shows that the comparison can fail, another seed of rounding gives others. */
 void check_placements(const struct placements *p);
+/* "--all": every call takes all variants and the other seed. */
+void placements_options(int argc, char **argv);
 
 #endif
