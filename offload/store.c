@@ -173,11 +173,30 @@ static int remove_in(const struct tr_store *s, uint32_t folder, const char *name
                     strerror(errno));
 }
 
-/* The first folder comes last, for it knows the others. */
+/* A commit record that never became whole reads as never written again. */
+static void blank(const struct tr_store *s, const char *name)
+{
+    int fd = openat(s->folder_fd, name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    struct stat st;
+
+    if (fd < 0)
+        return;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && ftruncate(fd, 0) == 0)
+        (void)!ftruncate(fd, st.st_size);
+    close(fd);
+}
+
+/* Cut off anywhere, what is left is still an import that was cut off: first nothing looks like a
+ * commit any more, then store.json goes, which would say that all files are there. The first folder
+ * comes last, for it knows the others. */
 int tr_store_remove_files(const struct tr_store *s)
 {
     int r = 0, e;
 
+    blank(s, tr_store_names[TR_FILE_COMMIT0]);
+    blank(s, tr_store_names[TR_FILE_COMMIT1]);
+    if ((e = remove_in(s, 0, "store.json")) < 0)
+        r = e;
     for (uint32_t i = tr_file_count(s->folders.n); i-- > 0;)
         if ((e = remove_in(s, tr_file_folder(i), tr_store_file_name(i))) < 0)
             r = e;

@@ -4,6 +4,7 @@
  * them needs no more than naming them again, and what is not ours is left alone.
  */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,9 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "src/base/file.h"
@@ -273,6 +276,55 @@ static void cut_off(void **state)
     tr_layout_free(&other.layout);
 }
 
+static int removals_left = -1; /* until the process dies; -1: it does not */
+
+/* In place of the C library's. */
+int unlinkat(int fd, const char *name, int flags);
+int unlinkat(int fd, const char *name, int flags)
+{
+    if (removals_left >= 0 && removals_left-- == 0)
+        raise(SIGKILL);
+    return (int)syscall(SYS_unlinkat, fd, name, flags);
+}
+
+/* Taking back an import may be cut off, too, anywhere: the next one takes back the rest. */
+static void cut_off_twice(void **state)
+{
+    struct tr_layout l;
+    struct tr_store *s;
+    int status, n = 0, r;
+
+    (void)state;
+    test_layout(&l, &shape);
+    do {
+        char *path[N] = {test_folder(), test_folder(), test_folder()};
+        char *record = tr_path(path[0], "commit1");
+        pid_t child;
+        int fd;
+
+        assert_ok(tr_store_create_hooked(&s, join(path, N), &l, 2,
+                                         &(struct tr_io_hook){.speed = (double[]){1, 2, 3}}));
+        tr_store_close(s);
+        fd = open(record, O_WRONLY);
+        assert_int_equal(pwrite(fd, "torn", 4, 0), 4); /* the first commit was under way */
+        close(fd);
+        child = fork();
+        if (child == 0) {
+            removals_left = n;
+            _exit(tr_store_discard(join(path, N)) != 0);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        r = tr_store_discard(join(path, N));
+        assert_true(r == 0 || r == -ENOENT); /* nothing was left */
+        for (int i = 0; i < N; i++)
+            assert_int_equal(tr_folder_is_empty(path[i]), 1);
+        tr_free(TR_MEM_MISC, record);
+        n++;
+    } while (WIFSIGNALED(status));
+    assert_true(n > 10 && WEXITSTATUS(status) == 0);
+    tr_layout_free(&l);
+}
+
 /* Invariant 7, and nothing half made: if one folder cannot be used, all of them stay as they were.
  */
 static void refused_whole(void **state)
@@ -414,11 +466,12 @@ static void in_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lists),          cmocka_unit_test(named_wrongly),
-        cmocka_unit_test(locked),         cmocka_unit_test(damaged),
-        cmocka_unit_test(hostile_json),   cmocka_unit_test(cut_off),
-        cmocka_unit_test(refused_whole),  cmocka_unit_test(measured),
-        cmocka_unit_test(without_direct), cmocka_unit_test(in_memory),
+        cmocka_unit_test(lists),         cmocka_unit_test(named_wrongly),
+        cmocka_unit_test(locked),        cmocka_unit_test(damaged),
+        cmocka_unit_test(hostile_json),  cmocka_unit_test(cut_off),
+        cmocka_unit_test(cut_off_twice), cmocka_unit_test(refused_whole),
+        cmocka_unit_test(measured),      cmocka_unit_test(without_direct),
+        cmocka_unit_test(in_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
