@@ -16,7 +16,7 @@
 #include "src/run/open.h"
 #include "src/run/temporary.h"
 
-#define STEPS 5 /* the first one of which is not counted: its slots are empty */
+#define STEPS 9 /* the first one of which is not counted: its slots are empty */
 #define ROW   128
 #define ROWS  4 /* of the run that only computes; the other one has a single row */
 #define VOCAB 4000
@@ -75,8 +75,8 @@ static int write_inputs(const struct rehearsal *h, const char *config, const cha
                : 0;
 }
 
-/* The smallest device budget of these options. */
-static int least_budget(struct tr_train_params *params)
+/* Half as much again as the smallest device budget of these options. */
+static int little_budget(struct tr_train_params *params)
 {
     struct tr_foretell_params f = {.train = params, .json = 1};
     json_t *o = NULL, *least;
@@ -88,7 +88,7 @@ static int least_budget(struct tr_train_params *params)
     r = tr_json_parse(text, strlen(text), "the plan", &o);
     tr_free_text(text);
     least = json_object_get(json_object_get(o, "predicted"), "least_device_bytes");
-    params->device_memory = (uint64_t)json_integer_value(least);
+    params->device_memory = (uint64_t)json_integer_value(least) * 3 / 2;
     if (r == 0 && !params->device_memory)
         r = tr_error(-EINVAL, "the plan has no smallest budget");
     json_decref(o);
@@ -137,7 +137,7 @@ static int play(struct rehearsal *h, const char *name, int drive)
     int r = config && data && out ? write_inputs(h, config, data) : -ENOMEM;
 
     if (r == 0 && drive)
-        r = least_budget(&params);
+        r = little_budget(&params);
     if (r == 0 && (r = tr_train_open(&h->run, &params)) == 0 && (r = time_steps(h)) == 0)
         r = tr_data_batch(h->run->data, 0, 0, &h->batch);
     tr_free(TR_MEM_MISC, config);
