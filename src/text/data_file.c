@@ -99,8 +99,8 @@ int data_file_line(struct data_file *f, const char **line, size_t *bytes)
     if (f->line && f->at < f->n && f->v[f->at] == '\n')
         f->at++; /* the newline of the line given out last */
     for (;;) {
-        const char *from = f->v + f->at + seen;
-        const char *end = f->n > f->at + seen ? memchr(from, '\n', f->n - f->at - seen) : NULL;
+        size_t left = f->n - f->at - seen;
+        const char *end = left ? memchr(f->v + f->at + seen, '\n', left) : NULL;
 
         if (end)
             return give(f, (size_t)(end - f->v) - f->at, line, bytes);
