@@ -131,6 +131,43 @@ struct tr_train_params tiny_job(const char *out, enum tr_optimizer optimizer, en
                                     .device_memory = 32 << 20};
 }
 
+struct tr_train_params own_job(const char *name)
+{
+    static const struct tiny shape = {"llama", 64, 96, 3, 4, 2, 16, 300, 256, ""};
+    static char model[4352], data[4352], out[4352];
+
+    snprintf(model, sizeof(model), "%s", scratch_path("%s-model", name));
+    snprintf(data, sizeof(data), "%s", scratch_path("%s.jsonl", name));
+    snprintf(out, sizeof(out), "%s", scratch_path("%s-run", name));
+    tiny_model(model, &shape, TR_TYPE_F32, 1);
+    token_data(data, 12, 20, 50, 300);
+    return (struct tr_train_params){.model = model,
+                                    .data = data,
+                                    .out = out,
+                                    .steps = 4,
+                                    .batch_size = 4,
+                                    .seq_len = 64,
+                                    .durability = TR_KEEP_STEP,
+                                    .threads = 1,
+                                    .device_memory = 32 << 20};
+}
+
+int metrics_lines(const char *out, int *validated)
+{
+    char path[4400], line[1024];
+    FILE *f;
+    int n = 0;
+
+    snprintf(path, sizeof(path), "%s/metrics.jsonl", out);
+    f = fopen(path, "r");
+    *validated = 0;
+    for (; f && fgets(line, sizeof(line), f); n++)
+        *validated += strstr(line, "\"eval_loss\": ") != NULL;
+    if (f)
+        fclose(f);
+    return n;
+}
+
 int train(const struct tr_train_params *p, struct tr_step_report *last)
 {
     struct tr_step_report report;

@@ -35,6 +35,12 @@ void token_data(const char *path, int rows, int shortest, int longest, int vocab
 struct tr_train_params tiny_job(const char *out, enum tr_optimizer optimizer, enum tr_keep keep,
                                 int64_t steps);
 
+/* Four durable steps of a model with data of its own, made here: SCRATCH/NAME-model, NAME.jsonl,
+ * NAME-run. Its paths live until the next call. */
+struct tr_train_params own_job(const char *name);
+/* Lines of RUN/metrics.jsonl, and those with a validation loss. */
+int metrics_lines(const char *run, int *validated);
+
 /* Opens, trains to the end, finishes, closes; last step's report. Returns the first error. */
 int train(const struct tr_train_params *p, struct tr_step_report *last);
 /* The same into SCRATCH/NAME, whatever was there; a failure fails the test. */

@@ -21,45 +21,6 @@
 #include "src/plan/plan_file.h"
 #include "tests/train/common.h"
 
-static const struct tiny shape = {"llama", 64, 96, 3, 4, 2, 16, 300, 256, ""};
-
-static struct tr_train_params job(const char *name)
-{
-    static char model[4352], data[4352], out[4352];
-
-    snprintf(model, sizeof(model), "%s", scratch_path("%s-model", name));
-    snprintf(data, sizeof(data), "%s", scratch_path("%s.jsonl", name));
-    snprintf(out, sizeof(out), "%s", scratch_path("%s-run", name));
-    tiny_model(model, &shape, TR_TYPE_F32, 1);
-    token_data(data, 12, 20, 50, 300);
-    return (struct tr_train_params){.model = model,
-                                    .data = data,
-                                    .out = out,
-                                    .steps = 4,
-                                    .batch_size = 4,
-                                    .seq_len = 64,
-                                    .durability = TR_KEEP_STEP,
-                                    .threads = 1,
-                                    .device_memory = 32 << 20};
-}
-
-/* Lines of metrics.jsonl, and those with a validation loss. */
-static int lines(const char *out, int *validated)
-{
-    char path[4400], line[1024];
-    FILE *f;
-    int n = 0;
-
-    snprintf(path, sizeof(path), "%s/metrics.jsonl", out);
-    f = fopen(path, "r");
-    *validated = 0;
-    for (; f && fgets(line, sizeof(line), f); n++)
-        *validated += strstr(line, "\"eval_loss\": ") != NULL;
-    if (f)
-        fclose(f);
-    return n;
-}
-
 /* A byte of RUN/source/NAME, changed. */
 static void touch_up(const char *out, const char *name)
 {
@@ -89,7 +50,7 @@ static int64_t verified(const char *out, const char *word)
 static void test_changed_beside(void **state)
 {
     static const char text[] = "a file that travels with the model\n";
-    struct tr_train_params p = job("beside");
+    struct tr_train_params p = own_job("beside");
     tr_run *run = NULL;
 
     (void)state;
@@ -145,7 +106,7 @@ static void change_options(const char *out, int last_line)
  * unless it is said that the change is meant. */
 static void test_changed_options(void **state)
 {
-    struct tr_train_params p = job("options"), read = {0};
+    struct tr_train_params p = own_job("options"), read = {0};
     char path[4400];
     tr_run *run = NULL;
 
@@ -171,7 +132,7 @@ static void test_changed_options(void **state)
 /* Without a plan.json that can be read the run goes on, and makes it anew. */
 static void test_damaged_plan(void **state)
 {
-    struct tr_train_params p = job("plan");
+    struct tr_train_params p = own_job("plan");
     struct tr_plan_file plan;
     char path[4400], *text;
 
@@ -217,7 +178,7 @@ static int64_t step_without(const char *run, int record)
 
 static void test_damaged_commit(void **state)
 {
-    struct tr_train_params p = job("torn");
+    struct tr_train_params p = own_job("torn");
     struct tr_step_report last;
     int64_t first, second;
 
@@ -304,7 +265,7 @@ static void say_torn(struct tr_train_params p, const char *word, int64_t damaged
  * has lost what was, which is damage. Either way it is named, and the step is done again. */
 static void test_torn_commit(void **state)
 {
-    struct tr_train_params p = job("passed");
+    struct tr_train_params p = own_job("passed");
     int validated;
 
     (void)state;
@@ -312,19 +273,19 @@ static void test_torn_commit(void **state)
     tear(p.out, newest_record(p.out));
     say_torn(p, "was durable: step 3 was done by then; the store stands at step 2 again", 1);
     assert_int_equal(verified(p.out, ""), 0);
-    assert_int_equal(lines(p.out, &validated), 4);
+    assert_int_equal(metrics_lines(p.out, &validated), 4);
     assert_int_equal(tr_remove_tree(p.out), 0);
     assert_int_equal(train_part(&p, 3), 0);
     tear(p.out, newest_record(p.out));
     keep_lines(p.out, 2, "/dev/null");
     say_torn(p, "torn, as by a crash", 0);
-    assert_int_equal(lines(p.out, &validated), 4);
+    assert_int_equal(metrics_lines(p.out, &validated), 4);
 }
 
 /* A commit record that has been cut short is damaged like any other. */
 static void test_short_record(void **state)
 {
-    struct tr_train_params p = job("short");
+    struct tr_train_params p = own_job("short");
     char path[4500];
     uint64_t expected;
 
@@ -345,7 +306,7 @@ static void test_short_record(void **state)
  * and nothing of a step that is not. */
 static void test_lost_line(void **state)
 {
-    struct tr_train_params p = job("line");
+    struct tr_train_params p = own_job("line");
     char next[4400];
     int validated;
     FILE *f;
@@ -361,7 +322,7 @@ static void test_lost_line(void **state)
     fputs("{\"step\": 5, \"loss\": 1}\n{\"step\": 3", f); /* never durable; torn */
     fclose(f);
     assert_int_equal(train(&p, NULL), 0);
-    assert_int_equal(lines(p.out, &validated), 4);
+    assert_int_equal(metrics_lines(p.out, &validated), 4);
     assert_int_equal(access(next, F_OK), -1);
 }
 

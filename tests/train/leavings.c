@@ -24,32 +24,10 @@
 #include "src/infer/infer.h"
 #include "tests/train/common.h"
 
-static const struct tiny shape = {"llama", 64, 96, 3, 4, 2, 16, 300, 256, ""};
-
-static struct tr_train_params job(const char *name)
-{
-    static char model[4352], data[4352], out[4352];
-
-    snprintf(model, sizeof(model), "%s", scratch_path("%s-model", name));
-    snprintf(data, sizeof(data), "%s", scratch_path("%s.jsonl", name));
-    snprintf(out, sizeof(out), "%s", scratch_path("%s-run", name));
-    tiny_model(model, &shape, TR_TYPE_F32, 1);
-    token_data(data, 12, 20, 50, 300);
-    return (struct tr_train_params){.model = model,
-                                    .data = data,
-                                    .out = out,
-                                    .steps = 4,
-                                    .batch_size = 4,
-                                    .seq_len = 64,
-                                    .durability = TR_KEEP_STEP,
-                                    .threads = 1,
-                                    .device_memory = 32 << 20};
-}
-
 /* The files have no names while they are read: the greedy answer comes all the same. */
 static void test_inference(void **state)
 {
-    struct tr_train_params p = job("infer");
+    struct tr_train_params p = own_job("infer");
     struct infer *f = NULL;
     struct tr_ids prompt = {0};
     const char *temporary = scratch_path("temporary");
@@ -194,7 +172,7 @@ static int stop_half_way(void *arg, uint64_t done, uint64_t total)
 
 static void test_stopped_import(void **state)
 {
-    struct tr_train_params p = job("stop");
+    struct tr_train_params p = own_job("stop");
     struct tr_step_report last;
     tr_run *run = NULL;
     int calls = 0;
@@ -223,7 +201,7 @@ int __wrap_run_write_plan(const struct tr_run *run)
 /* Once there is a commit, there is a run: what fails behind it takes nothing back. */
 static void test_failed_behind_import(void **state)
 {
-    struct tr_train_params p = job("behind");
+    struct tr_train_params p = own_job("behind");
     tr_run *run = NULL;
 
     (void)state;
@@ -244,23 +222,6 @@ int __wrap_run_settle(struct tr_run *run)
     return settle_fails ? tr_error(-EIO, "cut off") : __real_run_settle(run);
 }
 
-/* Lines of metrics.jsonl, and those with a validation loss. */
-static int lines(const char *out, int *validated)
-{
-    char path[4400], line[1024];
-    FILE *f;
-    int n = 0;
-
-    snprintf(path, sizeof(path), "%s/metrics.jsonl", out);
-    f = fopen(path, "r");
-    *validated = 0;
-    for (; f && fgets(line, sizeof(line), f); n++)
-        *validated += strstr(line, "\"eval_loss\": ") != NULL;
-    if (f)
-        fclose(f);
-    return n;
-}
-
 static const char *committing; /* a run whose commits are looked at; or NULL */
 static int commits;
 
@@ -274,9 +235,9 @@ int __wrap_tr_offload_commit(struct tr_offload *o, const void *payload, size_t b
     int validated;
 
     assert_int_equal(tr_cursor_parse(payload, bytes, &c), 0);
-    if (committing && lines(committing, &validated) != (int)c.step - 1)
-        fail_msg("%d lines when the commit of step %d begins", lines(committing, &validated),
-                 (int)c.step);
+    if (committing && metrics_lines(committing, &validated) != (int)c.step - 1)
+        fail_msg("%d lines when the commit of step %d begins",
+                 metrics_lines(committing, &validated), (int)c.step);
     commits += committing != NULL;
     return __real_tr_offload_commit(o, payload, bytes);
 }
@@ -284,7 +245,7 @@ int __wrap_tr_offload_commit(struct tr_offload *o, const void *payload, size_t b
 /* The line of a step comes when its commit is durable, and not before. */
 static void test_late_lines(void **state)
 {
-    struct tr_train_params p = job("late");
+    struct tr_train_params p = own_job("late");
     int validated;
 
     (void)state;
@@ -292,13 +253,13 @@ static void test_late_lines(void **state)
     assert_int_equal(train(&p, NULL), 0);
     committing = NULL;
     assert_int_equal(commits, 4);
-    assert_int_equal(lines(p.out, &validated), 4);
+    assert_int_equal(metrics_lines(p.out, &validated), 4);
 }
 
 /* A run that is cut off between a step and its validation has neither. */
 static void test_cut_off_validation(void **state)
 {
-    struct tr_train_params p = job("validated");
+    struct tr_train_params p = own_job("validated");
     struct tr_step_report report;
     tr_run *run = NULL;
     int validated;
@@ -312,10 +273,10 @@ static void test_cut_off_validation(void **state)
     assert_int_equal(tr_train_step(run, &report), -EIO);
     settle_fails = 0;
     tr_train_close(run);
-    assert_int_equal(lines(p.out, &validated), 1);
+    assert_int_equal(metrics_lines(p.out, &validated), 1);
     if (train(&p, NULL) < 0)
         fail_msg("%s", tr_message());
-    assert_int_equal(lines(p.out, &validated), 4);
+    assert_int_equal(metrics_lines(p.out, &validated), 4);
     assert_int_equal(validated, 2);
 }
 
