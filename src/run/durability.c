@@ -23,7 +23,6 @@ static int place_again(struct tr_run *run, enum tr_keep keep)
     if (run->params.durability == keep)
         return 0;
     run->params.durability = keep;
-    run_unplace(run);
     return run_place_anew(run);
 }
 

@@ -200,8 +200,10 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
 int run_place_anew(struct tr_run *run)
 {
     struct tr_plan_params in = run->plan.in;
-    int r = run_make_plan(run, in.batch_tokens, in.grain_tokens);
+    int r;
 
+    run_unplace(run);
+    r = run_make_plan(run, in.batch_tokens, in.grain_tokens);
     return r < 0 ? r : run_place(run);
 }
 

@@ -30,7 +30,7 @@ double run_default_rate(const struct tr_run *run);
 int run_open_source(struct tr_run *run);
 /* The plan for batches of at most so many tokens, with grains of at most so many. */
 int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens);
-/* The same and run_place, after run_unplace, once what the plan rests on has changed. */
+/* The same and run_place, in place of what was placed, once what the plan rests on has changed. */
 int run_place_anew(struct tr_run *run);
 /* --clip-method, as far as the options say it; else by predicted time, once there is a plan and the
  * visits are placed. A new run's store gets room for the gradients (clip.c). */

@@ -77,10 +77,8 @@ int run_resolve_clip(struct tr_run *run)
 
 static int place_again(struct tr_run *run, enum tr_parked parked)
 {
-    int r;
+    int r = park(run, parked);
 
-    run_unplace(run);
-    r = park(run, parked);
     return r < 0 ? r : run_place_anew(run);
 }
 

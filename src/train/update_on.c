@@ -55,7 +55,6 @@ int run_make_any_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_to
 
 static int place_again(struct tr_run *run, int apart)
 {
-    run_unplace(run);
     run->apart = apart;
     return run_place_anew(run);
 }
