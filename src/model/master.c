@@ -16,7 +16,7 @@ int tr_master_check(const struct tr_model *m, enum tr_master kind)
     for (int32_t i = 0; kind && i < m->n_tensors; i++) {
         const struct tr_tensor *t = &m->tensors[i];
 
-        if (t->frozen || t->role >= TR_ROLE_LORA || tr_master_fits(kind, t->dtype))
+        if (t->frozen || tr_is_adapter(t) || tr_master_fits(kind, t->dtype))
             continue;
         if (t->dtype == TR_F32)
             return tr_error(-EINVAL,
@@ -31,7 +31,7 @@ int tr_master_check(const struct tr_model *m, enum tr_master kind)
 
 int tr_master_has(const struct tr_model *m, const struct tr_tensor *t)
 {
-    return m->master && !t->frozen && t->role < TR_ROLE_LORA; /* adapters are f32 themselves */
+    return m->master && !t->frozen && !tr_is_adapter(t); /* adapters are f32 themselves */
 }
 
 uint32_t tr_master_piece(const struct tr_model *m, const struct tr_tensor *t, uint64_t byte)

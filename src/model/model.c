@@ -598,12 +598,12 @@ int tr_model_adapt(struct tr_model **out, const struct tr_model *m, const struct
 
 int tr_model_keeps(const struct tr_model *m, const struct tr_tensor *t)
 {
-    return t->role >= TR_ROLE_LORA ? m->lora.state != TR_STATE_NONE : m->has_state;
+    return tr_is_adapter(t) ? m->lora.state != TR_STATE_NONE : m->has_state;
 }
 
 enum tr_state_kind tr_model_state(const struct tr_model *m, const struct tr_tensor *t)
 {
-    return t->role >= TR_ROLE_LORA ? m->lora.state : m->state;
+    return tr_is_adapter(t) ? m->lora.state : m->state;
 }
 
 enum tr_dtype tr_parked_dtype(enum tr_parked parked)

@@ -106,6 +106,11 @@ struct tr_tensor {
     uint64_t g_offset;              /* its parked gradient in the span; tables: 0 */
 };
 
+static inline int tr_is_adapter(const struct tr_tensor *t)
+{
+    return t->role >= TR_ROLE_LORA;
+}
+
 struct tr_block {
     uint32_t params_span[TR_PARTS];
     uint32_t state_span[TR_PARTS], parked_span[TR_PARTS]; /* TR_NONE where nothing of it trains */

@@ -194,7 +194,7 @@ int pass_round_boundary(const struct tr_pass_state *p, float *dx, int64_t n);
 static inline int pass_updates(const struct tr_pass_state *p, const struct tr_unit_visit *u,
                                int32_t tensor)
 {
-    int adapter = p->model->tensors[tensor].role >= TR_ROLE_LORA;
+    int adapter = tr_is_adapter(&p->model->tensors[tensor]);
 
     return adapter && u->left ? 0 : tr_unit_updates(u) || (adapter && u->leaves);
 }

@@ -26,9 +26,8 @@ static int measure(struct tr_pass_state *p, const struct pass_grad *g)
     double *out = (double *)pass_at(p, &p->plan->sumsq) + p->n_sumsq;
 
     if (p->adapter.measured)
-        p->adapter.measured[p->n_sumsq] = p->model->tensors[g->tensor].role >= TR_ROLE_LORA;
+        p->adapter.measured[p->n_sumsq] = tr_is_adapter(&p->model->tensors[g->tensor]);
     p->n_sumsq++;
-
     return pass_op(
         p, &(struct tr_op){.kind = TR_OP_SUMSQ, .sumsq = {.x = x, .n = (int64_t)g->n, .out = out}});
 }
@@ -60,7 +59,7 @@ static void correct_bias(struct tr_op_update *op, const struct tr_update *u)
 
 static int run_update(struct tr_pass_state *p, const struct pass_grad *g, const struct tr_op *op)
 {
-    int adapter = p->model->tensors[g->tensor].role >= TR_ROLE_LORA;
+    int adapter = tr_is_adapter(&p->model->tensors[g->tensor]);
 
     return p->apart && !adapter ? tr_apart_update(p->apart, g, op) : pass_op(p, op);
 }
@@ -101,7 +100,7 @@ static struct tr_update update_of(const struct tr_pass_state *p, const struct tr
 {
     struct tr_update u = p->update;
 
-    if (p->adapter.is && t->role >= TR_ROLE_LORA) {
+    if (p->adapter.is && tr_is_adapter(t)) {
         u.optimizer = p->adapter.optimizer;
         u.lr = p->adapter.lr;
         u.beta1 = p->adapter.beta1;
