@@ -277,8 +277,10 @@ int tr_staged_advance(struct tr_offload *o)
     if (list && !o->failing) {
         int r = o->device->ops->error(o->device);
 
-        if (r < 0)
+        if (r < 0) {
             fail(o, r);
+            did = 1; /* close may be waiting for the thread: it must not sleep over this */
+        }
     }
     for (; list && !o->failing; list = next, did = 1) {
         next = list->next_copied;

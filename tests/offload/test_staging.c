@@ -459,6 +459,30 @@ static void close_does_not_hang(void **state)
     }
 }
 
+/* The last copy fails while close waits for it: nothing else comes that would wake the I/O thread. */
+static void close_sees_the_last_failure(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 4; seed++) {
+        struct player_params params = usual(seed, &ways[WAY_STAGED]);
+        struct tr_visit v = {.n_spans = 1, .span = {0}};
+        struct player p;
+        uint64_t chunks;
+
+        params.fault = FAULT_ASYNC_IN;
+        params.max_delay_us = 30000;
+        player_open(&p, &params);
+        chunks = p.layout.spans[0].bytes / TR_STORE_ALIGN;
+        test_device_fault_after(p.device, chunks - 1);
+        assert_ok(tr_offload_begin(p.o, &v, 1, NULL, 0));
+        while (test_device_copies(p.device) < chunks)
+            settle();
+        expect_error(tr_offload_close(p.o), -EIO, "broken");
+        p.o = NULL;
+        player_close(&p);
+    }
+}
+
 /* ---- mutants ---- */
 
 static int count_caught(enum device_mutant mutant, const struct way *way)
@@ -557,6 +581,7 @@ int main(void)
         cmocka_unit_test(a_copy_that_failed_is_not_believed),
         cmocka_unit_test(a_lost_callback_hangs_nobody),
         cmocka_unit_test(close_does_not_hang),
+        cmocka_unit_test(close_sees_the_last_failure),
         cmocka_unit_test(mutants_are_caught),
         cmocka_unit_test(checksums_are_looked_at),
     };
