@@ -459,7 +459,7 @@ static void close_does_not_hang(void **state)
     }
 }
 
-/* The last copy fails while close waits for it: nothing else comes that would wake the I/O thread. */
+/* The last copy fails while close waits for it: nothing comes after that to wake the I/O thread. */
 static void close_sees_the_last_failure(void **state)
 {
     (void)state;
