@@ -46,12 +46,14 @@ void cli_print_text(char *text)
 }
 
 /* Only what a handler may do: a flag, write(), _exit(). The second signal is for those who will not
- * wait: what has been committed stays whole either way. */
+ * wait: what has been committed stays whole either way. A terminal that goes away is no such wish,
+ * though the system and the shell may both tell of it. */
 static void on_signal(int number)
 {
     static const char line[] = "\ntailrace: stopping in good order; once more stops at once\n";
 
-    (void)number;
+    if (interrupted && number == SIGHUP)
+        return;
     if (interrupted)
         _exit(CLI_INTERRUPTED);
     interrupted = 1;
@@ -62,9 +64,12 @@ static void on_signal(int number)
 void cli_catch_signals(void)
 {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    struct sigaction hangup;
 
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) /* nohup */
+        sigaction(SIGHUP, &action, NULL);
 }
 
 int cli_interrupted(void)
