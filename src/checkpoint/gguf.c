@@ -17,9 +17,9 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/checkpoint/merge.h"
+#include "src/checkpoint/out_file.h"
 
 #define CHUNK_BYTES (4u << 20)
 #define MAGIC       "GGUF"
@@ -31,9 +31,9 @@ struct gguf {
     struct gguf_told told;
     struct tr_export_reader reader;
     struct tr_merge merge; /* a file of this format has adapters merged */
-    int fd;
-    char *tmp;
-    void *chunk, *turned; /* read, and in the order in which they are written */
+    struct tr_out_file out;
+    char head[TR_OUT_FILE_HEAD]; /* of the file, which is written last */
+    void *chunk, *turned;        /* read, and in the order in which they are written */
     size_t chunk_bytes;
     uint64_t at, total; /* of the file */
 };
@@ -170,7 +170,7 @@ static int make_header(struct gguf *g, char **text, size_t *bytes)
 
 static int put(struct gguf *g, const void *data, size_t bytes)
 {
-    int r = tr_pwrite(g->fd, g->tmp, data, bytes, g->at);
+    int r = tr_pwrite(g->out.fd, g->out.tmp, data, bytes, g->at);
 
     g->at += bytes;
     if (r == 0 && g->params->progress)
@@ -243,26 +243,6 @@ static int put_factors(struct gguf *g)
     return put(g, factor, (size_t)c->head_dim / 2 * sizeof(*factor));
 }
 
-/* The folder that a file is in; freed with tr_free(TR_MEM_MISC, ...). */
-static char *folder_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder = tr_strdup(TR_MEM_MISC, slash == path ? "/" : slash ? path : ".");
-
-    if (folder && slash > path)
-        folder[slash - path] = 0;
-    return folder;
-}
-
-static int check_room(const struct gguf *g)
-{
-    char *folder = folder_of(g->params->out);
-    int r = folder ? tr_export_check_space(folder, g->total) : -ENOMEM;
-
-    tr_free(TR_MEM_MISC, folder);
-    return r;
-}
-
 static int put_all(struct gguf *g)
 {
     const struct tr_model *m = g->kept->model;
@@ -272,9 +252,11 @@ static int put_all(struct gguf *g)
 
     if (r < 0)
         return r;
-    r = check_room(g);
+    r = tr_export_check_space(g->out.tmp, g->total);
+    memcpy(g->head, header, sizeof(g->head));
+    g->at = sizeof(g->head);
     if (r == 0)
-        r = put(g, header, bytes);
+        r = put(g, header + g->at, bytes - g->at);
     free(header);
     for (int32_t i = 0; i < m->n_base && r == 0; i++) {
         const struct tr_tensor *t = &m->tensors[i];
@@ -285,8 +267,6 @@ static int put_all(struct gguf *g)
     }
     if (r == 0 && has_factors(g) && (r = put_factors(g)) == 0)
         r = pad(g);
-    if (r == 0 && fsync(g->fd) < 0)
-        r = tr_error(-errno, "%s: cannot sync: %s", g->tmp, strerror(errno));
     return r;
 }
 
@@ -313,90 +293,13 @@ static void close_buffers(struct gguf *g)
         tr_free_pages(TR_MEM_IO, g->turned, g->chunk_bytes);
 }
 
-/* A hard link never replaces what is there (invariant 7); where a file system has none, renaming
- * does as little as can be done. */
-static int give_name(const struct gguf *g)
-{
-    const char *path = g->params->out;
-    char *folder = folder_of(path);
-    int r = folder ? 0 : -ENOMEM, linked = r == 0 && link(g->tmp, path) == 0;
-
-    if (r == 0 && !linked && (errno == EEXIST || access(path, F_OK) == 0))
-        r = tr_error(-EEXIST, "%s: exists", path);
-    if (r == 0 && (linked ? unlink(g->tmp) : rename(g->tmp, path)) < 0)
-        r = tr_error(-errno, "%s: cannot rename to %s: %s", g->tmp, path, strerror(errno));
-    if (r == 0)
-        r = tr_sync_folder(folder);
-    tr_free(TR_MEM_MISC, folder);
-    return r;
-}
-
 static int write_file(struct gguf *g)
 {
-    size_t n = strlen(g->params->out) + 32;
     int r = open_buffers(g);
 
-    g->tmp = tr_alloc(TR_MEM_MISC, n);
-    if (r < 0 || !g->tmp)
-        return -ENOMEM;
-    snprintf(g->tmp, n, "%s.tmp-%ld", g->params->out, (long)getpid());
-    g->fd = open(g->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (g->fd < 0)
-        return tr_error(-errno, "%s: cannot make: %s", g->tmp, strerror(errno));
-    r = put_all(g);
-    if (close(g->fd) < 0 && r == 0)
-        r = tr_error(-errno, "%s: cannot write: %s", g->tmp, strerror(errno));
-    if (r == 0)
-        r = give_name(g);
-    if (r < 0)
-        unlink(g->tmp);
-    return r;
-}
-
-/* tokenizer_config.json, whose model_max_length may be larger than any integer. */
-static int read_config(const char *folder, json_t **config)
-{
-    char *path = tr_path(folder, "tokenizer_config.json"), *text = NULL;
-    size_t bytes = 0;
-    json_error_t e;
-    int r = path ? 0 : -ENOMEM;
-
-    if (r == 0 && tr_folder_has(folder, "tokenizer_config.json"))
-        r = tr_file_read(path, 64 << 20, &text, &bytes);
-    if (text && !(*config = json_loadb(text, bytes, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &e)))
-        r = tr_error(-EINVAL, "%s: line %d: not valid JSON: %s", path, e.line, e.text);
-    tr_free(TR_MEM_TEXT, text);
-    tr_free(TR_MEM_MISC, path);
-    return r;
-}
-
-/* chat_template of tokenizer_config.json, of several the one that is called "default"; or NULL. */
-static const char *find_template(const json_t *config)
-{
-    const json_t *t = json_object_get(config, "chat_template"), *v;
-    const char *found = json_string_value(t);
-    size_t i;
-
-    json_array_foreach(t, i, v)
-    {
-        const char *name = json_string_value(json_object_get(v, "name"));
-
-        if (name && !strcmp(name, "default"))
-            found = json_string_value(json_object_get(v, "template"));
-    }
-    return found;
-}
-
-static int read_template_file(const char *folder, char **out)
-{
-    char *path = tr_path(folder, "chat_template.jinja");
-    size_t bytes;
-    int r = path ? 0 : -ENOMEM;
-
-    if (r == 0 && tr_folder_has(folder, "chat_template.jinja"))
-        r = tr_file_read(path, 64 << 20, out, &bytes);
-    tr_free(TR_MEM_MISC, path);
-    return r;
+    if (r < 0 || (r = tr_out_file_begin(&g->out, g->params->out)) < 0)
+        return r;
+    return tr_out_file_end(&g->out, g->head, put_all(g));
 }
 
 /* The file's own name without its ending. */
@@ -414,23 +317,17 @@ static void name_model(struct gguf *g, char name[128])
 static int write_told(struct gguf *g, const struct tr_tokenizer *tokenizer)
 {
     struct tr_token_table tokens = {0};
-    json_t *config = NULL;
     char *template = NULL, name[128];
     int r = tr_token_table_open(&tokens, tokenizer, g->told.config->vocab);
 
     name_model(g, name);
     g->told.tokens = &tokens;
     if (r == 0)
-        r = read_config(g->params->tokenizer, &config);
-    g->told.chat_template = find_template(config);
-    if (r == 0)
-        r = read_template_file(g->params->tokenizer, &template);
-    if (template)
-        g->told.chat_template = template;
+        r = gguf_read_template(g->params->tokenizer, &template);
+    g->told.chat_template = template;
     if (r == 0)
         r = write_file(g);
     tr_free(TR_MEM_TEXT, template);
-    json_decref(config);
     tr_token_table_close(&tokens);
     return r;
 }
@@ -459,7 +356,7 @@ static int write_model(struct gguf *g)
 
 int tr_gguf(const struct tr_export_params *p)
 {
-    struct gguf g = {.params = p, .fd = -1};
+    struct gguf g = {.params = p};
     struct tr_kept *kept;
     int r = tr_keep_open(&kept, p->keep);
 
@@ -473,7 +370,6 @@ int tr_gguf(const struct tr_export_params *p)
     if (kept)
         close_buffers(&g);
     tr_merge_close(&g.merge);
-    tr_free(TR_MEM_MISC, g.tmp);
     tr_keep_close(kept);
     return r;
 }

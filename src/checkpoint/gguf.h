@@ -31,5 +31,7 @@ struct gguf_told {
 int gguf_put_keys(FILE *f, const struct gguf_told *told, uint64_t *n);
 /* A text as the format has it: its length, then its bytes. */
 void gguf_put_text(FILE *f, const char *text);
+/* gguf_template.c: the chat template of a tokenizer's folder, TR_MEM_TEXT; NULL: it has none. */
+int gguf_read_template(const char *folder, char **out);
 
 #endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The temporary name lies beside the place, not in it and not in /tmp: only within one file system
- * is a rename atomic. Its process id keeps two exports apart; rename() replaces an empty folder and
- * refuses a full one, so that of two that finish at once one fails and nothing is lost.
+ * rename() replaces an empty folder and refuses a full one, so that of two that finish at once one
+ * fails and nothing is lost.
  *
  * A folder is swept only where it is surely ours and nobody is at it any more: it has the name, is
  * this user's, holds our mark, and its lock is free. It is locked before it has the mark, and the
@@ -10,8 +9,6 @@
  */
 #include "src/checkpoint/out_folder.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -24,8 +21,9 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
+#include "src/checkpoint/unfinished.h"
 
-#define MARK "tailrace-unfinished"
+#define MARK TR_UNFINISHED_MARK
 
 /* An empty folder may be a link: the rename must meet the folder itself. */
 static char *resolve(const char *path, int exists)
@@ -57,18 +55,6 @@ static void free_names(struct tr_out_folder *o)
     o->path = o->tmp = NULL;
 }
 
-/* NAME.tmp-NUMBER? */
-static int is_left(const char *entry, const char *name)
-{
-    size_t n = strlen(name);
-
-    if (strncmp(entry, name, n) || strncmp(entry + n, ".tmp-", 5) || !isdigit(entry[n + 5]))
-        return 0;
-    entry += n + 5;
-    return !entry[strspn(entry, "0123456789")];
-}
-
-/* What cannot be removed is no reason to fail. */
 static void sweep_one(const char *path)
 {
     int fd = tr_folder_lock(path);
@@ -79,28 +65,6 @@ static void sweep_one(const char *path)
     if (fstatat(fd, MARK, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
         tr_remove_tree(path);
     close(fd);
-}
-
-static void sweep(const char *path)
-{
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    char *folder = tr_strdup(TR_MEM_MISC, slash ? path : ".");
-    DIR *d;
-    struct dirent *e;
-
-    if (folder && slash)
-        folder[slash == path ? 1 : slash - path] = 0;
-    d = folder ? opendir(folder) : NULL;
-    while (d && (e = readdir(d))) {
-        char *left = is_left(e->d_name, name) ? tr_path(folder, e->d_name) : NULL;
-
-        if (left)
-            sweep_one(left);
-        tr_free(TR_MEM_MISC, left);
-    }
-    if (d)
-        closedir(d);
-    tr_free(TR_MEM_MISC, folder);
 }
 
 /* Removing must not replace the message of what went wrong. */
@@ -143,7 +107,7 @@ static int make(struct tr_out_folder *o)
 {
     int r;
 
-    sweep(o->path);
+    tr_unfinished_sweep(o->path, sweep_one);
     if (mkdir(o->tmp, 0755) < 0)
         return tr_error(-errno, "%s: cannot create the folder: %s", o->path, strerror(errno));
     o->lock = open(o->tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -159,20 +123,17 @@ static int make(struct tr_out_folder *o)
 int tr_out_folder_begin(struct tr_out_folder *o, const char *path)
 {
     int empty = tr_folder_is_empty(path), r;
-    size_t n;
 
     *o = (struct tr_out_folder){.lock = -1};
     if (empty == 0)
         return tr_error(-EEXIST, "%s: exists and is not an empty folder; nothing is overwritten",
                         path);
     o->path = resolve(path, empty > 0);
-    n = o->path ? strlen(o->path) + 32 : 0;
-    o->tmp = o->path ? tr_alloc(TR_MEM_MISC, n) : NULL;
+    o->tmp = o->path ? tr_unfinished_name(o->path) : NULL;
     if (!o->tmp) {
         free_names(o);
         return -ENOMEM;
     }
-    snprintf(o->tmp, n, "%s.tmp-%ld", o->path, (long)getpid());
     r = make(o);
     if (r < 0)
         free_names(o);

@@ -2,7 +2,7 @@
  *
  * What is left on the disk where something ends early: of a model folder opened for inference
  * nothing, already while it is open, and what a kill before has left is swept, as is that of an
- * export; of an import that its caller stops nothing; no line of a step that is not durable.
+ * export, be it a folder or a file; of an import that its caller stops nothing; no line of a step that is not durable.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
+#include "src/checkpoint/out_file.h"
 #include "src/checkpoint/out_folder.h"
 #include "src/infer/infer.h"
 #include "tests/train/common.h"
@@ -164,6 +166,64 @@ static void test_swept_export(void **state)
     assert_int_equal(tr_folder_is_empty(out), 1); /* no mark */
 }
 
+/* A process that begins a file, writes some of it, and dies. */
+static void leave_file(const char *out)
+{
+    struct tr_out_file o;
+    pid_t child = fork();
+    int status;
+
+    if (child == 0) {
+        if (tr_out_file_begin(&o, out) == 0 && pwrite(o.fd, "data", 4, TR_OUT_FILE_HEAD) == 4)
+            raise(SIGKILL);
+        _exit(1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+}
+
+/* The same of an export that is one file. */
+static void test_swept_file(void **state)
+{
+    static const char head[TR_OUT_FILE_HEAD] = "the first 20 bytes..";
+    char base[4352], out[4400], theirs[4500], marked[4500], link[4500], pipe[4500], was[4500];
+    struct tr_out_file first, second;
+    char text[64] = "";
+    FILE *f;
+
+    (void)state;
+    snprintf(base, sizeof(base), "%s", scratch_path("files"));
+    snprintf(out, sizeof(out), "%s/m.gguf", base);
+    snprintf(theirs, sizeof(theirs), "%s.tmp-77", out);
+    snprintf(marked, sizeof(marked), "%s.tmp-7b", out);
+    snprintf(link, sizeof(link), "%s.tmp-78", out);
+    snprintf(pipe, sizeof(pipe), "%s.tmp-79", out);
+    assert_int_equal(tr_make_folder(base), 0);
+    assert_int_equal(tr_file_write(theirs, "a file of somebody's, longer than the mark", 42), 0);
+    assert_int_equal(tr_file_write(marked, "tailrace-unfinished\n", 20), 0);
+    assert_int_equal(symlink(marked, link), 0);
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    leave_file(out);
+    assert_int_equal(entries(base), 5);
+    assert_int_equal(tr_out_file_begin(&first, out), 0);
+    assert_int_equal(entries(base), 5); /* what was left has gone, the first one's has come */
+    snprintf(was, sizeof(was), "%s", first.tmp);
+    first.tmp[strlen(first.tmp) - 1] ^= 1; /* as another process would have called it */
+    assert_int_equal(rename(was, first.tmp), 0);
+    assert_int_equal(tr_out_file_begin(&second, out), 0);
+    assert_int_equal(entries(base), 6);
+    assert_int_equal(tr_out_file_end(&second, NULL, -EIO), -EIO);
+    assert_int_equal(pwrite(first.fd, "data", 4, TR_OUT_FILE_HEAD), 4);
+    assert_int_equal(tr_out_file_end(&first, head, 0), 0);
+    assert_int_equal(entries(base), 5);
+    f = fopen(out, "r");
+    assert_non_null(f);
+    assert_non_null(fgets(text, sizeof(text), f));
+    fclose(f);
+    assert_string_equal(text, "the first 20 bytes..data");
+    assert_int_equal(tr_out_file_begin(&first, out), -EEXIST);
+}
+
 static int stop_half_way(void *arg, uint64_t done, uint64_t total)
 {
     ++*(int *)arg;
@@ -283,13 +343,10 @@ static void test_cut_off_validation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inference),
-        cmocka_unit_test(test_swept),
-        cmocka_unit_test(test_swept_export),
-        cmocka_unit_test(test_stopped_import),
-        cmocka_unit_test(test_failed_behind_import),
-        cmocka_unit_test(test_cut_off_validation),
-        cmocka_unit_test(test_late_lines),
+        cmocka_unit_test(test_inference),          cmocka_unit_test(test_swept),
+        cmocka_unit_test(test_swept_export),       cmocka_unit_test(test_swept_file),
+        cmocka_unit_test(test_stopped_import),     cmocka_unit_test(test_failed_behind_import),
+        cmocka_unit_test(test_cut_off_validation), cmocka_unit_test(test_late_lines),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
