@@ -2,7 +2,8 @@
  *
  * What is left on the disk where something ends early: of a model folder opened for inference
  * nothing, already while it is open, and what a kill before has left is swept, as is that of an
- * export, be it a folder or a file; of an import that its caller stops nothing; no line of a step that is not durable.
+ * export, be it a folder or a file; of an import that its caller stops nothing; no line of a step
+ * that is not durable.
  */
 #include <dirent.h>
 #include <errno.h>
