@@ -384,6 +384,11 @@ const char *tr_store_torn(const struct tr_store *s)
     return s->torn ? s->file[s->torn].path : NULL;
 }
 
+int tr_store_torn_damaged(const struct tr_store *s)
+{
+    return s->torn && s->torn_damaged;
+}
+
 /* Of the two records the newest whole one. One torn by a crash is passed over; what is no torn
  * write (an I/O error, a newer version) is not. */
 static int read_newest(struct tr_store *s)

@@ -107,6 +107,9 @@ uint64_t tr_store_payload(const struct tr_store *s, void *buf, size_t room, size
  * the step at hand; it may also have been whole once, newer than what the store stands at or older.
  */
 const char *tr_store_torn(const struct tr_store *s);
+/* 1: no crash has left it so, it was whole and is damaged; verifying, which looks closer than
+ * opening does, may have found that, and has told and counted it then. 0: a crash may have. */
+int tr_store_torn_damaged(const struct tr_store *s);
 
 /* Synchronous piece access for import, export, inspect and verify. buf: 4096-aligned, with room for
  * bytes rounded up to 4096. Reads verify the checksum (-EBADMSG names record, tensor and file);

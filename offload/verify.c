@@ -23,31 +23,37 @@ static void report_error(struct report *out)
         out->found(out->arg, tr_error_message());
 }
 
+/* Read anew. 1: it is damaged, with a message; 0: whole, never written, or torn as by a crash. */
+static int is_damaged(struct tr_store *s, enum tr_file file, struct tr_commit *c)
+{
+    struct tr_transfer t = {
+        .op = TR_IO_READ, .file = file, .buf = s->record, .bytes = s->record_bytes};
+    int r = tr_store_transfer(s, &t);
+
+    if (r < 0)
+        return 1; /* too short, it has lost bytes; or it cannot be read */
+    r = tr_commit_parse(&s->shape, s->record, s->record_bytes, s->file[file].path, c);
+    if (r == -EBADMSG)
+        return tr_commit_was_whole(s->record, s->record_bytes);
+    return r < 0 && r != -ENODATA;
+}
+
 static int verify_records(struct tr_store *s, struct report *out)
 {
     struct tr_commit c;
     int r = tr_commit_alloc(&c, &s->shape);
 
-    if (r < 0)
-        return r;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 2 && r == 0; i++) {
         enum tr_file file = TR_FILE_COMMIT0 + (enum tr_file)i;
-        struct tr_transfer t = {
-            .op = TR_IO_READ, .file = file, .buf = s->record, .bytes = s->record_bytes};
 
-        r = tr_store_transfer(s, &t);
-        if (r == -ENODATA) { /* too short: it has lost bytes */
-            report_error(out);
+        if (!is_damaged(s, file, &c))
             continue;
-        }
-        if (r == 0)
-            r = tr_commit_parse(&s->shape, s->record, s->record_bytes, s->file[file].path, &c);
-        if (r < 0 && r != -ENODATA &&
-            (r != -EBADMSG || tr_commit_was_whole(s->record, s->record_bytes)))
-            report_error(out);
+        report_error(out);
+        if (file == (enum tr_file)s->torn)
+            s->torn_damaged = 1;
     }
     tr_commit_free(&c);
-    return 0;
+    return r;
 }
 
 int tr_store_verify(struct tr_store *s, void (*found)(void *arg, const char *text), void *arg,

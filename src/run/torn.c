@@ -69,10 +69,15 @@ int run_torn(const char *run, const struct tr_store *s, uint64_t step, char *tex
                  "%s: damaged: this commit record, newer than the other one, was durable: step "
                  "%llu was done by then; the store stands at step %llu again",
                  path, (unsigned long long)last, (unsigned long long)step);
+    else if (tr_store_torn_damaged(s))
+        snprintf(text, room,
+                 "%s: damaged: this commit record was whole once; the store stands at the other "
+                 "one, of step %llu",
+                 path, (unsigned long long)step);
     else
         snprintf(text, room,
                  "%s: this commit record is torn, as by a crash in the middle of a commit, or "
                  "damaged; the store stands at the other one, of step %llu",
                  path, (unsigned long long)step);
-    return last > step ? -1 : 1;
+    return last > step || tr_store_torn_damaged(s) ? -1 : 1;
 }
