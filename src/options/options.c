@@ -175,7 +175,8 @@ const struct tr_option tr_train_options[] = {
      .choices = optimizers},
     {"lora-lr", "X", TR_OPTION_REAL, FIXED | ABOVE, AT(lora_lr), "by optimizer and model size",
      "with --lora-optimizer: the adapters' peak rate"},
-    {"lora-clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(lora_clip_norm), "as --clip-norm",
+    {"lora-clip-norm", "X", TR_OPTION_REAL, FIXED | OFF, AT(lora_clip_norm),
+     "1; sgd, adalomo: 0; without --clip-norm: 0",
      "with --lora-optimizer: bound of the norm of the adapters' gradient; 0: off"},
     {"adapter", "DIR", TR_OPTION_PATH, FIXED, AT(adapter), "new ones",
      "adapters of a PEFT folder, or of a run's OUT/model, to go on with; rank, alpha and targets "

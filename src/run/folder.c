@@ -200,16 +200,25 @@ static void update_text(const struct tr_run *run, char *text, size_t room)
 
 static void clip_text(const struct tr_run *run, char *text, size_t room)
 {
-    static const char *const ways[] = {[TR_CLIP_AUTO] = "",
+    static const char *const ways[] = {[TR_CLIP_AUTO] =
+                                           "by a second backward pass", /* adapters alone */
                                        [TR_CLIP_TWO_PASS] = "by a second backward pass",
                                        [TR_CLIP_DEFERRED] = "deferred, gradients wait in the store",
                                        [TR_CLIP_GROUP] = "by groups, an approximation"};
-    enum tr_clip method = run->params.clip_method;
+    const struct tr_train_params *p = &run->params;
+    enum tr_clip method = p->clip_method < TR_CLIP_GROUP ? p->clip_method : TR_CLIP_GROUP;
+    int model = p->clip_norm > 0, adapters = p->lora_clip_norm > 0;
+    char its[48] = "", their[48] = "";
 
-    if (run->params.clip_norm > 0)
-        snprintf(text, room, "clip: norm of at most %g, %s\n", run->params.clip_norm,
+    if (model)
+        snprintf(its, sizeof(its), "norm of at most %g", p->clip_norm);
+    if (adapters)
+        snprintf(their, sizeof(their), "%s of at most %g",
+                 model ? "; adapters'" : "the adapters' norm alone,", p->lora_clip_norm);
+    if (model || adapters)
+        snprintf(text, room, "clip: %s%s, %s\n", its, their,
                  run->plan.parked ? "all gradients stay on the device until it is known"
-                                  : ways[method < TR_CLIP_GROUP ? method : TR_CLIP_GROUP]);
+                                  : ways[method]);
 }
 
 static void durability_text(const struct tr_run *run, char *text, size_t room)
@@ -224,7 +233,7 @@ void run_make_summary(struct tr_run *run)
 {
     const struct tr_plan *p = &run->plan;
     const struct tr_model *m = run->model;
-    char text[2560], host[384] = "", spill[192] = "", clip[128] = "", update[128] = "",
+    char text[2560], host[384] = "", spill[192] = "", clip[192] = "", update[128] = "",
                      frozen[64] = "", durable[288] = "", foreseen[256];
 
     run->device->ops->info(run->device, &run->device_info); /* its remark may have come by now */
@@ -236,7 +245,8 @@ void run_make_summary(struct tr_run *run)
                  run->device_info.remark);
     spill_text(run, spill, sizeof(spill));
     if (m->lora.rank)
-        snprintf(frozen, sizeof(frozen), ", %.3f M of adapters train", (double)m->n_trained / 1e6);
+        snprintf(frozen, sizeof(frozen), ", %.3f M %s train", (double)m->n_trained / 1e6,
+                 m->lora.trains_base ? "with adapters" : "of adapters");
     else if (m->n_trained < m->n_params)
         snprintf(frozen, sizeof(frozen), ", of which %.1f M train", (double)m->n_trained / 1e6);
     clip_text(run, clip, sizeof(clip));

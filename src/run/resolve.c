@@ -326,8 +326,14 @@ static void resolve_adapters(struct tr_train_params *p, const struct tr_model *m
         p->lora_alpha = m->lora.alpha;
     if (p->lora_optimizer && p->lora_lr == 0)
         p->lora_lr = default_rate(p, p->lora_optimizer, m, 1);
+}
+
+/* Their norm costs what the model's does, a second backward pass at worst: it is not measured for
+ * them alone unless that is asked for. */
+static void resolve_adapters_clip(struct tr_train_params *p, const struct tr_model *m)
+{
     if (p->lora_optimizer && p->lora_clip_norm == 0)
-        p->lora_clip_norm = default_clip(p->lora_optimizer, m);
+        p->lora_clip_norm = p->clip_norm > 0 ? default_clip(p->lora_optimizer, m) : -1;
 }
 
 static void resolve_training(struct tr_train_params *p, const struct tr_model *m)
@@ -474,6 +480,7 @@ int run_resolve(struct tr_run *run)
 
     resolve_adapters(&run->params, run->model);
     resolve_training(&run->params, run->model);
+    resolve_adapters_clip(&run->params, run->model);
     resolve_data(&run->params, run->model);
     run->cursor.loss_scale = run->params.loss_scale;
     r = resolve_machine(run);

@@ -322,6 +322,49 @@ static void test_masters(void **state)
     assert_true(hash[0] != hash[1] && adapters[0] != adapters[1]);
 }
 
+/* Each has a clip of its own, which is said; but the adapters' is not on by itself where the
+ * model's is off: their norm alone would cost a second backward pass, or room for all gradients. */
+static void test_clips(void **state)
+{
+    static const struct {
+        enum tr_optimizer optimizer, adapters;
+        double model, own, clip, lora_clip; /* as given, own of the adapters; as resolved */
+        const char *said;
+    } cases[] = {
+        {TR_OPT_LOMO, TR_OPT_ADAMW, 0, 0, 1, 1,
+         "\nclip: norm of at most 1; adapters' of at most 1, "},
+        {TR_OPT_LOMO, TR_OPT_ADAMW, -1, 0, -1, -1, NULL},
+        {TR_OPT_ADALOMO, TR_OPT_ADAMW, 0, 0, -1, -1, NULL},
+        {TR_OPT_ADALOMO, TR_OPT_ADAMW, 0.5, 0, 0.5, 1,
+         "\nclip: norm of at most 0.5; adapters' of at most 1, "},
+        {TR_OPT_LOMO, TR_OPT_ADAMW, -1, 2, -1, 2,
+         "\nclip: the adapters' norm alone, of at most 2, "},
+        {TR_OPT_LOMO, TR_OPT_ADAMW, 2, -1, 2, -1, "\nclip: norm of at most 2, "},
+        {TR_OPT_LOMO, TR_OPT_ADALOMO, 0, 0, 1, -1, "\nclip: norm of at most 1, "},
+    };
+    struct tr_train_params p = params(&llama, TR_TYPE_F32, scratch_path("clips"));
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const char *said;
+        tr_run *run;
+
+        p.optimizer = cases[i].optimizer;
+        p.lora_optimizer = cases[i].adapters;
+        p.clip_norm = cases[i].model;
+        p.lora_clip_norm = cases[i].own;
+        if (tr_train_open(&run, &p) < 0)
+            fail_msg("%s", tr_message());
+        assert_true(run->params.clip_norm == cases[i].clip);
+        assert_true(run->params.lora_clip_norm == cases[i].lora_clip);
+        assert_int_equal(run->plan.in.norm, cases[i].said != NULL);
+        said = strstr(tr_train_summary(run), cases[i].said ? cases[i].said : "\nclip:");
+        assert_int_equal(said != NULL, cases[i].said != NULL);
+        tr_train_close(run);
+        tr_remove_tree(p.out);
+    }
+}
+
 /* A model from a seed is that which `init` makes of it, whether adapters train alone or beside it.
  */
 static void test_arch(void **state)
@@ -473,7 +516,8 @@ int main(void)
         cmocka_unit_test(test_exports),    cmocka_unit_test(test_goes_on),
         cmocka_unit_test(test_start),      cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_configs),    cmocka_unit_test(test_other_model),
-        cmocka_unit_test(test_masters),    cmocka_unit_test(test_arch),
+        cmocka_unit_test(test_masters),    cmocka_unit_test(test_clips),
+        cmocka_unit_test(test_arch),
     };
 
     return cmocka_run_group_tests_name("adapters", tests, NULL, NULL);
