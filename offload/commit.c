@@ -13,6 +13,9 @@
 
 #define VERSION 1u
 
+#define SECTOR_BYTES 512u /* the least that is written whole */
+#define SECTOR_KNOWN 16u  /* bytes of it that must be known, to tell garbage from damage */
+
 #define TRIED_BYTES 65536u /* seconds; the effort grows with the square */
 
 enum {
@@ -99,21 +102,28 @@ void tr_commit_copy(struct tr_commit *to, const struct tr_commit *from,
     memcpy(to->hash, from->hash, 8 * (size_t)shape->n_pieces);
 }
 
+/* What every record of a store begins with. */
+static void put_constants(const struct tr_commit_shape *shape, unsigned char head[AT_PAYLOAD])
+{
+    memset(head, 0, AT_PAYLOAD);
+    memcpy(head + AT_MAGIC, magic, sizeof(magic));
+    put32(head + AT_VERSION, VERSION);
+    put32(head + AT_SPANS, shape->n_spans);
+    put32(head + AT_PIECES, shape->n_pieces);
+    put32(head + AT_GENERATIONS, shape->generations);
+    memcpy(head + AT_UUID, shape->uuid, TR_UUID_CHARS);
+}
+
 void tr_commit_pack(const struct tr_commit_shape *shape, const struct tr_commit *c, void *buf)
 {
     unsigned char *p = buf;
     size_t bytes = tr_commit_bytes(shape), hashes = at_hashes(shape);
 
     memset(p, 0, bytes);
-    memcpy(p + AT_MAGIC, magic, sizeof(magic));
-    put32(p + AT_VERSION, VERSION);
+    put_constants(shape, p);
     put32(p + AT_FLAGS, c->flags);
     put64(p + AT_SEQUENCE, c->sequence);
-    put32(p + AT_SPANS, shape->n_spans);
-    put32(p + AT_PIECES, shape->n_pieces);
     put32(p + AT_PAYLOAD_BYTES, c->payload_bytes);
-    put32(p + AT_GENERATIONS, shape->generations);
-    memcpy(p + AT_UUID, shape->uuid, TR_UUID_CHARS);
     memcpy(p + AT_PAYLOAD, c->payload, c->payload_bytes);
     memcpy(p + AT_GENERATION, c->generation, shape->n_spans);
     for (uint32_t i = 0; i < shape->n_pieces; i++)
@@ -201,5 +211,68 @@ int tr_commit_was_whole(void *buf, size_t bytes)
         if (holds)
             return 1;
     }
+    return 0;
+}
+
+/* A record as far as it is known without its checksum. */
+struct known {
+    const unsigned char *record;
+    const struct tr_commit_shape *shape;
+    unsigned char head[AT_PAYLOAD];
+    size_t payload_end, hashes, hashes_end, bytes;
+    int numbered; /* its number and flags may be right */
+};
+
+enum { RIGHT, WRONG, UNKNOWN };
+
+static int judge_head(const struct known *k, size_t at)
+{
+    if (at >= AT_FLAGS && at < AT_SPANS)
+        return k->numbered ? RIGHT : WRONG;
+    if (at >= AT_PAYLOAD_BYTES && at < AT_GENERATIONS)
+        return UNKNOWN;
+    return k->record[at] == k->head[at] ? RIGHT : WRONG;
+}
+
+static int judge(const struct known *k, size_t at)
+{
+    if (at < AT_PAYLOAD)
+        return judge_head(k, at);
+    if (at < k->payload_end || (at >= k->hashes && at < k->hashes_end) || at >= k->bytes - 8)
+        return UNKNOWN;
+    if (at >= AT_GENERATION && at < AT_GENERATION + k->shape->n_spans)
+        return k->record[at] < k->shape->generations ? RIGHT : WRONG;
+    return k->record[at] ? WRONG : RIGHT;
+}
+
+/* Neither right, nor something else altogether, nor what a slot is made with or erased to. */
+static int is_damaged_sector(const struct known *k, size_t from)
+{
+    unsigned n[3] = {0};
+
+    for (size_t at = from; at < from + SECTOR_BYTES; at++)
+        n[judge(k, at)]++;
+    return n[WRONG] && n[WRONG] <= n[RIGHT] && n[WRONG] + n[RIGHT] >= SECTOR_KNOWN &&
+           !all_zero(k->record + from, SECTOR_BYTES);
+}
+
+int tr_commit_is_damaged(const struct tr_commit_shape *shape, const void *buf, size_t bytes,
+                         const struct tr_commit *newest)
+{
+    struct known k = {.record = buf, .shape = shape, .bytes = bytes};
+    uint64_t number = get64(k.record + AT_SEQUENCE);
+    uint32_t payload = get32(k.record + AT_PAYLOAD_BYTES);
+
+    put_constants(shape, k.head);
+    k.numbered = (number == newest->sequence + 1 || number + 1 == newest->sequence) &&
+                 !(get32(k.record + AT_FLAGS) & ~TR_COMMIT_OPEN);
+    if (payload > TR_PAYLOAD_BYTES || payload < newest->payload_bytes)
+        payload = newest->payload_bytes;
+    k.payload_end = AT_PAYLOAD + payload;
+    k.hashes = at_hashes(shape);
+    k.hashes_end = k.hashes + 8 * (size_t)shape->n_pieces;
+    for (size_t at = 0; at < bytes; at += SECTOR_BYTES)
+        if (is_damaged_sector(&k, at))
+            return 1;
     return 0;
 }

@@ -60,6 +60,14 @@ int tr_commit_parse(const struct tr_commit_shape *shape, const void *buf, size_t
  * torn write looks so. 0: not so, or too long to be tried. The bytes are as before. */
 int tr_commit_was_whole(void *buf, size_t bytes);
 
+/* The same, told by the bytes that are the same in every record of a store: a write that is torn
+ * leaves of each sector what was there, what was to be there, or nothing of either, so a sector
+ * that is right in most of them and wrong in some was damaged later. `newest` is the store's newest
+ * whole commit: this record's number is the one after it or the one before. 0: not so, which damage
+ * that looks like a torn write, or lies in the checksums alone, is neither. */
+int tr_commit_is_damaged(const struct tr_commit_shape *shape, const void *buf, size_t bytes,
+                         const struct tr_commit *newest);
+
 /* The slot that holds this commit: records are written in turn, so the other one is the older. */
 static inline int tr_commit_slot(uint64_t sequence)
 {

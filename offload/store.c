@@ -389,6 +389,21 @@ int tr_store_torn_damaged(const struct tr_store *s)
     return s->torn && s->torn_damaged;
 }
 
+/* Once it is known at what the store stands: may the other record have been torn by a crash? */
+static void look_at_torn(struct tr_store *s)
+{
+    struct tr_transfer t = {.op = TR_IO_READ,
+                            .file = (enum tr_file)s->torn,
+                            .buf = s->record,
+                            .bytes = s->record_bytes};
+    int r = tr_store_transfer(s, &t);
+
+    if (r == 0)
+        s->torn_damaged = tr_commit_is_damaged(&s->shape, s->record, s->record_bytes, &s->durable);
+    else
+        s->torn_damaged = r == -ENODATA; /* it has lost bytes */
+}
+
 /* Of the two records the newest whole one. One torn by a crash is passed over; what is no torn
  * write (an I/O error, a newer version) is not. */
 static int read_newest(struct tr_store *s)
@@ -413,6 +428,8 @@ static int read_newest(struct tr_store *s)
     if (r[1] < 0 || (r[0] == 0 && s->next.sequence > s->durable.sequence))
         tr_commit_copy(&s->durable, &s->next, &s->shape);
     tr_commit_copy(&s->next, &s->durable, &s->shape);
+    if (torn)
+        look_at_torn(s);
     if (s->durable.flags & TR_COMMIT_OPEN)
         return tr_error(-EUCLEAN,
                         "%s: marked open: a run with durability none was killed while it "

@@ -66,7 +66,7 @@ struct tr_layout {
 };
 
 void tr_layout_free(struct tr_layout *l);
-uint64_t tr_layout_bytes(const struct tr_layout *l); /* of one generation */
+uint64_t tr_layout_bytes(const struct tr_layout *l);      /* of one generation */
 uint64_t tr_layout_piece_room(const struct tr_layout *l); /* that a buffer for any piece needs */
 
 enum tr_durability { TR_DURABLE_STEP, TR_DURABLE_CHECKPOINT, TR_DURABLE_NONE };
@@ -107,8 +107,8 @@ uint64_t tr_store_payload(const struct tr_store *s, void *buf, size_t room, size
  * the step at hand; it may also have been whole once, newer than what the store stands at or older.
  */
 const char *tr_store_torn(const struct tr_store *s);
-/* 1: no crash has left it so, it was whole and is damaged; verifying, which looks closer than
- * opening does, may have found that, and has told and counted it then. 0: a crash may have. */
+/* 1: no crash has left it so, it was whole once and is damaged. Verifying looks closer than opening
+ * does, and counts what is known. 0: a crash may have left it so. */
 int tr_store_torn_damaged(const struct tr_store *s);
 
 /* Synchronous piece access for import, export, inspect and verify. buf: 4096-aligned, with room for

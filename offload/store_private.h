@@ -33,7 +33,7 @@ struct tr_store {
     struct tr_commit durable, next;
     unsigned char *fresh; /* (pieces) written since the durable commit, by tr_store_write_piece */
     unsigned char touched[2]; /* generation files written since their last sync */
-    int torn;   /* the file of a commit record that was torn or damaged when opened; 0: none was */
+    int torn; /* the file of a commit record that was torn or damaged when opened; 0: none was */
     int torn_damaged; /* and it is known to be damaged */
     int failed; /* a write or sync failed: what the files hold is unknown, no commit any more */
     struct tr_io_hook hook;

@@ -33,8 +33,10 @@ static int is_damaged(struct tr_store *s, enum tr_file file, struct tr_commit *c
     if (r < 0)
         return 1; /* too short, it has lost bytes; or it cannot be read */
     r = tr_commit_parse(&s->shape, s->record, s->record_bytes, s->file[file].path, c);
+    if (r == -EBADMSG && !s->torn_damaged && !tr_commit_was_whole(s->record, s->record_bytes))
+        return 0;
     if (r == -EBADMSG)
-        return tr_commit_was_whole(s->record, s->record_bytes);
+        tr_error(r, "%s: commit record damaged", s->file[file].path);
     return r < 0 && r != -ENODATA;
 }
 

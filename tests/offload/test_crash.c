@@ -286,6 +286,8 @@ static int check_store(struct recording *c, const char *list, struct bounds b)
     step = bytes == 5 ? 0 : step;
     if (step < b.low || step > b.high || !c->snapshot[step])
         r = -2;
+    if (r == 0 && tr_store_torn_damaged(s)) /* a crash is not called damage */
+        r = -6;
     buf = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
     for (uint32_t i = 0; i < c->p.layout.n_pieces && r == 0; i++) {
         const struct tr_piece *piece = &c->p.layout.pieces[i];
