@@ -230,7 +230,7 @@ static int fill_store(struct tr_import *i)
     if (i->p->keep)
         r = tr_make_folder(i->p->keep);
     if (r == 0 && i->p->keep)
-        r = tr_source_keep(i->source, i->model, i->p->keep);
+        r = tr_source_keep(i->source, i->model, i->p->keep, tr_store_uuid(s));
     if (r == 0)
         r = write_pieces(i, s);
     if (r == 0)

@@ -4,7 +4,8 @@
  * resume, export, evaluation. It holds what config.json does not say: the type of each role,
  * what optimizer state there is and of what, what parameters have beside them, how gradients wait
  * for the next step, which adapters there are and for what they were made, which name a tied table
- * had, the files that the weights came in, and checksums of the other files that are kept. The
+ * had, the files that the weights came in, and checksums of the other files that are kept; and
+ * which store was made of them, so that another one of the same model is not taken for it. The
  * layout of the store is not in it, but follows from it: the same function makes the table again,
  * and tr_keep_check_store holds it against the store. So a program whose layout has changed refuses
  * an older run instead of reading its bytes in the wrong places.
@@ -59,14 +60,14 @@ static json_t *lora_json(const struct tr_lora *l, const char *from)
 }
 
 int tr_keep_write(const char *folder, const struct tr_model *m, const struct tr_shards *s,
-                  const char *from)
+                  const char *from, const char *uuid)
 {
-    json_t *o = json_pack("{s:s, s:i, s:s, s:s*, s:s, s:s, s:b, s:o, s:o, s:o, s:o*}", "format",
-                          FORMAT, "version", VERSION, "state", tr_state_name(m->state), "freeze",
-                          m->freeze, "parked", tr_parked_name(m->parked), "master",
-                          tr_master_name(m->master), "tied_as_head", tr_model_tied_as_head(m),
-                          "types_by_role", types_json(m), "shards", tr_shards_to_json(s), "sums",
-                          tr_keep_sums(folder), "lora", lora_json(&m->lora, from));
+    json_t *o = json_pack(
+        "{s:s, s:i, s:s, s:s, s:s*, s:s, s:s, s:b, s:o, s:o, s:o, s:o*}", "format", FORMAT,
+        "version", VERSION, "store_uuid", uuid, "state", tr_state_name(m->state), "freeze",
+        m->freeze, "parked", tr_parked_name(m->parked), "master", tr_master_name(m->master),
+        "tied_as_head", tr_model_tied_as_head(m), "types_by_role", types_json(m), "shards",
+        tr_shards_to_json(s), "sums", tr_keep_sums(folder), "lora", lora_json(&m->lora, from));
     char *path = tr_path(folder, TR_KEEP_FILE);
     int r = -ENOMEM;
 
@@ -190,6 +191,22 @@ int tr_keep_open(struct tr_kept **out, const char *folder)
     tr_free(TR_MEM_MISC, config_path);
     tr_free(TR_MEM_MISC, path);
     return r;
+}
+
+void tr_keep_store_uuid(const char *folder, char uuid[TR_KEEP_UUID])
+{
+    char *path = tr_path(folder, TR_KEEP_FILE);
+    json_t *root = NULL;
+    const char *named;
+
+    uuid[0] = 0;
+    if (path && tr_json_read(path, FILE_BYTES, &root) == 0) {
+        named = json_string_value(json_object_get(root, "store_uuid"));
+        if (named && strlen(named) < TR_KEEP_UUID)
+            strcpy(uuid, named);
+    }
+    json_decref(root);
+    tr_free(TR_MEM_MISC, path);
 }
 
 void tr_keep_close(struct tr_kept *k)

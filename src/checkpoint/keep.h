@@ -35,9 +35,13 @@ int tr_keep_verify(const struct tr_kept *k, const char *folder,
 int tr_keep_check_store(const struct tr_kept *k, const struct tr_store *s);
 void tr_keep_close(struct tr_kept *k); /* NULL is allowed */
 
-/* Writes tailrace-shards.json. from: the source folder, or NULL. */
+/* Writes tailrace-shards.json. from: the source folder, or NULL; uuid: of the store. */
 int tr_keep_write(const char *folder, const struct tr_model *m, const struct tr_shards *s,
-                  const char *from);
+                  const char *from, const char *uuid);
+
+#define TR_KEEP_UUID 40
+/* The store that it names; "": none, as in older runs, or it cannot be read. */
+void tr_keep_store_uuid(const char *folder, char uuid[TR_KEEP_UUID]);
 
 /* Copies regular top-level files that are not weights (all: 0), or everything but our own file
  * (all: 1). */

@@ -120,12 +120,13 @@ int tr_source_fill(void *arg, const struct tr_tensor *t, uint64_t from, size_t n
     return tr_random_init_fill(&s->random, t, from, n, type, buf);
 }
 
-int tr_source_keep(struct tr_source *s, const struct tr_model *m, const char *folder)
+int tr_source_keep(struct tr_source *s, const struct tr_model *m, const char *folder,
+                   const char *uuid)
 {
     int r = s->folder ? tr_keep_copy(s->folder, folder, 0)
                       : tr_init_write_files(folder, s->config, s->tokenizer);
 
     if (r == 0)
-        r = tr_keep_write(folder, m, &s->shards, s->folder);
+        r = tr_keep_write(folder, m, &s->shards, s->folder, uuid);
     return r < 0 ? r : tr_sync_folder(folder);
 }

@@ -44,6 +44,7 @@ int tr_source_fill(void *arg, const struct tr_tensor *t, uint64_t from, size_t n
 /* Writes the kept folder's files (src/checkpoint/keep.h); the folder is there and empty. m: as it
  * is stored.
  */
-int tr_source_keep(struct tr_source *s, const struct tr_model *m, const char *folder);
+int tr_source_keep(struct tr_source *s, const struct tr_model *m, const char *folder,
+                   const char *uuid);
 
 #endif

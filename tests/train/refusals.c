@@ -366,6 +366,73 @@ static void test_other_options(void **state)
     clear_job(&j);
 }
 
+/* The key that names the store, spoilt in a paper of the run; again: as it was. */
+static void spoil_uuid(const char *run, const char *paper)
+{
+    char path[4500], *text, *at;
+    size_t bytes;
+
+    snprintf(path, sizeof(path), "%s/%s", run, paper);
+    assert_int_equal(tr_file_read(path, 1 << 20, &text, &bytes), 0);
+    at = strstr(text, "tore_uuid");
+    assert_non_null(at);
+    at[-1] ^= 's' ^ 'S';
+    assert_int_equal(tr_file_write(path, text, bytes), 0);
+    tr_free(TR_MEM_TEXT, text);
+}
+
+static void write_word(const char *run, const char *paper, const char *word)
+{
+    char path[4500];
+
+    snprintf(path, sizeof(path), "%s/%s", run, paper);
+    assert_int_equal(tr_file_write(path, word, strlen(word)), 0);
+}
+
+static void refuses_store(struct job *j, const char *theirs, const char *paper)
+{
+    struct tr_export_run_params e = {.run = j->out, .store = theirs, .out = scratch_path("never")};
+
+    j->p.store = theirs;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(i ? train(&j->p, NULL) : tr_export_run(&e, NULL), -EINVAL);
+        if (!strstr(tr_message(), "another run") || !strstr(tr_message(), paper))
+            fail_msg("not refused for what %s says: %s", paper, tr_message());
+    }
+    j->p.store = NULL;
+    assert_int_equal(tr_folder_is_empty(e.out), -ENOENT);
+}
+
+/* Either of two papers is enough to know the store of another run of the same model; and to know
+ * the run's own. */
+static void test_papers_name_the_store(void **state)
+{
+    static const char kept[] = "source/tailrace-shards.json";
+    char other[4352], theirs[4400];
+    struct job j;
+
+    (void)state;
+    make_job(&j);
+    snprintf(other, sizeof(other), "%s", scratch_path("other"));
+    snprintf(theirs, sizeof(theirs), "%s/store", other);
+    j.p.steps = 3;
+    assert_int_equal(train_part(&j.p, 1), 0);
+    j.p.out = other;
+    assert_int_equal(train_part(&j.p, 1), 0);
+    j.p.out = j.out;
+    write_word(j.out, "plan.json", "{damaged");
+    refuses_store(&j, theirs, kept);
+    assert_int_equal(train_part(&j.p, 1), 0); /* plan.json is made anew */
+    spoil_uuid(j.out, kept);                  /* as in a run from before it was there */
+    refuses_store(&j, theirs, "plan.json");
+    spoil_uuid(j.out, kept);
+    spoil_uuid(j.out, "plan.json");
+    refuses_store(&j, theirs, kept);
+    assert_int_equal(train(&j.p, NULL), 0);
+    tr_remove_tree(other);
+    clear_job(&j);
+}
+
 /* Sizes that only look alike: the store of another run is not this one's. */
 static void test_other_store(void **state)
 {
@@ -563,9 +630,9 @@ int main(void)
         cmocka_unit_test(test_refusals),       cmocka_unit_test(test_small_disk),
         cmocka_unit_test(test_lock),           cmocka_unit_test(test_other_options),
         cmocka_unit_test(test_missing_store),  cmocka_unit_test(test_further),
-        cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_other_store),
-        cmocka_unit_test(test_relative_store), cmocka_unit_test(test_store_is_found),
-        cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_papers_name_the_store),
+        cmocka_unit_test(test_other_store),    cmocka_unit_test(test_relative_store),
+        cmocka_unit_test(test_store_is_found), cmocka_unit_test(test_prompts),
     };
 
     return cmocka_run_group_tests_name("refusals", tests, NULL, NULL);
