@@ -7,11 +7,14 @@
  * The newest record is then overwritten with zeros. A crash in the middle of that leaves it whole
  * (nothing has happened) or torn (and opening passes over it): there is no state in between.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "offload/store_private.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
+
+#define GLANCE_BYTES (1u << 20) /* of a piece at most */
 
 static int read_before(struct tr_store *s, struct tr_commit *c)
 {
@@ -71,10 +74,52 @@ int tr_store_before(struct tr_store *s, void *payload, size_t room)
     return r;
 }
 
-int tr_store_record_before(struct tr_store *s, void *payload, size_t room)
+/* TR_NONE: it has none so small. */
+static uint32_t smallest_piece(const struct tr_store *s, uint32_t span)
+{
+    const struct tr_span *in = &s->layout.spans[span];
+    uint64_t bytes = GLANCE_BYTES + 1;
+    uint32_t found = TR_NONE;
+
+    for (uint32_t i = in->first_piece; i < in->first_piece + in->n_pieces; i++)
+        if (s->layout.pieces[i].bytes < bytes) {
+            bytes = s->layout.pieces[i].bytes;
+            found = i;
+        }
+    return found;
+}
+
+/* At s->next, against what is durable. */
+static int glance(struct tr_store *s, struct tr_glance *g)
+{
+    void *buf = tr_alloc_pages(TR_MEM_IO, GLANCE_BYTES);
+
+    if (!buf)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < s->layout.n_spans; i++) {
+        uint32_t piece =
+            s->next.generation[i] != s->durable.generation[i] ? smallest_piece(s, i) : TR_NONE;
+        const struct tr_segment *in = &s->layout.segments[s->layout.spans[i].segment];
+
+        if (piece == TR_NONE)
+            continue;
+        g->looked++;
+        if (tr_store_read_piece(s, piece, buf) == 0)
+            continue;
+        if (!g->lost++)
+            snprintf(g->first, sizeof(g->first), "%s (%s)", in->record, in->kind);
+    }
+    tr_free_pages(TR_MEM_IO, buf, GLANCE_BYTES);
+    return 0;
+}
+
+int tr_store_glance_before(struct tr_store *s, void *payload, size_t room, struct tr_glance *g)
 {
     int r = read_before(s, &s->next);
 
+    *g = (struct tr_glance){0};
+    if (r == 0)
+        r = glance(s, g);
     if (r == 0) {
         memcpy(payload, s->next.payload,
                s->next.payload_bytes < room ? s->next.payload_bytes : room);

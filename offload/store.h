@@ -36,6 +36,7 @@
 #define TR_STORE_ALIGN   4096u
 #define TR_PIECE_BYTES   (16u << 20) /* a piece at most */
 #define TR_PAYLOAD_BYTES 4096u       /* a commit's payload at most */
+#define TR_LOST_TEXT     128u
 
 struct tr_piece {
     char *name;             /* the tensor's (state: "m of NAME") */
@@ -134,8 +135,16 @@ int tr_store_verify(struct tr_store *s, void (*found)(void *arg, const char *tex
  * returns its bytes. -ENODATA: there is no such commit; -EBADMSG: its bytes are damaged or have
  * been overwritten since. Not while an offload engine runs. */
 int tr_store_before(struct tr_store *s, void *payload, size_t room);
-/* The same from its record alone: whether what that names is whole is not looked at. */
-int tr_store_record_before(struct tr_store *s, void *payload, size_t room);
+struct tr_glance {
+    uint32_t looked, lost;    /* pieces */
+    char first[TR_LOST_TEXT]; /* record and kind of the first that is lost */
+};
+
+/* The same from its record and a glance at what it names: the smallest piece, where that is small,
+ * of every span that the newest commit has elsewhere. One that is lost is overwritten by what came
+ * after the newest commit, or damaged, and the commit is no way back; that none is, is no proof
+ * that all is whole. */
+int tr_store_glance_before(struct tr_store *s, void *payload, size_t room, struct tr_glance *g);
 /* Goes back to that commit, for good; needs TR_STORE_WRITE. Errors as above: nothing is changed
  * then. */
 int tr_store_fall_back(struct tr_store *s);

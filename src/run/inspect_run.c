@@ -12,19 +12,31 @@
 #include "src/run/cursor.h"
 #include "src/run/inspect.h"
 
+static json_t *before_json(const struct tr_cursor *c, const struct tr_glance *g)
+{
+    unsigned long long step = c->step;
+
+    if (g->lost)
+        return json_sprintf("was of step %llu: of %s and perhaps more, it is overwritten", step,
+                            g->first);
+    return json_sprintf("of step %llu; %u small pieces of it are whole, verify reads all", step,
+                        (unsigned)g->looked);
+}
+
+/* "commits": how many the store can stand at; "falls_back_to": the step of the one before. */
 json_t *tr_inspect_stands(struct tr_store *s, const struct tr_cursor *c)
 {
     unsigned char payload[TR_PAYLOAD_BYTES];
+    struct tr_glance g;
     struct tr_cursor before;
-    int n = tr_store_record_before(s, payload, sizeof(payload));
-    int has = n >= 0 && tr_cursor_parse(payload, (size_t)n, &before) == 0;
+    int n = tr_store_glance_before(s, payload, sizeof(payload), &g);
+    int has = n >= 0 && tr_cursor_parse(payload, (size_t)n, &before) == 0, whole = has && !g.lost;
 
-    return json_pack("{s:I, s:I, s:I, s:b, s:o}", "epoch", (json_int_t)c->epoch, "tokens",
+    return json_pack("{s:I, s:I, s:I, s:b, s:i, s:o, s:o}", "epoch", (json_int_t)c->epoch, "tokens",
                      (json_int_t)c->tokens, "skipped", (json_int_t)c->skipped, "update_waits",
-                     (int)(c->pending.is != 0), "commit_before",
-                     has ? json_sprintf("of step %llu; verify tells whether its bytes are whole",
-                                        (unsigned long long)before.step)
-                         : json_string("none"));
+                     (int)(c->pending.is != 0), "commits", 1 + whole, "falls_back_to",
+                     whole ? json_integer((json_int_t)before.step) : json_null(), "commit_before",
+                     has ? before_json(&before, &g) : json_string("none"));
 }
 
 json_t *tr_inspect_resume(const json_t *o, const char *folder)

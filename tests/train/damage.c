@@ -5,6 +5,7 @@
  * without goes on, and says so; no setting is believed that is not as it was written. What a crash
  * may leave is no damage.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "src/base/err.h"
+#include "offload/store.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
 #include "src/options/options.h"
@@ -343,6 +344,56 @@ static void test_damaged_record(void **state)
     close(fd);
 }
 
+/* As of a step that was killed after its first write: the smallest piece of block 1. */
+static void begin_to_overwrite(const char *run)
+{
+    char path[4400], *zeros = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    const struct tr_layout *l;
+    struct tr_store *s;
+    uint32_t smallest = UINT32_MAX;
+
+    snprintf(path, sizeof(path), "%s/store", run);
+    assert_int_equal(tr_store_open(&s, path, TR_STORE_WRITE), 0);
+    l = tr_store_layout(s);
+    for (uint32_t i = 0; i < l->n_spans; i++)
+        for (uint32_t k = 0; k < l->spans[i].n_pieces; k++) {
+            uint32_t piece = l->spans[i].first_piece + k;
+
+            if (!strcmp(l->segments[l->spans[i].segment].record, "block 1") &&
+                (smallest == UINT32_MAX || l->pieces[piece].bytes < l->pieces[smallest].bytes))
+                smallest = piece;
+        }
+    assert_int_equal(tr_store_write_piece(s, smallest, zeros), 0);
+    tr_store_close(s);
+    tr_free_pages(TR_MEM_IO, zeros, TR_PIECE_BYTES);
+}
+
+/* Inspect tells whether there is a step to fall back to, and of which it is. */
+static void test_falls_back_to(void **state)
+{
+    struct tr_train_params p = own_job("commits");
+    char *text;
+
+    (void)state;
+    assert_int_equal(train_part(&p, 3), 0);
+    text = inspected(p.out);
+    if (!strstr(text, "commits: 2\n  falls_back_to: 2\n  commit_before: of step 2; "))
+        fail_msg("%s", text);
+    assert_null(strstr(text, "; 0 small pieces"));
+    tr_free_text(text);
+    begin_to_overwrite(p.out);
+    text = inspected(p.out);
+    if (!strstr(text, "commits: 1\n  commit_before: was of step 2: of block 1 ("))
+        fail_msg("%s", text);
+    tr_free_text(text);
+    assert_int_equal(verified(p.out, ""), 0); /* it is no damage */
+    tear(p.out, newest_record(p.out) ^ 1);
+    text = inspected(p.out);
+    if (!strstr(text, "commits: 1\n  commit_before: none"))
+        fail_msg("%s", text);
+    tr_free_text(text);
+}
+
 /* A commit record that has been cut short is damaged like any other. */
 static void test_short_record(void **state)
 {
@@ -394,7 +445,7 @@ int main(void)
         cmocka_unit_test(test_damaged_plan),   cmocka_unit_test(test_damaged_commit),
         cmocka_unit_test(test_torn_commit),    cmocka_unit_test(test_short_record),
         cmocka_unit_test(test_lost_line),      cmocka_unit_test(test_counted_once),
-        cmocka_unit_test(test_damaged_record),
+        cmocka_unit_test(test_damaged_record), cmocka_unit_test(test_falls_back_to),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
