@@ -5,58 +5,79 @@
  */
 #include <tr_shim_ptx.h>
 
+#include <string.h>
+
 #include "tests/cuda/shim/engine.h"
 
-enum { M = 16, N = 8, K = 16 };
+enum { M = 16, N = 8, K = 16, HALF = K / 2 };
+
+/* A row of four columns: any processor has the registers for it. */
+typedef float row4 __attribute__((vector_size(16)));
+
+struct operands {
+    float a[M][K];
+    row4 b[K][N / 4];
+};
 
 template <float (*low)(uint32_t), float (*high)(uint32_t)>
-static void gather(struct shim_warp *w, float a[M][K], float b[K][N])
+static inline void gather_lane(struct operands *o, const struct tr_shim_fragments *f, int lane)
 {
-    for (int lane = 0; lane < SHIM_LANES; lane++) {
-        const struct tr_shim_fragments *f = (const struct tr_shim_fragments *)w->slots[lane];
-        int g = lane / 4, t = lane % 4;
-        for (int i = 0; i < 4; i++) {
-            int row = g + i % 2 * 8, k = 2 * t + i / 2 * 8;
-            a[row][k] = low(f->a[i]);
-            a[row][k + 1] = high(f->a[i]);
-        }
-        for (int i = 0; i < 2; i++) {
-            b[2 * t + i * 8][g] = low(f->b[i]);
-            b[2 * t + i * 8 + 1][g] = high(f->b[i]);
-        }
+    float *b = (float *)o->b;
+    int g = lane / 4, t = lane % 4;
+
+    for (int i = 0; i < 4; i++) {
+        float *a = &o->a[g + i % 2 * 8][2 * t + i / 2 * 8];
+        a[0] = low(f->a[i]);
+        a[1] = high(f->a[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        b[(2 * t + i * 8) * N + g] = low(f->b[i]);
+        b[(2 * t + i * 8 + 1) * N + g] = high(f->b[i]);
     }
 }
 
-/* Row and column of d[i] in a lane's fragment. */
-static inline float *element(float d[M][N], int lane, int i)
+/* The sums of a row over one half of k. */
+static inline void multiply_half(row4 sum[2], const float *a, const row4 b[][2])
 {
-    return &d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
+    row4 left = {0, 0, 0, 0}, right = {0, 0, 0, 0};
+
+    for (int k = 0; k < HALF; k++) {
+        left += a[k] * b[k][0];
+        right += a[k] * b[k][1];
+    }
+    sum[0] += left;
+    sum[1] += right;
+}
+
+/* Lane 4 g + t has columns 2 t and 2 t + 1 of rows g and g + 8. */
+static inline float *element(row4 d[M][2], int lane, int half)
+{
+    return (float *)d[lane / 4 + half * 8] + lane % 4 * 2;
 }
 
 template <float (*low)(uint32_t), float (*high)(uint32_t)>
 static void finish_mma(struct shim_engine *e, struct shim_warp *w, unsigned mask)
 {
-    float a[M][K], b[K][N], d[M][N];
+    struct operands o;
+    row4 d[M][2];
 
     (void)e;
     (void)mask;
-    gather<low, high>(w, a, b);
-    for (int lane = 0; lane < SHIM_LANES; lane++)
-        for (int i = 0; i < 4; i++)
-            *element(d, lane, i) = ((struct tr_shim_fragments *)w->slots[lane])->d[i];
-    for (int row = 0; row < M; row++)
-        for (int half = 0; half < K; half += K / 2) {
-            float sum[N] = {0};
-
-            for (int k = half; k < half + K / 2; k++)
-                for (int column = 0; column < N; column++)
-                    sum[column] += a[row][k] * b[k][column];
-            for (int column = 0; column < N; column++)
-                d[row][column] += sum[column];
-        }
-    for (int lane = 0; lane < SHIM_LANES; lane++)
-        for (int i = 0; i < 4; i++)
-            ((struct tr_shim_fragments *)w->slots[lane])->d[i] = *element(d, lane, i);
+    for (int lane = 0; lane < SHIM_LANES; lane++) {
+        const struct tr_shim_fragments *f = (const struct tr_shim_fragments *)w->slots[lane];
+        gather_lane<low, high>(&o, f, lane);
+        memcpy(element(d, lane, 0), f->d, 2 * sizeof *f->d);
+        memcpy(element(d, lane, 1), f->d + 2, 2 * sizeof *f->d);
+    }
+    for (int row = 0; row < M; row++) {
+        multiply_half(d[row], o.a[row], o.b);
+        multiply_half(d[row], o.a[row] + HALF, o.b + HALF);
+    }
+    for (int lane = 0; lane < SHIM_LANES; lane++) {
+        const struct tr_shim_fragments *f = (const struct tr_shim_fragments *)w->slots[lane];
+        memcpy(f->d, element(d, lane, 0), 2 * sizeof *f->d);
+        memcpy(f->d + 2, element(d, lane, 1), 2 * sizeof *f->d);
+    }
 }
 
 void tr_shim_mma(enum tr_shim_type type, struct tr_shim_fragments *f, const char *file, int line)
