@@ -34,10 +34,10 @@ static inline v16i round_lanes(v16 t, v16i random, enum tr_code8 kind)
     v16i from = v16i_if_greater(low, magnitude, small, large);
     v16i code = v16i_shr(v16i_sub(v16i_add(from, v16i_shl(random, 4)), low), 20);
 
-    code = v16i_if_greater(code, top, top, code);
+    code = v16i_min(code, top);
     if (kind == TR_CODE8_SIGNED)
         return v16i_or(code, v16i_shl(v16i_shr(u, 31), 7));
-    return v16i_if_greater(magnitude, zero, v16i_if_greater(code, zero, code, v16i_set(1)), code);
+    return v16i_if_greater(magnitude, zero, v16i_max(code, v16i_set(1)), code);
 }
 
 static inline void load_kind(float *to, const uint8_t *block, int64_t n, enum tr_code8 kind)
@@ -54,18 +54,13 @@ static inline void load_kind(float *to, const uint8_t *block, int64_t n, enum tr
 
 static uint32_t top_of(const float *x, int64_t n)
 {
-    v16i top = v16i_set(0), magnitude;
-    uint32_t lanes[TR_LANES];
+    v16i top = v16i_set(0);
 
 #define BODY(i, count)                                                                             \
-    magnitude = v16i_and(v16_bits(v16_load(x + (i), count)), v16i_set(0x7fffffff)),                \
-    top = v16i_if_greater(magnitude, top, magnitude, top)
+    top = v16i_max(top, v16i_and(v16_bits(v16_load(x + (i), count)), v16i_set(0x7fffffff)))
     V16_LOOP(n, BODY);
 #undef BODY
-    memcpy(lanes, &top, sizeof(lanes));
-    for (int i = 1; i < TR_LANES; i++)
-        lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
-    return lanes[0];
+    return v16i_largest(top);
 }
 
 static inline void store_kind(uint8_t *block, const float *from, const uint16_t *random, int64_t n,

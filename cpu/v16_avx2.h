@@ -152,6 +152,16 @@ static inline v16i v16i_shr(v16i a, int n)
     return (v16i){_mm256_srli_epi32(a.lo, n), _mm256_srli_epi32(a.hi, n)};
 }
 
+static inline v16i v16i_max(v16i a, v16i b)
+{
+    return (v16i){_mm256_max_epi32(a.lo, b.lo), _mm256_max_epi32(a.hi, b.hi)};
+}
+
+static inline v16i v16i_min(v16i a, v16i b)
+{
+    return (v16i){_mm256_min_epi32(a.lo, b.lo), _mm256_min_epi32(a.hi, b.hi)};
+}
+
 static inline v16i v16i_if_greater(v16i a, v16i b, v16i x, v16i y)
 {
     return (v16i){_mm256_blendv_epi8(y.lo, x.lo, _mm256_cmpgt_epi32(a.lo, b.lo)),
@@ -299,6 +309,15 @@ static inline float v16_largest(v16 a)
 
     q = _mm_max_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
+
+static inline uint32_t v16i_largest(v16i a)
+{
+    __m256i h = _mm256_max_epi32(a.lo, a.hi);
+    __m128i q = _mm_max_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+
+    q = _mm_max_epi32(q, _mm_shuffle_epi32(q, 0x4e));
+    return (uint32_t)_mm_cvtsi128_si32(_mm_max_epi32(q, _mm_shuffle_epi32(q, 0xb1)));
 }
 
 static inline v16d v16d_zero(void)

@@ -139,6 +139,17 @@ static inline v16i v16i_shr(v16i a, unsigned n)
     return _mm512_srli_epi32(a, n);
 }
 
+/* Of signed numbers. */
+static inline v16i v16i_max(v16i a, v16i b)
+{
+    return _mm512_max_epi32(a, b);
+}
+
+static inline v16i v16i_min(v16i a, v16i b)
+{
+    return _mm512_min_epi32(a, b);
+}
+
 /* a > b (signed) ? x : y */
 static inline v16i v16i_if_greater(v16i a, v16i b, v16i x, v16i y)
 {
@@ -251,6 +262,16 @@ static inline float v16_largest(v16 a)
 
     q = _mm_max_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
+
+/* The largest lane; all are below 2^31. */
+static inline uint32_t v16i_largest(v16i a)
+{
+    __m256i h = _mm256_max_epi32(_mm512_castsi512_si256(a), _mm512_extracti32x8_epi32(a, 1));
+    __m128i q = _mm_max_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+
+    q = _mm_max_epi32(q, _mm_shuffle_epi32(q, 0x4e));
+    return (uint32_t)_mm_cvtsi128_si32(_mm_max_epi32(q, _mm_shuffle_epi32(q, 0xb1)));
 }
 
 static inline v16d v16d_zero(void)
