@@ -15,6 +15,11 @@
 
 #define SAMPLES 32
 
+/* In every byte of what an update meets: a small number above zero in each type of weights and of
+ * state. Of zeros a second moment has a root, too, but in 8 bits a block of them is not encoded at
+ * all. */
+#define MOMENT 0x3c
+
 static void *take(struct probe *p, double bytes)
 {
     uint64_t at = p->used;
@@ -380,21 +385,22 @@ static struct tr_op table_op(struct probe *p, struct timed k, const struct shape
 /* Ids and positions inside their tables, second moments that have a root. */
 static int prepare(struct probe *p, const struct tr_op *op)
 {
-    const void *zeros[3] = {NULL};
-    size_t bytes[3] = {0};
+    int moments = op->kind >= TR_OP_SGD;
+    const void *filled[2] = {NULL};
+    size_t bytes[2] = {0};
     int32_t ids[4096]; /* until the copy is done */
     int r = 0, synced;
 
     if (op->kind == TR_OP_ROPE) {
-        zeros[0] = op->rope.position;
+        filled[0] = op->rope.position;
         bytes[0] = (size_t)op->rope.n * 4;
     } else if (op->kind == TR_OP_XENT || op->kind == TR_OP_XENT_GRAD) {
-        zeros[0] = op->xent.targets;
+        filled[0] = op->xent.targets;
         bytes[0] = (size_t)op->xent.n * 4;
-        zeros[1] = op->xent.lse;
+        filled[1] = op->xent.lse;
         bytes[1] = (size_t)op->xent.n * 4;
-    } else if (op->kind >= TR_OP_ADAMW) {
-        zeros[0] = p->arena; /* in every round */
+    } else if (moments) {
+        filled[0] = p->arena; /* in every round */
         bytes[0] = p->info.arena_bytes;
     } else if (op->kind == TR_OP_EMBED || op->kind == TR_OP_EMBED_GRAD) {
         for (int32_t i = 0; i < op->embed.n; i++)
@@ -402,9 +408,10 @@ static int prepare(struct probe *p, const struct tr_op *op)
         r = p->device->ops->copy_in(p->device, TR_STREAM_COMPUTE, (void *)op->embed.ids, ids,
                                     (size_t)op->embed.n * 4);
     }
-    for (int i = 0; i < 3 && r == 0; i++)
-        if (zeros[i])
-            r = p->device->ops->fill(p->device, TR_STREAM_COMPUTE, (void *)zeros[i], 0, bytes[i]);
+    for (int i = 0; i < 2 && r == 0; i++)
+        if (filled[i])
+            r = p->device->ops->fill(p->device, TR_STREAM_COMPUTE, (void *)filled[i],
+                                     moments ? MOMENT : 0, bytes[i]);
     synced = p->device->ops->sync(p->device, TR_STREAM_COMPUTE);
     return r < 0 ? r : synced;
 }
@@ -557,7 +564,9 @@ static int time_update(struct probe *p, enum tr_dtype state, double *rate)
     op.update.v = op.update.m + n;
     op.update.g = op.update.v + n;
     op.update.w = op.update.v + 2 * n;
-    r = probe_time(&beside, run_op, &op, &seconds);
+    r = beside.device->ops->fill(beside.device, TR_STREAM_COMPUTE, arena, MOMENT, 14 * (size_t)n);
+    if (r == 0)
+        r = probe_time(&beside, run_op, &op, &seconds);
     *rate = tr_op_cost_of(&op).q.of[TR_TERM_WORK] / seconds;
     beside.device->ops->close(beside.device);
     return r;
