@@ -28,8 +28,19 @@ static struct shim_thread *pick(struct shim_engine *e)
 static void make_current(struct shim_engine *e, struct shim_thread *t)
 {
     e->current = t;
+    e->warp = &e->warps[t->number / SHIM_LANES];
+    e->lane = (unsigned)t->number % SHIM_LANES;
     t->state = SHIM_RUNNING;
     threadIdx = t->index;
+}
+
+SHIM_COLD static void fail_ended(struct shim_engine *e, const struct shim_thread *t)
+{
+    char text[256];
+
+    shim_fail(e, "divergent barrier: thread (%u,%u,%u) has ended while %d threads wait in %s",
+              t->index.x, t->index.y, t->index.z, e->barrier.arrived,
+              shim_report_site(&e->barrier.site, text, sizeof text));
 }
 
 static void finish(struct shim_engine *e, struct shim_thread *t)
@@ -37,12 +48,8 @@ static void finish(struct shim_engine *e, struct shim_thread *t)
     SHIM_RELEASE(&e->grid_sync->end);
     if (t->n_copies)
         shim_copy_end(e, t);
-    if (e->barrier.arrived) {
-        char text[256];
-        shim_fail(e, "divergent barrier: thread (%u,%u,%u) has ended while %d threads wait in %s",
-                  t->index.x, t->index.y, t->index.z, e->barrier.arrived,
-                  shim_report_site(&e->barrier.site, text, sizeof text));
-    }
+    if (e->barrier.arrived)
+        fail_ended(e, t);
     t->state = SHIM_DONE;
     e->n_done++;
 }
@@ -135,14 +142,10 @@ void shim_block_yield(struct shim_engine *e)
     switch_to(e, &self->fiber->fiber, t);
 }
 
-void shim_block_wake(struct shim_engine *e, int warp, unsigned lanes)
+void shim_block_wake(struct shim_engine *e, struct shim_warp *w, unsigned lanes)
 {
-    struct shim_warp *w = &e->warps[warp];
-
-    for (unsigned rest = lanes; rest; rest &= rest - 1)
-        e->threads[warp * SHIM_LANES + __builtin_ctz(rest)].state = SHIM_READY;
     w->ready |= lanes;
-    e->ready_warps |= 1u << warp;
+    e->ready_warps |= 1u << (w - e->warps);
 }
 
 static void barrier_open(struct shim_engine *e)
@@ -155,7 +158,27 @@ static void barrier_open(struct shim_engine *e)
     b->phase++;
     b->arrived = 0;
     for (int i = 0; i * SHIM_LANES < e->n_threads; i++)
-        shim_block_wake(e, i, e->warps[i].present);
+        shim_block_wake(e, &e->warps[i], e->warps[i].present);
+}
+
+SHIM_COLD static void fail_alone(struct shim_engine *e, const struct shim_thread *t)
+{
+    char here[256];
+
+    shim_fail(e, "divergent barrier: thread (%u,%u,%u) waits in %s, but %d threads have ended",
+              t->index.x, t->index.y, t->index.z, shim_report_site(t->site, here, sizeof here),
+              e->n_done);
+}
+
+SHIM_COLD static void fail_apart(struct shim_engine *e, const struct shim_thread *t)
+{
+    const struct shim_thread *first = &e->threads[e->barrier.first];
+    char here[256], there[256];
+
+    shim_fail(e, "divergent barrier: thread (%u,%u,%u) waits in %s, thread (%u,%u,%u) comes to %s",
+              first->index.x, first->index.y, first->index.z,
+              shim_report_site(&e->barrier.site, there, sizeof there), t->index.x, t->index.y,
+              t->index.z, shim_report_site(t->site, here, sizeof here));
 }
 
 /* The first to come says which barrier it is; a thread at another place, or one that has ended,
@@ -163,25 +186,17 @@ static void barrier_open(struct shim_engine *e)
 static void barrier_join(struct shim_engine *e, struct shim_thread *t, enum tr_shim_reduce reduce)
 {
     struct shim_barrier *b = &e->barrier;
-    char here[256], there[256];
 
     if (e->n_done)
-        shim_fail(e, "divergent barrier: thread (%u,%u,%u) waits in %s, but %d threads have ended",
-                  t->index.x, t->index.y, t->index.z, shim_report_site(&t->site, here, sizeof here),
-                  e->n_done);
+        fail_alone(e, t);
     if (!b->arrived) {
-        b->site = t->site;
+        b->site = *t->site;
         b->reduce = reduce;
         b->first = t->number;
         b->sum = 0;
-    } else if (b->site.line != t->site.line || b->reduce != reduce ||
-               (b->site.file != t->site.file && strcmp(b->site.file, t->site.file))) {
-        const struct shim_thread *first = &e->threads[b->first];
-        shim_fail(e,
-                  "divergent barrier: thread (%u,%u,%u) waits in %s, thread (%u,%u,%u) comes to %s",
-                  first->index.x, first->index.y, first->index.z,
-                  shim_report_site(&b->site, there, sizeof there), t->index.x, t->index.y,
-                  t->index.z, shim_report_site(&t->site, here, sizeof here));
+    } else if (b->site.line != t->site->line || b->reduce != reduce ||
+               (b->site.file != t->site->file && strcmp(b->site.file, t->site->file))) {
+        fail_apart(e, t);
     }
 }
 
@@ -192,9 +207,10 @@ int tr_shim_barrier(enum tr_shim_reduce reduce, int value, const char *file, int
     struct shim_engine *e = shim_now;
     struct shim_thread *t = e->current;
     struct shim_barrier *b = &e->barrier;
+    struct shim_site site = {names[reduce], file, line};
     int phase = b->phase & 1;
 
-    t->site = {names[reduce], file, line};
+    t->site = &site;
     t->mask = 0;
     barrier_join(e, t, reduce);
     SHIM_RELEASE(&e->sync->barrier[phase]);

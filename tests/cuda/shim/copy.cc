@@ -28,20 +28,24 @@ static void copy16(void *to, const void *from)
         ((uint32_t *)to)[i] = ((const uint32_t *)from)[i];
 }
 
+SHIM_COLD static void fail_address(struct shim_engine *e, const struct shim_site *site,
+                                   const char *why)
+{
+    char text[256];
+
+    shim_fail(e, "%s: thread (%u,%u,%u): %s", shim_report_site(site, text, sizeof text),
+              threadIdx.x, threadIdx.y, threadIdx.z, why);
+}
+
 void tr_shim_check_shared(const char *what, const void *p, const char *file, int line)
 {
     struct shim_engine *e = shim_now;
     struct shim_site site = {what, file, line};
-    char text[256];
 
     if ((uintptr_t)p % 16)
-        shim_fail(e, "%s: thread (%u,%u,%u): the address is not 16-byte aligned",
-                  shim_report_site(&site, text, sizeof text), threadIdx.x, threadIdx.y,
-                  threadIdx.z);
+        fail_address(e, &site, "the address is not 16-byte aligned");
     if (!shim_shared_holds(e, p, 16))
-        shim_fail(e, "%s: thread (%u,%u,%u): 16 bytes that are not shared memory",
-                  shim_report_site(&site, text, sizeof text), threadIdx.x, threadIdx.y,
-                  threadIdx.z);
+        fail_address(e, &site, "16 bytes that are not shared memory");
 }
 
 static struct shim_copy *append(struct shim_engine *e, struct shim_thread *t)
@@ -64,15 +68,12 @@ void tr_shim_cp_async(const struct tr_shim_copy *c, const char *file, int line)
 {
     struct shim_engine *e = shim_now;
     struct shim_thread *t = e->current;
-    char text[256];
 
     tr_shim_check_shared("cp.async", c->shared, file, line);
     struct shim_copy *copy = append(e, t);
     *copy = {c->shared, c->global, c->valid, t->group, {"cp.async", file, line}};
     if ((uintptr_t)c->global % 16)
-        shim_fail(e, "%s: thread (%u,%u,%u): the source is not 16-byte aligned",
-                  shim_report_site(&copy->site, text, sizeof text), threadIdx.x, threadIdx.y,
-                  threadIdx.z);
+        fail_address(e, &copy->site, "the source is not 16-byte aligned");
     fill16(c->shared, 0xffffffff);
 }
 

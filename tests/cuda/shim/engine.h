@@ -14,7 +14,7 @@
  *              block_run           meets a barrier or a collective
  *     UNSTARTED ──────▶ RUNNING ────────────────────────────────▶ WAITING
  *                          │ ▲  picked                  last one came │
- *                returns   │ └──────────── READY ◀────────────────────┘
+ *                returns   │ └─────── WAITING and ready ◀─────────────┘
  *                          ▼
  *                        DONE
  *
@@ -42,6 +42,9 @@ enum {
     SHIM_ARENA_BYTES = 256 << 10, // with guards
 };
 
+/* What speaks of failures has long texts, which would spread the stacks of those who never fail. */
+#define SHIM_COLD __attribute__((cold, noinline))
+
 struct shim_site {
     const char *what, *file;
     int line;
@@ -55,15 +58,16 @@ struct shim_copy {
     struct shim_site site;
 };
 
-enum shim_state { SHIM_UNSTARTED, SHIM_READY, SHIM_RUNNING, SHIM_WAITING, SHIM_DONE };
+/* Of those that are unstarted or wait, shim_warp.ready has who can go on. */
+enum shim_state { SHIM_UNSTARTED, SHIM_RUNNING, SHIM_WAITING, SHIM_DONE };
 
 struct shim_thread {
     struct shim_fiber *fiber; // while it waits or is ready
     uint3 index;
     int number;
     enum shim_state state;
-    struct shim_site site; // where it waits
-    unsigned mask;         // of the collective it waits in; 0 at a barrier
+    unsigned mask;                // of the collective it waits in; 0 at a barrier
+    const struct shim_site *site; // where it waits: on its own stack
     struct shim_copy *copies;
     int n_copies, room_copies;
     unsigned group; // the cp.async group that is open
@@ -126,6 +130,8 @@ struct shim_engine {
     int n_threads, n_done;
     unsigned ready_warps;
     struct shim_thread *current;
+    struct shim_warp *warp; // of the current thread
+    unsigned lane;          // and its place there
     struct shim_barrier barrier;
 
     struct shim_engine *next; // among those without a thread
@@ -147,14 +153,9 @@ struct shim_engine {
 
 extern __thread struct shim_engine *shim_now __attribute__((tls_model("initial-exec")));
 
-static inline struct shim_warp *shim_warp_of(struct shim_engine *e, const struct shim_thread *t)
-{
-    return &e->warps[t->number / SHIM_LANES];
-}
-
 /* Lets the others run until this thread is ready again: it has set its state. */
 void shim_block_yield(struct shim_engine *e);
-void shim_block_wake(struct shim_engine *e, int warp, unsigned lanes);
+void shim_block_wake(struct shim_engine *e, struct shim_warp *w, unsigned lanes);
 /* Once a grid: what all its blocks have in common; under ThreadSanitizer its fibers too, since a
  * fiber knows all that its maker did. */
 void shim_block_prepare(struct shim_engine *e);

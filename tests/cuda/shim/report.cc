@@ -49,20 +49,20 @@ void shim_report_stuck(struct shim_engine *e)
         shim_fail(e, "no thread can go on");
         return;
     }
-    shim_report_site(&t->site, here, sizeof here);
+    shim_report_site(t->site, here, sizeof here);
     for (unsigned rest = t->mask; rest; rest &= rest - 1) {
         int lane = __builtin_ctz(rest);
         const struct shim_thread *o = &e->threads[t->number / SHIM_LANES * SHIM_LANES + lane];
         bool same = o->state == SHIM_WAITING && o->mask == t->mask &&
-                    o->site.line == t->site.line && !strcmp(o->site.file, t->site.file) &&
-                    !strcmp(o->site.what, t->site.what);
+                    o->site->line == t->site->line && !strcmp(o->site->file, t->site->file) &&
+                    !strcmp(o->site->what, t->site->what);
         if (same)
             continue;
         if (o->state == SHIM_DONE)
             snprintf(there, sizeof there, "has ended");
         else
-            snprintf(there, sizeof there, "waits in %s at %s:%d with mask 0x%08x", o->site.what,
-                     o->site.file, o->site.line, o->mask);
+            snprintf(there, sizeof there, "waits in %s at %s:%d with mask 0x%08x", o->site->what,
+                     o->site->file, o->site->line, o->mask);
         shim_fail(e, "thread (%u,%u,%u) waits in %s with mask 0x%08x for lane %d, which %s",
                   t->index.x, t->index.y, t->index.z, here, t->mask, lane, there);
         return;

@@ -32,7 +32,7 @@ static struct shim_meeting *find(struct shim_warp *w, const struct shim_meet *m)
     return g;
 }
 
-static void check_mask(struct shim_engine *e, const struct shim_meet *m, unsigned bit)
+SHIM_COLD static void fail_mask(struct shim_engine *e, const struct shim_meet *m, unsigned bit)
 {
     char text[256];
 
@@ -40,7 +40,7 @@ static void check_mask(struct shim_engine *e, const struct shim_meet *m, unsigne
         shim_fail(e, "%s: thread (%u,%u,%u) is lane %d, which its mask 0x%08x does not name",
                   shim_report_site(&m->site, text, sizeof text), threadIdx.x, threadIdx.y,
                   threadIdx.z, __builtin_ctz(bit), m->mask);
-    if (m->mask & ~shim_warp_of(e, e->current)->present)
+    if (m->mask & ~e->warp->present)
         shim_fail(e, "%s: thread (%u,%u,%u): mask 0x%08x names lanes that the block has not",
                   shim_report_site(&m->site, text, sizeof text), threadIdx.x, threadIdx.y,
                   threadIdx.z, m->mask);
@@ -50,25 +50,25 @@ void shim_warp_meet(const struct shim_meet *m, void *slot)
 {
     struct shim_engine *e = shim_now;
     struct shim_thread *t = e->current;
-    struct shim_warp *w = shim_warp_of(e, t);
-    unsigned bit = 1u << t->number % SHIM_LANES;
+    struct shim_warp *w = e->warp;
+    unsigned bit = 1u << e->lane;
 
     if (!(m->mask & bit) || m->mask & ~w->present)
-        check_mask(e, m, bit);
+        fail_mask(e, m, bit);
     struct shim_meeting *g = find(w, m);
-    char *sync = &e->sync->meetings[t->number / SHIM_LANES][g - w->meetings][g->phase];
+    char *sync = &e->sync->meetings[w - e->warps][g - w->meetings][g->phase];
     if (m->orders)
         SHIM_RELEASE(sync);
-    t->site = m->site;
+    t->site = &m->site;
     t->mask = m->mask;
     t->state = SHIM_WAITING;
-    w->slots[t->number % SHIM_LANES] = slot;
+    w->slots[e->lane] = slot;
     g->arrived |= bit;
     if (g->arrived == g->mask) {
         if (m->finish)
             m->finish(e, w, g->mask);
         w->open &= ~(1u << (g - w->meetings));
-        shim_block_wake(e, t->number / SHIM_LANES, g->mask);
+        shim_block_wake(e, w, g->mask);
     }
     shim_block_yield(e);
     if (m->orders)
@@ -137,29 +137,41 @@ static int source_of(const struct tr_shim_shfl *s, int lane)
 static const char *const shuffle_names[] = {"__shfl_sync", "__shfl_up_sync", "__shfl_down_sync",
                                             "__shfl_xor_sync"};
 
+SHIM_COLD static void fail_source(struct shim_engine *e, int lane, int from, unsigned mask)
+{
+    char text[256];
+
+    shim_fail(e, "%s: lane %d reads lane %d, which mask 0x%08x does not name",
+              shim_report_site(e->current->site, text, sizeof text), lane, from, mask);
+}
+
 static void finish_shuffle(struct shim_engine *e, struct shim_warp *w, unsigned mask)
 {
     for (unsigned rest = mask; rest; rest &= rest - 1) {
         int lane = __builtin_ctz(rest);
         struct shuffle *mine = (struct shuffle *)w->slots[lane];
         int from = source_of(mine->s, lane);
-        char text[256];
         if (!(mask >> from & 1))
-            shim_fail(e, "%s: lane %d reads lane %d, which mask 0x%08x does not name",
-                      shim_report_site(&e->current->site, text, sizeof text), lane, from, mask);
+            fail_source(e, lane, from, mask);
         mine->result = ((struct shuffle *)w->slots[from])->value;
     }
+}
+
+SHIM_COLD static void fail_width(const struct shim_site *site, int width)
+{
+    char text[256];
+
+    shim_fail(shim_now, "%s: the width %d is no power of two up to 32",
+              shim_report_site(site, text, sizeof text), width);
 }
 
 uint64_t tr_shim_shuffle(const struct tr_shim_shfl *s, uint64_t value, const char *file, int line)
 {
     struct shim_meet m = {{shuffle_names[s->kind], file, line}, s->mask, false, finish_shuffle};
     struct shuffle mine = {s, value, 0};
-    char text[256];
 
     if (s->width < 1 || s->width > 32 || s->width & (s->width - 1))
-        shim_fail(shim_now, "%s: the width %d is no power of two up to 32",
-                  shim_report_site(&m.site, text, sizeof text), s->width);
+        fail_width(&m.site, s->width);
     shim_warp_meet(&m, &mine);
     return mine.result;
 }
