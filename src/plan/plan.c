@@ -41,11 +41,26 @@ static uint64_t take(uint64_t *used, uint64_t elements, enum tr_dtype dtype)
     return at;
 }
 
-static void lay_frame(struct tr_frame *f, const struct tr_model_config *c, enum tr_dtype t,
-                      uint64_t m)
+/* How far before gate dxn begins, in bytes: of all micro-batches, from token a to before b, the
+ * most that dxn's first b rows are longer than gate's first a. */
+static uint64_t dxn_ahead(const struct tr_plan *p)
 {
+    const struct tr_model_config *c = &p->in.model->config;
+    uint64_t row = (uint64_t)c->hidden * 4, gate = (uint64_t)c->ffn * tr_dtype_size(p->in.compute);
+    uint64_t n = (uint64_t)p->in.batch_tokens, m = (uint64_t)p->micro_tokens;
+    uint64_t last = n * row > (n - m) * gate ? n * row - (n - m) * gate : 0;
+
+    return tr_round_up(max64(m * row, last), 64);
+}
+
+/* m: tokens of the frame; parts: of the shared one where blocks stream part by part. */
+static void lay_frame(struct tr_frame *f, const struct tr_plan *p, uint64_t m, int parts)
+{
+    const struct tr_model_config *c = &p->in.model->config;
     uint64_t qd = (uint64_t)c->heads * c->head_dim, kd = (uint64_t)c->kv_heads * c->head_dim;
     uint64_t n = 0, grads;
+    enum tr_dtype t = p->in.compute;
+    int dxn = parts && p->in.train;
 
     f->xn1 = take(&n, m * c->hidden, t);
     f->rstd1 = take(&n, m, TR_F32);
@@ -59,9 +74,12 @@ static void lay_frame(struct tr_frame *f, const struct tr_model_config *c, enum 
     f->o = take(&n, m * qd, t);
     f->lse = take(&n, m * c->heads, TR_F32);
     f->x_mid = take(&n, m * c->hidden, TR_F32);
-    f->xn2 = take(&n, m * c->hidden, t);
+    f->xn2 = take(&n, parts ? 0 : m * c->hidden, t);
     f->rstd2 = take(&n, m, TR_F32);
-    grads = n;
+    f->dxn = n;
+    n += dxn ? dxn_ahead(p) : 0;
+    grads = dxn ? f->dxn : n;
+    take(&grads, dxn ? m * c->hidden : 0, TR_F32);
     f->gate = take(&n, m * c->ffn, t);
     f->up = take(&n, m * c->ffn, t);
     f->dq = take(&grads, m * qd, t);
@@ -70,19 +88,19 @@ static void lay_frame(struct tr_frame *f, const struct tr_model_config *c, enum 
     f->bytes = aligned(max64(n, grads));
 }
 
-/* m: tokens of a micro-batch; across: those that pass from one part's stage to the next. */
-static void lay_backward(struct tr_backward_scratch *b, const struct tr_model_config *c,
-                         enum tr_dtype t, uint64_t m, uint64_t across)
+static void lay_backward(struct tr_backward_scratch *b, const struct tr_plan *p)
 {
-    uint64_t n = 0, mlp, attention;
+    const struct tr_model_config *c = &p->in.model->config;
+    uint64_t n = 0, m = (uint64_t)p->micro_tokens, mlp, attention;
+    enum tr_dtype t = p->in.compute;
 
-    b->dxn = take(&n, across * c->hidden, TR_F32);
+    b->dxn = take(&n, p->by_parts ? 0 : m * c->hidden, TR_F32);
     b->dy = take(&n, t == TR_F32 ? 0 : m * c->hidden, t);
     mlp = attention = n;
     b->dact = take(&mlp, m * c->ffn, t);
     b->d_o = take(&attention, m * c->heads * c->head_dim, t);
     b->delta = take(&attention, m * c->heads, TR_F32);
-    b->bytes = aligned(max64(mlp, attention));
+    b->bytes = aligned(max64(max64(mlp, attention), m * c->hidden * 4)); /* or mlp_out */
 }
 
 static void place(struct tr_plan *p, struct tr_place *at, uint64_t bytes)
@@ -288,7 +306,7 @@ static void place_backward(struct tr_plan *p)
 
     place(p, &p->dx, (uint64_t)p->in.batch_tokens * c->hidden * 4);
     place(p, &p->back_scratch, p->back.bytes);
-    p->mlp_out = p->back_scratch; /* of the forward pass alone, which the larger one is not */
+    p->mlp_out = p->back_scratch; /* of the forward pass alone, which that is not */
     place(p, &p->grad, grad * 4);
     place(p, &p->norm_grad, (uint64_t)c->hidden * 4);
     place(p, &p->sumsq, entries * 8);
@@ -336,20 +354,22 @@ static void place_all(struct tr_plan *p)
     const struct tr_model *m = p->in.model;
     const struct tr_model_config *c = &m->config;
     uint64_t esize = tr_dtype_size(m->dtype), n = (uint64_t)p->in.batch_tokens;
-    uint64_t m_tokens = (uint64_t)p->micro_tokens, across = p->by_parts ? n : m_tokens;
+    uint64_t m_tokens = (uint64_t)p->micro_tokens;
+    uint64_t act = max64((uint64_t)c->ffn, p->by_parts ? (uint64_t)c->hidden : 0);
     uint64_t logit_rows = max64((uint64_t)p->in.grain_tokens, (uint64_t)p->in.logit_rows);
     enum tr_dtype t = p->in.compute;
 
     p->peak = p->host_bytes = 0;
     p->several = p->micro_tokens < p->in.batch_tokens;
-    lay_frame(&p->kept_frame, c, t, n);
-    lay_frame(&p->shared_frame, c, t, across);
-    lay_backward(&p->back, c, t, m_tokens, across);
+    lay_frame(&p->kept_frame, p, n, 0);
+    lay_frame(&p->shared_frame, p, p->by_parts ? n : m_tokens, p->by_parts);
+    lay_backward(&p->back, p);
     for (int i = 0; i < TR_SLOT_POOLS; i++)
         place_pool(p, i);
     place_batch(p);
     place(p, &p->frames, (uint64_t)p->keep * p->kept_frame.bytes + p->shared_frame.bytes);
-    place(p, &p->act, m_tokens * c->ffn * tr_dtype_size(t));
+    place(p, &p->act, m_tokens * act * tr_dtype_size(t));
+    place(p, &p->norm2, p->by_parts ? (uint64_t)c->hidden * largest_weight(m) : 0);
     place(p, &p->mlp_out, p->in.train ? 0 : m_tokens * c->hidden * 4);
     place(p, &p->head_x, logit_rows * c->hidden * tr_dtype_size(t));
     place(p, &p->head_rstd, max64(n, logit_rows) * 4);
@@ -707,6 +727,11 @@ struct tr_span *tr_plan_spans(const struct tr_plan *plan, uint32_t *n_spans)
 int tr_plan_keeps(const struct tr_plan *plan, int layer)
 {
     return layer >= plan->in.model->config.layers - plan->keep;
+}
+
+int tr_plan_remakes(const struct tr_plan *plan, int layer)
+{
+    return plan->by_parts && !tr_plan_keeps(plan, layer);
 }
 
 uint64_t tr_plan_frame(const struct tr_plan *plan, int layer)

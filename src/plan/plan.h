@@ -28,19 +28,26 @@ struct tr_place {
  * relative to the frame. A kept frame has room for all N tokens of the step (micro-batches at their
  * own tokens), the shared one for the M of a micro-batch; where blocks stream part by part for all,
  * as each part's stage goes through all micro-batches. The gradients of gate and up replace them
- * in the shared frame, and once they are spent those of q, k and v lie there. */
+ * in the shared frame, and once they are spent those of q, k and v lie there.
+ *
+ * Part by part memory grows with N, so less stays in the shared frame. xn2 is made again from x_mid
+ * by each stage that takes it, for its micro-batch alone, in the place of `act`, which no such
+ * stage needs. dxn grows over the gradient of gate: that of a micro-batch is spent when the stage
+ * comes to the next one. So dxn begins just so far before gate that a micro-batch's never reaches
+ * its own tokens there, and dq, dk and dv lie behind its end. */
 struct tr_frame {
     uint64_t xn1, rstd1, q, k, v;          /* normed input; q, k after rope */
     uint64_t q_raw, k_raw, rstd_q, rstd_k; /* before q_norm and k_norm; only with qk_norm */
     uint64_t o, lse, x_mid, xn2, rstd2, gate, up;
     uint64_t dq, dk, dv; /* in the place of gate and up */
+    uint64_t dxn;        /* part by part: (N, hidden) f32, gradient of a normed input */
     uint64_t bytes;
 };
 
 /* Scratch of a block's backward pass, relative to its start: the halves never live together. In
  * the compute dtype, but dxn and delta, which are f32. */
 struct tr_backward_scratch {
-    uint64_t dxn;  /* (M, hidden; part by part: N) gradient of a normed input */
+    uint64_t dxn;  /* (M, hidden) gradient of a normed input; part by part: in the frame */
     uint64_t dy;   /* (M, hidden) the residual gradient as the matmuls take it; f32: unused */
     uint64_t dact; /* (M, ffn) */
     uint64_t d_o, delta;
@@ -98,7 +105,8 @@ struct tr_plan {
     struct tr_place cos, sin;
     struct tr_place dx;      /* (N, hidden) f32: gradient at the current boundary */
     struct tr_place frames;  /* `keep` kept frames, then the shared one */
-    struct tr_place act;     /* (M, ffn) compute dtype: input of the last matmul */
+    struct tr_place act;     /* (M, ffn) compute dtype: input of the last matmul; or xn2 */
+    struct tr_place norm2;   /* (hidden) part by part: the second norm's weight, of the block */
     struct tr_place mlp_out; /* (M, hidden) */
     struct tr_place back_scratch;
     /* Of the adapter at hand, f32: a matrix's input and output (M, widest), A's output and its
@@ -139,6 +147,8 @@ struct tr_span *tr_plan_spans(const struct tr_plan *plan, uint32_t *n_spans);
 uint64_t tr_plan_frame(const struct tr_plan *plan, int layer);
 uint64_t tr_plan_shared(const struct tr_plan *plan); /* of the shared frame */
 int tr_plan_keeps(const struct tr_plan *plan, int layer);
+/* Does xn2 of this block not stay (struct tr_frame)? */
+int tr_plan_remakes(const struct tr_plan *plan, int layer);
 /* Apart: do the slots of this pool lie in host memory? */
 int tr_plan_is_host_pool(const struct tr_plan *plan, int pool);
 /* Apart: says that it does not fit; -ENOMEM. */

@@ -298,16 +298,20 @@ static int down_grad(const struct block *b)
 static int gate_grad(const struct block *b)
 {
     int further = goes_on(b, &mlp_in);
-    int r = further ? normed_grad(b, TR_ROLE_GATE, b->dgate, 0) : 0;
+    int r = pass_remake_xn2(b->p, b->v, b->u);
 
+    if (r == 0 && further)
+        r = normed_grad(b, TR_ROLE_GATE, b->dgate, 0);
     return r < 0 ? r : weight_grad(b, TR_ROLE_GATE, b->dgate, b->f.xn2);
 }
 
 static int up_grad(const struct block *b)
 {
     int further = goes_on(b, &mlp_in);
-    int r = further ? normed_grad(b, TR_ROLE_UP, b->dup, 1) : 0;
+    int r = pass_remake_xn2(b->p, b->v, b->u);
 
+    if (r == 0 && further)
+        r = normed_grad(b, TR_ROLE_UP, b->dup, 1);
     if (r < 0 || (r = weight_grad(b, TR_ROLE_UP, b->dup, b->f.xn2)) < 0 || !further)
         return r;
     return norm_grad(b, TR_ROLE_NORM2, b->f.x_mid, TR_F32, b->f.rstd2);
@@ -388,11 +392,11 @@ static void point_scratch(struct block *b)
     const struct tr_plan *plan = b->p->plan;
     const struct tr_backward_scratch *s = &plan->back;
     const struct pass_frame *f = &b->f;
-    int64_t hidden = b->p->model->config.hidden, t = plan->by_parts ? b->u->first_token : 0;
+    int64_t hidden = b->p->model->config.hidden;
     char *base = pass_at(b->p, &plan->back_scratch);
 
     b->dx = pass_rows(b->p, &plan->dx, b->u->first_token, hidden);
-    b->dxn = (float *)(base + s->dxn) + t * hidden;
+    b->dxn = plan->by_parts ? f->dxn : (float *)(base + s->dxn);
     b->dy = pass_compute(b->p) == TR_F32 ? (void *)b->dx : base + s->dy;
     b->dact = base + s->dact;
     b->d_o = base + s->d_o;

@@ -73,19 +73,25 @@ static int matmul(const struct block *b, enum tr_role role, const void *x, void 
         &(struct pass_linear){.v = b->v, .u = b->u, .role = role, .x = x, .y = y, .y_dtype = out});
 }
 
-static int norm(const struct block *b, enum tr_role role, const void *x, enum tr_dtype x_dtype,
-                void *y, float *rstd)
+struct norm {
+    const void *x, *w;
+    enum tr_dtype x_dtype, w_dtype;
+    void *y;
+    float *rstd;
+};
+
+static int norm(const struct block *b, const struct norm *n)
 {
     const struct tr_model_config *c = &b->p->model->config;
 
     return pass_op(b->p, &(struct tr_op){.kind = TR_OP_RMSNORM,
-                                         .rmsnorm = {.x = x,
-                                                     .x_dtype = x_dtype,
-                                                     .w = pass_weight(b->p, b->v, role),
-                                                     .w_dtype = weight_dtype(b, role),
-                                                     .y = y,
+                                         .rmsnorm = {.x = n->x,
+                                                     .x_dtype = n->x_dtype,
+                                                     .w = n->w,
+                                                     .w_dtype = n->w_dtype,
+                                                     .y = n->y,
                                                      .y_dtype = pass_compute(b->p),
-                                                     .rstd = rstd,
+                                                     .rstd = n->rstd,
                                                      .rows = b->u->n_tokens,
                                                      .cols = c->hidden,
                                                      .eps = c->rms_eps,
@@ -211,7 +217,12 @@ static int kv_stage(const struct block *b)
     enum tr_dtype t = pass_compute(b->p);
     int r;
 
-    if ((r = norm(b, TR_ROLE_NORM1, x, b->p->model->dtype, f->xn1, f->rstd1)) < 0 ||
+    if ((r = norm(b, &(struct norm){.x = x,
+                                    .x_dtype = b->p->model->dtype,
+                                    .w = pass_weight(b->p, b->v, TR_ROLE_NORM1),
+                                    .w_dtype = weight_dtype(b, TR_ROLE_NORM1),
+                                    .y = f->xn1,
+                                    .rstd = f->rstd1})) < 0 ||
         (r = matmul(b, TR_ROLE_K, f->xn1, c->qk_norm ? f->k_raw : f->k, t)) < 0 ||
         (c->qk_norm && (r = head_norm(b, TR_ROLE_K_NORM, f->k_raw, f->k, f->rstd_k)) < 0) ||
         (r = pass_rope(b->p, b->u, f->k, c->kv_heads, 0)) < 0)
@@ -242,17 +253,58 @@ static int o_stage(const struct block *b)
     return add(b, x, b->p->model->dtype, f->x_mid, f->x_mid, TR_F32);
 }
 
+/* w: the second norm's weight, wherever it is. */
+static int norm2(const struct block *b, const void *w)
+{
+    return norm(b, &(struct norm){.x = b->f.x_mid,
+                                  .x_dtype = TR_F32,
+                                  .w = w,
+                                  .w_dtype = weight_dtype(b, TR_ROLE_NORM2),
+                                  .y = b->f.xn2,
+                                  .rstd = b->f.rstd2});
+}
+
+int pass_remake_xn2(struct tr_pass_state *p, const struct tr_pass_visit *v,
+                    const struct tr_micro *u)
+{
+    struct block b = {p, v, v->unit.index, u, pass_frame(p, v->unit.index, u)};
+
+    if (!tr_plan_remakes(p->plan, b.layer))
+        return 0;
+    return norm2(&b, v->unit.from == TR_PART_UP ? pass_weight(p, v, TR_ROLE_NORM2)
+                                                : pass_at(p, &p->plan->norm2));
+}
+
+/* The norm's weight for visits of the gate, which comes after this stage both ways. */
+static int leave_norm2(const struct block *b)
+{
+    enum tr_dtype dtype = weight_dtype(b, TR_ROLE_NORM2);
+
+    if (!tr_plan_remakes(b->p->plan, b->layer) || b->u != b->p->micro)
+        return 0;
+    return pass_op(b->p, &(struct tr_op){.kind = TR_OP_CAST,
+                                         .cast = {.from = pass_weight(b->p, b->v, TR_ROLE_NORM2),
+                                                  .from_dtype = dtype,
+                                                  .to = pass_at(b->p, &b->p->plan->norm2),
+                                                  .to_dtype = dtype,
+                                                  .n = b->p->model->config.hidden}});
+}
+
 static int up_stage(const struct block *b)
 {
     const struct pass_frame *f = &b->f;
-    int r = norm(b, TR_ROLE_NORM2, f->x_mid, TR_F32, f->xn2, f->rstd2);
+    int r = leave_norm2(b);
 
-    return r < 0 ? r : matmul(b, TR_ROLE_UP, f->xn2, f->up, pass_compute(b->p));
+    if (r < 0 || (r = norm2(b, pass_weight(b->p, b->v, TR_ROLE_NORM2))) < 0)
+        return r;
+    return matmul(b, TR_ROLE_UP, f->xn2, f->up, pass_compute(b->p));
 }
 
 static int gate_stage(const struct block *b)
 {
-    return matmul(b, TR_ROLE_GATE, b->f.xn2, b->f.gate, pass_compute(b->p));
+    int r = pass_remake_xn2(b->p, b->v, b->u);
+
+    return r < 0 ? r : matmul(b, TR_ROLE_GATE, b->f.xn2, b->f.gate, pass_compute(b->p));
 }
 
 int pass_swiglu(const struct tr_pass_state *p, const struct tr_micro *u, const struct pass_frame *f)

@@ -54,7 +54,7 @@ struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const str
         .o = AT(o, t * qd),
         .lse = F32(lse, t * c->heads),
         .x_mid = F32(x_mid, t * c->hidden),
-        .xn2 = AT(xn2, t * c->hidden),
+        .xn2 = tr_plan_remakes(plan, layer) ? pass_at(p, &plan->act) : AT(xn2, t * c->hidden),
         .rstd2 = F32(rstd2, t),
         .gate = AT(gate, t * c->ffn),
         .up = AT(up, t * c->ffn),
@@ -63,6 +63,7 @@ struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const str
         .dq = GRAD(dq, s * qd),
         .dk = GRAD(dk, s * kd),
         .dv = GRAD(dv, s * kd),
+        .dxn = (float *)(grads + g->dxn) + s * c->hidden,
     };
 #undef GRAD
 #undef F32

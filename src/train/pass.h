@@ -128,6 +128,7 @@ struct pass_frame {
     void *xn1, *q, *k, *v, *q_raw, *k_raw, *o, *xn2, *gate, *up; /* compute dtype */
     void *dgate, *dup, *dq, *dk, *dv; /* in the shared frame, also where the others are kept */
     float *rstd1, *rstd_q, *rstd_k, *lse, *x_mid, *rstd2;
+    float *dxn; /* part by part alone */
 };
 struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const struct tr_micro *u);
 
@@ -166,6 +167,10 @@ int pass_block(struct tr_pass_state *p, const struct tr_pass_visit *v);
 /* Forward of one micro-batch through parts `from` to `to` of the visit's block. */
 int pass_block_forward(struct tr_pass_state *p, const struct tr_pass_visit *v,
                        const struct tr_micro *u, enum tr_part to);
+/* xn2 of a micro-batch again, where it has not stayed (struct tr_frame): for a visit of the up
+ * matrix, which has the second norm's weight, or of the gate, which has what up_stage has left. */
+int pass_remake_xn2(struct tr_pass_state *p, const struct tr_pass_visit *v,
+                    const struct tr_micro *u);
 /* The input of the last matmul is made again where it is needed: it is the largest activation. */
 int pass_swiglu(const struct tr_pass_state *p, const struct tr_micro *u,
                 const struct pass_frame *f);

@@ -332,12 +332,80 @@ static void largest_shape(void **state)
     tr_model_close(m);
 }
 
+/* Part by part, gradients of a normed input grow over those of gate: never over what is still to be
+ * read, whatever the widths, and with no byte to spare. From token a on a micro-batch's lie from
+ * dxn + a * row to dxn + b * row; its own tokens of gate begin at a * width, and so do the next
+ * one's. */
+static void gradient_grows_over_gate(const struct tr_plan *plan)
+{
+    const struct tr_model_config *c = &plan->in.model->config;
+    const struct tr_frame *f = &plan->shared_frame;
+    uint64_t n = (uint64_t)plan->in.batch_tokens, m = (uint64_t)plan->micro_tokens;
+    uint64_t row = (uint64_t)c->hidden * 4;
+    uint64_t width = (uint64_t)c->ffn * tr_dtype_size(plan->in.compute), closest = UINT64_MAX;
+
+    assert_true(plan->by_parts && m <= n);
+    for (uint64_t a = 0; a < n; a++) {
+        uint64_t b = a + m < n ? a + m : n, end = f->dxn + b * row, gate = f->gate + a * width;
+
+        assert_true(end <= gate && end <= f->up);
+        closest = gate - end < closest ? gate - end : closest;
+    }
+    assert_true(closest < 64);
+    assert_true(f->rstd2 + n * 4 <= f->dxn);
+    assert_true(f->dxn + n * row <= f->dq && f->dq < f->dk && f->dk < f->dv && f->dv < f->bytes);
+    assert_true(plan->act.bytes >= m * row / 4 * tr_dtype_size(plan->in.compute)); /* xn2 */
+    assert_true(plan->mlp_out.bytes >= m * row);
+}
+
+static void gradients_of_inputs(void **state)
+{
+    static const int32_t widths[] = {64, 4096, 5632, 16384};
+
+    (void)state;
+    for (size_t i = 0; i < 4 * 4; i++) {
+        struct tr_model *m = open_model("tinyllama-1.1b", 2, 0);
+        struct tr_plan_params p = shape(m, 1024);
+        struct tr_plan plan;
+
+        ((struct tr_model_config *)&m->config)->ffn = widths[i / 4]; /* 2048 are its hidden */
+        p.compute = i & 1 ? TR_F32 : TR_BF16;
+        p.micro_tokens = i & 2 ? 512 : 1024;
+        p.streams = TR_STREAMS_PARTS;
+        p.budget = UINT64_MAX / 2;
+        assert_int_equal(tr_plan_make(&plan, &p), 0);
+        gradient_grows_over_gate(&plan);
+        tr_model_close(m);
+    }
+}
+
+/* 16 rows of 2048 tokens in nine tenths of 24 GiB, of which the device takes 640 MiB for itself. */
+static void largest_shape_on_24_gib(void **state)
+{
+    struct tr_model *m = open_model("llama-3.1-405b", 0, 0);
+    struct tr_plan_params p = shape(m, 16 * 2048);
+    struct tr_plan plan;
+
+    (void)state;
+    p.grain_tokens = 2 * 2048 - 1;
+    p.positions = 2048;
+    p.budget = (uint64_t)(0.9 * 24 * 1024) * 1048576 - 640ull * 1048576;
+    if (tr_plan_make(&plan, &p) < 0)
+        fail_msg("%s", tr_error_message());
+    assert_true(plan.peak <= p.budget);
+    tr_model_close(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(order_of_stages), cmocka_unit_test(order_of_parked_updates),
-        cmocka_unit_test(whole_blocks),    cmocka_unit_test(choices_are_exact),
+        cmocka_unit_test(order_of_stages),
+        cmocka_unit_test(order_of_parked_updates),
+        cmocka_unit_test(whole_blocks),
+        cmocka_unit_test(choices_are_exact),
         cmocka_unit_test(largest_shape),
+        cmocka_unit_test(gradients_of_inputs),
+        cmocka_unit_test(largest_shape_on_24_gib),
     };
 
     return cmocka_run_group_tests_name("parts of blocks", tests, NULL, NULL);
