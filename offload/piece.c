@@ -70,7 +70,8 @@ int tr_store_check_hash(const struct tr_store *s, const struct tr_commit *c, uin
 {
     const struct tr_piece *p = &s->layout.pieces[piece];
     uint32_t span = tr_layout_span_of(&s->layout, piece);
-    struct tr_place at = tr_stripes_find(&s->stripes, s->layout.spans[span].offset + p->offset);
+    struct tr_stripe_place at =
+        tr_stripes_find(&s->stripes, s->layout.spans[span].offset + p->offset);
     char text[512];
 
     if (hash == c->hash[piece])

@@ -158,7 +158,7 @@ static int next_part(const struct tr_queue *q, struct tr_transfer *t, uint32_t f
                      struct part *p)
 {
     uint64_t from = t->offered[folder], chunk_end;
-    struct tr_place at = {.offset = t->offset + from, .end = UINT64_MAX};
+    struct tr_stripe_place at = {.offset = t->offset + from, .end = UINT64_MAX};
 
     if (folder && !is_striped(q, t))
         return 0;

@@ -252,16 +252,17 @@ static uint32_t index_of(const struct tr_stripes *s, uint64_t at)
     return low;
 }
 
-struct tr_place tr_stripes_find(const struct tr_stripes *s, uint64_t at)
+struct tr_stripe_place tr_stripes_find(const struct tr_stripes *s, uint64_t at)
 {
     const struct tr_stripe *stripe;
     uint32_t i;
 
     if (!s->n)
-        return (struct tr_place){.folder = 0, .offset = at, .end = UINT64_MAX};
+        return (struct tr_stripe_place){.folder = 0, .offset = at, .end = UINT64_MAX};
     i = index_of(s, at);
     stripe = &s->stripe[i];
-    return (struct tr_place){stripe->folder, stripe->offset + (at - stripe->from), end_of(s, i)};
+    return (struct tr_stripe_place){stripe->folder, stripe->offset + (at - stripe->from),
+                                    end_of(s, i)};
 }
 
 uint64_t tr_stripes_next(const struct tr_stripes *s, uint32_t folder, uint64_t at, uint64_t end)

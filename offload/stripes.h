@@ -52,11 +52,11 @@ int tr_stripes_from_json(struct tr_stripes *s, const json_t *object, const struc
                          const char *where);
 
 /* Where a byte of the generation lies, and the end of the stripe that it is in. */
-struct tr_place {
+struct tr_stripe_place {
     uint32_t folder;
     uint64_t offset, end;
 };
-struct tr_place tr_stripes_find(const struct tr_stripes *s, uint64_t at);
+struct tr_stripe_place tr_stripes_find(const struct tr_stripes *s, uint64_t at);
 /* The first byte at or after `at`, before `end`, that lies in this folder; `end` if none does. */
 uint64_t tr_stripes_next(const struct tr_stripes *s, uint32_t folder, uint64_t at, uint64_t end);
 

@@ -151,15 +151,13 @@ static struct tr_sim_rates rates_of(const struct tr_figures *f)
 {
     if (!f)
         return (struct tr_sim_rates){0};
-    return (struct tr_sim_rates){.read = f->read,
-                                 .write = f->write,
-                                 .mixed = f->mixed,
-                                 .hash = f->hash,
-                                 .in = f->in,
-                                 .out = f->out,
-                                 .both = f->both,
-                                 .flush = f->flush,
-                                 .drag = f->cuda ? 0 : f->drag};
+    return (struct tr_sim_rates){
+        .drive = {{.alone = {f->read, f->write, f->mixed}, .flush = f->flush}},
+        .hash = f->hash,
+        .in = f->in,
+        .out = f->out,
+        .both = f->both,
+        .drag = f->cuda ? 0 : f->drag};
 }
 
 static enum tr_durability durability_of(const struct tr_run *run)

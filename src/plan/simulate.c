@@ -47,11 +47,17 @@ static int is_newer(const struct sim *s, const struct tr_slot *t)
     return t->newer || (t->state == TR_SLOT_IN_USE && !t->due && !sim_is_scratch(s, t->span));
 }
 
+static void keep(struct sim *s, uint32_t span)
+{
+    s->out->kept_bytes += s->p->spans[span].bytes;
+    for (uint32_t d = 0; d < s->n_drives; d++)
+        s->out->drive[d].kept_bytes += sim_on(s, span, d);
+}
+
 /* What a step leaves in homes, each once however often it is changed. */
-static uint64_t kept_at_home(const struct sim *s)
+static void keep_at_home(struct sim *s)
 {
     unsigned char *seen = tr_alloc(TR_MEM_MISC, s->p->n_spans);
-    uint64_t bytes = 0;
 
     for (uint32_t v = 0; seen && v < s->p->n; v++)
         for (uint32_t k = 0; k < s->p->visits[v].n_spans; k++) {
@@ -60,25 +66,28 @@ static uint64_t kept_at_home(const struct sim *s)
             if (!(s->p->visits[v].changed >> k & 1) || seen[span] || sim_is_scratch(s, span))
                 continue;
             seen[span] = 1;
-            bytes += sim_has_home(s, span) ? s->p->spans[span].bytes : 0;
+            if (sim_has_home(s, span))
+                keep(s, span);
         }
     tr_free(TR_MEM_MISC, seen);
-    return bytes;
 }
 
 /* The next step's schedule is made: what it drops is written, the rest is kept. */
 static void sort_newer(struct sim *s)
 {
-    uint64_t kept = kept_at_home(s);
-
+    s->out->kept_bytes = 0;
+    for (uint32_t d = 0; d < s->n_drives; d++)
+        s->out->drive[d].kept_bytes = 0;
+    keep_at_home(s);
     for (uint32_t i = 0; i < s->slots.n; i++) {
         const struct tr_slot *t = &s->slots.slot[i];
 
         if (s->schedule.carried[i])
             want(s, i);
-        kept += is_newer(s, t) ? s->p->spans[t->span].bytes : 0;
+        if (is_newer(s, t))
+            keep(s, t->span);
     }
-    s->out->kept[s->step] = s->out->kept_bytes = kept;
+    s->out->kept[s->step] = s->out->kept_bytes;
 }
 
 static int begin(struct sim *s)
@@ -128,12 +137,23 @@ static int gates(const struct sim *s, uint32_t step)
     return s->flush != SIM_IDLE && step > s->flush_step;
 }
 
+/* The data of all drives at once, then the commit record in the first folder. */
+static double flush_seconds(const struct sim *s)
+{
+    const struct tr_drive_rates *drive = s->p->rates.drive;
+    double most = 0;
+
+    for (uint32_t d = 0; d < s->n_drives; d++)
+        most = fmax(most, drive[d].flush);
+    return most + drive[sim_drive_of(s, 0)].flush;
+}
+
 static void advance_flush(struct sim *s)
 {
     if (s->flush != SIM_WRITES || s->pending[s->flush_step & 1])
         return;
     s->flush = SIM_SYNC;
-    s->flush_until = s->now + 2 * s->p->rates.flush; /* the data, then the commit record */
+    s->flush_until = s->now + flush_seconds(s);
 }
 
 static void start_write(struct sim *s, struct sim_ring *ring)
@@ -377,10 +397,16 @@ static double next_event(const struct sim *s)
 {
     double t = s->flush == SIM_SYNC ? s->flush_until : INFINITY;
 
-    for (int i = 0; i < TR_SERVERS; i++)
-        if (s->server[i].busy)
-            t = fmin(t, s->server[i].until);
-    return t;
+    if (s->server[TR_SERVE_COMPUTE].busy)
+        t = fmin(t, s->server[TR_SERVE_COMPUTE].until);
+    if (s->server[TR_SERVE_CPU].busy)
+        t = fmin(t, s->server[TR_SERVE_CPU].until);
+    return fmin(t, sim_moves_next(s));
+}
+
+static int is_busy(const struct sim *s, enum tr_server which)
+{
+    return which == TR_SERVE_DRIVE ? sim_drives_busy(s) : s->server[which].busy;
 }
 
 /* What a compute without work waits for. */
@@ -390,21 +416,31 @@ static enum tr_server idle_for(const struct sim *s)
                                            TR_SERVE_HASH};
 
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
-        if (s->server[order[i]].busy)
+        if (is_busy(s, order[i]))
             return order[i];
     return TR_SERVE_COMPUTE;
+}
+
+static void account_drives(struct sim *s, double seconds, int waited)
+{
+    for (uint32_t d = 0; d < s->n_drives; d++) {
+        s->out->drive[d].busy += s->drive[d].busy ? seconds : 0;
+        s->out->drive[d].waited += s->drive[d].busy && waited ? seconds : 0;
+    }
 }
 
 static void account(struct sim *s, double seconds)
 {
     struct tr_sim_result *r = s->out;
+    int idle = !s->server[TR_SERVE_COMPUTE].busy;
 
     if (s->ended || s->step + 1 < s->p->steps)
         return;
     for (int i = 0; i < TR_SERVERS; i++)
-        r->busy[i] += s->server[i].busy ? seconds : 0;
-    if (!s->server[TR_SERVE_COMPUTE].busy)
+        r->busy[i] += is_busy(s, (enum tr_server)i) ? seconds : 0;
+    if (idle)
         r->idle[idle_for(s)] += seconds;
+    account_drives(s, seconds, idle && idle_for(s) == TR_SERVE_DRIVE);
     if (s->passed == end_of_step(s))
         r->commit += seconds;
     else
@@ -423,9 +459,7 @@ static void step_time(struct sim *s, double t)
         pass(s);
     if (s->server[TR_SERVE_CPU].busy && s->server[TR_SERVE_CPU].until <= t)
         s->server[TR_SERVE_CPU].busy = 0;
-    for (int i = TR_SERVE_DRIVE; i < TR_SERVE_CPU; i++)
-        if (s->server[i].busy && s->server[i].until <= t)
-            sim_server_done(s, (enum tr_server)i);
+    sim_moves_done(s);
 }
 
 static int is_over(const struct sim *s)

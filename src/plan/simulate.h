@@ -15,6 +15,11 @@
  *   a visit       compute, when its spans are there
  *   an update     the cpu first, where it runs there, and the caller waits for it
  *
+ * Where the store has several drives, each is a server of its own, with both ways in turn; a part
+ * that lies on several of them goes on when the last has done its share. Who is given what is the
+ * engine's way, too: drives that reach the slots take from the span what is theirs, each at its own
+ * pace, while chunks of host memory are filled in the order of the span.
+ *
  * Steps are played from empty slots; the second one is the steady state. What a commit alone writes
  * (not every step being durable) is counted, not played.
  */
@@ -22,6 +27,8 @@
 #define TR_SRC_PLAN_SIMULATE_H
 
 #include "offload/offload.h"
+#include "offload/stripes.h"
+#include "src/plan/drives.h"
 
 enum tr_server {
     TR_SERVE_COMPUTE,
@@ -35,10 +42,10 @@ enum tr_server {
 
 /* Bytes per second; 0: takes no time. */
 struct tr_sim_rates {
-    double read, write, mixed; /* of the drive; mixed: where both kinds wait, together */
+    struct tr_drive_rates drive[TR_STORE_FOLDERS];
+    uint32_t n_drives; /* 0: one */
     double hash, in, out, both;
-    double flush; /* seconds of a sync */
-    double drag;  /* seconds of compute lost per byte that is hashed */
+    double drag; /* seconds of compute lost per byte that is hashed */
 };
 
 #define TR_SIM_STEPS  3 /* at most */
@@ -53,7 +60,9 @@ struct tr_sim_params {
     const unsigned char *pass; /* (n) enum tr_pass; before the first of a changing pass the caller
                                 * waits for all compute */
     const struct tr_span *spans;
-    uint32_t n_spans, n_scratch; /* the last so many of them are scratch */
+    uint32_t n_spans, n_scratch; /* the last so many of them are scratch, in the first folder */
+    const struct tr_stripes *stripes; /* of the store; NULL: one folder */
+    const unsigned char *drive_of;    /* (folders) of rates.drive; NULL: folder 0 is drive 0, ... */
     const struct tr_slot_pool *pools;
     uint32_t n_pools;
     const unsigned char *in_host; /* (spans) or NULL */
@@ -66,11 +75,18 @@ struct tr_sim_params {
     uint32_t steps; /* to be played, at most TR_SIM_STEPS; 0: 2 */
 };
 
+/* One drive's part of a result. */
+struct tr_sim_drive {
+    double busy, waited; /* waited: compute did so, for drives, while this one was at work */
+    uint64_t read_bytes, written_bytes, kept_bytes, first_read_bytes, total_read_bytes;
+    uint64_t written[TR_SIM_STEPS];
+};
+
 /* Of the last step played. Seconds are from one step's end of compute to the next one's; bytes are
  * of its loads and of its changes, whenever they move. */
 struct tr_sim_result {
     double seconds, pass[TR_SIM_PASSES], commit; /* commit: waited for, at the step's end */
-    double busy[TR_SERVERS];
+    double busy[TR_SERVERS];                     /* [DRIVE]: any of them */
     double idle[TR_SERVERS]; /* of compute, by what it waited for; [COMPUTE]: commits, latency */
     uint64_t read_bytes, written_bytes, host_bytes, loads;
     uint64_t copied_bytes;  /* to and from the device, of spans */
@@ -79,6 +95,8 @@ struct tr_sim_result {
     uint64_t written[TR_SIM_STEPS], kept[TR_SIM_STEPS]; /* the same of every step */
     uint64_t first_read_bytes, first_host_bytes;        /* of the first step, from empty slots */
     uint64_t total_read_bytes, total_written_bytes;     /* of all steps played */
+    uint32_t n_drives;
+    struct tr_sim_drive drive[TR_STORE_FOLDERS];
 };
 
 /* -ENOSPC where a visit does not fit the slots (as tr_schedule_make); -EDEADLK where the engine

@@ -11,12 +11,24 @@
 #include "src/plan/simulate.h"
 
 enum sim_way { SIM_READ, SIM_WRITE, SIM_WAYS };
-enum sim_pool { SIM_DIRECT, SIM_STAGING, SIM_HOMES, SIM_POOLS }; /* what parts are made of */
+/* What parts are made of. Where the drive reaches the slots each folder has some of its own: those
+ * of folder k are SIM_DIRECT + k. */
+enum sim_pool { SIM_STAGING, SIM_HOMES, SIM_DIRECT, SIM_POOLS = SIM_DIRECT + TR_STORE_FOLDERS };
+
+/* A part's turn at a server. */
+struct sim_turn {
+    struct sim_part *part;
+    uint64_t bytes;
+    struct sim_turn *next;
+};
 
 struct sim_part {
     struct sim_move *move;
-    uint64_t bytes;
+    enum sim_pool pool;
+    uint64_t at, bytes; /* in its span */
     int stage;
+    uint32_t under_way; /* turns of this stage: at drives there may be several */
+    struct sim_turn turn[TR_STORE_FOLDERS]; /* by drive; other servers: the first */
     struct sim_part *next;
 };
 
@@ -28,16 +40,17 @@ struct sim_move {
     int diskless;           /* ends in its home, or comes from it */
     unsigned char stage[4]; /* servers in order; ends with TR_SERVERS */
     uint64_t given, out, done;
+    uint64_t offered[TR_STORE_FOLDERS]; /* direct: up to here the folder's share is given */
     struct sim_move *next;
 };
 
 struct sim_line {
-    struct sim_part *first, *last;
+    struct sim_turn *first, *last;
 };
 
 struct sim_server {
-    struct sim_line line[SIM_WAYS]; /* the drive takes them in turn; the others have one line */
-    struct sim_part *now;
+    struct sim_line line[SIM_WAYS]; /* a drive takes them in turn; the others have one line */
+    struct sim_turn *now;
     int busy;
     double until;
     enum sim_way last;
@@ -74,7 +87,10 @@ struct sim {
     uint32_t flush_step;
     int kicked, ended;
 
-    struct sim_server server[TR_SERVERS];
+    struct sim_server server[TR_SERVERS]; /* but the drives: */
+    struct sim_server drive[TR_STORE_FOLDERS];
+    uint32_t n_drives, n_folders;
+    uint64_t *on;           /* (spans, drives) bytes of each span on each drive */
     struct sim_move *moves; /* (2 slots + spans): reads, writes, writes from homes */
     struct sim_move *list[SIM_WAYS];
     unsigned char *filled, *writing; /* (spans) of homes */
@@ -94,12 +110,34 @@ static inline int sim_is_scratch(const struct sim *s, uint32_t span)
     return span >= s->slots.first_scratch;
 }
 
+static inline uint32_t sim_drive_of(const struct sim *s, uint32_t folder)
+{
+    return s->p->drive_of ? s->p->drive_of[folder] : folder;
+}
+
+/* Bytes of the span on this drive. */
+static inline uint64_t sim_on(const struct sim *s, uint32_t span, uint32_t drive)
+{
+    return s->on[(size_t)span * s->n_drives + drive];
+}
+
+static inline int sim_drives_busy(const struct sim *s)
+{
+    int busy = 0;
+
+    for (uint32_t d = 0; d < s->n_drives; d++)
+        busy |= s->drive[d].busy;
+    return busy;
+}
+
 int sim_moves_open(struct sim *s);
 void sim_moves_close(struct sim *s);
 void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t step);
 /* Parts are handed out and served where something is free. 1: there was something to do. */
 int sim_moves_advance(struct sim *s);
-/* The part that this server is at has been served. */
-void sim_server_done(struct sim *s, enum tr_server which);
+/* Seconds until the first server is done, from the beginning of all; INFINITY: none is busy. */
+double sim_moves_next(const struct sim *s);
+/* What has been served until now leaves its server. */
+void sim_moves_done(struct sim *s);
 
 #endif

@@ -143,7 +143,7 @@ static void find_and_next(void **state)
         assert_near(s.folder_bytes[f], (double)total * three[f].speed / 6, (double)total / 10);
     }
     for (uint64_t at = 0; at < total; at += TR_STORE_ALIGN) {
-        struct tr_place p = tr_stripes_find(&s, at);
+        struct tr_stripe_place p = tr_stripes_find(&s, at);
 
         assert_true(p.offset < s.folder_bytes[p.folder] && p.end > at && p.end <= total);
         assert_int_equal(used[p.folder][p.offset / TR_STORE_ALIGN]++, 0);

@@ -53,7 +53,7 @@ static void open_step(struct step *s, uint32_t blocks, uint32_t slots)
                                   .pools = &s->pool,
                                   .n_pools = 1,
                                   .durability = TR_DURABLE_NONE,
-                                  .rates = {.read = 100, .write = 100, .mixed = 100}};
+                                  .rates = {.drive = {{.alone = {100, 100, 100}}}}};
 }
 
 static struct tr_sim_result play(const struct step *s, simulate_fn *simulate)
@@ -138,7 +138,7 @@ static void commit_overlaps(void **state)
     (void)state;
     open_step(&s, 2, 2);
     s.p.durability = TR_DURABLE_STEP;
-    s.p.rates.flush = 1;
+    s.p.rates.drive[0].flush = 1;
     r = play(&s, tr_simulate);
     equal(r.seconds, 20);
     equal(r.busy[TR_SERVE_COMPUTE], 20);
@@ -184,7 +184,7 @@ static void commit_is_waited_for(void **state)
     (void)state;
     open_step(&s, 1, 1);
     s.p.durability = TR_DURABLE_STEP;
-    s.p.rates.flush = 20;
+    s.p.rates.drive[0].flush = 20;
     r = play(&s, tr_simulate);
     /* f 5; b may change the slot when its write-back has ended: 10 to 15; the commit ends at 50 */
     equal(r.seconds, 50);
@@ -277,7 +277,7 @@ static void more_is_not_slower(void **state)
 
             for (double rate = 25; rate <= 1600; rate *= 2) {
                 open_step(&s, blocks, slots);
-                s.p.rates.read = s.p.rates.write = s.p.rates.mixed = rate;
+                s.p.rates.drive[0].alone = (struct tr_drive_ways){rate, rate, rate};
                 r = play(&s, tr_simulate);
                 assert_true(r.seconds <= slower + 1e-6);
                 assert_true(r.seconds >= 10 * blocks - 1e-6);
@@ -316,7 +316,7 @@ static void nothing_is_counted_twice(void **state)
                 s.p.staged = staged;
                 s.p.durability = (enum tr_durability)durability;
                 s.p.rates.in = s.p.rates.out = 300;
-                s.p.rates.flush = 3;
+                s.p.rates.drive[0].flush = 3;
                 s.p.rates.hash = 1000;
                 s.p.prefetch = slots % 3;
                 s.in_host[slots % 6] = 1;
@@ -326,6 +326,133 @@ static void nothing_is_counted_twice(void **state)
                 assert_int_equal(r.written_bytes + r.kept_bytes, 6 * BYTES);
                 assert_true(durability || !r.kept_bytes);
             }
+}
+
+/* ---- several drives ---- */
+
+/* 400 of each block's thousand bytes on the first drive, the rest on the second. */
+static void stripe(struct step *s, struct tr_stripes *stripes, struct tr_stripe *list)
+{
+    *stripes = (struct tr_stripes){.n_folders = 2, .n = 2 * s->p.n_spans, .stripe = list};
+    for (uint32_t i = 0; i < s->p.n_spans; i++) {
+        s->spans[i].offset = i * (uint64_t)BYTES;
+        list[2 * i] = (struct tr_stripe){.from = i * (uint64_t)BYTES, .folder = 0};
+        list[2 * i + 1] = (struct tr_stripe){.from = i * (uint64_t)BYTES + 400, .folder = 1};
+    }
+    stripes->bytes = s->p.n_spans * (uint64_t)BYTES;
+    s->p.stripes = stripes;
+    s->p.rates.n_drives = 2;
+    s->p.rates.drive[1] = s->p.rates.drive[0];
+}
+
+/* A load or write-back of the one slot ends with its slower part: at 100 and 50 bytes/s in 4 s and
+ * 12 s, at 100 and 300 in 4 s and 2 s. The step is that of one_slot() with that instead of 10 s:
+ * three visits of 5 s, four loads, three write-backs, of which the last is hidden. */
+static void unequal_drives(void **state)
+{
+    struct tr_stripe list[2 * MOST];
+    struct tr_stripes stripes;
+    struct tr_sim_result r;
+    struct step s;
+
+    (void)state;
+    open_step(&s, 3, 1);
+    stripe(&s, &stripes, list);
+    s.p.rates.drive[1].alone = (struct tr_drive_ways){50, 50, 50};
+    r = play(&s, tr_simulate);
+    /* f0, until the write-back of b0 ends: 12 | load f1, 5 | load f2, 5 | b2 5, write, load b1, 5,
+     * write, load b0, 5 */
+    equal(r.seconds, 12 + 2 * 17 + 5 + 2 * 29);
+    equal(r.idle[TR_SERVE_DRIVE], 7 + 6 * 12);
+    equal(r.drive[0].busy, 7 * 4);
+    equal(r.drive[1].busy, 7 * 12);
+    equal(r.drive[1].waited, 7 + 6 * 12);
+    equal(r.drive[0].waited, 6 * 4); /* its part of the write-back of b0 is done before f0 is */
+    assert_int_equal(r.drive[0].read_bytes, 4 * 400);
+    assert_int_equal(r.drive[1].read_bytes, 4 * 600);
+    assert_int_equal(r.drive[0].written_bytes, 3 * 400);
+    assert_int_equal(r.drive[1].written[0], 3 * 600);
+    assert_int_equal(r.drive[1].first_read_bytes, 5 * 600);
+    s.p.rates.drive[1].alone = (struct tr_drive_ways){300, 300, 300};
+    r = play(&s, tr_simulate);
+    equal(r.seconds, 5 + 2 * 9 + 5 + 2 * 13);
+    equal(r.drive[1].busy, 7 * 2);
+}
+
+/* Two folders of one drive are that drive: the seconds of one folder, to the last. */
+static void folders_of_one_drive(void **state)
+{
+    static const unsigned char first[] = {0, 0};
+    struct tr_stripe list[2 * MOST];
+    struct tr_stripes stripes;
+
+    (void)state;
+    for (uint32_t slots = 1; slots <= 6; slots++)
+        for (int staged = 0; staged <= 1; staged++) {
+            struct tr_sim_result one, two;
+            struct step s;
+
+            open_step(&s, 6, slots);
+            s.p.staged = staged;
+            s.p.durability = TR_DURABLE_STEP;
+            s.p.rates.in = s.p.rates.out = 300;
+            s.p.rates.drive[0].flush = 3;
+            one = play(&s, tr_simulate);
+            stripe(&s, &stripes, list);
+            s.p.rates.n_drives = 1;
+            s.p.drive_of = first;
+            two = play(&s, tr_simulate);
+            assert_int_equal(two.drive[0].read_bytes, one.read_bytes);
+            if (staged) /* the same chunks */
+                equal(two.seconds, one.seconds);
+            assert_true(two.seconds <= 1.0001 * one.seconds);
+            assert_true(two.seconds >= 10 * (one.loads + 6) - 1e-6 || slots == 6);
+        }
+}
+
+/* Drives that share something: 300 bytes/s alone, 100 while the other one is at work. The second
+ * begins with 600 bytes beside the first: 100 bytes/s, 6 s; a step of reads alone has four loads.
+ */
+static void beside_each_other(void **state)
+{
+    struct tr_stripe list[2 * MOST];
+    struct tr_stripes stripes;
+    struct tr_sim_result r;
+    struct step s;
+
+    (void)state;
+    open_step(&s, 3, 1);
+    stripe(&s, &stripes, list);
+    for (uint32_t i = 3; i < 6; i++)
+        s.visits[i].changed = 0;
+    for (int d = 0; d < 2; d++)
+        s.p.rates.drive[d] =
+            (struct tr_drive_rates){.alone = {300, 300, 300}, .beside = {100, 100, 100}};
+    r = play(&s, tr_simulate);
+    equal(r.seconds, 6 * 5 + 4 * 6);
+    equal(r.drive[0].busy, 4 * 4);
+    s.p.rates.drive[0].beside = s.p.rates.drive[1].beside = (struct tr_drive_ways){0, 0, 0};
+    equal(play(&s, tr_simulate).seconds, 6 * 5 + 4 * 2);
+}
+
+/* All drives are synced at once, then the commit record where the first folder is. */
+static void slowest_sync(void **state)
+{
+    struct tr_stripe list[2 * MOST];
+    struct tr_stripes stripes;
+    struct tr_sim_result r;
+    struct step s;
+
+    (void)state;
+    open_step(&s, 1, 1);
+    stripe(&s, &stripes, list);
+    s.p.durability = TR_DURABLE_STEP;
+    s.p.rates.drive[0].flush = 10;
+    s.p.rates.drive[1].flush = 30;
+    r = play(&s, tr_simulate);
+    /* the write-back takes 6 s, five of them beside f; then 30 and 10 */
+    equal(r.seconds, 6 + 30 + 10);
+    equal(r.commit, 46 - 11);
 }
 
 static void too_few_slots(void **state)
@@ -365,6 +492,10 @@ int main(void)
         cmocka_unit_test(drag_and_serial),
         cmocka_unit_test(more_is_not_slower),
         cmocka_unit_test(nothing_is_counted_twice),
+        cmocka_unit_test(unequal_drives),
+        cmocka_unit_test(folders_of_one_drive),
+        cmocka_unit_test(beside_each_other),
+        cmocka_unit_test(slowest_sync),
         cmocka_unit_test(too_few_slots),
         cmocka_unit_test(lost_writeback_is_seen),
     };
