@@ -435,6 +435,27 @@ static void beside_each_other(void **state)
     equal(play(&s, tr_simulate).seconds, 6 * 5 + 4 * 2);
 }
 
+/* A chunk of host memory goes on to the device when both drives have filled their part of it. */
+static void chunk_of_two_drives(void **state)
+{
+    struct tr_stripe list[2 * MOST];
+    struct tr_stripes stripes;
+    struct tr_sim_result r;
+    struct step s;
+
+    (void)state;
+    open_step(&s, 3, 1);
+    stripe(&s, &stripes, list);
+    for (uint32_t i = 3; i < 6; i++)
+        s.visits[i].changed = 0;
+    s.p.staged = 1;
+    s.p.rates.in = 500;
+    s.p.rates.drive[1].alone = (struct tr_drive_ways){50, 50, 50};
+    r = play(&s, tr_simulate);
+    equal(r.seconds, 6 * 5 + 4 * (12 + 2));
+    equal(r.busy[TR_SERVE_IN], 4 * 2);
+}
+
 /* All drives are synced at once, then the commit record where the first folder is. */
 static void slowest_sync(void **state)
 {
@@ -495,6 +516,7 @@ int main(void)
         cmocka_unit_test(unequal_drives),
         cmocka_unit_test(folders_of_one_drive),
         cmocka_unit_test(beside_each_other),
+        cmocka_unit_test(chunk_of_two_drives),
         cmocka_unit_test(slowest_sync),
         cmocka_unit_test(too_few_slots),
         cmocka_unit_test(lost_writeback_is_seen),
