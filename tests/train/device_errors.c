@@ -8,10 +8,10 @@
  * changes nothing, such as of what gives memory back, may pass unseen: the bytes are compared then,
  * too.
  *
- * Odd lives find the parameters in host memory, even ones stream them through staging buffers. The
- * wait for a process has an end, so a hang is a failure. That a copy out which failed is caught
- * where the device keeps silent about it, by the checksums of the next load, is shown by the
- * mutant DEVICE_DEAF of tests/offload/test_staging.c.
+ * Odd lives find the parameters in host memory, even ones stream them through staging buffers; two
+ * of four do their I/O by threads. The wait for a process has an end, so a hang is a failure. That
+ * a copy out which failed is caught where the device keeps silent about it, by the checksums of the
+ * next load, is shown by the mutant DEVICE_DEAF of tests/offload/test_staging.c.
  */
 #include <fcntl.h>
 #include <setjmp.h>
@@ -42,6 +42,7 @@ static char model[4352], data[4352], held_out[4352], run[4352], exported[4352];
 static char said[4352], told[4352];
 static uint64_t device_memory, expected;
 static int lives, evaluates = 1;
+static const char *update_on = "device";
 
 /* What one process made of it. */
 struct life {
@@ -59,13 +60,16 @@ static void become(const char *words)
 
     snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)device_memory);
     setenv("TR_FAKE_CUDA", words, 1);
+    if (lives & 2)
+        setenv("TAILRACE_IO", "threads", 1);
     if (!freopen(said, "w", stdout) || !freopen(told, "w", stderr))
         _exit(99);
     alarm(PATIENCE);
     execl(TAILRACE, "tailrace", "train", "--model", model, "--data", data, "--out", run, "--steps",
           "4", "--batch-size", "2", "--seq-len", "32", "--durability", "step", "--device", "cuda",
           "--device-memory", bytes, "--host-memory", lives % 2 ? "64MiB" : "24MiB", "--json",
-          evaluates ? "--eval-every" : NULL, "2", "--valid", held_out, (char *)NULL);
+          "--update-on", update_on, evaluates ? "--eval-every" : NULL, "2", "--valid", held_out,
+          (char *)NULL);
     _exit(98);
 }
 
@@ -335,6 +339,15 @@ static void test_host_functions(void **state)
     calls_fail("cudaLaunchHostFunc", 0.1, 0.9, "700", "cudaErrorIllegalAddress");
 }
 
+/* Between the device and the cpu, which waits for gradients and weights to come. */
+static void test_update_on_the_cpu(void **state)
+{
+    (void)state;
+    update_on = "cpu";
+    calls_fail("cudaMemcpyAsync", 0.4, 0.6, "719", "cudaErrorLaunchFailure");
+    update_on = "device";
+}
+
 /* ---- the device does not open ---- */
 
 static void test_memory_is_taken(void **state)
@@ -399,6 +412,7 @@ int main(void)
         cmocka_unit_test(test_last_launches),
         cmocka_unit_test(test_copies),
         cmocka_unit_test(test_host_functions),
+        cmocka_unit_test(test_update_on_the_cpu),
     };
 
     return cmocka_run_group_tests_name("a device that fails", tests, setup, NULL);
