@@ -32,21 +32,22 @@ static int open_queue(struct tr_store *s)
 }
 
 /* A failed write or sync leaves the files in an unknown state, and the kernel tells it only once.
- */
+ * One that was interrupted is an I/O error, too: -EINTR is what an import returns that its caller
+ * has stopped. */
 int tr_store_transfer_error(struct tr_store *s, const struct tr_transfer *t)
 {
     static const char *const what[TR_IO_OPS] = {"cannot read", "cannot write", "cannot sync"};
     const char *path = s->file[t->error_file].path;
     unsigned long long at = t->error_at;
+    int error = t->error == -EINTR ? -EIO : t->error;
 
     if (t->op != TR_IO_READ && t->file != TR_FILE_SCRATCH)
-        s->failed = t->error;
+        s->failed = error;
     if (t->op == TR_IO_READ && t->error == -ENODATA)
         return tr_error(t->error, "%s: truncated: nothing to read at byte %llu", path, at);
     if (t->op == TR_IO_SYNC)
-        return tr_error(t->error, "%s: cannot sync: %s", path, strerror(-t->error));
-    return tr_error(t->error, "%s: %s at byte %llu: %s", path, what[t->op], at,
-                    strerror(-t->error));
+        return tr_error(error, "%s: cannot sync: %s", path, strerror(-t->error));
+    return tr_error(error, "%s: %s at byte %llu: %s", path, what[t->op], at, strerror(-t->error));
 }
 
 int tr_store_transfer(struct tr_store *s, struct tr_transfer *t)

@@ -120,11 +120,12 @@ static int reopen(struct attempt *a)
     return player_open_engine(p);
 }
 
-/* What the run must end with; 0: it must go on. A sync is never tried again. */
+/* What the run must end with; 0: it must go on. A sync is never tried again, and -EINTR is what a
+ * caller's own stop is called. */
 static int due(int fault, enum tr_io_op op)
 {
     if (op == TR_IO_SYNC)
-        return fault < 0 ? fault : 0;
+        return fault < 0 ? -EIO : 0;
     if (fault == FAULTY_ZERO)
         return op == TR_IO_READ ? -ENODATA : -EIO;
     if (fault == FAULTY_FULL)
