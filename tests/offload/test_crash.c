@@ -21,8 +21,15 @@
 #include "src/base/mem.h"
 #include "tests/offload/player.h"
 
-#define STEPS     6
-#define STRIDE    61 /* crashes from one that the run goes on from to the next */
+#define STEPS  6
+#define STRIDE 61 /* crashes from one that the run goes on from to the next */
+/* Recordings of each kind. Sanitizers look at the test's accesses and threads, which are the same
+ * in each of them; what a crash leaves is looked at without. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SEEDS 1
+#else
+#define SEEDS 3
+#endif
 #define MAX_FILES (TR_IO_FILES + 2 * TR_STORE_FOLDERS)
 
 static const struct way *way;
@@ -408,17 +415,18 @@ static int count_violations(struct recording *c, int *crashes)
 
 static void any_instant(enum tr_durability durability)
 {
+    static uint64_t turn;
     int crashes = 0;
 
-    for (uint64_t seed = 1; seed <= 3; seed++) {
+    for (int i = 0; i < SEEDS; i++, turn++) {
         struct recording c;
 
-        record(&c, durability, MUTANT_NONE, seed);
+        record(&c, durability, MUTANT_NONE, 1 + (turn + turn / 3) % 3);
         assert_int_equal(count_violations(&c, &crashes), 0);
         free_recording(&c);
     }
     print_message("%d crashes\n", crashes);
-    assert_true(crashes > 500);
+    assert_true(crashes > SEEDS * 160);
 }
 
 static void durability_step(void **state)
