@@ -113,7 +113,7 @@ static struct tr_train_params params_of(const struct job *j)
                                     .data = data,
                                     .out = out,
                                     .steps = 3,
-                                    .batch_size = 13,
+                                    .batch_size = 12,
                                     .seq_len = 180,
                                     .optimizer = j->optimizer,
                                     .lr = rate(j->optimizer),
@@ -136,7 +136,7 @@ static struct tr_train_params begin(const struct job *j)
     struct tr_train_params p = params_of(j);
 
     tiny_model(p.model, j->shape, j->dtype, 3);
-    token_data(p.data, 40, 30, 180, j->shape->vocab);
+    token_data(p.data, 80, 20, 80, j->shape->vocab);
     return p;
 }
 

@@ -34,6 +34,16 @@ static const struct tiny families[] = {
     {"qwen3", 32, 48, 2, 4, 2, 12, 60, 64, ""},
 };
 
+static int take_all; /* "--all" */
+
+/* The fake device takes long for every loss. Its kernels are the same in every block, and which
+ * tensor they are given is seen on the cpu device: of two blocks the first one will do, whose
+ * gradient has come the longest way. */
+static int is_due(const char *tensor)
+{
+    return take_all || strncmp(tr_devices_default(), "cuda", 4) || !strstr(tensor, ".layers.1.");
+}
+
 static struct tr_train_params params(const char *model, const char *data, const char *out,
                                      double lr)
 {
@@ -147,9 +157,13 @@ static void check_family(const struct tiny *t)
     if (train(&p, NULL) < 0)
         fail_msg("%s", tr_message());
     for (uint32_t i = 0; (at = tensor_place(model, i, name, &n)); i++) {
-        float *w = read_tensor(model, name, &n), *g = read_tensor(trained, name, &n);
+        float *w, *g;
         double norm2 = 0, s;
 
+        if (!is_due(name))
+            continue;
+        w = read_tensor(model, name, &n);
+        g = read_tensor(trained, name, &n);
         for (size_t k = 0; k < n; k++) {
             g[k] = w[k] - g[k];
             norm2 += (double)g[k] * g[k];
@@ -304,12 +318,13 @@ static void test_old_weights(void **state)
     check_old_weights(TR_STREAMING_MATRICES);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_families),
         cmocka_unit_test(test_old_weights),
     };
 
+    take_all = argc > 1 && !strcmp(argv[1], "--all");
     return cmocka_run_group_tests_name("gradients", tests, NULL, NULL);
 }
