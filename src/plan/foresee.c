@@ -75,33 +75,49 @@ int run_measure_step(struct tr_run *run, const struct tr_step_report *report)
 {
     struct tr_measured *m = &run->measured;
 
+    int follows = m->follows && run->params.durability == TR_KEEP_CHECKPOINT;
+
+    m->follows = m->committed;
+    m->committed = 0;
     m->device_bytes = report->device_peak_bytes;
     if (m->steps++ == 0)
         return 0;
     if (m->n == m->room) {
         size_t room = 2 * m->room + 64;
-        double *p = tr_realloc(TR_MEM_MISC, m->seconds, room * sizeof(*p));
+        struct tr_measured_step *p = tr_realloc(TR_MEM_MISC, m->step, room * sizeof(*p));
 
         if (!p)
             return -ENOMEM;
-        m->seconds = p;
+        m->step = p;
         m->room = room;
     }
-    m->seconds[m->n++] = report->seconds;
+    m->step[m->n++] = (struct tr_measured_step){report->seconds, follows};
     return 0;
 }
 
-static int by_value(const void *a, const void *b)
+static int by_kind_and_value(const void *a, const void *b)
 {
-    double x = *(const double *)a, y = *(const double *)b;
+    const struct tr_measured_step *x = a, *y = b;
 
-    return (x > y) - (x < y);
+    if (x->after_commit != y->after_commit)
+        return x->after_commit - y->after_commit;
+    return (x->seconds > y->seconds) - (x->seconds < y->seconds);
 }
 
-static double median(struct tr_measured *m)
+/* Of the steps that follow a commit, or of the others; 0: there are none. */
+static double median(const struct tr_measured *m, int after_commit)
 {
-    qsort(m->seconds, m->n, sizeof(*m->seconds), by_value);
-    return (m->seconds[(m->n - 1) / 2] + m->seconds[m->n / 2]) / 2;
+    const struct tr_measured_step *s = m->step;
+    size_t from = 0, n = 0;
+
+    if (!m->n)
+        return 0;
+    qsort(m->step, m->n, sizeof(*m->step), by_kind_and_value);
+    while (from < m->n && s[from].after_commit < after_commit)
+        from++;
+    while (from + n < m->n && s[from + n].after_commit == after_commit)
+        n++;
+    return n ? (s[from + (n - 1) / 2].seconds + s[from + n / 2].seconds) / 2 : 0;
 }
 
 static void line(FILE *f, const char *what, const char *unit, double predicted, double measured)
@@ -125,10 +141,13 @@ static void compare(FILE *f, struct tr_run *run)
     const struct tr_prediction *p = &run->foreseen;
     struct tr_measured *m = &run->measured;
     uint64_t settled = (uint64_t)m->settled, written;
+    double seconds;
 
     fprintf(f, "%-26s    predicted     measured\n", "prediction");
-    if (p->timed && m->n)
-        line(f, "seconds a step", "s", p->sim.seconds, median(m));
+    if (p->timed && (seconds = median(m, 0)) > 0)
+        line(f, "seconds a step", "s", p->sim.seconds, seconds);
+    if (p->timed && (seconds = median(m, 1)) > 0)
+        line(f, "seconds after a commit", "s", p->after_commit, seconds);
     if (!run->valid && m->steps > 1)
         exact(f, "read, all steps", tr_prediction_read(p, m->steps) + settled * p->settle.read,
               m->read_bytes);

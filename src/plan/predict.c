@@ -272,6 +272,27 @@ static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
     out->spill_host_bytes = run->spill_host_bytes;
 }
 
+/* The steps behind those that are played anyway, with a commit before them and without. */
+static int play_commit(const struct play *y, struct tr_prediction *out)
+{
+    struct tr_sim_params p = y->p;
+    struct tr_sim_result without, with;
+    int r;
+
+    if (p.durability != TR_DURABLE_CHECKPOINT || !out->timed)
+        return 0;
+    p.steps = TR_SIM_STEPS;
+    if ((r = tr_simulate(&p, &without)) < 0)
+        return r;
+    p.commit_after = TR_PREDICT_STEPS;
+    if ((r = tr_simulate(&p, &with)) < 0)
+        return r;
+    out->after_commit = with.step_seconds[TR_PREDICT_STEPS];
+    for (int i = TR_PREDICT_STEPS; i < TR_SIM_STEPS; i++)
+        out->commit_extra += with.step_seconds[i] - without.step_seconds[i];
+    return 0;
+}
+
 int run_predict(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
                 struct tr_prediction *out)
 {
@@ -292,6 +313,8 @@ int run_predict(struct tr_run *run, const struct tr_figures *figures, const stru
     y.p.steps = TR_PREDICT_STEPS;
     if (r == 0)
         r = tr_simulate(&y.p, &out->sim);
+    if (r == 0)
+        r = play_commit(&y, out);
     if (r == 0)
         r = run_predict_settle(run, y.pools, &out->settle);
     for (uint32_t i = 0; r == 0 && i < y.p.n; i++)
@@ -325,6 +348,13 @@ uint64_t tr_prediction_written(const struct tr_prediction *p, int64_t steps)
 uint64_t tr_prediction_kept(const struct tr_prediction *p, int64_t step)
 {
     return p->sim.kept[step < TR_PREDICT_STEPS ? step - 1 : TR_PREDICT_STEPS - 1];
+}
+
+double tr_prediction_seconds(const struct tr_prediction *p)
+{
+    double extra = p->commit_every ? p->commit_extra / (double)p->commit_every : 0;
+
+    return p->sim.seconds + extra;
 }
 
 double tr_prediction_wear(const struct tr_prediction *p)

@@ -25,7 +25,7 @@ struct tr_settle_bytes {
 
 /* Steps that are played, the last of which stands for all that follow. Slots are empty before the
  * first one, and what it leaves in them may suit the second better than any other. */
-#define TR_PREDICT_STEPS TR_SIM_STEPS
+#define TR_PREDICT_STEPS 3
 
 struct tr_prediction {
     int timed; /* with figures: else all seconds are 0 */
@@ -33,6 +33,9 @@ struct tr_prediction {
     int64_t tokens;
     int64_t commit_every; /* steps; 0: there is none but the last */
     double arithmetic;    /* seconds of all compute of a step */
+    /* With a commit every so many steps, whose writes go on beside the steps that follow: seconds
+     * of the first of those, and how much longer all together are than without; else 0. */
+    double after_commit, commit_extra;
     struct tr_sim_result sim;
     struct tr_settle_bytes settle; /* to finish the last step (src/train/pending.c) */
     uint64_t device_bytes;         /* peak, the device's own included */
@@ -56,6 +59,8 @@ uint64_t tr_prediction_read(const struct tr_prediction *p, int64_t steps);
 /* Bytes that so many steps write; what the commit after this one (from 1) adds to that. */
 uint64_t tr_prediction_written(const struct tr_prediction *p, int64_t steps);
 uint64_t tr_prediction_kept(const struct tr_prediction *p, int64_t step);
+/* Seconds of a step, the mean of many: with their commits. */
+double tr_prediction_seconds(const struct tr_prediction *p);
 /* Bytes written a step, what the commits among many steps write included. */
 double tr_prediction_wear(const struct tr_prediction *p);
 /* The rest, which takes longer: least_device and hides_from. */

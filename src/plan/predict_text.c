@@ -36,6 +36,9 @@ static json_t *seconds_json(const struct tr_prediction *p)
     for (int i = 0; o && i < TR_SIM_PASSES; i++)
         json_object_set_new(o, passes[i], json_real(p->sim.pass[i]));
     json_object_set_new(o, "commit", json_real(p->sim.commit));
+    if (p->after_commit > 0)
+        json_object_set_new(o, "after_commit", json_real(p->after_commit));
+    json_object_set_new(o, "mean", json_real(tr_prediction_seconds(p)));
     return o;
 }
 
@@ -85,7 +88,7 @@ json_t *tr_prediction_json(const struct tr_prediction *p)
     json_object_set_new(o, "seconds", seconds_json(p));
     json_object_set_new(o, "spent", idle_json(p));
     json_object_set_new(o, "arithmetic", json_real(p->arithmetic));
-    json_object_set_new(o, "tokens_per_s", json_real((double)p->tokens / p->sim.seconds));
+    json_object_set_new(o, "tokens_per_s", json_real((double)p->tokens / tr_prediction_seconds(p)));
     json_object_set_new(o, "limited_by", json_string(tr_prediction_limit(p)));
     if (p->hides_from > 0)
         json_object_set_new(o, "hides_from_tokens", json_real(round(p->hides_from)));
@@ -94,13 +97,18 @@ json_t *tr_prediction_json(const struct tr_prediction *p)
 
 const char *tr_prediction_line(const struct tr_prediction *p, char *text, size_t room)
 {
+    char commit[64] = "";
+
     *text = 0;
+    if (p->after_commit > 0)
+        snprintf(commit, sizeof(commit), " (%.3g s after a commit)", p->after_commit);
     if (p->timed)
         snprintf(text, room,
-                 "predicted: %.3g s a step, %.4g tokens/s, limited by %s; %.4g MB read, %.4g MB "
+                 "predicted: %.3g s a step%s, %.4g tokens/s, limited by %s; %.4g MB read, %.4g MB "
                  "written a step\n",
-                 p->sim.seconds, (double)p->tokens / p->sim.seconds, tr_prediction_limit(p),
-                 (double)p->sim.read_bytes * 1e-6, (double)p->sim.written_bytes * 1e-6);
+                 p->sim.seconds, commit, (double)p->tokens / tr_prediction_seconds(p),
+                 tr_prediction_limit(p), (double)p->sim.read_bytes * 1e-6,
+                 (double)p->sim.written_bytes * 1e-6);
     return text;
 }
 
@@ -135,8 +143,12 @@ static void print_seconds(FILE *f, const struct tr_prediction *p)
     for (int i = 0; i < TR_SERVERS; i++)
         if (p->sim.idle[i] > all * 1e-4)
             print_time(f, waits[i], p->sim.idle[i], all);
-    fprintf(f, "speed     %.4g tokens/s; limited by %s\n", (double)p->tokens / all,
-            tr_prediction_limit(p));
+    if (p->after_commit > 0)
+        fprintf(f,
+                "commits   one in %lld steps follows a commit: %.3f s; on average %.3f s a step\n",
+                (long long)p->commit_every, p->after_commit, tr_prediction_seconds(p));
+    fprintf(f, "speed     %.4g tokens/s; limited by %s\n",
+            (double)p->tokens / tr_prediction_seconds(p), tr_prediction_limit(p));
     if (p->hides_from > 0)
         fprintf(f, "hides     arithmetic hides the rest from about %.3g tokens a step\n",
                 p->hides_from);

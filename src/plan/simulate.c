@@ -39,7 +39,7 @@ static void want(struct sim *s, uint32_t slot)
     } else {
         return;
     }
-    s->pending[s->step & 1]++;
+    s->pending[sim_epoch(s, s->step) & 1]++;
 }
 
 static int is_newer(const struct sim *s, const struct tr_slot *t)
@@ -134,7 +134,7 @@ static int begin(struct sim *s)
 
 static int gates(const struct sim *s, uint32_t step)
 {
-    return s->flush != SIM_IDLE && step > s->flush_step;
+    return s->flush != SIM_IDLE && sim_epoch(s, step) > sim_epoch(s, s->flush_step);
 }
 
 /* The data of all drives at once, then the commit record in the first folder. */
@@ -150,7 +150,9 @@ static double flush_seconds(const struct sim *s)
 
 static void advance_flush(struct sim *s)
 {
-    if (s->flush != SIM_WRITES || s->pending[s->flush_step & 1])
+    uint32_t *pending = &s->pending[sim_epoch(s, s->flush_step) & 1];
+
+    if (s->flush != SIM_WRITES || *pending || (*pending += sim_homes_start(s)))
         return;
     s->flush = SIM_SYNC;
     s->flush_until = s->now + flush_seconds(s);
@@ -285,10 +287,18 @@ static int is_updated(struct sim *s)
     return 0;
 }
 
+/* Is there a commit at the end of the step at hand? */
+static int commits(const struct sim *s)
+{
+    return s->p->durability == TR_DURABLE_STEP || s->step + 1 == s->p->commit_after;
+}
+
 static void begin_commit(struct sim *s)
 {
-    if (s->p->durability != TR_DURABLE_STEP)
+    if (!commits(s))
         return;
+    for (uint32_t i = 0; s->p->durability != TR_DURABLE_STEP && i < s->slots.n; i++)
+        want(s, i);
     s->flush = SIM_WRITES;
     s->flush_step = s->step;
     s->kicked = 1;
@@ -297,11 +307,12 @@ static void begin_commit(struct sim *s)
 /* All of the step is queued, and the next one's loads are begun. */
 static int end_step(struct sim *s)
 {
-    if (s->passed < s->released || s->flush != SIM_IDLE)
+    if (s->passed < s->released || (commits(s) && s->flush != SIM_IDLE))
         return 0;
     if (s->p->serial && !is_written(s))
         return 0;
     begin_commit(s);
+    s->out->step_seconds[s->step] = s->now - s->begun;
     if (s->step + 1 == s->p->steps) {
         s->out->seconds = s->now - s->begun;
         s->ended = 1;

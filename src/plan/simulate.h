@@ -21,7 +21,8 @@
  * pace, while chunks of host memory are filled in the order of the span.
  *
  * Steps are played from empty slots; the second one is the steady state. What a commit alone writes
- * (not every step being durable) is counted, not played.
+ * (not every step being durable) is counted, and played where a step is to be followed by one: then
+ * what homes and slots have kept is written while the next step runs.
  */
 #ifndef TR_SRC_PLAN_SIMULATE_H
 #define TR_SRC_PLAN_SIMULATE_H
@@ -48,7 +49,7 @@ struct tr_sim_rates {
     double drag; /* seconds of compute lost per byte that is hashed */
 };
 
-#define TR_SIM_STEPS  3 /* at most */
+#define TR_SIM_STEPS  5 /* at most */
 #define TR_SIM_PASSES 3 /* forward, norm, update: enum tr_pass */
 
 struct tr_sim_params {
@@ -70,7 +71,8 @@ struct tr_sim_params {
     uint64_t staging_bytes;
     uint32_t prefetch; /* loads ahead at most; 0: as slots allow */
     int serial;
-    enum tr_durability durability; /* checkpoint: between its commits */
+    enum tr_durability durability; /* checkpoint: between its commits, but for this one: */
+    uint32_t commit_after;         /* after so many steps, fewer than are played; 0: none */
     struct tr_sim_rates rates;
     uint32_t steps; /* to be played, at most TR_SIM_STEPS; 0: 2 */
 };
@@ -86,6 +88,7 @@ struct tr_sim_drive {
  * of its loads and of its changes, whenever they move. */
 struct tr_sim_result {
     double seconds, pass[TR_SIM_PASSES], commit; /* commit: waited for, at the step's end */
+    double step_seconds[TR_SIM_STEPS];           /* of every step */
     double busy[TR_SERVERS];                     /* [DRIVE]: any of them */
     double idle[TR_SERVERS]; /* of compute, by what it waited for; [COMPUTE]: commits, latency */
     uint64_t read_bytes, written_bytes, host_bytes, loads;

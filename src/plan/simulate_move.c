@@ -102,10 +102,11 @@ int sim_moves_open(struct sim *s)
     s->moves =
         tr_alloc_array(TR_MEM_MISC, 2 * (size_t)s->slots.n + s->p->n_spans, sizeof(*s->moves));
     s->parts = tr_alloc_array(TR_MEM_MISC, n, sizeof(*s->parts));
-    s->filled = tr_alloc(TR_MEM_MISC, 2 * (size_t)s->p->n_spans);
+    s->filled = tr_alloc(TR_MEM_MISC, 3 * (size_t)s->p->n_spans);
     if (!s->moves || !s->parts || !s->filled)
         return -ENOMEM;
     s->writing = s->filled + s->p->n_spans;
+    s->kept = s->writing + s->p->n_spans;
     n = 0;
     for (int i = 0; i < SIM_POOLS; i++)
         for (uint32_t k = 0; k < count[i]; k++, n++) {
@@ -193,6 +194,16 @@ static void tally(struct sim *s, const struct sim_move *m)
     r->read_bytes += m->step == last ? bytes : 0;
 }
 
+static void add(struct sim *s, struct sim_move *m)
+{
+    struct sim_move **last = &s->list[m->way];
+
+    tally(s, m);
+    while (*last)
+        last = &(*last)->next;
+    *last = m;
+}
+
 void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t step)
 {
     uint32_t span = s->slots.slot[slot].span;
@@ -200,7 +211,7 @@ void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t ste
     int scratch = sim_is_scratch(s, span);
     int lazy = way == SIM_WRITE && s->p->durability != TR_DURABLE_STEP;
     uint32_t at = way == SIM_READ ? slot : home ? 2 * s->slots.n + span : s->slots.n + slot;
-    struct sim_move *m = &s->moves[at], **last = &s->list[way];
+    struct sim_move *m = &s->moves[at];
 
     *m = (struct sim_move){.way = way,
                            .pool = home                 ? SIM_HOMES
@@ -216,10 +227,31 @@ void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t ste
     if (home && way == SIM_WRITE)
         s->writing[span] = 1;
     set_stages(s, m);
-    tally(s, m);
-    while (*last)
-        last = &(*last)->next;
-    *last = m;
+    add(s, m);
+}
+
+uint32_t sim_homes_start(struct sim *s)
+{
+    uint32_t n = 0;
+
+    for (uint32_t span = 0; span < s->p->n_spans; span++) {
+        struct sim_move *m = &s->moves[2 * s->slots.n + span];
+
+        if (!s->kept[span])
+            continue;
+        *m = (struct sim_move){.way = SIM_WRITE,
+                               .pool = SIM_HOMES,
+                               .span = span,
+                               .step = s->flush_step,
+                               .home = 1,
+                               .slot_free = 1,
+                               .stage = {TR_SERVE_DRIVE, TR_SERVE_HASH, TR_SERVERS}};
+        s->kept[span] = 0;
+        s->writing[span] = 1;
+        add(s, m);
+        n++;
+    }
+    return n;
 }
 
 static void finish_move(struct sim *s, struct sim_move *m)
@@ -239,10 +271,11 @@ static void finish_move(struct sim *s, struct sim_move *m)
         tr_slot_written(&s->slots, m->slot);
     s->writing[m->span] = 0;
     s->filled[m->span] |= m->home != 0;
+    s->kept[m->span] |= m->diskless && !m->scratch;
     if (m->scratch)
         s->saving--;
     else
-        s->pending[m->step & 1]--;
+        s->pending[sim_epoch(s, m->step) & 1]--;
 }
 
 static void join(struct sim_line *l, struct sim_turn *turn)

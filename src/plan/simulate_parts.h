@@ -82,7 +82,7 @@ struct sim {
     struct sim_ring dirty, saves; /* of the store; scratch */
     uint32_t *changed_in;         /* (slots): the step of its change */
     uint32_t saving;              /* scratch to be saved, not yet written */
-    uint32_t pending[2];          /* changes not yet written, by step & 1 */
+    uint32_t pending[2];          /* changes not yet written, by epoch & 1 */
     enum sim_flush flush;
     uint32_t flush_step;
     int kicked, ended;
@@ -93,7 +93,7 @@ struct sim {
     uint64_t *on;           /* (spans, drives) bytes of each span on each drive */
     struct sim_move *moves; /* (2 slots + spans): reads, writes, writes from homes */
     struct sim_move *list[SIM_WAYS];
-    unsigned char *filled, *writing; /* (spans) of homes */
+    unsigned char *filled, *writing, *kept; /* (spans) of homes; kept: newer than the disk */
     struct sim_part *parts, *free[SIM_POOLS];
     uint64_t part_bytes[SIM_POOLS];
     enum sim_way gave[SIM_POOLS];
@@ -130,9 +130,19 @@ static inline int sim_drives_busy(const struct sim *s)
     return busy;
 }
 
+/* Of a step's changes: a commit takes in all of its epoch's. */
+static inline uint32_t sim_epoch(const struct sim *s, uint32_t step)
+{
+    if (s->p->durability == TR_DURABLE_STEP)
+        return step;
+    return s->p->commit_after && step >= s->p->commit_after;
+}
+
 int sim_moves_open(struct sim *s);
 void sim_moves_close(struct sim *s);
 void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t step);
+/* Homes that are newer than the disk are written, for the commit under way; how many. */
+uint32_t sim_homes_start(struct sim *s);
 /* Parts are handed out and served where something is free. 1: there was something to do. */
 int sim_moves_advance(struct sim *s);
 /* Seconds until the first server is done, from the beginning of all; INFINITY: none is busy. */

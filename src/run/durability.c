@@ -26,21 +26,15 @@ static int place_again(struct tr_run *run, enum tr_keep keep)
     return run_place_anew(run);
 }
 
-/* Seconds of a step, with its share of a commit's own bytes. */
+/* Seconds of a step, with its share of a commit. */
 static int weigh(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
                  double *seconds)
 {
     struct tr_prediction p;
-    double commit;
     int r = run_predict(run, figures, batch, &p);
 
-    if (r < 0)
-        return r;
-    commit = (double)p.sim.kept_bytes / figures->write + figures->flush;
-    *seconds = p.sim.seconds;
-    if (run->params.durability == TR_KEEP_CHECKPOINT)
-        *seconds += commit / (double)run->params.checkpoint_every;
-    return 0;
+    *seconds = tr_prediction_seconds(&p);
+    return r;
 }
 
 int run_weigh_durability(struct tr_run *run, const struct tr_figures *figures,
@@ -99,6 +93,8 @@ const char *run_durability_text(const struct tr_run *run, char *text, size_t roo
                  "every step, though it is predicted to cost %.3g %%: without --clip-norm, or by "
                  "groups, a gradient that is not finite would else end the run",
                  100 * cost(run));
+    else if (step && cost(run) <= 0) /* the two have other placements: either may be the faster */
+        snprintf(text, room, "every step, which is predicted to cost nothing");
     else if (step)
         snprintf(text, room, "every step, which is predicted to cost %.2g %%", 100 * cost(run));
     else

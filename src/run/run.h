@@ -26,13 +26,18 @@ struct tr_metrics {
     char *pending; /* lines of steps whose commit is not known to be durable */
     size_t bytes, room;
     size_t begun; /* of the bytes: a commit under way speaks of these */
-    long synced; /* the second of the last sync */
+    long synced;  /* the second of the last sync */
 };
 
 /* What this process's steps really took. */
 struct tr_measured {
-    double *seconds; /* of each step but the first, whose loads begin from nothing */
+    /* Of each step but the first, whose loads begin from nothing. */
+    struct tr_measured_step {
+        double seconds;
+        int after_commit; /* of those that are not at the end of every step */
+    } * step;
     size_t n, room;
+    int committed, follows;  /* a commit was started after the step at hand, or the one before */
     int64_t steps, settled;  /* passes of updates alone */
     int64_t walked;          /* steps, with the one at hand */
     uint64_t foreseen_bytes; /* written by the commits so far, beside what steps write themselves */

@@ -100,7 +100,7 @@ void tr_train_close(tr_run *run)
     if (run->lock >= 0)
         close(run->lock);
     run_free_params(run);
-    tr_free(TR_MEM_MISC, run->measured.seconds);
+    tr_free(TR_MEM_MISC, run->measured.step);
     tr_free(TR_MEM_MISC, run->measured.text);
     tr_free(TR_MEM_MISC, run->summary);
     tr_free(TR_MEM_MISC, run);

@@ -272,6 +272,7 @@ int run_commit(struct tr_run *run)
     else if (run->since_commit == RUN_SETTLE)
         run->measured.foreseen_bytes += run->foreseen.settle.kept;
     run->since_commit = RUN_NOTHING;
+    run->measured.committed = 1;
     run->last = run->cursor;
     tr_cursor_pack(&run->cursor, payload);
     return tr_offload_commit(run->offload, payload, sizeof(payload));

@@ -12,12 +12,13 @@
 #include <jansson.h>
 
 #include "src/base/file.h"
-#include "src/run/run.h"
+#include "src/run/open.h"
 #include "tests/train/common.h"
 
 struct costs {
     char chosen[16];
     double step, checkpoint;
+    double plain, after_commit, mean, tokens_per_s; /* of the way that was chosen */
 };
 
 static struct costs foretell(const char *machine, int64_t rows, double clip, enum tr_keep keep)
@@ -42,6 +43,12 @@ static struct costs foretell(const char *machine, int64_t rows, double clip, enu
     strcpy(c.chosen, json_string_value(json_object_get(d, "chosen")));
     c.step = json_number_value(json_object_get(d, "step_seconds"));
     c.checkpoint = json_number_value(json_object_get(d, "checkpoint_seconds"));
+    d = json_object_get(json_object_get(o, "predicted"), "seconds");
+    c.plain = json_number_value(json_object_get(d, "all"));
+    c.after_commit = json_number_value(json_object_get(d, "after_commit"));
+    c.mean = json_number_value(json_object_get(d, "mean"));
+    d = json_object_get(json_object_get(o, "predicted"), "tokens_per_s");
+    c.tokens_per_s = json_number_value(d);
     json_decref(o);
     return c;
 }
@@ -64,6 +71,26 @@ static void named_machines(void **state)
     assert_string_equal(unclipped.chosen, "step");
     assert_true(named.step == few.step && named.checkpoint == few.checkpoint);
     assert_string_equal(named.chosen, "step");
+}
+
+static int is_near(double a, double b)
+{
+    return a - b < 1e-6 * b && b - a < 1e-6 * b;
+}
+
+/* One in a hundred steps runs beside a commit, and is longer: speed and cost are the mean's. A
+ * model in slots alone has nothing to write but then, and no other step has any part in it. */
+static void a_commit_is_one_step_s(void **state)
+{
+    struct costs c = foretell("h200", 1, 1, TR_KEEP_CHECKPOINT);
+    struct costs s = foretell("h200", 1, 1, TR_KEEP_STEP);
+    double tokens = s.tokens_per_s * s.plain;
+
+    (void)state;
+    assert_true(c.after_commit > 1.5 * c.plain);
+    assert_true(is_near(c.mean, c.plain + (c.after_commit - c.plain) / 100));
+    assert_true(is_near(c.checkpoint, c.mean) && is_near(c.tokens_per_s * c.mean, tokens));
+    assert_true(s.after_commit == 0 && s.mean == s.plain && is_near(s.step, s.plain));
 }
 
 /* Figures of this very device, with such a drive. */
@@ -107,18 +134,28 @@ static uint64_t exported(const char *out)
     return hash;
 }
 
-static void begin(char bits[96])
+static int make_model(void **state)
 {
     const struct tiny shape = {"llama", 64, 96, 4, 4, 2, 16, 300, 512, ""};
     struct tr_train_params p = tiny_job(scratch_path("run"), TR_OPT_LOMO, TR_KEEP_AUTO, 4);
-    tr_run *run;
 
+    (void)state;
     tiny_model(p.model, &shape, TR_TYPE_BF16, 3);
     token_data(p.data, 40, 30, 64, shape.vocab);
+    return 0;
+}
+
+/* Of this device. Not measured: nothing has said yet how fast it is. */
+static void open_once(char bits[96], int measured)
+{
+    struct tr_train_params p = tiny_job(scratch_path("run"), TR_OPT_LOMO, TR_KEEP_AUTO, 4);
+    tr_run *run;
+
     assert_int_equal(tr_train_open(&run, &p), 0);
     strcpy(bits, run->device_info.bits);
-    assert_int_equal(run->params.durability, TR_KEEP_STEP);
-    assert_non_null(strstr(tr_train_summary(run), "has not been measured"));
+    assert_int_equal(strstr(tr_train_summary(run), "has not been measured") != NULL, !measured);
+    if (!measured)
+        assert_int_equal(run->params.durability, TR_KEEP_STEP);
     tr_train_close(run);
     assert_int_equal(tr_remove_tree(p.out), 0);
 }
@@ -131,7 +168,7 @@ static void chosen_once(void **state)
     uint64_t expected;
 
     (void)state;
-    begin(bits);
+    open_once(bits, 0);
     snprintf(out, sizeof(out), "%s", scratch_path("run"));
     p = tiny_job(out, TR_OPT_LOMO, TR_KEEP_STEP, 4);
     assert_int_equal(train(&p, NULL), 0);
@@ -160,16 +197,74 @@ static void chosen_once(void **state)
     assert_int_equal(opened(&p, NULL), TR_KEEP_NONE);
     p.durability = TR_KEEP_AUTO;
     assert_int_equal(opened(&p, NULL), TR_KEEP_NONE);
+    assert_int_equal(tr_remove_tree(out), 0);
+}
+
+/* The two have placements of their own, and either may be the faster one. */
+static void no_cost_below_nothing(void **state)
+{
+    struct tr_run *run = calloc(1, sizeof(*run));
+    char text[256];
+
+    (void)state;
+    assert_non_null(run);
+    run->params.durability = TR_KEEP_STEP;
+    run->durable = (struct tr_durable_cost){297.6, 298.9};
+    assert_string_equal(run_durability_text(run, text, sizeof(text)),
+                        "every step, which is predicted to cost nothing");
+    run->durable.step = 301.9;
+    assert_string_equal(run_durability_text(run, text, sizeof(text)),
+                        "every step, which is predicted to cost 1 %");
+    free(run);
+}
+
+/* Of four steps the first is not counted, and the fourth follows the commit of the third. */
+static int tells_after_commit(const struct tr_train_params *p)
+{
+    tr_run *run;
+    int told;
+
+    if (tr_train_open(&run, p) < 0)
+        fail_msg("%s", tr_message());
+    while (tr_train_step(run, &(struct tr_step_report){0}) == 1)
+        ;
+    assert_int_equal(tr_train_finish(run), 0);
+    assert_non_null(strstr(tr_train_outcome(run), "seconds a step"));
+    assert_int_equal(run->measured.n, 3);
+    told = strstr(tr_train_outcome(run), "seconds after a commit") != NULL;
+    for (size_t i = 0; i < 3; i++) /* sorted by now: that one last */
+        assert_int_equal(run->measured.step[i].after_commit, told && i == 2);
+    tr_train_close(run);
+    assert_int_equal(tr_remove_tree(p->out), 0);
+    return told;
+}
+
+static void measured_apart(void **state)
+{
+    char out[4352], bits[96];
+    struct tr_train_params p;
+
+    (void)state;
+    open_once(bits, 1);
+    snprintf(out, sizeof(out), "%s", scratch_path("run"));
+    measure(bits, 1e9);
+    p = tiny_job(out, TR_OPT_LOMO, TR_KEEP_CHECKPOINT, 4);
+    assert_true(tells_after_commit(&p));
+    p.durability = TR_KEEP_STEP;
+    assert_false(tells_after_commit(&p));
+    p.durability = TR_KEEP_NONE;
+    assert_false(tells_after_commit(&p));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(named_machines),
-        cmocka_unit_test(chosen_once),
+        cmocka_unit_test(named_machines),        cmocka_unit_test(a_commit_is_one_step_s),
+        cmocka_unit_test(chosen_once),           cmocka_unit_test(measured_apart),
+        cmocka_unit_test(no_cost_below_nothing),
     };
 
     setenv("XDG_CACHE_HOME", scratch_path("cache"), 1);
     setenv("TAILRACE_DEVICE", "cpu", 1);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_model, NULL);
 }

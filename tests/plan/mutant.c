@@ -12,7 +12,7 @@ static void lose(struct sim *s, enum sim_way way, uint32_t slot, uint32_t step)
         return;
     }
     tr_slot_written(&s->slots, slot);
-    s->pending[step & 1]--;
+    s->pending[sim_epoch(s, step) & 1]--;
     s->kicked = 1;
 }
 

@@ -222,6 +222,58 @@ static void host_tier(void **state)
     }
 }
 
+/* Not every step being durable, a commit after the second one writes what slots keep, 10 seconds
+ * each: the next step's first change, of the slot that comes second, finds it written after 20 of
+ * its seconds and not after 10. The step after that is as if nothing had been. */
+static void commit_of_slots(void **state)
+{
+    struct tr_sim_result r;
+    struct step s;
+
+    (void)state;
+    open_step(&s, 2, 2);
+    s.p.durability = TR_DURABLE_CHECKPOINT;
+    s.p.rates.drive[0].flush = 1;
+    s.p.steps = 4;
+    s.p.commit_after = 2;
+    r = play(&s, tr_simulate);
+    equal(r.step_seconds[1], 20);
+    equal(r.step_seconds[2], 30);
+    equal(r.step_seconds[3], 20);
+    equal(r.seconds, 20);
+    assert_int_equal(r.written[1], 2 * BYTES);
+    assert_int_equal(r.total_written_bytes, 2 * BYTES);
+    s.p.commit_after = 0;
+    equal(play(&s, tr_simulate).step_seconds[2], 20);
+}
+
+/* From a home: that is written (20 to 30) when the step's change is there (20 s), while the next
+ * step runs; whose own change must not reach the home before the commit is durable (32). So it is
+ * the step after that which finds its slot 7 seconds late, at 52 - 25 and not at 20. */
+static void commit_of_homes(void **state)
+{
+    struct tr_sim_result r;
+    struct step s;
+
+    (void)state;
+    open_step(&s, 1, 1);
+    s.in_host[0] = 1;
+    s.p.in_host = s.in_host;
+    s.p.staged = 1;
+    s.p.durability = TR_DURABLE_CHECKPOINT;
+    s.p.rates.in = 100;
+    s.p.rates.out = 50;
+    s.p.rates.drive[0].flush = 1;
+    s.p.steps = 5;
+    s.p.commit_after = 2;
+    r = play(&s, tr_simulate);
+    equal(r.step_seconds[1], 25);
+    equal(r.step_seconds[2], 25);
+    equal(r.step_seconds[3], 32);
+    equal(r.step_seconds[4], 25);
+    assert_int_equal(r.total_written_bytes, BYTES);
+}
+
 /* Staged loads pass the drive, the checksums and the copy one after the other. */
 static void staged_loads(void **state)
 {
@@ -509,6 +561,8 @@ int main(void)
         cmocka_unit_test(slots_keep),
         cmocka_unit_test(commit_is_waited_for),
         cmocka_unit_test(host_tier),
+        cmocka_unit_test(commit_of_slots),
+        cmocka_unit_test(commit_of_homes),
         cmocka_unit_test(staged_loads),
         cmocka_unit_test(drag_and_serial),
         cmocka_unit_test(more_is_not_slower),
