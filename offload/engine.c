@@ -115,6 +115,7 @@ static int turn(struct tr_offload *o)
     }
     if (r == 0)
         return 0;
+    tr_error_prefix(r, "%s", tr_store_folder(o->store));
     pthread_mutex_lock(&o->lock);
     tr_engine_fail(o, r);
     pthread_mutex_unlock(&o->lock);

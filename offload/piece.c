@@ -50,6 +50,16 @@ int tr_store_transfer_error(struct tr_store *s, const struct tr_transfer *t)
     return tr_error(error, "%s: %s at byte %llu: %s", path, what[t->op], at, strerror(-t->error));
 }
 
+/* The table of I/O has broken down: the transfer has no error of its own, and no end, so the queue
+ * must forget it before its memory is anybody else's. */
+static int broken(struct tr_store *s, const struct tr_transfer *t, int error)
+{
+    if (t->op != TR_IO_READ)
+        s->failed = error;
+    tr_store_close_queue(s);
+    return tr_error_prefix(error, "%s", s->folder);
+}
+
 int tr_store_transfer(struct tr_store *s, struct tr_transfer *t)
 {
     int r = s->queue ? 0 : open_queue(s);
@@ -57,6 +67,8 @@ int tr_store_transfer(struct tr_store *s, struct tr_transfer *t)
     if (r < 0)
         return r;
     r = tr_queue_run(s->queue, t);
+    if (r < 0 && (!t->error || tr_queue_under_way(s->queue)))
+        return broken(s, t, r);
     return r < 0 ? tr_store_transfer_error(s, t) : 0;
 }
 

@@ -25,6 +25,7 @@ struct faulty_io {
     struct shadow *held;    /* finished, not yet told */
     struct shadow *delayed; /* answered already, not yet submitted */
     uint32_t under_way;     /* in the real table */
+    int broken;
 };
 
 void log_open(struct io_log *log)
@@ -142,8 +143,9 @@ static int fail_once(struct faulty_io *t, struct shadow *s)
         f->full_at = s->real.offset + (uint64_t)half * TR_STORE_ALIGN;
         return s->real.op != TR_IO_SYNC && shorten(t, s, half);
     }
-    if (f->fail == FAULTY_LATE) {
-        s->late = 1;
+    if (f->fail == FAULTY_LATE || f->fail == FAULTY_BROKEN) {
+        s->late = f->fail == FAULTY_LATE;
+        t->broken = f->fail == FAULTY_BROKEN;
         return 0;
     }
     answer(t, s,
@@ -294,8 +296,12 @@ static int faulty_reap(struct tr_io *io, int wait, struct tr_io_request **done)
 {
     struct faulty_io *t = (struct faulty_io *)io;
     struct tr_io_request *real = NULL;
-    int r = t->real->ops->reap(t->real, wait && !t->held, &real);
+    int r;
 
+    *done = NULL;
+    if (t->broken)
+        return tr_error(-EBADR, "the test table has broken down");
+    r = t->real->ops->reap(t->real, wait && !t->held, &real);
     take_back(t, real);
     *done = tell(t);
     return r;
@@ -318,6 +324,12 @@ static void faulty_close(struct tr_io *io)
 
         t->real->ops->reap(t->real, 1, &real);
         take_back(t, real);
+    }
+    while (t->held) {
+        struct shadow *s = t->held;
+
+        t->held = s->next;
+        free(s);
     }
     t->real->ops->close(t->real);
     free(t);

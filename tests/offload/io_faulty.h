@@ -27,8 +27,9 @@ enum mutant {
 /* As `fail`, beside a negative errno: a transfer of no bytes, as at the end of a file; a part of
  * the bytes; a part, and -ENOSPC for the rest, as io_uring reports a full disk; an end after all
  * others that are under way; and what no kernel does: nothing is moved and success reported, as if
- * an engine did not look at its results. */
-enum { FAULTY_ZERO = 1, FAULTY_SHORT, FAULTY_FULL, FAULTY_LATE, FAULTY_SWALLOWED };
+ * an engine did not look at its results; and the end of the table itself, which from then on tells
+ * of no request any more. */
+enum { FAULTY_ZERO = 1, FAULTY_SHORT, FAULTY_FULL, FAULTY_LATE, FAULTY_SWALLOWED, FAULTY_BROKEN };
 #define FAULTY_ANY_FILE UINT32_MAX /* as fail_file; TR_IO_OPS as fail_op: any */
 
 enum log_kind { LOG_SUBMIT, LOG_DONE };

@@ -124,6 +124,8 @@ static int reopen(struct attempt *a)
  * caller's own stop is called. */
 static int due(int fault, enum tr_io_op op)
 {
+    if (fault == FAULTY_BROKEN)
+        return -EBADR;
     if (op == TR_IO_SYNC)
         return fault < 0 ? -EIO : 0;
     if (fault == FAULTY_ZERO)
@@ -268,6 +270,12 @@ static void last_of_all(void **state)
     expect_sound(FAULTY_LATE, "after all others");
 }
 
+static void broken_table(void **state)
+{
+    (void)state;
+    expect_sound(FAULTY_BROKEN, "the table breaks down");
+}
+
 static void defect_swallowed(void **state)
 {
     uint32_t of[TR_IO_OPS + 1] = {0};
@@ -289,6 +297,7 @@ int main(void)
         cmocka_unit_test(full_disk),
         cmocka_unit_test(interrupted),
         cmocka_unit_test(last_of_all),
+        cmocka_unit_test(broken_table),
         cmocka_unit_test(defect_swallowed),
     };
 

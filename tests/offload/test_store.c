@@ -15,6 +15,7 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 #include "tests/offload/harness.h"
+#include "tests/offload/io_faulty.h"
 
 static const struct shape small = {
     .n_spans = 5, .n_pools = 2, .max_pieces = 4, .max_bytes = 9000, .seed = 1};
@@ -174,6 +175,59 @@ static void torn_commit(void **state)
     tr_store_close(s);
     flip_byte(folder, "commit1", 50);
     expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EBADMSG, "both commit records");
+    tr_layout_free(&l);
+}
+
+/* Version 1 over version 0, all of it by this table. */
+static int write_version(const char *folder, const struct tr_io_hook *hook)
+{
+    char *buf = tr_alloc_pages(TR_MEM_IO, TR_PIECE_BYTES);
+    struct tr_store *s = NULL;
+    int r = tr_store_open_hooked(&s, folder, TR_STORE_WRITE, hook), again;
+
+    for (uint32_t i = 0; r == 0 && i < tr_store_layout(s)->n_pieces; i++) {
+        fill_bytes(buf, tr_store_layout(s)->pieces[i].bytes, 1000003 + i);
+        r = tr_store_write_piece(s, i, buf);
+    }
+    if (r == 0)
+        r = tr_store_commit(s, "one", 3);
+    if (s && r < 0) /* writing is over, reading goes on by another table */
+        assert_int_equal(tr_store_read_piece(s, 0, buf), 0);
+    tr_free_pages(TR_MEM_IO, buf, TR_PIECE_BYTES);
+    if (!s)
+        return r;
+    again = r < 0 ? tr_store_commit(s, "one", 3) : 0;
+    tr_store_close(s);
+    return again == r ? r : tr_error(-EILSEQ, "%d, and then %d", r, again);
+}
+
+/* The table breaks down, at each operation in turn: none is taken for done, nothing more is written
+ * then, and the store stands at the last commit or, where that was the record's sync, at this. */
+static void broken_table(void **state)
+{
+    struct faulty f = {
+        .fail = FAULTY_BROKEN, .fail_op = TR_IO_OPS, .fail_file = FAULTY_ANY_FILE, .seed = 1};
+    struct tr_io_hook hook = {.wrap = faulty_wrap, .arg = &f};
+    struct tr_layout l;
+    int r = -EBADR;
+
+    (void)state;
+    test_layout(&l, &small);
+    for (; r < 0; f.fail_after++) {
+        char *folder = test_folder();
+        struct tr_store *s = test_store(folder, &l, 2, NULL);
+
+        tr_store_close(s);
+        f.seen = 0;
+        r = write_version(folder, &hook);
+        if (r < 0)
+            expect_error(r, -EBADR, folder);
+        assert_int_equal(r<0, f.seen> f.fail_after);
+        assert_ok(tr_store_open(&s, folder, TR_STORE_READ));
+        expect_version(s, tr_store_payload(s, NULL, 0, NULL) - 1);
+        tr_store_close(s);
+    }
+    assert_true(f.fail_after > 4 + 2 + l.n_pieces);
     tr_layout_free(&l);
 }
 
@@ -427,12 +481,12 @@ static void lost_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(create_and_open), cmocka_unit_test(two_generations),
-        cmocka_unit_test(left_as_made),    cmocka_unit_test(torn_commit),
-        cmocka_unit_test(damaged_piece),   cmocka_unit_test(unfinished_import),
-        cmocka_unit_test(one_generation),  cmocka_unit_test(no_space),
-        cmocka_unit_test(hostile_json),    cmocka_unit_test(wrong_files),
-        cmocka_unit_test(lost_json),
+        cmocka_unit_test(create_and_open),   cmocka_unit_test(two_generations),
+        cmocka_unit_test(left_as_made),      cmocka_unit_test(broken_table),
+        cmocka_unit_test(torn_commit),       cmocka_unit_test(damaged_piece),
+        cmocka_unit_test(unfinished_import), cmocka_unit_test(one_generation),
+        cmocka_unit_test(no_space),          cmocka_unit_test(hostile_json),
+        cmocka_unit_test(wrong_files),       cmocka_unit_test(lost_json),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
