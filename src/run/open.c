@@ -6,7 +6,8 @@
  *
  * RUN/run.yaml    resolved options; written first, so that a cut-off import is known as ours
  * RUN/source/     the model folder's other files and tailrace-shards.json, for the export
- * RUN/store/      the store (or where --store says; its UUID stands in RUN/plan.json)
+ * RUN/store/      the store (or where --store says; its UUID stands in RUN/plan.json and
+ *                 RUN/source/tailrace-shards.json)
  */
 #include "src/infer/infer.h"
 #include "src/run/open.h"
