@@ -109,6 +109,7 @@ static void fuzz_record(const uint8_t *data, size_t size)
         for (uint32_t i = 0; i < shape.n_spans; i++)
             must(c.generation[i] < shape.generations);
     }
+    must(tr_commit_is_damaged(&shape, record, bytes, &c) >= 0); /* whatever the bytes are */
     tr_commit_free(&c);
     free(record);
 }
