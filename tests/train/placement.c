@@ -88,9 +88,19 @@ void placements_options(int argc, char **argv)
     take_all = argc > 1 && !strcmp(argv[1], "--all");
 }
 
+/* What a sanitizer looks at is the same whatever the model: there every variant is taken once or
+ * twice by a program, whose calls are 2 at least, or 4 where each takes a share. */
+#ifdef __SANITIZE_ADDRESS__
+#define FEWER 1
+#else
+#define FEWER 1
+#endif
+
 static int is_due(const struct placements *all, size_t variant, size_t call)
 {
-    return take_all || !all->share || (variant + call) % all->share == 0;
+    size_t share = (all->share ? all->share : 1) * FEWER;
+
+    return take_all || (variant + call) % share == 0;
 }
 
 void check_placements(const struct placements *all)
