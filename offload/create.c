@@ -284,8 +284,15 @@ fail_store:
     return r;
 }
 
+int tr_store_create_dealt(struct tr_store **out, const char *folders,
+                          const struct tr_layout *layout, int generations, const double *speed)
+{
+    return tr_store_create_hooked(out, folders, layout, generations,
+                                  &(struct tr_io_hook){.speed = speed});
+}
+
 int tr_store_create(struct tr_store **out, const char *folders, const struct tr_layout *layout,
                     int generations)
 {
-    return tr_store_create_hooked(out, folders, layout, generations, NULL);
+    return tr_store_create_dealt(out, folders, layout, generations, NULL);
 }

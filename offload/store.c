@@ -538,6 +538,11 @@ uint32_t tr_store_folders(const struct tr_store *s)
     return s->folders.n;
 }
 
+const struct tr_stripes *tr_store_stripes(const struct tr_store *s)
+{
+    return &s->stripes;
+}
+
 const char *tr_store_folder_at(const struct tr_store *s, uint32_t k, uint64_t *bytes)
 {
     *bytes = tr_store_file_bytes(s, tr_file_in(TR_FILE_GEN0, k));

@@ -74,11 +74,17 @@ enum tr_durability { TR_DURABLE_STEP, TR_DURABLE_CHECKPOINT, TR_DURABLE_NONE };
 
 struct tr_store;
 
+struct tr_stripes;
+
 /* Makes the folders (absent or empty), allocates the files in full (-ENOSPC beforehand, with the
  * bytes needed) and locks them. The layout is copied. generations: 2, or 1 for TR_DURABLE_NONE.
  * Where there are several folders, a short write and read of each decides their shares. */
 int tr_store_create(struct tr_store **out, const char *folders, const struct tr_layout *layout,
                     int generations);
+/* The same with speeds that are known, in bytes/s of each folder's drive: folders on one drive
+ * share it. NULL: they are measured. */
+int tr_store_create_dealt(struct tr_store **out, const char *folders,
+                          const struct tr_layout *layout, int generations, const double *speed);
 
 enum tr_store_mode { TR_STORE_READ, TR_STORE_WRITE };
 
@@ -95,6 +101,8 @@ const char *tr_store_folder(const struct tr_store *s); /* the first */
 uint32_t tr_store_folders(const struct tr_store *s);
 /* Folder k of them, and what it holds of one generation. */
 const char *tr_store_folder_at(const struct tr_store *s, uint32_t k, uint64_t *bytes);
+/* Which of them has what; n == 0: there is one. The store's. */
+const struct tr_stripes *tr_store_stripes(const struct tr_store *s);
 /* What is slower or less safe than elsewhere about the places of this store, a line for each; ""
  * where nothing is. Kept until it is closed. */
 const char *tr_store_remark(const struct tr_store *s);

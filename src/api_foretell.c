@@ -16,6 +16,8 @@
 
 #define MAX_TOKENS (INT32_MAX / 2)
 
+_Static_assert(TR_MOST_DRIVES == TR_STORE_FOLDERS, "each drive has a folder of the store");
+
 struct foretell {
     const struct tr_foretell_params *p;
     struct tr_run *run;
@@ -30,14 +32,13 @@ struct foretell {
 static int read_machine(struct foretell *f)
 {
     const struct tr_foretell_params *p = f->p;
-    struct tr_figures_changes changes = {.pcie = p->pcie,
-                                         .drive_read = p->drive_read,
-                                         .drive_write = p->drive_write,
-                                         .drives = p->drives,
-                                         .host_bytes = p->machine_memory};
-    int changed =
-        p->pcie > 0 || p->drive_read > 0 || p->drive_write > 0 || p->drives || p->machine_memory;
+    struct tr_figures_changes changes = {
+        .pcie = p->pcie, .drives = p->drives, .host_bytes = p->machine_memory};
+    int changed = p->pcie > 0 || p->drive_read[0] > 0 || p->drive_write[0] > 0 || p->drives ||
+                  p->machine_memory;
 
+    memcpy(changes.drive_read, p->drive_read, sizeof(p->drive_read));
+    memcpy(changes.drive_write, p->drive_write, sizeof(p->drive_write));
     if (p->machine && !strchr(p->machine, '/') && access(p->machine, F_OK) < 0) {
         f->elsewhere = f->timed = 1;
         return tr_figures_named(p->machine, &changes, &f->figures);
@@ -48,6 +49,30 @@ static int read_machine(struct foretell *f)
         return 0;
     f->elsewhere = f->timed = 1;
     return tr_figures_read(p->machine, &f->figures);
+}
+
+/* Elsewhere the store has a folder on each drive that there is. */
+static int find_machine(struct foretell *f)
+{
+    int r = read_machine(f);
+
+    if (r < 0 || !f->elsewhere)
+        return r;
+    f->figures.elsewhere = 1;
+    run_all_drives(&f->figures);
+    return 0;
+}
+
+static int check_lives(const struct foretell *f)
+{
+    const double *life = f->p->drive_life;
+    uint32_t n = 0, drives = f->prediction.sim.n_drives;
+
+    while (n < TR_MOST_DRIVES && life[n] > 0)
+        n++;
+    return n <= 1 || n == drives
+               ? 0
+               : tr_error(-EINVAL, "--drive-life: %u lives for %u drives", n, drives);
 }
 
 static uint64_t share_of(uint64_t asked, uint64_t by_default, uint64_t all)
@@ -208,12 +233,9 @@ static json_t *device_json(const struct foretell *f)
 static int print_json(FILE *out, const struct foretell *f)
 {
     const struct tr_run *run = f->run;
-    json_t *predicted = tr_prediction_json(&f->prediction), *o;
-    double written = tr_prediction_wear(&f->prediction);
+    json_t *predicted = tr_prediction_json(&f->prediction, f->p->drive_life), *o;
     char *text;
 
-    if (predicted && f->p->drive_life > 0 && written > 0)
-        json_object_set_new(predicted, "drive_life_steps", json_real(f->p->drive_life / written));
     json_object_set_new(predicted, "durability", run_durability_json(run));
     o = json_pack("{s:s, s:I, s:i, s:s, s:I, s:I, s:i, s:i, s:o, s:o}", "architecture",
                   run->model->config.architecture, "parameters", (json_int_t)run->model->n_params,
@@ -272,8 +294,8 @@ int tr_foretell(const struct tr_foretell_params *params, char **out)
         return -ENOMEM;
     f.run->lock = -1;
     tr_mem_restart_peaks();
-    if ((r = read_machine(&f)) == 0 && (r = resolve(&f)) == 0 && (r = place(&f)) == 0 &&
-        (r = predict(&f)) == 0)
+    if ((r = find_machine(&f)) == 0 && (r = resolve(&f)) == 0 && (r = place(&f)) == 0 &&
+        (r = predict(&f)) == 0 && (r = check_lives(&f)) == 0)
         r = print(&f, out);
     close_run(&f);
     return r;

@@ -153,15 +153,18 @@ struct tr_bench_params {
 /* Text to be freed with tr_free_text, as below. */
 TR_API int tr_bench_machine(const struct tr_bench_params *params, char **out);
 
+#define TR_MOST_DRIVES 8 /* of a store, side by side */
+
 /* What a run with these options would take: memory by kind, seconds by phase, bytes, wear, and what
  * limits it. Writes nothing and needs neither data nor out: a step is batch_size full rows. */
 struct tr_foretell_params {
     const struct tr_train_params *train;
     const char *machine; /* a name (rtx-3090, ...) or a file of figures; default: this machine */
-    double pcie, drive_read, drive_write; /* of a named machine, bytes/s; 0: as the table says */
-    int64_t drives;                       /* likewise: how many, default 1 */
-    uint64_t machine_memory;              /* likewise: bytes of host memory there are */
-    double drive_life;                    /* bytes that may be written, all drives; 0: not asked */
+    double pcie; /* of a named machine, bytes/s; 0: as the table says */
+    double drive_read[TR_MOST_DRIVES], drive_write[TR_MOST_DRIVES]; /* likewise: of all, or each */
+    int64_t drives;                    /* likewise: how many, default as the lists say, or 1 */
+    uint64_t machine_memory;           /* likewise: bytes of host memory there are */
+    double drive_life[TR_MOST_DRIVES]; /* bytes that each (or every one) may write; 0: not asked */
     int json;
 };
 TR_API int tr_foretell(const struct tr_foretell_params *params, char **out);

@@ -223,7 +223,8 @@ static int write_pieces(struct tr_import *i, struct tr_store *s)
 static int fill_store(struct tr_import *i)
 {
     struct tr_store *s;
-    int r = tr_store_create(&s, i->p->store, &i->model->layout, i->p->generations);
+    int r =
+        tr_store_create_dealt(&s, i->p->store, &i->model->layout, i->p->generations, i->p->speed);
 
     if (r < 0)
         return r;

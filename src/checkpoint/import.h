@@ -16,9 +16,10 @@ struct tr_import_params {
     uint64_t seed;         /* with arch, and of adapters */
     const char *tokenizer; /* with arch: folder whose tokenizer files are kept; NULL: none */
     const char *store;     /* folder, absent or empty */
-    const char *keep;      /* folder, absent or empty: the source's other files (keep.h); NULL: they
-                            * are not kept, and there is no export */
-    int dtype;             /* enum tr_dtype of every tensor, or -1: as the source */
+    const double *speed; /* of each of several folders, by which they are filled; NULL: measured */
+    const char *keep;    /* folder, absent or empty: the source's other files (keep.h); NULL: they
+                          * are not kept, and there is no export */
+    int dtype;           /* enum tr_dtype of every tensor, or -1: as the source */
     enum tr_state_kind state; /* room for it, zeros */
     enum tr_master master;    /* of the source's values, all their bits */
     const char *freeze;       /* patterns of tensors that need none; or NULL */

@@ -100,6 +100,27 @@ static int parse_real(const struct tr_option *o, const char *text, double *out)
     return 0;
 }
 
+static int parse_reals(const struct tr_option *o, const char *text, double out[TR_MOST_DRIVES])
+{
+    double list[TR_MOST_DRIVES] = {0};
+    char one[64];
+    int r = 0;
+
+    for (int n = 0; r == 0 && text; n++) {
+        const char *comma = strchr(text, ',');
+        size_t bytes = comma ? (size_t)(comma - text) : strlen(text);
+
+        if (n == TR_MOST_DRIVES)
+            return tr_error(-EINVAL, "more than %d numbers", TR_MOST_DRIVES);
+        snprintf(one, sizeof(one), "%.*s", (int)(bytes < sizeof(one) ? bytes : sizeof(one)), text);
+        r = parse_real(o, one, &list[n]);
+        text = comma ? comma + 1 : NULL;
+    }
+    if (r == 0)
+        memcpy(out, list, sizeof(list));
+    return r;
+}
+
 /* The message lists what could have been said: the shortest help there is. */
 /* Of "NAME:N": how long NAME: is; 0: a name without a number. */
 static size_t counted(const struct tr_choice_name *c)
@@ -173,6 +194,8 @@ static size_t value_bytes(enum tr_option_kind kind)
     case TR_OPTION_CHOICE:
     case TR_OPTION_SWITCH:
         return sizeof(int);
+    case TR_OPTION_REALS:
+        return TR_MOST_DRIVES * sizeof(double);
     default:
         return 8;
     }
@@ -210,6 +233,9 @@ int tr_option_set(const struct tr_option *table, const struct tr_option *o, void
     case TR_OPTION_REAL:
         rc = parse_real(o, value, place);
         break;
+    case TR_OPTION_REALS:
+        rc = parse_reals(o, value, place);
+        break;
     case TR_OPTION_CHOICE:
         rc = parse_choice(o->choices, value, place);
         break;
@@ -226,7 +252,7 @@ int tr_option_set(const struct tr_option *table, const struct tr_option *o, void
  * it; where it is a value like any other (a seed) it is also the default. */
 int tr_option_is_set(const struct tr_option *o, const void *params)
 {
-    static const char zero[8];
+    static const char zero[TR_MOST_DRIVES * sizeof(double)];
 
     return memcmp((const char *)params + o->offset, zero, value_bytes(o->kind)) != 0;
 }
@@ -257,6 +283,14 @@ static void print_real(FILE *f, double x)
             break;
     }
     fputs(text, f);
+}
+
+static void print_reals(FILE *f, const double list[TR_MOST_DRIVES])
+{
+    for (int n = 0; n < TR_MOST_DRIVES && (n == 0 || list[n] > 0); n++) {
+        fputs(n ? "," : "", f);
+        print_real(f, list[n]);
+    }
 }
 
 static const char *choice_name(const struct tr_option *o, int value)
@@ -332,6 +366,9 @@ int tr_option_print(const struct tr_option *o, const void *params, FILE *f)
             fputs("auto", f);
         else
             print_real(f, *(const double *)place < 0 ? 0 : *(const double *)place);
+        break;
+    case TR_OPTION_REALS:
+        print_reals(f, place);
         break;
     case TR_OPTION_CHOICE:
         print_choice(o, name, *(const int *)place, f);

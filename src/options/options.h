@@ -23,6 +23,7 @@ enum tr_option_kind {
     TR_OPTION_COUNT,  /* int64_t, at least 1 */
     TR_OPTION_SEED,   /* uint64_t, 0 included */
     TR_OPTION_REAL,   /* double, from min to max */
+    TR_OPTION_REALS,  /* double[TR_MOST_DRIVES]: such numbers, "7" or "7,3.5", the rest 0 */
     TR_OPTION_CHOICE, /* an enum, by name */
     TR_OPTION_SWITCH, /* int, 0 or 1; no value on the command line, yes or no in a file */
 };

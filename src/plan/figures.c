@@ -250,6 +250,47 @@ double tr_figures_seconds(const struct tr_figures *f, const struct tr_op *op)
     return sum;
 }
 
+/* ---- drives ---- */
+
+double tr_drive_speed(const struct tr_drive_rates *r)
+{
+    const struct tr_drive_ways *w = r->beside.read > 0 ? &r->beside : &r->alone;
+
+    return 3 / (2 / w->read + 1 / w->write);
+}
+
+void tr_figures_sum(struct tr_figures *f)
+{
+    f->read = f->write = f->mixed = f->flush = 0;
+    for (uint32_t i = 0; i < f->n_drives; i++) {
+        const struct tr_drive_rates *r = &f->drive[i].rates;
+        const struct tr_drive_ways *w = f->n_drives > 1 ? &r->beside : &r->alone;
+
+        f->read += w->read;
+        f->write += w->write;
+        f->mixed += w->mixed;
+        f->flush = fmax(f->flush, r->flush);
+    }
+}
+
+static void scale(struct tr_drive_ways *w, double factor)
+{
+    w->read *= factor;
+    w->write *= factor;
+    w->mixed *= factor;
+}
+
+void tr_figures_scale_drives(struct tr_figures *f, double factor)
+{
+    f->read *= factor;
+    f->write *= factor;
+    f->mixed *= factor;
+    for (uint32_t i = 0; i < f->n_drives; i++) {
+        scale(&f->drive[i].rates.alone, factor);
+        scale(&f->drive[i].rates.beside, factor);
+    }
+}
+
 /* ---- fitting ---- */
 
 /* Solves the normal equations of the terms in `set` by elimination. 0: no answer without a negative

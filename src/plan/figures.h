@@ -15,6 +15,8 @@
 #define TR_SRC_PLAN_FIGURES_H
 
 #include "src/base/device.h"
+#include "src/base/folders.h"
+#include "src/plan/drives.h"
 
 enum tr_term { TR_TERM_ONCE, TR_TERM_WORK, TR_TERM_WEIGHTS, TR_TERM_ROWS, TR_TERMS };
 
@@ -58,6 +60,12 @@ enum tr_cost_row {
 /* Storage of what an op works on: full or half width. */
 enum tr_width { TR_WIDTH_32, TR_WIDTH_16, TR_WIDTHS };
 
+#define TR_FIGURES_FOLDER 512 /* characters of its path, the end included */
+struct tr_figures_drive {
+    char folder[TR_FIGURES_FOLDER]; /* that it was measured in; of a named machine: "drive 1" */
+    struct tr_drive_rates rates;
+};
+
 struct tr_figures {
     char name[64];   /* of the table, or of the host that was probed */
     char device[96]; /* as the device describes what its bits depend on; named: its name */
@@ -66,11 +74,19 @@ struct tr_figures {
     uint64_t device_bytes, host_bytes; /* what there is */
     uint64_t workspace_bytes;          /* what the device takes for itself */
 
-    double read, write, mixed; /* bytes/s of the drive(s); mixed: both directions together */
-    double flush;              /* seconds of a sync of data just written */
-    double hash;               /* bytes/s of checksums, one core */
-    double host_copy;          /* bytes/s of memcpy, one core */
-    double update;             /* bytes/s of an update by all cores: what it reads and writes */
+    double read, write, mixed; /* bytes/s of all drives; mixed: both directions together */
+    double flush;              /* seconds of a sync of data just written, by the slowest of them */
+    uint32_t n_drives;         /* 0: from a file that knows only the above */
+    struct tr_figures_drive drive[TR_STORE_FOLDERS];
+    /* Of the store at hand, in no file (src/run/drives.c): the drives of its folders; 0: all is on
+     * one. elsewhere: on a machine that is not this one. */
+    int elsewhere;
+    int strangers; /* its folders are on several drives, not all of them measured: taken for one */
+    uint32_t n_folders;
+    unsigned char drive_of[TR_STORE_FOLDERS];
+    double hash;      /* bytes/s of checksums, one core */
+    double host_copy; /* bytes/s of memcpy, one core */
+    double update;    /* bytes/s of an update by all cores: what it reads and writes */
     double update_bf16, update_8bit; /* the same with state that has to be decoded */
     double in, out, both;            /* bytes/s of copies to and from the device; both: their sum */
     double drag; /* seconds that the cpu device's compute loses per byte that the I/O moves */
@@ -90,6 +106,12 @@ struct tr_op_cost tr_op_cost_of(const struct tr_op *op);
 enum tr_cost_row tr_cost_row_plain(enum tr_cost_row row);
 double tr_figures_seconds(const struct tr_figures *f, const struct tr_op *op);
 
+/* read, write, mixed and flush of the drives together. */
+void tr_figures_sum(struct tr_figures *f);
+void tr_figures_scale_drives(struct tr_figures *f, double factor);
+/* By which a drive earns its share of a store: a step reads twice what it writes. */
+double tr_drive_speed(const struct tr_drive_rates *r);
+
 /* Least squares of relative errors, no factor negative: the factors of n samples. */
 struct tr_sample {
     struct tr_quantities q;
@@ -99,13 +121,15 @@ void tr_figures_fit(const struct tr_sample *s, int n, double factor[TR_TERMS]);
 
 /* ---- by name (figures_named.c) ---- */
 
-/* What of a named machine may be said otherwise; 0: as the table has it. Bytes and bytes/s. */
+/* What of a named machine may be said otherwise; 0: as the table has it. Bytes and bytes/s. A speed
+ * of the drives is one for all of them, or a list that ends with 0. */
 struct tr_figures_changes {
-    double pcie, drive_read, drive_write;
+    double pcie, drive_read[TR_STORE_FOLDERS], drive_write[TR_STORE_FOLDERS];
     int64_t drives;
     uint64_t host_bytes;
 };
-/* -ENOENT: no such name; the message lists those there are. */
+/* -ENOENT: no such name; the message lists those there are. -EINVAL: as many speeds as drives are
+ * to be said, or one, and there are at most TR_STORE_FOLDERS. */
 int tr_figures_named(const char *name, const struct tr_figures_changes *c, struct tr_figures *out);
 
 /* ---- as a file (figures_json.c) ---- */

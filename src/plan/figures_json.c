@@ -17,7 +17,7 @@
 #include "src/base/mem.h"
 
 #define FORMAT     "tailrace machine"
-#define VERSION    1
+#define VERSION    2         /* 1: of one drive, which has no name */
 #define MOST_BYTES (1 << 16) /* of the file */
 
 struct field {
@@ -45,6 +45,19 @@ static const struct field sizes[] = {
     {REAL(workspace_bytes), 0, 1e13},
 };
 
+#define WAY(way, name) "beside_" #name, offsetof(struct tr_drive_rates, way.name)
+
+/* Of each drive. */
+static const struct field ways[] = {
+    {"read", offsetof(struct tr_drive_rates, alone.read), 1e3, 1e14},
+    {"write", offsetof(struct tr_drive_rates, alone.write), 1e3, 1e14},
+    {"mixed", offsetof(struct tr_drive_rates, alone.mixed), 1e3, 1e14},
+    {WAY(beside, read), 1e3, 1e14},
+    {WAY(beside, write), 1e3, 1e14},
+    {WAY(beside, mixed), 1e3, 1e14},
+    {"flush", offsetof(struct tr_drive_rates, flush), 0, 1e3},
+};
+
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 static const char *width_name(int w)
@@ -68,11 +81,27 @@ static json_t *costs_json(const struct tr_figures *f)
     return o;
 }
 
+static json_t *drives_json(const struct tr_figures *f)
+{
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; list && i < f->n_drives; i++) {
+        const char *rates = (const char *)&f->drive[i].rates;
+        json_t *o = json_pack("{s:s}", "folder", f->drive[i].folder);
+
+        for (size_t k = 0; o && k < COUNT(ways); k++)
+            json_object_set_new(o, ways[k].name,
+                                json_real(*(const double *)(rates + ways[k].offset)));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
 int tr_figures_write(const char *path, const struct tr_figures *f)
 {
-    json_t *o =
-        json_pack("{s:s, s:i, s:s, s:s, s:b, s:i}", "format", FORMAT, "version", VERSION, "name",
-                  f->name, "device", f->device, "cuda", f->cuda, "threads", f->threads);
+    json_t *o = json_pack("{s:s, s:i, s:s, s:s, s:b, s:i}", "format", FORMAT, "version",
+                          f->n_drives ? VERSION : 1, "name", f->name, "device", f->device, "cuda",
+                          f->cuda, "threads", f->threads);
     int r;
 
     for (size_t i = 0; o && i < COUNT(sizes); i++)
@@ -85,6 +114,8 @@ int tr_figures_write(const char *path, const struct tr_figures *f)
     for (size_t i = 0; o && i < COUNT(later); i++)
         json_object_set_new(o, later[i].name,
                             json_real(*(const double *)((const char *)f + later[i].offset)));
+    if (o && f->n_drives)
+        json_object_set_new(o, "drives", drives_json(f));
     if (o)
         json_object_set_new(o, "costs", costs_json(f));
     r = o ? tr_json_write(path, o) : -ENOMEM;
@@ -166,17 +197,46 @@ static int read_costs(const json_t *o, const char *where, struct tr_figures *out
     return r;
 }
 
+static int read_drive(const json_t *o, const char *where, struct tr_figures_drive *d)
+{
+    char at[TR_FIGURES_FOLDER + 64];
+    int r;
+
+    snprintf(at, sizeof(at), "%s: drives", where);
+    r = read_text(o, at, "folder", d->folder, sizeof(d->folder));
+    for (size_t k = 0; k < COUNT(ways) && r == 0; k++)
+        r = read_number(o, at, &ways[k], (double *)((char *)&d->rates + ways[k].offset));
+    if (r == 0 && json_object_size(o) != 1 + COUNT(ways))
+        r = tr_error(-EINVAL, "%s: has a key of no meaning", at);
+    return r;
+}
+
+static int read_drives(const json_t *o, const char *where, struct tr_figures *out)
+{
+    const json_t *list = json_object_get(o, "drives");
+    size_t n = json_array_size(list);
+    int r = 0;
+
+    if (n < 1 || n > TR_STORE_FOLDERS)
+        return tr_error(-EINVAL, "%s: drives: is not a list of 1 to %u drives", where,
+                        TR_STORE_FOLDERS);
+    out->n_drives = (uint32_t)n;
+    for (size_t i = 0; i < n && r == 0; i++)
+        r = read_drive(json_array_get(list, i), where, &out->drive[i]);
+    return r;
+}
+
 static int read_head(const json_t *o, const char *where, struct tr_figures *out)
 {
     static const struct field threads = {"threads", 0, 0, 65536};
     const char *format = json_string_value(json_object_get(o, "format"));
-    const json_t *cuda = json_object_get(o, "cuda");
+    const json_t *cuda = json_object_get(o, "cuda"), *version = json_object_get(o, "version");
     double n;
     int r;
 
     if (!format || strcmp(format, FORMAT))
         return tr_error(-EINVAL, "%s: is not a file of figures of a machine", where);
-    if (json_integer_value(json_object_get(o, "version")) != VERSION)
+    if (json_integer_value(version) != VERSION && json_integer_value(version) != 1)
         return tr_error(-EINVAL, "%s: is of another version; run `tailrace bench` again", where);
     if (!json_is_boolean(cuda))
         return tr_error(-EINVAL, "%s: cuda: is neither true nor false", where);
@@ -208,6 +268,10 @@ static int read_all(const json_t *o, const char *where, struct tr_figures *out)
         }
     if (r == 0)
         r = read_costs(o, where, out);
+    if (r == 0 && json_integer_value(json_object_get(o, "version")) == VERSION) {
+        r = read_drives(o, where, out);
+        keys++;
+    }
     if (r == 0 && json_object_size(o) != keys)
         r = tr_error(-EINVAL, "%s: has a key of no meaning", where);
     return r;

@@ -84,14 +84,49 @@ static double or_else(double said, double otherwise)
     return said > 0 ? said : otherwise;
 }
 
-static void fill_drive(struct tr_figures *f, const struct tr_figures_changes *c)
+static int64_t count(const double list[TR_STORE_FOLDERS])
 {
-    double drives = c->drives > 0 ? (double)c->drives : 1;
+    int64_t n = 0;
 
-    f->read = drives * or_else(c->drive_read, DRIVE_READ);
-    f->write = drives * or_else(c->drive_write, DRIVE_WRITE);
-    f->mixed = 2 / (1 / f->read + 1 / f->write); /* by turns */
-    f->flush = FLUSH;
+    while (n < (int64_t)TR_STORE_FOLDERS && list[n] > 0)
+        n++;
+    return n;
+}
+
+static int check_drives(const char *what, int64_t said, int64_t drives)
+{
+    if (drives > (int64_t)TR_STORE_FOLDERS)
+        return tr_error(-EINVAL, "--drives: a store has at most %u folders", TR_STORE_FOLDERS);
+    if (said <= 1 || said == drives)
+        return 0;
+    return tr_error(-EINVAL, "%s: %lld speeds for %lld drives", what, (long long)said,
+                    (long long)drives);
+}
+
+/* Side by side, none in the way of another. */
+static int fill_drives(struct tr_figures *f, const struct tr_figures_changes *c)
+{
+    int64_t reads = count(c->drive_read), writes = count(c->drive_write), n = c->drives;
+    int r;
+
+    if (n <= 0)
+        n = reads > writes ? reads : writes > 0 ? writes : 1;
+    if ((r = check_drives("--drive-read", reads, n)) < 0 ||
+        (r = check_drives("--drive-write", writes, n)) < 0)
+        return r;
+    f->n_drives = (uint32_t)n;
+    for (uint32_t i = 0; i < f->n_drives; i++) {
+        struct tr_drive_rates *d = &f->drive[i].rates;
+
+        snprintf(f->drive[i].folder, sizeof(f->drive[i].folder), "drive %u", i + 1);
+        d->alone.read = or_else(c->drive_read[reads > 1 ? i : 0], DRIVE_READ);
+        d->alone.write = or_else(c->drive_write[writes > 1 ? i : 0], DRIVE_WRITE);
+        d->alone.mixed = 2 / (1 / d->alone.read + 1 / d->alone.write); /* by turns */
+        d->beside = d->alone;
+        d->flush = FLUSH;
+    }
+    tr_figures_sum(f);
+    return 0;
 }
 
 int tr_figures_named(const char *name, const struct tr_figures_changes *c, struct tr_figures *out)
@@ -115,7 +150,6 @@ int tr_figures_named(const char *name, const struct tr_figures_changes *c, struc
     out->host_copy = HOST_COPY;
     out->update = out->update_bf16 = HOST_UPDATE;
     out->update_8bit = HOST_DECODE;
-    fill_drive(out, c);
     fill_costs(out, m);
-    return 0;
+    return fill_drives(out, c);
 }

@@ -20,7 +20,7 @@ int run_figures(const struct tr_run *run, struct tr_figures *out)
     if (r == 0 && (strcmp(out->device, run->device_info.bits) ||
                    (!out->cuda && out->threads != (int)run->params.threads)))
         r = -ENOENT; /* of another device, or of other threads */
-    return r;
+    return r < 0 ? r : run_find_drives(run, out);
 }
 
 static int foresee(struct tr_run *run, struct tr_figures *figures)
@@ -30,6 +30,11 @@ static int foresee(struct tr_run *run, struct tr_figures *figures)
 
     if (r < 0 && r != -ENOENT)
         run_log(run, "no figures: %s", tr_error_message());
+    if (known && figures->strangers)
+        run_log(run,
+                "predicted as if all folders of the store were on one drive: not all of their "
+                "drives have been measured (tailrace bench --store %s)",
+                run->params.store);
     r = tr_data_batch(run->data, 0, 0, &batch);
     return r < 0 ? r : run_predict(run, known ? figures : NULL, &batch, &run->foreseen);
 }

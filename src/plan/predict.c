@@ -149,15 +149,21 @@ static uint32_t update_after(const struct tr_run *run, uint32_t i)
 
 static struct tr_sim_rates rates_of(const struct tr_figures *f)
 {
+    struct tr_sim_rates r = {.n_drives = 0};
+
     if (!f)
-        return (struct tr_sim_rates){0};
-    return (struct tr_sim_rates){
+        return r;
+    r = (struct tr_sim_rates){
         .drive = {{.alone = {f->read, f->write, f->mixed}, .flush = f->flush}},
+        .n_drives = f->n_drives,
         .hash = f->hash,
         .in = f->in,
         .out = f->out,
         .both = f->both,
         .drag = f->cuda ? 0 : f->drag};
+    for (uint32_t i = 0; i < f->n_drives; i++)
+        r.drive[i] = f->drive[i].rates;
+    return r;
 }
 
 static enum tr_durability durability_of(const struct tr_run *run)
@@ -173,6 +179,7 @@ struct play {
     double *seconds, *scaled, *beside;
     uint32_t *after;
     unsigned char *pass;
+    struct tr_stripes stripes; /* of a store that is still to be made */
 };
 
 static void close_play(struct play *y)
@@ -182,6 +189,22 @@ static void close_play(struct play *y)
     tr_free(TR_MEM_MISC, y->beside);
     tr_free(TR_MEM_MISC, y->after);
     tr_free(TR_MEM_MISC, y->pass);
+    tr_stripes_free(&y->stripes);
+}
+
+/* What each folder of the store has, or would have. */
+static int place_stripes(struct play *y, const struct tr_run *run, const struct tr_figures *f)
+{
+    int r = 0;
+
+    if (!f || f->n_folders < 2)
+        return 0;
+    if (run->store)
+        y->p.stripes = tr_store_stripes(run->store);
+    else if ((r = run_deal_out(run, f, &y->stripes)) == 0)
+        y->p.stripes = &y->stripes;
+    y->p.drive_of = f->drive_of;
+    return r;
 }
 
 static int open_play(struct play *y, struct tr_run *run, const struct tr_figures *figures,
@@ -189,6 +212,7 @@ static int open_play(struct play *y, struct tr_run *run, const struct tr_figures
 {
     const struct tr_visits *v = &run->visits;
     static char ground[1]; /* slots are counted, never touched */
+    int r;
 
     memset(y, 0, sizeof(*y));
     for (int i = 0; i < TR_SLOT_POOLS; i++) {
@@ -230,6 +254,9 @@ static int open_play(struct play *y, struct tr_run *run, const struct tr_figures
                                   .serial = run->params.serial,
                                   .durability = durability_of(run),
                                   .rates = rates_of(figures)};
+    r = place_stripes(y, run, figures);
+    if (r < 0)
+        return r;
     return visit_seconds(run, figures, batch, &(struct seconds){y->seconds, y->beside});
 }
 
@@ -293,6 +320,18 @@ static int play_commit(const struct play *y, struct tr_prediction *out)
     return 0;
 }
 
+/* Of a long path the end, which tells more. */
+static void name_drives(const struct tr_figures *f, struct tr_prediction *out)
+{
+    for (uint32_t i = 0; f && i < f->n_drives; i++) {
+        const char *name = f->drive[i].folder;
+        size_t n = strlen(name), room = sizeof(out->drive[i]) - 1;
+
+        strcpy(out->drive[i], n > room ? name + n - room : name);
+    }
+    out->strangers = f && f->strangers;
+}
+
 int run_predict(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
                 struct tr_prediction *out)
 {
@@ -319,6 +358,8 @@ int run_predict(struct tr_run *run, const struct tr_figures *figures, const stru
         r = run_predict_settle(run, y.pools, &out->settle);
     for (uint32_t i = 0; r == 0 && i < y.p.n; i++)
         out->arithmetic += y.seconds[i];
+    name_drives(figures, out);
+    tr_prediction_name_limit(out);
     close_play(&y);
     return r;
 }
@@ -362,6 +403,28 @@ double tr_prediction_wear(const struct tr_prediction *p)
     double commit = p->commit_every ? (double)p->sim.kept_bytes / (double)p->commit_every : 0;
 
     return (double)p->sim.written_bytes + commit;
+}
+
+double tr_prediction_drive_wear(const struct tr_prediction *p, uint32_t drive)
+{
+    const struct tr_sim_drive *d = &p->sim.drive[drive];
+
+    return (double)d->written_bytes +
+           (p->commit_every ? (double)d->kept_bytes / (double)p->commit_every : 0);
+}
+
+double tr_prediction_life(const struct tr_prediction *p, const double life[TR_STORE_FOLDERS])
+{
+    double least = 0;
+
+    for (uint32_t d = 0; life && d < p->sim.n_drives; d++) {
+        double wear = tr_prediction_drive_wear(p, d);
+        double steps = wear > 0 ? life[life[1] > 0 ? d : 0] / wear : 0;
+
+        if (steps > 0 && (!(least > 0) || steps < least))
+            least = steps;
+    }
+    return least;
 }
 
 /* ---- limits ---- */

@@ -16,6 +16,7 @@
 #include "src/text/data.h"
 
 struct tr_run;
+struct tr_stripes;
 
 struct tr_settle_bytes {
     uint64_t read, written;
@@ -36,6 +37,9 @@ struct tr_prediction {
     /* With a commit every so many steps, whose writes go on beside the steps that follow: seconds
      * of the first of those, and how much longer all together are than without; else 0. */
     double after_commit, commit_extra;
+    char limit[128];                  /* what limits a step, in words */
+    char drive[TR_STORE_FOLDERS][64]; /* the drives' names, or their ends, of sim.drive */
+    int strangers;                    /* drives that were not measured: taken for one */
     struct tr_sim_result sim;
     struct tr_settle_bytes settle; /* to finish the last step (src/train/pending.c) */
     uint64_t device_bytes;         /* peak, the device's own included */
@@ -63,17 +67,26 @@ uint64_t tr_prediction_kept(const struct tr_prediction *p, int64_t step);
 double tr_prediction_seconds(const struct tr_prediction *p);
 /* Bytes written a step, what the commits among many steps write included. */
 double tr_prediction_wear(const struct tr_prediction *p);
+/* The same of one drive. */
+double tr_prediction_drive_wear(const struct tr_prediction *p, uint32_t drive);
+/* Steps until the first drive is worn out; life: bytes of each, or of every one where only one is
+ * said. 0: not asked, or nothing is written. */
+double tr_prediction_life(const struct tr_prediction *p, const double life[TR_STORE_FOLDERS]);
+/* How the store would be dealt out over the folders of the figures (src/run/drives.c); to be freed
+ * with tr_stripes_free. */
+int run_deal_out(const struct tr_run *run, const struct tr_figures *f, struct tr_stripes *out);
 /* The rest, which takes longer: least_device and hides_from. */
 int run_predict_limits(struct tr_run *run, const struct tr_figures *figures,
                        const struct tr_batch *batch, struct tr_prediction *out);
 /* ---- as text (predict_text.c) ---- */
 
-json_t *tr_prediction_json(const struct tr_prediction *p);
+/* life: as above, or NULL. */
+json_t *tr_prediction_json(const struct tr_prediction *p, const double *life);
 /* "predicted: ..." with a newline, or "" without figures. */
 const char *tr_prediction_line(const struct tr_prediction *p, char *text, size_t room);
-void tr_prediction_print(FILE *f, const struct tr_prediction *p, double drive_life);
-/* What limits a step, in words. */
-const char *tr_prediction_limit(const struct tr_prediction *p);
+void tr_prediction_print(FILE *f, const struct tr_prediction *p, const double *life);
+/* Fills in what limits a step, in words. */
+void tr_prediction_name_limit(struct tr_prediction *p);
 
 /* A batch of full rows, one document each. */
 int tr_predict_batch(int64_t rows, int64_t row_tokens, int32_t grain_tokens,

@@ -15,8 +15,29 @@ static const char *const limits[TR_SERVERS] = {"commits and latencies",  "the dr
                                                "copies from the device", "updates on the cpu"};
 static const char *const passes[TR_SIM_PASSES] = {"forward", "norm", "update"};
 
+#define MORE                                                                                       \
+    1.1 /* so much more is waited for the one drive than for any other that limits alone           \
+         */
+
+/* Of several drives the one that is waited for, or all. */
+static void name_drive(struct tr_prediction *p)
+{
+    uint32_t most = 0, rivals = 0;
+
+    for (uint32_t d = 0; d < p->sim.n_drives; d++)
+        most = p->sim.drive[d].waited > p->sim.drive[most].waited ? d : most;
+    for (uint32_t d = 0; d < p->sim.n_drives; d++)
+        rivals += p->sim.drive[d].waited * MORE > p->sim.drive[most].waited;
+    if (p->sim.n_drives < 2)
+        snprintf(p->limit, sizeof(p->limit), "the drive");
+    else if (rivals == p->sim.n_drives)
+        snprintf(p->limit, sizeof(p->limit), "the drives");
+    else
+        snprintf(p->limit, sizeof(p->limit), "the drive (%s)", p->drive[most]);
+}
+
 /* Less than one part in thirty waited: nothing but more arithmetic would help. */
-const char *tr_prediction_limit(const struct tr_prediction *p)
+void tr_prediction_name_limit(struct tr_prediction *p)
 {
     int most = 0;
     double idle = 0;
@@ -26,7 +47,11 @@ const char *tr_prediction_limit(const struct tr_prediction *p)
         if (p->sim.idle[i] > p->sim.idle[most])
             most = i;
     }
-    return idle < p->sim.seconds / 30 ? "arithmetic" : limits[most];
+    if (idle >= p->sim.seconds / 30 && most == TR_SERVE_DRIVE)
+        name_drive(p);
+    else
+        snprintf(p->limit, sizeof(p->limit), "%s",
+                 idle < p->sim.seconds / 30 ? "arithmetic" : limits[most]);
 }
 
 static json_t *seconds_json(const struct tr_prediction *p)
@@ -56,8 +81,31 @@ static void add(json_t *o, const char *key, uint64_t bytes)
     json_object_set_new(o, key, json_integer((json_int_t)bytes));
 }
 
-json_t *tr_prediction_json(const struct tr_prediction *p)
+static json_t *drives_json(const struct tr_prediction *p, const double *life)
 {
+    json_t *list = json_array();
+
+    for (uint32_t d = 0; list && d < p->sim.n_drives; d++) {
+        const struct tr_sim_drive *v = &p->sim.drive[d];
+        double wear = tr_prediction_drive_wear(p, d), own = life ? life[life[1] > 0 ? d : 0] : 0;
+        json_t *o = json_pack("{s:s, s:f, s:f}", "folder", p->drive[d], "busy", v->busy, "waited",
+                              v->waited);
+
+        if (!o)
+            continue;
+        add(o, "read_bytes", v->read_bytes);
+        add(o, "written_bytes", v->written_bytes);
+        add(o, "commit_written_bytes", v->kept_bytes);
+        if (own > 0 && wear > 0)
+            json_object_set_new(o, "life_steps", json_real(own / wear));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
+json_t *tr_prediction_json(const struct tr_prediction *p, const double *life)
+{
+    double steps = tr_prediction_life(p, life);
     json_t *o = json_object();
 
     if (!o)
@@ -82,14 +130,17 @@ json_t *tr_prediction_json(const struct tr_prediction *p)
     add(o, "least_host_bytes", p->least_host);
     if (p->least_device)
         add(o, "least_device_bytes", p->least_device);
+    if (steps > 0)
+        json_object_set_new(o, "drive_life_steps", json_real(steps));
     if (!p->timed)
         return o;
+    json_object_set_new(o, "drives", drives_json(p, life));
     json_object_set_new(o, "machine", json_string(p->machine));
     json_object_set_new(o, "seconds", seconds_json(p));
     json_object_set_new(o, "spent", idle_json(p));
     json_object_set_new(o, "arithmetic", json_real(p->arithmetic));
     json_object_set_new(o, "tokens_per_s", json_real((double)p->tokens / tr_prediction_seconds(p)));
-    json_object_set_new(o, "limited_by", json_string(tr_prediction_limit(p)));
+    json_object_set_new(o, "limited_by", json_string(p->limit));
     if (p->hides_from > 0)
         json_object_set_new(o, "hides_from_tokens", json_real(round(p->hides_from)));
     return o;
@@ -106,9 +157,8 @@ const char *tr_prediction_line(const struct tr_prediction *p, char *text, size_t
         snprintf(text, room,
                  "predicted: %.3g s a step%s, %.4g tokens/s, limited by %s; %.4g MB read, %.4g MB "
                  "written a step\n",
-                 p->sim.seconds, commit, (double)p->tokens / tr_prediction_seconds(p),
-                 tr_prediction_limit(p), (double)p->sim.read_bytes * 1e-6,
-                 (double)p->sim.written_bytes * 1e-6);
+                 p->sim.seconds, commit, (double)p->tokens / tr_prediction_seconds(p), p->limit,
+                 (double)p->sim.read_bytes * 1e-6, (double)p->sim.written_bytes * 1e-6);
     return text;
 }
 
@@ -148,22 +198,46 @@ static void print_seconds(FILE *f, const struct tr_prediction *p)
                 "commits   one in %lld steps follows a commit: %.3f s; on average %.3f s a step\n",
                 (long long)p->commit_every, p->after_commit, tr_prediction_seconds(p));
     fprintf(f, "speed     %.4g tokens/s; limited by %s\n",
-            (double)p->tokens / tr_prediction_seconds(p), tr_prediction_limit(p));
+            (double)p->tokens / tr_prediction_seconds(p), p->limit);
     if (p->hides_from > 0)
         fprintf(f, "hides     arithmetic hides the rest from about %.3g tokens a step\n",
                 p->hides_from);
 }
 
-static void print_life(FILE *f, const struct tr_prediction *p, double life)
+/* What each drive has to do, where there are several. */
+static void print_drives(FILE *f, const struct tr_prediction *p)
 {
-    double wear = tr_prediction_wear(p), steps = wear > 0 ? life / wear : 0;
-
-    if (life > 0 && steps > 0)
-        fprintf(f, "life      %.4g TB written are %.4g steps, %.4g tokens\n", life * 1e-12, steps,
-                steps * (double)p->tokens);
+    if (p->strangers)
+        fputs("drives    taken for one: not all drives of the store's folders have been measured "
+              "(tailrace bench --store)\n",
+              f);
+    if (p->sim.n_drives < 2)
+        return;
+    fputs(
+        "drives, a step                                              GB read   written      busy, "
+        "s\n",
+        f);
+    for (uint32_t d = 0; d < p->sim.n_drives; d++)
+        fprintf(f, "  %-52s %11.3f %9.3f %12.3f\n", p->drive[d],
+                (double)p->sim.drive[d].read_bytes * 1e-9, tr_prediction_drive_wear(p, d) * 1e-9,
+                p->sim.drive[d].busy);
 }
 
-void tr_prediction_print(FILE *f, const struct tr_prediction *p, double drive_life)
+static void print_life(FILE *f, const struct tr_prediction *p, const double *life)
+{
+    double steps = tr_prediction_life(p, life);
+
+    if (!(steps > 0))
+        return;
+    fprintf(f, "life      %.4g TB written", life[0] * 1e-12);
+    for (uint32_t d = 1; d < p->sim.n_drives && life[1] > 0; d++)
+        fprintf(f, ", %.4g", life[d] * 1e-12);
+    fprintf(f, "%s are %.4g steps, %.4g tokens\n",
+            p->sim.n_drives > 1 ? " by a drive, until the first is worn out," : "", steps,
+            steps * (double)p->tokens);
+}
+
+void tr_prediction_print(FILE *f, const struct tr_prediction *p, const double *life)
 {
     fputs("host memory, pinned\n", f);
     print_gb(f, "staging buffers", p->staging_bytes);
@@ -185,7 +259,9 @@ void tr_prediction_print(FILE *f, const struct tr_prediction *p, double drive_li
     print_gb(f, "block inputs saved (what went to disk is above, too)", p->sim.spilled_bytes);
     if (p->timed)
         print_seconds(f, p);
-    print_life(f, p, drive_life);
+    if (p->timed)
+        print_drives(f, p);
+    print_life(f, p, life);
     if (p->least_device)
         fprintf(f, "smallest  --device-memory %llu (%.1f MiB) would do",
                 (unsigned long long)p->least_device, (double)p->least_device / 1048576);

@@ -11,8 +11,7 @@
 #include "src/base/file.h"
 #include "src/run/open.h"
 
-/* The nearest existing folder at or above `path`, and the device it is on. */
-static int nearest(const char *path, char *out, size_t room, dev_t *device)
+int run_nearest_folder(const char *path, char *out, size_t room, dev_t *device)
 {
     struct stat st;
     char *slash;
@@ -67,7 +66,7 @@ static int look_at_places(const char *store, dev_t device, struct places *p)
         uint64_t left = 0;
         uint32_t k = 0;
 
-        if ((r = nearest(f.path[i], at, sizeof(at), &p->device[i])) < 0 ||
+        if ((r = run_nearest_folder(f.path[i], at, sizeof(at), &p->device[i])) < 0 ||
             (r = tr_free_bytes(at, &left)) < 0)
             break;
         while (p->device[k] != p->device[i])
@@ -92,7 +91,7 @@ int run_check_disk(const struct tr_run *run)
     for (int32_t t = tr_lora_freezes(&run->model->lora) ? run->model->n_base : 0;
          p->export_model != TR_NO && t < run->model->n_tensors; t++)
         weights += run->model->tensors[t].bytes;
-    if ((r = nearest(p->out, out_at, sizeof(out_at), &out_device)) < 0 ||
+    if ((r = run_nearest_folder(p->out, out_at, sizeof(out_at), &out_device)) < 0 ||
         (r = look_at_places(p->store, out_device, &places)) < 0)
         return r;
     if (places.shared && store + weights > places.left)

@@ -86,7 +86,7 @@ static json_t *plan_json(const struct tr_run *run)
     const struct tr_plan *p = &run->plan;
     json_t *memory = json_array();
     struct tr_plan_row rows[TR_PLAN_ROWS];
-    json_t *predicted = tr_prediction_json(&run->foreseen);
+    json_t *predicted = tr_prediction_json(&run->foreseen, NULL);
     int n = tr_plan_table(p, rows);
 
     json_object_set_new(predicted, "durability", run_durability_json(run));

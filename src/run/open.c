@@ -224,6 +224,7 @@ static int import(struct tr_run *run)
 {
     struct tr_import_params *p = &run->import_params;
     unsigned char payload[TR_CURSOR_BYTES];
+    double speed[TR_STORE_FOLDERS];
     char *keep = tr_path(run->params.out, "source");
     int r;
 
@@ -232,12 +233,14 @@ static int import(struct tr_run *run)
     tr_cursor_pack(&run->cursor, payload);
     p->store = run->params.store;
     p->keep = keep;
+    p->speed = run_drive_speeds(run, speed) ? speed : NULL;
     p->generations = run->params.durability == TR_KEEP_NONE ? 1 : 2;
     p->payload = payload;
     p->payload_bytes = sizeof(payload);
     p->progress = run->params.importing;
     p->progress_arg = run->params.importing_arg;
     r = tr_import_run(run->import);
+    p->speed = NULL;
     tr_free(TR_MEM_MISC, keep);
     return r;
 }

@@ -6,6 +6,8 @@
 #ifndef TR_SRC_RUN_OPEN_H
 #define TR_SRC_RUN_OPEN_H
 
+#include <sys/types.h>
+
 #include "src/base/mem.h"
 #include "src/checkpoint/import.h"
 #include "src/plan/plan_file.h"
@@ -57,10 +59,20 @@ int run_choose(struct tr_run *run); /* for the run's own batches, on its machine
 int run_foresee(struct tr_run *run);
 /* Figures of the run's device, where `bench` has made them; -ENOENT: there are none. */
 int run_figures(const struct tr_run *run, struct tr_figures *out);
+/* Finds the drives of the run's folders among those of the figures, and makes the figures theirs
+ * (drives.c). */
+int run_find_drives(const struct tr_run *run, struct tr_figures *f);
+/* Of another machine: a folder on each of its drives. */
+void run_all_drives(struct tr_figures *f);
+/* 1: there are figures of the drives of all folders, from which come the speeds by which a new
+ * store is dealt out; else it measures. */
+int run_drive_speeds(const struct tr_run *run, double speed[TR_STORE_FOLDERS]);
 /* A step that was done; all of them, when every byte of theirs has been written. */
 int run_measure_step(struct tr_run *run, const struct tr_step_report *report);
 int run_measure_end(struct tr_run *run);
 
+/* The nearest existing folder at or above `path`, and the device it is on. */
+int run_nearest_folder(const char *path, char *out, size_t room, dev_t *device);
 /* Is there room for the store and the export? (a new run) */
 int run_check_disk(const struct tr_run *run);
 int run_write_options(const struct tr_run *run);

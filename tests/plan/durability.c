@@ -103,6 +103,7 @@ static void measure(const char *bits, double drive)
     snprintf(f.device, sizeof(f.device), "%s", bits);
     f.cuda = 0;
     f.threads = 1;
+    f.n_drives = 0; /* as a file from before drives were told apart */
     f.read = f.write = f.mixed = drive;
     f.flush = 0;
     assert_int_equal(tr_figures_write(path, &f), 0);

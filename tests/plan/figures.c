@@ -36,7 +36,8 @@ static struct tr_figures named(const char *name, const struct tr_figures_changes
 
 static void named_machines(void **state)
 {
-    struct tr_figures_changes none = {0}, changed = {.drive_read = 3e9, .drives = 2, .pcie = 1e10};
+    struct tr_figures_changes none = {0},
+                              changed = {.drive_read = {3e9}, .drives = 2, .pcie = 1e10};
     struct tr_figures f = named("RTX-3090", &none);
     /* 2 x 1000^3 FLOP at 80 % of 71 TFLOPS, and a launch */
     struct tr_op op = {
@@ -51,7 +52,35 @@ static void named_machines(void **state)
     equal(f.read, 6e9);
     equal(f.write, 12e9);
     equal(f.in, 1e10);
+    assert_int_equal(f.n_drives, 2);
+    equal(f.drive[1].rates.alone.read, 3e9);
+    equal(f.drive[1].rates.alone.mixed, 4e9);
     assert_int_equal(tr_figures_named("h2000", &none, &f), -ENOENT);
+}
+
+/* Each drive by itself, where speeds are said one by one. */
+static void named_drives(void **state)
+{
+    struct tr_figures_changes two = {.drive_read = {7e9, 3.5e9}};
+    struct tr_figures f = named("rtx-3090", &two);
+
+    (void)state;
+    assert_int_equal(f.n_drives, 2);
+    assert_string_equal(f.drive[1].folder, "drive 2");
+    equal(f.drive[0].rates.alone.read, 7e9);
+    equal(f.drive[1].rates.alone.read, 3.5e9);
+    equal(f.drive[1].rates.alone.write, 6e9);
+    equal(f.read, 10.5e9);
+    equal(f.flush, 0.005);
+    equal(tr_drive_speed(&f.drive[1].rates), 3 / (2 / 3.5e9 + 1 / 6e9));
+    two.drives = 3;
+    assert_int_equal(tr_figures_named("rtx-3090", &two, &f), -EINVAL);
+    assert_non_null(strstr(tr_error_message(), "--drive-read: 2 speeds for 3 drives"));
+    two.drives = 0;
+    two.drive_write[0] = two.drive_write[1] = two.drive_write[2] = 1e9;
+    assert_int_equal(tr_figures_named("rtx-3090", &two, &f), -EINVAL);
+    two = (struct tr_figures_changes){.drives = TR_STORE_FOLDERS + 1};
+    assert_int_equal(tr_figures_named("rtx-3090", &two, &f), -EINVAL);
 }
 
 /* Pairs of a query and its keys: inside documents, inside the window. */
@@ -146,6 +175,31 @@ static void file_reads_back(void **state)
     tr_free(TR_MEM_TEXT, text);
 }
 
+/* Two drives come back as they were; so does a file from before there were any in it. */
+static void drives_read_back(void **state)
+{
+    struct tr_figures_changes two = {.drive_read = {7e9, 3.5e9}};
+    struct tr_figures f = named("rtx-3090", &two), g;
+    char path[80];
+
+    (void)state;
+    snprintf(f.drive[0].folder, sizeof(f.drive[0].folder), "/fast \"disk\"/a:b");
+    f.drive[1].rates = (struct tr_drive_rates){{1e9, 2e9, 3e9}, {4e9, 5e9, 6e9}, 0.25};
+    snprintf(path, sizeof(path), "%s/drives.json", folder);
+    assert_int_equal(tr_figures_write(path, &f), 0);
+    assert_int_equal(tr_figures_read(path, &g), 0);
+    assert_int_equal(g.n_drives, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_string_equal(g.drive[i].folder, f.drive[i].folder);
+        assert_memory_equal(&g.drive[i].rates, &f.drive[i].rates, sizeof(g.drive[i].rates));
+    }
+    f.n_drives = 0;
+    assert_int_equal(tr_figures_write(path, &f), 0);
+    assert_int_equal(tr_figures_read(path, &g), 0);
+    assert_int_equal(g.n_drives, 0);
+    equal(g.read, f.read);
+}
+
 /* A file from before state in fewer bits was measured: it costs what its bytes do. With some of
  * these rows and not the others it is read as well; each is a row of its own. */
 static void older_file(void **state)
@@ -216,7 +270,13 @@ static void hostile_files(void **state)
     (void)state;
     refused("{", "", "not valid JSON");
     refused("tailrace machine", "tailrace store", "not a file of figures");
-    refused("\"version\": 1", "\"version\": 2", "another version");
+    refused("\"version\": 2", "\"version\": 3", "another version");
+    refused("\"version\": 2", "\"version\": 1", "a key of no meaning");
+    refused("\"drives\":", "\"drivers\":", "list of 1 to 8");
+    refused("\"drives\": [", "\"drives\": [], \"x\": [", "list of 1 to 8");
+    refused("\"drives\": [", "\"drives\": [{}, ", "drives: folder");
+    refused("\"folder\": \"drive 1\"", "\"folder\": \"drive 1\", \"n\": 1", "no meaning");
+    refused("\"beside_read\": 7", "\"beside_read\": -7", "drives: beside_read: -7");
     refused("\"read\":", "\"raed\":", "read: is missing");
     refused("\"read\":", "\"read\": 1e3, \"read\":", "JSON");
     refused("\"flush\":", "\"speed\": 1, \"flush\":", "a key of no meaning");
@@ -241,6 +301,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(named_machines),  cmocka_unit_test(attention_pairs),
+        cmocka_unit_test(named_drives),    cmocka_unit_test(drives_read_back),
         cmocka_unit_test(every_op_costs),  cmocka_unit_test(fit_finds_factors),
         cmocka_unit_test(file_reads_back), cmocka_unit_test(hostile_files),
         cmocka_unit_test(older_file),

@@ -300,7 +300,7 @@ static json_t *ask(const char *arch, int64_t rows, int64_t drives)
         .arch = arch, .dtype = TR_TYPE_BF16, .batch_size = rows, .clip_norm = -1};
 
     return foretell(&(struct tr_foretell_params){
-        .train = &p, .machine = "rtx-4090", .drives = drives, .drive_life = 1e15, .json = 1});
+        .train = &p, .machine = "rtx-4090", .drives = drives, .drive_life = {1e15}, .json = 1});
 }
 
 static void parts_sum(void **state)
@@ -324,6 +324,59 @@ static void parts_sum(void **state)
     assert_true(all >= real(p, "arithmetic"));
     json_decref(one);
     json_decref(two);
+}
+
+static void refuses(const struct tr_foretell_params *p, const char *words)
+{
+    char *text = (char *)1;
+
+    assert_true(tr_foretell(p, &text) < 0);
+    assert_null(text);
+    if (!strstr(tr_message(), words))
+        fail_msg("'%s' is not in: %s", words, tr_message());
+}
+
+/* Two drives, one twice as fast: together they have all that moves, each its share, both are as
+ * long at work and both are waited for; the first that is worn out ends it. */
+static void two_drives(void **state)
+{
+    struct tr_train_params p = {.arch = "llama-13b",
+                                .dtype = TR_TYPE_BF16,
+                                .batch_size = 1,
+                                .seq_len = 64,
+                                .clip_norm = -1,
+                                .host_memory = 1ull << 30,
+                                .durability = TR_KEEP_STEP};
+    struct tr_foretell_params f = {.train = &p,
+                                   .machine = "rtx-4090",
+                                   .drive_read = {7e9, 3.5e9},
+                                   .drive_write = {6e9, 3e9},
+                                   .drive_life = {1e15, 1e14},
+                                   .json = 1};
+    json_t *o = foretell(&f), *all = json_object_get(o, "predicted");
+    const json_t *list = json_object_get(all, "drives"), *a = json_array_get(list, 0),
+                 *b = json_array_get(list, 1);
+    double one_drive, seconds = real(json_object_get(all, "seconds"), "all");
+
+    (void)state;
+    assert_int_equal(json_array_size(list), 2);
+    assert_string_equal(json_string_value(json_object_get(b, "folder")), "drive 2");
+    assert_string_equal(json_string_value(json_object_get(all, "limited_by")), "the drives");
+    close_to(real(a, "read_bytes") + real(b, "read_bytes"), real(all, "read_bytes"));
+    close_to(real(a, "written_bytes") + real(b, "written_bytes"), real(all, "written_bytes"));
+    assert_true(real(a, "written_bytes") > 1.9 * real(b, "written_bytes"));
+    assert_true(real(a, "written_bytes") < 2.1 * real(b, "written_bytes"));
+    assert_true(real(a, "busy") > 0.95 * seconds && real(b, "busy") > 0.95 * seconds);
+    close_to(real(b, "life_steps"), 1e14 / real(b, "written_bytes"));
+    close_to(real(all, "drive_life_steps"), real(b, "life_steps"));
+    json_decref(o);
+    f.drive_read[1] = f.drive_write[1] = f.drive_life[1] = 0; /* the faster one alone */
+    o = foretell(&f);
+    one_drive = real(json_object_get(json_object_get(o, "predicted"), "seconds"), "all");
+    assert_true(one_drive > 1.4 * seconds && one_drive < 1.55 * seconds);
+    json_decref(o);
+    f.drive_life[1] = 1e14;
+    refuses(&f, "--drive-life: 2 lives for 1 drives");
 }
 
 /* Seconds of a step; *parked: bytes on disk of gradients that wait. */
@@ -370,16 +423,6 @@ static void clip_is_chosen(void **state)
     }
     clipped("h200", 1, TR_CLIP_AUTO, &parked);
     assert_true(parked == 0);
-}
-
-static void refuses(const struct tr_foretell_params *p, const char *words)
-{
-    char *text = (char *)1;
-
-    assert_true(tr_foretell(p, &text) < 0);
-    assert_null(text);
-    if (!strstr(tr_message(), words))
-        fail_msg("'%s' is not in: %s", words, tr_message());
 }
 
 static void bad_machines(void **state)
@@ -449,11 +492,10 @@ static void bench_to_train(void **state)
     char *text, model[4352], data[4352], out[4352];
 
     (void)state;
-    if (tr_bench_machine(&(struct tr_bench_params){.store = scratch(),
-                                                   .threads = 2,
-                                                   .quick = 1,
-                                                   .log = keep_said},
-                         &text) < 0)
+    if (tr_bench_machine(
+            &(struct tr_bench_params){
+                .store = scratch(), .threads = 2, .quick = 1, .log = keep_said},
+            &text) < 0)
         fail_msg("%s", tr_message());
     assert_non_null(strstr(text, "matmul_dw"));
     assert_int_equal(strstr(text, "in a run: ") != NULL, !on_gpu());
@@ -479,9 +521,13 @@ static void bench_to_train(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(predicted_is_measured), cmocka_unit_test(parts_sum),
-        cmocka_unit_test(clip_is_chosen),        cmocka_unit_test(bad_machines),
-        cmocka_unit_test(host_budget),           cmocka_unit_test(bench_to_train),
+        cmocka_unit_test(predicted_is_measured),
+        cmocka_unit_test(parts_sum),
+        cmocka_unit_test(clip_is_chosen),
+        cmocka_unit_test(bad_machines),
+        cmocka_unit_test(two_drives),
+        cmocka_unit_test(host_budget),
+        cmocka_unit_test(bench_to_train),
     };
 
     all_configs = argc > 1 && !strcmp(argv[1], "--all");
