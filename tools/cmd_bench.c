@@ -9,8 +9,9 @@
 static const struct tr_option options[] = {
     {"device", "NAME", TR_OPTION_TEXT, 0, AT(device), "the first GPU, else the cpu",
      "what computes: cpu, cuda or cuda:N"},
-    {"store", "DIR", TR_OPTION_PATH, 0, AT(store), "the current folder",
-     "folder on the drive that is to be measured; 1 GiB of it is used meanwhile"},
+    {"store", "DIR[:DIR...]", TR_OPTION_PATH, 0, AT(store), "the current folder",
+     "folder on the drive that is to be measured, or on each of several, which are measured one by "
+     "one and all at once; 1 GiB of each is used meanwhile"},
     {"out", "FILE", TR_OPTION_PATH, 0, AT(out), "~/.cache/tailrace/machine.json",
      "where the figures are kept"},
     {"threads", "N", TR_OPTION_COUNT, 0, AT(threads), "the cores of this process",

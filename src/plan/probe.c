@@ -146,16 +146,36 @@ static int describe(struct probe *p)
 
 /* ---- what is said ---- */
 
+static void print_ways(FILE *f, const struct tr_drive_ways *w)
+{
+    fprintf(f, " %8.3f %8.3f %8.3f\n", w->read * 1e-9, w->write * 1e-9, w->mixed * 1e-9);
+}
+
+static void print_drives(FILE *f, const struct probe *p)
+{
+    const struct tr_figures *m = &p->figures;
+
+    for (uint32_t k = 0; k < m->n_drives; k++) {
+        if (m->n_drives > 1)
+            fprintf(f, "%s\n", m->drive[k].folder);
+        fprintf(f, "%-38s %8s %8s %8s\n", "drive, GB/s", "read", "write", "mixed");
+        for (int i = 0; i < PROBE_DEPTHS; i++) {
+            fprintf(f, "  %2u requests of 1 MiB under way        ", p->depth[k][i].depth);
+            print_ways(f, &p->depth[k][i].ways);
+        }
+        if (m->n_drives > 1) {
+            fprintf(f, "  while the others are at work          ");
+            print_ways(f, &m->drive[k].rates.beside);
+        }
+    }
+    fprintf(f, "  %s\n", p->drive);
+}
+
 static void print_rates(FILE *f, const struct probe *p)
 {
     const struct tr_figures *m = &p->figures;
 
-    fprintf(f, "%-38s %8s %8s %8s\n", "drive, GB/s", "read", "write", "mixed");
-    for (int i = 0; i < PROBE_DEPTHS; i++)
-        fprintf(f, "  %2u requests of 1 MiB under way         %8.3f %8.3f %8.3f\n",
-                p->depth[i].depth, p->depth[i].read * 1e-9, p->depth[i].write * 1e-9,
-                p->depth[i].mixed * 1e-9);
-    fprintf(f, "  %s\n", p->drive);
+    print_drives(f, p);
     fprintf(f, "sync of data just written              %8.2f ms\n", m->flush * 1e3);
     fprintf(f, "checksums, one core                    %8.2f GB/s\n", m->hash * 1e-9);
     fprintf(f, "memcpy, one core                       %8.2f GB/s\n", m->host_copy * 1e-9);

@@ -18,7 +18,7 @@
 #define PROBE_DEPTHS 4
 struct probe_depth {
     unsigned depth;
-    double read, write, mixed;
+    struct tr_drive_ways ways;
 };
 
 struct probe {
@@ -29,7 +29,7 @@ struct probe {
     char *arena;
     uint64_t used; /* of the arena, by the op at hand */
     struct tr_figures figures;
-    struct probe_depth depth[PROBE_DEPTHS];
+    struct probe_depth depth[TR_STORE_FOLDERS][PROBE_DEPTHS]; /* of each drive, alone */
     double residual[TR_COST_ROWS][TR_WIDTHS]; /* median error of the fit; negative: not measured */
     char drive[96];                           /* how the I/O engine describes itself */
     double compute_factor, drive_factor;      /* seconds, bytes/s: of a run to what was probed */

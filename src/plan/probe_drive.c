@@ -3,10 +3,13 @@
  * The drive, through the very queue that a run has: requests of 1 MiB, reads and writes by turns
  * where both wait. On a file without a name in the folder asked for, so that nothing stays whatever
  * happens; it is written once before anything is timed, for space that was only allocated reads and
- * writes differently.
+ * writes differently. Of several folders, each drive by itself, and then all of them at once, in
+ * one queue as the parts of a store are: two of them may share more than their file systems tell.
  */
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "offload/queue.h"
@@ -19,48 +22,72 @@
 #define PIECE   (32ull << 20) /* of one transfer, and of what is hashed and copied */
 #define BUFFERS 2
 
+#define FILES (TR_IO_FILES + 2 * (TR_STORE_FOLDERS - 1))
+
+/* What is measured at once: one drive, or all. */
 struct drive {
     struct probe *p;
-    struct tr_io_file file[TR_IO_FILES];
+    uint32_t n;
+    struct tr_io_file file[FILES];
     struct tr_queue *queue;
-    char *buffer; /* BUFFERS pieces */
-    uint64_t bytes;
-    char path[4096];
+    struct tr_stripes stripes; /* drive k has the k-th so many bytes */
+    struct tr_stripe stripe[TR_STORE_FOLDERS];
+    char *buffer;   /* BUFFERS pieces */
+    uint64_t bytes; /* on each */
+    char path[TR_STORE_FOLDERS][4096];
 };
 
 /* O_TMPFILE where the file system has it, else a name that is gone at once. */
-static int open_file(struct drive *d, const char *folder, int direct)
+static int open_at(const char *path, const char *folder, int direct)
 {
     int flags = O_RDWR | O_CLOEXEC | (direct ? O_DIRECT : 0),
         fd = open(folder, flags | O_TMPFILE, 0600);
 
-    snprintf(d->path, sizeof(d->path), "%s/tailrace-bench.%ld", folder, (long)getpid());
     if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
         return fd;
-    fd = open(d->path, flags | O_CREAT | O_EXCL, 0600);
+    fd = open(path, flags | O_CREAT | O_EXCL, 0600);
     if (fd >= 0)
-        unlink(d->path);
+        unlink(path);
     return fd;
 }
 
-static int open_drive(struct drive *d, const char *folder)
+static int open_file(struct drive *d, uint32_t k, const char *folder)
 {
+    struct tr_io_file *f = &d->file[tr_file_in(TR_FILE_GEN0, k)];
     uint64_t room;
-    int r = tr_free_bytes(folder, &room), fd;
+    int r = tr_free_bytes(folder, &room);
 
     if (r < 0)
         return r;
     if (room < d->bytes)
         return tr_error(-ENOSPC, "%s: measuring takes %llu bytes, %llu are free", folder,
                         (unsigned long long)d->bytes, (unsigned long long)room);
-    for (int i = 0; i < TR_IO_FILES; i++)
-        d->file[i].fd = -1;
-    fd = open_file(d, folder, 1);
-    d->file[0] = (struct tr_io_file){.fd = fd, .direct = fd >= 0, .path = d->path};
-    if (fd < 0 && errno == EINVAL)
-        d->file[0].fd = open_file(d, folder, 0);
-    if (d->file[0].fd < 0)
+    snprintf(d->path[k], sizeof(d->path[k]), "%s/tailrace-bench.%ld", folder, (long)getpid());
+    f->path = d->path[k];
+    f->fd = open_at(d->path[k], folder, 1);
+    f->direct = f->fd >= 0;
+    if (f->fd < 0 && errno == EINVAL)
+        f->fd = open_at(d->path[k], folder, 0);
+    if (f->fd < 0)
         return tr_error(-errno, "%s: cannot make a file: %s", folder, strerror(errno));
+    return 0;
+}
+
+static int open_drives(struct drive *d, const struct tr_figures_drive *drives, uint32_t n)
+{
+    int r = 0;
+
+    d->n = n;
+    for (uint32_t i = 0; i < FILES; i++)
+        d->file[i].fd = -1;
+    d->stripes = (struct tr_stripes){
+        .n_folders = n, .n = n > 1 ? n : 0, .stripe = d->stripe, .bytes = n * d->bytes};
+    for (uint32_t k = 0; k < n && r == 0; k++) {
+        d->stripe[k] = (struct tr_stripe){.from = k * d->bytes, .folder = k};
+        r = open_file(d, k, drives[k].folder);
+    }
+    if (r < 0)
+        return r;
     d->buffer = tr_pages_alloc(TR_MEM_IO, BUFFERS * PIECE, TR_PAGES_LOCKED);
     if (!d->buffer)
         return -ENOMEM;
@@ -72,8 +99,12 @@ static int open_drive(struct drive *d, const char *folder)
 static int open_queue(struct drive *d, uint32_t depth)
 {
     struct tr_io_region region = {d->buffer, BUFFERS * PIECE};
-    struct tr_io_params io = {
-        .files = d->file, .regions = &region, .n_regions = 1, .depth = depth, .workers = 8};
+    struct tr_io_params io = {.files = d->file,
+                              .n_folders = d->n,
+                              .regions = &region,
+                              .n_regions = 1,
+                              .depth = depth,
+                              .workers = 8};
     struct tr_io *table;
     int r;
 
@@ -82,32 +113,46 @@ static int open_queue(struct drive *d, uint32_t depth)
     if ((r = tr_io_open(&table, TR_IO_AUTO, &io)) < 0)
         return r;
     table->ops->describe(table, d->p->drive, sizeof(d->p->drive));
-    r = tr_queue_open(&d->queue, table, depth, NULL);
+    r = tr_queue_open(&d->queue, table, depth, &d->stripes);
     if (r < 0)
         table->ops->close(table);
     return r;
 }
 
-static void close_drive(struct drive *d)
+static void close_drives(struct drive *d)
 {
     tr_queue_close(d->queue);
     if (d->buffer)
         tr_free_pages(TR_MEM_IO, d->buffer, BUFFERS * PIECE);
-    if (d->file[0].fd >= 0)
-        close(d->file[0].fd);
+    for (uint32_t i = 0; i < FILES; i++)
+        if (d->file[i].fd >= 0)
+            close(d->file[i].fd);
 }
 
-/* One of the two ways that go on at once. */
+/* One of the two ways that go on at once on a drive. */
 struct lane {
     struct tr_transfer transfer;
     enum tr_io_op op;
     uint64_t at, end;
     int busy;
+    struct side *side;
+};
+
+/* A drive at work. */
+struct side {
+    struct lane lane[2];
+    int passes;     /* the whole of its bytes, so often */
+    uint64_t bytes; /* done, */
+    double until;   /* until then */
 };
 
 static void set_idle(struct tr_transfer *t)
 {
-    ((struct lane *)t->owner)->busy = 0;
+    struct lane *l = t->owner;
+
+    l->busy = 0;
+    l->side->bytes += t->bytes;
+    l->side->until = probe_now();
 }
 
 static void start_piece(struct drive *d, struct lane *l)
@@ -124,68 +169,144 @@ static void start_piece(struct drive *d, struct lane *l)
     tr_queue_add(d->queue, &l->transfer);
 }
 
-/* The whole file, a half in each lane: reads, writes, or a lane of each. A lane starts its next
- * piece as soon as one ends, so that the queue never runs dry on the way, as it does not in a run.
- */
-static int pass(struct drive *d, int reads, int writes, double *rate)
+static int is_idle(const struct side *s)
 {
-    uint64_t half = d->bytes / 2;
-    struct lane lane[2] = {{.op = reads ? TR_IO_READ : TR_IO_WRITE, .at = 0, .end = half},
-                           {.op = writes ? TR_IO_WRITE : TR_IO_READ, .at = half, .end = d->bytes}};
-    double start = probe_now();
-    int r = 0, failed = 0;
-
-    while (r == 0) {
-        for (int i = 0; i < 2; i++)
-            if (!lane[i].busy && lane[i].at < lane[i].end && !failed)
-                start_piece(d, &lane[i]);
-        if (!lane[0].busy && !lane[1].busy)
-            break;
-        r = tr_queue_turn(d->queue, 1);
-        for (int i = 0; i < 2; i++)
-            failed = failed ? failed : lane[i].transfer.error;
-    }
-    if (failed)
-        r = tr_error(failed, "%s: %s", d->path, strerror(-failed));
-    *rate = (double)d->bytes / (probe_now() - start);
-    return r;
+    return !s->lane[0].busy && !s->lane[1].busy;
 }
 
-static int median_pass(struct drive *d, int reads, int writes, double *rate)
+/* What a drive does in one pass: reads, writes, or half of each. */
+struct ways {
+    int reads, writes;
+};
+
+/* The whole file, a half in each lane: reads, writes, or a lane of each. */
+static void begin_pass(const struct drive *d, struct side *s, uint32_t k, struct ways w)
 {
-    double rates[3];
+    uint64_t from = k * d->bytes, half = d->bytes / 2;
+
+    s->lane[0] = (struct lane){
+        .op = w.reads ? TR_IO_READ : TR_IO_WRITE, .at = from, .end = from + half, .side = s};
+    s->lane[1] = (struct lane){.op = w.writes ? TR_IO_WRITE : TR_IO_READ,
+                               .at = from + half,
+                               .end = from + d->bytes,
+                               .side = s};
+}
+
+/* A lane starts its next piece as soon as one ends, so that the queue never runs dry on the way, as
+ * it does not in a run. 1: something is under way. */
+static int start_pieces(struct drive *d, struct side *s)
+{
+    for (int i = 0; i < 2; i++)
+        if (!s->lane[i].busy && s->lane[i].at < s->lane[i].end)
+            start_piece(d, &s->lane[i]);
+    return !is_idle(s);
+}
+
+/* Drives that are done begin again, as long as any is in its first pass: so all are at work. */
+static void go_on(const struct drive *d, struct side *sides, struct ways w)
+{
+    int first = 0;
+
+    for (uint32_t k = 0; k < d->n; k++) {
+        struct side *s = &sides[k];
+
+        s->passes +=
+            is_idle(s) && s->lane[0].at == s->lane[0].end && s->lane[1].at == s->lane[1].end;
+        first |= !s->passes;
+    }
+    for (uint32_t k = 0; k < d->n && first; k++)
+        if (is_idle(&sides[k]) && sides[k].passes)
+            begin_pass(d, &sides[k], k, w);
+}
+
+static int failure(struct drive *d, const struct side *sides)
+{
+    for (uint32_t k = 0; k < d->n; k++)
+        for (int i = 0; i < 2; i++)
+            if (sides[k].lane[i].transfer.error)
+                return tr_error(sides[k].lane[i].transfer.error, "%s: %s", d->path[k],
+                                strerror(-sides[k].lane[i].transfer.error));
+    return 0;
+}
+
+/* Bytes per second of each drive while all of them do this. */
+static int pass(struct drive *d, struct ways w, double rate[TR_STORE_FOLDERS])
+{
+    struct side sides[TR_STORE_FOLDERS] = {{.passes = 0}};
+    double start = probe_now();
+    int r = 0, failed = 0, busy = 1;
+
+    for (uint32_t k = 0; k < d->n; k++)
+        begin_pass(d, &sides[k], k, w);
+    while (r == 0 && busy) {
+        busy = 0;
+        for (uint32_t k = 0; k < d->n; k++)
+            busy |= failed ? !is_idle(&sides[k]) : start_pieces(d, &sides[k]);
+        if (busy)
+            r = tr_queue_turn(d->queue, 1);
+        failed = failed < 0 ? failed : failure(d, sides);
+        if (!failed)
+            go_on(d, sides, w);
+    }
+    for (uint32_t k = 0; k < d->n; k++)
+        rate[k] = (double)sides[k].bytes / (sides[k].until - start);
+    return failed ? failed : r;
+}
+
+static int median_pass(struct drive *d, struct ways w, double rate[TR_STORE_FOLDERS])
+{
+    double rates[3][TR_STORE_FOLDERS], one[3];
     int n = d->p->p->quick ? 1 : 3, r = 0;
 
     for (int i = 0; i < n && r == 0; i++)
-        r = pass(d, reads, writes, &rates[i]);
-    *rate = probe_median(rates, n);
-    return r;
-}
-
-static int measure_depths(struct drive *d)
-{
-    static const unsigned depths[PROBE_DEPTHS] = {1, 4, 8, TR_IO_DEPTH};
-    struct tr_figures *f = &d->p->figures;
-    double ignored;
-    int r = open_queue(d, TR_IO_DEPTH);
-
-    if (r == 0)
-        r = pass(d, 0, 1, &ignored);
-    for (int i = 0; i < PROBE_DEPTHS && r == 0; i++) {
-        struct probe_depth *at = &d->p->depth[i];
-
-        at->depth = depths[i];
-        if ((r = open_queue(d, depths[i])) == 0 && (r = median_pass(d, 1, 0, &at->read)) == 0 &&
-            (r = median_pass(d, 0, 1, &at->write)) == 0)
-            r = median_pass(d, 1, 1, &at->mixed);
-        f->read = at->read;
-        f->write = at->write;
-        f->mixed = at->mixed;
+        r = pass(d, w, rates[i]);
+    for (uint32_t k = 0; k < d->n; k++) {
+        for (int i = 0; i < n; i++)
+            one[i] = rates[i][k];
+        rate[k] = probe_median(one, n);
     }
     return r;
 }
 
-static int measure_flush(struct drive *d)
+/* All three ways, of each drive; out: (drives). */
+static int measure_ways(struct drive *d, struct tr_drive_ways *out)
+{
+    static const struct ways ways[] = {{1, 0}, {0, 1}, {1, 1}};
+    double rate[3][TR_STORE_FOLDERS];
+    int r = 0;
+
+    for (int i = 0; i < 3 && r == 0; i++)
+        r = median_pass(d, ways[i], rate[i]);
+    for (uint32_t k = 0; k < d->n && r == 0; k++)
+        out[k] = (struct tr_drive_ways){rate[0][k], rate[1][k], rate[2][k]};
+    return r;
+}
+
+/* Space that has been written is not what has only been allocated. */
+static int fill(struct drive *d)
+{
+    double ignored[TR_STORE_FOLDERS];
+    int r = open_queue(d, TR_IO_DEPTH);
+
+    return r < 0 ? r : pass(d, (struct ways){0, 1}, ignored);
+}
+
+static int measure_depths(struct drive *d, struct probe_depth depth[PROBE_DEPTHS],
+                          struct tr_drive_ways *out)
+{
+    static const unsigned depths[PROBE_DEPTHS] = {1, 4, 8, TR_IO_DEPTH};
+    int r = fill(d);
+
+    for (int i = 0; i < PROBE_DEPTHS && r == 0; i++) {
+        depth[i].depth = depths[i];
+        if ((r = open_queue(d, depths[i])) == 0)
+            r = measure_ways(d, &depth[i].ways);
+    }
+    *out = depth[PROBE_DEPTHS - 1].ways;
+    return r;
+}
+
+static int measure_flush(struct drive *d, double *flush)
 {
     double times[5];
     int n = d->p->p->quick ? 1 : 5, r = 0;
@@ -201,7 +322,7 @@ static int measure_flush(struct drive *d)
             r = tr_queue_run(d->queue, &t);
         times[i] = probe_now() - start;
     }
-    d->p->figures.flush = probe_median(times, n);
+    *flush = probe_median(times, n);
     return r;
 }
 
@@ -266,19 +387,88 @@ static int measure_drag(struct drive *d)
     return r;
 }
 
+/* ---- drives ---- */
+
+/* A folder for each drive; of several on one file system the first. */
+static int find_drives(struct probe *p)
+{
+    struct tr_figures *f = &p->figures;
+    dev_t device[TR_STORE_FOLDERS];
+    struct tr_folders folders;
+    int r = tr_folders_parse(&folders, p->p->store ? p->p->store : ".");
+
+    for (uint32_t i = 0; i < folders.n && r == 0; i++) {
+        char *whole = realpath(folders.path[i], NULL);
+        struct stat st;
+        uint32_t k = 0;
+
+        if (!whole || stat(whole, &st) < 0) {
+            r = tr_error(-errno, "%s: %s", folders.path[i], strerror(errno));
+        } else if (strlen(whole) >= TR_FIGURES_FOLDER) {
+            r = tr_error(-ENAMETOOLONG, "%s: path too long", whole);
+        } else {
+            while (k < f->n_drives && device[k] != st.st_dev)
+                k++;
+            if (k < f->n_drives)
+                probe_log(p, "%s is on the drive of %s", whole, f->drive[k].folder);
+            else
+                strcpy(f->drive[f->n_drives++].folder, whole);
+            device[k] = st.st_dev;
+        }
+        free(whole);
+    }
+    tr_folders_free(&folders);
+    return r;
+}
+
+static int measure_alone(struct probe *p, struct drive *d, uint32_t k)
+{
+    struct tr_drive_rates *rates = &p->figures.drive[k].rates;
+    int r = open_drives(d, &p->figures.drive[k], 1);
+
+    probe_log(p, "drive: reading and writing %llu MiB in %s, at queue depths",
+              (unsigned long long)(d->bytes >> 20), p->figures.drive[k].folder);
+    if (r == 0)
+        r = measure_depths(d, p->depth[k], &rates->alone);
+    rates->beside = rates->alone;
+    if (r == 0)
+        r = measure_flush(d, &rates->flush);
+    if (r == 0 && k == 0)
+        r = measure_drag(d);
+    close_drives(d);
+    return r;
+}
+
+static int measure_together(struct probe *p, struct drive *d)
+{
+    struct tr_drive_ways ways[TR_STORE_FOLDERS];
+    struct tr_figures *f = &p->figures;
+    int r = open_drives(d, f->drive, f->n_drives);
+
+    probe_log(p, "all %u drives at once", f->n_drives);
+    if (r == 0 && (r = fill(d)) == 0)
+        r = measure_ways(d, ways);
+    for (uint32_t k = 0; k < f->n_drives && r == 0; k++)
+        f->drive[k].rates.beside = ways[k];
+    close_drives(d);
+    return r;
+}
+
 int probe_drive(struct probe *p)
 {
-    struct drive d = {.p = p, .bytes = p->p->quick ? 4 * PIECE : 32 * PIECE};
-    int r = open_drive(&d, p->p->store ? p->p->store : ".");
+    struct drive *d = tr_alloc(TR_MEM_MISC, sizeof(*d));
+    int r = d ? find_drives(p) : -ENOMEM;
 
-    probe_log(p, "drive: reading and writing %llu MiB, at queue depths",
-              (unsigned long long)(d.bytes >> 20));
-    if (r == 0)
-        r = measure_depths(&d);
-    if (r == 0)
-        r = measure_flush(&d);
-    if (r == 0)
-        r = measure_drag(&d);
-    close_drive(&d);
+    for (uint32_t k = 0; k <= p->figures.n_drives && r == 0; k++) {
+        memset(d, 0, sizeof(*d));
+        d->p = p;
+        d->bytes = p->p->quick ? 4 * PIECE : 32 * PIECE;
+        if (k < p->figures.n_drives)
+            r = measure_alone(p, d, k);
+        else if (k > 1)
+            r = measure_together(p, d);
+    }
+    tr_free(TR_MEM_MISC, d);
+    tr_figures_sum(&p->figures);
     return r;
 }

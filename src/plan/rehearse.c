@@ -27,6 +27,7 @@
 struct rehearsal {
     struct probe *p;
     struct tr_temporary folder;
+    struct tr_temporary other[TR_STORE_FOLDERS]; /* from 1: where the other drives are */
     struct tr_run *run;
     struct tr_batch batch; /* of the data of the run */
     double measured;       /* seconds a step */
@@ -115,14 +116,34 @@ static void end_run(struct rehearsal *h)
     h->run = NULL;
 }
 
+/* A folder on each drive. */
+static char *store_on_all(const struct rehearsal *h, const char *name)
+{
+    struct tr_folders f = {.n = h->p->figures.n_drives};
+    char below[64], *list = NULL;
+    int bad = 0;
+
+    snprintf(below, sizeof(below), "%s-store", name);
+    for (uint32_t k = 0; k < f.n; k++) {
+        f.path[k] = tr_path(k ? h->other[k].path : h->folder.path, below);
+        bad |= !f.path[k];
+    }
+    if (!bad)
+        list = tr_folders_join(&f, NULL);
+    tr_folders_free(&f);
+    return list;
+}
+
 /* Runs it and leaves it open, for what is predicted for it. */
 static int play(struct rehearsal *h, const char *name, int drive)
 {
     char *config = tr_path(h->folder.path, "config.json");
     char *data = tr_path(h->folder.path, "data.jsonl"), *out = tr_path(h->folder.path, name);
+    char *store = store_on_all(h, name);
     struct tr_train_params params = {.arch = config,
                                      .data = data,
                                      .out = out,
+                                     .store = store,
                                      .device = "cpu",
                                      .threads = h->p->p->threads,
                                      .dtype = TR_TYPE_F32,
@@ -134,7 +155,7 @@ static int play(struct rehearsal *h, const char *name, int drive)
                                      .batch_size = drive ? 1 : ROWS,
                                      .durability = drive ? TR_KEEP_STEP : TR_KEEP_NONE,
                                      .export_model = TR_NO};
-    int r = config && data && out ? write_inputs(h, config, data) : -ENOMEM;
+    int r = config && data && out && store ? write_inputs(h, config, data) : -ENOMEM;
 
     if (r == 0 && drive)
         r = little_budget(&params);
@@ -143,6 +164,7 @@ static int play(struct rehearsal *h, const char *name, int drive)
     tr_free(TR_MEM_MISC, config);
     tr_free(TR_MEM_MISC, data);
     tr_free(TR_MEM_MISC, out);
+    tr_free(TR_MEM_MISC, store);
     return r;
 }
 
@@ -156,9 +178,7 @@ static int predicted(struct rehearsal *h, double drive, double *seconds)
     if (!f)
         return -ENOMEM;
     *f = h->p->figures;
-    f->read *= drive;
-    f->write *= drive;
-    f->mixed *= drive;
+    tr_figures_scale_drives(f, drive);
     r = run_predict(h->run, f, &h->batch, &out);
     *seconds = out.sim.seconds;
     tr_free(TR_MEM_MISC, f);
@@ -202,9 +222,7 @@ static int rehearse_drive(struct rehearsal *h)
     if (r < 0 || low == LEAST_FACTOR || high == MOST_FACTOR)
         return r;
     h->p->drive_factor = (low + high) / 2;
-    f->read *= h->p->drive_factor;
-    f->write *= h->p->drive_factor;
-    f->mixed *= h->p->drive_factor;
+    tr_figures_scale_drives(f, h->p->drive_factor);
     return 0;
 }
 
@@ -217,11 +235,16 @@ void probe_rehearse(struct probe *p)
     p->compute_factor = p->drive_factor = 1;
     if (p->choice.cuda) /* not tried on one yet */
         return;
+    run_all_drives(&p->figures);
     probe_log(p, "rehearsals: a run that computes, one that waits for the drive");
-    r = tr_temporary_make(&h.folder, p->p->store ? p->p->store : ".");
+    r = tr_temporary_make(&h.folder, p->figures.drive[0].folder);
+    for (uint32_t k = 1; k < p->figures.n_drives && r == 0; k++)
+        r = tr_temporary_make(&h.other[k], p->figures.drive[k].folder);
     if (r == 0 && (r = rehearse_compute(&h)) == 0)
         r = rehearse_drive(&h);
     if (r < 0)
         probe_log(p, "no rehearsal: %s", tr_error_message());
+    for (uint32_t k = 1; k < p->figures.n_drives; k++)
+        tr_temporary_remove(&h.other[k]);
     tr_temporary_remove(&h.folder);
 }
