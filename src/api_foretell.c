@@ -154,10 +154,7 @@ static int predict(struct foretell *f)
     if (!f->elsewhere)
         f->timed = run_figures(f->run, &f->figures) == 0;
     figures = f->timed ? &f->figures : NULL;
-    if ((r = run_choose_clip(f->run, figures, &f->batch)) == 0 &&
-        (r = run_choose_update(f->run, figures, &f->batch)) == 0 &&
-        (r = run_choose_durability(f->run, figures, &f->batch)) == 0 &&
-        (f->run->durability_auto || (r = run_weigh_durability(f->run, figures, &f->batch)) == 0))
+    if ((r = run_choose(f->run, figures, &f->batch, 1)) == 0)
         r = run_predict(f->run, figures, &f->batch, &f->prediction);
     return r < 0 ? r : run_predict_limits(f->run, figures, &f->batch, &f->prediction);
 }
@@ -182,18 +179,6 @@ static void print_device(FILE *out, const struct foretell *f)
             (double)f->prediction.device_bytes * 1e-9);
 }
 
-static void print_durability(FILE *out, const struct tr_run *run)
-{
-    char text[256];
-
-    if (run->durable.step)
-        fprintf(out, "durable   every step %.3f s a step, every %lld steps %.3f s\n",
-                run->durable.step, (long long)run->params.checkpoint_every,
-                run->durable.checkpoint);
-    if (run->durability_auto)
-        fprintf(out, "auto      --durability: %s\n", run_durability_text(run, text, sizeof(text)));
-}
-
 static void print_text(FILE *out, const struct foretell *f)
 {
     const struct tr_run *run = f->run;
@@ -209,7 +194,7 @@ static void print_text(FILE *out, const struct foretell *f)
             (long long)f->prediction.tokens, p->micro_tokens, p->keep, run->model->config.layers);
     print_device(out, f);
     tr_prediction_print(out, &f->prediction, f->p->drive_life);
-    print_durability(out, run);
+    run_print_durability(out, run);
     if (!f->timed)
         fputs("no seconds: this device has not been measured; run `tailrace bench`, or name a "
               "machine\n",

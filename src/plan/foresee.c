@@ -39,25 +39,15 @@ static int foresee(struct tr_run *run, struct tr_figures *figures)
     return r < 0 ? r : run_predict(run, known ? figures : NULL, &batch, &run->foreseen);
 }
 
-static int choose(struct tr_run *run, const struct tr_figures *figures,
-                  const struct tr_batch *batch)
-{
-    int r = run_choose_clip(run, figures, batch);
-
-    if (r < 0 || (r = run_choose_update(run, figures, batch)) < 0)
-        return r;
-    return run_choose_durability(run, figures, batch);
-}
-
 /* What is chosen by time is chosen before the disk is looked at: it may take more of it. */
-int run_choose(struct tr_run *run)
+int run_choose_here(struct tr_run *run)
 {
     struct tr_figures *figures = tr_alloc(TR_MEM_MISC, sizeof(*figures));
     struct tr_batch batch;
     int r = figures ? tr_data_batch(run->data, 0, 0, &batch) : -ENOMEM;
 
     if (r == 0)
-        r = choose(run, run_figures(run, figures) == 0 ? figures : NULL, &batch);
+        r = run_choose(run, run_figures(run, figures) == 0 ? figures : NULL, &batch, 0);
     tr_free(TR_MEM_MISC, figures);
     return r;
 }

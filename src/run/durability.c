@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * --durability auto: every step is durable where the plan predicts that this costs at most a
- * twentieth of the step's time, else every so many steps are. On a machine that has not been
- * measured every step is, and a run that exists goes on as it began (resolve.c).
+ * twentieth of the step's time, else every so many steps are. Both times are those of the fastest
+ * way to do so (choose.c): what suits the one, of clip methods say, need not suit the other. On a
+ * machine that has not been measured every step is durable, and a run that exists goes on as it
+ * began (resolve.c).
  *
  * Both have the same bits as long as gradients are finite. One that is not, seen before anything is
  * applied, drops its step in either; seen afterwards it needs the generation from before the step
@@ -18,45 +20,6 @@
 
 #define MOST_COST 0.05
 
-static int place_again(struct tr_run *run, enum tr_keep keep)
-{
-    if (run->params.durability == keep)
-        return 0;
-    run->params.durability = keep;
-    return run_place_anew(run);
-}
-
-/* Seconds of a step, with its share of a commit. */
-static int weigh(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
-                 double *seconds)
-{
-    struct tr_prediction p;
-    int r = run_predict(run, figures, batch, &p);
-
-    *seconds = tr_prediction_seconds(&p);
-    return r;
-}
-
-int run_weigh_durability(struct tr_run *run, const struct tr_figures *figures,
-                         const struct tr_batch *batch)
-{
-    static const enum tr_keep ways[] = {TR_KEEP_STEP, TR_KEEP_CHECKPOINT};
-    enum tr_keep keep = run->params.durability;
-    double seconds[2];
-    int r = 0, restored;
-
-    if (!figures || keep == TR_KEEP_NONE)
-        return 0;
-    for (size_t i = 0; i < 2 && r == 0; i++)
-        if ((r = place_again(run, ways[i])) == 0)
-            r = weigh(run, figures, batch, &seconds[i]);
-    restored = place_again(run, keep);
-    if (r < 0 || restored < 0) /* what cannot be predicted is no reason not to do it */
-        return restored;
-    run->durable = (struct tr_durable_cost){seconds[0], seconds[1]};
-    return 0;
-}
-
 static int is_seen_first(const struct tr_run *run)
 {
     return run->plan.in.norm && !run->plan.in.group;
@@ -67,18 +30,9 @@ static double cost(const struct tr_run *run)
     return run->durable.step / run->durable.checkpoint - 1;
 }
 
-int run_choose_durability(struct tr_run *run, const struct tr_figures *figures,
-                          const struct tr_batch *batch)
+int run_is_step_durable(const struct tr_run *run)
 {
-    int r;
-
-    if (!run->durability_auto)
-        return 0;
-    if ((r = run_weigh_durability(run, figures, batch)) < 0)
-        return r;
-    if (!run->durable.step || !is_seen_first(run) || cost(run) <= MOST_COST)
-        return 0;
-    return place_again(run, TR_KEEP_CHECKPOINT);
+    return !run->durable.step || !is_seen_first(run) || cost(run) <= MOST_COST;
 }
 
 const char *run_durability_text(const struct tr_run *run, char *text, size_t room)
@@ -104,12 +58,36 @@ const char *run_durability_text(const struct tr_run *run, char *text, size_t roo
     return text;
 }
 
+static const char *clip(enum tr_clip method)
+{
+    return method == TR_CLIP_DEFERRED ? "deferred" : "two-pass";
+}
+
+void run_print_durability(FILE *f, const struct tr_run *run)
+{
+    const struct tr_durable_cost *d = &run->durable;
+    char text[256];
+
+    if (d->step > 0)
+        fprintf(f, "durable   every step %.3f s a step%s%s, every %lld steps %.3f s%s%s\n", d->step,
+                d->step_clip ? ", " : "", d->step_clip ? clip(d->step_clip) : "",
+                (long long)run->params.checkpoint_every, d->checkpoint,
+                d->checkpoint_clip ? ", " : "", d->checkpoint_clip ? clip(d->checkpoint_clip) : "");
+    if (run->durability_auto)
+        fprintf(f, "auto      --durability: %s\n", run_durability_text(run, text, sizeof(text)));
+}
+
 json_t *run_durability_json(const struct tr_run *run)
 {
     static const char *const names[] = {"auto", "step", "checkpoint", "none"};
     json_t *o = json_pack("{s:s}", "chosen", names[run->params.durability]);
 
     if (o && run->durable.step) {
+        if (run->durable.step_clip)
+            json_object_set_new(o, "step_clip_method", json_string(clip(run->durable.step_clip)));
+        if (run->durable.checkpoint_clip)
+            json_object_set_new(o, "checkpoint_clip_method",
+                                json_string(clip(run->durable.checkpoint_clip)));
         json_object_set_new(o, "step_seconds", json_real(run->durable.step));
         json_object_set_new(o, "checkpoint_seconds", json_real(run->durable.checkpoint));
     }

@@ -375,7 +375,7 @@ static int open_all(struct tr_run *run, const struct tr_train_params *params)
         (r = run_open_device(run)) < 0 || (r = open_tokenizer(run)) < 0 ||
         (r = open_data(run, run->params.data, 1, &run->data)) < 0 || (r = open_valid(run)) < 0 ||
         (r = count_steps(run)) < 0 || (r = make_plan(run)) < 0 || (r = run_place(run)) < 0 ||
-        (r = run_choose(run)) < 0)
+        (r = run_choose_here(run)) < 0)
         return r;
     if (state != FOLDER_OURS && (r = run_check_disk(run)) < 0)
         return r;

@@ -38,23 +38,24 @@ int run_place_anew(struct tr_run *run);
  * visits are placed. A new run's store gets room for the gradients (clip.c). */
 int run_resolve_clip(struct tr_run *run);
 int32_t run_clip_group(const struct tr_run *run); /* of group:N; 0: another way */
-int run_choose_clip(struct tr_run *run, const struct tr_figures *figures,
-                    const struct tr_batch *batch);
-/* The same with updates where --update-on lets them be, on the device if there is room; then, when
- * the clip has been chosen, where they are predicted to be faster (update_on.c). */
+/* Makes room for gradients in the store of a run that is not there yet, or takes it away; the run
+ * has to be placed anew (run_place_anew). */
+int run_park(struct tr_run *run, enum tr_parked parked);
+/* run_make_plan with updates where --update-on lets them be, on the device if there is room
+ * (update_on.c). */
 int run_make_any_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens);
-int run_choose_update(struct tr_run *run, const struct tr_figures *figures,
-                      const struct tr_batch *batch);
-/* Then --durability auto, where a step's time may say so (durability.c). */
-int run_choose_durability(struct tr_run *run, const struct tr_figures *figures,
-                          const struct tr_batch *batch);
-/* Both costs, into run->durable, whatever is chosen; nothing without figures. */
-int run_weigh_durability(struct tr_run *run, const struct tr_figures *figures,
-                         const struct tr_batch *batch);
+/* Once all is placed: clip method, place of the updates and durability, as far as the options leave
+ * them open, together by predicted time (choose.c). figures may be NULL. Where both costs are asked
+ * for or needed they are left in run->durable; nothing there without figures. */
+int run_choose(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
+               int weigh_durability);
+/* --durability auto by the costs in run->durable: is every step durable? (durability.c) */
+int run_is_step_durable(const struct tr_run *run);
 /* What auto has become, and why. */
 const char *run_durability_text(const struct tr_run *run, char *text, size_t room);
+void run_print_durability(FILE *f, const struct tr_run *run); /* with both costs; for plan */
 json_t *run_durability_json(const struct tr_run *run);
-int run_choose(struct tr_run *run); /* for the run's own batches, on its machine (foresee.c) */
+int run_choose_here(struct tr_run *run); /* run_choose on this machine, own batches (foresee.c) */
 /* What the run's steps will take, into run->foreseen (foresee.c). */
 int run_foresee(struct tr_run *run);
 /* Figures of the run's device, where `bench` has made them; -ENOENT: there are none. */

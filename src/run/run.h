@@ -51,9 +51,11 @@ struct tr_durable {
     int64_t every;
 };
 
-/* Seconds of a step, predicted: each durable, or every so many; 0: not known. */
+/* Seconds of a step, predicted: each durable, or every so many; 0: not known. And by which clip
+ * method, where that is chosen with them; else AUTO. */
 struct tr_durable_cost {
     double step, checkpoint;
+    enum tr_clip step_clip, checkpoint_clip;
 };
 
 struct task_set;

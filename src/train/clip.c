@@ -6,22 +6,14 @@
  *
  * (A norm of a few layers, group:N, is neither: it is known when they are, and never asked of all.)
  *
- * Where all gradients have room on the device, none is made twice and none leaves it: nothing is
- * faster. Else the two are predicted as the run would be; on a machine that has not been measured
- * what differs between them is weighed: the arithmetic of a second backward pass against the bytes
- * that go to the drive and come back.
+ * What the options leave open is chosen by predicted time (src/run/choose.c).
  */
 #include <string.h>
 
 #include "src/base/err.h"
 #include "src/run/open.h"
 
-/* A machine of which nothing is known: multiplications a second, bytes a second of its drive. */
-#define GPU_FLOPS   50e12
-#define CPU_FLOPS   100e9
-#define DRIVE_BYTES 3e9
-
-static int park(struct tr_run *run, enum tr_parked parked)
+int run_park(struct tr_run *run, enum tr_parked parked)
 {
     int r = tr_import_park(run->import, parked);
 
@@ -72,52 +64,5 @@ int run_resolve_clip(struct tr_run *run)
         p->parked_dtype = TR_TYPE_F32;
     if (!run->import)
         return 0;
-    return park(run, wanted(p));
-}
-
-static int place_again(struct tr_run *run, enum tr_parked parked)
-{
-    int r = park(run, parked);
-
-    return r < 0 ? r : run_place_anew(run);
-}
-
-/* Seconds of a step, or without figures of what differs between the ways. */
-static int weigh(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
-                 double *seconds)
-{
-    double flops = run->choice.cuda ? GPU_FLOPS : CPU_FLOPS, again;
-    struct tr_prediction p;
-    int r = run_predict(run, figures, batch, &p);
-
-    if (r < 0)
-        return r;
-    again = run->model->parked ? 0 : 6.0 * (double)run->model->n_params * (double)p.tokens / flops;
-    *seconds = figures ? p.sim.seconds
-                       : again + (double)(p.sim.read_bytes + p.sim.written_bytes) / DRIVE_BYTES;
-    return 0;
-}
-
-int run_choose_clip(struct tr_run *run, const struct tr_figures *figures,
-                    const struct tr_batch *batch)
-{
-    struct tr_train_params *p = &run->params;
-    double two_pass, deferred;
-    int r;
-
-    if (p->clip_norm <= 0 || p->clip_method != TR_CLIP_AUTO)
-        return 0;
-    p->clip_method = TR_CLIP_TWO_PASS;
-    if (run->plan.parked)
-        return 0;
-    if ((r = weigh(run, figures, batch, &two_pass)) < 0)
-        return r;
-    r = place_again(run, TR_PARKED_F32);
-    if (r == 0 && (r = weigh(run, figures, batch, &deferred)) == 0 && deferred < two_pass) {
-        p->clip_method = TR_CLIP_DEFERRED;
-        p->parked_dtype = TR_TYPE_F32;
-        run->clip_chosen = 1;
-        return 0;
-    }
-    return r < 0 && r != -ENOMEM ? r : place_again(run, TR_PARKED_NONE);
+    return run_park(run, wanted(p));
 }

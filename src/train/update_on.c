@@ -6,16 +6,11 @@
  * On the device optimizer state comes and goes with every update; on the cpu gradients and weights
  * do, and state stays where it is cheaper: in host memory, which is large, and has slots for more
  * of it, so that the drive can be early and late. Where there is hardly any state there is nothing
- * to be gained. The two are predicted as the run would be; on a machine that has not been measured
- * the bytes are weighed that go to the device and to the drive.
+ * to be gained. What the options leave open is chosen by predicted time (src/run/choose.c).
  */
 #include "src/base/err.h"
 #include "src/run/open.h"
 #include "src/train/apart.h"
-
-/* A machine of which nothing is known: bytes a second, of copies both ways and of its drive. */
-#define LINK_BYTES  20e9
-#define DRIVE_BYTES 3e9
 
 static int has_much_state(const struct tr_run *run)
 {
@@ -51,51 +46,6 @@ int run_make_any_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_to
         return r;
     run->apart = 0;
     return run_make_plan(run, batch_tokens, grain_tokens);
-}
-
-static int place_again(struct tr_run *run, int apart)
-{
-    run->apart = apart;
-    return run_place_anew(run);
-}
-
-/* Gradients one way, weights both, beside what the engine moves. */
-static double apart_bytes(const struct tr_run *run)
-{
-    return run->apart
-               ? (double)run->model->n_trained * (4 + 2 * (double)tr_dtype_size(run->model->dtype))
-               : 0;
-}
-
-/* Seconds of a step, or without figures of what differs between the ways. */
-static int weigh(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
-                 double *seconds)
-{
-    struct tr_prediction p;
-    int r = run_predict(run, figures, batch, &p);
-
-    if (r < 0)
-        return r;
-    *seconds = figures ? p.sim.seconds
-                       : ((double)p.sim.copied_bytes + apart_bytes(run)) / LINK_BYTES +
-                             (double)(p.sim.read_bytes + p.sim.written_bytes) / DRIVE_BYTES;
-    return 0;
-}
-
-int run_choose_update(struct tr_run *run, const struct tr_figures *figures,
-                      const struct tr_batch *batch)
-{
-    double device, cpu;
-    int r;
-
-    if (run->apart || !run_may_update(run, 1))
-        return 0;
-    if ((r = weigh(run, figures, batch, &device)) < 0)
-        return r;
-    r = place_again(run, 1);
-    if (r == 0 && (r = weigh(run, figures, batch, &cpu)) == 0 && cpu < device)
-        return 0;
-    return r < 0 && r != -ENOMEM ? r : place_again(run, 0);
 }
 
 static struct tr_device_params cpu_params(const struct tr_run *run)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * --durability auto: what it becomes on machines that are named, and on this one with figures that
- * are made up; that a run goes on as it began; and that the bits are the same (invariant 1).
+ * are made up; that it is chosen together with whatever else is, the best of all ways; that a run
+ * goes on as it began; and that the bits are the same (invariant 1).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,20 +17,21 @@
 #include "tests/train/common.h"
 
 struct costs {
-    char chosen[16];
+    char chosen[16], step_clip[16], checkpoint_clip[16];
     double step, checkpoint;
     double plain, after_commit, mean, tokens_per_s; /* of the way that was chosen */
 };
 
-static struct costs foretell(const char *machine, int64_t rows, double clip, enum tr_keep keep)
+static void read_word(const json_t *o, const char *key, char word[16])
 {
-    struct tr_train_params p = {.arch = "llama-7b",
-                                .dtype = TR_TYPE_BF16,
-                                .batch_size = rows,
-                                .optimizer = TR_OPT_LOMO,
-                                .clip_norm = clip,
-                                .durability = keep};
-    struct tr_foretell_params f = {.train = &p, .machine = machine, .json = 1};
+    const char *text = json_string_value(json_object_get(o, key));
+
+    snprintf(word, 16, "%s", text ? text : "");
+}
+
+static struct costs foretell_run(const char *machine, const struct tr_train_params *p)
+{
+    struct tr_foretell_params f = {.train = p, .machine = machine, .json = 1};
     struct costs c;
     const json_t *d;
     char *text;
@@ -40,7 +42,9 @@ static struct costs foretell(const char *machine, int64_t rows, double clip, enu
     o = json_loads(text, 0, NULL);
     tr_free_text(text);
     d = json_object_get(json_object_get(o, "predicted"), "durability");
-    strcpy(c.chosen, json_string_value(json_object_get(d, "chosen")));
+    read_word(d, "chosen", c.chosen);
+    read_word(d, "step_clip_method", c.step_clip);
+    read_word(d, "checkpoint_clip_method", c.checkpoint_clip);
     c.step = json_number_value(json_object_get(d, "step_seconds"));
     c.checkpoint = json_number_value(json_object_get(d, "checkpoint_seconds"));
     d = json_object_get(json_object_get(o, "predicted"), "seconds");
@@ -51,6 +55,87 @@ static struct costs foretell(const char *machine, int64_t rows, double clip, enu
     c.tokens_per_s = json_number_value(d);
     json_decref(o);
     return c;
+}
+
+static struct costs foretell(const char *machine, int64_t rows, double clip, enum tr_keep keep)
+{
+    return foretell_run(machine, &(struct tr_train_params){.arch = "llama-7b",
+                                                           .dtype = TR_TYPE_BF16,
+                                                           .batch_size = rows,
+                                                           .optimizer = TR_OPT_LOMO,
+                                                           .clip_norm = clip,
+                                                           .durability = keep});
+}
+
+static int is_near(double a, double b)
+{
+    return a - b < 1e-6 * b && b - a < 1e-6 * b;
+}
+
+/* The least of all ways with this durability, each asked for by name; and its clip method. */
+static double least(const struct tr_train_params *p, enum tr_keep keep, const char **clip)
+{
+    static const enum tr_clip clips[] = {TR_CLIP_TWO_PASS, TR_CLIP_DEFERRED};
+    static const enum tr_update_on updates[] = {TR_UPDATE_DEVICE, TR_UPDATE_CPU};
+    int ways = p->optimizer == TR_OPT_LOMO ? 1 : 2;
+    double seconds = 1e9;
+
+    for (int i = 0; i < 2 * ways; i++) {
+        struct tr_train_params q = *p;
+        struct costs c;
+
+        q.durability = keep;
+        q.clip_method = clips[i & 1];
+        q.update_on = updates[i >> 1];
+        c = foretell_run("rtx-3090", &q);
+        assert_string_equal(c.step_clip, "");
+        if (c.mean < seconds)
+            *clip = i & 1 ? "deferred" : "two-pass";
+        seconds = c.mean < seconds ? c.mean : seconds;
+    }
+    return seconds;
+}
+
+static struct costs best_of_all(const struct tr_train_params *p)
+{
+    const char *step = "", *checkpoint = "";
+    struct costs c = foretell_run("rtx-3090", p);
+
+    assert_true(is_near(c.step, least(p, TR_KEEP_STEP, &step)));
+    assert_true(is_near(c.checkpoint, least(p, TR_KEEP_CHECKPOINT, &checkpoint)));
+    assert_string_equal(c.step_clip, step);
+    assert_string_equal(c.checkpoint_clip, checkpoint);
+    return c;
+}
+
+/* Of one row each a second backward pass costs less than gradients that are all written at every
+ * step, and more than those that stay in host memory between two commits: the way of clipping that
+ * suits durable steps is not that of the others. */
+static void chosen_together(void **state)
+{
+    struct tr_train_params p = {.arch = "llama-13b",
+                                .dtype = TR_TYPE_BF16,
+                                .batch_size = 1,
+                                .seq_len = 2048,
+                                .optimizer = TR_OPT_LOMO};
+    struct costs c = best_of_all(&p), named;
+
+    (void)state;
+    assert_string_equal(c.step_clip, "two-pass");
+    assert_string_equal(c.checkpoint_clip, "deferred");
+    assert_string_equal(c.chosen, "checkpoint");
+    assert_true(is_near(c.mean, c.checkpoint) && c.after_commit > 0);
+    p.durability = TR_KEEP_STEP;
+    named = foretell_run("rtx-3090", &p);
+    assert_true(is_near(named.mean, c.step) && is_near(named.checkpoint, c.checkpoint));
+    p = (struct tr_train_params){.arch = "tinyllama-1.1b",
+                                 .dtype = TR_TYPE_BF16,
+                                 .batch_size = 4,
+                                 .seq_len = 512,
+                                 .optimizer = TR_OPT_ADAMW,
+                                 .device_memory = 3ull << 30,
+                                 .host_memory = 12ull << 30};
+    best_of_all(&p);
 }
 
 /* A model that stays on the device writes nothing but for durability: many tokens hide that, few do
@@ -71,11 +156,6 @@ static void named_machines(void **state)
     assert_string_equal(unclipped.chosen, "step");
     assert_true(named.step == few.step && named.checkpoint == few.checkpoint);
     assert_string_equal(named.chosen, "step");
-}
-
-static int is_near(double a, double b)
-{
-    return a - b < 1e-6 * b && b - a < 1e-6 * b;
 }
 
 /* One in a hundred steps runs beside a commit, and is longer: speed and cost are the mean's. A
@@ -260,9 +340,9 @@ static void measured_apart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(named_machines),        cmocka_unit_test(a_commit_is_one_step_s),
-        cmocka_unit_test(chosen_once),           cmocka_unit_test(measured_apart),
-        cmocka_unit_test(no_cost_below_nothing),
+        cmocka_unit_test(chosen_together),        cmocka_unit_test(named_machines),
+        cmocka_unit_test(a_commit_is_one_step_s), cmocka_unit_test(chosen_once),
+        cmocka_unit_test(measured_apart),         cmocka_unit_test(no_cost_below_nothing),
     };
 
     setenv("XDG_CACHE_HOME", scratch_path("cache"), 1);
