@@ -12,6 +12,8 @@
 #include "src/base/philox.h"
 #include "src/text/data_file.h"
 
+#define GROUP_BITS 16 /* of a question in its record */
+
 struct reading {
     struct task_set *s;
     const struct task_set_params *p;
@@ -88,10 +90,11 @@ static int add_question(void *arg, const struct tr_task_item *item)
 
     if (r < 0)
         return r;
-    s->question[s->n_questions++] = (struct task_question){.first = s->n_requests,
-                                                           .group = s->record << 16 | item->group,
-                                                           .n = item->n,
-                                                           .gold = item->gold};
+    s->question[s->n_questions++] =
+        (struct task_question){.first = s->n_requests,
+                               .group = s->record << GROUP_BITS | item->group,
+                               .n = item->n,
+                               .gold = item->gold};
     for (int i = 0; i < item->n && r == 0; i++)
         r = add_choice(in, item, i);
     return r;
@@ -253,6 +256,31 @@ static double majority(const struct task_set *s)
     return (double)most / (double)s->n_questions;
 }
 
+/* Of how many independent answers the share says as much. Answers to one question are not, and what
+ * a model makes of a paragraph shows in all its questions: the variance is that of a ratio of sums
+ * over paragraphs, which are. It can be small by chance, so the questions are the most. Where
+ * nothing varies the paragraphs are counted. */
+static double independent_answers(const struct task_set *s, double share)
+{
+    double n = (double)s->n_questions, records = 0, groups = 0, squares = 0, answers;
+
+    for (int64_t i = 0; i < s->n_questions; records++) {
+        int64_t record = s->question[i].group >> GROUP_BITS, group = -1;
+        double off = 0;
+
+        for (; i < s->n_questions && s->question[i].group >> GROUP_BITS == record; i++) {
+            groups += s->question[i].group != group;
+            group = s->question[i].group;
+            off += (s->question[i].answer[0] == s->question[i].gold) - share;
+        }
+        squares += off * off;
+    }
+    if (records == n || records == 1)
+        return records;
+    answers = share * (1 - share) * n * n * (records - 1) / (records * squares);
+    return squares > 0 ? fmin(answers, groups) : records;
+}
+
 /* By Wilson, and not the share plus or minus its deviation: that says nothing where all or none is
  * right, and too little of a few questions. */
 static void find_interval(double share, double n, double interval[static 2])
@@ -277,7 +305,7 @@ void task_set_metrics(const struct task_set *s, struct task_metrics *m)
         m->accuracy[way] = (double)right / n;
     }
     m->majority = majority(s);
-    find_interval(m->accuracy[0], n, m->interval);
+    find_interval(m->accuracy[0], independent_answers(s, m->accuracy[0]), m->interval);
     m->f1 = m->exact = NAN;
     if (s->task == TR_TASK_CB)
         m->f1 = (f1_of(s, 0) + f1_of(s, 1) + f1_of(s, 2)) / 3;

@@ -11,7 +11,8 @@
 
 struct task_question {
     int64_t first; /* of its requests */
-    int64_t group;
+    int64_t group; /* one number for the answers to one question; those of a record differ in the
+                      low 16 bits alone */
     int n, gold;
     int answer[3]; /* by the sum, per token, per byte */
 };
@@ -46,7 +47,8 @@ int task_set_answer(struct tr_run *run, struct task_set *s, int32_t most);
 struct task_metrics {
     double accuracy[3]; /* by the sum, per token, per byte */
     double majority;    /* of always the most frequent answer */
-    double interval[2]; /* 95 %, by Wilson: lower and upper end of accuracy[0] */
+    double interval[2]; /* 95 %, by Wilson: lower and upper end of accuracy[0]; what belongs
+                           together (MultiRC) counts for less than as many answers alone */
     double f1;          /* CB: macro-F1, MultiRC: F1 of all answers; else NaN */
     double exact;       /* MultiRC: questions whose answers are all judged right; else NaN */
 };

@@ -162,7 +162,7 @@ static struct task_metrics metrics_of(enum tr_task task, const int gold[], const
     struct task_metrics m;
 
     for (int i = 0; i < n; i++) {
-        q[i] = (struct task_question){.group = group ? group[i] : i, .n = 3, .gold = gold[i]};
+        q[i] = (struct task_question){.group = group ? group[i] : i << 16, .n = 3, .gold = gold[i]};
         q[i].answer[0] = q[i].answer[1] = answer[i];
         q[i].answer[2] = gold[i];
     }
@@ -177,7 +177,7 @@ static void equal(double got, double want)
 }
 
 /* Each end is a true share of which the one measured is 1.96 of its own deviations away. */
-static void is_interval(const struct task_metrics *m, int n)
+static void is_interval(const struct task_metrics *m, double n)
 {
     assert_true(m->interval[0] < m->accuracy[0] && m->accuracy[0] < m->interval[1]);
     for (int i = 0; i < 2; i++)
@@ -209,11 +209,41 @@ static void test_metrics(void **state)
     equal(m.interval[0], 4 / (4 + 1.96 * 1.96));
     /* Yes: 2 right of 3 said, 3 there. Of three questions the second alone is all right. */
     m = metrics_of(TR_TASK_MULTIRC, (int[]){0, 1, 0, 1, 0, 1}, (int[]){0, 0, 0, 1, 1, 1},
-                   (int[]){4, 4, 5, 5, 9, 9}, 6);
+                   (int[]){4 << 16, 4 << 16, 5 << 16, 5 << 16, 9 << 16, 9 << 16}, 6);
     equal(m.f1, 4 / 6.0);
     equal(m.exact, 1 / 3.0);
     equal(m.accuracy[0], 4 / 6.0);
     equal(m.majority, 0.5);
+    is_interval(&m, 3); /* as many as there are questions, although their variance is below that */
+}
+
+/* Four paragraphs of two questions: where a paragraph is right or wrong as a whole, its questions
+ * say little more than one. */
+static void test_paragraphs(void **state)
+{
+    static const int gold[8] = {0}, half[] = {0, 0, 1, 1, 0, 0, 1, 1},
+                     mixed[] = {0, 1, 0, 1, 0, 1, 0, 1};
+    int apart[8], group[8];
+    struct task_metrics m;
+
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        group[i] = i / 2 << 16 | i % 2;
+        apart[i] = i << 16;
+    }
+    m = metrics_of(TR_TASK_MULTIRC, gold, half, group, 8);
+    equal(m.accuracy[0], 0.5);
+    is_interval(&m, 3); /* 1/4 over the variance: 4 x 1^2 x 4/3 over 8^2 */
+    m = metrics_of(TR_TASK_MULTIRC, gold, mixed, group, 8);
+    is_interval(&m, 4); /* no variance at all */
+    m = metrics_of(TR_TASK_RTE, gold, half, apart, 8);
+    is_interval(&m, 8);
+    m = metrics_of(TR_TASK_MULTIRC, gold, gold, group, 8);
+    equal(m.interval[1], 1);
+    equal(m.interval[0], 4 / (4 + 1.96 * 1.96));
+    m = metrics_of(TR_TASK_MULTIRC, gold, half, group,
+                   2); /* one paragraph: as good as one answer */
+    equal(m.interval[0], 1 / (1 + 1.96 * 1.96));
 }
 
 static char model[4352], choices[4352];
@@ -464,15 +494,11 @@ static void test_training_samples(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_numbered_labels),
-        cmocka_unit_test(test_bad_records),
-        cmocka_unit_test(test_metrics),
-        cmocka_unit_test(test_encode),
-        cmocka_unit_test(test_scores),
-        cmocka_unit_test(test_samples),
-        cmocka_unit_test(test_training),
-        cmocka_unit_test(test_training_samples),
+        cmocka_unit_test(test_texts),       cmocka_unit_test(test_numbered_labels),
+        cmocka_unit_test(test_bad_records), cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_paragraphs),  cmocka_unit_test(test_encode),
+        cmocka_unit_test(test_scores),      cmocka_unit_test(test_samples),
+        cmocka_unit_test(test_training),    cmocka_unit_test(test_training_samples),
     };
 
     scratch();
