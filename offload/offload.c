@@ -216,6 +216,7 @@ static struct tr_ticket *take_ticket(struct tr_offload *o)
 static void release(struct tr_offload *o, struct tr_ticket *t)
 {
     const struct tr_visit *v = &o->visits[o->at];
+    uint32_t last = v->changed & ~o->schedule.again[o->at]; /* of the changes of the step */
 
     t->o = o;
     t->n = v->n_spans;
@@ -228,7 +229,7 @@ static void release(struct tr_offload *o, struct tr_ticket *t)
         t->slot[k] = o->schedule.slot[(size_t)o->at * TR_VISIT_SPANS + k];
         if (tr_is_scratch(o, v->span[k]))
             o->saving += saved;
-        else if (v->changed >> k & 1 && (saved || !tr_writeback_waits(o, v->span[k])))
+        else if (last >> k & 1 && (saved || !tr_writeback_waits(o, v->span[k])))
             tr_writeback_want(o, t->slot[k]);
     }
     o->tickets++;

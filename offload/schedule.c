@@ -27,7 +27,7 @@ struct play {
     uint32_t *span;     /* (slots) */
     uint32_t *next_use; /* (slots): of what it holds, as a visit number; TR_NONE: never again */
     uint32_t *used;     /* (slots): 1 + the last visit of this step that used it; 0: none */
-    uint32_t *change;   /* (slots): 1 + (visit, k) of a last change to be saved; CARRIED; or 0 */
+    uint32_t *change;   /* (slots): 1 + (visit, k) of its last change; CARRIED; or 0 */
     uint32_t *slot_of;  /* (spans) */
     uint32_t *last;     /* (pools): 1 + the last visit of this step that used one of its slots */
     uint32_t *after;    /* (visits + next, TR_VISIT_SPANS): the next visit of the same span */
@@ -38,6 +38,7 @@ void tr_schedule_free(struct tr_schedule *s)
     tr_free(TR_MEM_MISC, s->loads);
     tr_free(TR_MEM_MISC, s->slot);
     tr_free(TR_MEM_MISC, s->saved);
+    tr_free(TR_MEM_MISC, s->again);
     tr_free(TR_MEM_MISC, s->carried);
     memset(s, 0, sizeof(*s));
 }
@@ -180,8 +181,19 @@ static uint32_t choose(const struct play *y, uint32_t pool, uint32_t visit)
     return best;
 }
 
-/* What the slot holds goes. Scratch that is needed again is saved, where it has been changed since
- * it was made or loaded; of the store, all that has not been written. */
+static void mark(uint32_t *visits, uint32_t change)
+{
+    visits[(change - 1) / TR_VISIT_SPANS] |= 1u << (change - 1) % TR_VISIT_SPANS;
+}
+
+/* Is the last change of what goes to be saved? Of scratch where it is needed again; of the store
+ * where not every change is written anyway. */
+static int is_saved(const struct play *y, uint32_t slot)
+{
+    return is_scratch(y->p, y->span[slot]) ? y->next_use[slot] != TR_NONE : y->p->lazy;
+}
+
+/* What the slot holds goes. What has been changed since it was made, loaded or written is saved. */
 static void drop(struct play *y, struct tr_schedule *out, uint32_t slot)
 {
     uint32_t change = y->change[slot];
@@ -190,8 +202,8 @@ static void drop(struct play *y, struct tr_schedule *out, uint32_t slot)
         return;
     if (change == CARRIED)
         out->carried[slot] = 1;
-    else if (change && (!is_scratch(y->p, y->span[slot]) || y->next_use[slot] != TR_NONE))
-        out->saved[(change - 1) / TR_VISIT_SPANS] |= 1u << (change - 1) % TR_VISIT_SPANS;
+    else if (change && is_saved(y, slot))
+        mark(out->saved, change);
     y->change[slot] = 0;
     y->slot_of[y->span[slot]] = TR_NONE;
 }
@@ -216,6 +228,16 @@ static int place(struct play *y, struct tr_schedule *out, uint32_t v, uint32_t k
     return 0;
 }
 
+/* What lies in this slot is changed by (visit, k), which `at` counts. */
+static void change(struct play *y, struct tr_schedule *out, size_t at, uint32_t slot)
+{
+    uint32_t before = y->change[slot];
+
+    if (before && before != CARRIED && !is_scratch(y->p, y->span[slot]))
+        mark(out->again, before);
+    y->change[slot] = (uint32_t)at + 1;
+}
+
 static int play_visit(struct play *y, struct tr_schedule *out, uint32_t v)
 {
     const struct tr_visit *visit = visit_at(y->p, v);
@@ -236,8 +258,8 @@ static int play_visit(struct play *y, struct tr_schedule *out, uint32_t v)
         out->slot[at] = y->slot_of[visit->span[k]];
         y->next_use[out->slot[at]] = y->after[at];
         y->last[pool_of(y, visit->span[k])] = v + 1;
-        if (visit->changed >> k & 1 && (y->p->lazy || is_scratch(y->p, visit->span[k])))
-            y->change[out->slot[at]] = (uint32_t)at + 1;
+        if (visit->changed >> k & 1)
+            change(y, out, at, out->slot[at]);
     }
     return 0;
 }
@@ -256,8 +278,9 @@ int tr_schedule_make(struct tr_schedule *out, const struct tr_schedule_params *p
     out->slot = tr_alloc_array(TR_MEM_MISC, p->n, TR_VISIT_SPANS * 4);
     out->loads = tr_alloc_array(TR_MEM_MISC, (size_t)p->n * TR_VISIT_SPANS, sizeof(*out->loads));
     out->saved = tr_alloc_array(TR_MEM_MISC, p->n, sizeof(*out->saved));
+    out->again = tr_alloc_array(TR_MEM_MISC, p->n, sizeof(*out->again));
     out->carried = tr_alloc(TR_MEM_MISC, y.n_slots);
-    if (r == 0 && (!out->slot || !out->loads || !out->saved || !out->carried))
+    if (r == 0 && (!out->slot || !out->loads || !out->saved || !out->again || !out->carried))
         r = -ENOMEM;
     for (uint32_t v = 0; v < p->n && r == 0; v++)
         r = play_visit(&y, out, v);

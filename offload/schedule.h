@@ -19,6 +19,11 @@
  * time as there is. Where not every step is durable (lazy) the same goes for what a visit changes
  * in the store: only what is dropped is written, and what stays in its slot waits for a commit.
  * What earlier steps have left so and this one drops is named, to be written when it begins.
+ *
+ * A span of the store that a later visit of the step changes again, and finds in its slot, has no
+ * need to be written in between, durable step or not: a commit is of whole steps. (Adapters whose
+ * gradients wait for the next step: its forward pass applies those, its backward pass leaves new
+ * ones.)
  */
 #ifndef TR_OFFLOAD_SCHEDULE_H
 #define TR_OFFLOAD_SCHEDULE_H
@@ -40,6 +45,8 @@ struct tr_schedule {
     uint32_t n_loads;
     uint32_t *slot;  /* (visits, TR_VISIT_SPANS): where each visit finds each of its spans */
     uint32_t *saved; /* (visits): bit k: scratch, or where lazy any span, to be saved after it */
+    uint32_t
+        *again; /* (visits): bit k: of the store, changed again in its slot before it is dropped */
     unsigned char *carried; /* (slots): newer than the store, and dropped before it is changed */
     uint32_t n_visits;
 };

@@ -33,7 +33,7 @@ uint64_t tr_store_table_bytes(const struct tr_layout *l)
 /* A step's schedule with all that it is made of, its visits, and those under way. */
 static uint64_t of_visit(void)
 {
-    uint64_t schedule = sizeof(uint32_t) + TR_VISIT_SPANS * (sizeof(uint32_t) + 1);
+    uint64_t schedule = 2 * sizeof(uint32_t) + TR_VISIT_SPANS * (sizeof(uint32_t) + 1);
     uint64_t making = 2 * TR_VISIT_SPANS * sizeof(uint32_t); /* of this step and the next */
 
     return schedule + making + TR_VISIT_SPANS * sizeof(struct tr_load) + sizeof(struct tr_visit) +

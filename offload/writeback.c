@@ -2,10 +2,11 @@
  *
  * Write-back: when the compute of a visit has passed, the slots that it changed become dirty and
  * are written in that order, each to the generation that the durable commit does not name. Where
- * every step is durable every change is written, whatever the tiers hold; else a span with a home
- * goes no further than that until a commit asks for it (offload/home.h), and one without stays in
- * its slot until the schedule or a commit wants it written. A span that is changed again while its
- * home is still being written waits in its slot, and the queue behind it.
+ * every step is durable every change is written, whatever the tiers hold, but one that a later
+ * visit of the step makes anew in the same slot; else a span with a home goes no further than that
+ * until a commit asks for it (offload/home.h), and one without stays in its slot until the schedule
+ * or a commit wants it written. A span that is changed again while its home is still being written
+ * waits in its slot, and the queue behind it.
  *
  * Scratch is saved only where the schedule says so. It is no part of a commit, so it waits for none
  * and has a queue of its own.

@@ -255,6 +255,7 @@ static void visit(struct sim *s)
 {
     const struct tr_visit *v = &s->p->visits[s->at];
     struct sim_ticket *t = &s->tickets[s->released % (2 * (uint64_t)s->p->n)];
+    uint32_t last = v->changed & ~s->schedule.again[s->at];
 
     *t = (struct sim_ticket){
         .n = v->n_spans, .changed = v->changed, .saved = s->schedule.saved[s->at], .step = s->step};
@@ -263,7 +264,7 @@ static void visit(struct sim *s)
         tr_slot_pin(&s->slots, t->slot[k], v->changed >> k & 1);
         if (sim_is_scratch(s, v->span[k]))
             s->saving += t->saved >> k & 1;
-        else if (v->changed >> k & 1 && (t->saved >> k & 1 || !waits(s, v->span[k])))
+        else if (last >> k & 1 && (t->saved >> k & 1 || !waits(s, v->span[k])))
             want(s, t->slot[k]);
     }
     s->released++;

@@ -99,6 +99,21 @@ static uint64_t changed_again(const struct tr_run *run, const struct tr_schedule
     return bytes;
 }
 
+/* What the list writes of what it changes, or leaves in homes. */
+static void count_changes(const struct tr_run *run, const struct tr_schedule *s,
+                          const struct tr_visits *v, struct tr_settle_bytes *out)
+{
+    out->written = out->kept = 0;
+    for (uint32_t i = 0; i < v->n; i++)
+        for (uint32_t k = 0; k < v->spans[i].n_spans; k++) {
+            uint32_t span = v->spans[i].span[k];
+            int kept = run->in_host[span] && is_lazy(run);
+
+            if ((v->spans[i].changed & ~s->again[i]) >> k & 1)
+                *(kept ? &out->kept : &out->written) += run->spans[span].bytes;
+        }
+}
+
 /* Plays a list from what the slots hold; then they hold what it leaves. out->read: its bytes from
  * disk, where every home in host memory has been filled. */
 static int play(const struct tr_run *run, enum run_begun what, const struct tr_slot_pool *pools,
@@ -130,26 +145,13 @@ static int play(const struct tr_run *run, enum run_begun what, const struct tr_s
         out->read += l->fresh || run->in_host[l->span] ? 0 : run->spans[l->span].bytes;
     }
     out->spared = changed_again(run, &s, &p);
+    if (what == RUN_SETTLE)
+        count_changes(run, &s, v, out);
     tr_schedule_leave(&s, &p, held->span, is_lazy(run) ? held->newer : NULL);
     for (uint32_t i = 0; i < held->n; i++)
         held->newer[i] &= held->span[i] != TR_NONE && !run->in_host[held->span[i]];
     tr_schedule_free(&s);
     return 0;
-}
-
-/* Each span is changed once. */
-static void count_changes(const struct tr_run *run, struct tr_settle_bytes *out)
-{
-    const struct tr_visits *v = &run->settle;
-
-    for (uint32_t i = 0; i < v->n; i++)
-        for (uint32_t k = 0; k < v->spans[i].n_spans; k++) {
-            uint32_t span = v->spans[i].span[k];
-            int kept = run->in_host[span] && is_lazy(run);
-
-            if (v->spans[i].changed >> k & 1)
-                *(kept ? &out->kept : &out->written) += run->spans[span].bytes;
-        }
 }
 
 int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools,
@@ -174,6 +176,5 @@ int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pool
     if (r == 0)
         r = play(run, RUN_SETTLE, pools, &held, out);
     tr_free(TR_MEM_MISC, held.span);
-    count_changes(run, out);
     return r;
 }

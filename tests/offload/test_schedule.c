@@ -5,7 +5,8 @@
  * spares: minimal among the schedules that drop no more of what the visit before used than they
  * must, which one that does not spare fails. Scratch
  * besides: every byte that a visit reads is the one that was made, by way of what has been saved,
- * and no save can be left out.
+ * and no save can be left out. A change is not written where, and only where, another one of the
+ * step follows in the same slot.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -546,6 +547,8 @@ static uint32_t check_scratch(const struct tr_visit *v, uint32_t n, uint32_t roo
     for (uint32_t i = 0; i < room; i++) /* what an earlier step has left */
         holds[i] = i & 1 ? 64 - N_SCRATCH + i : TR_NONE;
     assert_ok(tr_schedule_make(&s, &p));
+    for (uint32_t i = 0; i < n; i++)
+        assert_int_equal(s.again[i], 0);
     assert_true(play_bytes(&s, &p, &bytes, UINT32_MAX));
     moved = bytes.moved;
     for (uint32_t lost = 0; lost < count_saves(&s); lost++)
@@ -594,6 +597,65 @@ static void scratch_random(void **state)
         moved += check_scratch(v, n, room);
     }
     assert_true(moved > 1000);
+}
+
+/* ---- changes of the store ---- */
+
+static int is_replaced(const struct tr_schedule *s, uint32_t slot, uint32_t visit)
+{
+    for (uint32_t i = 0; i < s->n_loads; i++)
+        if (s->loads[i].slot == slot && s->loads[i].visit == visit)
+            return 1;
+    return 0;
+}
+
+/* Is what (v, k) changes changed once more before it is replaced in its slot? */
+static int follows(const struct tr_schedule *s, const struct tr_schedule_params *p, uint32_t v,
+                   uint32_t k)
+{
+    uint32_t span = p->visits[v].span[k], slot = s->slot[v * TR_VISIT_SPANS + k];
+
+    for (uint32_t w = v + 1; w < p->n && !is_replaced(s, slot, w); w++)
+        for (uint32_t j = 0; j < p->visits[w].n_spans; j++)
+            if (p->visits[w].span[j] == span && p->visits[w].changed >> j & 1)
+                return 1;
+    return 0;
+}
+
+/* Any visits of spans of the store, durable every step or not, and what earlier ones have left. */
+static void changed_again(void **state)
+{
+    uint64_t rng = 21;
+    int last = 0, again = 0;
+
+    (void)state;
+    for (int round = 0; round < 3000; round++) {
+        struct tr_slot_pool pool = {NULL, 4096, 2 + rng_below(&rng, 3)};
+        uint32_t n = 2 + rng_below(&rng, 11), holds[] = {0, 1, 2, 3};
+        unsigned char newer[] = {1, 0, 1, 0};
+        struct tr_visit v[12];
+        struct tr_schedule_params p = params(v, n, &pool, 1, holds);
+        struct tr_schedule s;
+
+        p.lazy = (int)rng_below(&rng, 2);
+        p.newer = p.lazy ? newer : NULL;
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t a = rng_below(&rng, 5), b = (a + 1 + rng_below(&rng, 4)) % 5;
+
+            v[i] = (struct tr_visit){2, {a, b}, .changed = rng_below(&rng, 4)};
+        }
+        assert_ok(tr_schedule_make(&s, &p));
+        for (uint32_t i = 0; i < n; i++)
+            for (uint32_t k = 0; k < TR_VISIT_SPANS; k++) {
+                int changed = k < 2 && v[i].changed >> k & 1;
+
+                assert_int_equal(s.again[i] >> k & 1, changed && follows(&s, &p, i, k));
+                again += s.again[i] >> k & 1;
+                last += changed && !(s.again[i] >> k & 1);
+            }
+        tr_schedule_free(&s);
+    }
+    assert_true(again > 1000 && last > 1000);
 }
 
 /* The steps of a model: forward, where each visit reads one boundary and makes the next; backward,
@@ -699,7 +761,8 @@ int main(void)
         cmocka_unit_test(sparing_is_seen),  cmocka_unit_test(state_is_spared),
         cmocka_unit_test(steady_state),     cmocka_unit_test(room_to_prefetch),
         cmocka_unit_test(scratch_random),   cmocka_unit_test(scratch_of_a_step),
-        cmocka_unit_test(scratch_refusals), cmocka_unit_test(refusals),
+        cmocka_unit_test(scratch_refusals), cmocka_unit_test(changed_again),
+        cmocka_unit_test(refusals),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -322,6 +322,58 @@ static void test_masters(void **state)
     assert_true(hash[0] != hash[1] && adapters[0] != adapters[1]);
 }
 
+/* Bytes of the spans that a list of visits changes, each of them once. */
+static uint64_t changed_bytes(const struct tr_run *run, enum run_begun what)
+{
+    const struct tr_visits *v;
+    uint32_t n = run_visits(run, what, &v);
+    unsigned char *seen = calloc(run->n_spans, 1);
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < v->spans[i].n_spans; k++) {
+            uint32_t span = v->spans[i].span[k];
+
+            if (!(v->spans[i].changed >> k & 1) || span >= run->model->layout.n_spans)
+                continue;
+            bytes += seen[span]++ ? 0 : run->spans[span].bytes;
+        }
+    free(seen);
+    return bytes;
+}
+
+/* Where gradients wait for the next step its forward pass changes adapters, and its backward pass
+ * the places of their gradients beside them; a table's masters are with the sums that AdaLomo
+ * changes before. What stays in its slot in between is written once. */
+static void test_written_once(void **state)
+{
+    struct tr_train_params p = params(&qwen3, TR_TYPE_BF16, scratch_path("once"));
+    struct tr_step_report report;
+    uint64_t step, end;
+    tr_run *run;
+    int r = 1;
+
+    (void)state;
+    p.optimizer = TR_OPT_ADALOMO;
+    p.lora_optimizer = TR_OPT_ADAMW;
+    p.master = TR_MASTERS_SPLIT;
+    p.clip_norm = 0.5;
+    p.clip_method = TR_CLIP_DEFERRED;
+    p.durability = TR_KEEP_STEP;
+    p.export_model = TR_NO;
+    assert_int_equal(tr_train_open(&run, &p), 0);
+    step = changed_bytes(run, RUN_TRAIN);
+    end = changed_bytes(run, RUN_SETTLE);
+    while (r == 1)
+        r = tr_train_step(run, &report);
+    if (r < 0 || tr_train_finish(run) < 0)
+        fail_msg("%s", tr_message());
+    assert_int_equal(run->measured.written_bytes, (uint64_t)p.steps * step + end);
+    assert_int_equal(run->foreseen.sim.written_bytes, step);
+    assert_int_equal(run->foreseen.settle.written, end);
+    tr_train_close(run);
+}
+
 /* Each has a clip of its own, which is said; but the adapters' is not on by itself where the
  * model's is off: their norm alone would cost a second backward pass, or room for all gradients. */
 static void test_clips(void **state)
@@ -512,12 +564,12 @@ static void test_other_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_placements), cmocka_unit_test(test_base_stays),
-        cmocka_unit_test(test_exports),    cmocka_unit_test(test_goes_on),
-        cmocka_unit_test(test_start),      cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_configs),    cmocka_unit_test(test_other_model),
-        cmocka_unit_test(test_masters),    cmocka_unit_test(test_clips),
-        cmocka_unit_test(test_arch),
+        cmocka_unit_test(test_placements),   cmocka_unit_test(test_base_stays),
+        cmocka_unit_test(test_exports),      cmocka_unit_test(test_goes_on),
+        cmocka_unit_test(test_start),        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_configs),      cmocka_unit_test(test_other_model),
+        cmocka_unit_test(test_masters),      cmocka_unit_test(test_clips),
+        cmocka_unit_test(test_written_once), cmocka_unit_test(test_arch),
     };
 
     return cmocka_run_group_tests_name("adapters", tests, NULL, NULL);
