@@ -373,7 +373,11 @@ int tr_store_read_record(struct tr_store *s, enum tr_file file, struct tr_commit
         .op = TR_IO_READ, .file = file, .buf = s->record, .bytes = s->record_bytes};
     int r = tr_store_transfer(s, &t);
 
-    if (r == -ENODATA) /* too short, which is not "never written" */
+    if (r == -EIO) /* once may be chance */
+        r = tr_store_transfer(s, &t);
+    /* Too short, which is not "never written"; or unreadable, which a drive may make of a sector
+     * that it was writing when the power failed. */
+    if (r == -ENODATA || r == -EIO)
         return tr_error_prefix(-EBADMSG, "commit record");
     return r < 0 ? r
                  : tr_commit_parse(&s->shape, s->record, s->record_bytes, s->file[file].path, c);
@@ -404,8 +408,8 @@ static void look_at_torn(struct tr_store *s)
         s->torn_damaged = r == -ENODATA; /* it has lost bytes */
 }
 
-/* Of the two records the newest whole one. One torn by a crash is passed over; what is no torn
- * write (an I/O error, a newer version) is not. */
+/* Of the two records the newest whole one. One torn by a crash, damaged or unreadable is passed
+ * over; what is whole and not for us (of a newer version, of another store) is not. */
 static int read_newest(struct tr_store *s)
 {
     struct tr_commit *c[2] = {&s->next, &s->durable};
@@ -421,7 +425,7 @@ static int read_newest(struct tr_store *s)
         }
     }
     if (r[0] < 0 && r[1] < 0 && torn == 2)
-        return tr_error(-EBADMSG, "%s: both commit records are damaged", s->folder);
+        return tr_error_prefix(-EBADMSG, "%s: both commit records are damaged", s->folder);
     if (r[0] < 0 && r[1] < 0)
         return tr_error(-ENODATA, "%s: no commit yet, an import that was cut off: start it again",
                         s->folder);

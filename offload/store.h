@@ -111,13 +111,14 @@ int tr_store_generations(const struct tr_store *s);
  * an offload engine runs on the store. */
 uint64_t tr_store_payload(const struct tr_store *s, void *buf, size_t room, size_t *bytes);
 
-/* The file of a commit record that was torn or damaged when the store was opened, and passed over;
- * NULL: there is none. A crash in the middle of a commit leaves one, and nothing is lost then but
- * the step at hand; it may also have been whole once, newer than what the store stands at or older.
+/* The file of a commit record that was torn, damaged or unreadable when the store was opened, and
+ * passed over; NULL: there is none. A crash in the middle of a commit leaves one, and nothing is
+ * lost then but the step at hand; it may also have been whole once, newer than what the store
+ * stands at or older.
  */
 const char *tr_store_torn(const struct tr_store *s);
-/* 1: no crash has left it so, it was whole once and is damaged. Verifying looks closer than opening
- * does, and counts what is known. 0: a crash may have left it so. */
+/* 1: it is damaged, for no torn write leaves a record so. Verifying looks closer than opening does,
+ * and counts what is known, and what cannot be read. 0: a crash may have left it so. */
 int tr_store_torn_damaged(const struct tr_store *s);
 
 /* Synchronous piece access for import, export, inspect and verify. buf: 4096-aligned, with room for

@@ -71,8 +71,8 @@ int run_torn(const char *run, const struct tr_store *s, uint64_t step, char *tex
                  path, (unsigned long long)last, (unsigned long long)step);
     else if (tr_store_torn_damaged(s))
         snprintf(text, room,
-                 "%s: damaged: this commit record was whole once; the store stands at the other "
-                 "one, of step %llu",
+                 "%s: this commit record is damaged; the store stands at the other one, of step "
+                 "%llu",
                  path, (unsigned long long)step);
     else
         snprintf(text, room,

@@ -127,7 +127,7 @@ static int is_due(struct faulty *f, const struct tr_io_request *r)
 {
     return f->fail && (f->fail_op == TR_IO_OPS || f->fail_op == r->op) &&
            (f->fail_file == FAULTY_ANY_FILE || f->fail_file == r->file) &&
-           f->seen++ == f->fail_after;
+           (f->seen++ == f->fail_after || f->fail_always);
 }
 
 /* The one fault that was asked for. 1: dealt with. A sync moves nothing that could be short. */

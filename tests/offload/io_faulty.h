@@ -59,6 +59,7 @@ struct faulty {
     enum tr_io_op fail_op;
     uint32_t fail_file;
     uint32_t fail_after;
+    int fail_always; /* every one of them */
     enum mutant mutant;
     uint32_t patience;       /* of the early mutants: requests until they do what they said */
     struct io_log *log;      /* or NULL */

@@ -231,6 +231,54 @@ static void broken_table(void **state)
     tr_layout_free(&l);
 }
 
+/* A record that cannot be read is passed over like one that is torn, and the next commit is written
+ * over it; one that could not be read by chance is read again. Nothing is taken for an import that
+ * was cut off. */
+static void unreadable_record(void **state)
+{
+    struct faulty f = {.fail = -EIO, .fail_op = TR_IO_READ, .seed = 1};
+    struct tr_io_hook hook = {.wrap = faulty_wrap, .arg = &f};
+    char *folder = test_folder();
+    struct tr_layout l;
+    struct tr_store *s;
+    uint64_t damaged;
+
+    (void)state;
+    test_layout(&l, &small);
+    s = test_store(folder, &l, 2, NULL);
+    commit_version(s, 1, "one");
+    tr_store_close(s);
+    for (f.fail_file = TR_FILE_COMMIT0; f.fail_file <= TR_FILE_COMMIT1; f.fail_file++) {
+        f.fail_always = 1;
+        assert_ok(tr_store_open_hooked(&s, folder, TR_STORE_READ, &hook));
+        expect_payload(s, f.fail_file == TR_FILE_COMMIT0 ? 1 : 2,
+                       f.fail_file == TR_FILE_COMMIT0 ? "start" : "one");
+        assert_non_null(strstr(tr_store_torn(s), tr_store_names[f.fail_file]));
+        assert_ok(tr_store_verify(s, NULL, NULL, &damaged));
+        assert_int_equal(damaged, 1);
+        tr_store_close(s);
+        f.fail_always = 0;
+        f.seen = 0;
+        assert_ok(tr_store_open_hooked(&s, folder, TR_STORE_READ, &hook));
+        expect_payload(s, 2, "one");
+        assert_null(tr_store_torn(s));
+        tr_store_close(s);
+    }
+    f.fail_file = TR_FILE_COMMIT0;
+    f.fail_always = 1;
+    assert_ok(tr_store_open_hooked(&s, folder, TR_STORE_WRITE, &hook));
+    commit_version(s, 2, "two");
+    tr_store_close(s);
+    assert_ok(tr_store_open(&s, folder, TR_STORE_READ));
+    expect_payload(s, 2, "two");
+    expect_version(s, 2);
+    assert_null(tr_store_torn(s));
+    tr_store_close(s);
+    f.fail_file = FAULTY_ANY_FILE;
+    expect_error(tr_store_open_hooked(&s, folder, TR_STORE_READ, &hook), -EBADMSG, "both commit");
+    tr_layout_free(&l);
+}
+
 static char found_text[1024];
 
 static void found(void *arg, const char *text)
@@ -483,10 +531,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(create_and_open),   cmocka_unit_test(two_generations),
         cmocka_unit_test(left_as_made),      cmocka_unit_test(broken_table),
-        cmocka_unit_test(torn_commit),       cmocka_unit_test(damaged_piece),
-        cmocka_unit_test(unfinished_import), cmocka_unit_test(one_generation),
-        cmocka_unit_test(no_space),          cmocka_unit_test(hostile_json),
-        cmocka_unit_test(wrong_files),       cmocka_unit_test(lost_json),
+        cmocka_unit_test(unreadable_record), cmocka_unit_test(torn_commit),
+        cmocka_unit_test(damaged_piece),     cmocka_unit_test(unfinished_import),
+        cmocka_unit_test(one_generation),    cmocka_unit_test(no_space),
+        cmocka_unit_test(hostile_json),      cmocka_unit_test(wrong_files),
+        cmocka_unit_test(lost_json),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

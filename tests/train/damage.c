@@ -311,7 +311,7 @@ static void test_counted_once(void **state)
     assert_int_equal(verified(p.out, "was durable: step 3"), 2);
     touch_up(p.out, "config.json");
     keep_lines(p.out, 2, "/dev/null");
-    assert_int_equal(verified(p.out, "this commit record was whole once"), 1);
+    assert_int_equal(verified(p.out, "this commit record is damaged"), 1);
     turn_bit(path, 4200);
     assert_int_equal(verified(p.out, ""), 0);
 }
