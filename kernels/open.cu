@@ -2,7 +2,8 @@
  *
  * Opening a GPU: driver, context, streams, cuBLASLt, and then the memory. The budget is hard: what
  * the driver reports in use by then, with all code loaded, counts against it, and so does a reserve
- * for what the libraries load at their first use; what is left is one allocation, the last one.
+ * for what comes later: code that the libraries load at their first use, and the GPU's page tables
+ * of the host memory that will be pinned. What is left is one allocation, the last one.
  */
 #include "kernels/device.h"
 
@@ -17,6 +18,8 @@
 #define RESERVE (64 * MIB) /* code that cuBLASLt loads at the first use of a kernel */
 #define OLDEST  80         /* bf16 on tensor cores */
 #define WORK    ((uint64_t)TR_CUDA_SCRATCH_BYTES + TR_CUDA_MATMUL_WORKSPACE_BYTES)
+/* Of pinned host memory, in device memory: the GPU's page tables have 8 bytes for every 4 KiB. */
+#define TABLE_SHARE 512
 
 __global__ void probe_image(void)
 {
@@ -125,14 +128,16 @@ static int open_streams(struct tr_cuda_device *d)
 
 /* All of a budget that is not arena. It does not depend on the budget, or the smallest budget that
  * a plan names would not be enough: so the granule that rounding may cost is always counted. */
-static uint64_t overhead_of(const struct tr_cuda_memory *now)
+static uint64_t overhead_of(const struct tr_cuda_memory *now, uint64_t host_bytes)
 {
-    return now->ours + RESERVE + (WORK + GRANULE - 1) / GRANULE * GRANULE + GRANULE + PAGE;
+    uint64_t tables = (host_bytes / TABLE_SHARE + PAGE - 1) / PAGE * PAGE;
+
+    return now->ours + RESERVE + tables + (WORK + GRANULE - 1) / GRANULE * GRANULE + GRANULE + PAGE;
 }
 
-static uint64_t least_of(const struct tr_cuda_memory *now)
+static uint64_t least_of(const struct tr_cuda_memory *now, uint64_t host_bytes)
 {
-    return overhead_of(now) + PAGE;
+    return overhead_of(now, host_bytes) + PAGE;
 }
 
 int tr_cuda_least(const struct tr_cuda_device *d, uint64_t *bytes)
@@ -140,14 +145,14 @@ int tr_cuda_least(const struct tr_cuda_device *d, uint64_t *bytes)
     struct tr_cuda_memory now;
     int error = tr_cuda_memory(d->ordinal, &now);
 
-    *bytes = error ? 0 : least_of(&now);
+    *bytes = error ? 0 : least_of(&now, 0);
     return error;
 }
 
-static int take_memory(struct tr_cuda_device *d, uint64_t budget)
+static int take_memory(struct tr_cuda_device *d, const struct tr_device_params *p)
 {
     struct tr_cuda_memory now;
-    uint64_t least, bytes;
+    uint64_t least, bytes, budget = p->memory_bytes;
     cudaError_t e;
     int error = tr_cuda_memory(d->ordinal, &now);
 
@@ -155,14 +160,14 @@ static int take_memory(struct tr_cuda_device *d, uint64_t budget)
         return error;
     if (budget == 0)
         budget = (now.ours + now.free) / 10 * 9;
-    least = least_of(&now);
+    least = least_of(&now, p->host_bytes);
     if (budget < least)
         return tr_cuda_refuse(-EINVAL,
                               "a device memory of %.1f MiB is too small: the cuda device itself "
                               "needs %.1f MiB on %s (%.1f MiB in use, %.1f MiB of workspace)",
                               (double)budget / MIB, (double)least / MIB, d->name,
-                              (double)now.ours / MIB, (double)(RESERVE + WORK) / MIB);
-    d->workspace_bytes = overhead_of(&now);
+                              (double)now.ours / MIB, (double)(least - now.ours) / MIB);
+    d->workspace_bytes = overhead_of(&now, p->host_bytes);
     d->arena_bytes = (budget - d->workspace_bytes) / PAGE * PAGE;
     bytes = d->arena_bytes + WORK + PAGE;
     e = cudaMalloc((void **)&d->memory, bytes);
@@ -215,6 +220,6 @@ int tr_cuda_open(struct tr_cuda_device *d, const struct tr_device_params *p)
     int error = tr_cuda_open_all_but_memory(d, p->ordinal);
 
     if (!error)
-        error = take_memory(d, p->memory_bytes);
+        error = take_memory(d, p);
     return error ? error : describe(d);
 }

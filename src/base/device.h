@@ -365,6 +365,8 @@ struct tr_device_params {
     int f32_only;          /* no weight is stored in 16 bits: a smaller workspace will do */
     int opaque;  /* cpu, test mode: says that the host cannot see the arena: copies only */
     int ordinal; /* cuda: which GPU, as the driver counts them */
+    /* cuda: the most that host_alloc will be asked for, which costs device memory too; 0: little */
+    uint64_t host_bytes;
 };
 
 /* The cpu device (cpu/device.c). */

@@ -62,6 +62,15 @@ static int place_pages(const struct tr_run *run)
     return r;
 }
 
+/* The most host memory that can be pinned: homes of all that is stored, as much again for updates
+ * beside the GPU, and the buffers on the way. */
+static uint64_t most_pinned(const struct tr_run *run)
+{
+    uint64_t most = 2 * tr_layout_bytes(&run->model->layout) + TR_STAGING_BYTES;
+
+    return most < run->params.host_memory ? most : run->params.host_memory;
+}
+
 int run_open_device(struct tr_run *run)
 {
     int r = place_pages(run);
@@ -70,6 +79,7 @@ int run_open_device(struct tr_run *run)
         return r;
     r = tr_devices_open(&run->device, &run->choice,
                         &(struct tr_device_params){.memory_bytes = run->params.device_memory,
+                                                   .host_bytes = most_pinned(run),
                                                    .threads = (int)run->params.threads,
                                                    .f32_only = is_all_f32(run->model),
                                                    .delay_seed = run->params.delay_seed});

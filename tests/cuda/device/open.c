@@ -112,6 +112,29 @@ static void overhead_counts(void **state)
     assert_int_equal(fake->leaks(), 0);
 }
 
+/* Host memory that is pinned costs device memory. What is kept for code is not spent on that: the
+ * fake loads none, so there all of it must be left. */
+static void pinned_memory_keeps_the_budget(void **state)
+{
+    uint64_t code = test_device_fake() ? 64 * MIB : 0, before, least;
+    struct tr_device_params p = {.host_bytes = 2048 * MIB};
+    struct tr_device *d = NULL;
+    void *host;
+
+    (void)state;
+    before = bytes_free();
+    assert_int_equal(tr_device_cuda_workspace(0, &least), 0);
+    p.memory_bytes = least + p.host_bytes / 512 + ARENA;
+    assert_int_equal(tr_device_open_cuda(&d, &p), 0);
+    host = d->ops->host_alloc(d, p.host_bytes);
+    assert_non_null(host);
+    assert_true(before - bytes_free() + code <= p.memory_bytes);
+    d->ops->host_free(d, host, p.host_bytes);
+    d->ops->close(d);
+    p.memory_bytes = least + p.host_bytes / 512 - 1;
+    refused(&p, -EINVAL, "too small");
+}
+
 static void no_budget_is_most_of_what_is_free(void **state)
 {
     struct tr_device_params p = {0};
@@ -238,6 +261,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_budget_holds),
+        cmocka_unit_test(pinned_memory_keeps_the_budget),
         cmocka_unit_test(overhead_counts),
         cmocka_unit_test(no_budget_is_most_of_what_is_free),
         cmocka_unit_test(two_devices_share_a_gpu),

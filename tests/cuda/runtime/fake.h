@@ -6,7 +6,8 @@
  *   memory=1GiB     device memory; an allocation is charged as the driver does, in steps of 2 MiB
  *                   from 1 MiB on, of 512 bytes below
  *   overhead=0      what the context takes of it; cublas=2MiB: what cublasLtCreate takes
- *   pinned=SIZE     the most host memory that can be pinned (default: no limit)
+ *   pinned=SIZE     the most host memory that can be pinned (default: no limit); 1/512 of what is
+ *                   pinned is taken of the device memory, for its page tables
  *   devices=1       0: cudaErrorNoDevice
  *   driver=13000    0: no driver; older than 13000: cudaErrorInsufficientDriver
  *   delay=SEED      streams pause at random before each command; 0: they do not

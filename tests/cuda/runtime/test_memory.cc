@@ -67,6 +67,17 @@ static void pinned_memory_has_a_cap(void **)
     OK(cudaFreeHost(p));
 }
 
+static void page_tables_take_device_memory(void **)
+{
+    void *p;
+
+    fake_configure("memory=16MiB");
+    OK(cudaHostAlloc(&p, 3 * MiB, cudaHostAllocDefault));
+    assert_int_equal(free_bytes(), 16 * MiB - 6 * 1024);
+    OK(cudaFreeHost(p));
+    assert_int_equal(free_bytes(), 16 * MiB);
+}
+
 static void memory_is_poison(void **)
 {
     size_t n = 5 * MiB + 777;
@@ -292,10 +303,15 @@ static void leaks_are_reported(void **)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_cap_holds),      cmocka_unit_test(pinned_memory_has_a_cap),
-        cmocka_unit_test(memory_is_poison),   cmocka_unit_test(guards_catch),
-        cmocka_unit_test(freeing_waits),      cmocka_unit_test(wrong_pointers_are_refused),
-        cmocka_unit_test(leaks_are_reported), cmocka_unit_test(protection_keeps_the_host_out),
+        cmocka_unit_test(the_cap_holds),
+        cmocka_unit_test(pinned_memory_has_a_cap),
+        cmocka_unit_test(page_tables_take_device_memory),
+        cmocka_unit_test(memory_is_poison),
+        cmocka_unit_test(guards_catch),
+        cmocka_unit_test(freeing_waits),
+        cmocka_unit_test(wrong_pointers_are_refused),
+        cmocka_unit_test(leaks_are_reported),
+        cmocka_unit_test(protection_keeps_the_host_out),
     };
 
     return cmocka_run_group_tests(tests, nullptr, nullptr);
