@@ -112,6 +112,7 @@ void check_placements(const struct placements *all)
     struct tr_train_params p = {.model = model,
                                 .data = data,
                                 .steps = 3,
+                                .warmup = 3, /* every step counts: the last rate is not 0 */
                                 .batch_size = 11, /* two grains of the cuda device */
                                 .seq_len = 200,
                                 .optimizer = all->optimizer,
