@@ -140,6 +140,10 @@ int tr_store_commit(struct tr_store *s, const void *payload, size_t bytes);
 int tr_store_verify(struct tr_store *s, void (*found)(void *arg, const char *text), void *arg,
                     uint64_t *damaged);
 
+/* Reads everything that the commit names, as far as the first damage: its error, or 0. Not while an
+ * offload engine runs. */
+int tr_store_check_all(struct tr_store *s);
+
 /* The payload of the commit before the newest one, if all that it names is whole (reads all of it);
  * returns its bytes. -ENODATA: there is no such commit; -EBADMSG: its bytes are damaged or have
  * been overwritten since. Not while an offload engine runs. */

@@ -125,8 +125,11 @@ int64_t tr_fall_back_run(const char *run, const char *folder)
     if ((r = tr_need(run, "run")) < 0 ||
         (r = run_store_open(run, folder, TR_STORE_WRITE, &store)) < 0)
         return r;
-    r = tr_store_fall_back(store);
+    r = tr_store_check_all(store);
     if (r == 0)
+        r = tr_error(-EINVAL, "%s: all that its newest commit names is whole: it does not go back",
+                     run);
+    else if (r != -ENOMEM && (r = tr_store_fall_back(store)) == 0)
         r = tr_cursor_read(store, &cursor);
     tr_store_close(store);
     return r < 0 ? r : (int64_t)cursor.step;

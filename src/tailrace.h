@@ -194,8 +194,10 @@ TR_API void tr_free_text(char *text);
 TR_API int tr_inspect_path(const char *path, int json, char **out);
 /* Number of damaged pieces or commits (0: whole), each named in the text; or an error. */
 TR_API int64_t tr_verify_run(const char *run, const char *store, char **out);
-/* Goes back one commit, for good; returns the step that the run stands at then. Without a change:
- * -ENODATA: there is no commit before; -EBADMSG: it is damaged as well, or written over. */
+/* Goes back one commit, for good, where bytes that the newest one names are damaged; returns the
+ * step that the run stands at then. Without a change: -EINVAL: they are whole, whatever else is
+ * damaged; -ENODATA: there is no commit before; -EBADMSG: it is damaged as well, or written over.
+ */
 TR_API int64_t tr_fall_back_run(const char *run, const char *store);
 
 struct tr_preview_data_params {

@@ -239,7 +239,10 @@ static void test_verify(void **state)
     assert_int_equal(tr_fall_back_run(out, NULL), 2);
     assert_int_equal(tr_verify_run(out, NULL, &text), 0);
     tr_free_text(text);
+    assert_int_equal(tr_fall_back_run(out, NULL), -EINVAL);
+    damage(out, 0);
     assert_int_equal(tr_fall_back_run(out, NULL), -ENODATA);
+    damage(out, 0);
     assert_int_equal(train(&p, NULL), 0);
     assert_null(strstr(notices, "damaged"));
     assert_true(model_hash("hand", "model") == hash);

@@ -142,6 +142,8 @@ static void test_damaged_plan(void **state)
     snprintf(path, sizeof(path), "%s/plan.json", p.out);
     assert_int_equal(tr_file_write(path, "{\"store_uuid\": 7", 16), 0);
     assert_int_equal(verified(p.out, "plan.json"), 1);
+    assert_int_equal(tr_fall_back_run(p.out, NULL), -EINVAL); /* no step is given up for that */
+    assert_non_null(strstr(tr_message(), "is whole: it does not go back"));
     text = inspected(p.out);
     assert_non_null(strstr(text, "makes plan.json anew, which is damaged, then goes on"));
     tr_free_text(text);
