@@ -181,8 +181,8 @@ int run_export(struct tr_run *run, const char *out);
 void run_sweep_exports(const struct tr_run *run);
 /* The model of this step to RUN/model-STEP, if there is a file RUN/checkpoint; which goes then. */
 int run_snapshot_if_asked(struct tr_run *run);
-/* After a read that found damage: back to the commit before, if that is whole. -EBADMSG: it is
- * not; the message names the damage. */
+/* After a read that found damage: back to the newest commit, if what it names is whole, else to the
+ * one before. -EBADMSG: neither is; the message names the damage. */
 int run_fall_back(struct tr_run *run);
 
 /* --- metrics.c ------------------------------------------------------------------------------ */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What may happen to a run between two steps: a model is exported because somebody has made the
- * file RUN/checkpoint, or the run goes back one commit because bytes of the newest one are damaged.
+ * file RUN/checkpoint, or the run goes back one commit because bytes of the newest one are damaged;
+ * not where the damage was to bytes within a step, which are spilled and read again.
  * Both need the store for themselves: the engine is closed, and opened again afterwards.
  */
 #include <dirent.h>
@@ -102,9 +103,10 @@ void run_note_torn(const struct tr_run *run)
         run_log(run, "%s", text);
 }
 
-static int go_back(struct tr_run *run)
+/* To the newest commit, or, where that is not whole any more, to the one before. */
+static int go_back(struct tr_run *run, int whole)
 {
-    int r = tr_store_fall_back(run->store);
+    int r = whole ? 0 : tr_store_fall_back(run->store);
 
     if (r < 0 || (r = tr_cursor_read(run->store, &run->cursor)) < 0)
         return r;
@@ -115,17 +117,19 @@ static int go_back(struct tr_run *run)
 int run_fall_back(struct tr_run *run)
 {
     char damage[512];
-    int r;
+    int r, whole;
 
     snprintf(damage, sizeof(damage), "%s", tr_error_message());
     run_close_offload(run);
-    r = go_back(run);
+    whole = tr_store_check_all(run->store) == 0;
+    r = go_back(run, whole);
     if (r == -ENODATA || r == -EBADMSG)
         return tr_error(-EBADMSG, "%s; the step before is not whole any more either", damage);
     if (r < 0)
         return r;
     run_log(run, "%s", damage);
-    run_log(run, "%s: the step before is whole: goes on after step %llu", run->params.out,
+    run_log(run, "%s: %s is whole: goes on after step %llu", run->params.out,
+            whole ? "all that the newest commit names" : "the step before",
             (unsigned long long)run->cursor.step);
     return run_open_offload(run);
 }

@@ -283,6 +283,41 @@ int __wrap_run_settle(struct tr_run *run)
     return settle_fails ? tr_error(-EIO, "cut off") : __real_run_settle(run);
 }
 
+static int step_fails;
+
+int __real_run_step(struct tr_run *run, struct tr_step_report *report);
+int __wrap_run_step(struct tr_run *run, struct tr_step_report *report);
+
+int __wrap_run_step(struct tr_run *run, struct tr_step_report *report)
+{
+    if (step_fails && step_fails--)
+        return tr_error(-EBADMSG, "scratch: damaged");
+    return __real_run_step(run, report);
+}
+
+/* Damage that is not in the store costs no step that is done; and once is enough. */
+static void test_damaged_within_a_step(void **state)
+{
+    struct tr_train_params p = own_job("scratch");
+    struct tr_step_report report;
+    tr_run *run = NULL;
+    int validated;
+
+    (void)state;
+    assert_int_equal(train_part(&p, 2), 0);
+    assert_int_equal(tr_train_open(&run, &p), 0);
+    step_fails = 2;
+    assert_int_equal(tr_train_step(run, &report), -EBADMSG);
+    tr_train_close(run);
+    assert_int_equal(tr_train_open(&run, &p), 0);
+    step_fails = 1;
+    assert_int_equal(tr_train_step(run, &report), 1);
+    assert_int_equal(report.step, 3);
+    tr_train_close(run);
+    assert_int_equal(train(&p, NULL), 0);
+    assert_int_equal(metrics_lines(p.out, &validated), 4);
+}
+
 static const char *committing; /* a run whose commits are looked at; or NULL */
 static int commits;
 
@@ -347,7 +382,8 @@ int main(void)
         cmocka_unit_test(test_inference),          cmocka_unit_test(test_swept),
         cmocka_unit_test(test_swept_export),       cmocka_unit_test(test_swept_file),
         cmocka_unit_test(test_stopped_import),     cmocka_unit_test(test_failed_behind_import),
-        cmocka_unit_test(test_cut_off_validation), cmocka_unit_test(test_late_lines),
+        cmocka_unit_test(test_cut_off_validation), cmocka_unit_test(test_damaged_within_a_step),
+        cmocka_unit_test(test_late_lines),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
