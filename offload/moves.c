@@ -164,6 +164,24 @@ static int64_t check_piece(struct tr_move *m)
     return (int64_t)p->bytes;
 }
 
+/* Bytes that have been moved, and in which folders; scratch is in the first. */
+static void count(const struct tr_offload *o, const struct tr_move *m, uint64_t *all,
+                  uint64_t by[TR_STORE_FOLDERS])
+{
+    uint64_t at = m->transfer.offset, end = at + m->transfer.bytes;
+
+    *all += m->transfer.bytes;
+    while (at < end) {
+        struct tr_stripe_place p = {.end = end};
+
+        if (!tr_is_scratch(o, m->span))
+            p = tr_stripes_find(&o->store->stripes, at);
+        p.end = p.end < end ? p.end : end;
+        by[p.folder] += p.end - at;
+        at = p.end;
+    }
+}
+
 static void finish_write(struct tr_offload *o, const struct tr_move *m)
 {
     if (!m->slot_free)
@@ -176,7 +194,8 @@ static void finish_write(struct tr_offload *o, const struct tr_move *m)
         o->saving--;
         o->stats.saves++;
         o->stats.spilled_bytes += m->transfer.bytes;
-        o->stats.written_bytes += m->home ? 0 : m->transfer.bytes;
+        if (!m->home)
+            count(o, m, &o->stats.written_bytes, o->stats.written_by);
         return;
     }
     o->pending[m->epoch & 1]--;
@@ -187,7 +206,7 @@ static void finish_write(struct tr_offload *o, const struct tr_move *m)
     o->store->next.generation[m->span] = (uint8_t)m->transfer.file;
     o->store->touched[m->transfer.file] = 1;
     o->stats.writes++;
-    o->stats.written_bytes += m->transfer.bytes;
+    count(o, m, &o->stats.written_bytes, o->stats.written_by);
 }
 
 static void finish_read(struct tr_offload *o, const struct tr_move *m)
@@ -202,7 +221,7 @@ static void finish_read(struct tr_offload *o, const struct tr_move *m)
     if (m->from_home && !tr_is_scratch(o, m->span))
         o->stats.host_loads++;
     else if (!m->from_home)
-        o->stats.read_bytes += m->transfer.bytes;
+        count(o, m, &o->stats.read_bytes, o->stats.read_by);
 }
 
 void tr_move_finish(struct tr_move *m, int error)

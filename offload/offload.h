@@ -109,6 +109,7 @@ struct tr_offload;
 
 struct tr_offload_stats { /* since open */
     uint64_t read_bytes, written_bytes, loads, writes, commits;
+    uint64_t read_by[TR_STORE_FOLDERS], written_by[TR_STORE_FOLDERS]; /* of the bytes: by folder */
     uint64_t host_loads;      /* of the loads: those served from the host tier */
     uint64_t saves, restores; /* of scratch; in none of the counts before but the bytes */
     uint64_t spilled_bytes;   /* by those saves, to host memory or disk */

@@ -129,6 +129,29 @@ static void exact(FILE *f, const char *what, uint64_t predicted, uint64_t measur
             (unsigned long long)measured, predicted == measured ? ", equal" : "");
 }
 
+/* Of several drives each; where every step is durable, and none was finished beside the steps,
+ * there is nothing else that they have written. */
+static void compare_drives(FILE *f, const struct tr_run *run)
+{
+    const struct tr_prediction *p = &run->foreseen;
+    const struct tr_measured *m = &run->measured;
+
+    if (p->sim.n_drives < 2 || m->settled || run->valid || run->params.durability != TR_KEEP_STEP)
+        return;
+    for (uint32_t d = 0; d < p->sim.n_drives; d++) {
+        struct tr_drive_bytes b = tr_prediction_drive(p, d, m->steps);
+        uint64_t read = 0, written = 0;
+
+        for (uint32_t i = 0; i < p->n_folders; i++) {
+            read += p->drive_of[i] == d ? m->read_by[i] : 0;
+            written += p->drive_of[i] == d ? m->written_by[i] : 0;
+        }
+        fprintf(f, "%s\n", p->drive[d]);
+        exact(f, "  read", b.read, read);
+        exact(f, "  written", b.written, written);
+    }
+}
+
 /* All steps of this process: the first one's loads begin with empty slots. A validation in between
  * reads too, and then nothing is said about reads. */
 static void compare(FILE *f, struct tr_run *run)
@@ -151,6 +174,7 @@ static void compare(FILE *f, struct tr_run *run)
         run->params.durability == TR_KEEP_STEP) /* else it moves what waits in slots */
         exact(f, "written, all steps", written, m->written_bytes);
     exact(f, "device peak", p->device_bytes, m->device_bytes);
+    compare_drives(f, run);
 }
 
 int run_measure_end(struct tr_run *run)
@@ -168,6 +192,8 @@ int run_measure_end(struct tr_run *run)
     tr_offload_stats(run->offload, &s);
     m->read_bytes = s.read_bytes;
     m->written_bytes = s.written_bytes;
+    memcpy(m->read_by, s.read_by, sizeof(m->read_by));
+    memcpy(m->written_by, s.written_by, sizeof(m->written_by));
     if (!m->steps || !run->foreseen.tokens)
         return 0;
     f = open_memstream(&text, &bytes);

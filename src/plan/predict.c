@@ -329,7 +329,11 @@ static void name_drives(const struct tr_figures *f, struct tr_prediction *out)
 
         strcpy(out->drive[i], n > room ? name + n - room : name);
     }
-    out->strangers = f && f->strangers;
+    if (!f)
+        return;
+    out->strangers = f->strangers;
+    out->n_folders = f->n_folders;
+    memcpy(out->drive_of, f->drive_of, sizeof(out->drive_of));
 }
 
 int run_predict(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
@@ -364,26 +368,45 @@ int run_predict(struct tr_run *run, const struct tr_figures *figures, const stru
     return r;
 }
 
+static uint64_t read_in(uint64_t first, uint64_t last, uint64_t total, int64_t steps)
+{
+    if (steps <= 1)
+        return steps == 1 ? first : 0;
+    return steps < TR_PREDICT_STEPS ? total - last
+                                    : total + (uint64_t)(steps - TR_PREDICT_STEPS) * last;
+}
+
 uint64_t tr_prediction_read(const struct tr_prediction *p, int64_t steps)
 {
     const struct tr_sim_result *s = &p->sim;
 
-    if (steps <= 1)
-        return steps == 1 ? s->first_read_bytes : 0;
-    return steps < TR_PREDICT_STEPS
-               ? s->total_read_bytes - s->read_bytes
-               : s->total_read_bytes + (uint64_t)(steps - TR_PREDICT_STEPS) * s->read_bytes;
+    return read_in(s->first_read_bytes, s->read_bytes, s->total_read_bytes, steps);
 }
 
-uint64_t tr_prediction_written(const struct tr_prediction *p, int64_t steps)
+static uint64_t written_in(const uint64_t written[TR_SIM_STEPS], uint64_t last, int64_t steps)
 {
     uint64_t bytes = 0;
 
     for (int64_t k = 0; k < TR_PREDICT_STEPS && k < steps; k++)
-        bytes += p->sim.written[k];
+        bytes += written[k];
     if (steps > TR_PREDICT_STEPS)
-        bytes += (uint64_t)(steps - TR_PREDICT_STEPS) * p->sim.written_bytes;
+        bytes += (uint64_t)(steps - TR_PREDICT_STEPS) * last;
     return bytes;
+}
+
+uint64_t tr_prediction_written(const struct tr_prediction *p, int64_t steps)
+{
+    return written_in(p->sim.written, p->sim.written_bytes, steps);
+}
+
+struct tr_drive_bytes tr_prediction_drive(const struct tr_prediction *p, uint32_t drive,
+                                          int64_t steps)
+{
+    const struct tr_sim_drive *d = &p->sim.drive[drive];
+
+    return (struct tr_drive_bytes){
+        read_in(d->first_read_bytes, d->read_bytes, d->total_read_bytes, steps),
+        written_in(d->written, d->written_bytes, steps)};
 }
 
 uint64_t tr_prediction_kept(const struct tr_prediction *p, int64_t step)

@@ -39,7 +39,9 @@ struct tr_prediction {
     double after_commit, commit_extra;
     char limit[128];                  /* what limits a step, in words */
     char drive[TR_STORE_FOLDERS][64]; /* the drives' names, or their ends, of sim.drive */
-    int strangers;                    /* drives that were not measured: taken for one */
+    uint32_t n_folders;               /* of the store; 0: all are on one drive */
+    unsigned char drive_of[TR_STORE_FOLDERS];
+    int strangers; /* drives that were not measured: taken for one */
     struct tr_sim_result sim;
     struct tr_settle_bytes settle; /* to finish the last step (src/train/pending.c) */
     uint64_t device_bytes;         /* peak, the device's own included */
@@ -65,6 +67,12 @@ uint64_t tr_prediction_written(const struct tr_prediction *p, int64_t steps);
 uint64_t tr_prediction_kept(const struct tr_prediction *p, int64_t step);
 /* Seconds of a step, the mean of many: with their commits. */
 double tr_prediction_seconds(const struct tr_prediction *p);
+/* Both of one drive, without what commits and the end of the last step add. */
+struct tr_drive_bytes {
+    uint64_t read, written;
+};
+struct tr_drive_bytes tr_prediction_drive(const struct tr_prediction *p, uint32_t drive,
+                                          int64_t steps);
 /* Bytes written a step, what the commits among many steps write included. */
 double tr_prediction_wear(const struct tr_prediction *p);
 /* The same of one drive. */

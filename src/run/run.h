@@ -42,7 +42,8 @@ struct tr_measured {
     int64_t walked;          /* steps, with the one at hand */
     uint64_t foreseen_bytes; /* written by the commits so far, beside what steps write themselves */
     uint64_t read_bytes, written_bytes, device_bytes, pinned_bytes;
-    char *text; /* beside what was foreseen */
+    uint64_t read_by[TR_STORE_FOLDERS], written_by[TR_STORE_FOLDERS]; /* by folder of the store */
+    char *text;                                                       /* beside what was foreseen */
 };
 
 /* --durability and --checkpoint-every. */

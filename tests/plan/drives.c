@@ -158,10 +158,16 @@ static uint64_t held(const struct tr_run *run, uint32_t folder)
 
 static void finish(tr_run *run)
 {
+    const char *at;
+    int equal = 0;
+
     while (tr_train_step(run, &(struct tr_step_report){0}) == 1)
         ;
     assert_int_equal(tr_train_finish(run), 0);
     assert_non_null(strstr(tr_train_outcome(run), "seconds a step"));
+    for (at = strstr(tr_train_outcome(run), scratch()); at && (at = strstr(at, ", equal")); at++)
+        equal++;
+    assert_int_equal(equal, 4); /* read and written, of each drive */
 }
 
 /* The new store is dealt out by the figures, three to one here and one to three then, as it was

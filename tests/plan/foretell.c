@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
@@ -483,24 +484,47 @@ static void keep_said(void *arg, const char *line)
     snprintf(bench_said + used, sizeof(bench_said) - used, "%s\n", line);
 }
 
+/* Each drive once, both at once, nothing left behind. */
+static void found_drives(const char *text, const char *second)
+{
+    char *path = tr_figures_path(0);
+    struct tr_figures f;
+
+    assert_int_equal(tr_figures_read(path, &f), 0);
+    tr_free(TR_MEM_MISC, path);
+    assert_string_equal(f.drive[0].folder, scratch());
+    assert_int_equal(strstr(bench_said, "is on the drive of") != NULL, f.n_drives == 1);
+    assert_int_equal(strstr(bench_said, "all 2 drives at once") != NULL, f.n_drives == 2);
+    assert_int_equal(strstr(text, "while the others are at work") != NULL, f.n_drives == 2);
+    if (f.n_drives == 2) {
+        assert_string_equal(f.drive[1].folder, second);
+        for (int i = 0; i < 2; i++)
+            assert_true(f.drive[i].rates.beside.mixed != f.drive[i].rates.alone.mixed);
+    }
+    if (second)
+        assert_int_equal(rmdir(second), 0);
+}
+
 /* A quick measurement, from which train predicts seconds and says so. */
 static void bench_to_train(void **state)
 {
     const struct config *c = &configs[1];
     struct tr_train_params p;
     tr_run *run;
-    char *text, model[4352], data[4352], out[4352];
+    char *text, model[4352], data[4352], out[4352], list[8704];
+    char other[] = "/dev/shm/tailrace-bench-XXXXXX", *second = mkdtemp(other);
 
     (void)state;
+    snprintf(list, sizeof(list), "%s:%s", scratch(), second ? second : scratch());
     if (tr_bench_machine(
-            &(struct tr_bench_params){
-                .store = scratch(), .threads = 2, .quick = 1, .log = keep_said},
+            &(struct tr_bench_params){.store = list, .threads = 2, .quick = 1, .log = keep_said},
             &text) < 0)
         fail_msg("%s", tr_message());
     assert_non_null(strstr(text, "matmul_dw"));
     assert_int_equal(strstr(text, "in a run: ") != NULL, !on_gpu());
     assert_int_equal(strstr(bench_said, "rehearsals") != NULL, !on_gpu());
     assert_null(strstr(bench_said, "no rehearsal"));
+    found_drives(text, second);
     tr_free_text(text);
     snprintf(model, sizeof(model), "%s", scratch_path("model-timed"));
     snprintf(data, sizeof(data), "%s", scratch_path("data-timed.jsonl"));
