@@ -22,5 +22,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (!isfinite(s) || s < 0)
             abort();
     }
+    tr_figures_sum(&f);
+    for (uint32_t i = 0; i < f.n_drives; i++) {
+        double speed = tr_drive_speed(&f.drive[i].rates);
+
+        if (!isfinite(speed) || !(speed > 0) || !isfinite(f.read) || !(f.write > 0))
+            abort();
+    }
     return 0;
 }
