@@ -142,7 +142,7 @@ TR_API void tr_train_moved(const tr_run *run, uint64_t *read, uint64_t *written)
 /* What the machine can do, measured once (30 to 60 seconds) and kept for predictions. */
 struct tr_bench_params {
     const char *device; /* default: as for training */
-    const char *store;  /* folder on the drive to be measured; default: the current one */
+    const char *store;  /* folders on the drives to be measured; default: the current one */
     const char *out;    /* file; default $XDG_CACHE_HOME/tailrace/machine.json, else ~/.cache/... */
     int64_t threads;
     int quick;          /* for tests: seconds, and figures that mean little */
@@ -153,18 +153,15 @@ struct tr_bench_params {
 /* Text to be freed with tr_free_text, as below. */
 TR_API int tr_bench_machine(const struct tr_bench_params *params, char **out);
 
-#define TR_MOST_DRIVES 8 /* of a store, side by side */
-
+#define TR_MOST_DRIVES 8 /* of a store; lists of less end with 0, and one number stands for all */
 /* What a run with these options would take: memory by kind, seconds by phase, bytes, wear, and what
  * limits it. Writes nothing and needs neither data nor out: a step is batch_size full rows. */
 struct tr_foretell_params {
     const struct tr_train_params *train;
     const char *machine; /* a name (rtx-3090, ...) or a file of figures; default: this machine */
-    double pcie; /* of a named machine, bytes/s; 0: as the table says */
-    double drive_read[TR_MOST_DRIVES], drive_write[TR_MOST_DRIVES]; /* likewise: of all, or each */
-    int64_t drives;                    /* likewise: how many, default as the lists say, or 1 */
-    uint64_t machine_memory;           /* likewise: bytes of host memory there are */
-    double drive_life[TR_MOST_DRIVES]; /* bytes that each (or every one) may write; 0: not asked */
+    double pcie, drive_read[TR_MOST_DRIVES], drive_write[TR_MOST_DRIVES]; /* of a named one, B/s */
+    int64_t drives; uint64_t machine_memory; /* likewise: how many; bytes. 0: as the table says */
+    double drive_life[TR_MOST_DRIVES]; /* bytes that may be written to each; 0: not asked */
     int json;
 };
 TR_API int tr_foretell(const struct tr_foretell_params *params, char **out);

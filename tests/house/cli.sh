@@ -40,6 +40,10 @@ gives 2 "unknown command 'trian'; did you mean 'train'?" trian
 gives 2 "unknown command 'report'" report
 gives 2 '--model or --arch is missing' plan --seq-len 3
 gives 2 '--drives: 0 is less than 1' plan --arch llama-7b --drives 0
+gives 2 "--drive-read: 'x' is not a number" plan --arch llama-7b --drive-read 7,x
+gives 2 "--drive-life: '' is not a number" plan --arch llama-7b --drive-life 600,
+gives 1 '--drive-write: 2 speeds for 3 drives' plan --arch llama-7b --machine h200 --drives 3 \
+    --drive-write 6,3
 gives 1 'rtx-3090, rtx-4090, rtx-5090, h200' plan --arch llama-7b --machine rtx-2090
 gives 1 'no-such-shape: neither a known shape' plan --arch no-such-shape --machine h200
 gives 2 '--model or --arch is missing' train --data x --out y
