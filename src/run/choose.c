@@ -33,8 +33,8 @@ struct search {
     const struct tr_batch *batch;
     int clips;     /* the clip method is to be chosen */
     struct way at; /* what is placed */
-    struct way
-        way[2]; /* the fastest: every step durable (or whatever is not to be chosen), and not */
+    /* The fastest: every step durable (or whatever is not to be chosen); and not every step. */
+    struct way way[2];
     double seconds[2]; /* of a step; 0: there is none */
 };
 
