@@ -24,6 +24,7 @@ static int errno_of(cudaError_t e)
     case cudaErrorInvalidDevice:
     case cudaErrorInsufficientDriver:
     case cudaErrorNoKernelImageForDevice:
+    case cudaErrorUnsupportedPtxVersion:
     case cudaErrorDevicesUnavailable:
     case cudaErrorSystemNotReady:
     case cudaErrorSystemDriverMismatch:
@@ -47,6 +48,9 @@ static const char *hint_of(cudaError_t e)
         return "; update the NVIDIA driver";
     case cudaErrorNoKernelImageForDevice:
         return "; this build has no code for this GPU: build with -Dgpu_archs=all";
+    case cudaErrorUnsupportedPtxVersion:
+        return "; this build has only portable code for this GPU, and the driver is older than "
+               "that: update it, or build with -Dgpu_archs=all";
     case cudaErrorDevicesUnavailable:
         return "; another program has the GPU for itself";
     case cudaErrorECCUncorrectable:

@@ -193,6 +193,8 @@ static void missing_things_are_named(void **state)
     refused(&p, -ENODEV, "CUDA does not start: cudaErrorUnknown");
     need_fake("fail=cudaFuncGetAttributes:209");
     refused(&p, -ENODEV, "gpu_archs");
+    need_fake("fail=cudaFuncGetAttributes:222"); /* a toolkit newer than the driver built it */
+    refused(&p, -ENODEV, "the driver is older");
     need_fake("fail=cublasLtCreate:1");
     refused(&p, -EIO, "cuBLASLt: it does not start");
     need_fake("");

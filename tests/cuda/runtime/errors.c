@@ -18,6 +18,8 @@
     X(cudaErrorInvalidDevice, "invalid device ordinal")                                            \
     X(cudaErrorNoKernelImageForDevice, "no kernel image is available for execution on the device") \
     X(cudaErrorECCUncorrectable, "uncorrectable ECC error encountered")                            \
+    X(cudaErrorUnsupportedPtxVersion,                                                              \
+      "the provided PTX was compiled with an unsupported toolchain.")                              \
     X(cudaErrorOperatingSystem, "OS call failed or operation not supported on this OS")            \
     X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                   \
     X(cudaErrorNotReady, "device not ready")                                                       \

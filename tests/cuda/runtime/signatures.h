@@ -89,6 +89,7 @@
     X(cudaErrorInvalidDevice, 101)                                                                 \
     X(cudaErrorNoKernelImageForDevice, 209)                                                        \
     X(cudaErrorECCUncorrectable, 214)                                                              \
+    X(cudaErrorUnsupportedPtxVersion, 222)                                                         \
     X(cudaErrorOperatingSystem, 304)                                                               \
     X(cudaErrorInvalidResourceHandle, 400)                                                         \
     X(cudaErrorNotReady, 600)                                                                      \
