@@ -56,9 +56,9 @@ has() {
     done
 }
 
-rehearse 0 --big
+rehearse 0 --big --commit a1b2c3
 has 'no figure here was measured on a GPU' \
-    '^Phases done.* tests, bench, train, torch, sanitize, big' \
+    '^Commit a1b2c3; driver ' '^Phases done.* device, bench, train, torch, tests, sanitize, big' \
     '^\| test_table \| passed' '^\| test_parity_logits \| passed' '^\| gpu-bench \| passed' \
     '^\| compute-sanitizer racecheck, small sizes \| passed' \
     '^\| both at once, each, against the slower alone \| [0-9.]+ GB/s \| [0-9.]+ \|' \
@@ -73,6 +73,9 @@ has 'no figure here was measured on a GPU' \
     '^\| (PyTorch on the same GPU, 1.1B \| skipped|tailrace / PyTorch .*device peak)' \
     '^\| tiny: a step of 128 tokens, LOMO.*of 8 blocks.*loss [0-9.]+ \|  \| is done'
 ! grep -q 'FAILED' "$report" || { say 'something failed' && cat "$report"; }
+# No phase takes the time of those behind it, but for the last.
+grep -qE '^== device, at most 1[34][0-9] s' "$work/out" || say 'the first phase may take all'
+grep -qE '^== big, at most [2-5][0-9][0-9] s' "$work/out" || say 'the last phase may not take all'
 
 # More memory than the budget, as the driver sees it, is a failure.
 PRETENDED_MIB=300 rehearse 1 --only big
@@ -84,8 +87,15 @@ has '^\| tiny: device memory.*not measured.* - \|'
 TR_FAKE_CUDA=memory=2GiB,fail=cudaStreamCreateWithFlags:2 rehearse 1 --only train,torch
 has '^\| tiny: a resident step \| FAILED: ' '^\| PyTorch on the same GPU'
 # Without time nothing is run, and the report says so.
-rehearse 0 --only tests,train --seconds 0
+rehearse 0 --only device,train --seconds 0
 has '^\| test_table \| not run: no time left' '^\| train \| not run: no time left'
+
+# A second report of the day does not replace the first.
+cp "$report" "$work/first"
+"$root/tools/gpu-check" --no-build --build "$build" --reports "$work/reports" --seconds 0 \
+    --only device --rehearse "$module" > /dev/null 2>&1 || say 'a second run of the day failed'
+cmp -s "$report" "$work/first" || say 'the first report was replaced'
+[ -s "${report%.md}-2.md" ] || say 'there is no second report'
 
 # A rehearsal has no place among the reports of real GPUs.
 ! "$root/tools/gpu-check" --no-build --build "$build" --rehearse "$module" > /dev/null 2>&1 ||
