@@ -113,6 +113,36 @@ static void check_mutants(const struct tr_train_params *p, uint64_t expected)
     }
 }
 
+/* What the device keeps for itself of a run with that host budget; *stored: what the model takes.
+ */
+static uint64_t kept_back(struct tr_train_params p, uint64_t host, uint64_t *stored)
+{
+    uint64_t bytes;
+    tr_run *run;
+
+    configure(0);
+    p.device_memory = 160 * MIB;
+    p.host_memory = host;
+    if (tr_train_open(&run, &p) < 0)
+        fail_msg("%s", tr_message());
+    bytes = run->device_info.workspace_bytes;
+    *stored = tr_layout_bytes(&run->model->layout);
+    tr_train_close(run);
+    assert_int_equal(tr_remove_tree(p.out), 0);
+    return bytes;
+}
+
+/* The device keeps back the page tables of what a run may pin: its host budget, but not more than
+ * there is to pin. */
+static void check_kept_back(const struct tr_train_params *p)
+{
+    uint64_t stored, least = kept_back(*p, 24 * MIB, &stored);
+
+    assert_int_equal(kept_back(*p, 40 * MIB, &stored) - least, 16 * MIB / 512);
+    assert_int_equal(kept_back(*p, 4096 * MIB, &stored) - least,
+                     tr_round_up((2 * stored + 64 * MIB) / 512, 4096) - 24 * MIB / 512);
+}
+
 static void check(enum tr_type dtype, enum tr_optimizer optimizer, int mutants)
 {
     char model[4352], data[4352], out[4352];
@@ -137,6 +167,7 @@ static void check(enum tr_type dtype, enum tr_optimizer optimizer, int mutants)
     expected = train_a_way(p, &(struct way){0});
     for (int seed = 1; seed <= 2; seed++)
         assert_true(train_a_way(p, &(struct way){.smallest = 1, .seed = seed}) == expected);
+    check_kept_back(&p);
     if (mutants)
         check_mutants(&p, expected);
 }
