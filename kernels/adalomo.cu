@@ -35,7 +35,7 @@ static __device__ __forceinline__ void row_sums(const struct tr_op_update &op, i
 
 template <enum tr_dtype D, enum update_way R>
 static __global__ void __launch_bounds__(VEC_THREADS)
-    adalomo_rows(const struct tr_op_update op, double *weights, float *inverse)
+    adalomo_rows(const struct tr_op_update op, double *weights, double *inverse)
 {
     int64_t row = ((int64_t)blockIdx.x * VEC_THREADS + threadIdx.x) / LANES, rows = op.n / op.block;
     double sums[2];
@@ -49,7 +49,7 @@ static __global__ void __launch_bounds__(VEC_THREADS)
         return;
     op.m[row] = __fmaf_rn(op.beta1, (float)(sums[0] / (double)op.block + (double)op.eps),
                           __fmul_rn(op.beta2, op.m[row]));
-    inverse[row] = __fdiv_rn(1.0f, op.m[row]);
+    inverse[row] = (double)__fdiv_rn(1.0f, op.m[row]);
 }
 
 /* The last of the op's rows that is of a lane. */
@@ -75,8 +75,10 @@ static __global__ void __launch_bounds__(2 * LANES)
     op.sums[threadIdx.x] = sum;
 }
 
+/* The rows' factors come in f64: on graphics cards a conversion takes as long as a sum, and there
+ * would be one for every element. */
 static __global__ void __launch_bounds__(COLUMNS *LANES)
-    adalomo_columns(const struct tr_op_update op, const float *inverse)
+    adalomo_columns(const struct tr_op_update op, const double *inverse)
 {
     int64_t column = (int64_t)blockIdx.x * COLUMNS + threadIdx.x;
     double *sums = op.sums + 2 * LANES + threadIdx.y * op.block + column;
@@ -90,7 +92,7 @@ static __global__ void __launch_bounds__(COLUMNS *LANES)
         double g = update_gradient(op, op.g[row * op.block + column]);
 
         plain = fma(g, g, plain);
-        weighted = fma(__dmul_rn(g, g), (double)inverse[row], weighted);
+        weighted = fma(__dmul_rn(g, g), inverse[row], weighted);
     }
     sums[0] = plain;
     sums[LANES * op.block] = weighted;
@@ -114,11 +116,11 @@ int tr_cuda_adalomo_sum(const struct tr_cuda *cuda, const struct tr_op_update *o
     int ret = update_refuse(op) ? update_refuse(op) : refuse_part(op);
     int64_t rows = ret || !op->n ? 0 : op->n / op->block;
     double *weights = (double *)cuda->scratch;
-    float *inverse = (float *)(weights + rows);
+    double *inverse = weights + rows;
 
     if (ret || !rows)
         return ret;
-    if ((uint64_t)rows > cuda->scratch_bytes / (sizeof(*weights) + sizeof(*inverse)))
+    if ((uint64_t)rows > cuda->scratch_bytes / (2 * sizeof(*weights)))
         return tr_cuda_refuse(-EINVAL, "the sums of %lld rows exceed the scratch", (long long)rows);
     UPDATE_BY_WEIGHTS(op, D, R,
                       TR_LAUNCH((adalomo_rows<D, R>), blocks_of(rows * LANES), VEC_THREADS, 0,
