@@ -18,8 +18,6 @@
 #define RESERVE (64 * MIB) /* code that cuBLASLt loads at the first use of a kernel */
 #define OLDEST  80         /* bf16 on tensor cores */
 #define WORK    ((uint64_t)TR_CUDA_SCRATCH_BYTES + TR_CUDA_MATMUL_WORKSPACE_BYTES)
-/* Of pinned host memory, in device memory: the GPU's page tables have 8 bytes for every 4 KiB. */
-#define TABLE_SHARE 512
 
 __global__ void probe_image(void)
 {
@@ -130,7 +128,7 @@ static int open_streams(struct tr_cuda_device *d)
  * a plan names would not be enough: so the granule that rounding may cost is always counted. */
 static uint64_t overhead_of(const struct tr_cuda_memory *now, uint64_t host_bytes)
 {
-    uint64_t tables = (host_bytes / TABLE_SHARE + PAGE - 1) / PAGE * PAGE;
+    uint64_t tables = (host_bytes / TR_PINNED_TABLE_SHARE + PAGE - 1) / PAGE * PAGE;
 
     return now->ours + RESERVE + tables + (WORK + GRANULE - 1) / GRANULE * GRANULE + GRANULE + PAGE;
 }

@@ -357,6 +357,9 @@ struct tr_device {
     const struct tr_device_ops *ops;
 };
 
+/* Of pinned host memory, in device memory: a GPU's page tables have 8 bytes for every 4 KiB. */
+#define TR_PINNED_TABLE_SHARE 512
+
 struct tr_device_params {
     uint64_t memory_bytes; /* the hard budget, workspace included */
     int threads;           /* cpu: compute threads; 0: all cores of this process */

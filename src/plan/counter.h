@@ -23,7 +23,9 @@ struct tr_counter {
 /* info: what it says of itself; arena_bytes is the range of addresses. The figures outlive it. */
 int tr_counter_open(struct tr_counter **out, const struct tr_figures *figures,
                     const struct tr_device_info *info);
-/* What the device of a named machine says of itself, with a budget of so many bytes. */
-int tr_counter_info(const struct tr_figures *figures, uint64_t budget, struct tr_device_info *info);
+/* What the device of a named machine says of itself, with a budget of so many bytes and where so
+ * many of host memory may be pinned. */
+int tr_counter_info(const struct tr_figures *figures, uint64_t budget, uint64_t pinned,
+                    struct tr_device_info *info);
 
 #endif

@@ -205,7 +205,7 @@ static int rehearse_compute(struct rehearsal *h)
 /* The faster the drive, the fewer seconds: halved until the factor stands. */
 static int rehearse_drive(struct rehearsal *h)
 {
-    double low = LEAST_FACTOR, high = MOST_FACTOR, seconds;
+    double low = LEAST_FACTOR, high = MOST_FACTOR, seconds = 0;
     struct tr_figures *f = &h->p->figures;
     int r = play(h, "drive", 1);
 

@@ -62,9 +62,9 @@ static int place_pages(const struct tr_run *run)
     return r;
 }
 
-/* The most host memory that can be pinned: homes of all that is stored, as much again for updates
- * beside the GPU, and the buffers on the way. */
-static uint64_t most_pinned(const struct tr_run *run)
+/* Homes of all that is stored, as much again for updates beside the GPU, and the buffers on the
+ * way. */
+uint64_t run_most_pinned(const struct tr_run *run)
 {
     uint64_t most = 2 * tr_layout_bytes(&run->model->layout) + TR_STAGING_BYTES;
 
@@ -79,7 +79,7 @@ int run_open_device(struct tr_run *run)
         return r;
     r = tr_devices_open(&run->device, &run->choice,
                         &(struct tr_device_params){.memory_bytes = run->params.device_memory,
-                                                   .host_bytes = most_pinned(run),
+                                                   .host_bytes = run_most_pinned(run),
                                                    .threads = (int)run->params.threads,
                                                    .f32_only = is_all_f32(run->model),
                                                    .delay_seed = run->params.delay_seed});
