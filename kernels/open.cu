@@ -128,9 +128,9 @@ static int open_streams(struct tr_cuda_device *d)
  * a plan names would not be enough: so the granule that rounding may cost is always counted. */
 static uint64_t overhead_of(const struct tr_cuda_memory *now, uint64_t host_bytes)
 {
-    uint64_t tables = (host_bytes / TR_PINNED_TABLE_SHARE + PAGE - 1) / PAGE * PAGE;
+    uint64_t work = (WORK + GRANULE - 1) / GRANULE * GRANULE;
 
-    return now->ours + RESERVE + tables + (WORK + GRANULE - 1) / GRANULE * GRANULE + GRANULE + PAGE;
+    return now->ours + RESERVE + tr_pinned_tables(host_bytes) + work + GRANULE + PAGE;
 }
 
 static uint64_t least_of(const struct tr_cuda_memory *now, uint64_t host_bytes)

@@ -94,7 +94,8 @@ static int choose_device(struct foretell *f)
 
     if (!f->elsewhere)
         return run_open_device(f->run);
-    if ((r = tr_counter_info(&f->figures, p->device_memory, run_most_pinned(f->run), &info)) < 0 ||
+    if ((r = tr_counter_info(&f->figures, p->device_memory,
+                             run_most_pinned(f->run, f->figures.host_bytes), &info)) < 0 ||
         (r = tr_counter_open(&counter, &f->figures, &info)) < 0)
         return r;
     f->run->device = &counter->device;

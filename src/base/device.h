@@ -357,8 +357,14 @@ struct tr_device {
     const struct tr_device_ops *ops;
 };
 
-/* Of pinned host memory, in device memory: a GPU's page tables have 8 bytes for every 4 KiB. */
-#define TR_PINNED_TABLE_SHARE 512
+/* What pinned host memory takes of the device's: a GPU's page tables have 8 bytes for every 4 KiB,
+ * and the driver takes memory for them in steps of 2 MiB. */
+static inline uint64_t tr_pinned_tables(uint64_t pinned)
+{
+    const uint64_t step = (uint64_t)2 << 20;
+
+    return (pinned / 512 + step - 1) / step * step;
+}
 
 struct tr_device_params {
     uint64_t memory_bytes; /* the hard budget, workspace included */

@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "src/base/err.h"
 
@@ -77,6 +78,11 @@ static void bound_by_cgroups(uint64_t *free)
             bound_by_cgroup("/sys/fs/cgroup/memory", path + 1, 1, free);
     }
     fclose(f);
+}
+
+uint64_t tr_installed_memory(void)
+{
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 int tr_free_memory(uint64_t *bytes)

@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+uint64_t tr_installed_memory(void); /* bytes, whoever has them */
 int tr_free_memory(uint64_t *bytes);
 
 #endif

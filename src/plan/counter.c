@@ -188,7 +188,7 @@ int tr_counter_open(struct tr_counter **out, const struct tr_figures *figures,
 int tr_counter_info(const struct tr_figures *figures, uint64_t budget, uint64_t pinned,
                     struct tr_device_info *info)
 {
-    uint64_t tables = figures->cuda ? tr_round_up(pinned / TR_PINNED_TABLE_SHARE, PAGE) : 0;
+    uint64_t tables = figures->cuda ? tr_pinned_tables(pinned) : 0;
     uint64_t own = figures->workspace_bytes + tables;
 
     memset(info, 0, sizeof(*info));

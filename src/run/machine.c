@@ -63,12 +63,14 @@ static int place_pages(const struct tr_run *run)
 }
 
 /* Homes of all that is stored, as much again for updates beside the GPU, and the buffers on the
- * way. */
-uint64_t run_most_pinned(const struct tr_run *run)
+ * way. Whether gradients are parked may be chosen later: they are counted. */
+uint64_t run_most_pinned(const struct tr_run *run, uint64_t host_bytes)
 {
-    uint64_t most = 2 * tr_layout_bytes(&run->model->layout) + TR_STAGING_BYTES;
+    const struct tr_model *m = run->model;
+    uint64_t parked = m->parked == TR_PARKED_NONE ? 4 * m->n_trained : 0;
+    uint64_t most = 2 * (tr_layout_bytes(&m->layout) + parked) + TR_STAGING_BYTES;
 
-    return most < run->params.host_memory ? most : run->params.host_memory;
+    return most < host_bytes ? most : host_bytes;
 }
 
 int run_open_device(struct tr_run *run)
@@ -77,12 +79,13 @@ int run_open_device(struct tr_run *run)
 
     if (r < 0)
         return r;
-    r = tr_devices_open(&run->device, &run->choice,
-                        &(struct tr_device_params){.memory_bytes = run->params.device_memory,
-                                                   .host_bytes = run_most_pinned(run),
-                                                   .threads = (int)run->params.threads,
-                                                   .f32_only = is_all_f32(run->model),
-                                                   .delay_seed = run->params.delay_seed});
+    r = tr_devices_open(
+        &run->device, &run->choice,
+        &(struct tr_device_params){.memory_bytes = run->params.device_memory,
+                                   .host_bytes = run_most_pinned(run, tr_installed_memory()),
+                                   .threads = (int)run->params.threads,
+                                   .f32_only = is_all_f32(run->model),
+                                   .delay_seed = run->params.delay_seed});
 
     if (r < 0)
         return r;

@@ -210,7 +210,9 @@ int run_open_offload(struct tr_run *run);
 void run_close_offload(struct tr_run *run);
 void run_stop_machine(struct tr_run *run);
 /* Opens the device for the budget in params; its arena size goes to the plan. */
-uint64_t run_most_pinned(const struct tr_run *run); /* bytes of host memory that may be pinned */
+/* Bytes of host memory that may be pinned on a machine that has so many. It does not depend on the
+ * host budget: else a smaller one would leave more device memory, whose tables want more. */
+uint64_t run_most_pinned(const struct tr_run *run, uint64_t host_bytes);
 int run_open_device(struct tr_run *run);
 /* What of the options the updates are made of. */
 void run_set_update(struct tr_run *run);
