@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "offload/store_private.h"
@@ -78,13 +79,26 @@ static int write_zeros(const struct tr_io_file *f, uint64_t bytes)
     return r;
 }
 
-int tr_store_reserve(const struct tr_io_file *f, uint64_t bytes)
+/* What has no room is not tried: the drive would be full for others until that is found out. */
+static int allocate_bytes(const struct tr_io_file *f, uint64_t bytes)
 {
+    struct stat has;
+    uint64_t room;
     int r;
 
+    if (fstat(f->fd, &has) == 0 && tr_free_bytes(f->path, &room) == 0 &&
+        bytes > room + (uint64_t)has.st_blocks * 512)
+        return -ENOSPC;
     do /* a small model may leave a folder empty */
         r = bytes && fallocate(f->fd, 0, 0, (off_t)bytes) < 0 ? -errno : 0;
     while (r == -EINTR);
+    return r;
+}
+
+int tr_store_reserve(const struct tr_io_file *f, uint64_t bytes)
+{
+    int r = allocate_bytes(f, bytes);
+
     if (r == -EOPNOTSUPP || r == -ENOSYS)
         r = write_zeros(f, bytes);
     else if (r < 0)
