@@ -150,8 +150,7 @@ struct tr_bench_params {
     tr_log_fn *log;
     void *log_arg;
 };
-/* Text to be freed with tr_free_text, as below. */
-TR_API int tr_bench_machine(const struct tr_bench_params *params, char **out);
+TR_API int tr_bench_machine(const struct tr_bench_params *params, char **out); /* tr_free_text */
 
 #define TR_MOST_DRIVES 8 /* of a store; lists of less end with 0, and one number stands for all */
 /* What a run with these options would take: memory by kind, seconds by phase, bytes, wear, and what
@@ -192,9 +191,8 @@ TR_API int tr_inspect_path(const char *path, int json, char **out);
 /* Number of damaged pieces or commits (0: whole), each named in the text; or an error. */
 TR_API int64_t tr_verify_run(const char *run, const char *store, char **out);
 /* Goes back one commit, for good, where bytes that the newest one names are damaged; returns the
- * step that the run stands at then. Without a change: -EINVAL: they are whole, whatever else is
- * damaged; -ENODATA: there is no commit before; -EBADMSG: it is damaged as well, or written over.
- */
+ * step that the run stands at then. Without a change: -EINVAL: they are whole; -ENODATA: there is
+ * no commit before; -EBADMSG: it is damaged as well, or written over. */
 TR_API int64_t tr_fall_back_run(const char *run, const char *store);
 
 struct tr_preview_data_params {
