@@ -8,8 +8,9 @@
  * half an ulp, 2^-9 or 2^-12 of it, and loss and norm by no more. Later the weights themselves
  * round apart; there the measure is the path of the same model in f32: the cuda device may be three
  * times as far from it as the cpu device is, whose only error is the storage (the rule by which
- * tests/parity compares with PyTorch). A learning rate that is off by a fifth must be seen, in
- * every type.
+ * tests/parity compares with PyTorch). In f16, whose storage is so fine that the rounding of the
+ * gradients themselves is the larger part of what a norm is off by, losses alone are judged so. A
+ * learning rate that is off by a fifth must be seen, in every type.
  *
  * Runs on whatever TAILRACE_CUDA_MODULE names: the fake runtime in the suite, a GPU elsewhere.
  */
@@ -65,8 +66,10 @@ static struct path follow(const struct tr_train_params *params, const char *devi
     return path;
 }
 
+enum what { LOSSES, NORMS_TOO };
+
 /* The largest relative difference of the first `steps` steps of two paths. */
-static double apart(const struct path *a, const struct path *b, int steps)
+static double apart(const struct path *a, const struct path *b, int steps, enum what what)
 {
     double worst = 0;
 
@@ -74,7 +77,8 @@ static double apart(const struct path *a, const struct path *b, int steps)
         double loss = fabs(a->loss[i] / b->loss[i] - 1), norm = fabs(a->norm[i] / b->norm[i] - 1);
 
         worst = !(loss <= worst) ? loss : worst; /* NaN is worst of all */
-        worst = !(norm <= worst) ? norm : worst;
+        if (what == NORMS_TOO)
+            worst = !(norm <= worst) ? norm : worst;
     }
     return worst;
 }
@@ -124,16 +128,18 @@ static void compare(const struct tiny *t, enum tr_type dtype, double first)
 {
     struct paths p = follow_all(t, dtype);
     const struct path *truth = dtype == TR_TYPE_F32 ? &p.cpu : &p.cpu_f32;
-    double cuda = apart(truth, &p.cuda, STEPS);
-    double allowed = dtype == TR_TYPE_F32 ? 1e-4 : 3 * apart(truth, &p.cpu, STEPS);
+    enum what what = dtype == TR_TYPE_F16 ? LOSSES : NORMS_TOO;
+    double cuda = apart(truth, &p.cuda, STEPS, what);
+    double allowed = dtype == TR_TYPE_F32 ? 1e-4 : 3 * apart(truth, &p.cpu, STEPS, what);
 
     print_message("%s, type %d: %g apart at the first step (of %g), %g over all (of %g)\n",
-                  t->family, dtype, apart(&p.cpu, &p.cuda, 1), first, cuda, allowed);
+                  t->family, dtype, apart(&p.cpu, &p.cuda, 1, NORMS_TOO), first, cuda, allowed);
     assert_true(p.cpu.loss[STEPS - 1] < p.cpu.loss[0] - 0.1);
-    if (!(apart(&p.cpu, &p.cuda, 1) <= first) || !(cuda <= allowed))
+    if (!(apart(&p.cpu, &p.cuda, 1, NORMS_TOO) <= first) || !(cuda <= allowed))
         fail_msg("%s: the devices are too far apart", t->family);
     if (t == MUTANT_SHAPE)
-        assert_true(apart(truth, &p.other, STEPS) > allowed && apart(&p.cpu, &p.other, 2) > first);
+        assert_true(apart(truth, &p.other, STEPS, what) > allowed &&
+                    apart(&p.cpu, &p.other, 2, NORMS_TOO) > first);
 }
 
 static void test_f32(void **state)
