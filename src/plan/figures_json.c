@@ -45,16 +45,14 @@ static const struct field sizes[] = {
     {REAL(workspace_bytes), 0, 1e13},
 };
 
-#define WAY(way, name) "beside_" #name, offsetof(struct tr_drive_rates, way.name)
-
 /* Of each drive. */
 static const struct field ways[] = {
     {"read", offsetof(struct tr_drive_rates, alone.read), 1e3, 1e14},
     {"write", offsetof(struct tr_drive_rates, alone.write), 1e3, 1e14},
     {"mixed", offsetof(struct tr_drive_rates, alone.mixed), 1e3, 1e14},
-    {WAY(beside, read), 1e3, 1e14},
-    {WAY(beside, write), 1e3, 1e14},
-    {WAY(beside, mixed), 1e3, 1e14},
+    {"beside_read", offsetof(struct tr_drive_rates, beside.read), 1e3, 1e14},
+    {"beside_write", offsetof(struct tr_drive_rates, beside.write), 1e3, 1e14},
+    {"beside_mixed", offsetof(struct tr_drive_rates, beside.mixed), 1e3, 1e14},
     {"flush", offsetof(struct tr_drive_rates, flush), 0, 1e3},
 };
 

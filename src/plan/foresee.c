@@ -69,7 +69,6 @@ int run_foresee(struct tr_run *run)
 int run_measure_step(struct tr_run *run, const struct tr_step_report *report)
 {
     struct tr_measured *m = &run->measured;
-
     int follows = m->follows && run->params.durability == TR_KEEP_CHECKPOINT;
 
     m->follows = m->committed;

@@ -149,10 +149,9 @@ int run_drive_speeds(const struct tr_run *run, double speed[TR_STORE_FOLDERS])
     return known;
 }
 
-/* Without room for the store there will be none; then it is dealt out as if there were. */
 static int fill_rooms(const struct tr_run *run, const struct tr_figures *f, struct tr_drive *drives)
 {
-    uint64_t generations = run->params.durability == TR_KEEP_NONE ? 1 : 2, sum = 0;
+    uint64_t generations = run->params.durability == TR_KEEP_NONE ? 1 : 2;
     struct places p = {.n = 0};
     int r = look(run->params.store, f, &p);
 
@@ -160,13 +159,11 @@ static int fill_rooms(const struct tr_run *run, const struct tr_figures *f, stru
         uint64_t part = p.place[i].free_bytes / count_sharing(&p, i);
 
         drives[i].room = part > SPARE_BYTES ? (part - SPARE_BYTES) / generations : 0;
-        sum += drives[i].room;
     }
-    for (uint32_t i = 0; i < p.n && sum < tr_layout_bytes(&run->model->layout); i++)
-        drives[i].room = MUCH_ROOM;
     return r;
 }
 
+/* Without room for the store there will be none; then it is dealt out as if there were. */
 int run_deal_out(const struct tr_run *run, const struct tr_figures *f, struct tr_stripes *out)
 {
     struct tr_drive drives[TR_STORE_FOLDERS] = {{0}};
