@@ -16,6 +16,7 @@
 #include "offload/stripes.h"
 #include "src/base/file.h"
 #include "src/run/open.h"
+#include "tests/plan/cpu_figures.h"
 #include "tests/train/common.h"
 
 static char memory[] = "/dev/shm/tailrace-drives-XXXXXX"; /* another drive, or empty */
@@ -42,18 +43,13 @@ static struct tr_drive_rates rates(double speed)
 static void measured(uint32_t n, const struct tr_figures_drive *drives)
 {
     struct tr_figures f;
-    char *path = tr_figures_path(1);
 
-    assert_int_equal(tr_figures_named("h200", &(struct tr_figures_changes){.drives = 0}, &f), 0);
-    snprintf(f.device, sizeof(f.device), "%s", bits);
-    f.cuda = 0;
-    f.threads = 1;
+    figures_of_cpu(&f, bits);
     f.n_drives = n;
     for (uint32_t i = 0; i < n; i++)
         f.drive[i] = drives[i];
     tr_figures_sum(&f);
-    assert_int_equal(tr_figures_write(path, &f), 0);
-    tr_free(TR_MEM_MISC, path);
+    keep_figures(&f);
 }
 
 static struct tr_figures_drive drive(const char *folder, double speed)

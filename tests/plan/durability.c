@@ -14,6 +14,7 @@
 
 #include "src/base/file.h"
 #include "src/run/open.h"
+#include "tests/plan/cpu_figures.h"
 #include "tests/train/common.h"
 
 struct costs {
@@ -177,17 +178,12 @@ static void a_commit_is_one_step_s(void **state)
 static void measure(const char *bits, double drive)
 {
     struct tr_figures f;
-    char *path = tr_figures_path(1);
 
-    assert_int_equal(tr_figures_named("h200", &(struct tr_figures_changes){.drives = 0}, &f), 0);
-    snprintf(f.device, sizeof(f.device), "%s", bits);
-    f.cuda = 0;
-    f.threads = 1;
+    figures_of_cpu(&f, bits);
     f.n_drives = 0; /* as a file from before drives were told apart */
     f.read = f.write = f.mixed = drive;
     f.flush = 0;
-    assert_int_equal(tr_figures_write(path, &f), 0);
-    tr_free(TR_MEM_MISC, path);
+    keep_figures(&f);
 }
 
 /* What a run that is opened and closed again says, and what it is. */
