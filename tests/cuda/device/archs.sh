@@ -9,10 +9,10 @@ work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 
 known=$("$nvcc" --list-gpu-code) || exit 1
-code=(-gencode arch=compute_80,code=compute_80)
+code=compute_80
 for arch in 80 86 89 90 100 120; do
     if grep -qx "sm_$arch" <<< "$known"; then
-        code+=(-gencode "arch=compute_$arch,code=sm_$arch")
+        code+=,sm_$arch
     else
         echo "this nvcc does not know sm_$arch"
     fi
@@ -20,7 +20,8 @@ done
 
 failed=0
 for name in "$@"; do
-    if "$nvcc" -std=c++17 -O3 -I"$root" -Xptxas -v -c -o "$work/$name.o" "${code[@]}" \
+    if "$nvcc" -std=c++17 -O3 -I"$root" -Xptxas -v -c -o "$work/$name.o" \
+        -gencode "arch=compute_80,code=[$code]" \
         "$root/kernels/$name.cu" > "$work/$name.log" 2>&1 &&
         ! grep -E '[1-9][0-9]* bytes spill' "$work/$name.log"; then
         echo "$name: $(grep -c 'Compiling entry' "$work/$name.log") kernels and architectures"
