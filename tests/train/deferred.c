@@ -92,18 +92,18 @@ static int on_gpu(void)
 static struct tr_train_params job(const struct tiny *t, enum tr_type dtype, enum tr_optimizer o)
 {
     static char model[4352], data[4352];
-    int adam = o == TR_OPT_ADAMW || o == TR_OPT_ADAM_MINI;
+    int adam = o == TR_OPT_ADAMW || o == TR_OPT_ADAM_MINI, row = on_gpu() ? 100 : 200;
 
     snprintf(model, sizeof(model), "%s", scratch_path("model-%s-%d", t->family, dtype));
     snprintf(data, sizeof(data), "%s", scratch_path("data-%d.jsonl", t->vocab));
     if (!tr_folder_has(model, "config.json"))
         tiny_model(model, t, dtype, 3);
-    token_data(data, 40, 30, 200, t->vocab);
+    token_data(data, 40, 30, row, t->vocab);
     return (struct tr_train_params){.model = model,
                                     .data = data,
                                     .steps = 4,
                                     .batch_size = on_gpu() ? 3 : 13,
-                                    .seq_len = 200,
+                                    .seq_len = row,
                                     .optimizer = o,
                                     .seed = 11,
                                     .clip_norm = 0.05,
