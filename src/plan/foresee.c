@@ -157,7 +157,7 @@ static void compare(FILE *f, struct tr_run *run)
 {
     const struct tr_prediction *p = &run->foreseen;
     struct tr_measured *m = &run->measured;
-    uint64_t settled = (uint64_t)m->settled, written;
+    uint64_t written;
     double seconds;
 
     fprintf(f, "%-26s    predicted     measured\n", "prediction");
@@ -166,7 +166,7 @@ static void compare(FILE *f, struct tr_run *run)
     if (p->timed && (seconds = median(m, 1)) > 0)
         line(f, "seconds after a commit", "s", p->after_commit, seconds);
     if (!run->valid && m->steps > 1)
-        exact(f, "read, all steps", tr_prediction_read(p, m->steps) + settled * p->settle.read,
+        exact(f, "read, all steps", tr_prediction_read(p, m->steps) + m->foreseen_read,
               m->read_bytes);
     written = tr_prediction_written(p, m->steps) + m->foreseen_bytes;
     if (!run->valid ||

@@ -359,7 +359,7 @@ int run_predict(struct tr_run *run, const struct tr_figures *figures, const stru
     if (r == 0)
         r = play_commit(&y, out);
     if (r == 0)
-        r = run_predict_settle(run, y.pools, &out->settle);
+        r = run_predict_settle(run, y.pools, out->settle);
     for (uint32_t i = 0; r == 0 && i < y.p.n; i++)
         out->arithmetic += y.seconds[i];
     name_drives(figures, out);
@@ -412,6 +412,11 @@ struct tr_drive_bytes tr_prediction_drive(const struct tr_prediction *p, uint32_
 uint64_t tr_prediction_kept(const struct tr_prediction *p, int64_t step)
 {
     return p->sim.kept[step < TR_PREDICT_STEPS ? step - 1 : TR_PREDICT_STEPS - 1];
+}
+
+const struct tr_settle_bytes *tr_prediction_settle(const struct tr_prediction *p, int64_t steps)
+{
+    return &p->settle[steps < 1 ? 0 : steps < TR_PREDICT_STEPS ? steps - 1 : TR_PREDICT_STEPS - 1];
 }
 
 double tr_prediction_seconds(const struct tr_prediction *p)

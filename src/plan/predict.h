@@ -43,8 +43,8 @@ struct tr_prediction {
     unsigned char drive_of[TR_STORE_FOLDERS];
     int strangers; /* drives that were not measured: taken for one */
     struct tr_sim_result sim;
-    struct tr_settle_bytes settle; /* to finish the last step (src/train/pending.c) */
-    uint64_t device_bytes;         /* peak, the device's own included */
+    struct tr_settle_bytes settle[TR_PREDICT_STEPS];  /* tr_prediction_settle */
+    uint64_t device_bytes;                            /* peak, the device's own included */
     uint64_t staging_bytes, tier_bytes, buffer_bytes; /* pinned host memory */
     int apart;                                        /* updates run on the cpu */
     uint64_t apart_bytes;       /* pinned host memory for that: slots of state and buffers */
@@ -65,6 +65,8 @@ uint64_t tr_prediction_read(const struct tr_prediction *p, int64_t steps);
 /* Bytes that so many steps write; what the commit after this one (from 1) adds to that. */
 uint64_t tr_prediction_written(const struct tr_prediction *p, int64_t steps);
 uint64_t tr_prediction_kept(const struct tr_prediction *p, int64_t step);
+/* To finish the last of so many steps (src/train/pending.c): by what they leave in the slots. */
+const struct tr_settle_bytes *tr_prediction_settle(const struct tr_prediction *p, int64_t steps);
 /* Seconds of a step, the mean of many: with their commits. */
 double tr_prediction_seconds(const struct tr_prediction *p);
 /* Both of one drive, without what commits and the end of the last step add. */

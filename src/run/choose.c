@@ -4,7 +4,8 @@
  * (src/train/update_on.c) and how often a step is made durable (durability.c). All ways have the
  * same bits, so the machine may decide; and as each is the faster or the slower by what the others
  * are, all that the options leave open are predicted, every one with every other, as the run would
- * be. The fastest is taken among those whose steps are durable as they shall be.
+ * be. The fastest is taken among those that the disk has room for and whose steps are durable as
+ * they shall be.
  *
  * A new run's store has room for waiting gradients, or has not: there that is decided once. On a
  * machine that has not been measured every step is durable, and what differs between the ways is
@@ -76,6 +77,17 @@ static double weigh(const struct search *s, const struct tr_prediction *p)
            (double)(p->sim.read_bytes + p->sim.written_bytes) / DRIVE_BYTES;
 }
 
+/* A new run's disk; that of a machine by name is not there to be looked at. */
+static int lacks_disk(const struct search *s)
+{
+    const struct tr_run *run = s->run;
+
+    if (run->store || !run->params.store || !run->params.out ||
+        (s->figures && s->figures->elsewhere))
+        return 0;
+    return run_check_disk(run) == -ENOSPC;
+}
+
 static int try_way(struct search *s, const struct way *w)
 {
     int i = w->keep == TR_KEEP_CHECKPOINT, r = place(s, w);
@@ -84,6 +96,8 @@ static int try_way(struct search *s, const struct way *w)
 
     if (r < 0)
         return r == -ENOMEM ? 0 : r;
+    if (lacks_disk(s))
+        return 0;
     if (run_predict(s->run, s->figures, s->batch, &p) < 0)
         return 0; /* what cannot be predicted is not chosen for it */
     seconds = weigh(s, &p);

@@ -96,7 +96,7 @@ int run_check_disk(const struct tr_run *run)
         return r;
     if (places.shared && store + weights > places.left)
         return too_small(p->store, store + weights, places.left,
-                         "the store with the exported model");
+                         weights ? "the store with the exported model" : "the store");
     if (store > places.left)
         return too_small(p->store, store, places.left, "the store");
     return check(out_at, weights, "the exported model");

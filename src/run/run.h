@@ -37,10 +37,12 @@ struct tr_measured {
         int after_commit; /* of those that are not at the end of every step */
     } * step;
     size_t n, room;
-    int committed, follows;  /* a commit was started after the step at hand, or the one before */
-    int64_t steps, settled;  /* passes of updates alone */
-    int64_t walked;          /* steps, with the one at hand */
-    uint64_t foreseen_bytes; /* written by the commits so far, beside what steps write themselves */
+    int committed, follows; /* a commit was started after the step at hand, or the one before */
+    int64_t steps, settled; /* passes of updates alone */
+    int64_t walked;         /* steps, with the one at hand */
+    /* Written by the commits so far, and moved to finish steps, beside what steps move themselves.
+     */
+    uint64_t foreseen_bytes, foreseen_read;
     uint64_t read_bytes, written_bytes, device_bytes, pinned_bytes;
     uint64_t read_by[TR_STORE_FOLDERS], written_by[TR_STORE_FOLDERS]; /* by folder of the store */
     char *text;                                                       /* beside what was foreseen */
@@ -153,7 +155,7 @@ void run_leave_pending(struct tr_run *run, double lr, int skip);
 int run_settle(struct tr_run *run);
 /* What that moves after a step, with slots like these. */
 int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools,
-                       struct tr_settle_bytes *out);
+                       struct tr_settle_bytes out[TR_PREDICT_STEPS]);
 
 /* --- skip.c (loss or gradient not finite) --------------------------------------------------- */
 /* Waits for the compute. The norm of the true gradient (loss scale taken off), summed over what has

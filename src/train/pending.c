@@ -48,6 +48,18 @@ void run_leave_pending(struct tr_run *run, double lr, int skip)
                             .adapter_lr = run_adapter_rate(run, (int64_t)run->cursor.step)};
 }
 
+static void count_settled(struct tr_run *run)
+{
+    struct tr_measured *m = &run->measured;
+    const struct tr_settle_bytes *s = tr_prediction_settle(&run->foreseen, m->walked);
+
+    m->settled++;
+    m->foreseen_read += s->read;
+    m->foreseen_bytes += s->written;
+    if (run->since_commit == RUN_TRAIN)
+        m->foreseen_bytes -= s->spared;
+}
+
 int run_settle(struct tr_run *run)
 {
     const struct tr_visits *v;
@@ -64,10 +76,7 @@ int run_settle(struct tr_run *run)
     if (r < 0 || (r = run->device->ops->sync(run->device, TR_STREAM_COMPUTE)) < 0)
         return r;
     run->cursor.pending = (struct tr_pending){0};
-    run->measured.settled++;
-    run->measured.foreseen_bytes += run->foreseen.settle.written;
-    if (run->since_commit == RUN_TRAIN)
-        run->measured.foreseen_bytes -= run->foreseen.settle.spared;
+    count_settled(run);
     if (run->since_commit == RUN_NOTHING)
         run->since_commit = RUN_SETTLE;
     return 0;
@@ -154,27 +163,45 @@ static int play(const struct tr_run *run, enum run_begun what, const struct tr_s
     return 0;
 }
 
-int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools,
-                       struct tr_settle_bytes *out)
+/* What finishes the last step, from what the slots hold then, which this leaves as it is. */
+static int play_settle(const struct tr_run *run, const struct tr_slot_pool *pools,
+                       const struct held *after, struct held *held, struct tr_settle_bytes *out)
 {
-    struct held held = {.n = 0};
-    int r = 0;
+    memcpy(held->span, after->span, held->n * (sizeof(*held->span) + 1));
+    return play(run, RUN_SETTLE, pools, held, out);
+}
 
-    *out = (struct tr_settle_bytes){0};
+static int open_held(struct held *held, uint32_t n)
+{
+    held->span = tr_alloc_array(TR_MEM_MISC, n, sizeof(*held->span) + 1);
+    if (!held->span)
+        return -ENOMEM;
+    held->n = n;
+    held->newer = (unsigned char *)(held->span + n);
+    for (uint32_t i = 0; i < n; i++)
+        held->span[i] = TR_NONE;
+    return 0;
+}
+
+int run_predict_settle(const struct tr_run *run, const struct tr_slot_pool *pools,
+                       struct tr_settle_bytes out[TR_PREDICT_STEPS])
+{
+    struct held held = {.n = 0}, last = {.n = 0};
+    struct tr_settle_bytes step;
+    uint32_t n = 0;
+    int r;
+
+    memset(out, 0, TR_PREDICT_STEPS * sizeof(*out));
     if (!run->settle.n)
         return 0;
     for (int i = 0; i < TR_SLOT_POOLS; i++)
-        held.n += pools[i].n_slots;
-    held.span = tr_alloc_array(TR_MEM_MISC, held.n, sizeof(*held.span) + 1);
-    if (!held.span)
-        return -ENOMEM;
-    held.newer = (unsigned char *)(held.span + held.n);
-    for (uint32_t i = 0; i < held.n; i++)
-        held.span[i] = TR_NONE;
-    for (int step = 0; step < TR_PREDICT_STEPS && r == 0; step++)
-        r = play(run, RUN_TRAIN, pools, &held, out);
-    if (r == 0)
-        r = play(run, RUN_SETTLE, pools, &held, out);
+        n += pools[i].n_slots;
+    if ((r = open_held(&held, n)) == 0)
+        r = open_held(&last, n);
+    for (int k = 0; k < TR_PREDICT_STEPS && r == 0; k++)
+        if ((r = play(run, RUN_TRAIN, pools, &held, &step)) == 0)
+            r = play_settle(run, pools, &held, &last, &out[k]);
     tr_free(TR_MEM_MISC, held.span);
+    tr_free(TR_MEM_MISC, last.span);
     return r;
 }

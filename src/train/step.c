@@ -270,7 +270,8 @@ int run_commit(struct tr_run *run)
     if (run->since_commit == RUN_TRAIN)
         run->measured.foreseen_bytes += tr_prediction_kept(&run->foreseen, run->measured.walked);
     else if (run->since_commit == RUN_SETTLE)
-        run->measured.foreseen_bytes += run->foreseen.settle.kept;
+        run->measured.foreseen_bytes +=
+            tr_prediction_settle(&run->foreseen, run->measured.walked)->kept;
     run->since_commit = RUN_NOTHING;
     run->measured.committed = 1;
     run->last = run->cursor;
