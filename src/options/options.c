@@ -133,9 +133,9 @@ const struct tr_option tr_train_options[] = {
      "bound of the gradient's global norm, exact; 0: off"},
     {"clip-method", "NAME|group:N", TR_OPTION_CHOICE, FIXED | STORED, AT(clip_method), "auto",
      "how all gradients wait for their norm: two-pass (a second backward, or none on a large"
-     " device), deferred (on disk until the next step's forward pass), auto: the faster of the two,"
-     " which have the same bits; or group:N, an approximation: of head, blocks and embedding each N"
-     " neighbours are clipped by their own norm, without an extra pass",
+     " device), deferred (on disk until the next step's forward pass), auto: the faster of the two"
+     " that the disk has room for, their bits are the same; or group:N, an approximation: of head,"
+     " blocks and embedding each N neighbours are clipped by their own norm, without an extra pass",
      .choices = clip_methods},
     {"parked-dtype", "TYPE", TR_OPTION_CHOICE, FIXED | STORED, AT(parked_dtype), "f32",
      "deferred: of gradients that wait; f32 has the bits of two-pass, bf16 half the bytes",

@@ -105,7 +105,7 @@ static int cached_word(void *owner, const char *text, size_t n)
 
     if (!found) {
         r = encode_word(e, text, n);
-        if (r == 0 && line)
+        if (r == 0 && line && e->ids->n > before) /* a word of unknown bytes may have no ids */
             tok_cache_put(line, text, n, e->ids->v + before, e->ids->n - before);
         return r;
     }
