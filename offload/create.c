@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "offload/store_private.h"
@@ -85,11 +84,11 @@ static int write_zeros(const struct tr_io_file *f, uint64_t bytes)
 static int allocate_bytes(const struct tr_io_file *f, uint64_t bytes)
 {
     struct stat has;
-    struct statvfs disk;
+    uint64_t room;
     int r;
 
-    if (fstat(f->fd, &has) == 0 && fstatvfs(f->fd, &disk) == 0 &&
-        bytes > (uint64_t)disk.f_bavail * disk.f_frsize + (uint64_t)has.st_blocks * 512)
+    if (fstat(f->fd, &has) == 0 && tr_free_bytes_of(f->fd, f->path, &room) == 0 &&
+        bytes > room + (uint64_t)has.st_blocks * 512)
         return -ENOSPC;
     do /* a small model may leave a folder empty */
         r = bytes && fallocate(f->fd, 0, 0, (off_t)bytes) < 0 ? -errno : 0;

@@ -299,14 +299,26 @@ int tr_remove_tree(const char *path)
     return r;
 }
 
+static int free_bytes(int r, const struct statvfs *v, const char *path, uint64_t *out)
+{
+    if (r < 0)
+        return fail("cannot ask for free space", path);
+    *out = (uint64_t)v->f_bavail * v->f_frsize;
+    return 0;
+}
+
 int tr_free_bytes(const char *path, uint64_t *out)
 {
     struct statvfs v;
 
-    if (statvfs(path, &v) < 0)
-        return fail("cannot ask for free space", path);
-    *out = (uint64_t)v.f_bavail * v.f_frsize;
-    return 0;
+    return free_bytes(statvfs(path, &v), &v, path, out);
+}
+
+int tr_free_bytes_of(int fd, const char *path, uint64_t *out)
+{
+    struct statvfs v;
+
+    return free_bytes(fstatvfs(fd, &v), &v, path, out);
 }
 
 char *tr_path(const char *folder, const char *name)

@@ -37,6 +37,7 @@ int tr_folder_holds_only(const char *path, const char *name);
 int tr_folder_lock(const char *path);
 int tr_remove_tree(const char *path);               /* only ever called on folders this run made */
 int tr_free_bytes(const char *path, uint64_t *out); /* space left for us on that file system */
+int tr_free_bytes_of(int fd, const char *path, uint64_t *out); /* of a file that may have no name */
 
 /* Joins with '/', into a TR_MEM_MISC string. NULL on failure. */
 char *tr_path(const char *folder, const char *name);

@@ -409,14 +409,22 @@ struct tr_drive_bytes tr_prediction_drive(const struct tr_prediction *p, uint32_
         written_in(d->written, d->written_bytes, steps)};
 }
 
+/* The step (from 1) that was played, or the last one, which stands for all behind it: from 0. */
+static int64_t played(int64_t step)
+{
+    if (step < 1)
+        return 0;
+    return (step < TR_PREDICT_STEPS ? step : TR_PREDICT_STEPS) - 1;
+}
+
 uint64_t tr_prediction_kept(const struct tr_prediction *p, int64_t step)
 {
-    return p->sim.kept[step < TR_PREDICT_STEPS ? step - 1 : TR_PREDICT_STEPS - 1];
+    return p->sim.kept[played(step)];
 }
 
 const struct tr_settle_bytes *tr_prediction_settle(const struct tr_prediction *p, int64_t steps)
 {
-    return &p->settle[steps < 1 ? 0 : steps < TR_PREDICT_STEPS ? steps - 1 : TR_PREDICT_STEPS - 1];
+    return &p->settle[played(steps)];
 }
 
 double tr_prediction_seconds(const struct tr_prediction *p)

@@ -40,8 +40,7 @@ struct tr_measured {
     int committed, follows; /* a commit was started after the step at hand, or the one before */
     int64_t steps, settled; /* passes of updates alone */
     int64_t walked;         /* steps, with the one at hand */
-    /* Written by the commits so far, and moved to finish steps, beside what steps move themselves.
-     */
+    /* Beside what steps move themselves: by the commits so far, and to finish steps. */
     uint64_t foreseen_bytes, foreseen_read;
     uint64_t read_bytes, written_bytes, device_bytes, pinned_bytes;
     uint64_t read_by[TR_STORE_FOLDERS], written_by[TR_STORE_FOLDERS]; /* by folder of the store */

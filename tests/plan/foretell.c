@@ -63,8 +63,8 @@ struct config {
     enum tr_clip method;
     enum tr_type parked, state;
     enum tr_update_on update; /* with a GPU; the cpu device has no other place */
-    int cpu; /* with a GPU only where all are asked for: its shim takes half a minute each */
-    int steps;
+    int cpu;   /* with a GPU only where all are asked for: its shim takes half a minute each */
+    int steps; /* 0: STEPS */
 };
 
 /* clang-format off */
@@ -619,8 +619,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(predicted_is_measured),
         cmocka_unit_test(bench_to_train),
     };
-    /* Once: there it is not asked which device is at hand, or the fake one would choose otherwise.
-     */
+    /* Once: which device is at hand is not asked there, or the fake one would choose otherwise. */
     const struct CMUnitTest on_cpu[] = {
         cmocka_unit_test(parts_sum),    cmocka_unit_test(clip_is_chosen),
         cmocka_unit_test(disk_decides), cmocka_unit_test(bad_machines),
