@@ -28,14 +28,14 @@ static inline struct tr_tiles tr_tiles_of(int64_t n, int64_t target)
 }
 
 /* How wide the tiles of n columns should be: narrow ones pack the other factor again and again
- * inside sgemm, wide ones leave cores idle. Small matrices are cut for two cores, wide ones for
- * eight. */
+ * inside sgemm, wide ones leave cores idle at the end of an op. Small matrices are cut for two
+ * cores. */
 static inline struct tr_tiles tr_tiles_across(int64_t n)
 {
-    return tr_tiles_of(n, n < 256 ? 64 : n < 512 ? 128 : n < 1536 ? 256 : 384);
+    return tr_tiles_of(n, n < 256 ? 64 : n < 512 ? 128 : 256);
 }
 
-#define TR_TILE_MAX 768 /* the widest of those */
+#define TR_TILE_MAX 512 /* the widest of those */
 
 /* At most `most` elements each (a multiple of 16), as even as may be. */
 static inline struct tr_tiles tr_tiles_up_to(int64_t n, int64_t most)

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Persistent workers that sleep on a condition between runs. A run is published under the lock
- * as a new turn; every worker takes the part of its own index, so that nothing is handed out by
- * chance, and the last one to finish wakes the caller. Before sleeping, both sides look at an
- * atomic copy of what they wait for a bounded number of times: ops follow each other closely.
+ * as a new turn. Each worker begins with its own share of the items, the same from run to run, and
+ * takes from it piece by piece; one that has no more takes half of what another still has. So a
+ * core that is busy with something else (I/O, an interrupt) holds up no more than the piece in
+ * hand, and a worker that has not yet woken when nothing is left is not waited for. Before
+ * sleeping, both sides look at an atomic copy of what they wait for a bounded number of times: ops
+ * follow each other closely.
  *
- * The lock protects turn, job and pending; turn_seen and pending are atomic only for that look.
+ * The lock protects turn, job and active; turn and active are atomic only for that look.
  */
 #include "src/base/pool.h"
 
@@ -25,6 +28,13 @@ struct job {
     int parts;
 };
 
+/* Units [begin, end) that nobody has taken yet, as begin << 32 | end: whoever exchanges the value
+ * has taken what the new one leaves out. */
+struct share {
+    _Atomic uint64_t units;
+    char rest[56]; /* of a cache line */
+};
+
 struct worker {
     struct tr_pool *pool;
     pthread_t thread;
@@ -38,8 +48,9 @@ struct tr_pool {
     pthread_cond_t work, done;
     struct job job;
     _Atomic uint64_t turn;
-    _Atomic int pending;
+    _Atomic int active;     /* workers that are in this turn, the caller apart */
     struct worker *workers; /* (threads - 1): the caller is worker 0 */
+    struct share *shares;   /* (threads) */
 };
 
 static void relax(void)
@@ -49,39 +60,86 @@ static void relax(void)
 #endif
 }
 
-static void do_part(const struct job *job, int index)
+static uint64_t units_of(uint32_t begin, uint32_t end)
 {
-    int64_t units = (job->n + job->grain - 1) / job->grain;
-    int64_t begin = units * index / job->parts * job->grain;
-    int64_t end = units * (index + 1) / job->parts * job->grain;
-
-    if (end > job->n)
-        end = job->n;
-    if (begin < end)
-        job->fn(job->arg, begin, end, index);
+    return (uint64_t)begin << 32 | end;
 }
 
-static void finish_part(struct tr_pool *pool)
+/* Takes from a share: a quarter of it from its front, or half from its back. 0: it is empty. */
+static int take(struct share *share, int back, uint32_t *begin, uint32_t *end)
+{
+    uint64_t all = atomic_load(&share->units), rest;
+
+    do {
+        uint32_t left = (uint32_t)all - (uint32_t)(all >> 32);
+
+        *begin = (uint32_t)(all >> 32);
+        *end = (uint32_t)all;
+        if (left == 0)
+            return 0;
+        if (back) {
+            *begin = *end - (left + 1) / 2;
+            rest = units_of((uint32_t)(all >> 32), *begin);
+        } else {
+            *end = *begin + (left + 3) / 4;
+            rest = units_of(*end, (uint32_t)all);
+        }
+    } while (!atomic_compare_exchange_weak(&share->units, &all, rest));
+    return 1;
+}
+
+/* Fills the worker's own share, which is empty, with half of another's. 0: nobody has any. */
+static int steal(struct tr_pool *pool, const struct job *job, int index)
+{
+    uint32_t begin, end;
+
+    for (int i = 1; i < job->parts; i++)
+        if (take(&pool->shares[(index + i) % job->parts], 1, &begin, &end)) {
+            atomic_store(&pool->shares[index].units, units_of(begin, end));
+            return 1;
+        }
+    return 0;
+}
+
+static void do_units(struct tr_pool *pool, const struct job *job, int index)
+{
+    uint32_t begin, end;
+
+    do {
+        while (take(&pool->shares[index], 0, &begin, &end)) {
+            int64_t last = end * job->grain;
+
+            job->fn(job->arg, begin * job->grain, last < job->n ? last : job->n, index);
+        }
+    } while (steal(pool, job, index));
+}
+
+static void leave(struct tr_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);
-    if (atomic_fetch_sub(&pool->pending, 1) == 1)
+    if (atomic_fetch_sub(&pool->active, 1) == 1)
         pthread_cond_signal(&pool->done);
     pthread_mutex_unlock(&pool->lock);
 }
 
-/* Sleeps until a turn after `seen` is published; 0 when the pool closes. */
-static int await_turn(struct tr_pool *pool, uint64_t *seen, struct job *job)
+/* Sleeps until a turn after `seen` is published, and enters it if there is still something to do
+ * for this worker; 0 when the pool closes. */
+static int await_turn(struct tr_pool *pool, uint64_t *seen, int index, struct job *job)
 {
     int go;
 
     for (int i = 0; i < pool->spins && atomic_load(&pool->turn) == *seen; i++)
         relax();
     pthread_mutex_lock(&pool->lock);
-    while (!pool->stop && atomic_load(&pool->turn) == *seen)
+    while (!pool->stop && (atomic_load(&pool->turn) == *seen || index >= pool->job.parts)) {
+        *seen = atomic_load(&pool->turn);
         pthread_cond_wait(&pool->work, &pool->lock);
+    }
     *seen = atomic_load(&pool->turn);
     *job = pool->job;
     go = !pool->stop;
+    if (go)
+        atomic_fetch_add(&pool->active, 1);
     pthread_mutex_unlock(&pool->lock);
     return go;
 }
@@ -92,11 +150,9 @@ static void *worker_main(void *arg)
     struct job job;
     uint64_t seen = 0;
 
-    while (await_turn(w->pool, &seen, &job)) {
-        if (w->index >= job.parts)
-            continue;
-        do_part(&job, w->index);
-        finish_part(w->pool);
+    while (await_turn(w->pool, &seen, w->index, &job)) {
+        do_units(w->pool, &job, w->index);
+        leave(w->pool);
     }
     return NULL;
 }
@@ -106,31 +162,49 @@ int tr_pool_threads(const struct tr_pool *pool)
     return pool->threads;
 }
 
-void tr_pool_run(struct tr_pool *pool, int64_t n, int64_t grain, tr_pool_fn *fn, void *arg)
+static void publish(struct tr_pool *pool, const struct job *job, uint32_t units)
 {
-    struct job job = {fn, arg, n, grain > 0 ? grain : 1, 1};
-    int64_t units = n > 0 ? (n + job.grain - 1) / job.grain : 0;
+    pthread_mutex_lock(&pool->lock);
+    for (int i = 0; i < job->parts; i++)
+        atomic_store(&pool->shares[i].units,
+                     units_of((uint32_t)((uint64_t)units * i / job->parts),
+                              (uint32_t)((uint64_t)units * (i + 1) / job->parts)));
+    pool->job = *job;
+    atomic_fetch_add(&pool->turn, 1);
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->lock);
+}
 
-    if (units == 0)
-        return;
-    job.parts = units < pool->threads ? (int)units : pool->threads;
-    if (job.parts > 1) {
-        pthread_mutex_lock(&pool->lock);
-        pool->job = job;
-        atomic_store(&pool->pending, job.parts - 1);
-        atomic_fetch_add(&pool->turn, 1);
-        pthread_cond_broadcast(&pool->work);
-        pthread_mutex_unlock(&pool->lock);
-    }
-    do_part(&job, 0);
-    if (job.parts == 1)
-        return;
-    for (int i = 0; i < pool->spins && atomic_load(&pool->pending) > 0; i++)
+/* Nothing is left to take: waits for those who are still at it. */
+static void await_active(struct tr_pool *pool)
+{
+    for (int i = 0; i < pool->spins && atomic_load(&pool->active) > 0; i++)
         relax();
     pthread_mutex_lock(&pool->lock);
-    while (atomic_load(&pool->pending) > 0)
+    pool->job.parts = 0;
+    while (atomic_load(&pool->active) > 0)
         pthread_cond_wait(&pool->done, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
+}
+
+void tr_pool_run(struct tr_pool *pool, int64_t n, int64_t grain, tr_pool_fn *fn, void *arg)
+{
+    struct job job = {fn, arg, n, grain > 0 ? grain : 1, pool->threads};
+    int64_t units;
+
+    if (n <= 0)
+        return;
+    while ((units = (n - 1) / job.grain + 1) > INT32_MAX)
+        job.grain *= 2;
+    if (units < job.parts)
+        job.parts = (int)units;
+    if (job.parts == 1) {
+        fn(arg, 0, n, 0);
+        return;
+    }
+    publish(pool, &job, (uint32_t)units);
+    do_units(pool, &job, 0);
+    await_active(pool);
 }
 
 int tr_pool_open(struct tr_pool **out, int threads)
@@ -149,7 +223,8 @@ int tr_pool_open(struct tr_pool **out, int threads)
     pool->threads = threads;
     pool->spins = threads <= tr_thread_cores() ? SPINS : 0;
     pool->workers = tr_alloc_array(TR_MEM_MISC, (size_t)threads, sizeof(*pool->workers));
-    if (!pool->workers)
+    pool->shares = tr_alloc_array(TR_MEM_MISC, (size_t)threads, sizeof(*pool->shares));
+    if (!pool->workers || !pool->shares)
         error = -ENOMEM;
     for (int i = 1; i < threads && !error; i++) {
         struct worker *w = &pool->workers[i - 1];
@@ -181,6 +256,7 @@ void tr_pool_close(struct tr_pool *pool)
     pthread_cond_destroy(&pool->done);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->lock);
+    tr_free(TR_MEM_MISC, pool->shares);
     tr_free(TR_MEM_MISC, pool->workers);
     tr_free(TR_MEM_MISC, pool);
 }
