@@ -117,8 +117,8 @@ static int gauge_folder(struct tr_store *s, uint32_t folder, struct tr_drive *dr
     }
     tr_queue_close(g.queue);
     if (g.file[0].fd >= 0) {
-        close(g.file[0].fd);
         unlinkat(tr_store_folder_fd(s, folder), TR_GAUGE_FILE, 0);
+        tr_file_drop(g.file[0].fd);
     }
     tr_free_pages(TR_MEM_IO, g.buffer, BUFFER_BYTES);
     tr_free(TR_MEM_MISC, g.file[0].path);

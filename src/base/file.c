@@ -321,6 +321,13 @@ int tr_free_bytes_of(int fd, const char *path, uint64_t *out)
     return free_bytes(fstatvfs(fd, &v), &v, path, out);
 }
 
+void tr_file_drop(int fd)
+{
+    while (ftruncate(fd, 0) < 0 && errno == EINTR)
+        ;
+    close(fd);
+}
+
 char *tr_path(const char *folder, const char *name)
 {
     size_t length = strlen(folder), n = length + strlen(name) + 2;

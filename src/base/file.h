@@ -17,6 +17,10 @@ int tr_file_read(const char *path, size_t limit, char **out, size_t *bytes);
 int tr_pread(int fd, const char *path, void *buf, size_t n, uint64_t offset);
 int tr_pwrite(int fd, const char *path, const void *buf, size_t n, uint64_t offset);
 
+/* Closes a file that has no name any more, and gives its space back now: a ring that it was
+ * registered with lets go of it some time after it has been closed. */
+void tr_file_drop(int fd);
+
 /* Durable and atomic: PATH.tmp is written, synced, renamed to PATH, and the folder synced. */
 int tr_file_write(const char *path, const void *data, size_t bytes);
 
