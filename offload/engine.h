@@ -123,10 +123,11 @@ struct tr_offload {
     struct tr_layout layout; /* the store's and its names, then the scratch spans */
     char (*scratch_names)[24];
     uint32_t first_scratch_piece;
-    unsigned char *scratch_placed; /* (scratch): has a place in the scratch file */
-    uint64_t *scratch_hash;        /* (scratch pieces) as they were saved */
-    int opaque;                    /* disk I/O cannot reach the device's memory */
-    int failing;                   /* there is an error: nothing is staged any more */
+    const struct tr_stripes *scratch_stripes; /* NULL: the first folder has all */
+    unsigned char *scratch_placed;            /* (scratch): has a place in the scratch file */
+    uint64_t *scratch_hash;                   /* (scratch pieces) as they were saved */
+    int opaque;                               /* disk I/O cannot reach the device's memory */
+    int failing;                              /* there is an error: nothing is staged any more */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;  /* something that a caller may wait for */
@@ -219,7 +220,7 @@ int tr_scratch_open(struct tr_offload *o, const struct tr_offload_params *p);
 void tr_scratch_close(struct tr_offload *o);
 int tr_scratch_check_saves(const struct tr_offload *o, const struct tr_visit *visits,
                            const struct tr_schedule *s);
-int tr_scratch_check_hash(const struct tr_offload *o, uint32_t piece, uint64_t hash);
+int tr_scratch_check_hash(const struct tr_offload *o, uint32_t span, uint32_t piece, uint64_t hash);
 
 static inline int tr_is_scratch(const struct tr_offload *o, uint32_t span)
 {

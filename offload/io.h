@@ -19,7 +19,8 @@
 enum tr_io_op { TR_IO_READ, TR_IO_WRITE, TR_IO_SYNC, TR_IO_OPS }; /* SYNC: data and size, durable */
 
 /* The files of a store, in this order everywhere; then the scratch file of an engine, which has no
- * name and is no part of the store. */
+ * name and is no part of the store. TR_IO_FILES of them in a store's own folder; each further one
+ * has the two generations and scratch, counted on. */
 enum tr_file {
     TR_FILE_GEN0,
     TR_FILE_GEN1,
@@ -30,25 +31,39 @@ enum tr_file {
     TR_IO_FILES
 };
 
-/* A store's own folder has all of them; each further one has the two generations, counted on. */
+#define TR_PART_FILES 3u
+#define TR_MOST_FILES ((uint32_t)TR_IO_FILES + TR_PART_FILES * (TR_STORE_FOLDERS - 1))
+
 static inline uint32_t tr_file_in(enum tr_file file, uint32_t folder)
 {
-    return folder ? (uint32_t)TR_IO_FILES + 2 * (folder - 1) + (uint32_t)file : (uint32_t)file;
+    uint32_t in_part = file == TR_FILE_SCRATCH ? TR_PART_FILES - 1 : (uint32_t)file;
+
+    return folder ? (uint32_t)TR_IO_FILES + TR_PART_FILES * (folder - 1) + in_part : (uint32_t)file;
 }
 
 static inline uint32_t tr_file_folder(uint32_t file)
 {
-    return file < (uint32_t)TR_IO_FILES ? 0 : 1 + (file - (uint32_t)TR_IO_FILES) / 2;
+    return file < (uint32_t)TR_IO_FILES ? 0 : 1 + (file - (uint32_t)TR_IO_FILES) / TR_PART_FILES;
+}
+
+/* Which one it is in its folder. */
+static inline enum tr_file tr_file_kind(uint32_t file)
+{
+    uint32_t in_part = (file - (uint32_t)TR_IO_FILES) % TR_PART_FILES;
+
+    if (file < (uint32_t)TR_IO_FILES)
+        return (enum tr_file)file;
+    return in_part == TR_PART_FILES - 1 ? TR_FILE_SCRATCH : (enum tr_file)in_part;
 }
 
 static inline uint32_t tr_file_count(uint32_t n_folders)
 {
-    return (uint32_t)TR_IO_FILES + 2 * (n_folders - 1);
+    return (uint32_t)TR_IO_FILES + TR_PART_FILES * (n_folders - 1);
 }
 
 static inline int tr_file_is_generation(uint32_t file)
 {
-    return file <= (uint32_t)TR_FILE_GEN1 || file >= (uint32_t)TR_IO_FILES;
+    return tr_file_kind(file) <= TR_FILE_GEN1;
 }
 
 struct tr_io_file {

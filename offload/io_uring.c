@@ -184,7 +184,7 @@ static int can_read_and_write(struct io_uring *ring)
 
 static void register_files(struct uring *u)
 {
-    int fd[TR_IO_FILES + 2 * TR_STORE_FOLDERS];
+    int fd[TR_MOST_FILES];
     uint32_t n = tr_file_count(u->n_folders);
 
     for (uint32_t i = 0; i < n; i++)

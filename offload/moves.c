@@ -144,7 +144,7 @@ int tr_move_take_hash(const struct tr_move *m, uint32_t piece, uint64_t hash)
             o->store->next.hash[piece] = hash;
         return 0;
     }
-    return scratch ? tr_scratch_check_hash(o, piece, hash)
+    return scratch ? tr_scratch_check_hash(o, m->span, piece, hash)
                    : tr_store_check_hash(o->store, &o->store->next, piece, hash);
 }
 
@@ -164,18 +164,20 @@ static int64_t check_piece(struct tr_move *m)
     return (int64_t)p->bytes;
 }
 
-/* Bytes that have been moved, and in which folders; scratch is in the first. */
+/* Bytes that have been moved, and in which folders. */
 static void count(const struct tr_offload *o, const struct tr_move *m, uint64_t *all,
                   uint64_t by[TR_STORE_FOLDERS])
 {
+    const struct tr_stripes *s =
+        tr_is_scratch(o, m->span) ? o->scratch_stripes : &o->store->stripes;
     uint64_t at = m->transfer.offset, end = at + m->transfer.bytes;
 
     *all += m->transfer.bytes;
     while (at < end) {
         struct tr_stripe_place p = {.end = end};
 
-        if (!tr_is_scratch(o, m->span))
-            p = tr_stripes_find(&o->store->stripes, at);
+        if (s)
+            p = tr_stripes_find(s, at);
         p.end = p.end < end ? p.end : end;
         by[p.folder] += p.end - at;
         at = p.end;

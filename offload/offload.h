@@ -45,12 +45,12 @@ struct tr_visit {
 
 /* Scratch: bytes that live within a step, numbered after the spans of the store. Made by a visit
  * that marks them fresh, and saved only where the schedule must drop them before their last use: to
- * a home in host memory, or to a file without a name in the store's folder. No commit names them.
+ * a home in host memory, or to files without a name in the store's folders. No commit names them.
  */
 struct tr_scratch {
     uint32_t pool;
     uint64_t bytes; /* a multiple of 4096 */
-    int spills;     /* has a place in that file */
+    int spills;     /* has a place in those files, behind those that spill before it */
 };
 
 /* Slots of one size, in device memory unless said otherwise. Where the host can see them, disk I/O
@@ -88,6 +88,9 @@ struct tr_offload_params {
     const unsigned char *in_host;
     const struct tr_scratch *scratch; /* [n_scratch], copied */
     uint32_t n_scratch;
+    /* Which folder has what of it (tr_stripes_make_scratch); outlives the engine. NULL: the first
+     * has all. */
+    const struct tr_stripes *scratch_stripes;
 };
 
 #define TR_STAGING_BYTES (64ull << 20)

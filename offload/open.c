@@ -90,6 +90,8 @@ static int open_io(struct tr_offload *o, enum tr_io_kind kind)
     r = tr_queue_open(&o->queue, o->io, TR_IO_DEPTH, &o->store->stripes);
     if (r < 0)
         o->io->ops->close(o->io);
+    else
+        tr_queue_stripe_scratch(o->queue, o->scratch_stripes);
     return r;
 }
 

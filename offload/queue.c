@@ -46,7 +46,7 @@ struct tr_queue {
     struct request *requests;
     struct request *free;
     struct list waiting[TR_IO_OPS];
-    const struct tr_stripes *stripes;
+    const struct tr_stripes *stripes, *scratch; /* of generations; of scratch files */
     uint32_t depth, n_folders;
     struct folder folder[TR_STORE_FOLDERS];
     uint32_t under_way;
@@ -90,6 +90,11 @@ int tr_queue_open(struct tr_queue **out, struct tr_io *io, uint32_t depth,
     }
     *out = q;
     return 0;
+}
+
+void tr_queue_stripe_scratch(struct tr_queue *q, const struct tr_stripes *stripes)
+{
+    q->scratch = stripes;
 }
 
 void tr_queue_close(struct tr_queue *q)
@@ -140,16 +145,21 @@ struct part {
     uint64_t from, bytes, place;
 };
 
-static int is_striped(const struct tr_queue *q, const struct tr_transfer *t)
+/* NULL: all of it is in the first folder. */
+static const struct tr_stripes *stripes_of(const struct tr_queue *q, const struct tr_transfer *t)
 {
-    return q->n_folders > 1 && tr_file_is_generation((uint32_t)t->file);
+    if (q->n_folders == 1)
+        return NULL;
+    return t->file == TR_FILE_SCRATCH                 ? q->scratch
+           : tr_file_is_generation((uint32_t)t->file) ? q->stripes
+                                                      : NULL;
 }
 
 /* All that is to be submitted of it; a sync is one request in every folder. */
 static uint64_t size_of(const struct tr_queue *q, const struct tr_transfer *t)
 {
     if (t->op == TR_IO_SYNC)
-        return is_striped(q, t) ? q->n_folders : 1;
+        return stripes_of(q, t) ? q->n_folders : 1;
     return t->bytes;
 }
 
@@ -157,18 +167,19 @@ static uint64_t size_of(const struct tr_queue *q, const struct tr_transfer *t)
 static int next_part(const struct tr_queue *q, struct tr_transfer *t, uint32_t folder,
                      struct part *p)
 {
+    const struct tr_stripes *stripes = stripes_of(q, t);
     uint64_t from = t->offered[folder], chunk_end;
     struct tr_stripe_place at = {.offset = t->offset + from, .end = UINT64_MAX};
 
-    if (folder && !is_striped(q, t))
+    if (folder && !stripes)
         return 0;
     *p = (struct part){.transfer = t};
     if (t->op == TR_IO_SYNC)
         return !from;
-    if (is_striped(q, t)) {
-        from = tr_stripes_next(q->stripes, folder, at.offset, t->offset + t->bytes) - t->offset;
+    if (stripes) {
+        from = tr_stripes_next(stripes, folder, at.offset, t->offset + t->bytes) - t->offset;
         t->offered[folder] = from;
-        at = tr_stripes_find(q->stripes, t->offset + from);
+        at = tr_stripes_find(stripes, t->offset + from);
     }
     if (from == t->bytes)
         return 0;

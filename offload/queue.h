@@ -52,6 +52,9 @@ static inline uint64_t tr_queue_chunks(uint64_t bytes)
 /* Takes the io over: it is closed with the queue. stripes, NULL for one folder: outlives it. */
 int tr_queue_open(struct tr_queue **out, struct tr_io *io, uint32_t depth,
                   const struct tr_stripes *stripes);
+/* The stripes of scratch files, NULL: the first folder has all; before the first transfer of them.
+ */
+void tr_queue_stripe_scratch(struct tr_queue *q, const struct tr_stripes *stripes);
 void tr_queue_close(struct tr_queue *q); /* NULL is allowed */
 
 void tr_queue_add(struct tr_queue *q, struct tr_transfer *t);

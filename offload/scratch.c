@@ -2,9 +2,9 @@
  *
  * Scratch spans: the engine's layout is the store's with these behind it, cut into pieces like any
  * span, so that slots, moves and checksums make no difference between the two. What is different is
- * where a write goes and what it means: to a file in the store's folder that has no name, read back
- * within the step against checksums that stay in memory (invariant 8), or to a home in host memory
- * alone. Nothing of it is synced or committed, and a crash leaves nothing behind.
+ * where a write goes and what it means: to files in the store's folders that have no name, read
+ * back within the step against checksums that stay in memory (invariant 8), or to a home in host
+ * memory alone. Nothing of it is synced or committed, and a crash leaves nothing behind.
  *
  * The file is made only where a span has a place in it, and its space is taken at once: a disk that
  * is too small says so before the first step.
@@ -81,28 +81,45 @@ static int add_span(struct tr_offload *o, const struct tr_scratch *scratch, uint
 }
 
 /* Whether the file system takes O_DIRECT is known from the files beside it. */
-static int open_file(struct tr_store *s, uint64_t bytes)
+static int open_file(struct tr_store *s, uint32_t folder, uint64_t bytes)
 {
-    struct tr_io_file *f = &s->file[TR_FILE_SCRATCH];
-    int flags = O_RDWR | O_CLOEXEC | (s->file[TR_FILE_GEN0].direct ? O_DIRECT : 0);
-    int r;
+    struct tr_io_file *f = &s->file[tr_file_in(TR_FILE_SCRATCH, folder)];
+    const struct tr_io_file *beside = &s->file[tr_file_in(TR_FILE_GEN0, folder)];
+    int flags = O_RDWR | O_CLOEXEC | (beside->direct ? O_DIRECT : 0);
+    int at = tr_store_folder_fd(s, folder), r;
 
-    f->direct = s->file[TR_FILE_GEN0].direct;
-    f->memory = s->file[TR_FILE_GEN0].memory;
-    f->path = tr_path(s->folder, TR_SCRATCH_NAME);
+    f->direct = beside->direct;
+    f->memory = beside->memory;
+    f->path = tr_path(s->folders.path[folder], TR_SCRATCH_NAME);
     if (!f->path)
         return -ENOMEM;
-    f->fd = openat(s->folder_fd, ".", flags | O_TMPFILE, 0600);
+    f->fd = openat(at, ".", flags | O_TMPFILE, 0600);
     if (f->fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
-        f->fd = openat(s->folder_fd, TR_SCRATCH_NAME, flags | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
+        f->fd = openat(at, TR_SCRATCH_NAME, flags | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
         if (f->fd >= 0)
-            unlinkat(s->folder_fd, TR_SCRATCH_NAME, 0);
+            unlinkat(at, TR_SCRATCH_NAME, 0);
     }
     if (f->fd < 0)
         return tr_error(-errno, "%s: cannot make a file for what does not fit in memory: %s",
                         f->path, strerror(errno));
     r = tr_store_reserve(f, bytes);
     return r < 0 ? tr_error_prefix(r, "activations that do not fit in memory") : 0;
+}
+
+static int open_files(struct tr_offload *o, uint64_t bytes)
+{
+    const struct tr_stripes *s = o->scratch_stripes;
+    int r = 0;
+
+    if (!s)
+        return bytes ? open_file(o->store, 0, bytes) : 0;
+    if (s->bytes != bytes || s->n_folders != o->store->folders.n)
+        return tr_error(-EINVAL, "stripes of %llu bytes on %u folders for %llu bytes on %u",
+                        (unsigned long long)s->bytes, s->n_folders, (unsigned long long)bytes,
+                        o->store->folders.n);
+    for (uint32_t i = 0; i < s->n_folders && r == 0; i++)
+        r = s->folder_bytes[i] ? open_file(o->store, i, s->folder_bytes[i]) : 0;
+    return r;
 }
 
 int tr_scratch_open(struct tr_offload *o, const struct tr_offload_params *p)
@@ -113,6 +130,7 @@ int tr_scratch_open(struct tr_offload *o, const struct tr_offload_params *p)
     if (r < 0 || !p->n_scratch)
         return r;
     o->first_scratch_piece = o->layout.n_pieces;
+    o->scratch_stripes = p->scratch_stripes;
     o->scratch_placed = tr_alloc(TR_MEM_MISC, p->n_scratch);
     if (!o->scratch_placed)
         return -ENOMEM;
@@ -126,17 +144,19 @@ int tr_scratch_open(struct tr_offload *o, const struct tr_offload_params *p)
                                      sizeof(*o->scratch_hash));
     if (!o->scratch_hash)
         return -ENOMEM;
-    return file ? open_file(o->store, file) : 0;
+    return open_files(o, file);
 }
 
 void tr_scratch_close(struct tr_offload *o)
 {
-    struct tr_io_file *f = &o->store->file[TR_FILE_SCRATCH];
+    for (uint32_t i = 0; i < o->store->folders.n; i++) {
+        struct tr_io_file *f = &o->store->file[tr_file_in(TR_FILE_SCRATCH, i)];
 
-    if (f->fd >= 0)
-        close(f->fd);
-    tr_free(TR_MEM_MISC, f->path);
-    *f = (struct tr_io_file){.fd = -1};
+        if (f->fd >= 0)
+            tr_file_drop(f->fd);
+        tr_free(TR_MEM_MISC, f->path);
+        *f = (struct tr_io_file){.fd = -1};
+    }
     tr_free(TR_MEM_MISC, o->scratch_placed);
     tr_free(TR_MEM_MISC, o->scratch_hash);
     tr_free(TR_MEM_MISC, o->scratch_names);
@@ -161,15 +181,19 @@ int tr_scratch_check_saves(const struct tr_offload *o, const struct tr_visit *vi
     return 0;
 }
 
-int tr_scratch_check_hash(const struct tr_offload *o, uint32_t piece, uint64_t hash)
+int tr_scratch_check_hash(const struct tr_offload *o, uint32_t span, uint32_t piece, uint64_t hash)
 {
     uint64_t saved = o->scratch_hash[piece - o->first_scratch_piece];
+    uint64_t at = o->layout.spans[span].offset + o->layout.pieces[piece].offset;
+    struct tr_stripe_place place = {.folder = 0};
     char text[512];
 
     if (hash == saved)
         return 0;
+    if (o->scratch_stripes)
+        place = tr_stripes_find(o->scratch_stripes, at);
     tr_layout_describe(&o->layout, piece, text, sizeof(text));
     return tr_error(-EBADMSG, "%s: %s: damaged: checksum %016llx, it was saved with %016llx",
-                    o->store->file[TR_FILE_SCRATCH].path, text, (unsigned long long)hash,
-                    (unsigned long long)saved);
+                    o->store->file[tr_file_in(TR_FILE_SCRATCH, place.folder)].path, text,
+                    (unsigned long long)hash, (unsigned long long)saved);
 }

@@ -27,9 +27,9 @@ const char *const tr_store_names[TR_FILES] = {"gen0", "gen1", "commit0", "commit
 
 const char *tr_store_file_name(uint32_t file)
 {
-    if (file == (uint32_t)TR_FILE_SCRATCH)
-        return TR_SCRATCH_NAME;
-    return tr_store_names[file < (uint32_t)TR_FILES ? file : (file - (uint32_t)TR_IO_FILES) % 2];
+    enum tr_file kind = tr_file_kind(file);
+
+    return kind == TR_FILE_SCRATCH ? TR_SCRATCH_NAME : tr_store_names[kind];
 }
 
 static int alloc_files(struct tr_store *s)
@@ -40,7 +40,7 @@ static int alloc_files(struct tr_store *s)
     s->file = tr_alloc_array(TR_MEM_MISC, n, sizeof(*s->file));
     for (uint32_t i = 0; s->file && i < n; i++) {
         s->file[i].fd = -1;
-        if (i == (uint32_t)TR_FILE_SCRATCH)
+        if (tr_file_kind(i) == TR_FILE_SCRATCH)
             continue;
         s->file[i].path = tr_path(s->folders.path[tr_file_folder(i)], tr_store_file_name(i));
         whole &= s->file[i].path != NULL;
@@ -217,10 +217,11 @@ uint64_t tr_store_file_bytes(const struct tr_store *s, uint32_t file)
 
 int tr_store_has_file(const struct tr_store *s, uint32_t file)
 {
-    if (file == (uint32_t)TR_FILE_SCRATCH)
+    enum tr_file kind = tr_file_kind(file);
+
+    if (kind == TR_FILE_SCRATCH)
         return 0; /* an engine's, while it runs */
-    return s->shape.generations == 2 || !tr_file_is_generation(file) ||
-           strcmp(tr_store_file_name(file), tr_store_names[TR_FILE_GEN1]);
+    return s->shape.generations == 2 || kind != TR_FILE_GEN1;
 }
 
 int tr_store_alloc_state(struct tr_store *s)

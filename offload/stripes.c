@@ -142,23 +142,50 @@ static void add(struct tr_stripes *s, uint32_t folder, uint64_t bytes)
     s->folder_bytes[folder] += bytes;
 }
 
-int tr_stripes_make(struct tr_stripes *s, const struct tr_layout *l, const struct tr_drive *drives,
-                    uint32_t n_drives)
+/* Deals out n parts of these sizes, which are freed. */
+static int deal_out(struct tr_stripes *s, uint64_t *bytes, uint32_t n,
+                    const struct tr_drive *drives, uint32_t n_drives)
 {
-    uint64_t *bytes = piece_sizes(l);
-    unsigned char *folder = tr_alloc(TR_MEM_MISC, l->n_pieces);
+    unsigned char *folder = tr_alloc(TR_MEM_MISC, n);
     int r = bytes && folder ? 0 : -ENOMEM;
 
     memset(s, 0, sizeof(*s));
     s->n_folders = n_drives;
-    s->stripe = tr_alloc_array(TR_MEM_MISC, l->n_pieces, sizeof(*s->stripe));
+    s->stripe = tr_alloc_array(TR_MEM_MISC, n, sizeof(*s->stripe));
     if (r == 0 && s->stripe)
-        r = tr_stripes_assign(bytes, l->n_pieces, drives, n_drives, folder);
-    for (uint32_t i = 0; r == 0 && s->stripe && i < l->n_pieces; i++)
+        r = tr_stripes_assign(bytes, n, drives, n_drives, folder);
+    for (uint32_t i = 0; r == 0 && s->stripe && i < n; i++)
         add(s, folder[i], bytes[i]);
     tr_free(TR_MEM_MISC, bytes);
     tr_free(TR_MEM_MISC, folder);
     return s->stripe ? r : -ENOMEM;
+}
+
+int tr_stripes_make(struct tr_stripes *s, const struct tr_layout *l, const struct tr_drive *drives,
+                    uint32_t n_drives)
+{
+    return deal_out(s, piece_sizes(l), l->n_pieces, drives, n_drives);
+}
+
+static uint32_t cuts_of(const struct tr_scratch *scratch)
+{
+    return scratch->spills ? (uint32_t)((scratch->bytes + TR_PIECE_BYTES - 1) / TR_PIECE_BYTES) : 0;
+}
+
+int tr_stripes_make_scratch(struct tr_stripes *s, const struct tr_scratch *scratch, uint32_t n,
+                            const struct tr_drive *drives, uint32_t n_drives)
+{
+    uint32_t parts = 0, at = 0;
+    uint64_t *bytes;
+
+    for (uint32_t i = 0; i < n; i++)
+        parts += cuts_of(&scratch[i]);
+    bytes = tr_alloc_array(TR_MEM_MISC, parts, sizeof(*bytes));
+    for (uint32_t i = 0; bytes && i < n; i++)
+        for (uint32_t k = 0, cuts = cuts_of(&scratch[i]); k < cuts; k++)
+            bytes[at++] =
+                k + 1 < cuts ? TR_PIECE_BYTES : scratch[i].bytes - (uint64_t)k * TR_PIECE_BYTES;
+    return deal_out(s, bytes, parts, drives, n_drives);
 }
 
 void tr_stripes_free(struct tr_stripes *s)

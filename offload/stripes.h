@@ -6,7 +6,8 @@
  * address in a generation; only the requests of the queue know where it lies.
  *
  * The assignment is made once, by a pure function of sizes, speeds and room, and stands in
- * store.json as runs of (folder, bytes); within a folder's file the runs lie back to back.
+ * store.json as runs of (folder, bytes); within a folder's file the runs lie back to back. Scratch
+ * that spills is dealt out likewise, for as long as an engine is open.
  */
 #ifndef TR_OFFLOAD_STRIPES_H
 #define TR_OFFLOAD_STRIPES_H
@@ -14,6 +15,7 @@
 #include <jansson.h>
 
 #include "src/base/folders.h"
+#include "offload/offload.h"
 #include "offload/store.h"
 
 struct tr_stripe {
@@ -32,7 +34,7 @@ struct tr_stripes {
 };
 
 struct tr_drive {
-    double speed;  /* bytes per second, above 0 */
+    double speed; /* bytes per second, or any other measure of its share; of all together above 0 */
     uint64_t room; /* for one generation */
 };
 
@@ -44,6 +46,10 @@ int tr_stripes_assign(const uint64_t *bytes, uint32_t n, const struct tr_drive *
 /* The same for the pieces of a layout; each keeps what lies between it and the next one. */
 int tr_stripes_make(struct tr_stripes *s, const struct tr_layout *l, const struct tr_drive *drives,
                     uint32_t n_drives);
+/* The same for scratch: the spans that spill lie one behind the other, and each is cut every
+ * TR_PIECE_BYTES. */
+int tr_stripes_make_scratch(struct tr_stripes *s, const struct tr_scratch *scratch, uint32_t n,
+                            const struct tr_drive *drives, uint32_t n_drives);
 void tr_stripes_free(struct tr_stripes *s);
 
 /* Adds "stripes" to the object; reads and checks them against the layout. */

@@ -60,6 +60,7 @@ uint64_t tr_offload_table_bytes(const struct tr_table_sizes *t)
     bytes += ((uint64_t)l->n_segments + t->n_scratch) * (sizeof(*l->segments) + 24);
     bytes += spans * (sizeof(*l->spans) + 2 * sizeof(uint32_t) + 1);
     bytes += (l->n_pieces + t->n_scratch * cut) * (sizeof(*l->pieces) + sizeof(uint64_t));
+    bytes += t->n_scratch * cut * (sizeof(struct tr_stripe) + sizeof(uint64_t) + 1);
     if (t->staged) /* everything may have a home */
         bytes += spans * (sizeof(struct tr_home) + 1 + sizeof(struct tr_move)) +
                  (slots + spans) * TR_HASH_BYTES;

@@ -179,7 +179,7 @@ struct play {
     double *seconds, *scaled, *beside;
     uint32_t *after;
     unsigned char *pass;
-    struct tr_stripes stripes; /* of a store that is still to be made */
+    struct tr_stripes stripes, spills; /* of a store that is still to be made */
 };
 
 static void close_play(struct play *y)
@@ -190,19 +190,23 @@ static void close_play(struct play *y)
     tr_free(TR_MEM_MISC, y->after);
     tr_free(TR_MEM_MISC, y->pass);
     tr_stripes_free(&y->stripes);
+    tr_stripes_free(&y->spills);
 }
 
 /* What each folder of the store has, or would have. */
-static int place_stripes(struct play *y, const struct tr_run *run, const struct tr_figures *f)
+static int place_stripes(struct play *y, struct tr_run *run, const struct tr_figures *f)
 {
+    struct tr_stripes *spills = run->store ? &run->spills : &y->spills;
     int r = 0;
 
     if (!f || f->n_folders < 2)
         return 0;
-    if (run->store)
-        y->p.stripes = tr_store_stripes(run->store);
-    else if ((r = run_deal_out(run, f, &y->stripes)) == 0)
-        y->p.stripes = &y->stripes;
+    y->p.stripes = run->store ? tr_store_stripes(run->store) : &y->stripes;
+    if (!run->store)
+        r = run_deal_out(run, f, &y->stripes);
+    if (r == 0)
+        r = run_deal_out_spills(run, y->p.stripes, spills);
+    y->p.scratch_stripes = spills->n ? spills : NULL;
     y->p.drive_of = f->drive_of;
     return r;
 }

@@ -85,6 +85,11 @@ double tr_prediction_life(const struct tr_prediction *p, const double life[TR_ST
 /* How the store would be dealt out over the folders of the figures (src/run/drives.c); to be freed
  * with tr_stripes_free. */
 int run_deal_out(const struct tr_run *run, const struct tr_figures *f, struct tr_stripes *out);
+/* How what spills would be dealt out over the folders that these stripes are on: in their
+ * proportion, as far as there is room. Nothing where it has been, where nothing spills, and in one
+ * folder. */
+int run_deal_out_spills(const struct tr_run *run, const struct tr_stripes *store,
+                        struct tr_stripes *out);
 /* The rest, which takes longer: least_device and hides_from. */
 int run_predict_limits(struct tr_run *run, const struct tr_figures *figures,
                        const struct tr_batch *batch, struct tr_prediction *out);

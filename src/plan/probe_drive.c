@@ -22,13 +22,11 @@
 #define PIECE   (32ull << 20) /* of one transfer, and of what is hashed and copied */
 #define BUFFERS 2
 
-#define FILES (TR_IO_FILES + 2 * (TR_STORE_FOLDERS - 1))
-
 /* What is measured at once: one drive, or all. */
 struct drive {
     struct probe *p;
     uint32_t n;
-    struct tr_io_file file[FILES];
+    struct tr_io_file file[TR_MOST_FILES];
     struct tr_queue *queue;
     struct tr_stripes stripes; /* drive k has the k-th so many bytes */
     struct tr_stripe stripe[TR_STORE_FOLDERS];
@@ -78,7 +76,7 @@ static int open_drives(struct drive *d, const struct tr_figures_drive *drives, u
     int r = 0;
 
     d->n = n;
-    for (uint32_t i = 0; i < FILES; i++)
+    for (uint32_t i = 0; i < TR_MOST_FILES; i++)
         d->file[i].fd = -1;
     d->stripes = (struct tr_stripes){
         .n_folders = n, .n = n > 1 ? n : 0, .stripe = d->stripe, .bytes = n * d->bytes};
@@ -124,9 +122,9 @@ static void close_drives(struct drive *d)
     tr_queue_close(d->queue);
     if (d->buffer)
         tr_free_pages(TR_MEM_IO, d->buffer, BUFFERS * PIECE);
-    for (uint32_t i = 0; i < FILES; i++)
+    for (uint32_t i = 0; i < TR_MOST_FILES; i++)
         if (d->file[i].fd >= 0)
-            close(d->file[i].fd);
+            tr_file_drop(d->file[i].fd);
 }
 
 /* One of the two ways that go on at once on a drive. */

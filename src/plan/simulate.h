@@ -61,9 +61,10 @@ struct tr_sim_params {
     const unsigned char *pass; /* (n) enum tr_pass; before the first of a changing pass the caller
                                 * waits for all compute */
     const struct tr_span *spans;
-    uint32_t n_spans, n_scratch; /* the last so many of them are scratch, in the first folder */
-    const struct tr_stripes *stripes; /* of the store; NULL: one folder */
-    const unsigned char *drive_of;    /* (folders) of rates.drive; NULL: folder 0 is drive 0, ... */
+    uint32_t n_spans, n_scratch;              /* the last so many of them are scratch */
+    const struct tr_stripes *stripes;         /* of the store; NULL: one folder */
+    const struct tr_stripes *scratch_stripes; /* NULL: what spills is in the first folder */
+    const unsigned char *drive_of; /* (folders) of rates.drive; NULL: folder 0 is drive 0, ... */
     const struct tr_slot_pool *pools;
     uint32_t n_pools;
     const unsigned char *in_host; /* (spans) or NULL */

@@ -30,21 +30,30 @@ static double traffic(const struct tr_sim_params *p)
 
 /* ---- which drive has what ---- */
 
-static int is_striped(const struct sim *s, uint32_t span)
+/* NULL: all of it is in the first folder. Scratch that does not spill has no place in any. */
+static const struct tr_stripes *stripes_of(const struct sim *s, uint32_t span)
 {
-    return s->n_folders > 1 && !sim_is_scratch(s, span);
+    const struct tr_span *of = &s->p->spans[span];
+    const struct tr_stripes *scratch = s->p->scratch_stripes;
+
+    if (s->n_folders == 1)
+        return NULL;
+    if (!sim_is_scratch(s, span))
+        return s->p->stripes;
+    return scratch && of->offset + of->bytes <= scratch->bytes ? scratch : NULL;
 }
 
 /* The folder of a byte of the span; *end: where what lies there ends, in the span. */
 static uint32_t folder_at(const struct sim *s, uint32_t span, uint64_t at, uint64_t *end)
 {
     const struct tr_span *of = &s->p->spans[span];
+    const struct tr_stripes *stripes = stripes_of(s, span);
     struct tr_stripe_place place;
 
     *end = of->bytes;
-    if (!is_striped(s, span))
+    if (!stripes)
         return 0;
-    place = tr_stripes_find(s->p->stripes, of->offset + at);
+    place = tr_stripes_find(stripes, of->offset + at);
     if (place.end - of->offset < of->bytes)
         *end = place.end - of->offset;
     return place.folder;
@@ -315,14 +324,15 @@ static uint64_t next_bytes(const struct sim *s, struct sim_move *m, enum sim_poo
                            uint64_t *at)
 {
     const struct tr_span *span = &s->p->spans[m->span];
+    const struct tr_stripes *stripes = stripes_of(s, m->span);
     uint32_t folder = pool - SIM_DIRECT;
     uint64_t end = span->bytes;
 
     *at = m->given;
     if (m->pool != (pool < SIM_DIRECT ? pool : SIM_DIRECT))
         return 0;
-    if (pool >= SIM_DIRECT && is_striped(s, m->span)) {
-        *at = tr_stripes_next(s->p->stripes, folder, span->offset + m->offered[folder],
+    if (pool >= SIM_DIRECT && stripes) {
+        *at = tr_stripes_next(stripes, folder, span->offset + m->offered[folder],
                               span->offset + span->bytes) -
               span->offset;
         m->offered[folder] = *at;

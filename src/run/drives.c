@@ -187,3 +187,47 @@ int run_deal_out(const struct tr_run *run, const struct tr_figures *f, struct tr
     }
     return r;
 }
+
+/* What is free in each folder of the store. */
+static int fill_scratch_rooms(const struct tr_run *run, struct tr_drive *drives)
+{
+    struct places p = {.n = tr_store_folders(run->store)};
+    char at[4096];
+    int r = 0;
+
+    for (uint32_t i = 0; i < p.n && r == 0; i++) {
+        uint64_t bytes;
+
+        r = run_nearest_folder(tr_store_folder_at(run->store, i, &bytes), at, sizeof(at),
+                               &p.place[i].device);
+        if (r == 0)
+            r = tr_free_bytes(at, &p.place[i].free_bytes);
+    }
+    for (uint32_t i = 0; i < p.n && r == 0; i++)
+        drives[i].room = p.place[i].free_bytes / count_sharing(&p, i);
+    return r;
+}
+
+int run_deal_out_spills(const struct tr_run *run, const struct tr_stripes *store,
+                        struct tr_stripes *out)
+{
+    struct tr_drive drives[TR_STORE_FOLDERS] = {{0}};
+    uint32_t n = tr_plan_boundaries(&run->plan);
+    int r = 0;
+
+    if (!run->spill_bytes || store->n == 0 || out->n)
+        return 0;
+    for (uint32_t i = 0; i < store->n_folders; i++)
+        drives[i] = (struct tr_drive){(double)store->folder_bytes[i], MUCH_ROOM};
+    if (run->store)
+        r = fill_scratch_rooms(run, drives);
+    if (r == 0)
+        r = tr_stripes_make_scratch(out, run->scratch, n, drives, store->n_folders);
+    if (r != -ENOSPC)
+        return r;
+    tr_stripes_free(out);
+    return tr_error(r,
+                    "the folders of the store have no room for %llu bytes of activations that do "
+                    "not fit in memory",
+                    (unsigned long long)run->spill_bytes);
+}

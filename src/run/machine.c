@@ -202,6 +202,7 @@ static int choose_tiers(struct tr_run *run, uint64_t host_bytes)
             continue;
         run->scratch[i - first] =
             (struct tr_scratch){run->spans[i].pool, run->spans[i].bytes, tier == TR_TIER_SPILL};
+        run->spans[i].offset = tier == TR_TIER_SPILL ? run->spill_bytes : 0;
         run->spill_bytes += tier == TR_TIER_SPILL ? run->spans[i].bytes : 0;
         run->spill_host_bytes += tier == TR_TIER_HOST ? run->spans[i].bytes : 0;
     }
@@ -341,6 +342,7 @@ void run_unplace(struct tr_run *run)
     run->in_host = NULL;
     run->spans = NULL;
     run->scratch = NULL;
+    tr_stripes_free(&run->spills);
     run->spill_bytes = run->spill_host_bytes = 0;
 }
 
@@ -353,21 +355,26 @@ int run_open_offload(struct tr_run *run)
                                                     [TR_KEEP_CHECKPOINT] = TR_DURABLE_CHECKPOINT,
                                                     [TR_KEEP_NONE] = TR_DURABLE_NONE};
     struct tr_slot_pool pools[TR_SLOT_POOLS];
+    int r = run_deal_out_spills(run, tr_store_stripes(run->store), &run->spills);
 
     name_pools(run, pools);
+    if (r < 0)
+        return r;
     return tr_offload_open(
-        &run->offload, &(struct tr_offload_params){.store = run->store,
-                                                   .device = run->device,
-                                                   .pools = pools,
-                                                   .n_pools = TR_SLOT_POOLS,
-                                                   .io = io[run->params.io],
-                                                   .durability = durability[run->params.durability],
-                                                   .prefetch = (uint32_t)run->params.prefetch,
-                                                   .staging_bytes = run->staging_bytes,
-                                                   .in_host = run->in_host,
-                                                   .scratch = run->scratch,
-                                                   .n_scratch = tr_plan_boundaries(&run->plan),
-                                                   .serial = run->params.serial});
+        &run->offload,
+        &(struct tr_offload_params){.store = run->store,
+                                    .device = run->device,
+                                    .pools = pools,
+                                    .n_pools = TR_SLOT_POOLS,
+                                    .io = io[run->params.io],
+                                    .durability = durability[run->params.durability],
+                                    .prefetch = (uint32_t)run->params.prefetch,
+                                    .staging_bytes = run->staging_bytes,
+                                    .in_host = run->in_host,
+                                    .scratch = run->scratch,
+                                    .n_scratch = tr_plan_boundaries(&run->plan),
+                                    .scratch_stripes = run->spills.n ? &run->spills : NULL,
+                                    .serial = run->params.serial});
 }
 
 /* What a step reads back lies in pinned memory, so that its copies wait for nobody. */

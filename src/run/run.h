@@ -88,6 +88,7 @@ struct tr_run {
     uint32_t n_spans;
     unsigned char *in_host;     /* (spans) has a home in the host tier */
     struct tr_scratch *scratch; /* (boundaries) */
+    struct tr_stripes spills;   /* of those that spill, in a store of several folders */
     uint64_t tier_bytes, staging_bytes;
     uint64_t least_host;                    /* the smallest --host-memory that would do */
     uint64_t spill_bytes, spill_host_bytes; /* of boundaries: in the scratch file; of tier_bytes */

@@ -51,7 +51,7 @@ static void note(struct faulty_io *t, enum log_kind kind, struct shadow *s)
                           .offset = s->real.offset,
                           .bytes = s->real.bytes};
 
-    if (!log || s->real.op == TR_IO_READ || s->real.file == TR_FILE_SCRATCH)
+    if (!log || s->real.op == TR_IO_READ || tr_file_kind(s->real.file) == TR_FILE_SCRATCH)
         return;
     pthread_mutex_lock(&log->lock);
     if (kind == LOG_SUBMIT)
@@ -180,7 +180,7 @@ static int inject(struct faulty_io *t, struct shadow *s)
 static int mutate(struct faulty_io *t, struct shadow *s)
 {
     enum mutant m = t->f->mutant;
-    int data = tr_file_is_generation(s->real.file) || s->real.file == TR_FILE_SCRATCH;
+    int data = tr_file_is_generation(s->real.file) || tr_file_kind(s->real.file) == TR_FILE_SCRATCH;
     int forgotten = (m == MUTANT_NO_DATA_SYNC && data) || (m == MUTANT_NO_RECORD_SYNC && !data) ||
                     (m == MUTANT_NO_PART_SYNC && tr_file_folder(s->real.file) > 0);
     int early = (m == MUTANT_EARLY_WRITE && s->real.op == TR_IO_WRITE && data) ||

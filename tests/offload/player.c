@@ -204,6 +204,7 @@ int player_commit(struct player *p)
 
 int player_open_engine(struct player *p)
 {
+    static const struct tr_drive drives[] = {{3, 1 << 30}, {1, 1 << 30}, {2, 1 << 30}};
     struct tr_slot_pool pools[MAX_POOLS];
     struct tr_scratch scratch[64];
     unsigned char in_host[64] = {0};
@@ -227,10 +228,17 @@ int player_open_engine(struct player *p)
         const struct tr_span *s = &p->all.spans[p->layout.n_spans + i];
 
         scratch[i] = (struct tr_scratch){s->pool, s->bytes, !in_host[p->layout.n_spans + i]};
+        p->spilling |= scratch[i].spills;
     }
     for (uint32_t i = 0; i < op.n_pools; i++) {
         pools[i] = (struct tr_slot_pool){base, span_max_bytes(&p->all, i), p->p.slots[i]};
         base += pools[i].slot_bytes * pools[i].n_slots;
+    }
+    if (p->p.folders > 1 && p->spilling) {
+        tr_stripes_free(&p->stripes);
+        assert_ok(
+            tr_stripes_make_scratch(&p->stripes, scratch, op.n_scratch, drives, p->p.folders));
+        op.scratch_stripes = &p->stripes;
     }
     if (p->p.shared) { /* the room of both is enough for as many slots of the larger size */
         if (pools[0].slot_bytes < pools[1].slot_bytes)
@@ -357,6 +365,7 @@ void player_close(struct player *p)
     model_free(&p->all, p->model);
     tr_layout_free(&p->layout);
     tr_layout_free(&p->all);
+    tr_stripes_free(&p->stripes);
     tr_free(TR_MEM_MISC, p->folders);
     free(p->folder);
 }

@@ -49,9 +49,11 @@ struct player_params {
 
 struct player {
     struct player_params p;
-    char *folder, *folders;  /* the first; all of them, as a store takes them */
-    struct tr_layout layout; /* the store's */
-    struct tr_layout all;    /* the same, then scratch */
+    char *folder, *folders;    /* the first; all of them, as a store takes them */
+    struct tr_layout layout;   /* the store's */
+    struct tr_layout all;      /* the same, then scratch */
+    struct tr_stripes stripes; /* of scratch, in several folders */
+    int spilling;
     struct tr_store *store;
     struct tr_device *device;
     struct tr_offload *o;

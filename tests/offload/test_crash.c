@@ -30,15 +30,14 @@
 #else
 #define SEEDS 3
 #endif
-#define MAX_FILES (TR_IO_FILES + 2 * TR_STORE_FOLDERS)
 
 static const struct way *way;
 static uint32_t n_folders;
 
 /* The files of all folders. */
 struct image {
-    char *data[MAX_FILES];
-    size_t bytes[MAX_FILES];
+    char *data[TR_MOST_FILES];
+    size_t bytes[TR_MOST_FILES];
 };
 
 struct recording {
@@ -70,7 +69,7 @@ static void read_image(struct image *m, const struct tr_folders *folders)
 
 static void free_image(struct image *m)
 {
-    for (int i = 0; i < MAX_FILES; i++)
+    for (uint32_t i = 0; i < TR_MOST_FILES; i++)
         tr_free(TR_MEM_TEXT, m->data[i]);
 }
 
@@ -359,7 +358,7 @@ static int crash_at(struct recording *c, struct crash *crash, const struct tr_fo
     struct image m;
     int r;
 
-    for (int i = 0; i < MAX_FILES; i++) {
+    for (uint32_t i = 0; i < TR_MOST_FILES; i++) {
         m.bytes[i] = c->base.bytes[i];
         m.data[i] = c->base.data[i] ? tr_alloc(TR_MEM_TEXT, m.bytes[i]) : NULL;
         if (m.data[i])

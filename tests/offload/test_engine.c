@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -231,6 +232,7 @@ static void scratch_file(void **state)
                             {.n_spans = 2, .span = {0, 8}}};
     struct player p;
     unsigned char byte;
+    struct stat st;
     int fd, r = 0;
 
     (void)state;
@@ -250,12 +252,14 @@ static void scratch_file(void **state)
         byte ^= (unsigned char)damaged;
         assert_int_equal(pwrite(fd, &byte, 1, 77), 1);
         assert_int_equal(fsync(fd), 0);
-        close(fd);
         for (uint32_t i = 2; i < 5 && r == 0; i++)
             r = player_visit(&p, &v[i], i);
         expect_error(r, damaged ? -EBADMSG : 0, damaged ? "scratch 0" : "");
         player_close(&p);
         assert_int_equal(p.mismatches, 0);
+        assert_int_equal(fstat(fd, &st), 0);
+        assert_int_equal(st.st_size, 0); /* its space is free, whoever still has it open */
+        close(fd);
     }
 }
 
@@ -475,7 +479,7 @@ static void expect_failure(struct faulty *f, int code, const char *word)
 
     params.faulty = f;
     params.folders = tr_file_folder(f->fail_file) ? 3 : 1;
-    params.scratch = f->fail_file == TR_FILE_SCRATCH ? 8 : 0;
+    params.scratch = tr_file_kind(f->fail_file) == TR_FILE_SCRATCH ? 8 : 0;
     params.slots[2] = 2;
     player_open(&p, &params);
     for (int i = 0; i < 12 && r == 0; i++) {
@@ -490,7 +494,7 @@ static void expect_failure(struct faulty *f, int code, const char *word)
     expect_error(tr_offload_begin(p.o, NULL, 0, NULL, 0), code, word);
     expect_error(tr_offload_close(p.o), code, word);
     p.o = NULL;
-    if (f->fail_op != TR_IO_READ && f->fail_file != TR_FILE_SCRATCH)
+    if (f->fail_op != TR_IO_READ && tr_file_kind(f->fail_file) != TR_FILE_SCRATCH)
         expect_error(tr_store_commit(p.store, "x", 1), code, "earlier");
     tr_store_close(p.store);
     p.store = NULL;
@@ -545,6 +549,13 @@ static void errors_come_out(void **state)
                         .fail_file = TR_FILE_SCRATCH,
                         .fail_after = 2};
     expect_failure(&f, -EIO, "scratch");
+    for (uint32_t folder = 1; folder < 3; folder++) {
+        f = (struct faulty){.seed = 1,
+                            .fail = -EIO,
+                            .fail_op = folder == 1 ? TR_IO_READ : TR_IO_WRITE,
+                            .fail_file = tr_file_in(TR_FILE_SCRATCH, folder)};
+        expect_failure(&f, -EIO, "scratch");
+    }
 }
 
 /* Invariant 8: a byte flipped on disk stops the run and names record, tensor and file. */

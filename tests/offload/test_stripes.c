@@ -165,6 +165,34 @@ static void find_and_next(void **state)
 
 #define DEPTH 4
 
+/* Scratch: what spills is cut by itself, a part being a whole piece or the end of a span, and dealt
+ * out by the same shares; what does not has no place. */
+static void scratch_parts(void **state)
+{
+    const struct tr_scratch scratch[] = {{0, TR_PIECE_BYTES * 5ull + 4096, 1},
+                                         {0, TR_PIECE_BYTES * 9ull, 0},
+                                         {0, TR_PIECE_BYTES * 6ull, 1}};
+    const struct tr_drive drives[] = {{3, 1ull << 40}, {0, 1ull << 40}, {1, 1ull << 40}};
+    struct tr_stripes s;
+
+    (void)state;
+    assert_ok(tr_stripes_make_scratch(&s, scratch, 3, drives, 3));
+    assert_int_equal(s.bytes, scratch[0].bytes + scratch[2].bytes);
+    assert_int_equal(s.folder_bytes[1], 0);
+    assert_near(s.folder_bytes[0], 0.75 * (double)s.bytes, TR_PIECE_BYTES);
+    for (uint32_t i = 0; i < s.n; i++) {
+        uint64_t within = s.stripe[i].from < scratch[0].bytes ? s.stripe[i].from
+                                                              : s.stripe[i].from - scratch[0].bytes;
+
+        assert_true(within % TR_PIECE_BYTES == 0);
+        assert_true(i == 0 || s.stripe[i].folder != s.stripe[i - 1].folder);
+    }
+    tr_stripes_free(&s);
+    assert_int_equal(tr_stripes_make_scratch(&s, scratch, 3, (struct tr_drive[]){{1, 4096}}, 1),
+                     -ENOSPC);
+    tr_stripes_free(&s);
+}
+
 /* A table that keeps what it is given; of `stuck` folders it gives nothing back. */
 struct keeper {
     struct tr_io io;
@@ -360,6 +388,7 @@ int main(void)
         cmocka_unit_test(within_room),   cmocka_unit_test(too_little_room),
         cmocka_unit_test(slow_drive),    cmocka_unit_test(watch),
         cmocka_unit_test(watched_queue), cmocka_unit_test(find_and_next),
+        cmocka_unit_test(scratch_parts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -190,7 +190,10 @@ static void as_measured(void **state)
         equal_stripes(run);
         assert_true(held(run, turn) > 2.5 * held(run, !turn));
         assert_true(held(run, turn) < 3.5 * held(run, !turn));
-        /* what spills besides is in the first */
+        /* and so is what spills, a few whole block inputs */
+        assert_true(run->spills.bytes == run->spill_bytes && run->spill_bytes > 0);
+        assert_true(run->spills.folder_bytes[!turn] > 0);
+        assert_true(run->spills.folder_bytes[turn] > run->spills.folder_bytes[!turn]);
         assert_true(s->drive[turn].written_bytes > s->drive[!turn].written_bytes);
         assert_int_equal(s->drive[0].written_bytes + s->drive[1].written_bytes, s->written_bytes);
         assert_int_equal(s->drive[0].read_bytes + s->drive[1].read_bytes, s->read_bytes);
