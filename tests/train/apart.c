@@ -261,15 +261,10 @@ static struct tr_train_params killed_params(enum tr_update_on on)
 /* A GPU does not survive a fork: the child is this program anew, with the parent's folder. */
 static int child_main(const char *folder, const char *on)
 {
-    struct tr_train_params p = killed_params((enum tr_update_on)atoi(on));
-    char model[4352], data[4352], out[4352];
+    struct tr_train_params p;
 
-    snprintf(model, sizeof(model), "%s/model", folder);
-    snprintf(data, sizeof(data), "%s/data.jsonl", folder);
-    snprintf(out, sizeof(out), "%s/run", folder);
-    p.model = model;
-    p.data = data;
-    p.out = out;
+    scratch_borrow(folder);
+    p = killed_params((enum tr_update_on)atoi(on));
     if (train(&p, NULL) == 0)
         return 0;
     fprintf(stderr, "child: %s\n", tr_message());

@@ -36,6 +36,11 @@ const char *scratch(void)
     return folder;
 }
 
+void scratch_borrow(const char *of)
+{
+    snprintf(folder, sizeof(folder), "%s", of);
+}
+
 const char *scratch_path(const char *fmt, ...)
 {
     static char ring[8][4352];

@@ -13,6 +13,8 @@
 
 /* A new folder under TMPDIR, removed with all that is in it at exit. */
 const char *scratch(void);
+/* It is that of another process, which removes it. Before the first use. */
+void scratch_borrow(const char *of);
 /* "SCRATCH/NAME" in a ring of static buffers. */
 const char *scratch_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
