@@ -124,7 +124,7 @@ struct tr_offload {
     char (*scratch_names)[24];
     uint32_t first_scratch_piece;
     const struct tr_stripes *scratch_stripes; /* NULL: the first folder has all */
-    unsigned char *scratch_placed;            /* (scratch): has a place in the scratch file */
+    unsigned char *scratch_placed;            /* (scratch): has a place in scratch files */
     uint64_t *scratch_hash;                   /* (scratch pieces) as they were saved */
     int opaque;                               /* disk I/O cannot reach the device's memory */
     int failing;                              /* there is an error: nothing is staged any more */

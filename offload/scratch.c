@@ -6,7 +6,7 @@
  * back within the step against checksums that stay in memory (invariant 8), or to a home in host
  * memory alone. Nothing of it is synced or committed, and a crash leaves nothing behind.
  *
- * The file is made only where a span has a place in it, and its space is taken at once: a disk that
+ * A file is made only where a span has a place in it, and its space is taken at once: a disk that
  * is too small says so before the first step.
  */
 #include <fcntl.h>
