@@ -65,27 +65,40 @@ static uint64_t units_of(uint32_t begin, uint32_t end)
     return (uint64_t)begin << 32 | end;
 }
 
-/* Takes from a share: a quarter of it from its front, or half from its back. 0: it is empty. */
-static int take(struct share *share, int back, uint32_t *begin, uint32_t *end)
+static uint32_t begin_of(uint64_t units)
 {
-    uint64_t all = atomic_load(&share->units), rest;
+    return (uint32_t)(units >> 32);
+}
+
+static uint32_t end_of(uint64_t units)
+{
+    return (uint32_t)units;
+}
+
+/* Its owner's: a quarter of what is left, from the front. 0: nothing is. */
+static int take_front(struct share *share, uint32_t *begin, uint32_t *end)
+{
+    uint64_t all = atomic_load(&share->units);
 
     do {
-        uint32_t left = (uint32_t)all - (uint32_t)(all >> 32);
+        *begin = begin_of(all);
+        *end = *begin + (end_of(all) - *begin + 3) / 4;
+    } while (*begin < *end &&
+             !atomic_compare_exchange_weak(&share->units, &all, units_of(*end, end_of(all))));
+    return *begin < *end;
+}
 
-        *begin = (uint32_t)(all >> 32);
-        *end = (uint32_t)all;
-        if (left == 0)
-            return 0;
-        if (back) {
-            *begin = *end - (left + 1) / 2;
-            rest = units_of((uint32_t)(all >> 32), *begin);
-        } else {
-            *end = *begin + (left + 3) / 4;
-            rest = units_of(*end, (uint32_t)all);
-        }
-    } while (!atomic_compare_exchange_weak(&share->units, &all, rest));
-    return 1;
+/* Another's: half of what is left, from the back. */
+static int take_back(struct share *share, uint32_t *begin, uint32_t *end)
+{
+    uint64_t all = atomic_load(&share->units);
+
+    do {
+        *end = end_of(all);
+        *begin = *end - (*end - begin_of(all) + 1) / 2;
+    } while (*begin < *end &&
+             !atomic_compare_exchange_weak(&share->units, &all, units_of(begin_of(all), *begin)));
+    return *begin < *end;
 }
 
 /* Fills the worker's own share, which is empty, with half of another's. 0: nobody has any. */
@@ -94,7 +107,7 @@ static int steal(struct tr_pool *pool, const struct job *job, int index)
     uint32_t begin, end;
 
     for (int i = 1; i < job->parts; i++)
-        if (take(&pool->shares[(index + i) % job->parts], 1, &begin, &end)) {
+        if (take_back(&pool->shares[(index + i) % job->parts], &begin, &end)) {
             atomic_store(&pool->shares[index].units, units_of(begin, end));
             return 1;
         }
@@ -106,7 +119,7 @@ static void do_units(struct tr_pool *pool, const struct job *job, int index)
     uint32_t begin, end;
 
     do {
-        while (take(&pool->shares[index], 0, &begin, &end)) {
+        while (take_front(&pool->shares[index], &begin, &end)) {
             int64_t last = end * job->grain;
 
             job->fn(job->arg, begin * job->grain, last < job->n ? last : job->n, index);
