@@ -19,11 +19,6 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 
-static uint32_t pieces_of(uint64_t bytes)
-{
-    return (uint32_t)((bytes + TR_PIECE_BYTES - 1) / TR_PIECE_BYTES);
-}
-
 /* The store's layout, its names borrowed, with room for the scratch spans behind. */
 static int copy_layout(struct tr_offload *o, const struct tr_offload_params *p)
 {
@@ -32,7 +27,7 @@ static int copy_layout(struct tr_offload *o, const struct tr_offload_params *p)
     size_t pieces = from->n_pieces;
 
     for (uint32_t i = 0; i < p->n_scratch; i++)
-        pieces += pieces_of(p->scratch[i].bytes);
+        pieces += tr_pieces_of(p->scratch[i].bytes);
     to->segments =
         tr_alloc_array(TR_MEM_MISC, (size_t)from->n_segments + p->n_scratch, sizeof(*to->segments));
     to->spans =
@@ -66,7 +61,7 @@ static int add_span(struct tr_offload *o, const struct tr_scratch *scratch, uint
     l->spans[l->n_spans++] = (struct tr_span){.segment = l->n_segments++,
                                               .pool = scratch->pool,
                                               .first_piece = l->n_pieces,
-                                              .n_pieces = pieces_of(scratch->bytes),
+                                              .n_pieces = tr_pieces_of(scratch->bytes),
                                               .offset = *offset,
                                               .bytes = scratch->bytes};
     if (scratch->spills)

@@ -66,6 +66,12 @@ struct tr_layout {
     uint32_t n_segments, n_spans, n_pieces;
 };
 
+/* How many pieces these bytes of one tensor are cut into. */
+static inline uint32_t tr_pieces_of(uint64_t bytes)
+{
+    return (uint32_t)((bytes + TR_PIECE_BYTES - 1) / TR_PIECE_BYTES);
+}
+
 void tr_layout_free(struct tr_layout *l);
 uint64_t tr_layout_bytes(const struct tr_layout *l);      /* of one generation */
 uint64_t tr_layout_piece_room(const struct tr_layout *l); /* that a buffer for any piece needs */

@@ -167,11 +167,6 @@ int tr_stripes_make(struct tr_stripes *s, const struct tr_layout *l, const struc
     return deal_out(s, piece_sizes(l), l->n_pieces, drives, n_drives);
 }
 
-static uint32_t cuts_of(const struct tr_scratch *scratch)
-{
-    return scratch->spills ? (uint32_t)((scratch->bytes + TR_PIECE_BYTES - 1) / TR_PIECE_BYTES) : 0;
-}
-
 int tr_stripes_make_scratch(struct tr_stripes *s, const struct tr_scratch *scratch, uint32_t n,
                             const struct tr_drive *drives, uint32_t n_drives)
 {
@@ -179,12 +174,11 @@ int tr_stripes_make_scratch(struct tr_stripes *s, const struct tr_scratch *scrat
     uint64_t *bytes;
 
     for (uint32_t i = 0; i < n; i++)
-        parts += cuts_of(&scratch[i]);
+        parts += scratch[i].spills ? tr_pieces_of(scratch[i].bytes) : 0;
     bytes = tr_alloc_array(TR_MEM_MISC, parts, sizeof(*bytes));
     for (uint32_t i = 0; bytes && i < n; i++)
-        for (uint32_t k = 0, cuts = cuts_of(&scratch[i]); k < cuts; k++)
-            bytes[at++] =
-                k + 1 < cuts ? TR_PIECE_BYTES : scratch[i].bytes - (uint64_t)k * TR_PIECE_BYTES;
+        for (uint64_t left = scratch[i].spills ? scratch[i].bytes : 0; left; left -= bytes[at++])
+            bytes[at] = left < TR_PIECE_BYTES ? left : TR_PIECE_BYTES;
     return deal_out(s, bytes, parts, drives, n_drives);
 }
 

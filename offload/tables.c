@@ -51,7 +51,7 @@ uint64_t tr_offload_table_bytes(const struct tr_table_sizes *t)
 {
     const struct tr_layout *l = t->layout;
     uint64_t spans = (uint64_t)l->n_spans + t->n_scratch, slots = 0, bytes = FEW;
-    uint64_t cut = (t->scratch_bytes + TR_PIECE_BYTES - 1) / TR_PIECE_BYTES;
+    uint64_t cut = tr_pieces_of(t->scratch_bytes);
 
     for (uint32_t i = 0; i < t->n_pools; i++) {
         slots += t->pools[i].n_slots;

@@ -81,7 +81,7 @@ static void block_names(struct tr_layout *l, uint32_t i)
 static void make_layout(struct tr_layout *l, const struct options *o)
 {
     uint64_t bytes = o->megabytes * (1u << 20) / o->blocks / TR_STORE_ALIGN * TR_STORE_ALIGN;
-    uint32_t pieces = (uint32_t)((bytes + TR_PIECE_BYTES - 1) / TR_PIECE_BYTES);
+    uint32_t pieces = tr_pieces_of(bytes);
 
     memset(l, 0, sizeof(*l));
     l->n_segments = l->n_spans = o->blocks;
