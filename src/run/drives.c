@@ -38,20 +38,23 @@ static uint32_t find_drive(const struct tr_figures *f, dev_t device)
     return k;
 }
 
+static int look_at(const char *path, struct place *a)
+{
+    char at[4096];
+    int r = run_nearest_folder(path, at, sizeof(at), &a->device);
+
+    return r < 0 ? r : tr_free_bytes(at, &a->free_bytes);
+}
+
 static int look(const char *store, const struct tr_figures *f, struct places *p)
 {
     struct tr_folders folders;
-    char at[4096];
     int r = tr_folders_parse(&folders, store);
 
     p->n = folders.n;
     for (uint32_t i = 0; i < folders.n && r == 0; i++) {
-        struct place *a = &p->place[i];
-
-        r = run_nearest_folder(folders.path[i], at, sizeof(at), &a->device);
-        if (r == 0)
-            r = tr_free_bytes(at, &a->free_bytes);
-        a->drive = find_drive(f, a->device);
+        r = look_at(folders.path[i], &p->place[i]);
+        p->place[i].drive = find_drive(f, p->place[i].device);
     }
     tr_folders_free(&folders);
     return r;
@@ -192,17 +195,11 @@ int run_deal_out(const struct tr_run *run, const struct tr_figures *f, struct tr
 static int fill_scratch_rooms(const struct tr_run *run, struct tr_drive *drives)
 {
     struct places p = {.n = tr_store_folders(run->store)};
-    char at[4096];
+    uint64_t bytes;
     int r = 0;
 
-    for (uint32_t i = 0; i < p.n && r == 0; i++) {
-        uint64_t bytes;
-
-        r = run_nearest_folder(tr_store_folder_at(run->store, i, &bytes), at, sizeof(at),
-                               &p.place[i].device);
-        if (r == 0)
-            r = tr_free_bytes(at, &p.place[i].free_bytes);
-    }
+    for (uint32_t i = 0; i < p.n && r == 0; i++)
+        r = look_at(tr_store_folder_at(run->store, i, &bytes), &p.place[i]);
     for (uint32_t i = 0; i < p.n && r == 0; i++)
         drives[i].room = p.place[i].free_bytes / count_sharing(&p, i);
     return r;
