@@ -10,9 +10,9 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/options/options.h"
+#include "src/run/papers.h"
 
 int infer_is_run(const char *folder)
 {

@@ -11,8 +11,6 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/checkpoint/peft.h"
-#include "src/run/cursor.h"
-#include "src/run/torn.h"
 
 static json_t *windows_json(const struct tr_model_config *c)
 {
@@ -128,78 +126,6 @@ static int describe_adapters(json_t *o, const char *folder)
     return r;
 }
 
-static json_t *segments_json(const struct tr_layout *l)
-{
-    json_t *list = json_array();
-    uint32_t span = 0;
-
-    for (uint32_t i = 0; i < l->n_segments; i++) {
-        uint64_t bytes = 0;
-        uint32_t spans = 0, pieces = 0;
-
-        for (; span < l->n_spans && l->spans[span].segment == i; span++) {
-            bytes += l->spans[span].bytes;
-            pieces += l->spans[span].n_pieces;
-            spans++;
-        }
-        json_array_append_new(list, json_pack("{s:s, s:s, s:I, s:i, s:i}", "record",
-                                              l->segments[i].record, "kind", l->segments[i].kind,
-                                              "bytes", (json_int_t)bytes, "spans", (int)spans,
-                                              "pieces", (int)pieces));
-    }
-    return list;
-}
-
-static json_t *folders_json(const struct tr_store *s)
-{
-    json_t *list = json_array();
-
-    for (uint32_t i = 0; i < tr_store_folders(s); i++) {
-        uint64_t bytes;
-        const char *path = tr_store_folder_at(s, i, &bytes);
-
-        json_array_append_new(
-            list, json_pack("{s:s, s:I}", "path", path, "generation_bytes", (json_int_t)bytes));
-    }
-    return list;
-}
-
-/* run: whose store it is, or NULL. */
-static int describe_store(json_t *o, const char *folder, const char *run)
-{
-    unsigned char payload[TR_PAYLOAD_BYTES];
-    struct tr_cursor cursor;
-    struct tr_store *s;
-    const struct tr_layout *l;
-    char text[1024];
-    size_t bytes;
-    uint64_t sequence;
-    int r = tr_store_open(&s, folder, TR_STORE_READ);
-
-    if (r < 0)
-        return r;
-    l = tr_store_layout(s);
-    sequence = tr_store_payload(s, payload, sizeof(payload), &bytes);
-    r = json_object_set_new(o, "store",
-                            json_pack("{s:s, s:i, s:I, s:I, s:I, s:i, s:i, s:o}", "uuid",
-                                      tr_store_uuid(s), "generations", tr_store_generations(s),
-                                      "commit", (json_int_t)sequence, "payload_bytes",
-                                      (json_int_t)bytes, "generation_bytes",
-                                      (json_int_t)tr_layout_bytes(l), "spans", (int)l->n_spans,
-                                      "pieces", (int)l->n_pieces, "segments", segments_json(l)));
-    if (tr_store_folders(s) > 1)
-        r |= json_object_set_new(json_object_get(o, "store"), "folders", folders_json(s));
-    if (tr_cursor_parse(payload, bytes, &cursor) == 0) { /* a store need not be a run's */
-        r |= json_object_set_new(o, "steps_done", json_integer((json_int_t)cursor.step));
-        r |= json_object_set_new(o, "stands", tr_inspect_stands(s, &cursor));
-        if (run_torn(run, s, cursor.step, text, sizeof(text)))
-            r |=
-                json_object_set_new(json_object_get(o, "stands"), "passed_over", json_string(text));
-    }
-    tr_store_close(s);
-    return r < 0 ? tr_error(-ENOMEM, "no memory for a description") : 0;
-}
-
 static int describe_run(json_t *o, const char *folder, const char *store)
 {
     char *keep_path = tr_path(folder, "source"), *beside = tr_folders_below(folder, "store");
@@ -216,7 +142,7 @@ static int describe_run(json_t *o, const char *folder, const char *store)
             r |= json_object_set_new(o, "adapters", adapters_json(&k->model->lora));
     }
     if (r == 0)
-        r = describe_store(o, store ? store : beside, folder);
+        r = tr_inspect_store(o, store ? store : beside, folder);
     if (r == 0 && json_object_get(o, "steps_done"))
         r = json_object_set_new(o, "resume", tr_inspect_resume(o, folder));
     tr_keep_close(k);
@@ -231,7 +157,7 @@ static int describe(json_t *o, const char *path, const char *store, const char *
 
     if (stat(path, &st) < 0 && strchr(path, ':')) { /* the folders of one */
         *kind = "store";
-        return describe_store(o, path, NULL);
+        return tr_inspect_store(o, path, NULL);
     }
     if (stat(path, &st) < 0)
         return tr_error(-errno, "%s: cannot open: %s", path, strerror(errno));
@@ -241,7 +167,7 @@ static int describe(json_t *o, const char *path, const char *store, const char *
     }
     if (tr_folder_has(path, "store.json")) {
         char *list = store ? NULL : tr_folders_one(path);
-        int r = store || list ? describe_store(o, store ? store : list, NULL) : -ENOMEM;
+        int r = store || list ? tr_inspect_store(o, store ? store : list, NULL) : -ENOMEM;
 
         *kind = "store";
         tr_free(TR_MEM_MISC, list);

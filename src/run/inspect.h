@@ -12,6 +12,10 @@ int tr_inspect(const char *path, const char *store, json_t **out);
 /* The same for people, lines of text; freed with free(). NULL without memory. */
 char *tr_inspect_text(const json_t *found);
 
+/* Adds "store", and of a run's "steps_done" and "stands". `folders`: the store's; run: whose it has
+ * to be, or NULL for any. */
+int tr_inspect_store(json_t *o, const char *folders, const char *run);
+
 struct tr_store;
 struct tr_cursor;
 /* Of a run: its cursor, an update that waits, the commit before. New references, NULL without

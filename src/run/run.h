@@ -118,8 +118,6 @@ struct tr_run {
 };
 
 void run_log(const struct tr_run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Is this the store that RUN/plan.json names? (folder.c) */
-int run_check_store(const char *run, const struct tr_store *store);
 
 /* --- step.c --------------------------------------------------------------------------------- */
 int run_step(struct tr_run *run, struct tr_step_report *report);

@@ -96,6 +96,10 @@ static void runs_and_stores(void **state)
     assert_int_equal(tr_inspect(make_path(temp, "run"), make_path(temp, "elsewhere"), &o), 0);
     assert_int_equal(number(o, "store", "generations"), 2);
     json_decref(o);
+    assert_int_equal(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = -1}), 0);
+    assert_refused(tr_inspect(make_path(temp, "run"), make_path(temp, "r-store"), &o),
+                   "r-store: is the store of another run");
 }
 
 /* What inspect says of a run whose newest commit has this cursor; behind one of the step before. */
