@@ -104,7 +104,8 @@ struct tr_offload {
     struct tr_slot_pool *pools;
     uint32_t n_pools;
     uint32_t prefetch;
-    int serial, unchecked;
+    int serial;
+    _Atomic int unchecked;
     int lazy; /* not every step is durable: homes are written when a commit is due */
     char io_name[96];
     pthread_t thread;

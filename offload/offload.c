@@ -347,6 +347,11 @@ int tr_offload_committed(struct tr_offload *o)
     return r;
 }
 
+void tr_offload_uncheck(struct tr_offload *o)
+{
+    o->unchecked = 1;
+}
+
 void tr_offload_stats(struct tr_offload *o, struct tr_offload_stats *stats)
 {
     pthread_mutex_lock(&o->lock);

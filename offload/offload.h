@@ -77,7 +77,6 @@ struct tr_offload_params {
     enum tr_durability durability;
     uint32_t prefetch; /* loads in flight or ready ahead of the visit at most; 0: as slots allow */
     int serial;        /* for measurement: no overlap, every load and write-back waits */
-    int unchecked;     /* for measurement, of the direct way: no checksums; spoils the store */
     /* Pinned host memory that bytes pass through on their way to and from a device whose memory the
      * host cannot see; 0: TR_STAGING_BYTES. Taken only where a span goes that way. */
     uint64_t staging_bytes;
@@ -154,6 +153,8 @@ int tr_offload_committed(struct tr_offload *o);
  * the device. -EINVAL with one generation: its changes are in place. */
 int tr_offload_abandon(struct tr_offload *o);
 
+/* For measurement, of the direct way: no checksums from now on. It spoils the store. */
+void tr_offload_uncheck(struct tr_offload *o);
 void tr_offload_stats(struct tr_offload *o, struct tr_offload_stats *stats);
 /* 1 and a line about a drive that has become slow: once for each. */
 int tr_offload_remark(struct tr_offload *o, char *text, size_t room);

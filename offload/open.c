@@ -148,7 +148,6 @@ static int alloc_engine(struct tr_offload *o, const struct tr_offload_params *p)
     o->n_pools = p->n_pools;
     o->serial = p->serial;
     o->lazy = p->durability != TR_DURABLE_STEP;
-    o->unchecked = p->unchecked;
     o->prefetch = p->prefetch ? p->prefetch : UINT32_MAX;
     if (p->serial)
         o->prefetch = 0;
