@@ -120,6 +120,9 @@ static int resolve(struct foretell *f)
     } else if (!p->device) {
         p->device = tr_devices_default();
     }
+    if (f->elsewhere &&
+        (r = run_check_memory(run, f->figures.device_bytes, f->figures.host_bytes)) < 0)
+        return r;
     if ((r = tr_devices_parse(p->device, &run->choice)) < 0 || (r = run_open_source(run)) < 0 ||
         (r = run_resolve(run)) < 0)
         return r;

@@ -12,6 +12,21 @@
 
 #include "src/base/err.h"
 
+struct memory {
+    uint64_t free, most;
+};
+
+struct version {
+    const char *mount, *limit, *usage, *cache[2];
+};
+
+static const struct version version_1 = {"/sys/fs/cgroup/memory",
+                                         "memory.limit_in_bytes",
+                                         "memory.usage_in_bytes",
+                                         {"total_inactive_file ", "total_active_file "}};
+static const struct version version_2 = {
+    "/sys/fs/cgroup", "memory.max", "memory.current", {"inactive_file ", "active_file "}};
+
 static int read_number(const char *folder, const char *name, uint64_t *out)
 {
     char path[PATH_MAX];
@@ -31,28 +46,52 @@ static int read_number(const char *folder, const char *name, uint64_t *out)
     return found;
 }
 
-static void bound_by_folder(const char *folder, const char *limit, const char *usage,
-                            uint64_t *free)
+/* What of a group's use the kernel takes back when it is wanted: the cache of files. */
+static uint64_t reclaimable(const char *folder, const struct version *v)
 {
-    uint64_t most, used, left;
+    char path[PATH_MAX], line[128];
+    unsigned long long value;
+    uint64_t bytes = 0;
+    FILE *f;
 
-    if (!read_number(folder, limit, &most) || !read_number(folder, usage, &used))
+    if (snprintf(path, sizeof(path), "%s/memory.stat", folder) >= (int)sizeof(path))
+        return 0;
+    f = fopen(path, "re");
+    while (f && fgets(line, sizeof(line), f))
+        for (int i = 0; i < 2; i++) {
+            size_t n = strlen(v->cache[i]);
+
+            if (!strncmp(line, v->cache[i], n) && sscanf(line + n, " %llu", &value) == 1)
+                bytes += value;
+        }
+    if (f)
+        fclose(f);
+    return bytes;
+}
+
+static void bound_by_folder(const char *folder, const struct version *v, struct memory *m)
+{
+    uint64_t most, used, cache, left;
+
+    if (!read_number(folder, v->limit, &most) || !read_number(folder, v->usage, &used))
         return;
+    cache = reclaimable(folder, v);
+    used -= cache < used ? cache : used;
     left = most > used ? most - used : 0;
-    if (left < *free)
-        *free = left;
+    if (left < m->free)
+        m->free = left;
+    if (most < m->most)
+        m->most = most;
 }
 
 /* Walks from MOUNT/PATH up to MOUNT: a limit anywhere above counts too. */
-static void bound_by_cgroup(const char *mount, char *path, int version, uint64_t *free)
+static void bound_by_cgroup(const struct version *v, char *path, struct memory *m)
 {
-    const char *limit = version == 2 ? "memory.max" : "memory.limit_in_bytes";
-    const char *usage = version == 2 ? "memory.current" : "memory.usage_in_bytes";
     char folder[PATH_MAX], *slash;
 
     for (;;) {
-        if (snprintf(folder, sizeof(folder), "%s%s", mount, path) < (int)sizeof(folder))
-            bound_by_folder(folder, limit, usage, free);
+        if (snprintf(folder, sizeof(folder), "%s%s", v->mount, path) < (int)sizeof(folder))
+            bound_by_folder(folder, v, m);
         slash = strrchr(path, '/');
         if (!slash)
             return;
@@ -60,22 +99,25 @@ static void bound_by_cgroup(const char *mount, char *path, int version, uint64_t
     }
 }
 
-static void bound_by_cgroups(uint64_t *free)
+/* Lines of "ID:CONTROLLERS:PATH"; a path may have colons, too. */
+static void bound_by_cgroups(struct memory *m)
 {
-    char line[PATH_MAX + 64], *path;
+    char line[PATH_MAX + 64], *controllers, *path;
     FILE *f = fopen("/proc/self/cgroup", "re");
 
     if (!f)
         return;
     while (fgets(line, sizeof(line), f)) {
         line[strcspn(line, "\n")] = 0;
-        path = strrchr(line, ':');
+        controllers = strchr(line, ':');
+        path = controllers ? strchr(controllers + 1, ':') : NULL;
         if (!path)
             continue;
-        if (strncmp(line, "0::", 3) == 0)
-            bound_by_cgroup("/sys/fs/cgroup", path + 1, 2, free);
-        else if (strstr(line, ":memory:"))
-            bound_by_cgroup("/sys/fs/cgroup/memory", path + 1, 1, free);
+        *path++ = 0;
+        if (!strcmp(line, "0:"))
+            bound_by_cgroup(&version_2, path, m);
+        else if (!strcmp(controllers, ":memory"))
+            bound_by_cgroup(&version_1, path, m);
     }
     fclose(f);
 }
@@ -85,8 +127,17 @@ uint64_t tr_installed_memory(void)
     return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+uint64_t tr_most_memory(void)
+{
+    struct memory m = {UINT64_MAX, tr_installed_memory()};
+
+    bound_by_cgroups(&m);
+    return m.most;
+}
+
 int tr_free_memory(uint64_t *bytes)
 {
+    struct memory m = {.most = UINT64_MAX};
     unsigned long long kib = 0;
     char line[256];
     FILE *f = fopen("/proc/meminfo", "re");
@@ -99,7 +150,8 @@ int tr_free_memory(uint64_t *bytes)
     fclose(f);
     if (!kib)
         return tr_error(-ENODATA, "/proc/meminfo: no MemAvailable");
-    *bytes = kib << 10;
-    bound_by_cgroups(bytes);
+    m.free = kib << 10;
+    bound_by_cgroups(&m);
+    *bytes = m.free;
     return 0;
 }

@@ -9,6 +9,8 @@
 #include <stdint.h>
 
 uint64_t tr_installed_memory(void); /* bytes, whoever has them */
+uint64_t tr_most_memory(void);      /* of them, what the cgroups allow */
+/* The cache of files counts as free, for the kernel gives it back. */
 int tr_free_memory(uint64_t *bytes);
 
 #endif

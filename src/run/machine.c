@@ -28,10 +28,25 @@ static uint64_t resolve_share(uint64_t bytes, uint64_t by_default, uint64_t free
     return (uint64_t)((double)free_bytes * (double)(bytes & ~TR_SHARE(0)) / 100e3);
 }
 
+/* A budget beyond what there is would be kept only until the kernel ends the run for it. */
+static int check_there_is(const char *option, uint64_t asked, uint64_t most)
+{
+    return asked <= most ? 0
+                         : tr_error(-EINVAL, "%s: %llu bytes are more than the %llu there are",
+                                    option, (unsigned long long)asked, (unsigned long long)most);
+}
+
+int run_check_memory(const struct tr_run *run, uint64_t device, uint64_t host)
+{
+    int r = check_there_is("--device-memory", run->params.device_memory, device);
+
+    return r < 0 ? r : check_there_is("--host-memory", run->params.host_memory, host);
+}
+
 int run_resolve_memory(struct tr_run *run)
 {
     struct tr_train_params *p = &run->params;
-    uint64_t device, host;
+    uint64_t device, host, most;
     int r = tr_free_memory(&host);
 
     if (r < 0 || (r = tr_devices_free(&run->choice, &device)) < 0)
@@ -39,7 +54,8 @@ int run_resolve_memory(struct tr_run *run)
     p->device_memory =
         resolve_share(p->device_memory, run->choice.cuda ? TR_SHARE(90) : TR_SHARE(80), device);
     p->host_memory = resolve_share(p->host_memory, TR_SHARE(80), host);
-    return 0;
+    most = tr_most_memory();
+    return run_check_memory(run, run->choice.cuda ? UINT64_MAX : most, most);
 }
 
 static int is_all_f32(const struct tr_model *m)

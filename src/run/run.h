@@ -228,5 +228,7 @@ uint64_t run_host_room(const struct tr_run *run);
 uint64_t run_buffer_bytes(const struct tr_run *run);
 /* Budgets of the chosen device in bytes, where params name none or a share. */
 int run_resolve_memory(struct tr_run *run);
+/* -EINVAL where a budget is larger than this. */
+int run_check_memory(const struct tr_run *run, uint64_t device, uint64_t host);
 
 #endif

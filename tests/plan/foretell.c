@@ -449,6 +449,12 @@ static void bad_machines(void **state)
             "rtx-3090, rtx-4090, rtx-5090, h200");
     refuses(&(struct tr_foretell_params){.train = &p, .drives = 2}, "by name only");
     refuses(&(struct tr_foretell_params){.train = &none, .machine = "h200"}, "--model and --arch");
+    p.device_memory = 25ull << 30;
+    refuses(&(struct tr_foretell_params){.train = &p, .machine = "rtx-3090"}, "--device-memory: ");
+    p.device_memory = 0;
+    p.host_memory = 129ull << 30;
+    refuses(&(struct tr_foretell_params){.train = &p, .machine = "rtx-3090"}, "--host-memory: ");
+    p.host_memory = 0;
     p.device_memory = 64u << 20;
     refuses(&(struct tr_foretell_params){.train = &p, .machine = "h200"}, "for itself");
     p.device_memory = 1u << 30;

@@ -215,6 +215,16 @@ static void small_host(struct job *j)
     j->p.host_memory = 1000;
 }
 
+static void large_device(struct job *j)
+{
+    j->p.device_memory = 1ull << 50;
+}
+
+static void large_host(struct job *j)
+{
+    j->p.host_memory = 1ull << 50;
+}
+
 static void long_rows(struct job *j)
 {
     j->p.seq_len = 65;
@@ -267,6 +277,8 @@ static const struct {
     {"existing output folder", occupied, {"out", "not empty"}, 1},
     {"device budget too small", small_device, {"smallest", "--device-memory"}},
     {"host budget too small", small_host, {"host memory", "--host-memory"}},
+    {"device budget past the machine", large_device, {"--device-memory: 1125899906842624", ""}},
+    {"host budget past the machine", large_host, {"--host-memory: 1125899906842624", ""}},
     {"rows longer than the model's positions", long_rows, {"--seq-len 65", "64"}},
     {"output in the model folder", inside_model, {"--out", "never written"}},
     {"store in the model folder", store_inside_model, {"--store", "never written"}},
