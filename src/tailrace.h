@@ -113,7 +113,7 @@ struct tr_step_report {
     int skipped;        /* no target, or an overflow: nothing was updated */
     double seconds, tokens_per_s, wait_load_s, wait_commit_s; /* waits: of the caller */
     uint64_t read_bytes, written_bytes, spilled_bytes; /* spilled: block inputs, to host or disk */
-    uint64_t device_peak_bytes, host_peak_bytes;
+    uint64_t device_peak_bytes, host_peak_bytes; /* device: as planned; the outcome has measured */
     double eval_loss, eval_accuracy; /* NaN where this step measured none */
 };
 

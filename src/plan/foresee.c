@@ -73,7 +73,6 @@ int run_measure_step(struct tr_run *run, const struct tr_step_report *report)
 
     m->follows = m->committed;
     m->committed = 0;
-    m->device_bytes = report->device_peak_bytes;
     if (m->steps++ == 0)
         return 0;
     if (m->n == m->room) {
@@ -172,7 +171,8 @@ static void compare(FILE *f, struct tr_run *run)
     if (!run->valid ||
         run->params.durability == TR_KEEP_STEP) /* else it moves what waits in slots */
         exact(f, "written, all steps", written, m->written_bytes);
-    exact(f, "device peak", p->device_bytes, m->device_bytes);
+    if (m->device_bytes)
+        exact(f, "device peak", p->device_bytes, m->device_bytes);
     compare_drives(f, run);
 }
 
@@ -180,6 +180,7 @@ int run_measure_end(struct tr_run *run)
 {
     struct tr_measured *m = &run->measured;
     struct tr_offload_stats s;
+    uint64_t high;
     size_t bytes;
     char *text = NULL;
     FILE *f;
@@ -195,6 +196,9 @@ int run_measure_end(struct tr_run *run)
     memcpy(m->written_by, s.written_by, sizeof(m->written_by));
     if (!m->steps || !run->foreseen.tokens)
         return 0;
+    m->device_bytes = 0;
+    if (run_high_water(run, &high) == 0) /* all is done by now: if not, nothing is said of it */
+        m->device_bytes = high + run->device_info.workspace_bytes;
     f = open_memstream(&text, &bytes);
     if (!f)
         return tr_error(-ENOMEM, "out of memory");

@@ -421,8 +421,8 @@ int run_start_machine(struct tr_run *run)
     run->sumsq = run->device->ops->host_alloc(run->device, sumsq_bytes(run));
     if (!run->nll || !run->sumsq)
         return -ENOMEM;
-    if ((r = hash_names(run)) < 0 || (r = copy_rope_tables(run)) < 0 ||
-        (run->plan.in.apart && (r = run_open_apart(run)) < 0))
+    if ((r = run_mark_arena(run)) < 0 || (r = hash_names(run)) < 0 ||
+        (r = copy_rope_tables(run)) < 0 || (run->plan.in.apart && (r = run_open_apart(run)) < 0))
         return r;
     run_set_update(run);
     return run_open_offload(run);

@@ -224,6 +224,34 @@ static uint64_t foreseen_writes(const tr_run *run, int64_t steps)
     return bytes + settle->written - (run->params.durability == TR_KEEP_NONE ? settle->spared : 0);
 }
 
+/* What is said at the end of a run, line by line. */
+static void check_outcome(const char *text, int64_t steps)
+{
+    static const char *const lines[] = {"read, all steps", "written, all steps", "device peak"};
+
+    for (size_t i = steps < 2; i < sizeof(lines) / sizeof(lines[0]); i++) { /* 1: no reads */
+        const char *line = strstr(text, lines[i]), *end = line ? strchr(line, '\n') : NULL;
+
+        if (!end || strncmp(end - 7, ", equal", 7) != 0)
+            fail_msg("\"%s\" is not equal: %s", lines[i], text);
+    }
+}
+
+/* A byte that something writes behind the plan's end is seen. */
+static void check_high_water(tr_run *run)
+{
+    const struct tr_device_ops *ops = run->device->ops;
+    uint64_t end, beyond;
+
+    assert_int_equal(run_high_water(run, &end), 0);
+    assert_int_equal(end, run->plan.peak);
+    if (end == run->device_info.arena_bytes)
+        return;
+    assert_int_equal(ops->fill(run->device, TR_STREAM_COMPUTE, run->pass.arena + end, 1, 1), 0);
+    assert_int_equal(run_high_water(run, &beyond), 0);
+    assert_int_equal(beyond, end + 4096);
+}
+
 /* How many bytes the engine has moved, when all is written; and what it has pinned. */
 static void check_counts(tr_run *run, int64_t steps)
 {
@@ -247,8 +275,9 @@ static void check_counts(tr_run *run, int64_t steps)
     assert_int_equal(settle->written + settle->kept > 0, run->model->parked != TR_PARKED_NONE);
     assert_int_equal(s.spilled_bytes, (uint64_t)steps * p->sim.spilled_bytes);
     assert_int_equal(pinned, p->staging_bytes + p->tier_bytes);
-    assert_non_null(strstr(tr_train_outcome(run), "equal"));
+    check_outcome(tr_train_outcome(run), steps);
     assert_null(strstr(tr_train_outcome(run), "seconds"));
+    check_high_water(run);
 }
 
 static void check_config(const struct config *c)

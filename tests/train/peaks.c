@@ -149,7 +149,7 @@ static uint64_t high_water(const struct tr_run *run, uint64_t *untouched)
 static void train_and_measure(const struct tr_train_params *p, const char *name)
 {
     struct tr_step_report report;
-    uint64_t untouched, high, said, spare;
+    uint64_t untouched, high, told, said, spare;
     tr_run *run;
     int shares, r;
 
@@ -164,6 +164,8 @@ static void train_and_measure(const struct tr_train_params *p, const char *name)
     }
     assert_int_equal(r, 0);
     high = high_water(run, &untouched);
+    assert_int_equal(run_high_water(run, &told), 0);
+    assert_int_equal(told, high);
     print_message("%s: %llu said, %llu measured of %llu, %llu pages unused\n", name,
                   (unsigned long long)said, (unsigned long long)high,
                   (unsigned long long)run->device_info.arena_bytes, (unsigned long long)untouched);
