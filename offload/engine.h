@@ -107,7 +107,7 @@ struct tr_offload {
     int serial;
     _Atomic int unchecked;
     int lazy; /* not every step is durable: homes are written when a commit is due */
-    char io_name[96];
+    char io_name[192];
     pthread_t thread;
 
     /* the I/O thread's */

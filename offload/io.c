@@ -12,30 +12,46 @@
 
 #include "src/base/err.h"
 
-static enum tr_io_kind asked_for(enum tr_io_kind kind)
+static int ask_environment(enum tr_io_kind *kind)
 {
     const char *name = getenv("TAILRACE_IO");
 
-    if (kind != TR_IO_AUTO || !name)
-        return kind;
+    if (*kind != TR_IO_AUTO || !name || !*name)
+        return 0;
     if (!strcmp(name, "threads"))
-        return TR_IO_THREADS;
-    return !strcmp(name, "io_uring") ? TR_IO_URING : TR_IO_AUTO;
+        *kind = TR_IO_THREADS;
+    else if (!strcmp(name, "uring") || !strcmp(name, "io_uring"))
+        *kind = TR_IO_URING;
+    else
+        return tr_error(-EINVAL, "TAILRACE_IO: \"%s\" is neither uring nor threads", name);
+    return 0;
+}
+
+/* EPERM: sysctl or a container's seccomp filter; ENOSYS: not built in; ENOMEM: memory lock limit of
+ * old kernels. Any other refusal is as good a reason: the threads do the same. */
+static int open_any(struct tr_io **out, const struct tr_io_params *p)
+{
+    char why[sizeof((*out)->refused)];
+    int r = tr_io_open_uring(out, p);
+
+    if (r == 0)
+        return 0;
+    snprintf(why, sizeof(why), "%s", tr_error_message());
+    r = tr_io_open_threads(out, p);
+    if (r == 0)
+        memcpy((*out)->refused, why, sizeof(why));
+    return r;
 }
 
 int tr_io_open(struct tr_io **out, enum tr_io_kind kind, const struct tr_io_params *p)
 {
-    int r;
+    int r = ask_environment(&kind);
 
-    kind = asked_for(kind);
-    if (kind == TR_IO_THREADS)
-        return tr_io_open_threads(out, p);
-    r = tr_io_open_uring(out, p);
-    /* EPERM: sysctl or a container's seccomp filter; ENOSYS: not built in; ENOMEM: memory lock
-     * limit of old kernels. Any other refusal is as good a reason: the threads do the same. */
-    if (r < 0 && kind == TR_IO_AUTO)
-        return tr_io_open_threads(out, p);
-    return r;
+    if (r < 0)
+        return r;
+    return kind == TR_IO_THREADS ? tr_io_open_threads(out, p)
+           : kind == TR_IO_URING ? tr_io_open_uring(out, p)
+                                 : open_any(out, p);
 }
 
 void tr_io_describe_files(const struct tr_io_file *files, uint32_t n_folders, char *text,

@@ -85,6 +85,7 @@ struct tr_io_request {
 
 struct tr_io {
     const struct tr_io_ops *ops;
+    char refused[96]; /* why it is not the engine that was tried first; "": it is */
 };
 
 struct tr_io_ops {
@@ -117,7 +118,7 @@ static inline uint32_t tr_io_folders(const struct tr_io_params *p)
     return p->n_folders ? p->n_folders : 1;
 }
 
-/* AUTO: io_uring, or threads where the kernel refuses it; TAILRACE_IO=io_uring|threads decides. */
+/* AUTO: io_uring, or threads where the kernel refuses it; TAILRACE_IO=uring|threads decides. */
 int tr_io_open(struct tr_io **out, enum tr_io_kind kind, const struct tr_io_params *p);
 int tr_io_open_uring(struct tr_io **out, const struct tr_io_params *p);
 int tr_io_open_threads(struct tr_io **out, const struct tr_io_params *p);

@@ -4,6 +4,7 @@
  * makes all that the engine needs but the homes. Closing waits for what is under way; after an
  * error of the device it gives up what cannot be waited for.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "offload/engine.h"
@@ -65,6 +66,16 @@ static uint32_t find_regions(const struct tr_offload *o, struct tr_io_region *re
     return n;
 }
 
+static void describe(struct tr_offload *o)
+{
+    size_t n;
+
+    o->io->ops->describe(o->io, o->io_name, sizeof(o->io_name));
+    n = strlen(o->io_name);
+    if (o->io->refused[0])
+        snprintf(o->io_name + n, sizeof(o->io_name) - n, "; %s", o->io->refused);
+}
+
 static int open_io(struct tr_offload *o, enum tr_io_kind kind)
 {
     struct tr_io_region *regions =
@@ -81,12 +92,13 @@ static int open_io(struct tr_offload *o, enum tr_io_kind kind)
     p.n_regions = find_regions(o, regions);
     tr_store_close_queue(o->store);
     r = tr_io_open(&o->io, kind, &p);
+    if (r == 0)
+        describe(o);
     if (r == 0 && o->store->hook.wrap)
         r = o->store->hook.wrap(o->store->hook.arg, &o->io);
     tr_free(TR_MEM_MISC, regions);
     if (r < 0)
         return r;
-    o->io->ops->describe(o->io, o->io_name, sizeof(o->io_name));
     r = tr_queue_open(&o->queue, o->io, TR_IO_DEPTH, &o->store->stripes);
     if (r < 0)
         o->io->ops->close(o->io);

@@ -289,12 +289,14 @@ static int describes(enum tr_io_kind asked, const char *word)
     struct tr_io_params p = io_params();
     char text[96] = "";
     struct tr_io *io;
+    int told; /* why it is not the better one */
 
     if (tr_io_open(&io, asked, &p) < 0)
         return 0;
     io->ops->describe(io, text, sizeof(text));
+    told = asked != TR_IO_AUTO || strcmp(word, "threads") || strstr(io->refused, "io_uring");
     io->ops->close(io);
-    return strstr(text, word) != NULL;
+    return told && strstr(text, word) != NULL;
 }
 
 /* As a container's seccomp filter does. */
