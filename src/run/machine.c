@@ -46,7 +46,7 @@ int run_check_memory(const struct tr_run *run, uint64_t device, uint64_t host)
 int run_resolve_memory(struct tr_run *run)
 {
     struct tr_train_params *p = &run->params;
-    uint64_t device, host, most;
+    uint64_t device, host;
     int r = tr_free_memory(&host);
 
     if (r < 0 || (r = tr_devices_free(&run->choice, &device)) < 0)
@@ -54,8 +54,7 @@ int run_resolve_memory(struct tr_run *run)
     p->device_memory =
         resolve_share(p->device_memory, run->choice.cuda ? TR_SHARE(90) : TR_SHARE(80), device);
     p->host_memory = resolve_share(p->host_memory, TR_SHARE(80), host);
-    most = tr_most_memory();
-    return run_check_memory(run, run->choice.cuda ? UINT64_MAX : most, most);
+    return 0;
 }
 
 static int is_all_f32(const struct tr_model *m)
@@ -91,9 +90,10 @@ uint64_t run_most_pinned(const struct tr_run *run, uint64_t host_bytes)
 
 int run_open_device(struct tr_run *run)
 {
-    int r = place_pages(run);
+    uint64_t most = tr_most_memory();
+    int r = run_check_memory(run, run->choice.cuda ? UINT64_MAX : most, most);
 
-    if (r < 0)
+    if (r < 0 || (r = place_pages(run)) < 0)
         return r;
     r = tr_devices_open(
         &run->device, &run->choice,
@@ -102,7 +102,6 @@ int run_open_device(struct tr_run *run)
                                    .threads = (int)run->params.threads,
                                    .f32_only = is_all_f32(run->model),
                                    .delay_seed = run->params.delay_seed});
-
     if (r < 0)
         return r;
     run->device->ops->info(run->device, &run->device_info);

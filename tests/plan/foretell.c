@@ -469,6 +469,27 @@ static void clip_is_chosen(void **state)
     assert_true(parked == 0);
 }
 
+/* What the project is for: 65B on one 24 GB card with one drive, every step durable. */
+static void headline(void **state)
+{
+    struct tr_train_params p = {.arch = "llama-65b",
+                                .dtype = TR_TYPE_BF16,
+                                .batch_size = 16,
+                                .seq_len = 2048,
+                                .optimizer = TR_OPT_LOMO,
+                                .clip_norm = -1};
+    json_t *o =
+        foretell(&(struct tr_foretell_params){.train = &p, .machine = "rtx-3090", .json = 1});
+    const json_t *all = json_object_get(o, "predicted");
+
+    (void)state;
+    assert_true(real(all, "tokens_per_s") >= 85);
+    assert_true(number(all, "device_bytes") <= 24000000000);
+    assert_string_equal(json_string_value(json_object_get(all, "limited_by")), "arithmetic");
+    assert_true(real(all, "written_bytes") > 130e9); /* every record, each step */
+    json_decref(o);
+}
+
 static void bad_machines(void **state)
 {
     struct tr_train_params p = {.arch = "llama-7b"}, none = {0};
@@ -659,6 +680,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(parts_sum),    cmocka_unit_test(clip_is_chosen),
         cmocka_unit_test(disk_decides), cmocka_unit_test(bad_machines),
         cmocka_unit_test(two_drives),   cmocka_unit_test(host_budget),
+        cmocka_unit_test(headline),
     };
     int failed = 0;
 
