@@ -1,9 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# The shared library exports tr_ symbols alone, and all that src/tailrace.h declares.
+# The library, shared or static, exports tr_ symbols alone, and all that src/tailrace.h declares.
 # Usage: symbols.sh ROOT LIBRARY
 set -u
-exported=$(nm -D --defined-only "$2" | awk '{print $3}' | sed 's/@.*//' | sort -u)
+case $2 in
+*.a) table=-g ;;
+*) table=-D ;;
+esac
+exported=$(nm $table --defined-only "$2" | awk 'NF == 3 {print $3}' | sed 's/@.*//' | sort -u)
 declared=$(grep -o '^TR_API[^;]*' "$1/src/tailrace.h" | grep -o '\btr_[a-z_]*(' | tr -d '(' |
     sort -u)
 failed=0
