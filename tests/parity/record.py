@@ -20,7 +20,7 @@ The tests need none of these packages: they read the files under data/.
     NAME/RUN.json                 one training run: its options (lr, beta1, ..., clip_norm), and
                                   losses, grad_norms (before clipping): float64, one a step;
                                   torch_f32_losses: PyTorch's own f32 run;
-                                  weights: name of the file of final weights, or null;
+                                  weights: name of the file of final weights;
                                   torch_f32_distance: per tensor, |f32 - float64| / |float64|;
                                   moved: per tensor, |final - initial| / |final|
     NAME/RUN.safetensors          final weights: f32 rounding of float64 (lomo: the f32 run)
@@ -214,7 +214,7 @@ def train(model, rows, options):
     return losses, norms, parameters(model)
 
 
-def record_run(out, name, folder, rows, options, keep_weights=True):
+def record_run(out, name, folder, rows, options):
     weights = read_weights(folder)
     with double.everything():
         losses, norms, exact = train(build(folder, weights, torch.float64), rows, options)
@@ -222,10 +222,7 @@ def record_run(out, name, folder, rows, options, keep_weights=True):
     _, _, other = train(build(folder, weights, torch.float32), rows[::-1], options)
     assert losses[0] - losses[-1] > 1.0, f"{folder}, {name}: the loss does not fall by 1 nat"
     worst = max(abs(a - b) for a, b in zip(losses, single_losses))
-    if keep_weights:
-        save_file(
-            {n: w.float() for n, w in exact.items()}, os.path.join(out, name + ".safetensors")
-        )
+    save_file({n: w.float() for n, w in exact.items()}, os.path.join(out, name + ".safetensors"))
     distances = {n: distance(single[n], w) for n, w in exact.items()}
     # The same sums in another order: where that alone moves the distance much, nothing is compared.
     spread = max(distance(other[n], w) / distances[n] for n, w in exact.items())
@@ -237,7 +234,7 @@ def record_run(out, name, folder, rows, options, keep_weights=True):
         {
             **options,
             "steps": STEPS,
-            "weights": name + ".safetensors" if keep_weights else None,
+            "weights": name + ".safetensors",
             "losses": losses,
             "grad_norms": norms,
             "torch_f32_losses": single_losses,
@@ -261,8 +258,7 @@ def record_model(data, model, generator):
     sequences = [folders.random_ids(model, length, generator) for length in model.lengths]
     print(model.name)
     record_logits(out, folder, read_weights(folder), sequences)
-    # Final weights after AdamW of the models that differ in rope alone would be most of the bytes.
-    record_run(out, "adamw", folder, rows, ADAMW, keep_weights="-rope-" not in model.name)
+    record_run(out, "adamw", folder, rows, ADAMW)
     record_run(out, "sgd", folder, rows, {**SGD, "lr": model.sgd_lr})
     for owner, name, options in EXTRA:
         if owner == model.name:

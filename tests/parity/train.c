@@ -113,7 +113,7 @@ static void judge_weights(struct verdict *v, const json_t *recorded, const char 
     char path[PATH_MAX + 16];
 
     if (!file)
-        return;
+        fail_msg("a recorded run of %s names no file of weights", model);
     snprintf(path, sizeof(path), "%s/run/model", out);
     if (tr_safetensors_open_folder(&got, path) < 0)
         fail_msg("%s", tr_message());
