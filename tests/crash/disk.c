@@ -93,7 +93,7 @@ static int drop_disk(void **state)
 #define NEEDS_DISK()                                                                               \
     do {                                                                                           \
         if (!have_disk) {                                                                          \
-            print_message("no right to make and mount an ext4: skipped\n");                        \
+            print_message("skipped: no right to make and mount an ext4\n");                        \
             skip();                                                                                \
         }                                                                                          \
     } while (0)

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "cpu/kernels.h"
+#include "tests/tiers.h"
 
 #define N 256
 
@@ -188,5 +189,6 @@ int main(void)
         cmocka_unit_test(test_known_values), cmocka_unit_test(test_values_stay),
         cmocka_unit_test(test_means), cmocka_unit_test(test_error), cmocka_unit_test(test_ends)};
 
+    say_missing_tiers();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,8 +64,10 @@ static struct tr_topology *open_topology(const char *description)
     struct tr_topology *t;
     int r = tr_topology_open(&t, description);
 
-    if (r == -ENOSYS)
+    if (r == -ENOSYS) {
+        print_message("skipped: built without hwloc\n");
         skip();
+    }
     if (r < 0)
         fail_msg("%s", tr_error_message());
     return t;

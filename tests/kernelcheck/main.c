@@ -5,7 +5,7 @@
  * Without --device the functions of the cpu device are checked tier by tier, with it the ops of
  * that device, through its table. Inputs are drawn from seed 1, so that a failure comes again;
  * another seed, or the clock's, draws others. Exit status 0: all passed; 1: something differed;
- * 2: wrong usage; 77: there is no such device.
+ * 2: wrong usage; 77: there is no such device, or the CPU lacks the tier.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -16,6 +16,7 @@
 #include "src/base/err.h"
 #include "tests/kernelcheck/bench.h"
 #include "tests/kernelcheck/check.h"
+#include "tests/tiers.h"
 
 static const struct {
     const char *name;
@@ -53,6 +54,21 @@ static int list(void)
     return 0;
 }
 
+static int read_tier(const char *name, int *out)
+{
+    enum tr_cpu_tier tier;
+    int r = tr_cpu_tier_parse(name, &tier);
+
+    if (r == -ENOTSUP) {
+        printf("skipped: %s\n", tr_error_message());
+        return 77;
+    }
+    if (r < 0)
+        return usage(tr_error_message());
+    *out = (int)tier;
+    return 0;
+}
+
 /* 0 to go on, else the exit status + 1. */
 static int parse(int argc, char **argv, struct check_options *o)
 {
@@ -67,21 +83,18 @@ static int parse(int argc, char **argv, struct check_options *o)
         {"peak", no_argument, NULL, 'p'},
         {NULL, 0, NULL, 0},
     };
-    enum tr_cpu_tier tier;
-    int key;
+    int key, stop;
 
     while ((key = getopt_long(argc, argv, "", known_options, NULL)) != -1) {
         if (key == 'l')
             return list() + 1;
-        if (key == 't' && tr_cpu_tier_parse(optarg, &tier))
-            return usage(tr_error_message()) + 1;
+        if (key == 't' && (stop = read_tier(optarg, &o->tier)))
+            return stop + 1;
         if (key == 'o' && !known(optarg))
             return usage("no such op (see --list)") + 1;
         if (key == '?')
             return usage("unknown option") + 1;
-        if (key == 't')
-            o->tier = tier;
-        else if (key == 'o')
+        if (key == 'o')
             o->op = optarg;
         else if (key == 'd')
             o->device = optarg;
@@ -130,5 +143,7 @@ int main(int argc, char **argv)
         return 0;
     }
     run_all(c, &o);
+    if (!o.device && o.tier < 0)
+        say_missing_tiers();
     return check_close_all(c) ? 1 : 0;
 }

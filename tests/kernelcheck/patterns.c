@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cpu/kernels.h"
+#include "tests/tiers.h"
 
 #define N (1 << 16)
 
@@ -73,6 +74,7 @@ int main(int argc, char **argv)
         printf("%s: %lld lost\n", tr_cpu_tier_name((enum tr_cpu_tier)tier), (long long)lost);
         bad |= lost != 0;
     }
+    say_missing_tiers();
     if (count_lost(&k, 0, 1) == 0) {
         printf("rounding to even is not seen\n");
         bad = 1;

@@ -73,7 +73,7 @@ static void every_setting(void **state)
     (void)state;
     for (int io = TR_IO_URING; io <= TR_IO_THREADS; io++) {
         if (io == TR_IO_URING && !have_uring()) {
-            print_message("io_uring is refused here: threads only\n");
+            print_message("skipped: io_uring, which is refused here\n");
             continue;
         }
         for (uint32_t slots = 1; slots <= 4; slots++) {

@@ -592,7 +592,7 @@ static void disk_decides(void **state)
     assert_true(deferred > 2 * passes);
     snprintf(size, sizeof(size), "size=%llu", (unsigned long long)(passes + deferred) / 2);
     if (mount("tmpfs", disk, "tmpfs", 0, size) < 0) {
-        print_message("a disk too small for one way: skipped, no right to mount\n");
+        print_message("skipped: a disk too small for one way, for want of the right to mount\n");
         skip();
     }
     disk_of(&p, TR_CLIP_TWO_PASS);

@@ -32,7 +32,7 @@ const char *text_shared(const char *name)
     snprintf(path, sizeof(path), "%s/%s", root ? root : TEST_SHARED, name);
     if (access(path, R_OK) == 0)
         return path;
-    print_message("not at hand: %s\n", path);
+    print_message("skipped: no %s\n", path);
     return NULL;
 }
 

@@ -333,7 +333,7 @@ static void test_small_disk(void **state)
     make_job(&j);
     mkdir(disk, 0755);
     if (mount("tmpfs", disk, "tmpfs", 0, "size=256k") < 0) {
-        print_message("a disk too small: skipped, no right to mount\n");
+        print_message("skipped: a disk too small, for want of the right to mount\n");
         skip();
     }
     snprintf(j.out, sizeof(j.out), "%s/run", disk);
