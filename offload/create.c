@@ -183,9 +183,7 @@ static int make_parts(struct tr_store *s)
 
     if (s->folders.n == 1)
         return 0;
-    r = tr_parts_lock(s, 1);
-    if (r == 0)
-        r = tr_parts_write(s);
+    r = tr_parts_write(s);
     return r < 0 ? r : deal_out(s);
 }
 
@@ -202,32 +200,35 @@ static int sync_parents(const struct tr_store *s)
     return r;
 }
 
-/* Which of the folders are absent; negative where one is there and not empty. */
-static int look_at_folders(const struct tr_store *s, int absent[TR_STORE_FOLDERS])
+/* Absent or empty, all of them? */
+static int look_at_folders(const struct tr_store *s)
 {
-    for (uint32_t i = 0; i < s->folders.n; i++) {
-        int empty = tr_folder_is_empty(s->folders.path[i]);
-
-        if (!empty)
+    for (uint32_t i = 0; i < s->folders.n; i++)
+        if (!tr_folder_is_empty(s->folders.path[i]))
             return tr_error(-EEXIST, "%s: exists and is not an empty folder", s->folders.path[i]);
-        absent[i] = empty < 0;
-    }
     return 0;
 }
 
-static int make_folders(const struct tr_store *s)
+/* Locked, they are looked at again: another store may have come in between. */
+static int take_folders(struct tr_store *s)
 {
     int r = 0;
 
-    for (uint32_t i = 0; i < s->folders.n && r == 0; i++)
+    for (uint32_t i = 0; i < s->folders.n && r == 0; i++) {
+        s->made[i] = tr_folder_is_empty(s->folders.path[i]) == -ENOENT;
         r = tr_make_folder(s->folders.path[i]);
-    return r;
+    }
+    if (r == 0)
+        r = tr_store_lock(s, 1);
+    if (r == 0)
+        r = tr_parts_lock(s, 1);
+    return r < 0 ? r : look_at_folders(s);
 }
 
-static void remove_folders(const struct tr_store *s, const int absent[TR_STORE_FOLDERS])
+static void remove_folders(const struct tr_store *s)
 {
     for (uint32_t i = 0; i < s->folders.n; i++)
-        if (absent[i])
+        if (s->made[i])
             rmdir(s->folders.path[i]);
 }
 
@@ -248,7 +249,7 @@ static int prepare(struct tr_store *s, const struct tr_layout *layout, int gener
     return r < 0 ? r : tr_store_alloc_state(s);
 }
 
-/* The folders are there and were absent or empty: whatever is in them is ours. */
+/* The folders are locked and were empty: what has the name of a store's file is ours. */
 static int fill_folders(struct tr_store *s)
 {
     int r = make_parts(s);
@@ -266,7 +267,6 @@ int tr_store_create_hooked(struct tr_store **out, const char *folders,
                            const struct tr_layout *layout, int generations,
                            const struct tr_io_hook *hook)
 {
-    int absent[TR_STORE_FOLDERS] = {0};
     struct tr_store *s;
     int r = tr_store_alloc(&s, folders);
 
@@ -275,16 +275,14 @@ int tr_store_create_hooked(struct tr_store **out, const char *folders,
     if (hook)
         s->hook = *hook;
     s->mode = TR_STORE_WRITE;
-    r = look_at_folders(s, absent);
+    r = look_at_folders(s);
     if (r == 0)
         r = prepare(s, layout, generations);
     if (r == 0 && s->folders.n == 1)
         r = check_space(s);
     if (r < 0)
         goto fail_store;
-    r = make_folders(s);
-    if (r == 0)
-        r = tr_store_lock(s, 1);
+    r = take_folders(s);
     if (r == 0)
         r = fill_folders(s);
     if (r < 0)
@@ -293,10 +291,17 @@ int tr_store_create_hooked(struct tr_store **out, const char *folders,
     return 0;
 
 fail_folders:
-    remove_folders(s, absent);
+    remove_folders(s);
 fail_store:
     tr_store_close(s);
     return r;
+}
+
+void tr_store_undo(struct tr_store *s)
+{
+    tr_store_remove_files(s);
+    remove_folders(s);
+    tr_store_close(s);
 }
 
 int tr_store_create_dealt(struct tr_store **out, const char *folders,

@@ -5,13 +5,13 @@
  *
  * Threads: `lock` guards the two lists and the flags; it is never held during a system call.
  */
-#include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "offload/io.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
+#include "src/base/thread.h"
 
 struct list {
     struct tr_io_request *first, *last;
@@ -174,12 +174,12 @@ int tr_io_open_threads(struct tr_io **out, const struct tr_io_params *p)
     if (!t->workers)
         r = -ENOMEM;
     while (r == 0 && t->n_workers < workers) {
-        r = -pthread_create(&t->workers[t->n_workers], NULL, work, t);
+        r = tr_thread_start(&t->workers[t->n_workers], "tr-io", work, t);
         t->n_workers += r == 0;
     }
     if (r < 0) {
         threads_close(&t->io);
-        return tr_error(r, "cannot start %d I/O threads", workers);
+        return tr_error_prefix(r, "%d I/O threads", workers);
     }
     *out = &t->io;
     return 0;

@@ -54,8 +54,10 @@ static int lock_part(struct tr_store *s, uint32_t folder, int exclusive)
         return tr_error(-EINVAL, "%s: given twice as a folder of the store", path);
     if (flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0)
         return 0;
-    if (errno == EWOULDBLOCK)
+    if (errno == EWOULDBLOCK) {
+        s->made[folder] = 0;
         return tr_error(-EBUSY, "%s: the folder is in use by another process", path);
+    }
     return tr_error(-errno, "%s: cannot lock: %s", path, strerror(errno));
 }
 
@@ -153,7 +155,8 @@ int tr_parts_check(const struct tr_store *s)
 /* Only the beginning of a part.json is there: nothing else can be. */
 static void remove_beginning(const char *path)
 {
-    char *name = tr_folder_holds_only(path, NAME ".tmp") ? tr_path(path, NAME ".tmp") : NULL;
+    char *name =
+        tr_folder_holds_only(path, NAME TR_FILE_TMP) ? tr_path(path, NAME TR_FILE_TMP) : NULL;
 
     if (name)
         unlink(name);

@@ -111,8 +111,10 @@ int tr_store_lock(struct tr_store *s, int exclusive)
         return tr_error(-errno, "%s: cannot open the store: %s", s->folder, strerror(errno));
     if (flock(s->folder_fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0)
         return 0;
-    if (errno == EWOULDBLOCK)
+    if (errno == EWOULDBLOCK) {
+        s->made[0] = 0;
         return tr_error(-EBUSY, "%s: the store is in use by another process", s->folder);
+    }
     return tr_error(-errno, "%s: cannot lock the store: %s", s->folder, strerror(errno));
 }
 
@@ -159,8 +161,8 @@ int tr_store_open_file(struct tr_store *s, uint32_t file, int flags)
 }
 
 /* What a store's folder holds beside its files; the one that says whose it is goes last. */
-static const char *const others[] = {TR_GAUGE_FILE, "store.json", "store.json.tmp", "part.json.tmp",
-                                     "part.json"};
+static const char *const others[] = {TR_GAUGE_FILE, "store.json", "store.json" TR_FILE_TMP,
+                                     "part.json" TR_FILE_TMP, "part.json"};
 #define OTHERS (sizeof(others) / sizeof(others[0]))
 
 static int remove_in(const struct tr_store *s, uint32_t folder, const char *name)
@@ -329,7 +331,8 @@ static int read_json(struct tr_store *s)
 }
 
 /* A generation or a commit record that is too short has lost bytes, like one that is damaged, and
- * the other may be whole. It is made as long as it was, and its checksums tell what is missing. */
+ * the other may be whole. A generation is made as long as it was, and its checksums tell what is
+ * missing; a record's length tells, until the next one takes its place. */
 static int check_length(const struct tr_store *s, uint32_t file, uint64_t bytes)
 {
     const struct tr_io_file *f = &s->file[file];
@@ -341,7 +344,8 @@ static int check_length(const struct tr_store *s, uint32_t file, uint64_t bytes)
         return tr_error(-EINVAL,
                         "%s: %llu bytes, the layout says %llu: truncated or of another store",
                         f->path, (unsigned long long)bytes, (unsigned long long)whole);
-    if (s->mode == TR_STORE_WRITE && ftruncate(f->fd, (off_t)whole) < 0)
+    if (s->mode == TR_STORE_WRITE && tr_file_is_generation(file) &&
+        ftruncate(f->fd, (off_t)whole) < 0)
         return tr_error(-errno, "%s: cannot make it %llu bytes long: %s", f->path,
                         (unsigned long long)whole, strerror(errno));
     return 0;
@@ -409,6 +413,21 @@ static void look_at_torn(struct tr_store *s)
         s->torn_damaged = r == -ENODATA; /* it has lost bytes */
 }
 
+/* Neither is whole. The very first commit, which ends an import, goes to the one record and finds
+ * the other never written: what a crash may have left of that is no damage. */
+static int without_commit(struct tr_store *s, int torn)
+{
+    if (torn == 2)
+        return tr_error_prefix(-EBADMSG, "%s: both commit records are damaged", s->folder);
+    s->durable.payload_bytes = TR_PAYLOAD_BYTES; /* as it is not known */
+    if (torn)
+        look_at_torn(s);
+    if (torn && (s->torn_damaged || s->torn != TR_FILE_COMMIT0 + tr_commit_slot(1)))
+        return tr_error(-EBADMSG, "%s: damaged, and the only commit record", s->file[s->torn].path);
+    return tr_error(-ENODATA, "%s: no commit yet, an import that was cut off: start it again",
+                    s->folder);
+}
+
 /* Of the two records the newest whole one. One torn by a crash, damaged or unreadable is passed
  * over; what is whole and not for us (of a newer version, of another store) is not. */
 static int read_newest(struct tr_store *s)
@@ -425,11 +444,8 @@ static int read_newest(struct tr_store *s)
             torn++;
         }
     }
-    if (r[0] < 0 && r[1] < 0 && torn == 2)
-        return tr_error_prefix(-EBADMSG, "%s: both commit records are damaged", s->folder);
     if (r[0] < 0 && r[1] < 0)
-        return tr_error(-ENODATA, "%s: no commit yet, an import that was cut off: start it again",
-                        s->folder);
+        return without_commit(s, torn);
     if (r[1] < 0 || (r[0] == 0 && s->next.sequence > s->durable.sequence))
         tr_commit_copy(&s->durable, &s->next, &s->shape);
     tr_commit_copy(&s->next, &s->durable, &s->shape);

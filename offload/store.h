@@ -82,15 +82,21 @@ struct tr_store;
 
 struct tr_stripes;
 
-/* Makes the folders (absent or empty), allocates the files in full (-ENOSPC beforehand, with the
- * bytes needed) and locks them. The layout is copied. generations: 2, or 1 for TR_DURABLE_NONE.
- * Where there are several folders, a short write and read of each decides their shares. */
+/* Makes the folders (-EEXIST unless absent or empty), locks them (-EBUSY) and allocates the files
+ * in full (-ENOSPC beforehand, with the bytes needed); what it has made goes where it fails, and
+ * nothing else does. The layout is copied. generations: 2, or 1 for TR_DURABLE_NONE. Where there
+ * are several folders, a short write and read of each decides their shares. */
 int tr_store_create(struct tr_store **out, const char *folders, const struct tr_layout *layout,
                     int generations);
 /* The same with speeds that are known, in bytes/s of each folder's drive: folders on one drive
  * share it. NULL: they are measured. */
 int tr_store_create_dealt(struct tr_store **out, const char *folders,
                           const struct tr_layout *layout, int generations, const double *speed);
+
+/* In place of closing one that this process has created and is not to be a store after all: removes
+ * its files, which are locked as yet, and those of its folders that were absent, unless somebody
+ * has put something there. */
+void tr_store_undo(struct tr_store *s);
 
 enum tr_store_mode { TR_STORE_READ, TR_STORE_WRITE };
 

@@ -122,27 +122,51 @@ static int sync_parent(const char *path)
     return tr_sync_folder(folder);
 }
 
+/* A new file of this name, locked. Another writer is waited for: then its file has the final name.
+ * One that nobody is at was left by a kill, and goes: no byte is written to a file that was there.
+ * Where the file system has no locks, two at once are not kept apart. */
+static int open_unfinished(const char *tmp)
+{
+    struct stat is, named;
+    int fd, r = 0;
+
+    while (r == 0) {
+        fd = open(tmp, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0644);
+        if (fd < 0)
+            return fail("cannot create", tmp);
+        while (flock(fd, LOCK_EX) < 0 && errno == EINTR)
+            ;
+        if (fstat(fd, &is) == 0 && lstat(tmp, &named) == 0 && is.st_dev == named.st_dev &&
+            is.st_ino == named.st_ino) {
+            if (S_ISREG(is.st_mode) && is.st_size == 0 && is.st_nlink == 1)
+                return fd;
+            if (unlink(tmp) < 0)
+                r = fail("cannot remove", tmp);
+        }
+        close(fd);
+    }
+    return r;
+}
+
 int tr_file_write(const char *path, const void *data, size_t bytes)
 {
     char tmp[4096];
     int fd, r;
 
-    if (snprintf(tmp, sizeof(tmp), "%s.tmp", path) >= (int)sizeof(tmp))
+    if (snprintf(tmp, sizeof(tmp), "%s" TR_FILE_TMP, path) >= (int)sizeof(tmp))
         return tr_error(-ENAMETOOLONG, "%s: path too long", path);
-    fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    fd = open_unfinished(tmp);
     if (fd < 0)
-        return fail("cannot create", tmp);
+        return fd;
     r = tr_pwrite(fd, tmp, data, bytes, 0);
     if (r == 0 && fsync(fd) < 0)
         r = fail("cannot sync", tmp);
-    close(fd);
     if (r == 0 && rename(tmp, path) < 0)
         r = fail("cannot rename to", path);
-    if (r < 0) {
+    if (r < 0)
         unlink(tmp);
-        return r;
-    }
-    return sync_parent(path);
+    close(fd); /* and with it the lock */
+    return r < 0 ? r : sync_parent(path);
 }
 
 static int copy_bytes(int in, int out, const char *from, const char *to)
@@ -272,10 +296,14 @@ int tr_folder_lock(const char *path)
 
 int tr_remove_tree(const char *path)
 {
-    DIR *d = opendir(path);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), r = 0;
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
     struct dirent *e;
-    int r = 0;
 
+    if (fd >= 0 && !d) {
+        close(fd);
+        return tr_error(-ENOMEM, "%s: out of memory", path);
+    }
     if (!d)
         return unlink(path) < 0 && errno != ENOENT ? fail("cannot remove", path) : 0;
     while (r == 0 && (e = readdir(d))) {

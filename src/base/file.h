@@ -21,7 +21,12 @@ int tr_pwrite(int fd, const char *path, const void *buf, size_t n, uint64_t offs
  * registered with lets go of it some time after it has been closed. */
 void tr_file_drop(int fd);
 
-/* Durable and atomic: PATH.tmp is written, synced, renamed to PATH, and the folder synced. */
+/* What a file is called until it is whole: PATH with this behind it. */
+#define TR_FILE_TMP ".tmp-tailrace"
+
+/* Durable and atomic: written under that name, synced, renamed to PATH, and the folder synced. Of
+ * two at once on one file each is whole, and the later one stays. What a kill left under that name
+ * goes; no other file is touched, and no link followed. */
 int tr_file_write(const char *path, const void *data, size_t bytes);
 
 /* Copies a regular file, synced; fails with -EEXIST where `to` exists. */
@@ -39,9 +44,12 @@ int tr_folder_holds_only(const char *path, const char *name);
 /* Locks a folder that is this user's and no link: its descriptor, which holds the lock. -1, without
  * a message: it is in use, gone, or not such a folder. */
 int tr_folder_lock(const char *path);
-int tr_remove_tree(const char *path);               /* only ever called on folders this run made */
-int tr_free_bytes(const char *path, uint64_t *out); /* space left for us on that file system */
-int tr_free_bytes_of(int fd, const char *path, uint64_t *out); /* of a file that may have no name */
+/* A file, or a folder with all that is in it, whoever put it there: only for names that are ours.
+ * Of a link, PATH itself too, the link goes, not what it leads to. 0 where there is nothing. */
+int tr_remove_tree(const char *path);
+/* Space left for us on that file system; the second of a file that may have no name. */
+int tr_free_bytes(const char *path, uint64_t *out);
+int tr_free_bytes_of(int fd, const char *path, uint64_t *out);
 
 /* Joins with '/', into a TR_MEM_MISC string. NULL on failure. */
 char *tr_path(const char *folder, const char *name);

@@ -6,7 +6,9 @@
  */
 #include "src/checkpoint/import.h"
 
+#include <dirent.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "src/base/err.h"
 #include "src/base/file.h"
@@ -20,6 +22,8 @@ struct tr_import {
     struct tr_model *model;
     float *values; /* of masters, TR_SOURCE_CHUNK */
     struct tr_peft *peft;
+    json_t *kept;  /* names of the files in `keep` that this import has made */
+    int keep_made; /* and the folder is, too */
 };
 
 /* What the folder says of its adapters holds; the caller says how they are trained. */
@@ -81,6 +85,7 @@ void tr_import_close(struct tr_import *i)
     tr_model_close(i->model);
     tr_peft_close(i->peft);
     tr_source_close(i->source);
+    json_decref(i->kept);
     tr_free(TR_MEM_MISC, i);
 }
 
@@ -219,41 +224,6 @@ static int write_pieces(struct tr_import *i, struct tr_store *s)
     return r;
 }
 
-/* The store comes first: it knows whether the disk is large enough. */
-static int fill_store(struct tr_import *i)
-{
-    struct tr_store *s;
-    int r =
-        tr_store_create_dealt(&s, i->p->store, &i->model->layout, i->p->generations, i->p->speed);
-
-    if (r < 0)
-        return r;
-    if (i->p->keep)
-        r = tr_make_folder(i->p->keep);
-    if (r == 0 && i->p->keep)
-        r = tr_source_keep(i->source, i->model, i->p->keep, tr_store_uuid(s));
-    if (r == 0)
-        r = write_pieces(i, s);
-    if (r == 0)
-        r = tr_store_commit(s, i->p->payload, i->p->payload_bytes);
-    tr_store_close(s);
-    return r;
-}
-
-/* Takes back what this call made: the folder itself only where it was not there before. */
-static void undo(const char *folder, int was_there)
-{
-    char *message = tr_strdup(TR_MEM_MISC, tr_error_message());
-
-    if (tr_folder_is_empty(folder) != -ENOENT)
-        tr_remove_tree(folder);
-    if (was_there)
-        tr_make_folder(folder);
-    if (message)
-        tr_error(0, "%s", message);
-    tr_free(TR_MEM_MISC, message);
-}
-
 /* 1: it is there and empty; 0: it is not there. */
 static int check_free_folder(const char *folder)
 {
@@ -265,34 +235,100 @@ static int check_free_folder(const char *folder)
     return empty > 0;
 }
 
-/* The folders of the store, and whether each of them is there, empty. */
-static int check_store_folders(const char *list, struct tr_folders *f, int there[TR_STORE_FOLDERS])
+static json_t *names_in(const char *folder)
 {
-    int r = tr_folders_parse(f, list);
+    json_t *names = json_array();
+    DIR *d = opendir(folder);
+    struct dirent *e;
 
-    for (uint32_t k = 0; k < f->n && r >= 0; k++)
-        r = there[k] = check_free_folder(f->path[k]);
+    while (d && (e = readdir(d)))
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+            json_array_append_new(names, json_string(e->d_name));
+    if (d)
+        closedir(d);
+    return names;
+}
+
+/* Empty before, and written in a moment: then all that is in it is of this import. Later, while the
+ * store is filled, others may put something there. */
+static int keep_files(struct tr_import *i, const char *uuid)
+{
+    const char *keep = i->p->keep;
+    int there = keep ? check_free_folder(keep) : 0, r;
+
+    if (!keep || there < 0)
+        return there;
+    if ((r = tr_make_folder(keep)) < 0)
+        return r;
+    i->keep_made = !there;
+    r = tr_source_keep(i->source, i->model, keep, uuid);
+    i->kept = names_in(keep);
+    return r;
+}
+
+/* What others have put into the folders stays, and so does a folder that was there before. */
+static void undo(struct tr_import *i, struct tr_store *s)
+{
+    char *message = tr_strdup(TR_MEM_MISC, tr_error_message());
+
+    tr_store_undo(s);
+    for (size_t k = 0; k < json_array_size(i->kept); k++) {
+        char *path = tr_path(i->p->keep, json_string_value(json_array_get(i->kept, k)));
+
+        if (path)
+            unlink(path);
+        tr_free(TR_MEM_MISC, path);
+    }
+    if (i->keep_made)
+        rmdir(i->p->keep);
+    if (message) /* the reason of the failure, not of the tidying */
+        tr_error(0, "%s", message);
+    tr_free(TR_MEM_MISC, message);
+}
+
+/* The store comes first: it knows whether the disk is large enough. */
+static int fill_store(struct tr_import *i)
+{
+    struct tr_store *s;
+    int r =
+        tr_store_create_dealt(&s, i->p->store, &i->model->layout, i->p->generations, i->p->speed);
+
+    if (r < 0)
+        return r;
+    r = keep_files(i, tr_store_uuid(s));
+    if (r == 0)
+        r = write_pieces(i, s);
+    if (r == 0)
+        r = tr_store_commit(s, i->p->payload, i->p->payload_bytes);
+    if (r < 0)
+        undo(i, s);
+    else
+        tr_store_close(s);
+    return r;
+}
+
+static int check_store_folders(const char *list)
+{
+    struct tr_folders f;
+    int r = tr_folders_parse(&f, list);
+
+    for (uint32_t k = 0; k < f.n && r >= 0; k++)
+        r = check_free_folder(f.path[k]);
+    tr_folders_free(&f);
     return r;
 }
 
 int tr_import_run(struct tr_import *i)
 {
-    int keep_there = i->p->keep ? check_free_folder(i->p->keep) : 0, r;
-    int store_there[TR_STORE_FOLDERS];
-    struct tr_folders folders = {.n = 0};
+    int r = i->p->keep ? check_free_folder(i->p->keep) : 0;
 
-    r = keep_there < 0 ? keep_there : check_store_folders(i->p->store, &folders, store_there);
+    if (r >= 0)
+        r = check_store_folders(i->p->store);
     if (r < 0)
-        goto out;
+        return r;
     r = fill_store(i);
     tr_source_close(i->source); /* its buffers are not to lie beside those of the run */
     i->source = NULL;
-    for (uint32_t k = 0; r < 0 && k < folders.n; k++)
-        undo(folders.path[k], store_there[k]);
-    if (r < 0 && i->p->keep)
-        undo(i->p->keep, keep_there);
-out:
-    tr_folders_free(&folders);
     return r;
 }
 

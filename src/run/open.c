@@ -32,7 +32,7 @@ static int look_at_folder(struct tr_run *run, enum folder *state)
     int empty = tr_folder_is_empty(out), r;
 
     *state = FOLDER_NEW;
-    if (empty == -ENOENT || empty == 1 || tr_folder_holds_only(out, "run.yaml.tmp"))
+    if (empty == -ENOENT || empty == 1 || tr_folder_holds_only(out, "run.yaml" TR_FILE_TMP))
         return 0; /* the last: cut off while its first file was written */
     if (empty < 0)
         return empty;
@@ -59,9 +59,11 @@ static int lock_folder(struct tr_run *run)
     run->lock = open(out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (run->lock < 0)
         return tr_error(-errno, "%s: cannot open: %s", out, strerror(errno));
-    if (flock(run->lock, LOCK_EX | LOCK_NB) < 0)
+    if (flock(run->lock, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    if (errno == EWOULDBLOCK)
         return tr_error(-EBUSY, "%s: another process is using this run", out);
-    return 0;
+    return tr_error(-errno, "%s: cannot lock the run: %s", out, strerror(errno));
 }
 
 /* An import that was cut off starts over; what it made is ours to remove, as long as no commit has

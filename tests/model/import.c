@@ -5,12 +5,14 @@
  */
 #include "tests/model/run.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static char temp[64];
@@ -416,6 +418,123 @@ static void a_source_that_shrinks(void **state)
     assert_false(make_exists(temp, "s") || make_exists(temp, "k"));
 }
 
+/* Half way somebody puts a file into each folder, and the import is stopped. */
+static int join_in(void *arg, uint64_t done, uint64_t total)
+{
+    if (done < total / 2)
+        return 0;
+    for (const char *const *folder = arg; *folder; folder++)
+        make_file(temp, make_path(*folder, "notes"), "mine");
+    return 1;
+}
+
+static int entries(const char *name)
+{
+    DIR *d = opendir(make_path(temp, name));
+    int n = -2; /* "." and ".." */
+
+    assert_non_null(d);
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+/* Of an import that fails nothing is left; what others have put beside it is, and so are folders
+ * that were there before. */
+static void what_others_add_stays(void **state)
+{
+    static const char *const all[] = {"s1", "s2", "k", NULL}, *const none[] = {NULL};
+    struct make_folder f;
+    char store[256], keep[128];
+    struct tr_import_params p = {
+        .dtype = -1, .generations = 2, .store = store, .keep = keep, .progress = join_in};
+
+    (void)state;
+    make_table(&f, &make_small);
+    make_write(&f, make_path(temp, "m"));
+    snprintf(store, sizeof(store), "%s/s1:%s/s2", temp, temp);
+    snprintf(keep, sizeof(keep), "%s/k", temp);
+    p.model = make_path(temp, "m");
+    for (int there = 0; there < 2; there++) {
+        for (int i = 0; there && all[i]; i++)
+            assert_int_equal(mkdir(make_path(temp, all[i]), 0755), 0);
+        p.progress_arg = (void *)none;
+        assert_refused(tr_import(&p), "interrupted");
+        for (int i = 0; all[i]; i++) {
+            assert_int_equal(make_exists(temp, all[i]), there);
+            assert_int_equal(there ? entries(all[i]) : 0, 0);
+        }
+        p.progress_arg = (void *)all;
+        assert_refused(tr_import(&p), "interrupted");
+        for (int i = 0; all[i]; i++) {
+            assert_true(make_exists(make_path(temp, all[i]), "notes"));
+            assert_int_equal(entries(all[i]), 1);
+            make_clean(make_path(temp, all[i]));
+        }
+    }
+}
+
+static const char *rival; /* a store that somebody makes just before its folder is made; or NULL */
+static struct tr_store *theirs;
+static int in_use; /* and they are still at it */
+
+/* In place of the C library's. */
+int mkdir(const char *path, mode_t mode)
+{
+    const char *at = rival;
+    char name[] = "t";
+    struct tr_piece piece = {.name = name, .bytes = 4096};
+    struct tr_span span = {.n_pieces = 1, .bytes = 4096};
+    struct tr_segment segment = {name, name};
+    struct tr_layout l = {&segment, &span, &piece, 1, 1, 1};
+    _Alignas(4096) static char page[4096];
+
+    if (at && !strcmp(path, at)) {
+        rival = NULL;
+        assert_int_equal(tr_store_create(&theirs, at, &l, 2), 0);
+        assert_int_equal(tr_store_write_piece(theirs, 0, page), 0);
+        assert_int_equal(tr_store_commit(theirs, "x", 1), 0);
+        if (!in_use) {
+            tr_store_close(theirs);
+            theirs = NULL;
+        }
+    }
+    return (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
+}
+
+/* Between the look at the folders and their locks another store has come: it is not touched, be it
+ * in use or not. */
+static void a_store_that_comes_first(void **state)
+{
+    struct make_folder f;
+    char store[128], second[128], list[260];
+    uint64_t damaged;
+
+    (void)state;
+    make_table(&f, &make_small);
+    make_write(&f, make_path(temp, "m"));
+    snprintf(store, sizeof(store), "%s/s", temp);
+    snprintf(second, sizeof(second), "%s/t", temp);
+    snprintf(list, sizeof(list), "%s:%s", store, second);
+    for (int i = 0; i < 4; i++) {
+        struct tr_import_params p = {
+            .dtype = -1, .generations = 2, .model = make_path(temp, "m"), .store = list};
+        const char *where = i & 1 ? store : second;
+
+        rival = where;
+        in_use = i & 2;
+        assert_refused(tr_import(&p), where);
+        tr_store_close(theirs);
+        assert_int_equal(tr_store_open(&theirs, where, TR_STORE_READ), 0);
+        assert_int_equal(tr_store_verify(theirs, NULL, NULL, &damaged), 0);
+        assert_int_equal(damaged, 0);
+        tr_store_close(theirs);
+        assert_false(make_exists(temp, i & 1 ? "t" : "s"));
+        make_clean(where);
+    }
+}
+
 /* Another run's folder of kept files does not describe this store. */
 static void a_store_with_another_model(void **state)
 {
@@ -460,6 +579,8 @@ int main(void)
         TEST(files_cannot_grow),
         TEST(the_disk_is_too_small),
         TEST(a_source_that_shrinks),
+        TEST(what_others_add_stays),
+        TEST(a_store_that_comes_first),
         TEST(a_store_with_another_model),
     };
 

@@ -178,6 +178,90 @@ static void torn_commit(void **state)
     tr_layout_free(&l);
 }
 
+/* Bytes of a record's file, and what is said while they are there; n 0: to its end. */
+struct wrong_bytes {
+    const char *name;
+    size_t at, n;
+    int byte, code;
+    const char *words;
+};
+
+static void with_bytes(const char *folder, const struct wrong_bytes *w)
+{
+    char *path = tr_path(folder, w->name), was[16384], is[16384];
+    int fd = open(path, O_RDWR);
+    ssize_t all = pread(fd, was, sizeof(was), 0);
+    struct tr_store *s;
+
+    assert_true(all > 0 && all < (ssize_t)sizeof(was));
+    memcpy(is, was, sizeof(is));
+    memset(is + w->at, w->byte, w->n ? w->n : (size_t)all - w->at);
+    assert_int_equal(pwrite(fd, is, (size_t)all, 0), all);
+    assert_int_equal(fsync(fd), 0);
+    for (enum tr_store_mode mode = TR_STORE_READ; mode <= TR_STORE_WRITE; mode++)
+        expect_error(tr_store_open(&s, folder, mode), w->code, w->words);
+    assert_int_equal(pwrite(fd, was, (size_t)all, 0), all);
+    assert_int_equal(fsync(fd), 0);
+    close(fd);
+    tr_free(TR_MEM_MISC, path);
+}
+
+static void change_places(const char *folder)
+{
+    char *zero = tr_path(folder, "commit0"), *one = tr_path(folder, "commit1");
+    char *aside = tr_path(folder, "aside");
+
+    assert_int_equal(rename(zero, aside), 0);
+    assert_int_equal(rename(one, zero), 0);
+    assert_int_equal(rename(aside, one), 0);
+    tr_free(TR_MEM_MISC, zero);
+    tr_free(TR_MEM_MISC, one);
+    tr_free(TR_MEM_MISC, aside);
+}
+
+/* From the import to the next commit there is one record. What a crash of its write may leave is an
+ * import that was cut off; all else is damage, and is not discarded. */
+static void only_record(void **state)
+{
+    static const struct wrong_bytes cases[] = {
+        {"commit1", 0, 512, 0, -ENODATA, "no commit yet"},
+        {"commit1", 512, 512, 0x5a, -ENODATA, "no commit yet"},
+        {"commit1", 4096, 0, 0, -ENODATA, "no commit yet"},
+        {"commit1", 0, 0, 0, -ENODATA, "no commit yet"},
+        {"commit1", 60, 8, 0xa7, -EBADMSG, "commit1: damaged, and the only commit record"},
+        {"commit1", 16, 1, 3, -EBADMSG, "commit1: damaged"}, /* the first commit is no third */
+    };
+    /* Which holds the second commit, when the first one is durable. */
+    static const struct wrong_bytes other = {"commit0", 0, 512, 0, -EBADMSG, "commit0: damaged"};
+    char *folder = test_folder(), *one = tr_path(folder, "commit1");
+    struct tr_layout l;
+    struct tr_store *s;
+
+    (void)state;
+    test_layout(&l, &small);
+    tr_store_close(test_store(folder, &l, 2, NULL));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        with_bytes(folder, &cases[i]);
+    flip_byte(folder, "commit1", 60);
+    expect_error(tr_store_discard(folder), -EBADMSG, "commit1: damaged");
+    flip_byte(folder, "commit1", 60);
+    change_places(folder);
+    with_bytes(folder, &other);
+    assert_int_equal(truncate(one, 100), 0); /* where no record is as yet */
+    change_places(folder);
+    assert_ok(tr_store_open(&s, folder, TR_STORE_WRITE));
+    expect_version(s, 0);
+    assert_true(tr_store_torn(s) && tr_store_torn_damaged(s));
+    commit_version(s, 1, "one"); /* makes it as long as it was */
+    tr_store_close(s);
+    assert_ok(tr_store_open(&s, folder, TR_STORE_READ));
+    expect_payload(s, 2, "one");
+    assert_null(tr_store_torn(s));
+    tr_store_close(s);
+    tr_free(TR_MEM_MISC, one);
+    tr_layout_free(&l);
+}
+
 /* Version 1 over version 0, all of it by this table. */
 static int write_version(const char *folder, const struct tr_io_hook *hook)
 {
@@ -484,7 +568,7 @@ static void wrong_files(void **state)
             assert_int_equal(damaged, i != 1);
             tr_store_close(s);
         } else {
-            expect_error(tr_store_open(&s, folder, TR_STORE_READ), -ENODATA, "no commit yet");
+            expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EBADMSG, "the only commit");
         }
         assert_int_equal(truncate(path, st.st_size + 4096), 0);
         expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EINVAL, "layout says");
@@ -533,10 +617,10 @@ int main(void)
         cmocka_unit_test(create_and_open),   cmocka_unit_test(two_generations),
         cmocka_unit_test(left_as_made),      cmocka_unit_test(broken_table),
         cmocka_unit_test(unreadable_record), cmocka_unit_test(torn_commit),
-        cmocka_unit_test(damaged_piece),     cmocka_unit_test(unfinished_import),
-        cmocka_unit_test(one_generation),    cmocka_unit_test(no_space),
-        cmocka_unit_test(hostile_json),      cmocka_unit_test(wrong_files),
-        cmocka_unit_test(lost_json),
+        cmocka_unit_test(only_record),       cmocka_unit_test(damaged_piece),
+        cmocka_unit_test(unfinished_import), cmocka_unit_test(one_generation),
+        cmocka_unit_test(no_space),          cmocka_unit_test(hostile_json),
+        cmocka_unit_test(wrong_files),       cmocka_unit_test(lost_json),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -346,6 +346,29 @@ static void test_damaged_record(void **state)
     close(fd);
 }
 
+/* Before the first step there is one record: damaged, it is named, by whoever meets it and as often
+ * as it is met, and the import is not started again. */
+static void test_damaged_only_record(void **state)
+{
+    struct tr_train_params p = own_job("only");
+    char path[4500], *text = NULL;
+    tr_run *run = NULL;
+
+    (void)state;
+    assert_int_equal(tr_train_open(&run, &p), 0);
+    tr_train_close(run);
+    snprintf(path, sizeof(path), "%s/store/commit1", p.out);
+    turn_bit(path, 60);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(tr_train_open(&run, &p), -EBADMSG);
+        assert_non_null(strstr(tr_message(), "commit1: damaged, and the only commit record"));
+    }
+    assert_int_equal(tr_verify_run(p.out, NULL, &text), -EBADMSG);
+    turn_bit(path, 60);
+    assert_int_equal(verified(p.out, ""), 0);
+    assert_int_equal(train(&p, NULL), 0);
+}
+
 /* As of a step that was killed after its first write: the smallest piece of block 1. */
 static void begin_to_overwrite(const char *run)
 {
@@ -443,11 +466,12 @@ static void test_lost_line(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_changed_beside), cmocka_unit_test(test_changed_options),
-        cmocka_unit_test(test_damaged_plan),   cmocka_unit_test(test_damaged_commit),
-        cmocka_unit_test(test_torn_commit),    cmocka_unit_test(test_short_record),
-        cmocka_unit_test(test_lost_line),      cmocka_unit_test(test_counted_once),
-        cmocka_unit_test(test_damaged_record), cmocka_unit_test(test_falls_back_to),
+        cmocka_unit_test(test_changed_beside),      cmocka_unit_test(test_changed_options),
+        cmocka_unit_test(test_damaged_plan),        cmocka_unit_test(test_damaged_commit),
+        cmocka_unit_test(test_torn_commit),         cmocka_unit_test(test_short_record),
+        cmocka_unit_test(test_lost_line),           cmocka_unit_test(test_counted_once),
+        cmocka_unit_test(test_damaged_record),      cmocka_unit_test(test_falls_back_to),
+        cmocka_unit_test(test_damaged_only_record),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -225,6 +225,106 @@ static void test_swept_file(void **state)
     assert_int_equal(tr_out_file_begin(&first, out), -EEXIST);
 }
 
+/* A file that is written whole or not at all: under the name that it has until then nobody else's
+ * file is written to, nor one that a link leads to, and what a kill has left there goes. */
+static void test_small_file(void **state)
+{
+    char base[4352], path[4400], tmp[4450], own[4450], link_to[4450], *text;
+    size_t n;
+
+    (void)state;
+    snprintf(base, sizeof(base), "%s", scratch_path("small"));
+    snprintf(path, sizeof(path), "%s/notes", base);
+    snprintf(own, sizeof(own), "%s.tmp", path);
+    snprintf(tmp, sizeof(tmp), "%s" TR_FILE_TMP, path);
+    snprintf(link_to, sizeof(link_to), "%s.linked", path);
+    assert_int_equal(tr_make_folder(base), 0);
+    assert_int_equal(tr_file_write(own, "mine", 4), 0);
+    assert_int_equal(tr_file_write(tmp, "left by a kill, and linked to", 29), 0);
+    assert_int_equal(link(tmp, link_to), 0);
+    assert_int_equal(tr_file_write(path, "new", 3), 0);
+    assert_int_equal(entries(base), 3);
+    assert_int_equal(tr_file_read(link_to, 100, &text, &n), 0);
+    assert_int_equal(n, 29);
+    tr_free(TR_MEM_TEXT, text);
+    assert_int_equal(symlink(own, tmp), 0);
+    assert_int_equal(tr_file_write(path, "newer", 5), -ELOOP);
+    assert_int_equal(tr_file_read(own, 100, &text, &n), 0);
+    assert_string_equal(text, "mine");
+    tr_free(TR_MEM_TEXT, text);
+}
+
+#define WRITERS 4
+
+/* Two and more at once: what is read is always one's own whole file. */
+static void test_many_writers(void **state)
+{
+    char base[4352], path[4400], *text;
+    pid_t child[WRITERS];
+    int status;
+    size_t n;
+
+    (void)state;
+    snprintf(base, sizeof(base), "%s", scratch_path("writers"));
+    snprintf(path, sizeof(path), "%s/file", base);
+    assert_int_equal(tr_make_folder(base), 0);
+    assert_int_equal(tr_file_write(path, "aaa", 3), 0);
+    for (int i = 0; i < WRITERS; i++) {
+        char mine[4 * WRITERS];
+
+        memset(mine, 'a' + i, sizeof(mine));
+        child[i] = fork();
+        for (int k = 0; child[i] == 0 && k < 50; k++)
+            if (tr_file_write(path, mine, 3 + 3 * (size_t)i) < 0)
+                _exit(1);
+        if (child[i] == 0)
+            _exit(0);
+    }
+    for (int k = 0; k < 1000; k++) {
+        assert_int_equal(tr_file_read(path, 100, &text, &n), 0);
+        assert_int_equal(n, 3 + 3 * (text[0] - 'a'));
+        for (size_t i = 1; i < n; i++)
+            assert_int_equal(text[i], text[0]);
+        tr_free(TR_MEM_TEXT, text);
+    }
+    for (int i = 0; i < WRITERS; i++) {
+        assert_int_equal(waitpid(child[i], &status, 0), child[i]);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    assert_int_equal(entries(base), 1);
+}
+
+/* Where a link has the name of a folder that is removed, the link goes. */
+static void test_removed_link(void **state)
+{
+    char folder[4352], link[4352];
+
+    (void)state;
+    snprintf(folder, sizeof(folder), "%s", scratch_path("behind-a-link"));
+    snprintf(link, sizeof(link), "%s", scratch_path("a-link"));
+    assert_int_equal(tr_make_folder(folder), 0);
+    assert_int_equal(tr_file_write(scratch_path("behind-a-link/file"), "x", 1), 0);
+    assert_int_equal(symlink(folder, link), 0);
+    assert_int_equal(tr_remove_tree(link), 0);
+    assert_int_equal(access(link, F_OK), -1);
+    assert_int_equal(entries(folder), 1);
+}
+
+/* A run that was killed while it wrote its very first file is begun anew. */
+static void test_begun(void **state)
+{
+    struct tr_train_params p = own_job("begun");
+    char left[4400];
+
+    (void)state;
+    snprintf(left, sizeof(left), "%s/run.yaml" TR_FILE_TMP, p.out);
+    assert_int_equal(tr_make_folder(p.out), 0);
+    assert_int_equal(close(open(left, O_WRONLY | O_CREAT, 0644)), 0);
+    if (train(&p, NULL) < 0)
+        fail_msg("%s", tr_message());
+    assert_int_equal(access(left, F_OK), -1);
+}
+
 static int stop_half_way(void *arg, uint64_t done, uint64_t total)
 {
     ++*(int *)arg;
@@ -379,11 +479,19 @@ static void test_cut_off_validation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inference),          cmocka_unit_test(test_swept),
-        cmocka_unit_test(test_swept_export),       cmocka_unit_test(test_swept_file),
-        cmocka_unit_test(test_stopped_import),     cmocka_unit_test(test_failed_behind_import),
-        cmocka_unit_test(test_cut_off_validation), cmocka_unit_test(test_damaged_within_a_step),
+        cmocka_unit_test(test_inference),
+        cmocka_unit_test(test_swept),
+        cmocka_unit_test(test_swept_export),
+        cmocka_unit_test(test_swept_file),
+        cmocka_unit_test(test_stopped_import),
+        cmocka_unit_test(test_failed_behind_import),
+        cmocka_unit_test(test_cut_off_validation),
+        cmocka_unit_test(test_damaged_within_a_step),
         cmocka_unit_test(test_late_lines),
+        cmocka_unit_test(test_small_file),
+        cmocka_unit_test(test_many_writers),
+        cmocka_unit_test(test_removed_link),
+        cmocka_unit_test(test_begun),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
