@@ -22,7 +22,7 @@ int tr_layout_from_json(struct tr_layout *out, const json_t *object, const char 
 /* The span that a piece belongs to. */
 uint32_t tr_layout_span_of(const struct tr_layout *l, uint32_t piece);
 
-/* "record block 3, tensor model.layers.3... (from byte N)", for messages. */
+/* "record block 3, params, tensor model.layers.3... (bytes N to M)", for messages. */
 void tr_layout_describe(const struct tr_layout *l, uint32_t piece, char *text, size_t room);
 
 #endif

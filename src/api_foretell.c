@@ -11,6 +11,7 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
+#include "src/options/options.h"
 #include "src/plan/counter.h"
 #include "src/run/open.h"
 
@@ -110,6 +111,8 @@ static int resolve(struct foretell *f)
     int r;
 
     *p = *f->p->train;
+    if ((r = tr_options_check(p)) < 0)
+        return r;
     if (!p->model == !p->arch)
         return tr_error(-EINVAL, "one of --model and --arch is needed");
     if (f->elsewhere) {

@@ -70,7 +70,7 @@ static int preview_text(const struct tr_preview_data_params *p, const struct tr_
     if (r == 0)
         r = tr_preview(&(struct tr_preview_sample_params){.data = data,
                                                           .tokenizer = t,
-                                                          .samples = p->samples ? p->samples : 3,
+                                                          .samples = p->samples ? p->samples : 4,
                                                           .json = p->json,
                                                           .line = add_line,
                                                           .arg = f});

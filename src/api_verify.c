@@ -88,6 +88,8 @@ static int verify_kept(const char *run, const struct tr_store *store, FILE *f)
     return r;
 }
 
+/* An error keeps what has been found so far: it may have taken hours, and a drive that fails is the
+ * likeliest reason for both. */
 int64_t tr_verify_run(const char *run, const char *folder, char **out)
 {
     struct tr_store *store = NULL;
@@ -110,8 +112,8 @@ int64_t tr_verify_run(const char *run, const char *folder, char **out)
         r = papers = verify_papers(run, f);
     if (r >= 0)
         r = kept = verify_kept(run, store, f);
-    if (f)
-        fclose(f);
+    if (f && fclose(f) != 0 && r >= 0)
+        r = tr_error(-ENOMEM, "out of memory");
     tr_store_close(store);
     return r < 0 ? r : (int64_t)damaged + torn + papers + kept;
 }

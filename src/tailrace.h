@@ -50,7 +50,7 @@ enum tr_type { TR_TYPE_SOURCE, TR_TYPE_F32, TR_TYPE_BF16, TR_TYPE_F16, TR_TYPE_8
 
 /* ---- training ------------------------------------------------------------------------------- */
 
-struct tr_train_params {
+struct tr_train_params { /* of each value the command line's bounds hold here, too */
     const char *model;     /* HF folder; or arch */
     const char *arch;      /* a name or a config.json: random start from seed; needs tokenizer */
     const char *tokenizer; /* folder with tokenizer.json; default: the model's */
@@ -122,11 +122,13 @@ struct tr_memory_row { const char *kind; uint64_t bytes; }; /* "block slots (3 x
 
 typedef struct tr_run tr_run;
 
-/* Imports (or continues) and plans. Nothing half-made is left behind on failure. */
+/* Imports (or continues) and plans. On failure *out is NULL, nothing half-made is left behind. */
 TR_API int tr_train_open(tr_run **out, const struct tr_train_params *params);
-/* One step. 1: done, 0: there are no more steps (all is durable), or an error. */
+/* One step. 1: done, 0: there are no more steps (all is durable), or an error. Then step and finish
+ * return that error for good, and commit and export nothing; opened anew, the run goes on. */
 TR_API int tr_train_step(tr_run *run, struct tr_step_report *report);
-/* Commits; exports OUT/model where all steps are done and export is on. */
+/* Commits; exports OUT/model where all steps are done and export is on. After an error of the
+ * export (a full disk) it may be called again, which tries that again; after success it is done. */
 TR_API int tr_train_finish(tr_run *run);
 TR_API void tr_train_close(tr_run *run); /* NULL is allowed; all committed steps stay */
 /* Rows of the memory table; returns how many, fills at most n. Strings live as long as the run. */
@@ -144,11 +146,9 @@ struct tr_bench_params {
     const char *device; /* default: as for training */
     const char *store;  /* folders on the drives to be measured; default: the current one */
     const char *out;    /* file; default $XDG_CACHE_HOME/tailrace/machine.json, else ~/.cache/... */
-    int64_t threads;
-    int quick;          /* for tests: seconds, and figures that mean little */
+    int64_t threads; int quick; /* quick, for tests: seconds, and figures that mean little */
     int json;           /* the text is the file's content, not a table */
-    tr_log_fn *log;
-    void *log_arg;
+    tr_log_fn *log; void *log_arg;
 };
 TR_API int tr_bench_machine(const struct tr_bench_params *params, char **out); /* tr_free_text */
 
@@ -169,8 +169,7 @@ TR_API int tr_foretell(const struct tr_foretell_params *params, char **out);
 
 struct tr_init_params {
     const char *arch, *tokenizer, *out;
-    uint64_t seed;
-    enum tr_type dtype; /* default f32 */
+    uint64_t seed; enum tr_type dtype; /* default 0; f32 */
 };
 TR_API int tr_init_model(const struct tr_init_params *params);
 
@@ -185,7 +184,8 @@ TR_API int tr_export_run(const struct tr_export_run_params *params, int64_t *ste
 struct tr_learn_params { const char *data, *out; int64_t vocab; };
 TR_API int tr_learn_tokenizer(const struct tr_learn_params *params);
 
-/* Texts returned through `out` are freed with tr_free_text. */
+/* Texts returned through `out` are freed with tr_free_text (NULL is allowed). After an error *out
+ * is NULL, but for tr_verify_run's: what it had found by then. */
 TR_API void tr_free_text(char *text);
 TR_API int tr_inspect_path(const char *path, int json, char **out);
 /* Number of damaged pieces or commits (0: whole), each named in the text; or an error. */
@@ -197,7 +197,7 @@ TR_API int64_t tr_fall_back_run(const char *run, const char *store);
 
 struct tr_preview_data_params {
     const char *data, *model, *tokenizer, *chat_template;
-    int64_t samples, seq_len;
+    int64_t samples, seq_len; /* default 4, 2048 */
     enum tr_task task; int json;
 };
 TR_API int tr_preview_data(const struct tr_preview_data_params *params, char **out);
@@ -205,7 +205,7 @@ TR_API int tr_preview_data(const struct tr_preview_data_params *params, char **o
 /* Continuation and loss, streamed layer by layer like training; model: HF folder or run. */
 struct tr_eval_params {
     const char *model, *tokenizer, *data, *device, *chat_template, *adapter; /* adapter: PEFT's */
-    int64_t batch_size, seq_len, samples, max_tokens, threads;
+    int64_t batch_size, seq_len, samples, max_tokens, threads; /* default of max_tokens: 32 */
     uint64_t device_memory;
     enum tr_task task; /* data: its official JSONL; choices by log-likelihood */
     int exact_match; /* prompt/completion data: generate and compare with the completion */
@@ -225,7 +225,7 @@ struct tr_generate_params { /* prompt; or prompts: a file of lines or JSONL: out
     const char *chat_template; /* prompts are turns of the user, by this template; or: */
     int chat;                  /* by the run's, or the tokenizer folder's */
     const char *(*ask)(void *arg); void *ask_arg; /* chat: next turn, or NULL; answers: piece */
-    int64_t max_tokens, threads;
+    int64_t max_tokens, threads; /* default of the first: 64, of an answer to ask 512 */
     uint64_t device_memory, seed;
     double temperature, top_p; /* 0: the likeliest token; of all */
     enum tr_choice kv_cache;   /* keys and values stay; default: where they fit */

@@ -130,10 +130,6 @@ static int run(void *arg)
     struct eval *eval = arg;
     struct tr_eval_report report = {0};
 
-    if (!eval->params.max_tokens)
-        eval->params.max_tokens = 32;
-    if (!eval->params.batch_size)
-        eval->params.batch_size = 8;
     eval->params.log = print_answer;
     eval->params.log_arg = eval;
     if (tr_eval_data(&eval->params, &report) < 0)

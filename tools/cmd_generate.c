@@ -123,8 +123,6 @@ static int run(void *arg)
         cli_error("--json needs --prompt or --prompts");
         return CLI_USAGE;
     }
-    if (!p->max_tokens)
-        p->max_tokens = talk ? 512 : 64;
     if (talk) {
         p->ask = ask;
         p->ask_arg = generate;

@@ -29,8 +29,6 @@ static int run(void *arg)
     struct tr_preview_data_params *params = arg;
     char *text = NULL;
 
-    if (!params->samples)
-        params->samples = 4;
     if (tr_preview_data(params, &text) < 0)
         return cli_fail();
     cli_print_text(text);

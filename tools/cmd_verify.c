@@ -57,8 +57,11 @@ static int run(void *arg)
     char *text = NULL;
     int64_t damaged = tr_verify_run(params->run, params->store, &text);
 
-    if (damaged < 0)
+    if (damaged < 0) { /* what was found until then is no report, but no secret either */
+        fputs(text ? text : "", params->json ? stderr : stdout);
+        tr_free_text(text);
         return cli_fail();
+    }
     print_report(params, damaged, text);
     if (damaged && params->fall_back)
         return fall_back(params);

@@ -15,6 +15,9 @@
 #include "src/infer/infer.h"
 #include "src/infer/prompts.h"
 
+#define MORE_TOKENS   64
+#define ANSWER_TOKENS 512 /* of a conversation */
+
 static int encode_prompts(struct prompts *p, const struct infer *f, const struct chat *c)
 {
     const struct tr_tokenizer *t = f->run.tokenizer;
@@ -168,7 +171,8 @@ static int serve(struct infer *f, const struct tr_generate_params *p, struct pro
         r = infer_chat_open(f, p->model, p->chat_template, &c);
     if (r == 0 && p->ask) {
         r = infer_converse(f, &c, p);
-        *out = r == 0 ? strdup("") : NULL;
+        if (r == 0 && !(*out = strdup("")))
+            r = tr_error(-ENOMEM, "out of memory");
     } else if (r == 0) {
         r = generate(f, p, &c, prompts, out);
     }
@@ -197,7 +201,9 @@ int tr_generate_text(const struct tr_generate_params *params, char **out)
     struct infer *f = NULL;
     int r = check(&p);
 
-    p.max_tokens = p.max_tokens ? p.max_tokens : 64;
+    *out = NULL;
+    if (!p.max_tokens)
+        p.max_tokens = p.ask ? ANSWER_TOKENS : MORE_TOKENS;
     if (r == 0 && p.prompt)
         r = prompts_add(&prompts, p.prompt, strlen(p.prompt));
     else if (r == 0 && p.prompts)

@@ -10,7 +10,8 @@
 #include "src/text/data_file.h"
 #include "src/text/data_talk.h"
 
-#define RESULT_BYTES 64
+#define RESULT_BYTES  64
+#define ANSWER_TOKENS 32 /* at most, where not asked for */
 
 struct question {
     char *shown, *expected; /* shown: what was asked last, for people */
@@ -246,7 +247,8 @@ static int answer_all(struct questions *q)
     for (size_t i = 0; ids && i < q->n; i++)
         ids[i] = q->v[i].ids;
     if (r == 0)
-        r = infer_greedy(q->f, ids, (int32_t)q->n, q->p->max_tokens ? q->p->max_tokens : 16);
+        r = infer_greedy(q->f, ids, (int32_t)q->n,
+                         q->p->max_tokens ? q->p->max_tokens : ANSWER_TOKENS);
     for (size_t i = 0; ids && i < q->n; i++)
         q->v[i].ids = ids[i];
     tr_free(TR_MEM_TEXT, ids);

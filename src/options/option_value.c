@@ -16,19 +16,29 @@
 #include "src/base/mem.h"
 #include "src/tailrace.h"
 
+#define REAL_TEXT 40
+
 static const struct {
     const char *name;
     unsigned shift;
 } units[] = {{"B", 0},  {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40},
              {"K", 10}, {"M", 20},   {"G", 30},   {"T", 40}};
 
-/* Of which memory is known later, with the device. */
-static int parse_percent(double value, uint64_t *out)
+static int check_percent(double value)
 {
     if (!(value > 0 && value <= 100))
         return tr_error(-EINVAL, "a share of the free memory lies above 0%% and up to 100%%");
-    *out = TR_SHARE(value);
     return 0;
+}
+
+/* Of which memory is known later, with the device. */
+static int parse_percent(double value, uint64_t *out)
+{
+    int r = check_percent(value);
+
+    if (r == 0)
+        *out = TR_SHARE(value);
+    return r;
 }
 
 /* Through double, for "1.5GiB"; the text itself must begin with a digit, which leaves out the
@@ -55,7 +65,12 @@ static int parse_size(const char *text, uint64_t *out)
     return 0;
 }
 
-static int parse_integer(const char *text, int64_t least, int64_t *out)
+static int check_count(int64_t n)
+{
+    return n >= 1 ? 0 : tr_error(-EINVAL, "%lld is less than 1", (long long)n);
+}
+
+static int parse_count(const char *text, int64_t *out)
 {
     char *end;
 
@@ -63,9 +78,7 @@ static int parse_integer(const char *text, int64_t least, int64_t *out)
     *out = strtoll(text, &end, 10);
     if (isspace((unsigned char)*text) || end == text || *end || errno)
         return tr_error(-EINVAL, "'%s' is not a whole number", text);
-    if (*out < least)
-        return tr_error(-EINVAL, "%s is less than %lld", text, (long long)least);
-    return 0;
+    return check_count(*out);
 }
 
 static int parse_seed(const char *text, uint64_t *out)
@@ -79,16 +92,23 @@ static int parse_seed(const char *text, uint64_t *out)
     return 0;
 }
 
-static int parse_real(const struct tr_option *o, const char *text, double *out)
+/* The shortest of 15 to 17 digits that reads back as the same double. */
+static const char *real_text(double x, char text[REAL_TEXT])
 {
-    char *end;
-    double x = strtod(text, &end);
-
-    if ((o->flags & TR_OPTION_AUTO) && strcmp(text, "auto") == 0) {
-        *out = TR_REAL_AUTO;
-        return 0;
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, REAL_TEXT, "%.*g", digits, x);
+        if (strtod(text, NULL) == x)
+            break;
     }
-    if (isspace((unsigned char)*text) || end == text || *end || !isfinite(x))
+    return text;
+}
+
+static int check_real(const struct tr_option *o, double x)
+{
+    char text[REAL_TEXT];
+
+    real_text(x, text);
+    if (!isfinite(x))
         return tr_error(-EINVAL, "'%s' is not a number", text);
     if (x < o->min || (x == o->min && (o->flags & TR_OPTION_ABOVE_MIN)))
         return tr_error(-EINVAL, "%s is too small: it must be %s %g", text,
@@ -96,6 +116,23 @@ static int parse_real(const struct tr_option *o, const char *text, double *out)
     if (o->max && (x > o->max || (x == o->max && (o->flags & TR_OPTION_BELOW_MAX))))
         return tr_error(-EINVAL, "%s is too large: it must be %s %g", text,
                         o->flags & TR_OPTION_BELOW_MAX ? "below" : "at most", o->max);
+    return 0;
+}
+
+static int parse_real(const struct tr_option *o, const char *text, double *out)
+{
+    char *end;
+    double x = strtod(text, &end);
+    int r;
+
+    if ((o->flags & TR_OPTION_AUTO) && strcmp(text, "auto") == 0) {
+        *out = TR_REAL_AUTO;
+        return 0;
+    }
+    if (isspace((unsigned char)*text) || end == text || *end)
+        return tr_error(-EINVAL, "'%s' is not a number", text);
+    if ((r = check_real(o, x)) < 0)
+        return r;
     *out = x == 0 && (o->flags & TR_OPTION_ZERO_OFF) ? -1 : x;
     return 0;
 }
@@ -121,7 +158,6 @@ static int parse_reals(const struct tr_option *o, const char *text, double out[T
     return r;
 }
 
-/* The message lists what could have been said: the shortest help there is. */
 /* Of "NAME:N": how long NAME: is; 0: a name without a number. */
 static size_t counted(const struct tr_choice_name *c)
 {
@@ -145,10 +181,21 @@ static int parse_counted(const struct tr_choice_name *c, const char *text, int *
     return 1;
 }
 
-static int parse_choice(const struct tr_choice_name *choices, const char *text, int *out)
+/* The message lists what could have been said: the shortest help there is. */
+static int none_of(const struct tr_choice_name *choices, const char *text)
 {
     char names[256] = "";
 
+    for (const struct tr_choice_name *c = choices; c->name; c++) {
+        if (c != choices)
+            strncat(names, ", ", sizeof(names) - strlen(names) - 1);
+        strncat(names, c->name, sizeof(names) - strlen(names) - 1);
+    }
+    return tr_error(-EINVAL, "'%s' is none of: %s", text, names);
+}
+
+static int parse_choice(const struct tr_choice_name *choices, const char *text, int *out)
+{
     for (const struct tr_choice_name *c = choices; c->name; c++) {
         if (parse_counted(c, text, out))
             return 0;
@@ -156,11 +203,24 @@ static int parse_choice(const struct tr_choice_name *choices, const char *text, 
             *out = c->value;
             return 0;
         }
-        if (c != choices)
-            strncat(names, ", ", sizeof(names) - strlen(names) - 1);
-        strncat(names, c->name, sizeof(names) - strlen(names) - 1);
     }
-    return tr_error(-EINVAL, "'%s' is none of: %s", text, names);
+    return none_of(choices, text);
+}
+
+static const char *choice_name(const struct tr_option *o, int value)
+{
+    for (const struct tr_choice_name *c = o->choices; c->name; c++)
+        if (counted(c) ? value > c->value && value - c->value <= TR_CHOICE_MOST : c->value == value)
+            return c->name;
+    return NULL;
+}
+
+static int check_choice(const struct tr_option *o, int value)
+{
+    char text[16];
+
+    snprintf(text, sizeof(text), "%d", value);
+    return choice_name(o, value) ? 0 : none_of(o->choices, text);
 }
 
 static int parse_switch(const char *text, int *out)
@@ -170,13 +230,18 @@ static int parse_switch(const char *text, int *out)
     return parse_choice(words, text, out);
 }
 
+static int check_text(const char *text)
+{
+    return *text ? 0 : tr_error(-EINVAL, "the value is empty");
+}
+
 /* Copied, as values come from a command line, from a file's buffer, or from another struct. */
 static int set_text(const char *text, char **place)
 {
     char *copy;
 
-    if (!*text)
-        return tr_error(-EINVAL, "the value is empty");
+    if (check_text(text) < 0)
+        return -EINVAL;
     copy = tr_strdup(TR_MEM_MISC, text);
     if (!copy)
         return -ENOMEM;
@@ -225,7 +290,7 @@ int tr_option_set(const struct tr_option *table, const struct tr_option *o, void
         rc = parse_size(value, place);
         break;
     case TR_OPTION_COUNT:
-        rc = parse_integer(value, 1, place);
+        rc = parse_count(value, place);
         break;
     case TR_OPTION_SEED:
         rc = parse_seed(value, place);
@@ -257,6 +322,53 @@ int tr_option_is_set(const struct tr_option *o, const void *params)
     return memcmp((const char *)params + o->offset, zero, value_bytes(o->kind)) != 0;
 }
 
+static int check_in_struct(const struct tr_option *o, double x)
+{
+    if ((x < 0 && (o->flags & TR_OPTION_ZERO_OFF)) ||
+        (x == TR_REAL_AUTO && (o->flags & TR_OPTION_AUTO)))
+        return 0;
+    return check_real(o, x);
+}
+
+static int check_reals(const struct tr_option *o, const double list[TR_MOST_DRIVES])
+{
+    int r = 0;
+
+    for (int n = 0; n < TR_MOST_DRIVES && r == 0; n++)
+        r = list[n] != 0 ? check_real(o, list[n]) : 0;
+    return r;
+}
+
+/* Of a number of bytes none is out of bounds, of a seed and a switch no value. */
+int tr_option_check(const struct tr_option *o, const void *params)
+{
+    const void *place = (const char *)params + o->offset;
+    uint64_t size;
+
+    if (!tr_option_is_set(o, params))
+        return 0;
+    switch (o->kind) {
+    case TR_OPTION_TEXT:
+    case TR_OPTION_PATH:
+        return check_text(*(const char *const *)place);
+    case TR_OPTION_SIZE:
+        size = *(const uint64_t *)place;
+        return size & TR_SHARE(0) ? check_percent((double)(size & ~TR_SHARE(0)) / 1000) : 0;
+    case TR_OPTION_COUNT:
+        return check_count(*(const int64_t *)place);
+    case TR_OPTION_REAL:
+        return check_in_struct(o, *(const double *)place);
+    case TR_OPTION_REALS:
+        return check_reals(o, place);
+    case TR_OPTION_CHOICE:
+        return check_choice(o, *(const int *)place);
+    case TR_OPTION_SEED:
+    case TR_OPTION_SWITCH:
+        break;
+    }
+    return 0;
+}
+
 /* The largest unit that divides it: what is printed is the same number again. */
 static void print_size(FILE *f, uint64_t bytes)
 {
@@ -272,17 +384,11 @@ static void print_size(FILE *f, uint64_t bytes)
     fprintf(f, "%llu%s", (unsigned long long)(bytes >> units[best].shift), units[best].name);
 }
 
-/* The shortest of 15 to 17 digits that reads back as the same double. */
 static void print_real(FILE *f, double x)
 {
-    char text[40];
+    char text[REAL_TEXT];
 
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof(text), "%.*g", digits, x);
-        if (strtod(text, NULL) == x)
-            break;
-    }
-    fputs(text, f);
+    fputs(real_text(x, text), f);
 }
 
 static void print_reals(FILE *f, const double list[TR_MOST_DRIVES])
@@ -291,14 +397,6 @@ static void print_reals(FILE *f, const double list[TR_MOST_DRIVES])
         fputs(n ? "," : "", f);
         print_real(f, list[n]);
     }
-}
-
-static const char *choice_name(const struct tr_option *o, int value)
-{
-    for (const struct tr_choice_name *c = o->choices; c->name; c++)
-        if (counted(c) ? value > c->value : c->value == value)
-            return c->name;
-    return NULL;
 }
 
 /* Absolute, also for a folder that is still to be made; a name without a slash may be no path. */

@@ -334,6 +334,14 @@ int tr_options_read(const char *path, struct tr_train_params *params)
     return tr_yaml_read(path, read_option, &file);
 }
 
+int tr_options_check(const struct tr_train_params *params)
+{
+    for (const struct tr_option *o = tr_train_options; o->name; o++)
+        if (tr_option_check(o, params) < 0)
+            return tr_error_prefix(-EINVAL, "--%s", o->name);
+    return 0;
+}
+
 /* Only one of two rivals is written: the file must be readable again. */
 static int is_shadowed(const struct tr_option *o, const struct tr_train_params *params)
 {

@@ -73,6 +73,9 @@ const char *tr_option_nearest(const struct tr_option *table, const char *name);
  * the option's name to the caller. */
 int tr_option_set(const struct tr_option *table, const struct tr_option *option, void *params,
                   const char *value);
+/* A value that the struct holds, whoever put it there, by the rule that its text is held to; one
+ * that is not set is right. The message is like that of tr_option_set. */
+int tr_option_check(const struct tr_option *option, const void *params);
 /* 1 where the struct holds something other than zero. */
 int tr_option_is_set(const struct tr_option *option, const void *params);
 void tr_option_reset(const struct tr_option *table, void *params);
@@ -80,6 +83,8 @@ void tr_option_reset(const struct tr_option *table, void *params);
 /* Options of a run. Unknown keys are errors that name the nearest known one. */
 int tr_options_read(const char *path, struct tr_train_params *params);
 int tr_options_parse(const char *data, size_t bytes, struct tr_train_params *params);
+/* Each option that is set; the message names the first that is wrong. */
+int tr_options_check(const struct tr_train_params *params);
 /* Everything that is set, usable again as --config; as a file: durable and atomic. */
 void tr_options_print(FILE *f, const struct tr_train_params *params);
 int tr_options_write(const char *path, const struct tr_train_params *params);

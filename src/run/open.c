@@ -392,6 +392,7 @@ int tr_train_open(tr_run **out, const struct tr_train_params *params)
     struct tr_run *run = tr_alloc(TR_MEM_MISC, sizeof(*run));
     int r;
 
+    *out = NULL;
     if (!run)
         return -ENOMEM;
     run->lock = -1;

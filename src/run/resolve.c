@@ -177,7 +177,8 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
     *p = *params;
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         copy_string(string_at(p, i));
-    if ((r = tr_need(p->data, "data")) < 0 || (r = tr_need(p->out, "out")) < 0)
+    if ((r = tr_need(p->data, "data")) < 0 || (r = tr_need(p->out, "out")) < 0 ||
+        (r = tr_options_check(p)) < 0)
         return r;
     if (!p->valid && tr_data_has_held_out(p->data))
         p->valid = tr_strdup(TR_MEM_MISC, p->data);

@@ -101,6 +101,9 @@ struct tr_run {
     struct tr_cursor last;   /* of the last commit that was started */
     int64_t steps;           /* in all */
     int trained;             /* a step has been done since the run was opened */
+    int failed;              /* the error of a step or a commit, after which nothing follows, */
+    char failure[1024];      /* and its message */
+    int exported;            /* tr_train_finish has written the model */
     int skips;               /* steps in a row that were skipped */
     uint32_t read_sumsq;     /* entries of this step's norms that have been read */
     double norms[2];         /* of what was read last: the model's, adapters' */
@@ -213,10 +216,10 @@ int run_mark_arena(struct tr_run *run);
 int run_high_water(struct tr_run *run, uint64_t *bytes);
 void run_close_offload(struct tr_run *run);
 void run_stop_machine(struct tr_run *run);
-/* Opens the device for the budget in params; its arena size goes to the plan. */
 /* Bytes of host memory that may be pinned on a machine that has so many. It does not depend on the
  * host budget: else a smaller one would leave more device memory, whose tables want more. */
 uint64_t run_most_pinned(const struct tr_run *run, uint64_t host_bytes);
+/* Opens the device for the budget in params; its arena size goes to the plan. */
 int run_open_device(struct tr_run *run);
 /* What of the options the updates are made of. */
 void run_set_update(struct tr_run *run);

@@ -2,6 +2,7 @@
  *
  * The public face of a training run: step, finish, close, tables.
  */
+#include <stdio.h>
 #include <unistd.h>
 
 #include "src/base/err.h"
@@ -11,15 +12,28 @@
 #include "src/run/open.h"
 #include "src/train/range.h"
 
+/* After an error parameters may be half updated and the cursor ahead of them: nothing of that is to
+ * be committed or exported, by whatever is called next. What is committed is whole, and opening the
+ * run anew goes on from there. */
+static int fail(struct tr_run *run, int code)
+{
+    run->failed = code;
+    snprintf(run->failure, sizeof(run->failure), "%s", tr_error_message());
+    return code;
+}
+
+static int failed_before(const struct tr_run *run)
+{
+    return run->failed ? tr_error(run->failed, "%s", run->failure) : 0;
+}
+
 /* Damage that the first step of this process meets is older than the process, and while nothing
  * has been written yet, the commit before may still be whole. */
-int tr_train_step(tr_run *run, struct tr_step_report *report)
+static int step(struct tr_run *run, struct tr_step_report *report)
 {
     char remark[512];
     int r;
 
-    if ((int64_t)run->cursor.step >= run->steps)
-        return 0;
     if (run->params.lr == TR_REAL_AUTO && (r = run_find_rate(run)) < 0)
         return r;
     r = run_step(run, report);
@@ -30,9 +44,18 @@ int tr_train_step(tr_run *run, struct tr_step_report *report)
     run->trained = 1;
     if (tr_offload_remark(run->offload, remark, sizeof(remark)))
         run_log(run, "%s", remark);
-    if ((r = run_measure_step(run, report)) == 0)
-        r = run_snapshot_if_asked(run);
-    return r < 0 ? r : 1;
+    r = run_measure_step(run, report);
+    return r < 0 ? r : run_snapshot_if_asked(run);
+}
+
+int tr_train_step(tr_run *run, struct tr_step_report *report)
+{
+    int r = failed_before(run);
+
+    if (r < 0 || (int64_t)run->cursor.step >= run->steps)
+        return r;
+    r = step(run, report);
+    return r < 0 ? fail(run, r) : 1;
 }
 
 /* The last commit, made durable: with less than step durability it may not have been started, and
@@ -64,22 +87,43 @@ static char *last_model_folder(const struct tr_run *run)
     return run_model_folder(run, 1);
 }
 
-int tr_train_finish(tr_run *run)
+/* All is durable then, and measured. Without the engine it has been done: that is closed for the
+ * export, and for nothing else that is not followed by an error. */
+static int end_training(struct tr_run *run)
 {
-    int r = run_commit_rest(run);
-    char *out;
+    int r;
 
-    if (r == 0)
-        r = run_record_choices(run);
-    if (r == 0)
-        r = run_measure_end(run);
-    if (r < 0 || (int64_t)run->cursor.step < run->steps || run->params.export_model == TR_NO)
-        return r;
+    if (!run->offload)
+        return 0;
+    if ((r = run_commit_rest(run)) < 0)
+        return fail(run, r);
+    r = run_record_choices(run);
+    return r < 0 ? r : run_measure_end(run);
+}
+
+static int export_last(struct tr_run *run)
+{
+    char *out;
+    int r;
+
     run_close_offload(run); /* the export reads the store by itself */
     out = last_model_folder(run);
     r = out ? run_export(run, out) : -ENOMEM;
+    run->exported = r == 0;
     tr_free(TR_MEM_MISC, out);
     return r;
+}
+
+int tr_train_finish(tr_run *run)
+{
+    int r = failed_before(run);
+
+    if (r < 0 || (r = end_training(run)) < 0)
+        return r;
+    if ((int64_t)run->cursor.step < run->steps || run->params.export_model == TR_NO ||
+        run->exported)
+        return 0;
+    return export_last(run);
 }
 
 void tr_train_close(tr_run *run)

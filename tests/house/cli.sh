@@ -146,6 +146,9 @@ gives 0 '' inspect run
 gives 0 '' inspect model --json
 gives 0 '' preview --data text.txt --model model --json --samples 2
 grep -q '"input_ids"' "$work/out" || say 'no input_ids in the preview'
+printf '{"text": "Line %s"}\n' 1 2 3 4 5 6 > six.jsonl
+gives 0 '' preview --data six.jsonl --model model --json
+[ "$(wc -l < "$work/out")" = 4 ] || say 'the preview does not show the four samples that help names'
 printf '{"premise": "A", "hypothesis": "B", "label": "entailment"}\n' > rte.jsonl
 gives 1 'it has "premise", "hypothesis", "label"' preview --data rte.jsonl --model model
 gives 0 '' preview --data rte.jsonl --model model --task rte

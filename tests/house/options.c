@@ -115,6 +115,72 @@ static void numbers_are_read_strictly(void **state)
     assert_true(p.seed == UINT64_MAX);
 }
 
+static void set_every_option(struct tr_train_params *p)
+{
+    for (const struct tr_option *o = tr_train_options; o->name; o++) {
+        static const char *const values[] = {[TR_OPTION_TEXT] = "cpu",
+                                             [TR_OPTION_PATH] = "a \"b\"\\c: #\n\x01\xc3\xa4",
+                                             [TR_OPTION_SIZE] = "4098KiB",
+                                             [TR_OPTION_COUNT] = "9223372036854775807",
+                                             [TR_OPTION_SEED] = "18446744073709551615",
+                                             [TR_OPTION_REAL] = "0.1234567890123456",
+                                             [TR_OPTION_SWITCH] = "yes"};
+        const char *value = o->kind == TR_OPTION_CHOICE ? o->choices[1].name : values[o->kind];
+
+        assert_int_equal(tr_option_set(tr_train_options, o, p, value), 0);
+    }
+}
+
+/* What a text may not say the struct may not hold; zero is not set, whatever the option. */
+static void values_are_held_to_the_same_rule(void **state)
+{
+    static const struct {
+        const char *says;
+        struct tr_train_params p;
+    } bad[] = {
+        {"--lr: -3 is too small: it must be above 0", {.lr = -3}},
+        {"--lr: 'nan' is not a number", {.lr = __builtin_nan("")}},
+        {"--epochs: 'inf' is not a number", {.epochs = __builtin_inf()}},
+        {"--momentum: 1.5 is too large: it must be below 1", {.momentum = 1.5}},
+        {"--beta2: 1 is too large", {.beta2 = 1}},
+        {"--lora-dropout: 1 is too large", {.lora_dropout = 1}},
+        {"--weight-decay: -1 is too small: it must be at least 0", {.weight_decay = -1}},
+        {"--lora-lr: -1 is too small", {.lora_lr = TR_REAL_AUTO}},
+        {"--steps: -5 is less than 1", {.steps = -5}},
+        {"--eval-every: -9223372036854775808 is less than 1", {.eval_every = INT64_MIN}},
+        {"--optimizer: '77' is none of: lomo, sgd, ", {.optimizer = (enum tr_optimizer)77}},
+        {"--streaming: '3' is none of: ", {.streaming = (enum tr_streaming)3}},
+        {"--io: '-1' is none of: ", {.io = (enum tr_io_choice) - 1}},
+        {"--dtype: '4' is none of: ", {.dtype = TR_TYPE_8BIT}},
+        {"--clip-method: '3' is none of: ", {.clip_method = TR_CLIP_GROUP}},
+        {"--clip-method: '2147483647' is", {.clip_method = (enum tr_clip)INT32_MAX}},
+        {"--host-memory: a share of", {.host_memory = TR_SHARE(0)}},
+        {"--device-memory: a share of", {.device_memory = TR_SHARE(101)}},
+        {"--store: the value is empty", {.store = ""}},
+    };
+    static const struct tr_train_params good[] = {
+        {.lr = TR_REAL_AUTO, .warmup = -2, .clip_norm = -1, .lora_dropout = -1},
+        {.lr = 0.1, .momentum = 0.9, .steps = INT64_MAX, .seed = UINT64_MAX, .force = 2},
+        {.clip_method = (enum tr_clip)(TR_CLIP_GROUP + 1), .streaming = TR_STREAMING_MATRICES},
+        {.host_memory = TR_SHARE(100), .device_memory = 1, .dtype = TR_TYPE_F16, .store = "s"},
+    };
+    struct tr_train_params all = {0};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        assert_int_equal(tr_options_check(&bad[i].p), -EINVAL);
+        if (strncmp(tr_error_message(), bad[i].says, strlen(bad[i].says)) != 0)
+            fail_msg("%s\nwanted %s", tr_error_message(), bad[i].says);
+    }
+    for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++)
+        if (tr_options_check(&good[i]) < 0)
+            fail_msg("%zu: %s", i, tr_error_message());
+    assert_int_equal(tr_options_check(&all), 0);
+    set_every_option(&all);
+    assert_int_equal(tr_options_check(&all), 0);
+    tr_options_free(&all);
+}
+
 static void zero_turns_off(void **state)
 {
     struct tr_train_params p = {0};
@@ -139,22 +205,6 @@ static void rivals_replace_each_other(void **state)
     assert_null(p.arch);
     tr_options_free(&p);
     assert_null(p.model);
-}
-
-static void set_every_option(struct tr_train_params *p)
-{
-    for (const struct tr_option *o = tr_train_options; o->name; o++) {
-        static const char *const values[] = {[TR_OPTION_TEXT] = "cpu",
-                                             [TR_OPTION_PATH] = "a \"b\"\\c: #\n\x01\xc3\xa4",
-                                             [TR_OPTION_SIZE] = "4098KiB",
-                                             [TR_OPTION_COUNT] = "9223372036854775807",
-                                             [TR_OPTION_SEED] = "18446744073709551615",
-                                             [TR_OPTION_REAL] = "0.1234567890123456",
-                                             [TR_OPTION_SWITCH] = "yes"};
-        const char *value = o->kind == TR_OPTION_CHOICE ? o->choices[1].name : values[o->kind];
-
-        assert_int_equal(tr_option_set(tr_train_options, o, p, value), 0);
-    }
 }
 
 static void written_options_read_back(void **state)
@@ -290,6 +340,7 @@ int main(void)
         cmocka_unit_test(rows_are_well_formed),
         cmocka_unit_test(sizes_are_read),
         cmocka_unit_test(numbers_are_read_strictly),
+        cmocka_unit_test(values_are_held_to_the_same_rule),
         cmocka_unit_test(zero_turns_off),
         cmocka_unit_test(rivals_replace_each_other),
         cmocka_unit_test(written_options_read_back),

@@ -421,6 +421,8 @@ static void two_drives(void **state)
     json_decref(o);
     f.drive_life[1] = 1e14;
     refuses(&f, "--drive-life: 2 lives for 1 drives");
+    p.momentum = 1.5;
+    refuses(&f, "--momentum: 1.5 is too large");
 }
 
 /* Seconds of a step; *parked: bytes on disk of gradients that wait. */

@@ -250,6 +250,28 @@ static void test_verify(void **state)
     assert_int_equal(tr_remove_tree(out), 0);
 }
 
+/* What cannot be looked at ends it with an error, and what was found before is told. */
+static void test_verify_cut_off(void **state)
+{
+    char out[4352], store[4352], *text = out;
+    struct tr_train_params p;
+
+    (void)state;
+    assert_int_equal(tr_verify_run(scratch_path("nowhere"), NULL, &text), -ENOENT);
+    assert_null(text);
+    snprintf(out, sizeof(out), "%s", scratch_path("cut-off"));
+    snprintf(store, sizeof(store), "%s", scratch_path("cut-off/store"));
+    p = job(out, TR_OPT_LOMO, TR_KEEP_STEP);
+    stop_after(&p, 3);
+    damage(out, 1);
+    assert_int_equal(unlink(scratch_path("cut-off/run.yaml")), 0);
+    assert_int_equal(tr_verify_run(out, store, &text), -ENOENT);
+    assert_non_null(strstr(text, "gen1"));
+    assert_non_null(strstr(text, "the commit before, of step 2, is whole"));
+    tr_free_text(text);
+    assert_int_equal(tr_remove_tree(out), 0);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -263,7 +285,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_snapshot),  cmocka_unit_test(test_snapshot_refused),
         cmocka_unit_test(test_fall_back), cmocka_unit_test(test_no_way_back),
-        cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_verify),    cmocka_unit_test(test_verify_cut_off),
     };
 
     return cmocka_run_group_tests_name("between two steps", tests, setup, NULL);

@@ -301,11 +301,12 @@ static void refused(const char *line, const char *words)
     const char *path = scratch_path("bad.jsonl");
     struct tr_generate_params p = {.model = model, .tokenizer = tokenizer, .prompts = path};
     FILE *f = fopen(path, "w");
-    char *out;
+    char *out = tokenizer;
 
     fprintf(f, "fine\n%s\n", line);
     fclose(f);
     assert_true(tr_generate_text(&p, &out) < 0);
+    assert_null(out);
     if (!strstr(tr_message(), words) || !strstr(tr_message(), "bad.jsonl:2"))
         fail_msg("%s", tr_message());
 }

@@ -264,6 +264,42 @@ static void test_checkpoint(void **state)
     assert_int_equal(step, 6);
 }
 
+/* Whoever looks at no error code gets nothing of such a step: not by the next step, nor by the end,
+ * which would have committed and exported what it has left. */
+static void test_last_word(void **state)
+{
+    static const enum tr_keep keeps[] = {TR_KEEP_CHECKPOINT, TR_KEEP_NONE};
+    struct tr_step_report report;
+    char said[1024];
+    tr_run *run;
+    int64_t step;
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct tr_train_params p = job("last-word", "rare.jsonl");
+
+        p.durability = keeps[i];
+        p.steps = ROWS;
+        assert_int_equal(tr_train_open(&run, &p), 0);
+        for (int n = 1; n < ROWS; n++)
+            assert_int_equal(tr_train_step(run, &report), 1);
+        assert_int_equal(tr_train_step(run, &report), -EDOM);
+        snprintf(said, sizeof(said), "%s", tr_message());
+        tr_inspect_path("", 0, &(char *){NULL}); /* another message */
+        assert_int_equal(tr_train_step(run, &report), -EDOM);
+        assert_string_equal(tr_message(), said);
+        assert_int_equal(tr_train_finish(run), -EDOM);
+        assert_string_equal(tr_message(), said);
+        tr_train_close(run);
+        assert_int_equal(tr_folder_is_empty(scratch_path("last-word/model")), -ENOENT);
+        step = tr_export_run(
+            &(struct tr_export_run_params){.run = p.out, .out = scratch_path("last-at6")}, NULL);
+        assert_int_equal(step, keeps[i] == TR_KEEP_NONE ? -EUCLEAN : 0);
+        tr_remove_tree(scratch_path("last-at6"));
+        assert_int_equal(tr_remove_tree(p.out), 0);
+    }
+}
+
 static void test_none(void **state)
 {
     struct tr_train_params p = job("given-up", "rare.jsonl");
@@ -320,7 +356,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_trace), cmocka_unit_test(test_checkpoint),
         cmocka_unit_test(test_none),     cmocka_unit_test(test_in_a_row),
-        cmocka_unit_test(test_mutant),
+        cmocka_unit_test(test_mutant),   cmocka_unit_test(test_last_word),
     };
 
     make_model();

@@ -250,6 +250,16 @@ static void huge_threads(struct job *j)
     j->p.threads = INT64_C(1) << 32;
 }
 
+static void negative_rate(struct job *j)
+{
+    j->p.lr = -3;
+}
+
+static void unknown_streaming(struct job *j)
+{
+    j->p.streaming = (enum tr_streaming)7;
+}
+
 static void hanging_link(struct job *j)
 {
     assert_int_equal(symlink("nowhere", j->out), 0);
@@ -284,6 +294,8 @@ static const struct {
     {"store in the model folder", store_inside_model, {"--store", "never written"}},
     {"rows past counting", huge_batch, {"--batch-size 9223372036854775807", "too many"}},
     {"threads past counting", huge_threads, {"--threads 4294967296", ""}},
+    {"a rate below zero", negative_rate, {"--lr: -3", "above 0"}},
+    {"streaming by a number that names none", unknown_streaming, {"--streaming: '7'", "matrices"}},
     {"output that is a link to nothing", hanging_link, {"out", "run.yaml"}, 1},
 };
 
