@@ -5,8 +5,8 @@
  * micro-batches, activation policies, durabilities, with random pauses in the device's streams, and
  * interrupted and resumed; the exported models must be the same bytes. Every variant is taken with
  * two of the four models, with --all by each. The suite runs this program again with
- * OPENBLAS_CORETYPE=Haswell. That the comparison can fail is shown by a change of one
- * bit of arithmetic: another seed of stochastic rounding.
+ * OPENBLAS_CORETYPE=Haswell, and few variants of each. That the comparison can fail is shown by a
+ * change of one bit of arithmetic: another seed of stochastic rounding.
  *
  * Also invariant 6: the measured device peak never passes the budget.
  */
@@ -18,6 +18,8 @@
 
 #include <cmocka.h>
 
+#include "offload/store.h"
+#include "src/checkpoint/safetensors.h"
 #include "tests/train/placement.h"
 
 static const struct tiny shapes[] = {
@@ -29,7 +31,7 @@ static const struct tiny shapes[] = {
 static const struct variant variants[] = {
     {"smallest budget", .smallest = 1},
     {"smallest budget, threads", .smallest = 1, .io = TR_IO_POOL},
-    {"io_uring or threads, prefetch 1", .prefetch = 1},
+    {"io_uring where it can be had, prefetch 1", .prefetch = 1},
     {"threads engine", .io = TR_IO_POOL},
     {"matrices, smallest budget", .smallest = 1, .streaming = TR_STREAMING_MATRICES},
     {"matrices, smallest budget, all kept, micro-batches of one grain", .smallest = 1,
@@ -92,8 +94,57 @@ static void test_f16_lomo_qwen3(void **state)
     check(&shapes[2], TR_TYPE_F16, TR_OPT_LOMO);
 }
 
-/* About 60M parameters, 64 layers, with a budget of an eighth of the weights: slots, slices and
- * prefetch depth matter. */
+/* Bytes of all weights of a model folder, and of the largest tensor. */
+static uint64_t weight_bytes(const char *folder, uint64_t *largest)
+{
+    struct tr_safetensors *s;
+    uint64_t sum = 0;
+
+    assert_int_equal(tr_safetensors_open_folder(&s, folder), 0);
+    *largest = 0;
+    for (uint32_t i = 0; i < s->n_tensors; i++) {
+        sum += s->tensors[i].bytes;
+        *largest = s->tensors[i].bytes > *largest ? s->tensors[i].bytes : *largest;
+    }
+    tr_safetensors_close(s);
+    return sum;
+}
+
+/* Two short steps of a large model; the paths live until the next call. */
+static struct tr_train_params large_job(const struct tiny *shape)
+{
+    static char model[4352], data[4352];
+
+    if (placements_are_few())
+        skip();
+    snprintf(model, sizeof(model), "%s", scratch_path("model-%d", shape->hidden));
+    snprintf(data, sizeof(data), "%s", scratch_path("data-%d.jsonl", shape->hidden));
+    tiny_model(model, shape, TR_TYPE_F32, 3);
+    token_data(data, 4, 20, 24, shape->vocab);
+    return (struct tr_train_params){.model = model,
+                                    .data = data,
+                                    .steps = 2,
+                                    .batch_size = 2,
+                                    .seq_len = 24,
+                                    .optimizer = TR_OPT_LOMO,
+                                    .seed = 11,
+                                    .lr = 0.1};
+}
+
+static void check_large(struct tr_train_params p, const struct variant *v, size_t n,
+                        uint64_t budget)
+{
+    uint64_t expected = run_variant(p, &(struct variant){"everything resident"}, 2ull << 30);
+
+    remove_run();
+    for (size_t i = 0; i < n; i++) {
+        if (run_variant(p, &v[i], budget) != expected)
+            fail_msg("%s: other bits than with everything resident", v[i].name);
+        remove_run();
+    }
+}
+
+/* 64 layers with a budget of an eighth of the weights: slots, slices and prefetch depth matter. */
 static void test_60m(void **state)
 {
     static const struct tiny shape = {"llama", 256, 768, 64, 8, 4, 32, 8192, 512, ""};
@@ -103,30 +154,30 @@ static void test_60m(void **state)
         {"an eighth, prefetch 1, one thread", .prefetch = 1, .threads = 1},
         {"an eighth, random pauses", .delay_seed = 9},
     };
-    const uint64_t budget = 58741504ull * 4 / 8;
-    char model[4352], data[4352];
-    struct tr_train_params p = {.model = model,
-                                .data = data,
-                                .steps = 2,
-                                .batch_size = 2,
-                                .seq_len = 24,
-                                .optimizer = TR_OPT_LOMO,
-                                .seed = 11,
-                                .lr = 0.1};
-    uint64_t expected;
+    struct tr_train_params p = large_job(&shape);
+    uint64_t largest, bytes = weight_bytes(p.model, &largest);
 
     (void)state;
-    snprintf(model, sizeof(model), "%s", scratch_path("model-60m"));
-    snprintf(data, sizeof(data), "%s", scratch_path("data-60m.jsonl"));
-    tiny_model(model, &shape, TR_TYPE_F32, 3);
-    token_data(data, 4, 20, 24, shape.vocab);
-    expected = run_variant(p, &(struct variant){"everything resident"}, 2ull << 30);
-    remove_run();
-    for (size_t i = 0; i < sizeof(eighth) / sizeof(eighth[0]); i++) {
-        if (run_variant(p, &eighth[i], budget) != expected)
-            fail_msg("%s: other bits than with everything resident", eighth[i].name);
-        remove_run();
-    }
+    assert_int_equal(bytes, 54558976 * 4);
+    check_large(p, eighth, sizeof(eighth) / sizeof(eighth[0]), bytes / 8);
+}
+
+/* Matrices that the store keeps as two pieces each, which slots and devices have as one. */
+static void test_pieces(void **state)
+{
+    static const struct tiny shape = {"llama", 1024, 64, 1, 34, 1, 128, 300, 512, ""};
+    static const struct variant cut[] = {
+        {"two pieces, blocks", .smallest = 1, .streaming = TR_STREAMING_BLOCKS},
+        {"two pieces, matrices, threads engine", .smallest = 1, .io = TR_IO_POOL,
+         .streaming = TR_STREAMING_MATRICES},
+    };
+    struct tr_train_params p = large_job(&shape);
+    uint64_t largest;
+
+    (void)state;
+    weight_bytes(p.model, &largest);
+    assert_true(largest > TR_PIECE_BYTES);
+    check_large(p, cut, sizeof(cut) / sizeof(cut[0]), 0);
 }
 
 int main(int argc, char **argv)
@@ -137,6 +188,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_bf16_adamw_tied),
         cmocka_unit_test(test_f16_lomo_qwen3),
         cmocka_unit_test(test_60m),
+        cmocka_unit_test(test_pieces),
     };
 
     placements_options(argc, argv);

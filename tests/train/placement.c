@@ -6,10 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include <cmocka.h>
 
+#include "offload/io.h"
 #include "src/base/file.h"
+#include "src/run/run.h"
 #include "tests/device/budget.h"
 
 /* "SCRATCH/run-part-0:..." */
@@ -34,6 +37,62 @@ static uint64_t exported_hash(const struct tr_train_params *p)
            file_hash(scratch_path("run/model/adapter/adapter_model.safetensors"));
 }
 
+static int have_uring(void)
+{
+    struct tr_io_file files[TR_IO_FILES] = {{-1}, {-1}, {-1}, {-1}, {-1}};
+    struct tr_io_params p = {.files = files, .depth = 4};
+    struct tr_io *io;
+
+    if (tr_io_open_uring(&io, &p) < 0)
+        return 0;
+    io->ops->close(io);
+    return 1;
+}
+
+/* The engine is the one asked for: io_uring too, where it can be had and nothing else was named. */
+static void expect_engine(const struct tr_run *run)
+{
+    static int told;
+    const char *engine = tr_offload_io_name(run->offload);
+    int ring = !strncmp(engine, "io_uring", 8);
+
+    if (run->params.io == TR_IO_BEST && !ring && (getenv("TAILRACE_IO") || !have_uring())) {
+        if (!told++)
+            print_message("skipped: io_uring, refused here by the kernel or TAILRACE_IO\n");
+        return;
+    }
+    if (run->params.io == TR_IO_POOL ? !strstr(engine, " threads, ") : !ring)
+        fail_msg("another engine than asked for: %s", engine);
+}
+
+/* Those that OPENBLAS_CORETYPE forces, where it does. */
+static void expect_kernels(const struct tr_run *run)
+{
+    const char *core = getenv("OPENBLAS_CORETYPE"), *bits = run->device_info.bits;
+
+    if (core && *core && !strncmp(bits, "cpu ", 4) && strcasecmp(strrchr(bits, ' ') + 1, core) != 0)
+        fail_msg("OPENBLAS_CORETYPE=%s, and still %s", core, bits);
+}
+
+/* As train_part, and to the end where steps is 0. */
+static int train_as_asked(const struct tr_train_params *p, int steps, struct tr_step_report *last)
+{
+    struct tr_step_report report;
+    tr_run *run;
+    int r = tr_train_open(&run, p);
+
+    if (r < 0)
+        return r;
+    expect_engine(run);
+    expect_kernels(run);
+    for (int i = 0; (!steps || i < steps) && (r = tr_train_step(run, &report)) == 1; i++)
+        *last = report;
+    if (r >= 0)
+        r = tr_train_finish(run);
+    tr_train_close(run);
+    return r;
+}
+
 uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t device)
 {
     struct tr_step_report last;
@@ -56,9 +115,9 @@ uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t
     p.out = out;
     p.store = part_folders(v->folders);
     if (v->interrupted)
-        r = train_part(&p, 2);
+        r = train_as_asked(&p, 2, &last);
     if (r == 0)
-        r = train(&p, &last);
+        r = train_as_asked(&p, 0, &last);
     if (r < 0)
         fail_msg("%s: %s", v->name, tr_message());
     assert_true(last.device_peak_bytes <= p.device_memory);
@@ -82,25 +141,34 @@ static double lr_of(const struct placements *all)
 }
 
 static int take_all;
+static size_t one_in; /* 0: what the placements say */
 
 void placements_options(int argc, char **argv)
 {
     take_all = argc > 1 && !strcmp(argv[1], "--all");
+    if (argc > 1 && !strncmp(argv[1], "--share=", 8))
+        one_in = strtoul(argv[1] + 8, NULL, 10);
 }
 
-/* What a sanitizer looks at is the same whatever the model: there every variant is taken once or
- * twice by a program, whose calls are 2 at least, or 4 where each takes a share. */
+int placements_are_few(void)
+{
+    return one_in > 0;
+}
+
+/* What a sanitizer looks at is the same whatever the model: there a program, whose calls are 2 at
+ * least, or 4 where each takes a share of one in two, takes every variant once or twice. */
 #ifdef __SANITIZE_ADDRESS__
-#define FEWER 1
+#define FEWER 2
 #else
 #define FEWER 1
 #endif
 
+/* Each call takes one at least. */
 static int is_due(const struct placements *all, size_t variant, size_t call)
 {
-    size_t share = (all->share ? all->share : 1) * FEWER;
+    size_t share = one_in ? one_in : (all->share ? all->share : 1) * FEWER;
 
-    return take_all || (variant + call) % share == 0;
+    return take_all || (variant + call) % (share < all->n ? share : all->n) == 0;
 }
 
 void check_placements(const struct placements *all)
@@ -112,7 +180,7 @@ void check_placements(const struct placements *all)
     struct tr_train_params p = {.model = model,
                                 .data = data,
                                 .steps = 3,
-                                .warmup = 3, /* every step counts: the last rate is not 0 */
+                                .warmup = 3,      /* every step counts: the last rate is not 0 */
                                 .batch_size = 11, /* two grains of the cuda device */
                                 .seq_len = 200,
                                 .optimizer = all->optimizer,

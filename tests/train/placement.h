@@ -23,9 +23,9 @@ struct variant {
 };
 
 /* Runs p, but for what the variant says, in SCRATCH/run; the hash of the exported weights (and of
- * adapters). device:
- * the budget where the variant does not ask for the smallest. Also invariant 6: the measured device
- * peak is within the budget. */
+ * adapters). device: the budget where the variant does not ask for the smallest. Also invariant 6:
+ * the measured device peak is within the budget. And what ran is what was asked for: the I/O engine
+ * and, with OPENBLAS_CORETYPE, the kernels. */
 uint64_t run_variant(struct tr_train_params p, const struct variant *v, uint64_t device);
 void remove_run(void); /* SCRATCH/run */
 
@@ -50,7 +50,8 @@ struct placements {
 /* The variants give the bits of everything resident; in a program's first call with a dtype, which
  * shows that the comparison can fail, another seed of rounding gives others. */
 void check_placements(const struct placements *p);
-/* "--all": every call takes all variants and the other seed. */
+/* "--all": every call takes all variants and the other seed. "--share=N": one variant in N. */
 void placements_options(int argc, char **argv);
+int placements_are_few(void); /* --share */
 
 #endif
