@@ -467,8 +467,10 @@ plain_grad_tile(const struct tr_op_attention *op, const struct attention_tile *t
         plain_store<DT, HD>(&rows, t->first, sums[KEYS ? 1 : 0], by);
 }
 
+/* Left to itself the assembler spills sums of wide heads to make room for more blocks than shared
+ * memory lets in. */
 template <int DT, int HD, int KEYS>
-static __global__ void __launch_bounds__(ATTENTION_THREADS)
+static __global__ void __launch_bounds__(ATTENTION_THREADS, HD > 128 ? 2 : 0)
     attention_grad_plain(const struct tr_op_attention op)
 {
     TR_SHARED_DYNAMIC(float, shared);

@@ -22,6 +22,8 @@
 
 #include "kernels/matmul.h"
 
+#define HOST_PAGE 4096ull /* what drives want buffers aligned to */
+
 static struct tr_cuda_device *of(const struct tr_device *d)
 {
     return (struct tr_cuda_device *)d;
@@ -101,8 +103,52 @@ static void *device_arena(struct tr_device *device)
     return of(device)->arena;
 }
 
-/* Pages of the program's own that the driver pins, not pages of the driver's: they are counted like
- * every other buffer, disk I/O may register them too, and where pinning is refused they serve. */
+/* Pages of the driver's, whole and zeroed as ours are; NULL where it has none to give either. */
+static void *alloc_pinned(struct tr_cuda_device *d, size_t bytes)
+{
+    struct tr_cuda_pinned *pinned = (struct tr_cuda_pinned *)tr_cuda_host->alloc(sizeof(*pinned));
+
+    if (!pinned)
+        return NULL;
+    if (cudaHostAlloc(&pinned->base, bytes + HOST_PAGE, cudaHostAllocPortable) != cudaSuccess) {
+        cudaGetLastError();
+        tr_cuda_host->free(pinned);
+        return NULL;
+    }
+    pinned->p = (char *)(((uintptr_t)pinned->base + HOST_PAGE - 1) / HOST_PAGE * HOST_PAGE);
+    memset(pinned->p, 0, bytes);
+    tr_cuda_host->count_pages((int64_t)bytes);
+    pthread_mutex_lock(&d->lock);
+    pinned->next = d->pinned;
+    d->pinned = pinned;
+    pthread_mutex_unlock(&d->lock);
+    return pinned->p;
+}
+
+/* 1 where p was of the driver's, and is its own again. */
+static int free_pinned(struct tr_cuda_device *d, const void *p, size_t bytes)
+{
+    struct tr_cuda_pinned **at = &d->pinned, *pinned;
+
+    pthread_mutex_lock(&d->lock);
+    while (*at && (*at)->p != p)
+        at = &(*at)->next;
+    pinned = *at;
+    if (pinned)
+        *at = pinned->next;
+    pthread_mutex_unlock(&d->lock);
+    if (!pinned)
+        return 0;
+    if (cudaFreeHost(pinned->base) != cudaSuccess)
+        cudaGetLastError(); /* the device is lost */
+    tr_cuda_host->free(pinned);
+    tr_cuda_host->count_pages(-(int64_t)bytes);
+    return 1;
+}
+
+/* Pages of the program's own that the driver pins, rather than pages of the driver's: they are on
+ * the node and of the size that were chosen, and disk I/O may register them too. Some drivers pin
+ * only what they gave themselves; where neither is to be had, pages that are not pinned serve. */
 static void *device_host_alloc(struct tr_device *device, size_t bytes)
 {
     struct tr_cuda_device *d = of(device);
@@ -118,13 +164,17 @@ static void *device_host_alloc(struct tr_device *device, size_t bytes)
     if (e == cudaSuccess)
         return p;
     cudaGetLastError();
+    tr_cuda_host->free_pages(p, bytes); /* what was touched of it would be there twice */
+    p = alloc_pinned(d, bytes);
+    if (p)
+        return p;
     pthread_mutex_lock(&d->lock);
     snprintf(d->remark, sizeof(d->remark),
              "the driver does not pin host memory (%s; see ulimit -l): copies to and from the GPU "
              "are slower",
              cudaGetErrorName(e));
     pthread_mutex_unlock(&d->lock);
-    return p;
+    return tr_cuda_host->alloc_pages(bytes);
 }
 
 static void device_host_free(struct tr_device *device, void *p, size_t bytes)
@@ -132,6 +182,8 @@ static void device_host_free(struct tr_device *device, void *p, size_t bytes)
     if (!p)
         return;
     use_quietly(of(device));
+    if (free_pinned(of(device), p, bytes))
+        return;
     if (bytes > 0 && cudaHostUnregister(p) != cudaSuccess)
         cudaGetLastError(); /* it was never pinned, or the device is lost */
     tr_cuda_host->free_pages(p, bytes);

@@ -24,6 +24,13 @@ struct tr_cuda_caller {
     pthread_mutex_t lock; /* a call is three commands that belong together */
 };
 
+/* Host memory of the driver's own, where it does not pin ours. */
+struct tr_cuda_pinned {
+    struct tr_cuda_pinned *next;
+    void *base; /* what the driver gave */
+    char *p;    /* what the program has of it: 4096-aligned */
+};
+
 struct tr_cuda_kept {
     int code; /* 0: none */
     char message[512];
@@ -41,6 +48,7 @@ struct tr_cuda_device {
     pthread_mutex_t lock;     /* of all below */
     struct tr_cuda_kept op;   /* the first error of an op, until a sync returns it */
     struct tr_cuda_kept lost; /* an error of the device itself, for good */
+    struct tr_cuda_pinned *pinned;
     char name[96], bits[96], remark[192];
 };
 

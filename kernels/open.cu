@@ -29,8 +29,9 @@ int tr_cuda_check_driver(int ordinal)
     cudaError_t e;
 
     /* Read when the driver starts in this process: all code is on the GPU before memory is
-     * measured. */
-    setenv("CUDA_MODULE_LOADING", "EAGER", 1);
+     * measured, whatever the environment says, as images of other programs do. Only a sanitizer,
+     * which takes minutes for all the code of cuBLASLt, gives up the budget for it. */
+    setenv("CUDA_MODULE_LOADING", getenv("TAILRACE_CUDA_LAZY") ? "LAZY" : "EAGER", 1);
     e = cudaGetDeviceCount(&count);
     if (e == cudaErrorInsufficientDriver) {
         cudaGetLastError();

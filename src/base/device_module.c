@@ -50,6 +50,11 @@ static void host_free_pages(void *p, size_t bytes)
     tr_free_pages(TR_MEM_IO, p, bytes);
 }
 
+static void host_count_pages(int64_t bytes)
+{
+    tr_mem_count(TR_MEM_IO, bytes);
+}
+
 static const struct tr_module_host host = {
     .error = host_error,
     .message = tr_error_message,
@@ -57,6 +62,7 @@ static const struct tr_module_host host = {
     .free = host_free,
     .alloc_pages = host_alloc_pages,
     .free_pages = host_free_pages,
+    .count_pages = host_count_pages,
 };
 
 /* ---- finding it ---- */

@@ -11,7 +11,7 @@
 
 /* Goes up by one with any change to the structs here or in device.h that their sizes, compared
  * below, do not show: a field that changes its meaning, an op kind that changes its number. */
-#define TR_CUDA_MODULE_ABI    1
+#define TR_CUDA_MODULE_ABI    2
 #define TR_CUDA_MODULE_SYMBOL "tr_cuda_module"
 
 struct tr_module_host {
@@ -21,6 +21,7 @@ struct tr_module_host {
     void (*free)(void *p);
     void *(*alloc_pages)(size_t bytes); /* 4096-aligned, counted as I/O buffers */
     void (*free_pages)(void *p, size_t bytes);
+    void (*count_pages)(int64_t bytes); /* as I/O buffers that the module gets elsewhere */
 };
 
 struct tr_cuda_module {

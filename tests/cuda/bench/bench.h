@@ -13,7 +13,7 @@ struct bench {
     char *arena;
     uint64_t arena_bytes;
     int quick;        /* small sizes and one round, for a test */
-    double copy_rate; /* bytes per second that a copy kernel moves, both ways added */
+    double copy_rate; /* GB/s that a copy moves, both ways added: the driver's or a kernel's */
     double gemm_rate; /* FLOP/s of the largest product */
 };
 
@@ -26,6 +26,9 @@ void bench_row(const char *what, double figure, const char *unit, double peak);
 
 void bench_copies(struct bench *b);
 void bench_memory(struct bench *b); /* sets copy_rate */
-void bench_gemm(struct bench *b);   /* sets gemm_rate; then attention against it */
+/* GB/s of the driver's own copies from the arena's first bytes to those behind them, both ways
+ * added; 0 where there is no driver. */
+double bench_driver_copy(const struct bench *b, size_t bytes);
+void bench_gemm(struct bench *b); /* sets gemm_rate; then attention against it */
 
 #endif

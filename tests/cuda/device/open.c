@@ -243,6 +243,44 @@ static void memory_that_cannot_be_pinned_serves(void **state)
     need_fake("");
 }
 
+/* A driver that pins only memory of its own: aligned, counted and zeroed as any other, no remark.
+ */
+static void memory_of_the_drivers_serves(void **state)
+{
+    const struct test_fake *fake = need_fake("fail=cudaHostRegister:801");
+    struct tr_device_params p = {.memory_bytes = 200 * MIB};
+    uint64_t io = tr_mem_now(TR_MEM_IO), misc = tr_mem_now(TR_MEM_MISC);
+    unsigned char *host[3], zeros[5000] = {0};
+    struct tr_device_info info;
+    struct tr_device *d = NULL;
+
+    (void)state;
+    assert_int_equal(tr_device_open_cuda(&d, &p), 0);
+    for (int i = 0; i < 3; i++) {
+        host[i] = d->ops->host_alloc(d, 5000);
+        assert_non_null(host[i]);
+        assert_int_equal((uintptr_t)host[i] % 4096, 0);
+        assert_memory_equal(host[i], zeros, 5000);
+    }
+    assert_int_equal(tr_mem_now(TR_MEM_IO), io + 15000);
+    d->ops->info(d, &info);
+    assert_string_equal(info.remark, "");
+    host[1][4999] = 9;
+    assert_int_equal(d->ops->copy_in(d, TR_STREAM_IN, d->ops->arena(d), host[1], 5000), 0);
+    assert_int_equal(d->ops->copy_out(d, TR_STREAM_IN, host[2], (char *)d->ops->arena(d) + 4999, 1),
+                     0);
+    assert_int_equal(d->ops->sync(d, TR_STREAM_IN), 0);
+    assert_int_equal(host[2][0], 9);
+    d->ops->host_free(d, host[1], 5000);
+    d->ops->host_free(d, host[0], 5000);
+    d->ops->host_free(d, host[2], 5000);
+    assert_int_equal(tr_mem_now(TR_MEM_IO), io);
+    d->ops->close(d);
+    assert_int_equal(tr_mem_now(TR_MEM_MISC), misc);
+    assert_int_equal(fake->leaks(), 0);
+    need_fake("");
+}
+
 static void pinned_memory_is_counted(void **state)
 {
     struct tr_device_params p = {0};
@@ -270,6 +308,7 @@ int main(void)
         cmocka_unit_test(missing_things_are_named),
         cmocka_unit_test(a_module_must_be_one),
         cmocka_unit_test(memory_that_cannot_be_pinned_serves),
+        cmocka_unit_test(memory_of_the_drivers_serves),
         cmocka_unit_test(pinned_memory_is_counted),
     };
 
