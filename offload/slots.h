@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Slots: pieces of device memory that each hold one span at a time. A slot is a state machine:
+ * Slots: places in device (or host) memory that hold one span at a time. A slot is a state machine:
  *
  *          tr_slot_load        tr_slot_loaded       tr_slot_pin(changes)
  *   FREE ───────────────▶ READING ─────────▶ READY ───────────────▶ IN_USE

@@ -2,13 +2,13 @@
  *
  * libtailrace: fine-tunes LLaMA-family models far larger than the device's memory. Parameters live
  * in a store on disk and stream layer by layer through the device; each layer is updated inside the
- * backward pass and written back; every step is durable.
+ * backward pass and written back; each step is durable, or every so many.
  *
  * Calls return 0 (or what they say) or a negative errno; tr_message() then has one line for a
- * person. The library never exits, never prints, never installs signal handlers. In every params
- * struct zero (NULL) means the default; strings are copied where they are kept. Objects are not
- * thread-safe; different objects may be used from different threads.
- */
+ * person. The library never exits, prints or installs signal handlers; OpenBLAS it sets to one
+ * thread, for the whole process, and its environment while it is loaded. In params zero (NULL) is
+ * the default; strings are copied where they are kept. Objects are not thread-safe; different
+ * objects may be used from different threads, once the first run or model has been opened. */
 #ifndef TAILRACE_H
 #define TAILRACE_H
 
@@ -24,7 +24,7 @@ TR_API const char *tr_version(void);
 /* What went wrong in this thread's last failed call; valid until its next call. */
 TR_API const char *tr_message(void);
 
-/* Notices ("short sequences: ...", "io_uring refused: ..."), a line each without newline. */
+/* Notices ("no prediction: ...", "host memory: not locked: ..."), a line each without newline. */
 typedef void tr_log_fn(void *arg, const char *line);
 /* How far an import is; non-zero stops it: -EINTR, and nothing of it stays on the disk. */
 typedef int tr_import_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);

@@ -158,7 +158,7 @@ static int read_piece(struct spm *s, const struct field *in)
         else if (f.number == 3 && f.wire == 0)
             kind = f.value;
     }
-    if (e < 0 || !text.v)
+    if (e < 0 || !text.v || isnan(score)) /* which stands for "of the user" here */
         return broken(s);
     return add_piece(s, (const char *)text.v, text.value, score, kind);
 }
@@ -339,8 +339,10 @@ static int add_config(struct spm *s, json_t *config)
                             s->where, key);
         }
         json_object_set_new(token, "id", json_integer(id));
-        if ((size_t)id < s->n || json_array_append_new(s->added, token) < 0)
+        if ((size_t)id < s->n)
             json_decref(token);
+        else if (json_array_append_new(s->added, token) < 0)
+            return tr_error(-ENOMEM, "%s: out of memory", s->where);
     }
     return 0;
 }
@@ -463,27 +465,29 @@ static json_t *bpe(struct spm *s)
                      "fuse_unk", 1, "byte_fallback", s->bytes, "vocab", s->vocab, "merges", merges);
 }
 
-/* The score of a piece of the user: sentencepiece's, by which it is chosen nearly always. */
-static double user_score(const struct spm *s, const char *piece)
+static float highest_score(const struct spm *s)
 {
     float most = -INFINITY;
 
     for (size_t i = 0; i < s->n; i++)
         most = fmaxf(most, s->score[i]);
-    return (double)((float)strlen(piece) * most) - 0.1;
+    return most;
 }
 
-/* Pieces of the user are no added tokens here. */
+/* Pieces of the user are no added tokens here; their score is sentencepiece's, by which they are
+ * chosen nearly always. */
 static json_t *unigram(struct spm *s)
 {
     json_t *vocab = json_array(), *id;
+    float most = highest_score(s);
     const char *piece;
 
     json_object_foreach(s->vocab, piece, id)
     {
         double score = s->score[json_integer_value(id)];
 
-        score = isnan(score) ? user_score(s, piece) : score;
+        if (isnan(score))
+            score = (double)((float)strlen(piece) * most) - 0.1;
         json_array_append_new(vocab, isfinite(score) ? json_pack("[s,f]", piece, score)
                                                      : json_pack("[s,n]", piece));
     }
