@@ -186,6 +186,16 @@ static void print_device(FILE *out, const struct foretell *f)
             (double)f->prediction.device_bytes * 1e-9);
 }
 
+static void print_passes(FILE *out, const struct tr_run *run)
+{
+    char clip[160];
+
+    if (*run_clip_text(run, clip, sizeof(clip)))
+        fprintf(out, "clip      %s\n", clip);
+    if (*run_sweeps_text(run))
+        fprintf(out, "sweeps    %s\n", run_sweeps_text(run));
+}
+
 static void print_text(FILE *out, const struct foretell *f)
 {
     const struct tr_run *run = f->run;
@@ -199,6 +209,7 @@ static void print_text(FILE *out, const struct foretell *f)
             run->model->config.layers, tr_dtype_name(run->model->dtype),
             (long long)run->params.batch_size, (long long)run->params.seq_len,
             (long long)f->prediction.tokens, p->micro_tokens, p->keep, run->model->config.layers);
+    print_passes(out, run);
     print_device(out, f);
     tr_prediction_print(out, &f->prediction, f->p->drive_life);
     run_print_durability(out, run);
@@ -226,15 +237,16 @@ static int print_json(FILE *out, const struct foretell *f)
 {
     const struct tr_run *run = f->run;
     json_t *predicted = tr_prediction_json(&f->prediction, f->p->drive_life), *o;
-    char *text;
+    char *text, clip[160];
 
     json_object_set_new(predicted, "durability", run_durability_json(run));
-    o = json_pack("{s:s, s:I, s:i, s:s, s:I, s:I, s:i, s:i, s:o, s:o}", "architecture",
+    o = json_pack("{s:s, s:I, s:i, s:s, s:I, s:I, s:i, s:i, s:s, s:s, s:o, s:o}", "architecture",
                   run->model->config.architecture, "parameters", (json_int_t)run->model->n_params,
                   "layers", (int)run->model->config.layers, "dtype",
                   tr_dtype_name(run->model->dtype), "batch_size",
                   (json_int_t)run->params.batch_size, "seq_len", (json_int_t)run->params.seq_len,
                   "micro_tokens", (int)run->plan.micro_tokens, "kept_blocks", (int)run->plan.keep,
+                  "clip", run_clip_text(run, clip, sizeof(clip)), "sweeps", run_sweeps_text(run),
                   "device_memory", device_json(f), "predicted", predicted);
     text = o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(o);

@@ -184,25 +184,10 @@ static void update_text(const struct tr_run *run, char *text, size_t room)
 
 static void clip_text(const struct tr_run *run, char *text, size_t room)
 {
-    static const char *const ways[] = {[TR_CLIP_AUTO] =
-                                           "by a second backward pass", /* adapters alone */
-                                       [TR_CLIP_TWO_PASS] = "by a second backward pass",
-                                       [TR_CLIP_DEFERRED] = "deferred, gradients wait in the store",
-                                       [TR_CLIP_GROUP] = "by groups, an approximation"};
-    const struct tr_train_params *p = &run->params;
-    enum tr_clip method = p->clip_method < TR_CLIP_GROUP ? p->clip_method : TR_CLIP_GROUP;
-    int model = p->clip_norm > 0, adapters = p->lora_clip_norm > 0;
-    char its[48] = "", their[48] = "";
+    char how[160];
 
-    if (model)
-        snprintf(its, sizeof(its), "norm of at most %g", p->clip_norm);
-    if (adapters)
-        snprintf(their, sizeof(their), "%s of at most %g",
-                 model ? "; adapters'" : "the adapters' norm alone,", p->lora_clip_norm);
-    if (model || adapters)
-        snprintf(text, room, "clip: %s%s, %s\n", its, their,
-                 run->plan.parked ? "all gradients stay on the device until it is known"
-                                  : ways[method]);
+    if (*run_clip_text(run, how, sizeof(how)))
+        snprintf(text, room, "clip: %s\n", how);
 }
 
 static void durability_text(const struct tr_run *run, char *text, size_t room)

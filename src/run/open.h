@@ -38,6 +38,10 @@ int run_place_anew(struct tr_run *run);
  * visits are placed. A new run's store gets room for the gradients (clip.c). */
 int run_resolve_clip(struct tr_run *run);
 int32_t run_clip_group(const struct tr_run *run); /* of group:N; 0: another way */
+/* How the norm is known before what it clips, and what goes through tables twice, and where their
+ * gradients are in between; "" where there is nothing of the kind (passes.c). */
+const char *run_clip_text(const struct tr_run *run, char *text, size_t room);
+const char *run_sweeps_text(const struct tr_run *run);
 /* Makes room for gradients in the store of a run that is not there yet, or takes it away; the run
  * has to be placed anew (run_place_anew). */
 int run_park(struct tr_run *run, enum tr_parked parked);

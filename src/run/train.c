@@ -3,6 +3,7 @@
  * The public face of a training run: step, finish, close, tables.
  */
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "src/base/err.h"
@@ -27,6 +28,17 @@ static int failed_before(const struct tr_run *run)
     return run->failed ? tr_error(run->failed, "%s", run->failure) : 0;
 }
 
+/* What the device says of itself only now: the first step has pinned the homes. */
+static void note_device(struct tr_run *run)
+{
+    char before[sizeof(run->device_info.remark)];
+
+    memcpy(before, run->device_info.remark, sizeof(before));
+    run->device->ops->info(run->device, &run->device_info);
+    if (strcmp(before, run->device_info.remark))
+        run_log(run, "%s", run->device_info.remark);
+}
+
 /* Damage that the first step of this process meets is older than the process, and while nothing
  * has been written yet, the commit before may still be whole. */
 static int step(struct tr_run *run, struct tr_step_report *report)
@@ -41,6 +53,8 @@ static int step(struct tr_run *run, struct tr_step_report *report)
         r = run_step(run, report);
     if (r < 0)
         return r;
+    if (!run->trained)
+        note_device(run);
     run->trained = 1;
     if (tr_offload_remark(run->offload, remark, sizeof(remark)))
         run_log(run, "%s", remark);

@@ -471,6 +471,42 @@ static void clip_is_chosen(void **state)
     assert_true(parked == 0);
 }
 
+static void says_of_passes(struct tr_train_params p, const char *clip, const char *sweeps)
+{
+    json_t *o =
+        foretell(&(struct tr_foretell_params){.train = &p, .machine = "rtx-3090", .json = 1});
+
+    assert_non_null(strstr(json_string_value(json_object_get(o, "clip")), clip));
+    assert_non_null(strstr(json_string_value(json_object_get(o, "sweeps")), sweeps));
+    assert_int_equal(!*json_string_value(json_object_get(o, "clip")), !*clip);
+    assert_int_equal(!*json_string_value(json_object_get(o, "sweeps")), !*sweeps);
+    json_decref(o);
+}
+
+/* How the norm comes about, and that AdaLomo goes through tables twice. */
+static void passes_are_named(void **state)
+{
+    struct tr_train_params p = {.arch = "llama-7b",
+                                .dtype = TR_TYPE_BF16,
+                                .batch_size = 1,
+                                .seq_len = 256,
+                                .optimizer = TR_OPT_LOMO,
+                                .clip_norm = -1};
+
+    (void)state;
+    says_of_passes(p, "", "");
+    p.clip_norm = 1;
+    p.clip_method = TR_CLIP_TWO_PASS;
+    says_of_passes(p, "at most 1, by a second backward pass", "");
+    p.clip_method = TR_CLIP_DEFERRED;
+    says_of_passes(p, "deferred", "");
+    p.optimizer = TR_OPT_ADALOMO;
+    says_of_passes(p, "deferred", "wait in the store");
+    p.clip_norm = -1;
+    p.clip_method = TR_CLIP_AUTO;
+    says_of_passes(p, "", "tables twice");
+}
+
 /* What the project is for: 65B on one 24 GB card with one drive, every step durable. */
 static void headline(void **state)
 {
@@ -682,7 +718,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(parts_sum),    cmocka_unit_test(clip_is_chosen),
         cmocka_unit_test(disk_decides), cmocka_unit_test(bad_machines),
         cmocka_unit_test(two_drives),   cmocka_unit_test(host_budget),
-        cmocka_unit_test(headline),
+        cmocka_unit_test(headline),     cmocka_unit_test(passes_are_named),
     };
     int failed = 0;
 
