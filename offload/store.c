@@ -413,10 +413,26 @@ static void look_at_torn(struct tr_store *s)
         s->torn_damaged = r == -ENODATA; /* it has lost bytes */
 }
 
-/* Neither is whole. The very first commit, which ends an import, goes to the one record and finds
- * the other never written: what a crash may have left of that is no damage. */
-static int without_commit(struct tr_store *s, int torn)
+static int is_empty(const struct tr_store *s, int file)
 {
+    struct stat st;
+
+    return fstat(s->file[file].fd, &st) == 0 && st.st_size == 0;
+}
+
+/* Neither is whole. The very first commit, which ends an import, goes to the one record and finds
+ * the other never written: what a crash may have left of that is no damage. Nor is a file without
+ * any bytes, as a kill leaves it in blank(). */
+static int without_commit(struct tr_store *s, const int r[2])
+{
+    int torn = 0;
+
+    s->torn = 0;
+    for (int i = 0; i < 2; i++)
+        if (r[i] == -EBADMSG && !is_empty(s, TR_FILE_COMMIT0 + i)) {
+            s->torn = TR_FILE_COMMIT0 + i;
+            torn++;
+        }
     if (torn == 2)
         return tr_error_prefix(-EBADMSG, "%s: both commit records are damaged", s->folder);
     s->durable.payload_bytes = TR_PAYLOAD_BYTES; /* as it is not known */
@@ -445,7 +461,7 @@ static int read_newest(struct tr_store *s)
         }
     }
     if (r[0] < 0 && r[1] < 0)
-        return without_commit(s, torn);
+        return without_commit(s, r);
     if (r[1] < 0 || (r[0] == 0 && s->next.sequence > s->durable.sequence))
         tr_commit_copy(&s->durable, &s->next, &s->shape);
     tr_commit_copy(&s->next, &s->durable, &s->shape);

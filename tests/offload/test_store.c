@@ -219,6 +219,35 @@ static void change_places(const char *folder)
     tr_free(TR_MEM_MISC, aside);
 }
 
+/* A store that was being removed when its process was killed: one record or both have no bytes. */
+static void empty_records(const char *folder)
+{
+    static const char *const names[] = {"commit1", "commit0"};
+    char *path[2], was[2][16384];
+    ssize_t n[2];
+    struct tr_store *s;
+
+    for (int i = 0; i < 2; i++) {
+        int fd;
+
+        path[i] = tr_path(folder, names[i]);
+        fd = open(path[i], O_RDONLY);
+        n[i] = pread(fd, was[i], sizeof(was[i]), 0);
+        close(fd);
+        assert_int_equal(truncate(path[i], 0), 0);
+        for (enum tr_store_mode mode = TR_STORE_READ; mode <= TR_STORE_WRITE; mode++)
+            expect_error(tr_store_open(&s, folder, mode), i ? -ENODATA : -EBADMSG,
+                         i ? "no commit yet" : "commit0: damaged");
+    }
+    for (int i = 0; i < 2; i++) {
+        int fd = open(path[i], O_WRONLY);
+
+        assert_int_equal(pwrite(fd, was[i], (size_t)n[i], 0), n[i]);
+        close(fd);
+        tr_free(TR_MEM_MISC, path[i]);
+    }
+}
+
 /* From the import to the next commit there is one record. What a crash of its write may leave is an
  * import that was cut off; all else is damage, and is not discarded. */
 static void only_record(void **state)
@@ -249,6 +278,7 @@ static void only_record(void **state)
     with_bytes(folder, &other);
     assert_int_equal(truncate(one, 100), 0); /* where no record is as yet */
     change_places(folder);
+    empty_records(folder);
     assert_ok(tr_store_open(&s, folder, TR_STORE_WRITE));
     expect_version(s, 0);
     assert_true(tr_store_torn(s) && tr_store_torn_damaged(s));
