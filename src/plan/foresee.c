@@ -183,6 +183,7 @@ int run_measure_end(struct tr_run *run)
     uint64_t high;
     size_t bytes;
     char *text = NULL;
+    int r;
     FILE *f;
 
     tr_free(TR_MEM_MISC, m->text);
@@ -196,9 +197,9 @@ int run_measure_end(struct tr_run *run)
     memcpy(m->written_by, s.written_by, sizeof(m->written_by));
     if (!m->steps || !run->foreseen.tokens)
         return 0;
-    m->device_bytes = 0;
-    if (run_high_water(run, &high) == 0) /* all is done by now: if not, nothing is said of it */
-        m->device_bytes = high + run->device_info.workspace_bytes;
+    if ((r = run_high_water(run, &high)) < 0)
+        return r;
+    m->device_bytes = high ? high + run->device_info.workspace_bytes : 0;
     f = open_memstream(&text, &bytes);
     if (!f)
         return tr_error(-ENOMEM, "out of memory");

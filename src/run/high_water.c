@@ -64,14 +64,14 @@ static int find_end(int pagemap, const char *arena, uint64_t *end)
     return 0;
 }
 
-static int visible_end(const char *arena, uint64_t *end)
+static void visible_end(const char *arena, uint64_t *end)
 {
     int pagemap = sysconf(_SC_PAGESIZE) == PAGE ? open(PAGEMAP, O_RDONLY | O_CLOEXEC) : -1;
-    int r = pagemap < 0 ? -ENOTSUP : find_end(pagemap, arena, end);
 
+    if (pagemap < 0 || find_end(pagemap, arena, end) < 0)
+        *end = 0;
     if (pagemap >= 0)
         close(pagemap);
-    return r;
 }
 
 /* By way of the memory in which a step's losses come back. */
@@ -98,7 +98,9 @@ int run_high_water(struct tr_run *run, uint64_t *bytes)
     int r = run->device->ops->sync(run->device, TR_STREAM_COMPUTE);
 
     *bytes = visible ? run->device_info.arena_bytes / PAGE * PAGE : marked_bytes(run);
-    if (r == 0)
-        r = visible ? visible_end(run->pass.arena, bytes) : opaque_end(run, bytes);
+    if (r == 0 && visible)
+        visible_end(run->pass.arena, bytes);
+    else if (r == 0)
+        r = opaque_end(run, bytes);
     return r;
 }

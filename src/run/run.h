@@ -211,7 +211,7 @@ int run_start_machine(struct tr_run *run);
 /* The engine alone; closed, the store may be read and changed by others, and slots are empty. */
 int run_open_offload(struct tr_run *run);
 /* Before the arena's first use; after it, the bytes from its start that have been written, in pages
- * of 4096, where nothing is under way (high_water.c). */
+ * of 4096, where nothing is under way; 0: the kernel does not say (high_water.c). */
 int run_mark_arena(struct tr_run *run);
 int run_high_water(struct tr_run *run, uint64_t *bytes);
 void run_close_offload(struct tr_run *run);
