@@ -23,6 +23,7 @@ struct foretell {
     const struct tr_foretell_params *p;
     struct tr_run *run;
     struct tr_figures figures;
+    struct tr_memory memory;
     int elsewhere; /* the figures are of a machine that is not this one */
     int timed;
     struct tr_batch batch;
@@ -76,16 +77,7 @@ static int check_lives(const struct foretell *f)
                : tr_error(-EINVAL, "--drive-life: %u lives for %u drives", n, drives);
 }
 
-static uint64_t share_of(uint64_t asked, uint64_t by_default, uint64_t all)
-{
-    if (!asked)
-        asked = by_default;
-    if (!(asked & TR_SHARE(0)))
-        return asked;
-    return (uint64_t)((double)all * (double)(asked & ~TR_SHARE(0)) / 100e3);
-}
-
-/* Elsewhere shares are of what that machine has, and the device is one that counts. */
+/* Elsewhere the device is one that counts. */
 static int choose_device(struct foretell *f)
 {
     struct tr_train_params *p = &f->run->params;
@@ -104,6 +96,15 @@ static int choose_device(struct foretell *f)
     return 0;
 }
 
+static struct tr_memory memory_of(const struct tr_figures *f)
+{
+    return (struct tr_memory){.device = f->device_bytes,
+                              .host = f->host_bytes,
+                              .device_share = TR_SHARE(90),
+                              .most_device = f->device_bytes,
+                              .most_host = f->host_bytes};
+}
+
 static int resolve(struct foretell *f)
 {
     struct tr_run *run = f->run;
@@ -116,16 +117,13 @@ static int resolve(struct foretell *f)
     if (!p->model == !p->arch)
         return tr_error(-EINVAL, "one of --model and --arch is needed");
     if (f->elsewhere) {
-        p->device_memory = share_of(p->device_memory, TR_SHARE(90), f->figures.device_bytes);
-        p->host_memory = share_of(p->host_memory, TR_SHARE(80), f->figures.host_bytes);
+        f->memory = memory_of(&f->figures);
+        run->elsewhere = &f->memory;
         p->device = "cpu"; /* none is opened */
         p->threads = f->figures.threads;
     } else if (!p->device) {
         p->device = tr_devices_default();
     }
-    if (f->elsewhere &&
-        (r = run_check_memory(run, f->figures.device_bytes, f->figures.host_bytes)) < 0)
-        return r;
     if ((r = tr_devices_parse(p->device, &run->choice)) < 0 || (r = run_open_source(run)) < 0 ||
         (r = run_resolve(run)) < 0)
         return r;

@@ -60,6 +60,13 @@ struct tr_durable_cost {
     enum tr_clip step_clip, checkpoint_clip;
 };
 
+/* What memory there is, in bytes. */
+struct tr_memory {
+    uint64_t device, host;           /* shares are of these */
+    uint64_t device_share;           /* where the options say none */
+    uint64_t most_device, most_host; /* budgets beyond are refused */
+};
+
 struct task_set;
 
 struct tr_run {
@@ -74,6 +81,7 @@ struct tr_run {
     struct tr_import *import; /* a new run, or a model folder opened for inference */
     struct tr_kept *kept;     /* a run that exists */
     struct tr_device_choice choice;
+    const struct tr_memory *elsewhere; /* of a machine that only exists as figures; or NULL */
     struct tr_device *device;
     struct tr_device_info device_info;
     int apart;             /* updates run on the cpu: by name, or chosen (update_on.c) */
@@ -202,11 +210,25 @@ int metrics_begin(struct tr_metrics *m);
 int metrics_settle(struct tr_metrics *m);
 void metrics_close(struct tr_metrics *m);
 
-/* --- machine.c (device, offload, buffers of a run whose store and plan stand) ------------------
+/* --- memory.c (budgets) --------------------------------------------------------------------- */
+/* Budgets in bytes, where params name none or a share. -EINVAL: one is larger than what there is.
  */
+int run_resolve_memory(struct tr_run *run);
+/* Bytes of host memory that may be pinned on a machine that has so many. It does not depend on the
+ * host budget: else a smaller one would leave more device memory, whose tables want more. */
+uint64_t run_most_pinned(const struct tr_run *run, uint64_t host_bytes);
+
+/* --- place.c (where everything is that is in no slot) --------------------------------------- */
 /* The visits of a step, and what the host tier holds of their spans; nothing is allocated yet. */
 int run_place(struct tr_run *run);
 void run_unplace(struct tr_run *run);
+/* Host memory that there is for slots of state and for homes. */
+uint64_t run_host_room(const struct tr_run *run);
+/* The slots of the plan, at their places in memory that has been opened. */
+void run_name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SLOT_POOLS]);
+
+/* --- machine.c (device, offload, buffers of a run whose store and plan stand) ------------------
+ */
 int run_start_machine(struct tr_run *run);
 /* The engine alone; closed, the store may be read and changed by others, and slots are empty. */
 int run_open_offload(struct tr_run *run);
@@ -216,9 +238,6 @@ int run_mark_arena(struct tr_run *run);
 int run_high_water(struct tr_run *run, uint64_t *bytes);
 void run_close_offload(struct tr_run *run);
 void run_stop_machine(struct tr_run *run);
-/* Bytes of host memory that may be pinned on a machine that has so many. It does not depend on the
- * host budget: else a smaller one would leave more device memory, whose tables want more. */
-uint64_t run_most_pinned(const struct tr_run *run, uint64_t host_bytes);
 /* Opens the device for the budget in params; its arena size goes to the plan. */
 int run_open_device(struct tr_run *run);
 /* What of the options the updates are made of. */
@@ -229,13 +248,8 @@ void run_close_apart(struct tr_run *run);
 uint64_t run_cpu_bytes(const struct tr_run *run);
 /* May updates run on the cpu (apart), or on the device (not so), as the options say it? */
 int run_may_update(const struct tr_run *run, int apart);
-/* Host memory that there is for slots of state and for homes. */
-uint64_t run_host_room(const struct tr_run *run);
-/* Pinned memory for what a step reads back. */
+/* Pinned memory for what a step reads back, and host memory for the rope tables on their way. */
 uint64_t run_buffer_bytes(const struct tr_run *run);
-/* Budgets of the chosen device in bytes, where params name none or a share. */
-int run_resolve_memory(struct tr_run *run);
-/* -EINVAL where a budget is larger than this. */
-int run_check_memory(const struct tr_run *run, uint64_t device, uint64_t host);
+uint64_t run_rope_bytes(const struct tr_run *run);
 
 #endif
