@@ -5,7 +5,6 @@
  */
 #include "tests/model/run.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -14,6 +13,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "tests/support/entries.h"
 
 static char temp[64];
 
@@ -428,18 +429,6 @@ static int join_in(void *arg, uint64_t done, uint64_t total)
     return 1;
 }
 
-static int entries(const char *name)
-{
-    DIR *d = opendir(make_path(temp, name));
-    int n = -2; /* "." and ".." */
-
-    assert_non_null(d);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
-
 /* Of an import that fails nothing is left; what others have put beside it is, and so are folders
  * that were there before. */
 static void what_others_add_stays(void **state)
@@ -463,13 +452,13 @@ static void what_others_add_stays(void **state)
         assert_refused(tr_import(&p), "interrupted");
         for (int i = 0; all[i]; i++) {
             assert_int_equal(make_exists(temp, all[i]), there);
-            assert_int_equal(there ? entries(all[i]) : 0, 0);
+            assert_int_equal(there ? count_entries(make_path(temp, all[i])) : 0, 0);
         }
         p.progress_arg = (void *)all;
         assert_refused(tr_import(&p), "interrupted");
         for (int i = 0; all[i]; i++) {
             assert_true(make_exists(make_path(temp, all[i]), "notes"));
-            assert_int_equal(entries(all[i]), 1);
+            assert_int_equal(count_entries(make_path(temp, all[i])), 1);
             make_clean(make_path(temp, all[i]));
         }
     }

@@ -4,7 +4,6 @@
  * slots, engine, depth, durability, staging and the host tier never change a byte). The suite is
  * played on every way that bytes take between disk and device.
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +13,8 @@
 #include <unistd.h>
 
 #include "tests/offload/player.h"
+#include "tests/support/entries.h"
+#include "tests/support/uring.h"
 
 static const struct shape eight = {
     .n_spans = 8, .n_pools = 2, .max_pieces = 5, .max_bytes = 30000, .seed = 3};
@@ -52,18 +53,6 @@ static struct player_params usual(uint64_t seed)
         p.shape.max_bytes = 10000;
     }
     return p;
-}
-
-static int have_uring(void)
-{
-    struct tr_io_file files[TR_IO_FILES] = {{-1}, {-1}, {-1}, {-1}, {-1}};
-    struct tr_io_params p = {.files = files, .depth = 4};
-    struct tr_io *io;
-
-    if (tr_io_open_uring(&io, &p) < 0)
-        return 0;
-    io->ops->close(io);
-    return 1;
 }
 
 static void every_setting(void **state)
@@ -209,17 +198,6 @@ static void scratch_moves_least(void **state)
     }
 }
 
-static int count_names(const char *folder)
-{
-    DIR *d = opendir(folder);
-    int n = 0;
-
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
-
 /* The file has no name, so a crash leaves nothing of it; what it says is checked like everything
  * that is read (invariant 8). */
 static void scratch_file(void **state)
@@ -242,7 +220,7 @@ static void scratch_file(void **state)
     params.way.staging_bytes = 16 * TR_STORE_ALIGN;
     for (int damaged = 0; damaged < 2; damaged++) {
         player_open(&p, &params);
-        assert_int_equal(count_names(p.folder), 2 + 5);
+        assert_int_equal(count_entries(p.folder), 5);
         assert_ok(tr_offload_begin(p.o, v, 5, NULL, 0));
         for (uint32_t i = 0; i < 2; i++)
             assert_ok(player_visit(&p, &v[i], i));
@@ -299,7 +277,7 @@ static void scratch_refused(void **state)
     scratch[0] = (struct tr_scratch){2, 1ull << 42, 1};
     expect_error(tr_offload_open(&p.o, &op), -ENOSPC, "cannot allocate");
     assert_in_range(most_asked, 1, 1 << 30); /* nor was the disk full for others meanwhile */
-    assert_int_equal(count_names(p.folder), 2 + 5);
+    assert_int_equal(count_entries(p.folder), 5);
     player_close(&p);
 }
 

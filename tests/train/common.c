@@ -173,14 +173,11 @@ int metrics_lines(const char *out, int *validated)
     return n;
 }
 
-int train(const struct tr_train_params *p, struct tr_step_report *last)
+int train_rest(tr_run *run, struct tr_step_report *last)
 {
     struct tr_step_report report;
-    tr_run *run;
-    int r = tr_train_open(&run, p);
+    int r;
 
-    if (r < 0)
-        return r;
     while ((r = tr_train_step(run, &report)) == 1)
         if (last)
             *last = report;
@@ -188,6 +185,14 @@ int train(const struct tr_train_params *p, struct tr_step_report *last)
         r = tr_train_finish(run);
     tr_train_close(run);
     return r;
+}
+
+int train(const struct tr_train_params *p, struct tr_step_report *last)
+{
+    tr_run *run;
+    int r = tr_train_open(&run, p);
+
+    return r < 0 ? r : train_rest(run, last);
 }
 
 void train_anew(struct tr_train_params p, const char *name, struct tr_step_report *last)
@@ -252,14 +257,13 @@ static uint64_t named_budget(void)
     return strtoull(at + strlen(says), NULL, 10);
 }
 
-uint64_t smallest_budget(struct tr_train_params p)
+uint64_t smallest_budget_of(struct tr_train_params p)
 {
+    int r, there = access(p.out, F_OK);
     uint64_t least;
     tr_run *run;
-    int r;
 
     p.device_memory = 1 << 20; /* less than any device takes for itself and a model beside */
-    p.out = scratch_path("never-made");
     r = tr_train_open(&run, &p);
     if (r == -EINVAL && device_least(tr_message())) {
         p.device_memory = device_least(tr_message());
@@ -270,7 +274,41 @@ uint64_t smallest_budget(struct tr_train_params p)
     p.device_memory = least - 4096; /* one page less is as little as nothing */
     assert_int_equal(tr_train_open(&run, &p), -ENOMEM);
     assert_int_equal(named_budget(), least);
-    assert_int_equal(access(p.out, F_OK), -1);
+    assert_int_equal(access(p.out, F_OK), there);
+    return least;
+}
+
+uint64_t smallest_budget(struct tr_train_params p)
+{
+    p.out = scratch_path("never-made");
+    return smallest_budget_of(p);
+}
+
+/* As the refusal of this one names it; 0 where the data alone are refused. */
+static uint64_t host_least(struct tr_train_params *p, uint64_t budget)
+{
+    static const char says[] = "buffers is ";
+    int there = access(p->out, F_OK);
+    const char *at;
+    tr_run *run;
+
+    p->host_memory = budget;
+    assert_int_equal(tr_train_open(&run, p), -ENOMEM);
+    assert_int_equal(access(p->out, F_OK), there);
+    at = strstr(tr_message(), says);
+    return at ? strtoull(at + strlen(says), NULL, 10) : 0;
+}
+
+uint64_t smallest_host_budget(struct tr_train_params p)
+{
+    uint64_t budget, least = 0;
+
+    for (budget = 1 << 20; !least; budget += 256 << 10) { /* at most what goes beside the data */
+        least = host_least(&p, budget);
+        if (budget > 1 << 30)
+            fail_msg("no smallest host budget in: %s", tr_message());
+    }
+    assert_int_equal(host_least(&p, least - 4096), least);
     return least;
 }
 

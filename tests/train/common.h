@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "src/tailrace.h"
+#include "tests/support/entries.h"
 
 /* A new folder under TMPDIR, removed with all that is in it at exit. */
 const char *scratch(void);
@@ -45,14 +46,20 @@ int metrics_lines(const char *run, int *validated);
 
 /* Opens, trains to the end, finishes, closes; last step's report. Returns the first error. */
 int train(const struct tr_train_params *p, struct tr_step_report *last);
+/* The same of a run that is open; it is closed. */
+int train_rest(tr_run *run, struct tr_step_report *last);
 /* The same into SCRATCH/NAME, whatever was there; a failure fails the test. */
 void train_anew(struct tr_train_params p, const char *name, struct tr_step_report *last);
 /* tr_train_open fails, and its message has these words. */
 void expect_refused(const struct tr_train_params *p, const char *words);
 /* Only `steps` steps, then closes as an interrupted program would after a clean step. */
 int train_part(const struct tr_train_params *p, int steps);
-/* The smallest device budget for these options (out is not touched); a page less is refused. */
+/* The smallest device budget for a new run, wherever; a page less is refused. */
 uint64_t smallest_budget(struct tr_train_params p);
+/* The same of the run in p.out, or a new one there; it is not touched. */
+uint64_t smallest_budget_of(struct tr_train_params p);
+/* The same of the host, beside p's device budget. */
+uint64_t smallest_host_budget(struct tr_train_params p);
 
 /* XXH3 of a file. */
 uint64_t file_hash(const char *path);

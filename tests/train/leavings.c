@@ -5,7 +5,6 @@
  * export, be it a folder or a file; of an import that its caller stops nothing; no line of a step
  * that is not durable.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -55,18 +54,6 @@ static void test_inference(void **state)
     unsetenv("TMPDIR");
 }
 
-static int entries(const char *folder)
-{
-    DIR *d = opendir(folder);
-    int n = -2; /* "." and ".." */
-
-    assert_non_null(d);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
-
 /* A process that makes one, with something in it, and dies without a word. */
 static void leave_temporary(void)
 {
@@ -103,15 +90,15 @@ static void test_swept(void **state)
     assert_int_equal(tr_make_folder(strange), 0);
     setenv("TMPDIR", base, 1);
     leave_temporary();
-    assert_int_equal(entries(base), 2);
+    assert_int_equal(count_entries(base), 2);
     assert_int_equal(symlink(strange, link), 0);
     assert_int_equal(tr_temporary_make(&mine, NULL), 0);
-    assert_int_equal(entries(base), 3); /* the strange one, the link, mine */
+    assert_int_equal(count_entries(base), 3); /* the strange one, the link, mine */
     assert_int_equal(tr_temporary_make(&next, NULL), 0);
-    assert_int_equal(entries(base), 4);
+    assert_int_equal(count_entries(base), 4);
     assert_int_equal(tr_temporary_remove(&mine), 0);
     assert_int_equal(tr_temporary_remove(&next), 0);
-    assert_int_equal(entries(base), 2);
+    assert_int_equal(count_entries(base), 2);
     unsetenv("TMPDIR");
 }
 
@@ -153,17 +140,17 @@ static void test_swept_export(void **state)
     assert_int_equal(tr_file_write(mark, "x", 1), 0);
     assert_int_equal(symlink(named, link), 0);
     leave_export(out);
-    assert_int_equal(entries(base), 4);
+    assert_int_equal(count_entries(base), 4);
     assert_int_equal(tr_out_folder_begin(&first, out), 0);
-    assert_int_equal(entries(base), 4); /* what was left has gone, the first one's has come */
+    assert_int_equal(count_entries(base), 4); /* what was left has gone, the first one's has come */
     snprintf(mark, sizeof(mark), "%s", first.tmp);
     first.tmp[strlen(first.tmp) - 1] ^= 1; /* as another process would have called it */
     assert_int_equal(rename(mark, first.tmp), 0);
     assert_int_equal(tr_out_folder_begin(&second, out), 0);
-    assert_int_equal(entries(base), 5);
+    assert_int_equal(count_entries(base), 5);
     assert_int_equal(tr_out_folder_end(&second, -EIO), -EIO);
     assert_int_equal(tr_out_folder_end(&first, 0), 0);
-    assert_int_equal(entries(base), 4);
+    assert_int_equal(count_entries(base), 4);
     assert_int_equal(tr_folder_is_empty(out), 1); /* no mark */
 }
 
@@ -205,18 +192,18 @@ static void test_swept_file(void **state)
     assert_int_equal(symlink(marked, link), 0);
     assert_int_equal(mkfifo(pipe, 0600), 0);
     leave_file(out);
-    assert_int_equal(entries(base), 5);
+    assert_int_equal(count_entries(base), 5);
     assert_int_equal(tr_out_file_begin(&first, out), 0);
-    assert_int_equal(entries(base), 5); /* what was left has gone, the first one's has come */
+    assert_int_equal(count_entries(base), 5); /* what was left has gone, the first one's has come */
     snprintf(was, sizeof(was), "%s", first.tmp);
     first.tmp[strlen(first.tmp) - 1] ^= 1; /* as another process would have called it */
     assert_int_equal(rename(was, first.tmp), 0);
     assert_int_equal(tr_out_file_begin(&second, out), 0);
-    assert_int_equal(entries(base), 6);
+    assert_int_equal(count_entries(base), 6);
     assert_int_equal(tr_out_file_end(&second, NULL, -EIO), -EIO);
     assert_int_equal(pwrite(first.fd, "data", 4, TR_OUT_FILE_HEAD), 4);
     assert_int_equal(tr_out_file_end(&first, head, 0), 0);
-    assert_int_equal(entries(base), 5);
+    assert_int_equal(count_entries(base), 5);
     f = fopen(out, "r");
     assert_non_null(f);
     assert_non_null(fgets(text, sizeof(text), f));
@@ -243,7 +230,7 @@ static void test_small_file(void **state)
     assert_int_equal(tr_file_write(tmp, "left by a kill, and linked to", 29), 0);
     assert_int_equal(link(tmp, link_to), 0);
     assert_int_equal(tr_file_write(path, "new", 3), 0);
-    assert_int_equal(entries(base), 3);
+    assert_int_equal(count_entries(base), 3);
     assert_int_equal(tr_file_read(link_to, 100, &text, &n), 0);
     assert_int_equal(n, 29);
     tr_free(TR_MEM_TEXT, text);
@@ -291,7 +278,7 @@ static void test_many_writers(void **state)
         assert_int_equal(waitpid(child[i], &status, 0), child[i]);
         assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     }
-    assert_int_equal(entries(base), 1);
+    assert_int_equal(count_entries(base), 1);
 }
 
 /* Where a link has the name of a folder that is removed, the link goes. */
@@ -307,7 +294,7 @@ static void test_removed_link(void **state)
     assert_int_equal(symlink(folder, link), 0);
     assert_int_equal(tr_remove_tree(link), 0);
     assert_int_equal(access(link, F_OK), -1);
-    assert_int_equal(entries(folder), 1);
+    assert_int_equal(count_entries(folder), 1);
 }
 
 /* A run that was killed while it wrote its very first file is begun anew. */

@@ -33,6 +33,7 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 #include "src/run/run.h"
+#include "tests/support/cgroup.h"
 #include "tests/train/common.h"
 
 #define PAGE 4096u
@@ -212,32 +213,14 @@ static void test_device(void **state)
     }
 }
 
-/* The least host budget, as the refusal of this one names it; 0 where the data alone are refused.
- */
-static uint64_t least_host(struct tr_train_params p, uint64_t budget)
-{
-    static const char says[] = "buffers is ";
-    const char *at;
-    tr_run *run;
-
-    p.host_memory = budget;
-    assert_int_equal(tr_train_open(&run, &p), -ENOMEM);
-    assert_int_equal(access(p.out, F_OK), -1);
-    at = strstr(tr_message(), says);
-    return at ? strtoull(at + strlen(says), NULL, 10) : 0;
-}
-
 static void test_host(void **state)
 {
     struct tr_train_params p = params(&kinds[1]);
-    uint64_t least = 0;
+    uint64_t least;
 
     (void)state;
     p.device_memory = 64 * MIB;
-    for (uint64_t budget = MIB; !least; budget += 16 * PAGE)
-        least = least_host(p, budget);
-    assert_int_equal(least_host(p, least - PAGE), least);
-    p.host_memory = least;
+    p.host_memory = least = smallest_host_budget(p);
     train_and_measure(&p, "host");
     assert_in_range(tr_mem_host_peak(), least - MIB / 2, least); /* what tables may take */
 }
@@ -294,105 +277,25 @@ static void test_vocabulary(void **state)
 #define MEASURABLE 1
 #endif
 
-/* A memory cgroup of either version, below the root, which must hand the controller down. */
-static const struct group {
-    const char *folder, *limit, *swap, *peak;
-    uint64_t swap_limit; /* in version 1 it counts memory too */
-} groups[] = {
-    {"/sys/fs/cgroup/memory/tailrace-test-peaks", "memory.limit_in_bytes",
-     "memory.memsw.limit_in_bytes", "memory.max_usage_in_bytes", DEVICE + HOST + ABOVE},
-    {"/sys/fs/cgroup/tailrace-test-peaks", "memory.max", "memory.swap.max", "memory.peak", 0},
-};
-
-/* "r" or "r+": never makes a file where there is no such group. */
-static FILE *open_group(const struct group *g, const char *file, const char *mode)
-{
-    char path[128];
-
-    snprintf(path, sizeof(path), "%s/%s", g->folder, file);
-    return fopen(path, mode);
-}
-
-static int write_group(const struct group *g, const char *file, uint64_t value)
-{
-    FILE *f = open_group(g, file, "r+");
-    int n;
-
-    if (!f)
-        return -1;
-    n = fprintf(f, "%llu\n", (unsigned long long)value);
-    return fclose(f) == 0 && n > 0 ? 0 : -1;
-}
-
-/* 0 where there is no such file, nor a number in it. */
-static int read_group(const struct group *g, const char *file, uint64_t *value)
-{
-    FILE *f = open_group(g, file, "r");
-    unsigned long long number = 0;
-    int n = 0;
-
-    if (f) {
-        n = fscanf(f, "%llu", &number);
-        fclose(f);
-    }
-    *value = number;
-    return n == 1;
-}
-
-/* A limit that is there can be set, and is what was set. */
-static int limit_group(const struct group *g, const char *file, uint64_t limit)
-{
-    FILE *f = open_group(g, file, "r+");
-    uint64_t is;
-
-    if (!f)
-        return 0;
-    fclose(f);
-    if (write_group(g, file, limit) < 0 || !read_group(g, file, &is) || is != limit)
-        fail_msg("%s/%s is not %llu", g->folder, file, (unsigned long long)limit);
-    return 1;
-}
-
-/* Where this machine lets us: everything that the program touches counts, page cache included. */
-static const struct group *make_group(void)
-{
-    for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
-        const struct group *g = &groups[i];
-
-        if (mkdir(g->folder, 0755) < 0 && errno != EEXIST)
-            continue;
-        if (limit_group(g, g->limit, DEVICE + HOST + ABOVE)) {
-            print_message("in %s\n", g->folder);
-            if (!limit_group(g, g->swap, g->swap_limit))
-                print_message("skipped: the limit of swap, which this kernel does not count\n");
-            return g;
-        }
-        rmdir(g->folder);
-    }
-    print_message("skipped: the memory cgroup, for none may be made here; resident memory alone is "
-                  "looked at\n");
-    return NULL;
-}
-
 /* What was in the group left its trace there. */
-static void close_group(const struct group *g)
+static void close_group(const struct cgroup *g)
 {
-    uint64_t peak;
+    uint64_t peak = cgroup_peak(g);
 
-    if (read_group(g, g->peak, &peak)) {
+    if (peak) {
         print_message("the group: at most %.1f MiB\n", (double)peak / MIB);
         assert_in_range(peak, MIB, DEVICE + HOST + ABOVE);
     }
-    assert_int_equal(rmdir(g->folder), 0);
+    cgroup_remove(g);
 }
 
-static void become_trainer(const char *config, const char *rows, const struct group *g)
+static void become_trainer(const char *config, const char *rows, const struct cgroup *g)
 {
     char device[32], host[32];
 
     snprintf(device, sizeof(device), "%llu", (unsigned long long)DEVICE);
     snprintf(host, sizeof(host), "%llu", (unsigned long long)HOST);
-    if (g && write_group(g, "cgroup.procs", (uint64_t)getpid()) < 0)
+    if (g && cgroup_join(g) < 0)
         _exit(99);
     execl(TAILRACE, "tailrace", "train", "--arch", config, "--data", rows, "--out", out, "--steps",
           "2", "--batch-size", "1", "--seq-len", "128", "--durability", "none", "--export", "no",
@@ -406,11 +309,11 @@ static void test_process(void **state)
     /* 336 MB of parameters in f32, blocks of 17 MB */
     static const struct tiny shape = {"llama", 512, 2048, 20, 8, 8, 64, 1000, 512, ""};
     char config[4352], rows[4352];
-    const struct group *group;
+    struct cgroup group;
     struct rusage used;
     uint64_t resident;
     pid_t child;
-    int status;
+    int status, grouped;
 
     (void)state;
     if (!MEASURABLE) {
@@ -422,13 +325,14 @@ static void test_process(void **state)
     snprintf(out, sizeof(out), "%s", scratch_path("run"));
     tiny_config(config, &shape);
     token_data(rows, 4, 128, 128, shape.vocab);
-    group = make_group();
+    /* everything that the program touches counts there, page cache included */
+    grouped = cgroup_make(&group, "tailrace-test-peaks", DEVICE + HOST + ABOVE);
     child = fork();
     if (child == 0)
-        become_trainer(config, rows, group);
+        become_trainer(config, rows, grouped ? &group : NULL);
     assert_int_equal(wait4(child, &status, 0, &used), child);
-    if (group)
-        close_group(group);
+    if (grouped)
+        close_group(&group);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     resident = (uint64_t)used.ru_maxrss * 1024;
     print_message("resident: at most %.1f MiB, budgets %.1f and %.1f\n", (double)resident / MIB,

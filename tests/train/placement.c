@@ -10,10 +10,10 @@
 
 #include <cmocka.h>
 
-#include "offload/io.h"
 #include "src/base/file.h"
 #include "src/run/run.h"
 #include "tests/device/budget.h"
+#include "tests/support/uring.h"
 
 /* "SCRATCH/run-part-0:..." */
 static const char *part_folders(int n)
@@ -35,18 +35,6 @@ static uint64_t exported_hash(const struct tr_train_params *p)
         return file_hash(scratch_path("run/model/adapter_model.safetensors"));
     return file_hash(scratch_path("run/model/model.safetensors")) * 3 +
            file_hash(scratch_path("run/model/adapter/adapter_model.safetensors"));
-}
-
-static int have_uring(void)
-{
-    struct tr_io_file files[TR_IO_FILES] = {{-1}, {-1}, {-1}, {-1}, {-1}};
-    struct tr_io_params p = {.files = files, .depth = 4};
-    struct tr_io *io;
-
-    if (tr_io_open_uring(&io, &p) < 0)
-        return 0;
-    io->ops->close(io);
-    return 1;
 }
 
 /* The engine is the one asked for: io_uring too, where it can be had and nothing else was named. */
