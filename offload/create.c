@@ -19,6 +19,7 @@
 #define FORMAT      "tailrace store"
 #define VERSION     2
 #define SPARE_BYTES (1u << 20) /* for store.json, the folder, and the file system's own needs */
+#define ZEROS       (128u << 10)
 
 static int make_uuid(char text[TR_UUID_CHARS + 1])
 {
@@ -66,16 +67,20 @@ static int check_space(const struct tr_store *s)
     return 0;
 }
 
+uint64_t tr_store_create_bytes(uint32_t n_folders)
+{
+    return n_folders > 1 ? TR_GAUGE_BYTES : ZEROS;
+}
+
 /* For file systems that cannot reserve: written out, the space is ours as well. */
 static int write_zeros(const struct tr_io_file *f, uint64_t bytes)
 {
-    char *zeros = tr_alloc_pages(TR_MEM_IO, TR_IO_CHUNK);
+    char *zeros = tr_alloc_pages(TR_MEM_IO, ZEROS);
     int r = zeros ? 0 : -ENOMEM;
 
-    for (uint64_t at = 0; at < bytes && r == 0; at += TR_IO_CHUNK)
-        r = tr_pwrite(f->fd, f->path, zeros, bytes - at < TR_IO_CHUNK ? bytes - at : TR_IO_CHUNK,
-                      at);
-    tr_free_pages(TR_MEM_IO, zeros, TR_IO_CHUNK);
+    for (uint64_t at = 0; at < bytes && r == 0; at += ZEROS)
+        r = tr_pwrite(f->fd, f->path, zeros, bytes - at < ZEROS ? bytes - at : ZEROS, at);
+    tr_free_pages(TR_MEM_IO, zeros, ZEROS);
     return r;
 }
 

@@ -16,13 +16,12 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 
-#define BUFFER_BYTES (16u << 20)
-#define MOST_BYTES   (64u << 20) /* far beyond a drive's own cache it would take too long */
-#define LEAST_BYTES  (1u << 20)  /* of a store that is smaller */
-#define READS        2u
-#define WORKERS      8
-#define TRIES        2          /* the first one also allocates; the better one counts */
-#define SPARE_BYTES  (1u << 20) /* for part.json, the folder, and the file system's own needs */
+#define MOST_BYTES  (64u << 20) /* far beyond a drive's own cache it would take too long */
+#define LEAST_BYTES (1u << 20)  /* of a store that is smaller */
+#define READS       2u
+#define WORKERS     8
+#define TRIES       2          /* the first one also allocates; the better one counts */
+#define SPARE_BYTES (1u << 20) /* for part.json, the folder, and the file system's own needs */
 
 struct gauge {
     struct tr_io_file file[TR_IO_FILES]; /* the first alone is there */
@@ -42,10 +41,10 @@ static int transfer_all(struct gauge *g, enum tr_io_op op, uint64_t bytes)
 {
     int r = 0;
 
-    for (uint64_t at = 0; at < bytes && r == 0; at += BUFFER_BYTES) {
+    for (uint64_t at = 0; at < bytes && r == 0; at += TR_GAUGE_BYTES) {
         struct tr_transfer t = {.op = op, .buf = g->buffer, .offset = at};
 
-        t.bytes = bytes - at < BUFFER_BYTES ? bytes - at : BUFFER_BYTES;
+        t.bytes = bytes - at < TR_GAUGE_BYTES ? bytes - at : TR_GAUGE_BYTES;
         r = tr_queue_run(g->queue, &t);
     }
     return r;
@@ -75,10 +74,10 @@ static int open_gauge(struct gauge *g, struct tr_store *s, uint32_t folder)
     int r;
 
     g->file[0].path = tr_path(s->folders.path[folder], TR_GAUGE_FILE);
-    g->buffer = tr_alloc_pages(TR_MEM_IO, BUFFER_BYTES);
+    g->buffer = tr_alloc_pages(TR_MEM_IO, TR_GAUGE_BYTES);
     if (!g->file[0].path || !g->buffer)
         return -ENOMEM;
-    memset(g->buffer, 0x5a, BUFFER_BYTES); /* some drives do not write zeros */
+    memset(g->buffer, 0x5a, TR_GAUGE_BYTES); /* some drives do not write zeros */
     g->file[0].fd = openat(fd, TR_GAUGE_FILE, flags | O_DIRECT, 0644);
     g->file[0].direct = g->file[0].fd >= 0;
     if (g->file[0].fd < 0 && errno == EINVAL)
@@ -120,7 +119,7 @@ static int gauge_folder(struct tr_store *s, uint32_t folder, struct tr_drive *dr
         unlinkat(tr_store_folder_fd(s, folder), TR_GAUGE_FILE, 0);
         tr_file_drop(g.file[0].fd);
     }
-    tr_free_pages(TR_MEM_IO, g.buffer, BUFFER_BYTES);
+    tr_free_pages(TR_MEM_IO, g.buffer, TR_GAUGE_BYTES);
     tr_free(TR_MEM_MISC, g.file[0].path);
     return r;
 }

@@ -93,6 +93,9 @@ int tr_store_create(struct tr_store **out, const char *folders, const struct tr_
 int tr_store_create_dealt(struct tr_store **out, const char *folders,
                           const struct tr_layout *layout, int generations, const double *speed);
 
+/* Host memory that making one of so many folders takes for a moment. */
+uint64_t tr_store_create_bytes(uint32_t n_folders);
+
 /* In place of closing one that this process has created and is not to be a store after all: removes
  * its files, which are locked as yet, and those of its folders that were absent, unless somebody
  * has put something there. */

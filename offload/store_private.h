@@ -115,7 +115,8 @@ int tr_store_make_remark(struct tr_store *s);
 
 /* gauge.c: speed and room of every folder, for a new store. */
 int tr_gauge_folders(struct tr_store *s, struct tr_drive drives[TR_STORE_FOLDERS]);
-#define TR_GAUGE_FILE "probe"
+#define TR_GAUGE_FILE  "probe"
+#define TR_GAUGE_BYTES (16u << 20) /* of host memory, meanwhile */
 /* Takes the file's space on the disk; nothing is synced. */
 int tr_store_reserve(const struct tr_io_file *f, uint64_t bytes);
 

@@ -628,21 +628,23 @@ static int choose_streams(struct tr_plan *p, uint64_t *smallest)
 }
 
 /* Slots of state are the smallest where they hold a matrix's. */
-static int refuse_host(struct tr_plan *p)
+static void take_least_host(struct tr_plan *p)
 {
     fits_with(p, p->in.streams != TR_STREAMS_BLOCKS, 1);
-    return tr_plan_refuse_host(p);
+    if (p->peak > p->in.budget)
+        fits_with(p, 0, 1);
 }
 
-int tr_plan_refuse_host(const struct tr_plan *p)
+static int refuse_device(const struct tr_plan_params *p, uint64_t smallest)
 {
-    uint64_t used = p->in.host_used;
-
     return tr_error(-ENOMEM,
-                    "the host budget is too small: %llu bytes are given, with updates on the cpu "
-                    "slots of state and buffers take %llu; raise --host-memory",
-                    (unsigned long long)(used + p->in.host_budget),
-                    (unsigned long long)(used + p->host_bytes));
+                    "the device budget is too small: %llu bytes (%.1f MiB) are given, the smallest "
+                    "that would do is %llu (%.1f MiB); raise --device-memory or lower --batch-size "
+                    "or --seq-len",
+                    (unsigned long long)(p->budget + p->workspace),
+                    (double)(p->budget + p->workspace) / 1048576,
+                    (unsigned long long)(smallest + p->workspace),
+                    (double)(smallest + p->workspace) / 1048576);
 }
 
 int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
@@ -658,19 +660,11 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
         plan->parked = 1;
     }
     found = choose_streams(plan, &smallest);
-    if (!found && smallest <= p->budget)
-        return refuse_host(plan);
     plan->least = smallest;
-    if (!found)
-        return tr_error(
-            -ENOMEM,
-            "the device budget is too small: %llu bytes (%.1f MiB) are given, the smallest "
-            "that would do is %llu (%.1f MiB); raise --device-memory or lower --batch-size "
-            "or --seq-len",
-            (unsigned long long)(p->budget + p->workspace),
-            (double)(p->budget + p->workspace) / 1048576,
-            (unsigned long long)(smallest + p->workspace),
-            (double)(smallest + p->workspace) / 1048576);
+    if (!found && smallest > p->budget)
+        return refuse_device(p, smallest);
+    if (!found) /* and nothing grows */
+        take_least_host(plan);
     if (tr_lora_freezes(&p->model->lora)) /* adapters' gradients are small, a second pass is not */
         grow_parked(plan);
     grow(plan, TR_SLOTS_BOUNDARY, 1, 2); /* before all else: one is saved, the other is made */

@@ -79,8 +79,7 @@ struct tr_plan_params {
     int64_t cache_tokens;    /* forward only: keys and values that stay, of all blocks; 0: none */
     int apart;               /* updates run on the cpu, and optimizer state stays in host memory */
     uint64_t budget;         /* arena bytes */
-    uint64_t host_budget;    /* apart: bytes for that; host_used: of all else, for the message */
-    uint64_t host_used;
+    uint64_t host_budget;    /* apart: bytes for that */
     uint64_t workspace; /* of the device, for the message about the smallest budget */
 };
 
@@ -135,7 +134,9 @@ struct tr_plan {
     uint64_t host_bytes;
 };
 
-/* -ENOMEM: does not fit; the message says the smallest budget that would do. */
+/* -ENOMEM: the device is too small; the message says the smallest budget that would do. Where only
+ * the host is, that is for the caller to refuse, who knows what else it holds: then host_bytes is
+ * the least that would do, and more than host_budget. */
 int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p);
 
 uint32_t tr_plan_boundaries(const struct tr_plan *plan); /* how many */
@@ -151,8 +152,6 @@ int tr_plan_keeps(const struct tr_plan *plan, int layer);
 int tr_plan_remakes(const struct tr_plan *plan, int layer);
 /* Apart: do the slots of this pool lie in host memory? */
 int tr_plan_is_host_pool(const struct tr_plan *plan, int pool);
-/* Apart: says that it does not fit; -ENOMEM. */
-int tr_plan_refuse_host(const struct tr_plan *plan);
 /* Apart: more slots for state, in so many bytes more of host memory. */
 void tr_plan_grow_host(struct tr_plan *plan, uint64_t bytes);
 /* The pool whose slots the spans of a pool go to. */

@@ -294,7 +294,7 @@ static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
     out->tier_bytes = run->tier_bytes;
     out->apart = run->plan.in.apart;
     out->apart_bytes = run->plan.host_bytes;
-    out->least_host = run_may_update(run, 0) ? run->least_host : 0; /* by name: not known */
+    out->least_host = run_least_host(run);
     out->buffer_bytes = run_buffer_bytes(run);
     out->disk_bytes =
         (uint64_t)generations * tr_layout_bytes(&run->model->layout) + run->spill_bytes;
@@ -477,10 +477,12 @@ static int fits_so(const struct tr_run *run, const struct tr_model *m, uint64_t 
 
     p.model = m;
     p.apart = apart;
-    p.host_budget = run_host_room(run);
+    p.host_budget = run_host_room(run, apart);
     p.budget = arena;
     if (r == 0)
         r = tr_plan_make(plan, &p);
+    if (r == 0 && apart && plan->host_bytes > p.host_budget)
+        r = -ENOMEM;
     tr_free(TR_MEM_MISC, plan);
     return r == 0;
 }

@@ -177,7 +177,6 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                               [TR_STREAMING_BLOCKS] = TR_STREAMS_BLOCKS,
                                               [TR_STREAMING_MATRICES] = TR_STREAMS_PARTS};
     int64_t micro = p->fused_gemm ? INT32_MAX : p->micro_batch * p->seq_len;
-    uint64_t room = run->apart ? run_host_room(run) : 0;
 
     return tr_plan_make(
         &run->plan,
@@ -194,8 +193,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                  .keep = keep,
                                  .streams = streams[p->streaming],
                                  .apart = run->apart,
-                                 .host_budget = room,
-                                 .host_used = p->host_memory - room,
+                                 .host_budget = run_host_room(run, run->apart),
                                  .budget = run->device_info.arena_bytes,
                                  .workspace = run->device_info.workspace_bytes});
 }

@@ -222,8 +222,10 @@ uint64_t run_most_pinned(const struct tr_run *run, uint64_t host_bytes);
 /* The visits of a step, and what the host tier holds of their spans; nothing is allocated yet. */
 int run_place(struct tr_run *run);
 void run_unplace(struct tr_run *run);
-/* Host memory that there is for slots of state and for homes. */
-uint64_t run_host_room(const struct tr_run *run);
+/* Host memory that there is for slots of state and for homes, with updates on the cpu or not. */
+uint64_t run_host_room(const struct tr_run *run, int apart);
+/* The smallest host budget that would do; 0: not known. */
+uint64_t run_least_host(const struct tr_run *run);
 /* The slots of the plan, at their places in memory that has been opened. */
 void run_name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SLOT_POOLS]);
 

@@ -553,21 +553,28 @@ static void bad_machines(void **state)
 /* The smallest host budget that a plan names does, and a page less does not. */
 static void host_budget(void **state)
 {
-    static const char *const machines[] = {NULL, "rtx-3090"};
+    static const struct {
+        const char *machine;
+        enum tr_optimizer optimizer;
+        enum tr_update_on update_on;
+    } cases[] = {{NULL, TR_OPT_LOMO, TR_UPDATE_AUTO},
+                 {"rtx-3090", TR_OPT_LOMO, TR_UPDATE_AUTO},
+                 {"rtx-3090", TR_OPT_ADAMW, TR_UPDATE_CPU}};
     struct tr_train_params p = {.arch = "llama-7b",
                                 .dtype = TR_TYPE_BF16,
                                 .batch_size = 1,
                                 .seq_len = 256,
-                                .optimizer = TR_OPT_LOMO,
                                 .clip_norm = -1,
                                 .device = "cpu",
                                 .device_memory = 8ull << 30};
 
     (void)state;
-    for (size_t i = 0; i < sizeof(machines) / sizeof(machines[0]); i++) {
-        struct tr_foretell_params f = {.train = &p, .machine = machines[i], .json = 1};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct tr_foretell_params f = {.train = &p, .machine = cases[i].machine, .json = 1};
         json_t *o;
 
+        p.optimizer = cases[i].optimizer;
+        p.update_on = cases[i].update_on;
         p.host_memory = 0;
         o = foretell(&f);
         p.host_memory = number(json_object_get(o, "predicted"), "least_host_bytes");

@@ -32,9 +32,11 @@ struct subject {
 
 struct part {
     struct tr_train_params p;
-    int steps;      /* the part ends after so many; the last one when all are done */
-    int killed;     /* by SIGKILL, in a process of its own; else a clean stop */
-    unsigned share; /* device memory: thousandths of the way from the smallest to resident */
+    int steps;  /* the part ends after so many; the last one when all are done */
+    int killed; /* by SIGKILL, in a process of its own; else a clean stop */
+    /* Thousandths of the way from the smallest budget to the one with which nothing moves. */
+    unsigned share;
+    unsigned host_share; /* and to the one with which all that moves is at home in host memory */
 };
 
 struct draw {
@@ -42,6 +44,7 @@ struct draw {
     uint32_t number;
     const struct subject *subject;
     uint64_t resident; /* device memory with which nothing needs to move */
+    uint64_t stored;   /* bytes of all that may have a home */
     int n_parts;
     struct part part[DRAW_PARTS];
     char text[2048]; /* what was drawn, for people */
@@ -51,12 +54,15 @@ struct draw {
 
 /* Makes the subject's model and data in the scratch folder, where they are not there yet. */
 void draw_make_inputs(const struct subject *s);
-/* Everything resident, in one part, of the subject: trains so, and sets `resident` and the part.
+/* Everything resident, in one part, of the subject: trains so, and sets `resident`, `stored` and
+ * the part.
  * The hash of the exported model. */
 uint64_t draw_reference(struct draw *d);
 /* Draws all dimensions from d's seed and number; subject and resident are set. */
 void draw_all(struct draw *d);
 /* Trains as drawn. The hash of the exported model, or 0 where a part failed (tr_message). */
 uint64_t draw_play(const struct draw *d);
+/* Parts so far that had spans from homes in host memory, and others from the drives again. */
+uint32_t draw_mixed(void);
 
 #endif
