@@ -29,7 +29,7 @@ static int blas_error(const struct tr_cuda_matmul *m, cublasStatus_t status, con
                                                        : -EIO;
 
     cudaGetLastError();
-    return tr_cuda_refuse(code, "cuBLASLt: %s: %s%s", what, m->blas.GetStatusString(status),
+    return tr_cuda_refuse(code, "cuBLASLt: %s: %s%s", what, m->blas.GetStatusName(status),
                           status == CUBLAS_STATUS_ALLOC_FAILED ? " (out of memory)" : "");
 }
 

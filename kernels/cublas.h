@@ -12,7 +12,7 @@
     X(Create)                                                                                      \
     X(Destroy)                                                                                     \
     X(GetVersion)                                                                                  \
-    X(GetStatusString)                                                                             \
+    X(GetStatusName)                                                                               \
     X(MatmulDescCreate)                                                                            \
     X(MatmulDescDestroy)                                                                           \
     X(MatmulDescSetAttribute)                                                                      \

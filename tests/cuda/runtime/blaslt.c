@@ -112,7 +112,7 @@ size_t cublasLtGetVersion(void)
     return CUBLAS_VERSION;
 }
 
-const char *cublasLtGetStatusString(cublasStatus_t status)
+const char *cublasLtGetStatusName(cublasStatus_t status)
 {
 #define NAME(s)                                                                                    \
     case s:                                                                                        \

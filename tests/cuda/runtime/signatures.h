@@ -49,7 +49,7 @@
     X(cudaError_t, cudaFuncGetAttributes, (struct cudaFuncAttributes *, const void *))             \
     X(cublasStatus_t, cublasLtCreate, (cublasLtHandle_t *))                                        \
     X(cublasStatus_t, cublasLtDestroy, (cublasLtHandle_t))                                         \
-    X(const char *, cublasLtGetStatusString, (cublasStatus_t))                                     \
+    X(const char *, cublasLtGetStatusName, (cublasStatus_t))                                       \
     X(size_t, cublasLtGetVersion, (void))                                                          \
     X(cublasStatus_t, cublasLtMatrixLayoutCreate,                                                  \
       (cublasLtMatrixLayout_t *, cudaDataType, uint64_t, uint64_t, int64_t))                       \
