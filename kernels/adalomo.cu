@@ -23,7 +23,8 @@ static __device__ __forceinline__ void row_sums(const struct tr_op_update &op, i
         double q = 0, s = 0;
 
         for (int64_t i = at + threadIdx.x % LANES; row >= 0 && i < end; i += LANES) {
-            double g = update_gradient(op, op.g[begin + i]), w = update_load<D, R>(op, begin + i);
+            double g = update_widen(update_gradient(op, op.g[begin + i]));
+            double w = update_widen(update_load<D, R>(op, begin + i));
 
             q = fma(g, g, q); /* the squares are exact */
             s = fma(w, w, s);
@@ -89,7 +90,7 @@ static __global__ void __launch_bounds__(COLUMNS *LANES)
     plain = op.add ? sums[0] : 0;
     weighted = op.add ? sums[LANES * op.block] : 0;
     for (int64_t row = last_row(op, threadIdx.y); row >= 0; row -= LANES) {
-        double g = update_gradient(op, op.g[row * op.block + column]);
+        double g = update_widen(update_gradient(op, op.g[row * op.block + column]));
 
         plain = fma(g, g, plain);
         weighted = fma(__dmul_rn(g, g), inverse[row], weighted);

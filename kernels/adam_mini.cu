@@ -3,7 +3,7 @@
  * Adam-mini: the arithmetic of device.h, operation by operation. Sixteen lanes sum a piece of a
  * block, whose sum waits in the scratch; a thread adds the pieces of a block in order and makes its
  * second moment; then the elements, like any other update. f64 is slow on graphics cards, but there
- * are only a conversion and an fma of it for each element, which hide behind the element's memory.
+ * is only an fma of it for each element, which hides behind the element's memory.
  */
 #include "kernels/reduce.cuh"
 #include "kernels/update.cuh"
@@ -23,7 +23,7 @@ static __global__ void __launch_bounds__(VEC_THREADS)
     if (n > UPDATE_PIECE)
         n = UPDATE_PIECE;
     for (int i = threadIdx.x % LANES; i < n; i += LANES) {
-        double x = update_gradient(op, g[i]);
+        double x = update_widen(update_gradient(op, g[i]));
 
         sum = fma(x, x, sum); /* the square is exact */
     }

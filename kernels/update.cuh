@@ -41,6 +41,19 @@ static __device__ __forceinline__ float update_gradient(const struct tr_op_updat
     return __fmul_rn(g, op.coefficient);
 }
 
+/* (double)x by integers, where x is normal or 0: on graphics cards the conversion takes as long as
+ * a sum in f64, of which there is one for every element, too. */
+static __device__ __forceinline__ double update_widen(float x)
+{
+    uint32_t u = __float_as_uint(x), magnitude = u & 0x7fffffff;
+    bool normal = magnitude - 0x00800000 < 0x7f000000;
+
+    if (!normal && magnitude)
+        return (double)x;
+    return __hiloint2double((int)((u & 0x80000000) | (normal ? (magnitude >> 3) + 0x38000000 : 0)),
+                            (int)(u << 29));
+}
+
 static __device__ __forceinline__ float update_decayed(const struct tr_op_update &op, float w)
 {
     float decay = __fsub_rn(1.0f, __fmul_rn(op.lr, op.weight_decay));

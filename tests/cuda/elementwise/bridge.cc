@@ -11,6 +11,7 @@
 
 #include "kernels/cuda.h"
 #include "kernels/launch.cuh"
+#include "kernels/update.cuh"
 #include "tests/cuda/shim/shim.h"
 
 #define POISONED (256u << 10) /* of the scratch, before each op */
@@ -116,4 +117,9 @@ int bridge_run(const struct tr_op *op, size_t scratch_bytes)
 const char *bridge_message(void)
 {
     return message;
+}
+
+double bridge_widen(float x)
+{
+    return update_widen(x);
 }

@@ -14,6 +14,8 @@ extern "C" {
 /* Runs an op with that much scratch, poisoned. 0, or a negative errno and bridge_message(). */
 int bridge_run(const struct tr_op *op, size_t scratch_bytes);
 const char *bridge_message(void);
+/* As the kernels widen what they sum in f64. */
+double bridge_widen(float x);
 
 #ifdef __cplusplus
 }

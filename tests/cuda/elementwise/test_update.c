@@ -190,6 +190,28 @@ static void test_stochastic_f16(void **state)
     assert_non_null(strstr(bridge_message(), "bf16"));
 }
 
+/* What the kernels widen by integers is what the conversion gives: every sign and exponent, and of
+ * the fractions both ends and a few. */
+static void test_widen(void **state)
+{
+    static const uint32_t fractions[] = {0, 1, 2, 0x3fffff, 0x400000, 0x555555, 0x7ffffe, 0x7fffff};
+
+    (void)state;
+    for (uint32_t top = 0; top < 1u << 9; top++)
+        for (size_t i = 0; i < COUNT(fractions); i++) {
+            uint32_t bits = top << 23 | fractions[i];
+            double want, got;
+            float x;
+
+            memcpy(&x, &bits, sizeof(x));
+            want = x;
+            got = bridge_widen(x);
+            if (memcmp(&got, &want, sizeof(got)) != 0)
+                fail_msg("%08x: %a, not %a", bits, got, want);
+        }
+}
+
 const struct CMUnitTest update_tests[] = {HARNESS_TEST(test_update), HARNESS_TEST(test_bytes),
-                                          HARNESS_TEST(test_stochastic_f16)};
+                                          HARNESS_TEST(test_stochastic_f16),
+                                          HARNESS_TEST(test_widen)};
 const size_t update_count = COUNT(update_tests);

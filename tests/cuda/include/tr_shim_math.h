@@ -35,6 +35,14 @@ static inline int __float_as_int(float x)
     return (int)__float_as_uint(x);
 }
 
+static inline double __hiloint2double(int high, int low)
+{
+    uint64_t u = (uint64_t)(unsigned)high << 32 | (unsigned)low;
+    double x;
+    memcpy(&x, &u, 8);
+    return x;
+}
+
 #define TR_SHIM_MATH(type, name, parameters, value)                                                \
     static inline type name parameters                                                             \
     {                                                                                              \
