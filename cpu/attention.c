@@ -153,7 +153,7 @@ static void attend_items(void *arg, int64_t begin, int64_t end, int worker)
         for (int64_t query = 0; query < t.length; query += TR_QUERY_TILE) {
             tr_attention_tile_queries(&t, query);
             for (t.head = 0; t.head < j->op->heads; t.head++, item++)
-                if (item % j->threads >= begin && item % j->threads < end)
+                if (tr_attention_has(j, item, begin, end))
                     attend(&t);
         }
     }
@@ -161,10 +161,10 @@ static void attend_items(void *arg, int64_t begin, int64_t end, int worker)
 
 int tr_cpu_attention(const struct tr_cpu *cpu, const struct tr_op_attention *op)
 {
-    struct tr_attention_job j = {cpu, op, tr_pool_threads(cpu->pool)};
+    struct tr_attention_job j = tr_attention_job(cpu, op);
     int ret = tr_attention_check(op);
 
     if (!ret)
-        tr_pool_run(cpu->pool, j.threads, 1, attend_items, &j);
+        tr_pool_run(cpu->pool, j.shares, 1, attend_items, &j);
     return ret;
 }

@@ -23,12 +23,30 @@ struct tr_attention_tile {
     float *ds;     /* likewise; backward */
 };
 
-/* A worker of `threads` takes items worker, worker + threads ...: long and short ones mix. */
+/* Share s of the work has items s, s + shares ...: long and short ones mix. Every worker begins
+ * with some, so that one who is held up has some to be taken from. */
 struct tr_attention_job {
     const struct tr_cpu *cpu;
     const struct tr_op_attention *op;
-    int threads;
+    int shares;
 };
+
+#define TR_ATTENTION_SHARES 8 /* of a worker */
+
+static inline struct tr_attention_job tr_attention_job(const struct tr_cpu *cpu,
+                                                       const struct tr_op_attention *op)
+{
+    return (struct tr_attention_job){cpu, op, tr_pool_threads(cpu->pool) * TR_ATTENTION_SHARES};
+}
+
+/* Is this item of one of the shares [begin, end)? */
+static inline int tr_attention_has(const struct tr_attention_job *j, int64_t item, int64_t begin,
+                                   int64_t end)
+{
+    int64_t share = item % j->shares;
+
+    return share >= begin && share < end;
+}
 
 /* Document d into t. */
 void tr_attention_tile_doc(struct tr_attention_tile *t, int32_t d);

@@ -150,7 +150,7 @@ static void whole_items(void *arg, int64_t begin, int64_t end, int worker)
     for (int32_t d = 0; d < j->op->docs.n; d++) {
         tr_attention_tile_doc(&t, d);
         for (int64_t kv = 0; kv < j->op->kv_heads; kv++, item++)
-            if (item % j->threads >= begin && item % j->threads < end)
+            if (tr_attention_has(j, item, begin, end))
                 grad_document(&t, kv);
     }
 }
@@ -165,7 +165,7 @@ static void key_items(void *arg, int64_t begin, int64_t end, int worker)
         tr_attention_tile_doc(&t, d);
         for (int64_t key = 0; key < t.length; key += TR_KEY_TILE)
             for (int64_t kv = 0; kv < j->op->kv_heads; kv++, item++)
-                if (item % j->threads >= begin && item % j->threads < end)
+                if (tr_attention_has(j, item, begin, end))
                     grad_keys(&t, kv, key, WANT_KV);
     }
 }
@@ -181,7 +181,7 @@ static void query_items(void *arg, int64_t begin, int64_t end, int worker)
         for (int64_t query = 0; query < t.length; query += TR_QUERY_TILE) {
             tr_attention_tile_queries(&t, query);
             for (t.head = 0; t.head < j->op->heads; t.head++, item++)
-                if (item % j->threads >= begin && item % j->threads < end)
+                if (tr_attention_has(j, item, begin, end))
                     grad_queries(&t);
         }
     }
@@ -204,36 +204,36 @@ static int whole_is_faster(const struct tr_attention_job *j)
 {
     const struct tr_ranges *docs = &j->op->docs;
     double *load = tr_cpu_scratch(j->cpu, 0), total = 0, most = 0;
-    int64_t item = 0;
+    int64_t item = 0, threads = tr_pool_threads(j->cpu->pool);
 
-    memset(load, 0, (size_t)j->threads * sizeof(double));
+    memset(load, 0, (size_t)threads * sizeof(double));
     for (int32_t d = 0; d < docs->n; d++) {
         double length = docs->start[d + 1] - docs->start[d], window = (double)j->op->window;
         double cost = length * (window > 0 && window < length / 2 ? window : length / 2);
 
         for (int64_t kv = 0; kv < j->op->kv_heads; kv++, item++) {
-            load[item % j->threads] += cost;
+            load[item % threads] += cost;
             total += cost;
-            if (load[item % j->threads] > most)
-                most = load[item % j->threads];
+            if (load[item % threads] > most)
+                most = load[item % threads];
         }
     }
-    return most * j->threads <= total * 1.4;
+    return most * (double)threads <= total * 1.4;
 }
 
 int tr_cpu_attention_grad(const struct tr_cpu *cpu, const struct tr_op_attention *op)
 {
-    struct tr_attention_job j = {cpu, op, tr_pool_threads(cpu->pool)};
+    struct tr_attention_job j = tr_attention_job(cpu, op);
     int ret = tr_attention_check(op);
 
     if (ret)
         return ret;
     tr_pool_run(cpu->pool, op->n * op->heads, tr_split_grain(op->head_dim), sum_delta, &j);
     if (whole_is_faster(&j)) {
-        tr_pool_run(cpu->pool, j.threads, 1, whole_items, &j);
+        tr_pool_run(cpu->pool, j.shares, 1, whole_items, &j);
     } else {
-        tr_pool_run(cpu->pool, j.threads, 1, key_items, &j);
-        tr_pool_run(cpu->pool, j.threads, 1, query_items, &j);
+        tr_pool_run(cpu->pool, j.shares, 1, key_items, &j);
+        tr_pool_run(cpu->pool, j.shares, 1, query_items, &j);
     }
     return 0;
 }
