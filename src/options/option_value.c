@@ -14,6 +14,7 @@
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
+#include "src/base/number.h"
 #include "src/tailrace.h"
 
 #define REAL_TEXT 40
@@ -49,7 +50,7 @@ static int parse_size(const char *text, uint64_t *out)
     char *end;
 
     errno = 0;
-    value = strtod(text, &end);
+    value = tr_number_read(text, &end);
     if (isdigit((unsigned char)text[0]) && strspn(text, "0123456789.") == (size_t)(end - text)) {
         if (strcmp(end, "%") == 0)
             return parse_percent(value, out);
@@ -96,8 +97,8 @@ static int parse_seed(const char *text, uint64_t *out)
 static const char *real_text(double x, char text[REAL_TEXT])
 {
     for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, REAL_TEXT, "%.*g", digits, x);
-        if (strtod(text, NULL) == x)
+        tr_number_print(text, REAL_TEXT, "%.*g", digits, x);
+        if (tr_number_read(text, NULL) == x)
             break;
     }
     return text;
@@ -122,7 +123,7 @@ static int check_real(const struct tr_option *o, double x)
 static int parse_real(const struct tr_option *o, const char *text, double *out)
 {
     char *end;
-    double x = strtod(text, &end);
+    double x = tr_number_read(text, &end);
     int r;
 
     if ((o->flags & TR_OPTION_AUTO) && strcmp(text, "auto") == 0) {
@@ -372,10 +373,12 @@ int tr_option_check(const struct tr_option *o, const void *params)
 /* The largest unit that divides it: what is printed is the same number again. */
 static void print_size(FILE *f, uint64_t bytes)
 {
+    char percent[REAL_TEXT];
     size_t best = 0;
 
     if (bytes & TR_SHARE(0)) {
-        fprintf(f, "%g%%", (double)(bytes & ~TR_SHARE(0)) / 1000);
+        tr_number_print(percent, sizeof(percent), "%g", (double)(bytes & ~TR_SHARE(0)) / 1000);
+        fprintf(f, "%s%%", percent);
         return;
     }
     for (size_t i = 1; i < 5; i++)

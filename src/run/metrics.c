@@ -23,6 +23,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
+#include "src/base/number.h"
 #include "src/run/torn.h"
 
 int metrics_open(struct tr_metrics *m, const char *run_folder)
@@ -42,7 +43,7 @@ int metrics_open(struct tr_metrics *m, const char *run_folder)
 /* JSON knows no NaN and no infinity. */
 static const char *number(char text[32], double x)
 {
-    snprintf(text, 32, isfinite(x) ? "%.9g" : "null", x);
+    tr_number_print(text, 32, isfinite(x) ? "%.9g" : "null", x);
     return text;
 }
 
@@ -55,19 +56,20 @@ static int format(char *out, size_t room, const struct tr_step_report *r)
     if (isfinite(r->eval_accuracy))
         snprintf(eval + strlen(eval), sizeof(eval) - strlen(eval), ", \"eval_accuracy\": %s",
                  number(text, r->eval_accuracy));
-    return snprintf(out, room,
-                    "{\"step\": %lld, \"loss\": %s, \"lr\": %.9g, \"grad_norm\": %s, "
-                    "\"tokens\": %lld, \"targets\": %lld, \"skipped\": %s, \"seconds\": %.6f, "
-                    "\"tokens_per_s\": %.3f, \"device_peak_bytes\": %llu, \"host_peak_bytes\": "
-                    "%llu, \"read_bytes\": %llu, \"written_bytes\": %llu, \"spilled_bytes\": "
-                    "%llu, \"wait_load_s\": %.6f, "
-                    "\"wait_commit_s\": %.6f%s}\n",
-                    (long long)r->step, number(loss, r->loss), r->lr, number(norm, r->grad_norm),
-                    (long long)r->tokens, (long long)r->targets, r->skipped ? "true" : "false",
-                    r->seconds, r->tokens_per_s, (unsigned long long)r->device_peak_bytes,
-                    (unsigned long long)r->host_peak_bytes, (unsigned long long)r->read_bytes,
-                    (unsigned long long)r->written_bytes, (unsigned long long)r->spilled_bytes,
-                    r->wait_load_s, r->wait_commit_s, eval);
+    return tr_number_print(
+        out, room,
+        "{\"step\": %lld, \"loss\": %s, \"lr\": %.9g, \"grad_norm\": %s, "
+        "\"tokens\": %lld, \"targets\": %lld, \"skipped\": %s, \"seconds\": %.6f, "
+        "\"tokens_per_s\": %.3f, \"device_peak_bytes\": %llu, \"host_peak_bytes\": "
+        "%llu, \"read_bytes\": %llu, \"written_bytes\": %llu, \"spilled_bytes\": "
+        "%llu, \"wait_load_s\": %.6f, "
+        "\"wait_commit_s\": %.6f%s}\n",
+        (long long)r->step, number(loss, r->loss), r->lr, number(norm, r->grad_norm),
+        (long long)r->tokens, (long long)r->targets, r->skipped ? "true" : "false", r->seconds,
+        r->tokens_per_s, (unsigned long long)r->device_peak_bytes,
+        (unsigned long long)r->host_peak_bytes, (unsigned long long)r->read_bytes,
+        (unsigned long long)r->written_bytes, (unsigned long long)r->spilled_bytes, r->wait_load_s,
+        r->wait_commit_s, eval);
 }
 
 int metrics_add(struct tr_metrics *m, const struct tr_step_report *r)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/number.h"
 
 static struct jinja_node *parse_unary(struct jinja_parser *p, int filters);
 
@@ -121,7 +122,7 @@ static struct jinja_node *parse_primary(struct jinja_parser *p)
     if (jinja_accept(p, TOKEN_INT, NULL))
         return literal(p, json_integer(strtoll(t->text, NULL, 10)));
     if (jinja_accept(p, TOKEN_FLOAT, NULL))
-        return literal(p, json_real(strtod(t->text, NULL)));
+        return literal(p, json_real(tr_number_read(t->text, NULL)));
     if (jinja_accept(p, TOKEN_NAME, "true") || jinja_accept(p, TOKEN_NAME, "True"))
         return literal(p, json_true());
     if (jinja_accept(p, TOKEN_NAME, "false") || jinja_accept(p, TOKEN_NAME, "False"))

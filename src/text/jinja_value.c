@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/number.h"
 
 #define VALUE_DEPTH 64 /* lists in lists that a template may make, or write */
 
@@ -76,8 +77,8 @@ static void write_real(struct jinja_eval *e, struct tok_buf *b, double x)
     int precision = 1, exponent;
 
     do
-        snprintf(digits, sizeof(digits), "%.*e", precision - 1, x);
-    while (strtod(digits, NULL) != x && ++precision <= 17);
+        tr_number_print(digits, sizeof(digits), "%.*e", precision - 1, x);
+    while (tr_number_read(digits, NULL) != x && ++precision <= 17);
     exponent = atoi(strchr(digits, 'e') + 1);
     if (exponent < -4 || exponent >= 16) {
         char *p = strchr(digits, 'e');
@@ -87,7 +88,7 @@ static void write_real(struct jinja_eval *e, struct tok_buf *b, double x)
     } else {
         int behind = precision - 1 - exponent;
 
-        snprintf(text, sizeof(text), "%.*f", behind < 1 ? 1 : behind, x);
+        tr_number_print(text, sizeof(text), "%.*f", behind < 1 ? 1 : behind, x);
     }
     add_text(e, b, text);
 }
