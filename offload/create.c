@@ -138,7 +138,7 @@ static int write_json(const struct tr_store *s)
     if (r == 0)
         r = tr_layout_to_json(&s->layout, o);
     if (r == 0)
-        r = tr_json_write(path, o);
+        r = tr_json_write_line(path, o, TR_STORE_JSON_LIMIT);
     tr_free(TR_MEM_MISC, path);
     json_decref(o);
     return r;

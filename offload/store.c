@@ -19,9 +19,8 @@
 #include "src/base/json.h"
 #include "src/base/mem.h"
 
-#define FORMAT     "tailrace store"
-#define VERSION    2 /* 1: one folder */
-#define JSON_LIMIT (64u << 20)
+#define FORMAT  "tailrace store"
+#define VERSION 2 /* 1: one folder */
 
 const char *const tr_store_names[TR_FILES] = {"gen0", "gen1", "commit0", "commit1"};
 
@@ -319,7 +318,7 @@ static int read_json(struct tr_store *s)
 {
     char *path = tr_path(s->folder, "store.json");
     json_t *o = NULL;
-    int r = path ? tr_json_read(path, JSON_LIMIT, &o) : -ENOMEM;
+    int r = path ? tr_json_read(path, TR_STORE_JSON_LIMIT, &o) : -ENOMEM;
 
     if (r == -ENOENT)
         r = without_json(s, r);

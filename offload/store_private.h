@@ -20,6 +20,9 @@
 /* Where the file system knows no files without a name, for the moment between open and unlink. */
 #define TR_SCRATCH_NAME "scratch"
 
+/* store.json at most: the pieces that a layout may have (layout.c), of 120 bytes, twice over. */
+#define TR_STORE_JSON_LIMIT (1u << 30)
+
 struct tr_store {
     struct tr_folders folders;
     char *folder;                  /* the first of them, the store's own */

@@ -32,9 +32,9 @@ int tr_json_read(const char *path, size_t limit, json_t **out)
     return r;
 }
 
-int tr_json_write(const char *path, const json_t *value)
+static int write_value(const char *path, const json_t *value, size_t flags, size_t limit)
 {
-    char *text = json_dumps(value, JSON_INDENT(2));
+    char *text = json_dumps(value, flags);
     size_t n;
     int r;
 
@@ -42,7 +42,20 @@ int tr_json_write(const char *path, const json_t *value)
         return tr_error(-ENOMEM, "%s: cannot format JSON", path);
     n = strlen(text);
     text[n] = '\n'; /* takes the place of the NUL: the file ends in a newline */
-    r = tr_file_write(path, text, n + 1);
+    if (n + 1 > limit)
+        r = tr_error(-EFBIG, "%s: %zu bytes, at most %zu are read again", path, n + 1, limit);
+    else
+        r = tr_file_write(path, text, n + 1);
     free(text);
     return r;
+}
+
+int tr_json_write(const char *path, const json_t *value)
+{
+    return write_value(path, value, JSON_INDENT(2), SIZE_MAX);
+}
+
+int tr_json_write_line(const char *path, const json_t *value, size_t limit)
+{
+    return write_value(path, value, 0, limit);
 }

@@ -14,5 +14,7 @@ int tr_json_parse(const char *text, size_t bytes, const char *where, json_t **ou
 int tr_json_read(const char *path, size_t limit, json_t **out);
 /* Durable, atomic, indented, keys in insertion order. */
 int tr_json_write(const char *path, const json_t *value);
+/* The same on one line, for programs: what is longer than its reader's limit is refused, -EFBIG. */
+int tr_json_write_line(const char *path, const json_t *value, size_t limit);
 
 #endif

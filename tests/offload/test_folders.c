@@ -223,8 +223,8 @@ static void hostile_json(void **state)
     (void)state;
     make(&m);
     refuse_edit(&m, "\"stripes\": [", "\"stripes\": [[0, 4096], ", "stripes");
-    refuse_edit(&m, "\"stripes\": [\n    [\n      ", "\"stripes\": [\n    [\n      7", "stripes");
-    refuse_edit(&m, "\"stripes\": [\n    [\n      ", "\"stripes\": [\n    [\n      -", "stripes");
+    refuse_edit(&m, "\"stripes\": [[", "\"stripes\": [[7", "stripes");
+    refuse_edit(&m, "\"stripes\": [[", "\"stripes\": [[-", "stripes");
     refuse_edit(&m, "\"stripes\": [", "\"stripes\": [[0, 9223372036854771712], ", "stripes");
     refuse_edit(&m, "\"stripes\"", "\"strips\"", "stripes");
     refuse_edit(&m, "\"folders\": 3", "\"folders\": -1", "folders");

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "src/base/file.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "tests/offload/harness.h"
 #include "tests/offload/io_faulty.h"
@@ -573,6 +574,51 @@ static void hostile_json(void **state)
     tr_layout_free(&l);
 }
 
+/* As many and as long names as make store.json longer than that of the largest models. */
+static void long_json(void **state)
+{
+    static const struct shape many = {
+        .n_spans = 1400, .n_pools = 1, .max_pieces = 15, .max_bytes = 1, .seed = 2};
+    char *folder = test_folder(), *path = tr_path(folder, "store.json");
+    struct tr_layout l;
+    struct tr_store *s;
+    struct stat st;
+
+    (void)state;
+    test_layout(&l, &many);
+    for (uint32_t i = 0; i < l.n_pieces; i++) {
+        tr_free(TR_MEM_MISC, l.pieces[i].name);
+        l.pieces[i].name = tr_alloc(TR_MEM_MISC, 1025);
+        memset(l.pieces[i].name, 1, 1020); /* six characters each in JSON */
+        snprintf(l.pieces[i].name + 1020, 5, "%u", i % 10000);
+    }
+    assert_ok(tr_store_create(&s, folder, &l, 1));
+    tr_store_close(s);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_size > 64 << 20);
+    expect_error(tr_store_open(&s, folder, TR_STORE_READ), -ENODATA, "import");
+    assert_ok(tr_store_discard(folder));
+    tr_free(TR_MEM_MISC, path);
+    tr_layout_free(&l);
+}
+
+/* What its reader would refuse is not written. */
+static void json_beyond_limit(void **state)
+{
+    char *folder = test_folder(), *path = tr_path(folder, "x.json");
+    json_t *o = json_pack("{s:s}", "key", "0123456789"); /* 21 characters and a newline */
+
+    (void)state;
+    assert_ok(tr_make_folder(folder));
+    expect_error(tr_json_write_line(path, o, 21), -EFBIG, "x.json");
+    assert_int_equal(tr_folder_is_empty(folder), 1);
+    assert_ok(tr_json_write_line(path, o, 22));
+    json_decref(o);
+    assert_ok(tr_json_read(path, 22, &o));
+    json_decref(o);
+    tr_free(TR_MEM_MISC, path);
+}
+
 static void wrong_files(void **state)
 {
     static const char *const names[] = {"gen0", "gen1", "commit0", "commit1"};
@@ -650,6 +696,7 @@ int main(void)
         cmocka_unit_test(only_record),       cmocka_unit_test(damaged_piece),
         cmocka_unit_test(unfinished_import), cmocka_unit_test(one_generation),
         cmocka_unit_test(no_space),          cmocka_unit_test(hostile_json),
+        cmocka_unit_test(long_json),         cmocka_unit_test(json_beyond_limit),
         cmocka_unit_test(wrong_files),       cmocka_unit_test(lost_json),
     };
 
