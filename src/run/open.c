@@ -66,6 +66,17 @@ static int lock_folder(struct tr_run *run)
     return tr_error(-errno, "%s: cannot lock the run: %s", out, strerror(errno));
 }
 
+/* The lock comes long after the first look: what another process has made meanwhile is its own. */
+static int look_again(const char *out)
+{
+    static const char *const ours[] = {"run.yaml", "source", "plan.json"};
+
+    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+        if (tr_folder_has(out, ours[i]))
+            return tr_error(-EEXIST, "%s: another process has made a run here meanwhile", out);
+    return 0;
+}
+
 /* An import that was cut off starts over; what it made is ours to remove, as long as no commit has
  * made a run of it (the store refuses otherwise). */
 static int clear_folder(struct tr_run *run)
@@ -252,6 +263,8 @@ static int start_new(struct tr_run *run, enum folder state)
     int made = tr_folder_is_empty(run->params.out) == -ENOENT, r;
 
     if ((r = tr_make_folder(run->params.out)) < 0 || (r = lock_folder(run)) < 0)
+        return r;
+    if (state == FOLDER_NEW && (r = look_again(run->params.out)) < 0)
         return r;
     if (state == FOLDER_CUT_OFF) {
         run_log(run, "%s: an import was cut off here; starting over", run->params.out);

@@ -336,6 +336,36 @@ static void test_stopped_import(void **state)
     assert_int_equal(train(&p, &last), 0);
 }
 
+/* What another process does while this one still reads the data: it makes a run there. */
+static void make_between(void *arg, const char *line)
+{
+    static int made;
+
+    if (made || strncmp(line, "data: ", 6))
+        return;
+    made = 1;
+    if (train_part(arg, 1) < 0)
+        fail_msg("%s", tr_message());
+}
+
+/* The folder was empty when it was first looked at: the second is refused, and takes nothing. */
+static void test_made_between(void **state)
+{
+    struct tr_train_params p = own_job("between"), other = p;
+    struct tr_step_report last;
+    tr_run *run = NULL;
+    int r;
+
+    (void)state;
+    p.log = make_between;
+    p.log_arg = &other;
+    r = tr_train_open(&run, &p);
+    if (r != -EEXIST || !strstr(tr_message(), "meanwhile"))
+        fail_msg("%d: %s", r, tr_message());
+    assert_int_equal(train(&other, &last), 0);
+    assert_int_equal(last.step, other.steps);
+}
+
 static int plan_fails;
 
 int __real_run_write_plan(const struct tr_run *run);
@@ -520,6 +550,7 @@ int main(void)
         cmocka_unit_test(test_swept_export),
         cmocka_unit_test(test_swept_file),
         cmocka_unit_test(test_stopped_import),
+        cmocka_unit_test(test_made_between),
         cmocka_unit_test(test_failed_behind_import),
         cmocka_unit_test(test_cut_off_validation),
         cmocka_unit_test(test_damaged_within_a_step),
