@@ -144,6 +144,15 @@ static int write_json(const struct tr_store *s)
     return r;
 }
 
+/* The names of the files in the other folders; those in the first are synced with store.json. */
+static int sync_parts(const struct tr_store *s)
+{
+    for (uint32_t i = 1; i < s->folders.n; i++)
+        if (fsync(tr_store_folder_fd(s, i)) < 0)
+            return tr_error(-errno, "%s: cannot sync: %s", s->folders.path[i], strerror(errno));
+    return 0;
+}
+
 static int make_files(struct tr_store *s)
 {
     int r = 0;
@@ -155,6 +164,8 @@ static int make_files(struct tr_store *s)
         if (r == 0)
             r = allocate(s, i);
     }
+    if (r == 0)
+        r = sync_parts(s);
     return r < 0 ? r : write_json(s);
 }
 

@@ -31,7 +31,8 @@ enum defect {
     DEFECT_NONE,
     DEFECT_ONE_GENERATION, /* the generation that the commit names is overwritten */
     DEFECT_EARLY_RECORD,   /* the commit record is written before the data */
-    DEFECT_NO_SYNC         /* the data is never synced: seen by those only who cut the power */
+    DEFECT_NO_SYNC,        /* the data is never synced: seen by those only who cut the power */
+    DEFECT_NO_NAMES        /* nor are the names in a folder */
 };
 
 /* The log of a run (TR_OBSERVED_LOG), for a test that cuts the power: each write and sync of the
@@ -48,7 +49,8 @@ struct logged {
         "store/gen0", "store/gen1", "store/commit0", "store/commit1", "second/gen0", "second/gen1" \
     }
 
-/* And in a second log, LOG.folders, a line each: "made FOLDER", "synced FOLDER", "committed". */
+/* And in a second log, LOG.folders, a line each: "made FOLDER", "synced FOLDER" or FILE,
+ * "committed". */
 
 struct observed {
     uint32_t n_units; /* bytes of a generation file up to each unit's end */
