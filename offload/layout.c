@@ -12,10 +12,9 @@
 #include "src/base/mem.h"
 
 /* Bounds on what a file may ask for: far above any model, far below what would exhaust memory. */
-#define MAX_SPANS  (1u << 20)
-#define MAX_PIECES (1u << 22)
-#define MAX_POOLS  64u
-#define MAX_BYTES  (1ull << 56)
+#define MAX_SPANS (1u << 20)
+#define MAX_POOLS 64u
+#define MAX_BYTES (1ull << 56)
 
 void tr_layout_free(struct tr_layout *l)
 {
@@ -105,7 +104,7 @@ int tr_layout_check(const struct tr_layout *l, const char *where)
     const struct tr_span *last;
 
     if (!l->n_spans || l->n_segments > MAX_SPANS || l->n_spans > MAX_SPANS ||
-        l->n_pieces > MAX_PIECES)
+        l->n_pieces > TR_LAYOUT_PIECES)
         return tr_error(-EINVAL, "%s: %u segments, %u spans, %u pieces: out of range", where,
                         l->n_segments, l->n_spans, l->n_pieces);
     for (uint32_t i = 0; i < l->n_segments; i++)
@@ -292,7 +291,7 @@ int tr_layout_from_json(struct tr_layout *out, const json_t *object, const char 
     memset(out, 0, sizeof(*out));
     if (!json_is_array(segments) || !json_is_array(spans) || !json_array_size(spans) ||
         json_array_size(segments) > MAX_SPANS || json_array_size(spans) > MAX_SPANS ||
-        pieces > MAX_PIECES)
+        pieces > TR_LAYOUT_PIECES)
         return tr_error(-EINVAL, "%s: \"segments\" or \"spans\" missing, empty or too long", where);
     r = alloc_layout(out, (uint32_t)json_array_size(segments), (uint32_t)json_array_size(spans),
                      (uint32_t)pieces);

@@ -35,6 +35,7 @@
 
 #define TR_STORE_ALIGN   4096u
 #define TR_PIECE_BYTES   (16u << 20) /* a piece at most */
+#define TR_LAYOUT_PIECES (1u << 22)  /* pieces of a store at most: 64 TiB */
 #define TR_PAYLOAD_BYTES 4096u       /* a commit's payload at most */
 #define TR_LOST_TEXT     128u
 

@@ -20,7 +20,7 @@
 /* Where the file system knows no files without a name, for the moment between open and unlink. */
 #define TR_SCRATCH_NAME "scratch"
 
-/* store.json at most: the pieces that a layout may have (layout.c), of 120 bytes, twice over. */
+/* store.json at most: TR_LAYOUT_PIECES pieces of 120 bytes each, twice over. */
 #define TR_STORE_JSON_LIMIT (1u << 30)
 
 struct tr_store {

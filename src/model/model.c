@@ -3,7 +3,8 @@
  * Layout of a model, from its shapes. A builder appends in disk order to four arrays (segments,
  * spans, pieces, tensors); every tensor begins at a multiple of 4096 in its span and is cut into
  * pieces of 16 MiB. The shapes table below is the one place that knows what a family's tensors are
- * called. What can fail is memory alone, and that is looked at once, at the end (`bad`).
+ * called. What can fail is memory, and the number of pieces, which a config.json may drive beyond
+ * any drive: both are looked at once, at the end (`bad`).
  */
 #include "src/model/model.h"
 
@@ -66,7 +67,8 @@ struct builder {
     struct tr_model *m;
     const struct tr_model_params *p;
     uint32_t room_segments, room_spans, room_pieces, room_tensors;
-    int bad; /* memory has run out: nothing is appended any more */
+    int bad;  /* memory has run out, or: nothing is appended any more */
+    int full; /* there are as many pieces as a layout may have */
 };
 
 /* A name for a size, so that the table above reads like the model's own documentation. */
@@ -182,6 +184,8 @@ static uint64_t add_bytes(struct builder *b, const char *prefix, const char *nam
     while (done < bytes) {
         struct tr_piece *p;
 
+        if (l->n_pieces == TR_LAYOUT_PIECES)
+            b->bad = b->full = 1;
         l->pieces = reserve(b, l->pieces, &b->room_pieces, l->n_pieces, sizeof(*l->pieces));
         if (b->bad)
             return 0;
@@ -499,6 +503,14 @@ static void add_final_norm(struct builder *b)
     }
 }
 
+static int too_large(void)
+{
+    return tr_error(-EFBIG,
+                    "config.json: a model too large for a store: it would have more than %u pieces "
+                    "of %u MiB",
+                    TR_LAYOUT_PIECES, TR_PIECE_BYTES >> 20);
+}
+
 int tr_model_open(struct tr_model **out, const struct tr_model_params *p)
 {
     struct tr_model *m = tr_alloc(TR_MEM_MISC, sizeof(*m));
@@ -529,7 +541,7 @@ int tr_model_open(struct tr_model **out, const struct tr_model_params *p)
         add_adapters(&b, i);
     if (b.bad) {
         tr_model_close(m);
-        return -ENOMEM;
+        return b.full ? too_large() : -ENOMEM;
     }
     *out = m;
     return 0;

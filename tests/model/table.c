@@ -254,6 +254,30 @@ static void disk_order_is_that_of_the_units(void **state)
     tr_model_close(m);
 }
 
+/* Each value is one that config.c lets pass; the tables of all of them would take gigabytes. */
+static void a_model_of_too_many_pieces_is_refused(void **state)
+{
+    static struct tr_model_config c = {.hidden = 1 << 16,
+                                       .ffn = 1 << 19,
+                                       .layers = 200, /* of 24576 pieces and more */
+                                       .heads = 512,
+                                       .kv_heads = 512,
+                                       .head_dim = 128,
+                                       .vocab = 1000};
+    enum tr_dtype types[TR_ROLES];
+    struct tr_model *m;
+
+    (void)state;
+    for (int i = 0; i < TR_ROLES; i++)
+        types[i] = TR_F32;
+    assert_refused(tr_model_open(&m, &(struct tr_model_params){&c, types, 0, 0, NULL}),
+                   "too large for a store");
+    assert_null(m);
+    c.layers = 8;
+    assert_int_equal(tr_model_open(&m, &(struct tr_model_params){&c, types, 0, 0, NULL}), 0);
+    tr_model_close(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +288,7 @@ int main(void)
         cmocka_unit_test(parts_cover_the_blocks),
         cmocka_unit_test(slices_cover_the_tables),
         cmocka_unit_test(disk_order_is_that_of_the_units),
+        cmocka_unit_test(a_model_of_too_many_pieces_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
