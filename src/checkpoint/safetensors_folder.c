@@ -171,7 +171,9 @@ static int sort_names(struct tr_safetensors *s)
 }
 
 /* The map names a file once for each tensor: each is opened once. Files are counted as they come,
- * since every one of them costs an open and a header, however short the index is. */
+ * since every one of them costs an open and a header, however short the index is. The names may be
+ * links to one large header: where the files have more tensors than the map, sort_names or
+ * check_index finds one to blame, and no other file is opened. */
 static int add_index_shards(struct tr_safetensors *s, const char *folder, json_t *map)
 {
     json_t *seen = json_object();
@@ -183,7 +185,9 @@ static int add_index_shards(struct tr_safetensors *s, const char *folder, json_t
     {
         const char *name = json_string_value(file);
 
-        if (r < 0 || json_object_get(seen, name))
+        if (r < 0 || s->n_tensors > json_object_size(map))
+            break;
+        if (json_object_get(seen, name))
             continue;
         if (s->n_shards == MAX_SHARDS)
             r = tr_error(-EINVAL, "%s: the index names more than %u files", folder, MAX_SHARDS);
@@ -202,6 +206,10 @@ static int check_index(struct tr_safetensors *s, const char *where, json_t *map)
     const char *name;
     json_t *file;
 
+    for (uint32_t i = 0; i < s->n_tensors; i++)
+        if (!json_object_get(map, s->tensors[i].name))
+            return tr_error(-EINVAL, "%s: weight_map: tensor %s of %s is missing", where,
+                            s->tensors[i].name, tr_safetensors_path(s, &s->tensors[i]));
     json_object_foreach(map, name, file)
     {
         const struct tr_st_tensor *t = tr_safetensors_find(s, name);
@@ -210,10 +218,6 @@ static int check_index(struct tr_safetensors *s, const char *where, json_t *map)
             return tr_error(-EINVAL, "%s: weight_map: tensor %s is not in %s", where, name,
                             json_string_value(file));
     }
-    for (uint32_t i = 0; i < s->n_tensors; i++)
-        if (!json_object_get(map, s->tensors[i].name))
-            return tr_error(-EINVAL, "%s: weight_map: tensor %s of %s is missing", where,
-                            s->tensors[i].name, tr_safetensors_path(s, &s->tensors[i]));
     return 0;
 }
 

@@ -225,7 +225,7 @@ static const struct {
     {"\"" FIRST "\"", "7", "its file is not a plain name"},
     {"\"" FIRST "\"", "\"none.safetensors\"", "none.safetensors: cannot open"},
     {"\"" FIRST "\"", "\"model-00002-of-00003.safetensors\"", "is not in model-00002"},
-    {"\"model.norm.weight\"", "\"model.normal.weight\"", "tensor model.normal.weight is not in"},
+    {"\"model.norm.weight\"", "\"model.normal.weight\"", "tensor model.norm.weight of "},
     {"\"lm_head.weight\": \"" FIRST "\",", "", "tensor lm_head.weight of "},
     {"\"weight_map\"", "\"weight_mop\"", "no \"weight_map\""},
     {"\"weight_map\": {", "\"weight_map\": {}, \"x\": {", "no \"weight_map\""},
@@ -280,6 +280,30 @@ static void a_tensor_in_two_shards_is_refused(void **state)
     replace_in(make_path(folder, "m"), "    \"lm_head.weight\": \"" FIRST "\",\n", "");
     assert_refused(tr_safetensors_open_folder(&s, make_path(folder, "m")),
                    "tensor lm_head.weight: is in ");
+    make_clean(folder);
+}
+
+/* However many names an index gives to one file, no more of it is read than the index describes. */
+static void files_of_too_many_tensors_are_not_opened(void **state)
+{
+    struct make_folder f;
+    struct tr_safetensors *s;
+    char folder[64], model[80], path[128];
+
+    (void)state;
+    make_temp(folder);
+    make_table(&f, &make_small);
+    f.shards = 1;
+    for (int i = 0; i < f.n; i++)
+        f.t[i].shard = 0;
+    snprintf(model, sizeof(model), "%s/m", folder);
+    make_write(&f, model);
+    snprintf(path, sizeof(path), "%s/a.safetensors", model);
+    assert_int_equal(rename(make_path(model, "model.safetensors"), path), 0);
+    make_file(model, "model.safetensors.index.json",
+              "{\"weight_map\": {\"lm_head.weight\": \"a.safetensors\", \"model.norm.weight\": "
+              "\"never-opened.safetensors\"}}");
+    assert_refused(tr_safetensors_open_folder(&s, model), "a.safetensors is missing");
     make_clean(folder);
 }
 
@@ -358,6 +382,7 @@ int main(void)
         cmocka_unit_test(shards_are_joined),
         cmocka_unit_test(index_traps_are_refused),
         cmocka_unit_test(a_tensor_in_two_shards_is_refused),
+        cmocka_unit_test(files_of_too_many_tensors_are_not_opened),
         cmocka_unit_test(totals_that_are_wrong_are_noted),
         cmocka_unit_test(links_are_followed),
         cmocka_unit_test(folders_without_weights_say_why),
