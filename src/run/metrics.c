@@ -2,9 +2,10 @@
  *
  * RUN/metrics.jsonl: one line a step, written when the step counts, which is when its commit is
  * durable. A commit that is durable must find the lines of its steps again, whatever happens next:
- * so before it is begun they go to metrics.jsonl.next, which is emptied when they have been added
- * to the file. A run that is taken up again adds from there what its commit speaks of, and drops
- * from both what speaks of steps that the store does not hold. What is dropped comes again.
+ * so before it is begun they go to metrics.jsonl.next, and from there they are dropped only when
+ * the file that they have been added to since has been synced. A run that is taken up again adds
+ * from there what its commit speaks of and the file lacks, and drops from both what speaks of steps
+ * that the store does not hold. What is dropped comes again.
  *
  * So a line in metrics.jsonl proves that a commit of its step, or of a later one, was durable once
  * (torn.c). The order is kept in the page cache: a kill loses nothing that has been written. For a
@@ -101,15 +102,32 @@ static int empty_next(struct tr_metrics *m)
     return 0;
 }
 
-static int sync_lines(struct tr_metrics *m)
+static int is_sync_due(struct tr_metrics *m)
 {
     struct timespec t;
+    long last = m->synced;
 
     clock_gettime(CLOCK_MONOTONIC, &t);
-    if (t.tv_sec == m->synced)
-        return 0;
     m->synced = t.tv_sec;
-    return fdatasync(fileno(m->next)) < 0 ? -1 : fdatasync(fileno(m->file));
+    return m->synced != last;
+}
+
+static int sync_file(FILE *f, const char *path)
+{
+    return fdatasync(fileno(f)) == 0
+               ? 0
+               : tr_error(-errno, "%s: cannot sync: %s", path, strerror(errno));
+}
+
+/* All lines of .next have been added to the file: once they are safe there, they go. */
+static int drop_settled(struct tr_metrics *m)
+{
+    int r = sync_file(m->file, m->path);
+
+    if (r < 0 || (r = empty_next(m)) < 0)
+        return r;
+    m->settled = 0;
+    return 0;
 }
 
 static int add_lines(FILE *f, const char *path, const char *lines, size_t bytes)
@@ -121,16 +139,18 @@ static int add_lines(FILE *f, const char *path, const char *lines, size_t bytes)
 
 int metrics_begin(struct tr_metrics *m)
 {
-    int r = m->file && m->bytes > m->begun
-                ? add_lines(m->next, m->next_path, m->pending + m->begun, m->bytes - m->begun)
-                : 0;
+    int due = m->file && is_sync_due(m), r = 0;
 
+    if (due && m->settled)
+        r = drop_settled(m);
+    if (r == 0 && m->file && m->bytes > m->begun) {
+        m->settled = 0;
+        r = add_lines(m->next, m->next_path, m->pending + m->begun, m->bytes - m->begun);
+    }
     if (r < 0 || !m->file)
         return r;
     m->begun = m->bytes;
-    return sync_lines(m) < 0
-               ? tr_error(-errno, "%s: cannot sync: %s", m->next_path, strerror(errno))
-               : 0;
+    return due ? sync_file(m->next, m->next_path) : 0;
 }
 
 int metrics_settle(struct tr_metrics *m)
@@ -142,7 +162,8 @@ int metrics_settle(struct tr_metrics *m)
     m->bytes -= m->begun;
     memmove(m->pending, m->pending + m->begun, m->bytes);
     m->begun = 0;
-    return empty_next(m);
+    m->settled = 1;
+    return 0;
 }
 
 /* Cuts the file; *last is the step of the line that it ends with. */
@@ -189,15 +210,22 @@ int metrics_rewind(struct tr_metrics *m, uint64_t step)
     m->bytes = m->begun = 0;
     if (r == 0)
         r = add_lost(m, last, step);
-    return r < 0 ? r : empty_next(m);
+    return r < 0 ? r : drop_settled(m);
+}
+
+static int needs_next(const struct tr_metrics *m)
+{
+    struct stat st;
+
+    if (m->settled)
+        return fdatasync(fileno(m->file)) < 0;
+    return fstat(fileno(m->next), &st) < 0 || st.st_size > 0;
 }
 
 void metrics_close(struct tr_metrics *m)
 {
     if (m->next) {
-        struct stat st;
-
-        if (fstat(fileno(m->next), &st) == 0 && st.st_size == 0)
+        if (!needs_next(m))
             unlink(m->next_path);
         fclose(m->next);
     }

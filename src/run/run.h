@@ -27,6 +27,7 @@ struct tr_metrics {
     size_t bytes, room;
     size_t begun; /* of the bytes: a commit under way speaks of these */
     long synced;  /* the second of the last sync */
+    int settled;  /* all that .next holds has been added to the file */
 };
 
 /* What this process's steps really took. */

@@ -483,6 +483,77 @@ static void test_export_again(void **state)
     assert_int_equal(tr_folder_is_empty(scratch_path("again-run/model-4")), -ENOENT);
 }
 
+static off_t synced[2]; /* bytes of metrics.jsonl and of .next at their last sync */
+
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+
+int __wrap_fdatasync(int fd)
+{
+    char link[32], path[4400] = "";
+    struct stat st;
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    if (readlink(link, path, sizeof(path) - 1) > 0 && strstr(path, "metrics.jsonl") &&
+        fstat(fd, &st) == 0)
+        synced[strstr(path, ".next") != NULL] = st.st_size;
+    return __real_fdatasync(fd);
+}
+
+/* The last step of the whole lines in so many bytes of the file. */
+static unsigned long long step_within(const char *path, off_t bytes)
+{
+    FILE *f = fopen(path, "r");
+    unsigned long long step = 0;
+    char line[1024];
+
+    assert_non_null(f);
+    while (fgets(line, sizeof(line), f) && ftell(f) <= bytes)
+        assert_int_equal(sscanf(line, "{\"step\": %llu", &step), 1);
+    fclose(f);
+    return step;
+}
+
+/* A file that is emptied loses its bytes at once, one that is written keeps what was synced. */
+static void expect_safe(const struct tr_metrics *m, unsigned long long step)
+{
+    unsigned long long file = step_within(m->path, synced[0]);
+    unsigned long long next = step_within(m->next_path, synced[1]);
+
+    if (file < step && next < step)
+        fail_msg("the line of step %llu is lost with the power: %llu, %llu", step, file, next);
+}
+
+/* From the moment when a commit may be durable its line is on the disk, in one file or the other;
+ * a kill leaves it in both, and the run has it once. */
+static void test_lines_without_power(void **state)
+{
+    struct tr_step_report report = {0};
+    struct tr_metrics m, killed;
+    const char *folder = scratch_path("power");
+    int validated;
+
+    (void)state;
+    assert_int_equal(tr_make_folder(folder), 0);
+    assert_int_equal(metrics_open(&m, folder), 0);
+    for (report.step = 1; report.step <= 3; report.step++) {
+        m.synced = 0; /* a second later */
+        assert_int_equal(metrics_add(&m, &report), 0);
+        assert_int_equal(metrics_begin(&m), 0);
+        expect_safe(&m, (unsigned long long)report.step);
+        assert_int_equal(metrics_settle(&m), 0);
+        expect_safe(&m, (unsigned long long)report.step);
+        assert_int_equal(metrics_lines(folder, &validated), (int)report.step);
+    }
+    assert_int_equal(metrics_open(&killed, folder), 0);
+    assert_int_equal(metrics_rewind(&killed, 3), 0);
+    expect_safe(&killed, 3);
+    assert_int_equal(metrics_lines(folder, &validated), 3);
+    metrics_close(&killed);
+    metrics_close(&m);
+    assert_int_equal(tr_folder_holds_only(folder, "metrics.jsonl"), 1);
+}
+
 static const char *committing; /* a run whose commits are looked at; or NULL */
 static int commits;
 
@@ -555,6 +626,7 @@ int main(void)
         cmocka_unit_test(test_cut_off_validation),
         cmocka_unit_test(test_damaged_within_a_step),
         cmocka_unit_test(test_late_lines),
+        cmocka_unit_test(test_lines_without_power),
         cmocka_unit_test(test_small_file),
         cmocka_unit_test(test_many_writers),
         cmocka_unit_test(test_removed_link),
