@@ -127,8 +127,8 @@ TR_API int tr_train_open(tr_run **out, const struct tr_train_params *params);
 /* One step. 1: done, 0: there are no more steps (all is durable), or an error. Then step and finish
  * return that error for good, and commit and export nothing; opened anew, the run goes on. */
 TR_API int tr_train_step(tr_run *run, struct tr_step_report *report);
-/* Commits; exports OUT/model where all steps are done and export is on. After an error of the
- * export (a full disk) it may be called again, which tries that again; after success it is done. */
+/* Commits; where all steps are done and export is on exports OUT/model, or, if that is of another
+ * step, OUT/model-STEP. After an error of the export (a full disk) another call tries again. */
 TR_API int tr_train_finish(tr_run *run);
 TR_API void tr_train_close(tr_run *run); /* NULL is allowed; all committed steps stay */
 /* Rows of the memory table; returns how many, fills at most n. Strings live as long as the run. */

@@ -94,14 +94,15 @@ static json_t *plan_json(const struct tr_run *run)
         json_array_append_new(memory, json_pack("{s:s, s:I}", "kind", rows[i].kind, "bytes",
                                                 (json_int_t)rows[i].bytes));
     return json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:i, s:I, s:I, s:o, s:o}", "store_uuid",
+        "{s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:i, s:s, s:i, s:i, s:I, s:I, s:o, s:o}", "store_uuid",
         tr_store_uuid(run->store), "device", run->device_info.name, "bits", run->device_info.bits,
         "device_bytes", (json_int_t)(p->peak + run->device_info.workspace_bytes), "steps",
-        (json_int_t)run->steps, "micro_tokens", (int)p->micro_tokens, "kept_blocks", (int)p->keep,
-        "streaming", p->by_parts ? "matrices" : "blocks", "block_slots",
-        (int)p->slots[TR_SLOTS_BLOCK], "block_input_slots", (int)p->slots[TR_SLOTS_BOUNDARY],
-        "spill_host_bytes", (json_int_t)run->spill_host_bytes, "spill_disk_bytes",
-        (json_int_t)run->spill_bytes, "memory", memory, "predicted", predicted);
+        (json_int_t)run->steps, "model_step", (json_int_t)run->model_step, "micro_tokens",
+        (int)p->micro_tokens, "kept_blocks", (int)p->keep, "streaming",
+        p->by_parts ? "matrices" : "blocks", "block_slots", (int)p->slots[TR_SLOTS_BLOCK],
+        "block_input_slots", (int)p->slots[TR_SLOTS_BOUNDARY], "spill_host_bytes",
+        (json_int_t)run->spill_host_bytes, "spill_disk_bytes", (json_int_t)run->spill_bytes,
+        "memory", memory, "predicted", predicted);
 }
 
 int run_write_plan(const struct tr_run *run)
@@ -113,6 +114,22 @@ int run_write_plan(const struct tr_run *run)
     json_decref(json);
     tr_free(TR_MEM_MISC, path);
     return r;
+}
+
+/* What is in RUN/model when a run goes on is of no step that is still to come: a record that says
+ * so, or none, is of a run that has gone back, or is older than the record. */
+void run_recall(struct tr_run *run)
+{
+    int64_t step = (int64_t)run->cursor.step;
+    struct tr_plan_file plan;
+    char *out = run_model_folder(run, 0);
+
+    if (tr_plan_file_read(run->params.out, &plan) == 0)
+        run->model_step = plan.model_step;
+    if (out && step < run->steps && tr_folder_is_empty(out) == 0 &&
+        (run->model_step < 0 || run->model_step > step))
+        run->model_step = step;
+    tr_free(TR_MEM_MISC, out);
 }
 
 /* Invariant 1 holds on one tier and BLAS, or one GPU model and library; a run that goes on

@@ -43,21 +43,22 @@ json_t *tr_inspect_resume(const json_t *o, const char *folder)
 {
     long long done = json_integer_value(json_object_get(o, "steps_done")), all;
     int waits = json_is_true(json_object_get(json_object_get(o, "stands"), "update_waits"));
-    char first[80] = "", last[80];
+    char first[80] = "", last[80], name[48] = "model";
     struct tr_plan_file plan;
-
     int r = tr_plan_file_read(folder, &plan);
 
     if (r < 0 && r != -EINVAL)
         return json_sprintf("is refused: %s", tr_error_message());
     all = plan.steps;
+    if (tr_plan_model_is_other(folder, plan.model_step, done))
+        snprintf(name, sizeof(name), "model-%lld", done);
     if (waits)
         snprintf(first, sizeof(first), "applies the update of step %lld, then ", done);
     if (!all)
         snprintf(last, sizeof(last), "goes on with step %lld", done + 1);
     else if (done < all)
         snprintf(last, sizeof(last), "goes on with step %lld of %lld", done + 1, all);
-    else if (!tr_folder_has(folder, "model"))
+    else if (!tr_folder_has(folder, name))
         snprintf(last, sizeof(last), "exports the model, as all %lld steps are done", all);
     else
         snprintf(last, sizeof(last), "has nothing to do: all %lld steps are done", all);

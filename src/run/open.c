@@ -322,6 +322,7 @@ static int continue_run(struct tr_run *run)
     enter_epoch(run);
     run_sweep_exports(run);
     run_note_bits(run);
+    run_recall(run);
     r = run_write_options(run);
     return r < 0 ? r : run_write_plan(run);
 }
@@ -407,6 +408,7 @@ int tr_train_open(tr_run **out, const struct tr_train_params *params)
     if (!run)
         return -ENOMEM;
     run->lock = -1;
+    run->model_step = -1;
     run->cursor.loss_scale = 1;
     tr_mem_restart_peaks();
     r = open_all(run, params);

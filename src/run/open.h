@@ -84,6 +84,8 @@ int run_write_options(const struct tr_run *run);
 /* The options of the run that is here already must be the same where they make its identity. */
 int run_check_options(struct tr_run *run);
 int run_write_plan(const struct tr_run *run);
+/* What plan.json says that is true of the run from now on, too; before it is written anew. */
+void run_recall(struct tr_run *run);
 /* One where a commit record has been passed over; before the lines of metrics.jsonl go that tell of
  * it. */
 void run_note_torn(const struct tr_run *run);

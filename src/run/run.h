@@ -113,6 +113,7 @@ struct tr_run {
     int failed;              /* the error of a step or a commit, after which nothing follows, */
     char failure[1024];      /* and its message */
     int exported;            /* tr_train_finish has written the model */
+    int64_t model_step;      /* at which RUN/model was written; -1: not known */
     int skips;               /* steps in a row that were skipped */
     uint32_t read_sumsq;     /* entries of this step's norms that have been read */
     double norms[2];         /* of what was read last: the model's, adapters' */

@@ -90,15 +90,25 @@ int run_commit_rest(struct tr_run *run)
 }
 
 /* RUN/model, or RUN/model-STEP where a run that was finished before has been taken further: what is
- * there is left as it is (invariant 7). */
-static char *last_model_folder(const struct tr_run *run)
+ * there is left as it is (invariant 7). Of which step RUN/model is stands in plan.json before it is
+ * there, so that no kill leaves a model of an unknown step. */
+static int last_model_folder(struct tr_run *run, char **out)
 {
-    char *out = run_model_folder(run, 0);
+    int64_t step = (int64_t)run->cursor.step;
+    int there, r = 0;
 
-    if (!out || !run->trained || tr_folder_is_empty(out) != 0)
-        return out;
-    tr_free(TR_MEM_MISC, out);
-    return run_model_folder(run, 1);
+    *out = run_model_folder(run, 0);
+    if (!*out)
+        return -ENOMEM;
+    there = tr_folder_is_empty(*out) == 0;
+    if (there && (run->trained || tr_plan_model_is_other(run->params.out, run->model_step, step))) {
+        tr_free(TR_MEM_MISC, *out);
+        *out = run_model_folder(run, 1);
+    } else if (!there && run->model_step != step) {
+        run->model_step = step;
+        r = run_write_plan(run);
+    }
+    return *out ? r : -ENOMEM;
 }
 
 /* All is durable then, and measured. Without the engine it has been done: that is closed for the
@@ -121,8 +131,9 @@ static int export_last(struct tr_run *run)
     int r;
 
     run_close_offload(run); /* the export reads the store by itself */
-    out = last_model_folder(run);
-    r = out ? run_export(run, out) : -ENOMEM;
+    r = last_model_folder(run, &out);
+    if (r == 0)
+        r = run_export(run, out);
     run->exported = r == 0;
     tr_free(TR_MEM_MISC, out);
     return r;

@@ -149,6 +149,12 @@ static void where_a_run_stands(void **state)
     make_file(make_path(temp, "run"), "plan.json", "{\"steps\": 3}");
     stands(c, "update_waits: no\n", "resume: exports the model, as all 3 steps are done\n");
     assert_int_equal(mkdir(make_path(temp, "run/model"), 0755), 0);
+    make_file(make_path(temp, "run/model"), "config.json", "{}");
+    stands(c, "update_waits: no\n", "resume: has nothing to do: all 3 steps are done\n");
+    make_file(make_path(temp, "run"), "plan.json", "{\"steps\": 3, \"model_step\": 2}");
+    stands(c, "update_waits: no\n", "resume: exports the model, as all 3 steps are done\n");
+    assert_int_equal(mkdir(make_path(temp, "run/model-3"), 0755), 0);
+    make_file(make_path(temp, "run/model-3"), "config.json", "{}");
     stands(c, "update_waits: no\n", "resume: has nothing to do: all 3 steps are done\n");
     make_file(make_path(temp, "run"), "plan.json", "{\"store_uuid\": 3}");
     stands(c, "update_waits: no\n", "resume: makes plan.json anew, which is damaged, then goes on");

@@ -43,6 +43,16 @@ static void make_job(struct job *j)
                                     .threads = 1};
 }
 
+static char heard[4096];
+
+static void hear(void *arg, const char *line)
+{
+    size_t n = strlen(heard);
+
+    (void)arg;
+    snprintf(heard + n, sizeof(heard) - n, "%s\n", line);
+}
+
 static void clear_job(const struct job *j)
 {
     tr_remove_tree(j->model);
@@ -609,6 +619,63 @@ static void test_further(void **state)
     clear_job(&j);
 }
 
+/* Trained further without an export; the same command exports the new model, once, and names it. */
+static void test_late_export(void **state)
+{
+    struct job j;
+    uint64_t first, second;
+
+    (void)state;
+    make_job(&j);
+    j.p.steps = 2;
+    j.p.schedule = TR_LR_CONSTANT;
+    j.p.log = hear;
+    assert_int_equal(train(&j.p, NULL), 0);
+    first = file_hash(scratch_path("out/model/model.safetensors"));
+    j.p.steps = 3;
+    j.p.export_model = TR_NO;
+    assert_int_equal(train(&j.p, NULL), 0);
+    assert_int_equal(tr_folder_is_empty(scratch_path("out/model-3")), -ENOENT);
+    j.p.export_model = TR_AUTO;
+    for (int i = 0; i < 2; i++) {
+        heard[0] = 0;
+        assert_int_equal(train(&j.p, NULL), 0);
+        assert_non_null(strstr(heard, i ? "out/model-3 (as it was)\n" : "out/model-3\n"));
+    }
+    second = file_hash(scratch_path("out/model-3/model.safetensors"));
+    assert_true(file_hash(scratch_path("out/model/model.safetensors")) == first);
+    assert_true(second != first);
+    assert_int_equal(tr_remove_tree(scratch_path("out/model")), 0);
+    assert_int_equal(train(&j.p, NULL), 0);
+    assert_true(file_hash(scratch_path("out/model/model.safetensors")) == second);
+    clear_job(&j);
+}
+
+/* Of a run whose plan.json does not say it, what is in OUT/model when it goes on is of no step
+ * that is still to come. */
+static void test_export_of_old_run(void **state)
+{
+    struct job j;
+
+    (void)state;
+    make_job(&j);
+    j.p.steps = 2;
+    j.p.log = hear;
+    assert_int_equal(train(&j.p, NULL), 0);
+    assert_int_equal(unlink(scratch_path("out/plan.json")), 0);
+    heard[0] = 0;
+    assert_int_equal(train(&j.p, NULL), 0);
+    assert_non_null(strstr(heard, "out/model (as it was)\n"));
+    assert_int_equal(unlink(scratch_path("out/plan.json")), 0);
+    j.p.steps = 3;
+    j.p.export_model = TR_NO;
+    assert_int_equal(train(&j.p, NULL), 0);
+    j.p.export_model = TR_AUTO;
+    assert_int_equal(train(&j.p, NULL), 0);
+    assert_int_equal(tr_folder_is_empty(scratch_path("out/model-3")), 0);
+    clear_job(&j);
+}
+
 /* A loss that is not finite is never applied; a few in a row end the run. */
 static void test_not_finite(void **state)
 {
@@ -657,6 +724,7 @@ int main(void)
         cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_papers_name_the_store),
         cmocka_unit_test(test_other_store),    cmocka_unit_test(test_relative_store),
         cmocka_unit_test(test_store_is_found), cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_late_export),    cmocka_unit_test(test_export_of_old_run),
     };
 
     return cmocka_run_group_tests_name("refusals", tests, NULL, NULL);
