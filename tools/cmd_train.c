@@ -31,7 +31,7 @@ static const struct tr_option own_options[] = {
     {"resume", "RUN", TR_OPTION_PATH, 0, AT(resume), NULL,
      "continue this run with the options of its run.yaml", .rival = "config"},
     {"force", NULL, TR_OPTION_SWITCH, 0, AT(params.force), NULL,
-     "continue a run although settings that decide its bits have changed"},
+     "continue a run although settings or data that decide its bits have changed"},
     {"json", NULL, TR_OPTION_SWITCH, 0, AT(json), NULL, "one JSON object a step on stdout"},
     {NULL},
 };

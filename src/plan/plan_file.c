@@ -43,7 +43,8 @@ int tr_plan_file_parse(const char *text, size_t bytes, const char *where, struct
     p->model_step = take_step(o, "model_step");
     if (!json_is_object(o) || p->steps < 0 ||
         take_text(o, "store_uuid", p->store_uuid, sizeof(p->store_uuid)) < 0 ||
-        take_text(o, "bits", p->bits, sizeof(p->bits)) < 0)
+        take_text(o, "bits", p->bits, sizeof(p->bits)) < 0 ||
+        take_text(o, "data_hash", p->data_hash, sizeof(p->data_hash)) < 0)
         r = tr_error(-EINVAL,
                      "%s: is damaged: what it says of the run's store and device is not "
                      "believed",

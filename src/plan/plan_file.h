@@ -13,6 +13,7 @@ struct tr_plan_file {
     char store_uuid[40]; /* empty texts and 0: it does not say */
     char bits[96];
     int64_t steps;
+    char data_hash[24]; /* of the data so far */
     int64_t model_step; /* of RUN/model; -1: it does not say */
 };
 

@@ -58,6 +58,32 @@ static int check_same(const struct tr_run *run, const struct tr_train_params *be
     return 0;
 }
 
+static void hash_text(const struct tr_run *run, char text[24])
+{
+    snprintf(text, 24, "%016llx", (unsigned long long)tr_data_hash(run->data));
+}
+
+/* The options name the data by its path alone. It is held against the tokens that the run has been
+ * learning, so another tokenizer or template in the old one's place is seen as well. */
+static int check_same_data(const struct tr_run *run)
+{
+    const char *out = run->params.out, *data = run->params.data;
+    struct tr_plan_file plan;
+    char now[24];
+
+    hash_text(run, now);
+    if (tr_plan_file_read(out, &plan) < 0 || !plan.data_hash[0] || !strcmp(plan.data_hash, now))
+        return 0;
+    if (!run->params.force)
+        return tr_error(-EINVAL,
+                        "%s: is a run with other data: %s, or the tokenizer or template that it is "
+                        "read with, has changed; bring back the old, or give another --out, or "
+                        "--force",
+                        out, data);
+    run_log(run, "%s: goes on with other data than before: %s has changed", out, data);
+    return 0;
+}
+
 int run_check_options(struct tr_run *run)
 {
     char *path = tr_path(run->params.out, "run.yaml");
@@ -76,6 +102,8 @@ int run_check_options(struct tr_run *run)
         before.clip_method = TR_CLIP_TWO_PASS;
     if (r == 0)
         r = check_same(run, &before);
+    if (r == 0)
+        r = check_same_data(run);
     tr_options_free(&before);
     tr_free(TR_MEM_MISC, path);
     return r;
@@ -85,24 +113,26 @@ static json_t *plan_json(const struct tr_run *run)
 {
     const struct tr_plan *p = &run->plan;
     json_t *memory = json_array();
+    char hash[24];
     struct tr_plan_row rows[TR_PLAN_ROWS];
     json_t *predicted = tr_prediction_json(&run->foreseen, NULL);
     int n = tr_plan_table(p, rows);
 
+    hash_text(run, hash);
     json_object_set_new(predicted, "durability", run_durability_json(run));
     for (int i = 0; i < n; i++)
         json_array_append_new(memory, json_pack("{s:s, s:I}", "kind", rows[i].kind, "bytes",
                                                 (json_int_t)rows[i].bytes));
     return json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:i, s:s, s:i, s:i, s:I, s:I, s:o, s:o}", "store_uuid",
-        tr_store_uuid(run->store), "device", run->device_info.name, "bits", run->device_info.bits,
-        "device_bytes", (json_int_t)(p->peak + run->device_info.workspace_bytes), "steps",
-        (json_int_t)run->steps, "model_step", (json_int_t)run->model_step, "micro_tokens",
-        (int)p->micro_tokens, "kept_blocks", (int)p->keep, "streaming",
-        p->by_parts ? "matrices" : "blocks", "block_slots", (int)p->slots[TR_SLOTS_BLOCK],
-        "block_input_slots", (int)p->slots[TR_SLOTS_BOUNDARY], "spill_host_bytes",
-        (json_int_t)run->spill_host_bytes, "spill_disk_bytes", (json_int_t)run->spill_bytes,
-        "memory", memory, "predicted", predicted);
+        "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:i, s:s, s:i, s:i, s:I, s:I, s:o, s:o}",
+        "store_uuid", tr_store_uuid(run->store), "device", run->device_info.name, "bits",
+        run->device_info.bits, "data_hash", hash, "device_bytes",
+        (json_int_t)(p->peak + run->device_info.workspace_bytes), "steps", (json_int_t)run->steps,
+        "model_step", (json_int_t)run->model_step, "micro_tokens", (int)p->micro_tokens,
+        "kept_blocks", (int)p->keep, "streaming", p->by_parts ? "matrices" : "blocks",
+        "block_slots", (int)p->slots[TR_SLOTS_BLOCK], "block_input_slots",
+        (int)p->slots[TR_SLOTS_BOUNDARY], "spill_host_bytes", (json_int_t)run->spill_host_bytes,
+        "spill_disk_bytes", (json_int_t)run->spill_bytes, "memory", memory, "predicted", predicted);
 }
 
 int run_write_plan(const struct tr_run *run)

@@ -81,7 +81,8 @@ int run_nearest_folder(const char *path, char *out, size_t room, dev_t *device);
 /* Is there room for the store and the export? (a new run) */
 int run_check_disk(const struct tr_run *run);
 int run_write_options(const struct tr_run *run);
-/* The options of the run that is here already must be the same where they make its identity. */
+/* The options of the run that is here already must be the same where they make its identity, and so
+ * must its data. */
 int run_check_options(struct tr_run *run);
 int run_write_plan(const struct tr_run *run);
 /* What plan.json says that is true of the run from now on, too; before it is written anew. */

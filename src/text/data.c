@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/hash.h"
 #include "src/base/mem.h"
 #include "src/text/data_file.h"
 
@@ -92,6 +93,18 @@ int tr_data_open(struct tr_data **out, const struct tr_data_params *p)
 void tr_data_info(const struct tr_data *d, struct tr_data_info *info)
 {
     *info = d->info;
+}
+
+uint64_t tr_data_hash(const struct tr_data *d)
+{
+    const uint64_t parts[] = {
+        XXH3_64bits(d->tokens.v, d->tokens.n * sizeof(*d->tokens.v)),
+        XXH3_64bits(d->start, (d->n_samples + 1) * sizeof(*d->start)),
+        XXH3_64bits(d->length, d->n_samples * sizeof(*d->length)),
+        d->n_scaled ? XXH3_64bits(d->scale, d->n_scaled * sizeof(*d->scale)) : 0,
+    };
+
+    return XXH3_64bits(parts, sizeof(parts));
 }
 
 const char *tr_data_format_name(enum tr_data_format format)

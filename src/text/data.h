@@ -65,7 +65,7 @@ struct tr_data_info {
     uint64_t samples;         /* read from the file; a text file's are its windows */
     uint64_t tokens, targets; /* of one epoch */
     uint64_t truncated, dropped_tokens;
-    uint64_t bytes;           /* of text that has targets; 0: pre-tokenised */
+    uint64_t bytes;          /* of text that has targets; 0: pre-tokenised */
     uint64_t without_target; /* samples kept out, because nothing could be learnt from them */
     uint64_t rewritten;      /* turns learnt as the template shows them in hindsight (chat.h) */
     char template_from[256]; /* "" where no conversation was read */
@@ -89,6 +89,9 @@ struct tr_batch {
 int tr_data_open(struct tr_data **out, const struct tr_data_params *p);
 void tr_data_close(struct tr_data *d); /* NULL is allowed */
 void tr_data_info(const struct tr_data *d, struct tr_data_info *info);
+/* Of what was read, as tokens: the same for the same samples, in whatever order epochs take them.
+ */
+uint64_t tr_data_hash(const struct tr_data *d);
 /* A format in words: "JSONL with \"text\"". */
 const char *tr_data_format_name(enum tr_data_format format);
 /* 1 where the folder holds a file that held_out would read. */

@@ -400,6 +400,49 @@ static void test_other_options(void **state)
     clear_job(&j);
 }
 
+/* The last id becomes another: no count tells. */
+static void change_data(const struct job *j, int by)
+{
+    size_t bytes;
+    char *text = slurp(j->data, &bytes), *last = strrchr(text, ']');
+
+    last[-1] = (char)((last[-1] - '0' + by) % 10 + '0');
+    spit(j->data, text, bytes);
+    tr_free(TR_MEM_TEXT, text);
+}
+
+/* Nor with other data under the same path, unless by force; of a run from before it was written
+ * down what they were, nobody knows. */
+static void test_other_data(void **state)
+{
+    struct job j;
+
+    (void)state;
+    make_job(&j);
+    j.p.steps = 7;
+    j.p.log = hear;
+    assert_int_equal(train_part(&j.p, 1), 0);
+    change_data(&j, 1);
+    assert_int_equal(train_part(&j.p, 1), -EINVAL);
+    assert_non_null(strstr(tr_message(), "data.jsonl"));
+    assert_non_null(strstr(tr_message(), "--force"));
+    change_data(&j, 9); /* as they were */
+    assert_int_equal(train_part(&j.p, 1), 0);
+    change_data(&j, 2);
+    heard[0] = 0;
+    j.p.force = 1;
+    assert_int_equal(train_part(&j.p, 1), 0);
+    assert_non_null(strstr(heard, "goes on with other data than before"));
+    j.p.force = 0;
+    assert_int_equal(train_part(&j.p, 1), 0);
+    change_data(&j, 3);
+    assert_int_equal(unlink(scratch_path("out/plan.json")), 0);
+    assert_int_equal(train_part(&j.p, 1), 0);
+    change_data(&j, 4);
+    assert_int_equal(train_part(&j.p, 1), -EINVAL);
+    clear_job(&j);
+}
+
 /* The key that names the store, spoilt in a paper of the run; again: as it was. */
 static void spoil_uuid(const char *run, const char *paper)
 {
@@ -718,13 +761,21 @@ static void test_not_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_small_disk),
-        cmocka_unit_test(test_lock),           cmocka_unit_test(test_other_options),
-        cmocka_unit_test(test_missing_store),  cmocka_unit_test(test_further),
-        cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_papers_name_the_store),
-        cmocka_unit_test(test_other_store),    cmocka_unit_test(test_relative_store),
-        cmocka_unit_test(test_store_is_found), cmocka_unit_test(test_prompts),
-        cmocka_unit_test(test_late_export),    cmocka_unit_test(test_export_of_old_run),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_small_disk),
+        cmocka_unit_test(test_lock),
+        cmocka_unit_test(test_other_options),
+        cmocka_unit_test(test_missing_store),
+        cmocka_unit_test(test_further),
+        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_papers_name_the_store),
+        cmocka_unit_test(test_other_store),
+        cmocka_unit_test(test_relative_store),
+        cmocka_unit_test(test_store_is_found),
+        cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_other_data),
+        cmocka_unit_test(test_late_export),
+        cmocka_unit_test(test_export_of_old_run),
     };
 
     return cmocka_run_group_tests_name("refusals", tests, NULL, NULL);
