@@ -94,13 +94,21 @@ static int clear_folder(struct tr_run *run)
     return r;
 }
 
+/* The one that is asked for, or the model folder's; of a run that exists, and whose model folder
+ * has it no more, what was kept of that. */
 static int open_tokenizer(struct tr_run *run)
 {
     const char *folder = run->params.tokenizer ? run->params.tokenizer : run->params.model;
+    char *keep = tr_path(run->params.out, "source");
+    int r = keep ? 0 : -ENOMEM;
 
-    if (!folder || (!run->params.tokenizer && !tr_tokenizer_is_in(folder)))
-        return 0; /* pre-tokenised data needs none; other data will say so */
-    return tr_tokenizer_open(&run->tokenizer, folder);
+    if (!run->params.tokenizer && run->kept && !(folder && tr_tokenizer_is_in(folder)))
+        folder = keep;
+    /* pre-tokenised data needs none; other data will say so */
+    if (r == 0 && folder && (run->params.tokenizer || tr_tokenizer_is_in(folder)))
+        r = tr_tokenizer_open(&run->tokenizer, folder);
+    tr_free(TR_MEM_MISC, keep);
+    return r;
 }
 
 /* Training data is shuffled, and may be a part of its file. */

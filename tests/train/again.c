@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The same command again, where something around the run is not as it was.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "src/base/file.h"
+#include "src/checkpoint/keep.h"
+#include "tests/train/common.h"
+
+/* A run needs its source no more: model and tokenizer are kept. */
+static void test_source_is_gone(void **state)
+{
+    struct tiny small = {"llama", 32, 48, 2, 4, 2, 8, 262, 64, ""};
+    char text[4352], tokenizer[4352], model[4352];
+    struct tr_step_report last;
+    struct tr_train_params p = {.model = model,
+                                .data = text,
+                                .out = scratch_path("out"),
+                                .steps = 2,
+                                .device_memory = 64 << 20,
+                                .threads = 1};
+
+    (void)state;
+    snprintf(text, sizeof(text), "%s", scratch_path("text.txt"));
+    snprintf(tokenizer, sizeof(tokenizer), "%s", scratch_path("tokenizer"));
+    snprintf(model, sizeof(model), "%s", scratch_path("gone"));
+    assert_int_equal(tr_file_write(text, "the cat sat on the mat, the cat ran", 35), 0);
+    if (tr_learn_tokenizer(
+            &(struct tr_learn_params){.data = text, .out = tokenizer, .vocab = 262}) < 0)
+        fail_msg("%s", tr_message());
+    tiny_model(model, &small, TR_TYPE_F32, 5);
+    assert_int_equal(tr_keep_copy_tokenizer(tokenizer, model), 0);
+    assert_int_equal(train_part(&p, 1), 0);
+    tr_remove_tree(model);
+    tr_remove_tree(tokenizer);
+    if (train(&p, &last) < 0)
+        fail_msg("%s", tr_message());
+    assert_int_equal(last.step, 2);
+    assert_int_equal(tr_folder_has(scratch_path("out/model"), "tokenizer.json"), 1);
+    tr_remove_tree(p.out);
+    unlink(text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_source_is_gone),
+    };
+
+    return cmocka_run_group_tests_name("again", tests, NULL, NULL);
+}
