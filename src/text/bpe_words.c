@@ -223,7 +223,9 @@ int bpe_words_read(struct bpe_words *w, const char *path)
 
     if (r < 0)
         return r;
-    r = data_file_is_jsonl(path) ? read_jsonl(w, &f) : read_text(w, &f);
+    r = data_file_has_records(&f);
+    if (r >= 0)
+        r = r ? read_jsonl(w, &f) : read_text(w, &f);
     data_file_close(&f);
     if (r == 0 && !w->n)
         r = tr_error(-ENODATA, "%s: holds no text to learn from", path);

@@ -36,8 +36,9 @@ enum tr_data_format {
 };
 
 struct tr_data_params {
-    /* .txt / anything: text; .jsonl, .json: one JSON object a line, or one list of objects; or a
-     * folder that holds train.* and, for held_out, valid.* (or validation, val, dev, test). */
+    /* .jsonl, .json, or a file that begins so: one JSON object a line, or one list of objects; any
+     * other: text; or a folder with train.* and, for held_out, valid.* (or validation, val, dev,
+     * test). */
     const char *path;
     int held_out;
     const char *template_name; /* of conversations: built in, or a file; NULL: the folder's */

@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -116,20 +115,6 @@ int data_file_line(struct data_file *f, const char **line, size_t *bytes)
     }
 }
 
-int data_file_is_jsonl(const char *path)
-{
-    static const char *const endings[] = {".jsonl", ".ndjson", ".json"};
-    size_t n = strlen(path);
-
-    for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
-        size_t k = strlen(endings[i]);
-
-        if (n > k && !strcasecmp(path + n - k, endings[i]))
-            return 1;
-    }
-    return 0;
-}
-
 int data_file_find(const char *path, int held_out, char **out)
 {
     static const char *const learnt[] = {"train", NULL};
@@ -158,8 +143,7 @@ int data_file_find(const char *path, int held_out, char **out)
                     held_out ? "valid.jsonl (or .json, .txt)" : "train.jsonl (or .json, .txt)");
 }
 
-/* The byte at `at` of the window, which is filled as needed; 0 at the end of the file. */
-static int byte_at(struct data_file *f, size_t at)
+int data_file_byte(struct data_file *f, size_t at)
 {
     int r = 1;
 
@@ -168,15 +152,23 @@ static int byte_at(struct data_file *f, size_t at)
     return r < 0 ? r : r ? (unsigned char)f->v[f->at + at] : 0;
 }
 
+int data_file_skip(struct data_file *f, size_t *at)
+{
+    int b;
+
+    if (!*at && data_file_byte(f, 2) >= 0 && f->n - f->at >= 3 &&
+        !memcmp(f->v + f->at, "\xEF\xBB\xBF", 3))
+        *at = 3;
+    while ((b = data_file_byte(f, *at)) > 0 && strchr(" \t\r\n", b))
+        ++*at;
+    return b;
+}
+
 int data_file_begins(struct data_file *f, char c)
 {
     size_t at = 0;
-    int b;
+    int b = data_file_skip(f, &at);
 
-    if (byte_at(f, 2) >= 0 && f->n - f->at >= 3 && !memcmp(f->v + f->at, "\xEF\xBB\xBF", 3))
-        at = 3;
-    while ((b = byte_at(f, at)) > 0 && strchr(" \t\r\n", b))
-        at++;
     if (b != (unsigned char)c)
         return b < 0 ? b : 0;
     for (size_t i = 0; i < at; i++)
@@ -185,17 +177,16 @@ int data_file_begins(struct data_file *f, char c)
     return 1;
 }
 
-/* How far the value goes that stands here: to the comma or bracket that is not inside of it. Only
- * brackets and quotes are looked at; the reader of the value sees the rest. */
-static int64_t value_bytes(struct data_file *f)
+/* Only brackets and quotes are looked at; the reader of the value sees the rest. */
+int64_t data_file_value(struct data_file *f, size_t from)
 {
     int depth = 0, quoted = 0, b;
 
-    for (size_t at = 0;; at++) {
-        b = byte_at(f, at);
+    for (size_t at = from;; at++) {
+        b = data_file_byte(f, at);
         if (b < 0)
             return b;
-        if (!b || at > DATA_LINE_MOST)
+        if (!b || at - from > DATA_LINE_MOST)
             return tr_error(-EINVAL,
                             "%s:%llu: the list does not end, or a record has more than "
                             "%zu MiB",
@@ -206,7 +197,7 @@ static int64_t value_bytes(struct data_file *f)
         } else if (b == '"') {
             quoted = 1;
         } else if (depth == 0 && (b == ',' || b == ']')) {
-            return (int64_t)at;
+            return (int64_t)(at - from);
         } else {
             depth += (b == '{' || b == '[') - (b == '}' || b == ']');
         }
@@ -218,7 +209,7 @@ int data_file_element(struct data_file *f, const char **text, size_t *bytes)
     int64_t n;
     int b;
 
-    while ((b = byte_at(f, 0)) > 0 && strchr(" \t\r\n,", b)) {
+    while ((b = data_file_byte(f, 0)) > 0 && strchr(" \t\r\n,", b)) {
         f->line += b == '\n';
         f->at++;
     }
@@ -226,7 +217,7 @@ int data_file_element(struct data_file *f, const char **text, size_t *bytes)
         return b;
     if (b == ']')
         return 0;
-    n = value_bytes(f);
+    n = data_file_value(f, 0);
     if (n < 0)
         return (int)n;
     *text = f->v + f->at;

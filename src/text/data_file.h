@@ -35,12 +35,20 @@ int data_file_find(const char *path, int held_out, char **out);
 int data_file_element(struct data_file *f, const char **text, size_t *bytes);
 /* The first byte that is no white space is taken where it is `c`: 1. Lines are counted. */
 int data_file_begins(struct data_file *f, char c);
-/* 1 where the name says one JSON object a line. */
-int data_file_is_jsonl(const char *path);
+/* The byte at `at` of what is not yet consumed, read as needed; 0 at the end of the file. */
+int data_file_byte(struct data_file *f, size_t at);
+/* Moves *at to the first byte that is no white space (nor, at 0, a byte-order mark): that byte. */
+int data_file_skip(struct data_file *f, size_t *at);
+/* The bytes of the value at `from`: to the comma or bracket that is not inside of it. */
+int64_t data_file_value(struct data_file *f, size_t from);
 
-/* data_records.c: hands on each record of a JSONL file or a file of one JSON list; `where` names
- * file and line. Anything but 0 ends it, 1 without an error. */
+/* data_records.c: 1 where the file holds records, by its name or its beginning, of which nothing is
+ * consumed; 0 where it is plain text; an error where it is not text at all. */
+int data_file_has_records(struct data_file *f);
+/* Hands on each record of a JSONL file or a file of one JSON list; `where` names file and line.
+ * Anything but 0 ends it, 1 without an error. */
 typedef int data_record_fn(void *owner, const char *where, json_t *o);
+int data_file_each(struct data_file *f, data_record_fn *fn, void *owner);
 int data_file_records(const char *path, data_record_fn *fn, void *owner);
 
 #endif

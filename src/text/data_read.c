@@ -397,27 +397,26 @@ static int read_document(struct tr_data *d, struct data_file *f)
     return r < 0 ? r : data_cut_windows(d);
 }
 
-static int read_text(struct tr_data *d)
+static int read_file(struct tr_data *d, struct data_file *f)
+{
+    int records = d->p.task ? 1 : data_file_has_records(f);
+
+    if (records)
+        return records < 0 ? records : data_file_each(f, read_record, d);
+    return d->p.tokenizer
+               ? read_document(d, f)
+               : tr_error(-EINVAL, "%s: a plain text, but no tokenizer was given", d->path);
+}
+
+int data_read(struct tr_data *d)
 {
     struct data_file f;
     int r = data_file_open(&f, d->path);
 
     if (r < 0)
         return r;
-    r = d->p.tokenizer ? read_document(d, &f)
-                       : tr_error(-EINVAL, "%s: a plain text, but no tokenizer was given", d->path);
+    r = read_file(d, &f);
     data_file_close(&f);
-    return r;
-}
-
-int data_read(struct tr_data *d)
-{
-    int r;
-
-    if (data_file_is_jsonl(d->path) || d->p.task)
-        r = data_file_records(d->path, read_record, d);
-    else
-        r = read_text(d);
     if (r < 0)
         return r;
     if (!d->n_samples)

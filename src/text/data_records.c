@@ -2,14 +2,104 @@
  *
  * The records of a file: one JSON object a line, or one list of objects. Which of the two is seen
  * from the first byte. Every message about a record names file and line.
+ *
+ * A file has records where its name says so, and where its first line is an object or it begins as
+ * a list of objects: learnt as text, it would teach the syntax of JSON. A pipe has no name to go
+ * by.
  */
 #include "src/text/data_file.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "src/base/err.h"
 #include "src/base/json.h"
+
+#define LOOK ((size_t)1 << 20) /* bytes that show whether a file is text */
+
+static int is_named_so(const char *path)
+{
+    static const char *const endings[] = {".jsonl", ".ndjson", ".json"};
+    size_t n = strlen(path);
+
+    for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
+        size_t k = strlen(endings[i]);
+
+        if (n > k && !strcasecmp(path + n - k, endings[i]))
+            return 1;
+    }
+    return 0;
+}
+
+/* A text has no NUL: UTF-16, weights and archives nearly always have one near their beginning. */
+static int check_text(struct data_file *f)
+{
+    static const struct {
+        const char *magic, *what;
+    } packed[] = {{"\x1F\x8B", "gzip"}, {"\x28\xB5\x2F\xFD", "zstd"}};
+    int r = data_file_byte(f, LOOK - 1);
+    size_t n = f->n - f->at;
+    const char *nul;
+
+    if (r < 0 || !n)
+        return r < 0 ? r : 0;
+    for (size_t i = 0; i < sizeof(packed) / sizeof(packed[0]); i++) {
+        size_t k = strlen(packed[i].magic);
+
+        if (n > k && !memcmp(f->v + f->at, packed[i].magic, k))
+            return tr_error(-EINVAL, "%s: is not text but packed with %s: unpack it first", f->path,
+                            packed[i].what);
+    }
+    nul = memchr(f->v + f->at, 0, n);
+    return nul ? tr_error(-EINVAL,
+                          "%s: is not text: byte %zu is NUL; data is UTF-8 text or JSON records",
+                          f->path, (size_t)(nul - f->v) - f->at)
+               : 0;
+}
+
+/* The bytes from `from` to the end of the line; 0 where it is too long for a record. */
+static int64_t line_bytes(struct data_file *f, size_t from)
+{
+    int64_t n = 0;
+    int b;
+
+    while ((b = data_file_byte(f, from + (size_t)n)) > 0 && b != '\n')
+        if ((size_t)++n > DATA_LINE_MOST)
+            return 0;
+    return b < 0 ? b : n;
+}
+
+/* What a record must not have (a key twice) is for its reader to name. */
+static int is_object(const char *text, size_t bytes)
+{
+    json_error_t e;
+    json_t *v = json_loadb(text, bytes, JSON_DECODE_INT_AS_REAL, &e);
+    int is = json_is_object(v);
+
+    json_decref(v);
+    return is;
+}
+
+int data_file_has_records(struct data_file *f)
+{
+    size_t at = 0;
+    int64_t n;
+    int r, list;
+
+    if (is_named_so(f->path))
+        return 1;
+    r = check_text(f);
+    if (r < 0)
+        return r;
+    list = data_file_skip(f, &at) == '[';
+    at += (size_t)list;
+    r = data_file_skip(f, &at);
+    if (r != '{')
+        return r < 0 ? r : 0;
+    n = list ? data_file_value(f, at) : line_bytes(f, at);
+    return n > 0 && is_object(f->v + f->at + at, (size_t)n);
+}
 
 static int take(const struct data_file *f, const char *text, size_t bytes, data_record_fn *fn,
                 void *owner)
@@ -68,6 +158,19 @@ static int read_lines(struct data_file *f, data_record_fn *fn, void *owner)
     return r;
 }
 
+int data_file_each(struct data_file *f, data_record_fn *fn, void *owner)
+{
+    int r;
+
+    f->line = 1;
+    r = data_file_begins(f, '[');
+    if (r == 0)
+        f->line = 0;
+    if (r >= 0)
+        r = r ? read_list(f, fn, owner) : read_lines(f, fn, owner);
+    return r < 0 ? r : 0;
+}
+
 int data_file_records(const char *path, data_record_fn *fn, void *owner)
 {
     struct data_file f;
@@ -75,12 +178,7 @@ int data_file_records(const char *path, data_record_fn *fn, void *owner)
 
     if (r < 0)
         return r;
-    f.line = 1;
-    r = data_file_begins(&f, '[');
-    if (r == 0)
-        f.line = 0;
-    if (r >= 0)
-        r = r ? read_list(&f, fn, owner) : read_lines(&f, fn, owner);
+    r = data_file_each(&f, fn, owner);
     data_file_close(&f);
-    return r < 0 ? r : 0;
+    return r;
 }

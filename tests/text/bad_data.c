@@ -20,6 +20,10 @@ struct bad {
 
 static const struct bad cases[] = {
     {"e.txt", "", "e.txt: is empty"},
+    {"qa.jsonl.gz", "\x1F\x8B\x08\x08xyz", "qa.jsonl.gz: is not text but packed with gzip"},
+    {"qa", "\x28\xB5\x2F\xFDxyz", "qa: is not text but packed with zstd"},
+    {"qa", "{\"text\":\"a\"}\nb\n", "qa:2: line 1, column"},
+    {"qa", "[{\"a\":1}]", "qa:1: no known record: it has \"a\""},
     {"e.jsonl", "", "e.jsonl: holds no record"},
     {"e.jsonl", "\n \n\t\r\n", "e.jsonl: holds no record"},
     {"j.jsonl", "{\"text\":\"a\"}\n\n{\"text\":", "j.jsonl:3: line 1, column"},
@@ -152,6 +156,16 @@ static void a_text_needs_a_tokenizer(void **state)
     expect(&p, "/tmp: is a folder");
 }
 
+static void a_text_has_no_nul(void **state)
+{
+    struct tr_tokenizer *t = text_toy(NULL, NULL);
+    struct tr_data_params p = params(text_file("weights.bin", "ab\0c", 4), t);
+
+    (void)state;
+    expect(&p, "weights.bin: is not text: byte 2 is NUL");
+    tr_tokenizer_close(t);
+}
+
 static void a_line_has_a_longest_length(void **state)
 {
     size_t n = DATA_LINE_MOST + (8 << 20);
@@ -230,6 +244,7 @@ int main(void)
         cmocka_unit_test(every_bad_file_is_named),
         cmocka_unit_test(an_id_past_the_vocabulary_has_a_line),
         cmocka_unit_test(a_text_needs_a_tokenizer),
+        cmocka_unit_test(a_text_has_no_nul),
         cmocka_unit_test(a_line_has_a_longest_length),
         cmocka_unit_test(a_file_may_be_larger_than_memory),
         cmocka_unit_test(a_device_has_no_end),

@@ -6,9 +6,12 @@
  */
 #include "tests/text/text_test.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "src/base/file.h"
 #include "src/base/mem.h"
@@ -94,6 +97,56 @@ static void a_text_is_learnt_from_its_second_token_on(void **state)
     expect_one("one.jsonl", "{\"text\":\"ad\",\"meta\":1}\n", t, 4, want);
     expect_one("one.jsonl", "\xEF\xBB\xBF\n{\"text\":\"ad\"}\r\n\n", t, 4, want);
     expect_one("one.txt", "ad", t, 4, want);
+    tr_tokenizer_close(t);
+}
+
+/* A pipe is given what another program writes. */
+static const char *pipe_with(const char *content)
+{
+    const char *path = text_path("pipe");
+
+    unlink(path);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    if (fork() == 0) {
+        int fd = open(path, O_WRONLY);
+
+        _exit(write(fd, content, strlen(content)) < 0);
+    }
+    return path;
+}
+
+/* What a file without a known ending holds is seen from its beginning. */
+static void records_need_no_name(void **state)
+{
+    static const char line[] = "\n {\"text\":\"ad\"}\n", list[] = "[\n{\"text\":\"a,]d\"}]\n",
+                      *const plain[] = {"{a\n", "{\"a\":1} d\n", "[{a}]", "[1]", "{", "[", "{a:{"};
+    struct tr_tokenizer *t = text_toy_marked();
+    int32_t a = id_of(t, " a"), d = id_of(t, "d");
+    const int32_t want[2][32] = {{BOS, a, d, EOS}, {a, d, EOS, -1}};
+    struct tr_data_params p = params(NULL, t);
+    struct tr_data_info info;
+    struct tr_data *data;
+
+    (void)state;
+    expect_one("one", line, t, 4, want);
+    expect_one("one.jsonlines", "\xEF\xBB\xBF{\"text\":\"ad\"}", t, 4, want);
+    for (int i = 0; i < 3; i++) {
+        p.path = i < 2 ? pipe_with(i ? list : line) : text_file("list", list, strlen(list));
+        data = text_open_data(&p);
+        tr_data_info(data, &info);
+        assert_int_equal(info.format, TR_DATA_JSONL_TEXT);
+        assert_int_equal(info.samples, 1);
+        tr_data_close(data);
+    }
+    for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++) {
+        p.path = text_file("plain", plain[i], strlen(plain[i]));
+        data = text_open_data(&p);
+        tr_data_info(data, &info);
+        assert_int_equal(info.format, TR_DATA_TEXT);
+        assert_int_equal(info.bytes, strlen(plain[i]));
+        tr_data_close(data);
+    }
+    unlink(text_path("pipe"));
     tr_tokenizer_close(t);
 }
 
@@ -605,6 +658,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_text_is_learnt_from_its_second_token_on),
+        cmocka_unit_test(records_need_no_name),
         cmocka_unit_test(without_bos_the_first_token_is_no_target),
         cmocka_unit_test(only_the_completion_is_learnt),
         cmocka_unit_test(a_question_is_laid_out_and_its_answer_learnt),

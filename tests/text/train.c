@@ -232,7 +232,7 @@ static void awkward_texts_are_learnt(void **state)
 
     (void)state;
     for (size_t i = 0; i < n; i++)
-        text[i] = "<0x0A><s></s><unk>\xFF\x00zz"[i % 22];
+        text[i] = "<0x0A><s></s><unk>\xFF\x01zz"[i % 22];
     json = train(text_file("odd.txt", text, n), text_path("odd"), 300);
     assert_true(text_seconds() - start < 20);
     tr_free(TR_MEM_TEXT, json);
