@@ -22,6 +22,12 @@
 
 #define SPACE "\xE2\x96\x81"
 
+/* Real models have two or three merges a piece. A piece of n characters could have n - 1, each of
+ * which takes some hundred bytes while the model is read. */
+#define MERGES_OF_PIECE 16
+#define MERGES_FREE     4096 /* of a small model */
+#define MERGES_MOST     (1 << 21)
+
 enum { KIND_NORMAL = 1, KIND_UNKNOWN, KIND_CONTROL, KIND_USER, KIND_UNUSED, KIND_BYTE };
 
 struct field {
@@ -36,8 +42,7 @@ struct reader {
 
 struct merge {
     float score;
-    uint32_t order; /* of pieces, then of their cuts: sorting is stable */
-    const char *left, *right;
+    uint32_t whole, left, right; /* ids */
 };
 
 struct spm {
@@ -47,6 +52,7 @@ struct spm {
     size_t n, room;
     struct merge *merge;
     size_t n_merges, merge_room;
+    json_t *merges; /* of a BPE */
     uint64_t model, bos, unk;
     int dummy_prefix, trims, escapes, suffix, bytes, users;
     struct field charsmap;
@@ -243,81 +249,93 @@ static int refuse(const struct spm *s)
     return 0;
 }
 
-static int add_merge(struct spm *s, json_t *left, json_t *right, const char *names[2], float score)
+static int add_merge(struct spm *s, const struct merge *m)
 {
-    if (!left || !right)
-        return 0;
+    if (s->n_merges == MERGES_MOST || s->n_merges == MERGES_OF_PIECE * s->n + MERGES_FREE)
+        return tr_error(-E2BIG, "%s: %zu pieces with more than %zu ways to join them is too many",
+                        s->where, s->n, s->n_merges);
     if (s->n_merges == s->merge_room && grow(&s->merge, &s->merge_room, sizeof(*s->merge)) < 0)
         return -ENOMEM;
-    s->merge[s->n_merges] = (struct merge){score, (uint32_t)s->n_merges, names[0], names[1]};
-    s->n_merges++;
+    s->merge[s->n_merges++] = *m;
     return 0;
 }
 
-/* All cuts of one piece, the one with the lowest left id first. */
-static int cut_piece(struct spm *s, const char *piece, float score)
+/* All cuts of one piece. */
+static int cut_piece(struct spm *s, const char *piece, uint32_t id)
 {
-    size_t n = strlen(piece), first = s->n_merges;
+    size_t n = strlen(piece);
     char left[TOK_STRING_MOST + 1];
+    int r = 0;
 
     memcpy(left, piece, n + 1);
-    for (size_t i = 1; i < n; i++) {
+    for (size_t i = 1; i < n && r == 0; i++) {
         json_t *a, *b = json_object_get(s->vocab, piece + i);
-        const char *names[2] = {NULL, piece + i};
 
         if (!b || ((unsigned char)piece[i] & 0xC0) == 0x80)
             continue;
         left[i] = 0;
         a = json_object_get(s->vocab, left);
-        names[0] = a ? json_object_iter_key(json_object_iter_at(s->vocab, left)) : NULL;
         left[i] = piece[i];
-        if (add_merge(s, a, b, names, score) < 0)
-            return -ENOMEM;
+        if (a)
+            r = add_merge(s, &(struct merge){s->score[id], id, (uint32_t)json_integer_value(a),
+                                             (uint32_t)json_integer_value(b)});
     }
-    for (size_t i = first; i < s->n_merges; i++)
-        for (size_t k = i; k > first; k--) {
-            struct merge *m = &s->merge[k], old = m[-1];
-
-            if (json_integer_value(json_object_get(s->vocab, m->left)) >
-                json_integer_value(json_object_get(s->vocab, old.left)))
-                break;
-            m[-1].left = m->left;
-            m[-1].right = m->right;
-            m->left = old.left;
-            m->right = old.right;
-        }
-    return 0;
+    return r;
 }
 
+/* The cuts of one piece stand together, the one with the lowest left id first. */
 static int by_score(const void *a, const void *b)
 {
     const struct merge *x = a, *y = b;
 
     if (x->score != y->score)
         return x->score > y->score ? -1 : 1;
-    return x->order < y->order ? -1 : 1;
+    if (x->whole != y->whole)
+        return x->whole < y->whole ? -1 : 1;
+    return x->left < y->left ? -1 : x->left > y->left;
 }
 
-static int make_merges(struct spm *s, json_t **out)
+/* Both names of every merge; a name is made once. */
+static json_t *name_merges(const struct spm *s)
+{
+    json_t *list = json_array(), *names = json_array(), *id;
+    const char *piece;
+    int r = list && names ? 0 : -1;
+
+    json_object_foreach(s->vocab, piece, id) /* in the order of ids */
+    {
+        if (r == 0)
+            r = json_array_append_new(names, json_string(piece));
+    }
+    for (size_t i = 0; i < s->n_merges && r == 0; i++)
+        r = json_array_append_new(list, json_pack("[O,O]", json_array_get(names, s->merge[i].left),
+                                                  json_array_get(names, s->merge[i].right)));
+    json_decref(names);
+    if (r == 0)
+        return list;
+    json_decref(list);
+    return NULL;
+}
+
+static int make_merges(struct spm *s)
 {
     const char *piece;
     json_t *id;
+    int r = 0;
 
     json_object_foreach(s->vocab, piece, id)
     {
-        float score = s->score[json_integer_value(id)];
+        uint32_t i = (uint32_t)json_integer_value(id);
 
-        if (score > -INFINITY && cut_piece(s, piece, score) < 0)
-            return -ENOMEM;
+        if (r == 0 && s->score[i] > -INFINITY)
+            r = cut_piece(s, piece, i);
     }
+    if (r < 0)
+        return r;
     if (s->n_merges)
         qsort(s->merge, s->n_merges, sizeof(*s->merge), by_score);
-    *out = json_array();
-    for (size_t i = 0; *out && i < s->n_merges; i++)
-        if (json_array_append_new(*out, json_pack("[s,s]", s->merge[i].left, s->merge[i].right)) <
-            0)
-            return -ENOMEM;
-    return *out ? 0 : -ENOMEM;
+    s->merges = name_merges(s);
+    return s->merges ? 0 : tr_error(-ENOMEM, "%s: out of memory", s->where);
 }
 
 /* "added_tokens_decoder": {"32000": {"content": ...}}; what the model has is there already. */
@@ -455,14 +473,9 @@ static const char *unk_name(const struct spm *s)
 
 static json_t *bpe(struct spm *s)
 {
-    json_t *merges = NULL;
-
-    if (make_merges(s, &merges) < 0) {
-        json_decref(merges);
-        return NULL;
-    }
-    return json_pack("{s:s,s:s?,s:b,s:b,s:O,s:o}", "type", "BPE", "unk_token", unk_name(s),
-                     "fuse_unk", 1, "byte_fallback", s->bytes, "vocab", s->vocab, "merges", merges);
+    return json_pack("{s:s,s:s?,s:b,s:b,s:O,s:O}", "type", "BPE", "unk_token", unk_name(s),
+                     "fuse_unk", 1, "byte_fallback", s->bytes, "vocab", s->vocab, "merges",
+                     s->merges);
 }
 
 static float highest_score(const struct spm *s)
@@ -529,10 +542,13 @@ int tr_sentencepiece_convert(const char *model, size_t bytes, json_t *config, co
 
     if (r == 0)
         r = refuse(&s);
+    if (r == 0 && s.model == 2)
+        r = make_merges(&s);
     if (r == 0)
         r = convert(&s, config, out);
     json_decref(s.vocab);
     json_decref(s.added);
+    json_decref(s.merges);
     tr_free(TR_MEM_TEXT, s.score);
     tr_free(TR_MEM_TEXT, s.merge);
     return r;

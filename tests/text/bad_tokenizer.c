@@ -5,6 +5,7 @@
  */
 #include "tests/text/text_test.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -242,6 +243,46 @@ static void a_growing_normalizer_is_stopped(void **state)
     json_decref(patch);
 }
 
+/* A BPE with the pieces "a" * n ... "a": each can be cut everywhere. Allocated. */
+static char *chain_model(int n, size_t *bytes)
+{
+    char *model = malloc((size_t)n * ((size_t)n + 16) + 16), *p = model;
+
+    for (int k = n; k > 0; k--) {
+        p += sprintf(p, "\n%c%c\n%c%c", 0x80 | ((k + 8) & 0x7F), (k + 8) >> 7, 0x80 | (k & 0x7F),
+                     k >> 7);
+        memset(p, 'a', (size_t)k);
+        p += k;
+        memcpy(p, "\x15\0\0\x80\x3F", 5);
+        p += 5;
+    }
+    memcpy(p, "\x12\x02\x18\x02", 4);
+    *bytes = (size_t)(p + 4 - model);
+    return model;
+}
+
+static void a_small_model_has_few_merges(void **state)
+{
+    struct tr_tokenizer *t = NULL;
+    struct tr_ids ids = {0};
+    struct tr_tokenizer_text in = {.where = "chain", .is_model = 1};
+    double start = text_seconds();
+    char *model = chain_model(100, &in.json_bytes);
+
+    (void)state;
+    in.json = model;
+    assert_int_equal(tr_tokenizer_parse(&t, &in), 0);
+    assert_int_equal(tr_tokenizer_encode(t, "aaa", 3, &ids), 0);
+    tr_ids_free(&ids);
+    tr_tokenizer_close(t);
+    free(model);
+    model = chain_model(1000, &in.json_bytes);
+    in.json = model;
+    TEXT_ERROR(tr_tokenizer_parse(&t, &in), "chain: 1000 pieces with more than 20096 ways to");
+    assert_true(text_seconds() - start < 5);
+    free(model);
+}
+
 static void an_absent_folder_is_named(void **state)
 {
     struct tr_tokenizer *t = NULL;
@@ -258,6 +299,7 @@ int main(void)
         cmocka_unit_test(a_bad_config_is_named),
         cmocka_unit_test(the_unchanged_file_is_read),
         cmocka_unit_test(a_growing_normalizer_is_stopped),
+        cmocka_unit_test(a_small_model_has_few_merges),
         cmocka_unit_test(an_absent_folder_is_named),
     };
 
