@@ -18,6 +18,7 @@
 
 #include "src/base/err.h"
 #include "src/base/json.h"
+#include "src/text/buf.h"
 
 void data_talk_free(struct data_talk *t)
 {
@@ -48,28 +49,33 @@ static int is_absent(const json_t *v)
     return !v || json_is_null(v);
 }
 
+static json_t *text_of(json_t *part)
+{
+    json_t *text = json_object_get(part, "text");
+
+    return text ? text : json_object_get(part, "value");
+}
+
 /* A list of parts that are all texts is one text, which is what most templates take. New. */
 static json_t *content_of(json_t *content)
 {
-    json_t *all = json_string(""), *part, *text, *next;
+    struct tok_buf all = {0};
+    json_t *part, *joined;
     size_t i;
+    int r = 0;
 
+    json_array_foreach(content, i,
+                       part) if (!json_is_string(text_of(part))) return json_incref(content);
     json_array_foreach(content, i, part)
     {
-        text = json_object_get(part, "text");
-        text = text ? text : json_object_get(part, "value");
-        if (!json_is_string(text)) {
-            json_decref(all);
-            return json_incref(content);
-        }
-        next = json_sprintf("%s%s", json_string_value(all), json_string_value(text));
-        json_decref(all);
-        all = next;
+        json_t *text = text_of(part);
+
+        if (r == 0)
+            r = tok_buf_add(&all, json_string_value(text), json_string_length(text));
     }
-    if (json_array_size(content))
-        return all;
-    json_decref(all);
-    return json_incref(content);
+    joined = r < 0 ? NULL : i ? json_stringn(all.v, all.n) : json_incref(content);
+    tok_buf_free(&all);
+    return joined;
 }
 
 /* What "weight" and "train" make of a message's own weight. */

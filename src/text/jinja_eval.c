@@ -225,5 +225,6 @@ int jinja_render(const struct jinja *j, const struct jinja_input *in, struct jin
         json_decref(e.pool[i]);
     tr_free(TR_MEM_TEXT, e.pool);
     tr_free(TR_MEM_TEXT, e.variable);
+    tr_free(TR_MEM_TEXT, e.message);
     return e.r;
 }

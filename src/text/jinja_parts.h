@@ -123,6 +123,11 @@ struct jinja_variable {
     int depth; /* of the scope that it belongs to */
 };
 
+struct jinja_message {
+    const json_t *json;
+    int index; /* in input.messages */
+};
+
 struct jinja_eval {
     const struct jinja *j;
     const struct jinja_input *in;
@@ -135,6 +140,8 @@ struct jinja_eval {
     size_t n_global;  /* how many of them a macro sees */
     size_t hidden;    /* variables from n_global up to here belong to the caller of a macro */
     int scope, depth; /* nesting of scopes; of evaluation */
+    struct jinja_message *message; /* (n_messages) by address; NULL before the first loop */
+    size_t n_messages;
     uint64_t steps, bytes;
     int leave; /* 0, NODE_BREAK or NODE_CONTINUE: on the way out of a loop's body */
     int line;  /* of the node at work, for messages */

@@ -8,6 +8,7 @@
  */
 #include "src/text/jinja_parts.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "src/base/err.h"
@@ -113,14 +114,48 @@ static void add_span(struct jinja_eval *e, size_t from, int message)
     o->spans[o->n_spans++] = (struct jinja_span){from, o->text.n, message};
 }
 
-static int message_of(const struct jinja_eval *e, const json_t *item)
+static int by_identity(const void *a, const void *b)
+{
+    const struct jinja_message *x = a, *y = b;
+
+    if (x->json != y->json)
+        return (uintptr_t)x->json < (uintptr_t)y->json ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+static void index_messages(struct jinja_eval *e)
 {
     size_t n = json_array_size(e->in->messages);
 
-    for (size_t i = 0; i < n && json_is_object(item); i++)
-        if (json_array_get(e->in->messages, i) == item)
-            return (int)i;
-    return -1;
+    e->message = tr_alloc_array(TR_MEM_TEXT, n, sizeof(*e->message));
+    if (!e->message) {
+        e->r = -ENOMEM;
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        e->message[i] = (struct jinja_message){json_array_get(e->in->messages, i), (int)i};
+    qsort(e->message, n, sizeof(*e->message), by_identity);
+    e->n_messages = n;
+}
+
+/* The first place of an item among the messages; -1 where it is none. */
+static int message_of(struct jinja_eval *e, const json_t *item)
+{
+    size_t from = 0, to;
+
+    if (!json_is_object(item) || !json_array_size(e->in->messages))
+        return -1;
+    if (!e->message)
+        index_messages(e);
+    for (to = e->n_messages; from < to;) {
+        size_t middle = from + (to - from) / 2;
+
+        if ((uintptr_t)e->message[middle].json < (uintptr_t)item)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from < e->n_messages && e->message[from].json == item ? e->message[from].index : -1;
 }
 
 static void leave_scope(struct jinja_eval *e, size_t variables)

@@ -157,6 +157,30 @@ static void a_message_has_a_weight(void **state)
            want);
 }
 
+/* Parts are joined in one go. */
+static void a_message_may_have_many_parts(void **state)
+{
+    static const char part[] = "{\"type\":\"text\",\"text\":\"a ad he d a ad he d a ad he d\"}";
+    size_t n = 60000, bytes = sizeof(part);
+    char *record = malloc(n * bytes + 256), *p = record;
+    struct tr_tokenizer *t = text_toy_marked();
+    struct tr_data_params params_of = params(NULL, t);
+    double start = text_seconds();
+    struct tr_data *d;
+
+    (void)state;
+    p += sprintf(p, "{\"messages\":[" SAYS("a") ",{\"role\":\"user\",\"content\":[%s", part);
+    for (size_t i = 1; i < n; i++)
+        p += sprintf(p, ",%s", part);
+    p += sprintf(p, "]}]}\n");
+    params_of.path = text_file("parts.jsonl", record, (size_t)(p - record));
+    d = text_open_data(&params_of);
+    assert_true(text_seconds() - start < 6);
+    tr_data_close(d);
+    free(record);
+    tr_tokenizer_close(t);
+}
+
 /* The template says BOS: no other is put before it. */
 static void there_is_one_bos(void **state)
 {
@@ -317,6 +341,7 @@ int main(void)
         cmocka_unit_test(every_shape_is_the_same_conversation),
         cmocka_unit_test(of_a_prompt_nothing_is_learnt),
         cmocka_unit_test(a_message_has_a_weight),
+        cmocka_unit_test(a_message_may_have_many_parts),
         cmocka_unit_test(there_is_one_bos),
         cmocka_unit_test(instructions_have_a_format),
         cmocka_unit_test(packed_conversations_stay_apart),

@@ -235,6 +235,32 @@ static void what_cannot_be_told_is_refused(void **state)
                  TALK, "!message 1 does not begin with the template's generation prompt");
 }
 
+/* Which message a round is of is found at once, however many there are. */
+static void a_long_conversation_is_written_quickly(void **state)
+{
+    static const char template[] = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    struct chat c = {.tokens = json_object()};
+    json_t *messages = json_array();
+    struct jinja_output o;
+    double start;
+    int n = 100000;
+
+    (void)state;
+    for (int i = 0; i < n; i++)
+        json_array_append_new(messages, json_pack("{s:s,s:s}", "role", "user", "content", "a"));
+    assert_int_equal(jinja_open(&c.template, template, strlen(template), "t"), 0);
+    start = text_seconds();
+    assert_int_equal(
+        chat_render(&c, &(struct chat_conversation){.messages = messages}, (size_t)n, 0, &o), 0);
+    assert_true(text_seconds() - start < 4);
+    assert_int_equal(o.n_spans, n);
+    for (int i = 0; i < n; i++)
+        assert_int_equal(o.spans[i].message, i);
+    jinja_output_free(&o);
+    json_decref(messages);
+    chat_close(&c);
+}
+
 static const struct {
     const char *template, *say;
 } refused[] = {
@@ -323,6 +349,7 @@ int main(void)
         cmocka_unit_test(a_template_may_mark_what_is_learnt),
         cmocka_unit_test(hindsight_is_told),
         cmocka_unit_test(what_cannot_be_told_is_refused),
+        cmocka_unit_test(a_long_conversation_is_written_quickly),
         cmocka_unit_test(what_is_not_supported_has_a_line),
         cmocka_unit_test(nesting_has_a_bound),
     };
