@@ -68,6 +68,12 @@ static struct path follow(const struct tr_train_params *params, const char *devi
 
 enum what { LOSSES, NORMS_TOO };
 
+/* Of which NaN is worst of all. */
+static double worse(double a, double b)
+{
+    return isnan(a) || a >= b ? a : b;
+}
+
 /* The largest relative difference of the first `steps` steps of two paths. */
 static double apart(const struct path *a, const struct path *b, int steps, enum what what)
 {
@@ -76,9 +82,9 @@ static double apart(const struct path *a, const struct path *b, int steps, enum 
     for (int i = 0; i < steps; i++) {
         double loss = fabs(a->loss[i] / b->loss[i] - 1), norm = fabs(a->norm[i] / b->norm[i] - 1);
 
-        worst = !(loss <= worst) ? loss : worst; /* NaN is worst of all */
+        worst = worse(worst, loss);
         if (what == NORMS_TOO)
-            worst = !(norm <= worst) ? norm : worst;
+            worst = worse(worst, norm);
     }
     return worst;
 }

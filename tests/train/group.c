@@ -99,6 +99,7 @@ static double squares(const char *now, const char *then, const char *name)
         sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
     free(a);
     free(b);
+    assert_true(isfinite(sum));
     return sum;
 }
 
