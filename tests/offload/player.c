@@ -395,3 +395,10 @@ int player_play(const struct player_params *params, int steps, struct tr_offload
     player_close(&p);
     return r;
 }
+
+int player_tells(int r)
+{
+    if (r < 0 && r != -EBADMSG && r != -EILSEQ)
+        fail_msg("no sign of the defect: %s", tr_error_message());
+    return r < 0;
+}

@@ -66,6 +66,8 @@ struct player {
 /* Opens, runs steps of all kinds, commits as the durability asks, and compares: an error, -EILSEQ
  * where there were other bytes than the model's. stats may be NULL. */
 int player_play(const struct player_params *params, int steps, struct tr_offload_stats *stats);
+/* Has a run of a mutant shown it, by a checksum or by other bytes? Another error is no sign. */
+int player_tells(int r);
 
 void player_open(struct player *p, const struct player_params *params);
 /* One step: begin, all visits. kind 0: forward and backward; 1: with a norm pass; 2: at random. */

@@ -177,7 +177,7 @@ static int count_caught(int *mutant, uint64_t first, uint64_t last)
     for (uint64_t seed = first; seed <= last; seed++) {
         struct player_params p = usual(seed);
 
-        caught += play(&p) < 0;
+        caught += player_tells(play(&p));
     }
     *mutant = 0;
     return caught;

@@ -668,19 +668,19 @@ static void mutants_are_caught(void **state)
 
         p.faulty = &f;
         p.slots[0] = p.slots[1] = 1;
-        early += player_play(&p, 6, NULL) < 0;
+        early += player_tells(player_play(&p, 6, NULL));
         p = usual(seed);
         f = (struct faulty){.seed = seed, .mutant = MUTANT_EARLY_WRITE, .patience = 30};
         p.faulty = &f;
         p.slots[0] = p.slots[1] = 0;
         p.scratch = 8;
         p.slots[2] = 2;
-        scratch += player_play(&p, 1, NULL) < 0;
+        scratch += player_tells(player_play(&p, 1, NULL));
 #ifndef __SANITIZE_THREAD__ /* which rightly calls it a data race */
         p = usual(seed);
         p.mutant = DEVICE_EAGER;
         p.max_delay_us = 200;
-        eager += player_play(&p, 6, NULL) < 0;
+        eager += player_tells(player_play(&p, 6, NULL));
 #else
         eager++;
 #endif

@@ -494,7 +494,7 @@ static int count_caught(enum device_mutant mutant, const struct way *way)
 
         params.mutant = mutant;
         params.max_delay_us = 200;
-        caught += player_play(&params, 4, NULL) < 0;
+        caught += player_tells(player_play(&params, 4, NULL));
     }
     return caught;
 }
