@@ -3,7 +3,7 @@
  * Chat templates: a bounded interpreter of the part of Jinja that chat templates are written in.
  * The syntax, whitespace rules (trim_blocks, lstrip_blocks) and results are those of the reference;
  * what is not supported is refused by name, with the template's line. A template sees the variables
- * it is given and nothing else; steps, depth, and bytes made are limited, whatever it says.
+ * it is given and nothing else; steps, depth, and bytes made or looked at are limited.
  *
  *     set (also as a block, also ns.x), if, for (if, else, break, continue), macro, generation
  *     filters, tests, string and mapping methods: the tables in jinja_filters.c, jinja_tests.c,

@@ -79,8 +79,12 @@ static size_t place_in(int64_t at, size_t n)
 static struct jinja_value point_at(struct jinja_eval *e, json_t *s, int64_t at)
 {
     const char *v = json_string_value(s);
-    size_t n = json_string_length(s), points = jinja_points(v, n), k = place_in(at, points), from;
+    size_t n = json_string_length(s), points, k, from;
 
+    if (jinja_look(e, n) < 0)
+        return (struct jinja_value){0};
+    points = jinja_points(v, n);
+    k = place_in(at, points);
     if (k >= points)
         return (struct jinja_value){0};
     from = jinja_offset(v, n, k);
@@ -89,7 +93,8 @@ static struct jinja_value point_at(struct jinja_eval *e, json_t *s, int64_t at)
 
 struct jinja_value jinja_item(struct jinja_eval *e, struct jinja_value v, struct jinja_value key)
 {
-    if (key.kind == VALUE_JSON && json_is_string(key.json))
+    if (key.kind == VALUE_JSON && json_is_string(key.json) &&
+        jinja_look(e, json_string_length(key.json)) == 0)
         return jinja_attribute(e, v, json_string_value(key.json));
     if (v.kind == VALUE_UNDEFINED)
         return jinja_fail(e, -EINVAL, "%.64s is undefined, and has no items",

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Expressions evaluated, and the limits: every node costs a step, every byte made is counted, and
- * nesting has a bound, so that no template takes more than a moment or its share of memory.
+ * Expressions evaluated, and the limits: every node costs a step, and so do every few bytes that
+ * are looked at; every byte made is counted, and nesting has a bound, so that no template takes
+ * more than a moment or its share of memory.
  */
 #include "src/text/jinja_parts.h"
 
@@ -12,9 +13,10 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
-#define STEPS_MOST 4000000u
-#define BYTES_MOST ((uint64_t)128 << 20)
-#define DEPTH_MOST 400
+#define STEPS_MOST   4000000u
+#define BYTES_MOST   ((uint64_t)128 << 20)
+#define BYTES_A_STEP 64 /* of a text that is searched, compared or measured */
+#define DEPTH_MOST   400
 
 struct jinja_value jinja_fail(struct jinja_eval *e, int code, const char *fmt, ...)
 {
@@ -42,6 +44,12 @@ int jinja_spend(struct jinja_eval *e, size_t bytes)
         jinja_fail(e, -EFBIG, "the template makes more than %llu bytes",
                    (unsigned long long)BYTES_MOST);
     return e->r;
+}
+
+int jinja_look(struct jinja_eval *e, size_t bytes)
+{
+    e->steps += bytes / BYTES_A_STEP;
+    return jinja_spend(e, 0);
 }
 
 struct jinja_value jinja_keep(struct jinja_eval *e, json_t *json)

@@ -77,9 +77,13 @@ static struct jinja_value length(struct jinja_eval *e, struct jinja_value v,
     (void)a;
     if (v.kind == VALUE_UNDEFINED)
         return jinja_int(e, 0);
-    if (v.kind == VALUE_JSON && json_is_string(v.json))
-        return jinja_int(
-            e, (int64_t)jinja_points(json_string_value(v.json), json_string_length(v.json)));
+    if (v.kind == VALUE_JSON && json_is_string(v.json)) {
+        size_t n = json_string_length(v.json);
+
+        return jinja_look(e, n) < 0
+                   ? v
+                   : jinja_int(e, (int64_t)jinja_points(json_string_value(v.json), n));
+    }
     if (v.kind == VALUE_JSON && json_is_object(v.json))
         return jinja_int(e, (int64_t)json_object_size(v.json));
     if (v.kind == VALUE_JSON && json_is_array(v.json))
@@ -150,7 +154,8 @@ static struct jinja_value to_int(struct jinja_eval *e, struct jinja_value v,
 
         return x > -9e18 && x < 9e18 ? jinja_int(e, (int64_t)x) : other;
     }
-    if (!json_is_string(v.json) || !json_string_length(v.json))
+    if (!json_is_string(v.json) || !json_string_length(v.json) ||
+        jinja_look(e, json_string_length(v.json)) < 0)
         return other;
     errno = 0;
     i = strtoll(json_string_value(v.json), &end, 10);

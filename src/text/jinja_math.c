@@ -104,7 +104,7 @@ struct jinja_value jinja_math(struct jinja_eval *e, const char *op, struct jinja
     return real(e, op, x, y);
 }
 
-static int equal_json(json_t *a, json_t *b, int depth)
+static int equal_json(struct jinja_eval *e, json_t *a, json_t *b, int depth)
 {
     int64_t i = 0, k = 0;
     double x = 0, y = 0;
@@ -114,7 +114,7 @@ static int equal_json(json_t *a, json_t *b, int depth)
 
     if (number(jinja_json(a), &i, &x) && number(jinja_json(b), &k, &y))
         return json_is_real(a) || json_is_real(b) ? x == y : i == k;
-    if (json_typeof(a) != json_typeof(b) || depth > 200)
+    if (json_typeof(a) != json_typeof(b) || depth > 200 || jinja_look(e, json_string_length(a)) < 0)
         return 0;
     if (json_is_string(a))
         return json_string_length(a) == json_string_length(b) &&
@@ -122,22 +122,22 @@ static int equal_json(json_t *a, json_t *b, int depth)
     if (json_is_array(a)) {
         if (json_array_size(a) != json_array_size(b))
             return 0;
-        json_array_foreach(a, n,
-                           item) if (!equal_json(item, json_array_get(b, n), depth + 1)) return 0;
+        json_array_foreach(
+            a, n, item) if (!equal_json(e, item, json_array_get(b, n), depth + 1)) return 0;
     } else if (json_is_object(a)) {
         if (json_object_size(a) != json_object_size(b))
             return 0;
         json_object_foreach(
             a, key, item) if (!json_object_get(b, key) ||
-                              !equal_json(item, json_object_get(b, key), depth + 1)) return 0;
+                              !equal_json(e, item, json_object_get(b, key), depth + 1)) return 0;
     }
     return 1;
 }
 
-static int equal(struct jinja_value a, struct jinja_value b)
+static int equal(struct jinja_eval *e, struct jinja_value a, struct jinja_value b)
 {
     if (a.kind == VALUE_JSON && b.kind == VALUE_JSON)
-        return equal_json(a.json, b.json, 0);
+        return equal_json(e, a.json, b.json, 0);
     return a.kind == b.kind && a.json == b.json && a.macro == b.macro && a.loop == b.loop;
 }
 
@@ -149,10 +149,12 @@ static int within(struct jinja_eval *e, struct jinja_value a, struct jinja_value
     if (b.kind == VALUE_UNDEFINED)
         return 0;
     if (b.kind == VALUE_JSON && json_is_array(b.json)) {
-        json_array_foreach(b.json, i, item) if (equal(a, jinja_json(item))) return 1;
+        json_array_foreach(b.json, i, item) if (equal(e, a, jinja_json(item))) return 1;
         return 0;
     }
     if (a.kind == VALUE_JSON && json_is_string(a.json) && b.kind == VALUE_JSON) {
+        if (jinja_look(e, json_string_length(a.json) + json_string_length(b.json)) < 0)
+            return 0;
         if (json_is_string(b.json))
             return memmem(json_string_value(b.json), json_string_length(b.json),
                           json_string_value(a.json), json_string_length(a.json)) != NULL;
@@ -176,7 +178,7 @@ static int order(struct jinja_eval *e, struct jinja_value a, struct jinja_value 
         return by_value ? by_value : (i > k) - (i < k);
     }
     if (a.kind == VALUE_JSON && b.kind == VALUE_JSON && json_is_string(a.json) &&
-        json_is_string(b.json))
+        json_is_string(b.json) && jinja_look(e, json_string_length(a.json)) == 0)
         return strcmp(json_string_value(a.json), json_string_value(b.json));
     jinja_fail(e, -EINVAL, "values of different kinds are not ordered");
     return 0;
@@ -185,9 +187,9 @@ static int order(struct jinja_eval *e, struct jinja_value a, struct jinja_value 
 int jinja_compare(struct jinja_eval *e, const char *op, struct jinja_value a, struct jinja_value b)
 {
     if (!strcmp(op, "=="))
-        return equal(a, b);
+        return equal(e, a, b);
     if (!strcmp(op, "!="))
-        return !equal(a, b);
+        return !equal(e, a, b);
     if (!strcmp(op, "in"))
         return within(e, a, b);
     if (!strcmp(op, "not in"))

@@ -26,11 +26,12 @@ static int64_t count_argument(const struct jinja_arguments *a, int place, const 
     return v.kind == VALUE_JSON && json_is_integer(v.json) ? json_integer_value(v.json) : -1;
 }
 
-static int stands_at(json_t *s, json_t *part, int end)
+static int stands_at(struct jinja_eval *e, json_t *s, json_t *part, int end)
 {
     size_t n = json_string_length(s), k = json_string_length(part);
 
-    return k <= n && !memcmp(json_string_value(s) + (end ? n - k : 0), json_string_value(part), k);
+    return k <= n && jinja_look(e, k) == 0 &&
+           !memcmp(json_string_value(s) + (end ? n - k : 0), json_string_value(part), k);
 }
 
 /* Of one text, or of any in a list. */
@@ -43,11 +44,12 @@ static struct jinja_value starts(struct jinja_eval *e, json_t *s, const struct j
     int is = 0;
 
     if (v.kind == VALUE_JSON && json_is_array(v.json)) {
-        json_array_foreach(v.json, i, item) is |= json_is_string(item) && stands_at(s, item, end);
+        json_array_foreach(v.json, i, item) is |=
+            json_is_string(item) && stands_at(e, s, item, end);
         return jinja_bool(is);
     }
     item = text_argument(e, a, 0, end ? "endswith" : "startswith");
-    return item ? jinja_bool(stands_at(s, item, end)) : v;
+    return item ? jinja_bool(stands_at(e, s, item, end)) : v;
 }
 
 static struct jinja_value find(struct jinja_eval *e, json_t *s, const struct jinja_arguments *a)
@@ -55,8 +57,9 @@ static struct jinja_value find(struct jinja_eval *e, json_t *s, const struct jin
     json_t *part = text_argument(e, a, 0, "find");
     const char *v = json_string_value(s);
     const char *p =
-        part ? memmem(v, json_string_length(s), json_string_value(part), json_string_length(part))
-             : NULL;
+        part && jinja_look(e, json_string_length(s)) == 0
+            ? memmem(v, json_string_length(s), json_string_value(part), json_string_length(part))
+            : NULL;
 
     return jinja_int(e, p ? (int64_t)jinja_points(v, (size_t)(p - v)) : -1);
 }
@@ -69,6 +72,8 @@ static struct jinja_value count(struct jinja_eval *e, json_t *s, const struct ji
 
     if (!part || !json_string_length(part))
         return jinja_fail(e, -EINVAL, "count needs a text");
+    if (jinja_look(e, json_string_length(s)) < 0)
+        return (struct jinja_value){0};
     while ((v = memmem(v, (size_t)(end - v), json_string_value(part), json_string_length(part)))) {
         v += json_string_length(part);
         n++;
@@ -97,7 +102,7 @@ static struct jinja_value cut(struct jinja_eval *e, json_t *s, const struct jinj
                               int end)
 {
     json_t *part = text_argument(e, a, 0, end ? "removesuffix" : "removeprefix");
-    size_t k = part && stands_at(s, part, end) ? json_string_length(part) : 0;
+    size_t k = part && stands_at(e, s, part, end) ? json_string_length(part) : 0;
 
     return jinja_text(e, json_string_value(s) + (end ? 0 : k), json_string_length(s) - k);
 }
@@ -119,11 +124,12 @@ static struct jinja_value lines(struct jinja_eval *e, json_t *s)
     return list;
 }
 
-static struct jinja_value is_digits(json_t *s)
+static struct jinja_value is_digits(struct jinja_eval *e, json_t *s)
 {
     size_t n = json_string_length(s);
 
-    return jinja_bool(n && strspn(json_string_value(s), "0123456789") == n);
+    return jinja_bool(n && jinja_look(e, n) == 0 &&
+                      strspn(json_string_value(s), "0123456789") == n);
 }
 
 static struct jinja_value text_method(struct jinja_eval *e, json_t *s, const char *name,
@@ -166,7 +172,7 @@ static struct jinja_value text_method(struct jinja_eval *e, json_t *s, const cha
     if (!strcmp(name, "splitlines"))
         return lines(e, s);
     if (!strcmp(name, "isdigit"))
-        return is_digits(s);
+        return is_digits(e, s);
     return jinja_fail(e, -ENOTSUP, "a text's .%.64s() is not supported", name);
 }
 
@@ -196,11 +202,11 @@ static struct jinja_value listed(struct jinja_eval *e, json_t *dict, char kind)
 static struct jinja_value get(struct jinja_eval *e, json_t *dict, const struct jinja_arguments *a)
 {
     struct jinja_value key = jinja_argument(a, 0, NULL), otherwise = jinja_argument(a, 1, NULL);
-    json_t *found = key.kind == VALUE_JSON && json_is_string(key.json)
+    json_t *found = key.kind == VALUE_JSON && json_is_string(key.json) &&
+                            jinja_look(e, json_string_length(key.json)) == 0
                         ? json_object_get(dict, json_string_value(key.json))
                         : NULL;
 
-    (void)e;
     if (found)
         return jinja_json(found);
     return otherwise.kind == VALUE_UNDEFINED && a->n < 2 ? jinja_json(json_null()) : otherwise;

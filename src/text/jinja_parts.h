@@ -163,6 +163,8 @@ struct jinja_value jinja_fail(struct jinja_eval *e, int code, const char *fmt, .
     __attribute__((format(printf, 3, 4)));
 /* Counts a step and `bytes` that are about to be made; 0, or the error. */
 int jinja_spend(struct jinja_eval *e, size_t bytes);
+/* Counts steps for `bytes` that are about to be looked at, but not made into anything. */
+int jinja_look(struct jinja_eval *e, size_t bytes);
 /* Takes over the reference (NULL: out of memory). */
 struct jinja_value jinja_keep(struct jinja_eval *e, json_t *json);
 struct jinja_value jinja_text(struct jinja_eval *e, const char *text, size_t bytes);

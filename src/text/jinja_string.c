@@ -46,8 +46,10 @@ static int is_space(int32_t c)
            c == 0x205F || c == 0x3000;
 }
 
-static int is_stripped(const char *s, size_t used, int32_t c, json_t *chars)
+static int is_stripped(struct jinja_eval *e, const char *s, size_t used, int32_t c, json_t *chars)
 {
+    if (chars && jinja_look(e, json_string_length(chars)) < 0)
+        return 0;
     return chars ? memmem(json_string_value(chars), json_string_length(chars), s, used) != NULL
                  : is_space(c);
 }
@@ -62,7 +64,7 @@ struct jinja_value jinja_strip(struct jinja_eval *e, json_t *s, enum jinja_side 
 
     while (side & SIDE_LEFT && from < to) {
         c = point(v + from, to - from, &used);
-        if (!is_stripped(v + from, used, c, set))
+        if (!is_stripped(e, v + from, used, c, set))
             break;
         from += used;
     }
@@ -70,10 +72,11 @@ struct jinja_value jinja_strip(struct jinja_eval *e, json_t *s, enum jinja_side 
         for (k = to - 1; k > from && (v[k] & 0xC0) == 0x80;)
             k--;
         c = point(v + k, to - k, &used);
-        if (!is_stripped(v + k, used, c, set))
+        if (!is_stripped(e, v + k, used, c, set))
             break;
         to = k;
     }
+    jinja_look(e, json_string_length(s) - (to - from));
     return jinja_text(e, v + from, to - from);
 }
 
@@ -109,7 +112,7 @@ struct jinja_value jinja_replace(struct jinja_eval *e, json_t *s, json_t *from, 
     size_t k = json_string_length(from);
     struct tok_buf b = {0};
 
-    if (!k)
+    if (!k || jinja_look(e, (size_t)(end - v)) < 0)
         return jinja_fail(e, -ENOTSUP, "replace of an empty text");
     while (most-- && e->r == 0 &&
            (p = memmem(v, (size_t)(end - v), json_string_value(from), k)) != NULL) {
@@ -127,6 +130,7 @@ static void split_words(struct jinja_eval *e, json_t *list, json_t *s, int64_t m
     const char *v = json_string_value(s);
     size_t n = json_string_length(s), i = 0, used, from;
 
+    jinja_look(e, n);
     for (;;) {
         while (i < n && is_space(point(v + i, n - i, &used)))
             i += used;
@@ -156,7 +160,7 @@ struct jinja_value jinja_split(struct jinja_eval *e, json_t *s, struct jinja_val
         return list;
     }
     k = json_string_length(separator.json);
-    if (!k)
+    if (!k || jinja_look(e, (size_t)(end - v)) < 0)
         return jinja_fail(e, -EINVAL, "split by an empty text");
     while (most-- && e->r == 0 &&
            (p = memmem(v, (size_t)(end - v), json_string_value(separator.json), k)) != NULL) {

@@ -309,6 +309,53 @@ static void what_is_not_supported_has_a_line(void **state)
     json_decref(none);
 }
 
+/* A text of 4 MiB, looked at in every way that makes nothing of it. */
+static void looking_has_a_bound(void **state)
+{
+    static const char *const looks[] = {"ns.s|length",
+                                        "ns.s[0]",
+                                        "ns.s == ns.t",
+                                        "'b' in ns.s",
+                                        "ns.s.find('b')",
+                                        "ns.s.count('b')",
+                                        "ns.s < ns.t",
+                                        "ns.s.startswith(ns.t)",
+                                        "ns.s.isdigit()",
+                                        "ns.s|int",
+                                        "ns.d.get(ns.s)",
+                                        "ns.d[ns.s] is defined",
+                                        "ns.w|trim",
+                                        "ns.w.split()",
+                                        "ns.s == [ns.t][0]",
+                                        "ns.s in [ns.t]",
+                                        "ns.s.replace('0', '', 0)",
+                                        "'b'.strip(ns.s)"};
+    json_t *none = json_object();
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(looks) / sizeof(looks[0]); i++) {
+        struct jinja_output o = {0};
+        struct jinja *j = NULL;
+        char text[512];
+        double start = text_seconds();
+
+        snprintf(text, sizeof(text),
+                 "{%% set ns = namespace(s='0', t='0', w=' ', d={}) %%}{%% for i in range(22) %%}"
+                 "{%% set ns.s = ns.s + ns.s %%}{%% set ns.t = ns.t + ns.t %%}"
+                 "{%% set ns.w = ns.w + ns.w %%}{%% endfor %%}"
+                 "{%% for i in range(3000) %%}{%% set x = %s %%}{%% endfor %%}",
+                 looks[i]);
+        assert_int_equal(jinja_open(&j, text, strlen(text), "t"), 0);
+        if (jinja_render(j, &(struct jinja_input){.variables = none}, &o) == 0)
+            fail_msg("%s is not bounded: %.1f s", looks[i], text_seconds() - start);
+        assert_non_null(strstr(tr_error_message(), "t:1: the template "));
+        assert_true(text_seconds() - start < 10);
+        jinja_output_free(&o);
+        jinja_close(j);
+    }
+    json_decref(none);
+}
+
 static void nesting_has_a_bound(void **state)
 {
     static const char *const nested[] = {"(", "[", "not ", "-", "x.", "1+", "1 if ", "{1:"};
@@ -351,6 +398,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_told_is_refused),
         cmocka_unit_test(a_long_conversation_is_written_quickly),
         cmocka_unit_test(what_is_not_supported_has_a_line),
+        cmocka_unit_test(looking_has_a_bound),
         cmocka_unit_test(nesting_has_a_bound),
     };
 
