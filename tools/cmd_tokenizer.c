@@ -7,7 +7,8 @@
 #define AT(member) offsetof(struct tr_learn_params, member)
 
 static const struct tr_option options[] = {
-    {"data", "FILE", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(data), NULL, "text, or JSONL"},
+    {"data", "FILE|DIR", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(data), NULL,
+     "text, or JSON records as train takes them; of those, their texts and messages"},
     {"vocab", "N", TR_OPTION_COUNT, TR_OPTION_REQUIRED, AT(vocab), NULL,
      "tokens in all, with 3 special ones and 256 bytes; 261 at least"},
     {"out", "DIR", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(out), NULL, "folder to make"},

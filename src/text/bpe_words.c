@@ -5,13 +5,12 @@
  */
 #include "src/text/bpe_words.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "src/base/err.h"
-#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/text/data_file.h"
+#include "src/text/data_talk.h"
 #include "src/text/tokenizer_utf8.h"
 
 #define SPACE   0x2581
@@ -138,12 +137,11 @@ int bpe_words_add(struct bpe_words *w, const char *text, size_t bytes, int begin
     return r < 0 ? r : count_word(w, &x);
 }
 
-/* All strings of a record are one document: what answers goes on where what asks ended. */
-static int read_line(struct bpe_words *w, const char *where, const char *line, size_t bytes)
+/* What stands in a record beside its format is learnt too: a prompt, with the text. */
+static int add_strings(struct bpe_words *w, const char *where, json_t *o)
 {
     static const char *const keys[] = {"text", "prompt", "completion", "question", "answer"};
-    json_t *o;
-    int r = tr_json_parse(line, bytes, where, &o), found = 0;
+    int r = 0, found = 0;
 
     for (int i = 0; r == 0 && i < 5; i++) {
         json_t *v = json_object_get(o, keys[i]);
@@ -151,35 +149,42 @@ static int read_line(struct bpe_words *w, const char *where, const char *line, s
         if (json_is_string(v))
             r = bpe_words_add(w, json_string_value(v), json_string_length(v), !found++);
     }
-    if (r == 0 && !found)
-        r = tr_error(-EINVAL,
-                     "%s: no \"text\", \"prompt\", \"completion\", \"question\" or \"answer\" "
-                     "string to learn from",
-                     where);
-    json_decref(o);
+    return r < 0 || found ? r : tr_error(-EINVAL, "%s: no text to learn from", where);
+}
+
+/* What a template writes around the messages is special tokens for the most part. */
+static int add_talk(struct bpe_words *w, const char *where, enum tr_data_format format, json_t *o)
+{
+    struct data_talk talk;
+    json_t *m;
+    size_t i;
+    int r = data_talk_read(&talk, where, format, o);
+
+    if (r < 0)
+        return r;
+    json_array_foreach(talk.messages, i, m)
+    {
+        json_t *v = json_object_get(m, "content");
+
+        if (r == 0 && json_is_string(v))
+            r = bpe_words_add(w, json_string_value(v), json_string_length(v), i == 0);
+    }
+    data_talk_free(&talk);
     return r;
 }
 
-static int read_jsonl(struct bpe_words *w, struct data_file *f)
+/* All strings of a record are one document: what answers goes on where what asks ended. */
+static int add_record(void *owner, const char *where, json_t *o)
 {
-    const char *line;
-    size_t bytes;
-    int r;
+    enum tr_data_format format;
+    int r = data_format_of(where, o, &format);
 
-    while ((r = data_file_line(f, &line, &bytes)) > 0) {
-        char where[4200];
-        size_t blank = 0;
-
-        while (blank < bytes && strchr(" \t\r", line[blank])) /* the line has no NUL to stop at */
-            blank++;
-        if (blank == bytes)
-            continue;
-        snprintf(where, sizeof(where), "%s:%llu", f->path, (unsigned long long)f->line);
-        r = read_line(w, where, line, bytes);
-        if (r < 0)
-            break;
-    }
-    return r;
+    if (r < 0)
+        return r;
+    if (format >= TR_DATA_MESSAGES ||
+        (format == TR_DATA_PROMPT && json_is_array(json_object_get(o, "prompt"))))
+        return add_talk(owner, where, format, o);
+    return add_strings(owner, where, o);
 }
 
 /* Ends a part before its last white space, so that no word is cut. */
@@ -216,7 +221,7 @@ static int read_text(struct bpe_words *w, struct data_file *f)
     return 0;
 }
 
-int bpe_words_read(struct bpe_words *w, const char *path)
+static int read_file(struct bpe_words *w, const char *path)
 {
     struct data_file f;
     int r = data_file_open(&f, path);
@@ -225,9 +230,21 @@ int bpe_words_read(struct bpe_words *w, const char *path)
         return r;
     r = data_file_has_records(&f);
     if (r >= 0)
-        r = r ? read_jsonl(w, &f) : read_text(w, &f);
+        r = r ? data_file_each(&f, add_record, w) : read_text(w, &f);
     data_file_close(&f);
     if (r == 0 && !w->n)
         r = tr_error(-ENODATA, "%s: holds no text to learn from", path);
+    return r;
+}
+
+int bpe_words_read(struct bpe_words *w, const char *path)
+{
+    char *file;
+    int r = data_file_find(path, 0, &file);
+
+    if (r < 0)
+        return r;
+    r = read_file(w, file);
+    tr_free(TR_MEM_TEXT, file);
     return r;
 }

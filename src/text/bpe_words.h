@@ -29,7 +29,8 @@ void bpe_words_init(struct bpe_words *w);
 void bpe_words_free(struct bpe_words *w);
 /* Counts the words of a text; `begins`: it is the beginning of a document, which gets a "▁". */
 int bpe_words_add(struct bpe_words *w, const char *text, size_t bytes, int begins);
-/* Counts the words of a text or JSONL file. */
+/* Counts the words of a file, or of the one to learn in a folder, that training takes: the text, or
+ * what the strings and messages of its records say. */
 int bpe_words_read(struct bpe_words *w, const char *path);
 
 #endif

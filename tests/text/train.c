@@ -6,8 +6,10 @@
  */
 #include "tests/text/text_test.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/file.h"
@@ -208,6 +210,49 @@ static void one_text_has_one_tokenizer(void **state)
     tr_free(TR_MEM_TEXT, c);
 }
 
+/* Every shape that training takes says the same words. */
+static void records_are_those_of_training(void **state)
+{
+    static const char *const shapes[][2] = {
+        {"s.jsonl", "{\"prompt\":\"the cat\",\"completion\":\"sat\"}"},
+        {"s.json", "[\n{\"text\":\"the cat\",\"answer\":\"sat\"}]"},
+        {"s", "{\"question\":\"the cat\",\"answer\":\"sat\"}"},
+        {"s.jsonl", "{\"instruction\":\"the cat\",\"output\":\"sat\"}"},
+        {"s.jsonl", "{\"conversations\":[{\"from\":\"human\",\"value\":\"the cat\"},"
+                    "{\"from\":\"gpt\",\"value\":\"sat\"}]}"},
+        {"s.jsonl", "{\"prompt\":\"x\",\"messages\":[{\"role\":\"user\",\"content\":\"the cat\"},"
+                    "{\"role\":\"assistant\",\"content\":[{\"text\":\"s\"},{\"text\":\"at\"}]}]}"},
+        {"s.jsonl", "{\"prompt\":[{\"role\":\"user\",\"content\":\"the cat\"}],"
+                    "\"completion\":[{\"role\":\"assistant\",\"content\":\"sat\"}]}"},
+    };
+    static const char *const words[] = {"\u2581the", "\u2581cat", "sat"};
+    char folder[512];
+
+    (void)state;
+    for (size_t i = 0; i <= sizeof(shapes) / sizeof(shapes[0]); i++) {
+        const char *path;
+        struct bpe_words w;
+
+        if (i < sizeof(shapes) / sizeof(shapes[0])) {
+            path = text_file(shapes[i][0], shapes[i][1], strlen(shapes[i][1]));
+        } else {
+            snprintf(folder, sizeof(folder), "%s", text_path("folder"));
+            assert_int_equal(mkdir(folder, 0777), 0);
+            text_file("folder/train.jsonl", shapes[0][1], strlen(shapes[0][1]));
+            path = folder;
+        }
+        bpe_words_init(&w);
+        if (bpe_words_read(&w, path) < 0)
+            fail_msg("%zu: %s", i, tr_error_message());
+        assert_int_equal(w.n, 3);
+        for (size_t k = 0; k < 3; k++)
+            assert_int_equal(bpe_names_find(&w.names, words[k], strlen(words[k])), k);
+        bpe_words_free(&w);
+    }
+    unlink(text_path("folder/train.jsonl"));
+    rmdir(folder);
+}
+
 static void the_result_has_the_asked_size_and_names(void **state)
 {
     char *json = train(TEST_LICENSE, text_path("sized"), 321);
@@ -271,7 +316,9 @@ static void bad_wishes_are_refused(void **state)
     refuse(file, out, 100, "100 pieces");
     refuse(file, out, 5000, "small.txt: the text has only");
     refuse(text_file("bad.jsonl", "{\"text\":\"a\"}\n{\"x\":1}\n", 21), out, 300,
-           "bad.jsonl:2: no \"text\"");
+           "bad.jsonl:2: no known record: it has \"x\", and needs");
+    refuse(text_file("ids.jsonl", "{\"input_ids\":[1]}\n", 18), out, 300,
+           "ids.jsonl:1: no text to learn from");
     refuse(text_file("bad.jsonl", "{\"text\":\"a\"\n", 12), out, 300, "bad.jsonl:1: ");
     assert_int_equal(access(out, F_OK), -1);
     refuse(file, text_path("small.txt"), 300, "exists and is not an empty folder");
@@ -284,6 +331,7 @@ int main(void)
         cmocka_unit_test(words_are_counted_as_said),
         cmocka_unit_test(merges_are_those_of_the_naive_learner),
         cmocka_unit_test(one_text_has_one_tokenizer),
+        cmocka_unit_test(records_are_those_of_training),
         cmocka_unit_test(the_result_has_the_asked_size_and_names),
         cmocka_unit_test(awkward_texts_are_learnt),
         cmocka_unit_test(a_megabyte_trains_quickly),
