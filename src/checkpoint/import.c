@@ -215,6 +215,10 @@ static int write_pieces(struct tr_import *i, struct tr_store *s)
         if (r == 0 && i->p->progress && i->p->progress(i->p->progress_arg, done, total))
             r = tr_error(-EINTR, "the import was interrupted; nothing is left of it");
     }
+    if (r == 0)
+        r = tr_safetensors_unchanged(i->source->weights);
+    if (r == 0 && i->peft)
+        r = tr_safetensors_unchanged(i->peft->weights);
     tr_free(TR_MEM_MISC, of);
     if (i->values)
         tr_free_pages(TR_MEM_IO, i->values, TR_SOURCE_CHUNK);

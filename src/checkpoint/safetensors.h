@@ -67,6 +67,10 @@ const struct tr_st_tensor *tr_safetensors_find(const struct tr_safetensors *s, c
 int tr_safetensors_read(struct tr_safetensors *s, const struct tr_st_tensor *t, uint64_t from,
                         void *buf, size_t n);
 
+/* The file that was read last is still the one that was checked: to be asked behind the last read.
+ * NULL is allowed. */
+int tr_safetensors_unchanged(const struct tr_safetensors *s);
+
 /* The file that a tensor is in. */
 const char *tr_safetensors_path(const struct tr_safetensors *s, const struct tr_st_tensor *t);
 

@@ -91,7 +91,8 @@ static int take_tensors(struct tr_safetensors *s, struct tr_st_header *h)
 }
 
 /* Size, inode and time of what has been checked are kept: switch_shard holds them against what it
- * opens later, so that the checks are of the bytes that are read. */
+ * opens later, and against what it has read when it leaves it, so that the checks are of the bytes
+ * that are read. */
 static int read_shard(struct tr_safetensors *s, struct tr_st_shard *shard)
 {
     struct tr_st_header h;
@@ -401,15 +402,37 @@ const char *tr_safetensors_path(const struct tr_safetensors *s, const struct tr_
     return s->shards[t->shard].path;
 }
 
+static int check_same(const struct tr_st_shard *h, const struct stat *st)
+{
+    if ((uint64_t)st->st_size != h->file_bytes || st->st_dev != h->device ||
+        st->st_ino != h->inode || st->st_mtim.tv_sec != h->changed.tv_sec ||
+        st->st_mtim.tv_nsec != h->changed.tv_nsec)
+        return tr_error(-ESTALE, "%s: changed while it was read", h->path);
+    return 0;
+}
+
+int tr_safetensors_unchanged(const struct tr_safetensors *s)
+{
+    struct stat st;
+
+    if (!s || s->fd < 0)
+        return 0;
+    if (fstat(s->fd, &st) < 0)
+        return tr_error(-errno, "%s: %s", s->shards[s->open_shard].path, strerror(errno));
+    return check_same(&s->shards[s->open_shard], &st);
+}
+
 /* Tensors are asked for in the order of the store, which is nearly that of the files. */
 static int switch_shard(struct tr_safetensors *s, uint32_t shard)
 {
     const struct tr_st_shard *h = &s->shards[shard];
     struct stat st;
-    int fd;
+    int fd, r;
 
     if (s->fd >= 0 && s->open_shard == shard)
         return 0;
+    if ((r = tr_safetensors_unchanged(s)) < 0)
+        return r;
     fd = open_regular(h->path, &st);
     if (fd < 0)
         return fd;
@@ -418,10 +441,7 @@ static int switch_shard(struct tr_safetensors *s, uint32_t shard)
     s->fd = fd;
     s->open_shard = shard;
     posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-    if ((uint64_t)st.st_size != h->file_bytes || st.st_dev != h->device || st.st_ino != h->inode ||
-        st.st_mtim.tv_sec != h->changed.tv_sec || st.st_mtim.tv_nsec != h->changed.tv_nsec)
-        return tr_error(-ESTALE, "%s: changed while it was read", h->path);
-    return 0;
+    return check_same(h, &st);
 }
 
 int tr_safetensors_read(struct tr_safetensors *s, const struct tr_st_tensor *t, uint64_t from,

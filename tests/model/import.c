@@ -419,6 +419,33 @@ static void a_source_that_shrinks(void **state)
     assert_false(make_exists(temp, "s") || make_exists(temp, "k"));
 }
 
+/* The last of it: the file is as long as it was, and somebody has been at it. */
+static int write_over(void *arg, uint64_t done, uint64_t total)
+{
+    if (done == total)
+        make_changed(arg);
+    return 0;
+}
+
+static void a_source_that_is_written_over(void **state)
+{
+    struct make_folder f;
+    struct tr_import_params p = {.dtype = -1, .progress = write_over};
+    char path[160];
+
+    (void)state;
+    make_table(&f, &make_small);
+    f.shards = 1;
+    for (int k = 0; k < f.n; k++)
+        f.t[k].shard = 0;
+    make_write(&f, make_path(temp, "m"));
+    snprintf(path, sizeof(path), "%s/m/model.safetensors", temp);
+    p.model = make_path(temp, "m");
+    p.progress_arg = path;
+    assert_refused(run_import(temp, p), "model.safetensors: changed while it was read");
+    assert_false(make_exists(temp, "r-store") || make_exists(temp, "r-source"));
+}
+
 /* Half way somebody puts a file into each folder, and the import is stopped. */
 static int join_in(void *arg, uint64_t done, uint64_t total)
 {
@@ -568,6 +595,7 @@ int main(void)
         TEST(files_cannot_grow),
         TEST(the_disk_is_too_small),
         TEST(a_source_that_shrinks),
+        TEST(a_source_that_is_written_over),
         TEST(what_others_add_stays),
         TEST(a_store_that_comes_first),
         TEST(a_store_with_another_model),

@@ -2,6 +2,7 @@
 #include "tests/model/make.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -301,6 +302,16 @@ void make_temp(char folder[64])
     snprintf(folder, 64, "%s/tr-model-XXXXXX", base && strlen(base) < 40 ? base : "/tmp");
     if (!mkdtemp(folder))
         die(folder);
+}
+
+void make_changed(const char *path)
+{
+    int fd = open(path, O_WRONLY);
+
+    if (fd < 0 || pwrite(fd, "x", 1, 4000) != 1 ||
+        futimens(fd, (struct timespec[2]){{0, UTIME_OMIT}, {1, 0}}) < 0)
+        abort();
+    close(fd);
 }
 
 void make_clean(const char *folder)

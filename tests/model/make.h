@@ -53,6 +53,8 @@ void make_file(const char *folder, const char *name, const char *text);
 /* A fresh empty folder; make_clean removes it. Paths below it: make_path, valid for 64 calls. */
 void make_temp(char folder[64]);
 void make_clean(const char *folder);
+/* One byte of a file is written over in place, and the time of that is another. */
+void make_changed(const char *path);
 const char *make_path(const char *folder, const char *name);
 
 /* 1 when both folders hold the same regular files with the same bytes. Says what differs. */

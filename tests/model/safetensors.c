@@ -189,6 +189,30 @@ static void a_changing_file_is_noticed(void **state)
     make_clean(folder);
 }
 
+static void a_file_written_while_it_is_read_is_noticed(void **state)
+{
+    struct make_folder f;
+    struct tr_safetensors *s;
+    const struct tr_st_tensor *last;
+    char folder[64], buf[64];
+
+    (void)state;
+    make_temp(folder);
+    make_table(&f, &make_small);
+    make_write(&f, make_path(folder, "m"));
+    assert_int_equal(tr_safetensors_open_folder(&s, make_path(folder, "m")), 0);
+    last = &s->tensors[s->n_tensors - 1];
+    assert_int_equal(tr_safetensors_unchanged(s), 0);
+    assert_int_equal(tr_safetensors_read(s, &s->tensors[0], 0, buf, 64), 0);
+    assert_int_equal(tr_safetensors_read(s, last, 0, buf, 64), 0);
+    assert_int_equal(tr_safetensors_unchanged(s), 0);
+    make_changed(tr_safetensors_path(s, last));
+    assert_refused(tr_safetensors_unchanged(s), "00003.safetensors: changed while it was read");
+    assert_refused(tr_safetensors_read(s, &s->tensors[0], 0, buf, 64), "changed while it was read");
+    tr_safetensors_close(s);
+    make_clean(folder);
+}
+
 static void shards_are_joined(void **state)
 {
     struct make_folder f;
@@ -379,6 +403,7 @@ int main(void)
         cmocka_unit_test(lengths_are_checked_first),
         cmocka_unit_test(whole_files_are_read),
         cmocka_unit_test(a_changing_file_is_noticed),
+        cmocka_unit_test(a_file_written_while_it_is_read_is_noticed),
         cmocka_unit_test(shards_are_joined),
         cmocka_unit_test(index_traps_are_refused),
         cmocka_unit_test(a_tensor_in_two_shards_is_refused),
