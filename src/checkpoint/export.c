@@ -228,6 +228,8 @@ static int write_both(const struct tr_export_params *p, const struct tr_kept *k,
         r = tr_make_folder(adapter);
     if (r == 0)
         r = tr_peft_write(p, k, adapter);
+    if (r == 0)
+        r = tr_sync_folder(adapter);
     tr_free(TR_MEM_MISC, adapter);
     return r;
 }

@@ -392,6 +392,30 @@ static void test_names(void **state)
     assert_int_equal(lose_names(two_folders, DEFECT_NONE, 4 + 6), 0);
 }
 
+/* Adapters beside a model lie in a folder of their own, which the model's is not synced with. */
+static void test_adapter_names(void **state)
+{
+    static const struct job job = {
+        "adapters", {"--lora-rank", "2", "--lora-optimizer", "sgd"}, 1, STEPS};
+    struct recording c = {0};
+    char path[4400], *text, *path_of, *end;
+
+    (void)state;
+    record(&c, &job, DEFECT_NONE);
+    snprintf(path, sizeof(path), "%s.folders", log_path);
+    assert_int_equal(tr_file_read(path, 1 << 20, &text, NULL), 0);
+    end = strstr(text, "/adapter/adapter_model.safetensors\n");
+    assert_non_null(end);
+    end += strcspn(end, "\n");
+    *end = 0;
+    path_of = strrchr(text, ' ') + 1;
+    assert_true(is_entered(end + 1, path_of, (size_t)(end - path_of)));
+    tr_free(TR_MEM_TEXT, text);
+    free(c.events);
+    tr_free(TR_MEM_TEXT, c.log);
+    assert_int_equal(tr_remove_tree(run), 0);
+}
+
 static void defect_no_names(void **state)
 {
     (void)state;
@@ -447,9 +471,8 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_any_instant),
-        cmocka_unit_test(defect_no_sync),
+        cmocka_unit_test(test_names),       cmocka_unit_test(test_adapter_names),
+        cmocka_unit_test(test_any_instant), cmocka_unit_test(defect_no_sync),
         cmocka_unit_test(defect_no_names),
     };
 
