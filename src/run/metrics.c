@@ -15,7 +15,6 @@
 #include "src/run/run.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -75,7 +74,7 @@ static int format(char *out, size_t room, const struct tr_step_report *r)
 
 int metrics_add(struct tr_metrics *m, const struct tr_step_report *r)
 {
-    char line[768];
+    char line[METRICS_LINE];
     int n = format(line, sizeof(line), r);
 
     if (!m->file || n < 0)
@@ -184,13 +183,12 @@ static int cut(struct tr_metrics *m, uint64_t step, uint64_t *last)
  */
 static int add_lost(struct tr_metrics *m, uint64_t last, uint64_t step)
 {
-    char *line = NULL;
-    size_t room = 0;
-    ssize_t n;
+    char line[METRICS_LINE];
+    long n;
     int r = 0;
 
     rewind(m->next);
-    while (r == 0 && (n = getline(&line, &room, m->next)) > 0) {
+    while (r == 0 && (n = metrics_read_line(m->next, line)) > 0) {
         unsigned long long is = 0;
 
         if (!metrics_step_of(line, n, &is) || is <= last || is > step)
@@ -198,7 +196,6 @@ static int add_lost(struct tr_metrics *m, uint64_t last, uint64_t step)
         r = add_lines(m->file, m->path, line, (size_t)n);
         last = is;
     }
-    free(line);
     return r;
 }
 

@@ -8,36 +8,45 @@
  */
 #include "src/run/torn.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "src/base/file.h"
 #include "src/base/mem.h"
 
-int metrics_step_of(const char *line, ssize_t n, unsigned long long *step)
+long metrics_read_line(FILE *f, char line[METRICS_LINE])
 {
-    return n >= 2 && !strcmp(line + n - 2, "}\n") && sscanf(line, "{\"step\": %llu", step) == 1;
+    long n = 0;
+    int c = 0;
+
+    for (; c != '\n' && (c = getc(f)) != EOF; n++)
+        if (n < METRICS_LINE - 1)
+            line[n] = (char)c;
+    line[n < METRICS_LINE ? n : METRICS_LINE - 1] = 0;
+    return n;
+}
+
+int metrics_step_of(const char *line, long n, unsigned long long *step)
+{
+    return n >= 2 && n < METRICS_LINE && !strcmp(line + n - 2, "}\n") &&
+           sscanf(line, "{\"step\": %llu", step) == 1;
 }
 
 long metrics_find_end(FILE *f, uint64_t step, uint64_t *last)
 {
-    char *line = NULL;
-    size_t room = 0;
-    long at = 0, end = 0;
-    ssize_t n;
+    char line[METRICS_LINE];
+    long at = 0, end = 0, n;
 
     *last = 0;
-    while ((n = getline(&line, &room, f)) > 0) {
+    while ((n = metrics_read_line(f, line)) > 0) {
         unsigned long long is = 0;
         int whole = metrics_step_of(line, n, &is);
 
         if (whole && is > step)
             break;
-        at += (long)n;
+        at += n;
         end = whole ? at : end;
         *last = whole ? is : *last;
     }
-    free(line);
     return end;
 }
 

@@ -16,8 +16,13 @@
  * durable once, and is damaged. run: whose store it is, or NULL; step: at which it stands. */
 int run_torn(const char *run, const struct tr_store *s, uint64_t step, char *text, size_t room);
 
+/* A line at most, with its end: ours are shorter. */
+#define METRICS_LINE 768
+
+/* Its length, 0: there is none any more. One that is too long is read to its end, and cut. */
+long metrics_read_line(FILE *f, char line[METRICS_LINE]);
 /* 1: a whole line, which begins with its step. */
-int metrics_step_of(const char *line, ssize_t n, unsigned long long *step);
+int metrics_step_of(const char *line, long n, unsigned long long *step);
 /* Bytes as far as the last whole line of a step up to `step`, which is told in *last (0: there is
  * none); one behind it that is torn goes, and what lies before it stays, whatever it is. */
 long metrics_find_end(FILE *f, uint64_t step, uint64_t *last);

@@ -554,6 +554,31 @@ static void test_lines_without_power(void **state)
     assert_int_equal(tr_folder_holds_only(folder, "metrics.jsonl"), 1);
 }
 
+/* No line of ours is so long: it is none, and is held in no memory. */
+static void test_endless_line(void **state)
+{
+    const char *folder = scratch_path("endless");
+    struct tr_step_report report = {.step = 1};
+    struct tr_metrics m;
+    char path[4400];
+    int validated;
+    FILE *f;
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/metrics.jsonl", folder);
+    assert_int_equal(tr_make_folder(folder), 0);
+    assert_int_equal(metrics_open(&m, folder), 0);
+    assert_int_equal(metrics_add(&m, &report), 0);
+    assert_int_equal(metrics_begin(&m), 0);
+    assert_int_equal(metrics_settle(&m), 0);
+    f = fopen(path, "a");
+    fprintf(f, "{\"step\": 2, \"loss\": %800s}\n", "1");
+    fclose(f);
+    assert_int_equal(metrics_rewind(&m, 2), 0);
+    assert_int_equal(metrics_lines(folder, &validated), 1);
+    metrics_close(&m);
+}
+
 static const char *committing; /* a run whose commits are looked at; or NULL */
 static int commits;
 
@@ -627,6 +652,7 @@ int main(void)
         cmocka_unit_test(test_damaged_within_a_step),
         cmocka_unit_test(test_late_lines),
         cmocka_unit_test(test_lines_without_power),
+        cmocka_unit_test(test_endless_line),
         cmocka_unit_test(test_small_file),
         cmocka_unit_test(test_many_writers),
         cmocka_unit_test(test_removed_link),
