@@ -134,6 +134,17 @@ static int is_memory(int fd)
     return fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
+/* A fifo must not block; but reads of a file must, which a ring would give back undone. */
+static int open_at(int folder_fd, const char *name, int flags)
+{
+    int fd = openat(folder_fd, name, flags | O_NONBLOCK, 0644), is;
+
+    if (fd < 0 || ((is = fcntl(fd, F_GETFL)) >= 0 && fcntl(fd, F_SETFL, is & ~O_NONBLOCK) >= 0))
+        return fd;
+    close(fd);
+    return -1;
+}
+
 int tr_store_open_file(struct tr_store *s, uint32_t file, int flags)
 {
     struct tr_io_file *f = &s->file[file];
@@ -141,7 +152,7 @@ int tr_store_open_file(struct tr_store *s, uint32_t file, int flags)
     int direct = s->hook.buffered ? 0 : O_DIRECT;
 
     flags |= O_CLOEXEC | O_NOFOLLOW;
-    f->fd = openat(folder_fd, tr_store_file_name(file), flags | direct, 0644);
+    f->fd = open_at(folder_fd, tr_store_file_name(file), flags | direct);
     f->direct = f->fd >= 0 && direct;
     if (f->direct && !direct_works(f->fd)) {
         close(f->fd);
@@ -151,7 +162,7 @@ int tr_store_open_file(struct tr_store *s, uint32_t file, int flags)
     if (f->fd < 0 && (f->direct || errno == EINVAL || errno == EOPNOTSUPP)) {
         f->direct = 0;
         /* open may have created the file before it refused the flag */
-        f->fd = openat(folder_fd, tr_store_file_name(file), flags & ~O_EXCL, 0644);
+        f->fd = open_at(folder_fd, tr_store_file_name(file), flags & ~O_EXCL);
     }
     if (f->fd < 0)
         return tr_error(-errno, "%s: cannot open: %s", f->path, strerror(errno));
@@ -177,7 +188,7 @@ static int remove_in(const struct tr_store *s, uint32_t folder, const char *name
 /* A commit record that never became whole reads as never written again. */
 static void blank(const struct tr_store *s, const char *name)
 {
-    int fd = openat(s->folder_fd, name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd = openat(s->folder_fd, name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     struct stat st;
 
     if (fd < 0)
@@ -280,7 +291,8 @@ static int take_json(struct tr_store *s, const json_t *o, const char *path)
 static int has_record(const struct tr_store *s, enum tr_file file)
 {
     unsigned char block[512] = {0};
-    int fd = openat(s->folder_fd, tr_store_names[file], O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int fd =
+        openat(s->folder_fd, tr_store_names[file], O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     ssize_t n = fd < 0 ? 0 : pread(fd, block, sizeof(block), 0);
 
     if (fd >= 0)

@@ -62,7 +62,7 @@ int tr_pwrite(int fd, const char *path, const void *buf, size_t n, uint64_t offs
 
 int tr_file_read(const char *path, size_t limit, char **out, size_t *bytes)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC), r;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), r; /* a fifo must not block */
     struct stat st;
     char *buf;
 
@@ -193,7 +193,7 @@ static int copy_bytes(int in, int out, const char *from, const char *to)
 
 int tr_file_copy(const char *from, const char *to)
 {
-    int in = open(from, O_RDONLY | O_CLOEXEC), out, r;
+    int in = open(from, O_RDONLY | O_CLOEXEC | O_NONBLOCK), out, r;
 
     if (in < 0)
         return fail("cannot open", from);

@@ -14,6 +14,7 @@
  */
 #include "src/run/run.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -33,8 +34,8 @@ int metrics_open(struct tr_metrics *m, const char *run_folder)
     m->next_path = tr_path(run_folder, METRICS_FILE ".next");
     if (!m->path || !m->next_path)
         return -ENOMEM;
-    m->file = fopen(m->path, "ae");
-    m->next = m->file ? fopen(m->next_path, "a+e") : NULL;
+    m->file = metrics_open_file(m->path, O_WRONLY | O_APPEND | O_CREAT, "a");
+    m->next = m->file ? metrics_open_file(m->next_path, O_RDWR | O_APPEND | O_CREAT, "a+") : NULL;
     return m->next ? 0
                    : tr_error(-errno, "%s: cannot open for writing: %s",
                               m->file ? m->next_path : m->path, strerror(errno));
@@ -168,7 +169,7 @@ int metrics_settle(struct tr_metrics *m)
 /* Cuts the file; *last is the step of the line that it ends with. */
 static int cut(struct tr_metrics *m, uint64_t step, uint64_t *last)
 {
-    FILE *f = fopen(m->path, "re");
+    FILE *f = metrics_open_file(m->path, O_RDONLY, "r");
     int r = 0;
 
     if (!f || ftruncate(fileno(m->file), metrics_find_end(f, step, last)) < 0)

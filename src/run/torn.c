@@ -8,10 +8,29 @@
  */
 #include "src/run/torn.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
+
+FILE *metrics_open_file(const char *path, int flags, const char *mode)
+{
+    int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0644);
+    FILE *f = NULL;
+    struct stat st;
+
+    if (fd >= 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
+        errno = EINVAL;
+    else if (fd >= 0)
+        f = fdopen(fd, mode);
+    if (!f && fd >= 0)
+        close(fd);
+    return f;
+}
 
 long metrics_read_line(FILE *f, char line[METRICS_LINE])
 {
@@ -54,7 +73,7 @@ long metrics_find_end(FILE *f, uint64_t step, uint64_t *last)
 static uint64_t last_step(const char *run)
 {
     char *path = tr_path(run, METRICS_FILE);
-    FILE *f = path ? fopen(path, "re") : NULL;
+    FILE *f = path ? metrics_open_file(path, O_RDONLY, "r") : NULL;
     uint64_t last = 0;
 
     if (f) {

@@ -19,6 +19,8 @@ int run_torn(const char *run, const struct tr_store *s, uint64_t step, char *tex
 /* A line at most, with its end: ours are shorter. */
 #define METRICS_LINE 768
 
+/* Opens a file of lines, NULL: errno tells why; one that is no file neither blocks nor passes. */
+FILE *metrics_open_file(const char *path, int flags, const char *mode);
 /* Its length, 0: there is none any more. One that is too long is read to its end, and cut. */
 long metrics_read_line(FILE *f, char line[METRICS_LINE]);
 /* 1: a whole line, which begins with its step. */

@@ -655,6 +655,10 @@ static void wrong_files(void **state)
         assert_int_equal(symlink("aside", path), 0); /* never followed out of the folder */
         expect_error(tr_store_open(&s, folder, TR_STORE_READ), -ELOOP, names[i]);
         unlink(path);
+        assert_int_equal(mkfifo(path, 0600), 0); /* and does not block */
+        expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EINVAL, "not a regular file");
+        expect_error(tr_store_open(&s, folder, TR_STORE_WRITE), -EINVAL, "not a regular file");
+        unlink(path);
         assert_int_equal(rename(aside, path), 0);
         tr_free(TR_MEM_MISC, path);
         tr_free(TR_MEM_MISC, aside);
@@ -682,6 +686,8 @@ static void lost_json(void **state)
     unlink(json);
     expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EINVAL, "commits");
     expect_error(tr_store_discard(folder), -EINVAL, "commits");
+    assert_int_equal(mkfifo(json, 0600), 0);
+    expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EINVAL, "not a regular file");
     assert_int_equal(tr_folder_is_empty(folder), 0);
     tr_free(TR_MEM_MISC, json);
     tr_layout_free(&l);

@@ -579,6 +579,27 @@ static void test_endless_line(void **state)
     metrics_close(&m);
 }
 
+/* Nobody writes to them, or reads. */
+static void test_pipes(void **state)
+{
+    static const char *const names[] = {"metrics.jsonl", "metrics.jsonl.next"};
+    const char *folder = scratch_path("pipes");
+
+    (void)state;
+    assert_int_equal(tr_make_folder(folder), 0);
+    for (int i = 0; i < 2; i++) {
+        struct tr_metrics m;
+        char path[4400];
+
+        snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
+        assert_int_equal(mkfifo(path, 0600), 0);
+        assert_true(metrics_open(&m, folder) < 0);
+        assert_non_null(strstr(tr_message(), path));
+        metrics_close(&m);
+        assert_int_equal(unlink(path), 0);
+    }
+}
+
 static const char *committing; /* a run whose commits are looked at; or NULL */
 static int commits;
 
@@ -653,6 +674,7 @@ int main(void)
         cmocka_unit_test(test_late_lines),
         cmocka_unit_test(test_lines_without_power),
         cmocka_unit_test(test_endless_line),
+        cmocka_unit_test(test_pipes),
         cmocka_unit_test(test_small_file),
         cmocka_unit_test(test_many_writers),
         cmocka_unit_test(test_removed_link),

@@ -141,6 +141,15 @@ static void wrong_shape(struct job *j)
     tr_free(TR_MEM_TEXT, data);
 }
 
+static void pipe_config(struct job *j)
+{
+    char path[4400];
+
+    snprintf(path, sizeof(path), "%s/config.json", j->model);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkfifo(path, 0600), 0); /* must not block */
+}
+
 static void nan_config(struct job *j)
 {
     char path[4400];
@@ -286,6 +295,7 @@ static const struct {
     {"header past the end", long_header, {"model.safetensors", "header"}},
     {"missing tensor", missing_tensor, {"model.safetensors", "layers.1.mlp."}},
     {"wrong shape", wrong_shape, {"model.safetensors", "[32"}},
+    {"pipe for config", pipe_config, {"config.json", "not a regular file"}},
     {"NaN in config", nan_config, {"config.json", "line 1"}},
     {"unknown architecture", unknown_architecture, {"config.json", "ZlamaForCausalLM"}},
     {"shard outside the folder", shard_outside, {"index.json", "model.norm.weight"}},
