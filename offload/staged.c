@@ -220,7 +220,8 @@ static void finish_chunk(struct tr_chunk *c)
         tr_move_finish(m, 0);
 }
 
-/* All of a changed span is in its home: what remains does not need the slot. */
+/* All of a changed span is in its home: what remains does not need the slot, and who reads the span
+ * must not go to the disk for it, also where it was made afresh and never read before. */
 static void free_slot(struct tr_move *m)
 {
     struct tr_offload *o = m->o;
@@ -228,6 +229,7 @@ static void free_slot(struct tr_move *m)
     m->slot_free = 1;
     pthread_mutex_lock(&o->lock);
     tr_slot_written(&o->slots, m->slot);
+    m->home->filled = 1;
     o->kicked = 1;
     pthread_cond_broadcast(&o->changed);
     pthread_mutex_unlock(&o->lock);

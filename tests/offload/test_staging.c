@@ -250,17 +250,18 @@ static void settle(void)
 }
 
 /* While the disk is still at the bytes of a span with a home, its slot serves another one, and the
- * span itself comes back from its home; but its next change is not written over them. */
+ * span itself comes back from its home, also where nothing but this write-back was ever in there;
+ * but its next change is not written over them. */
 static void slot_is_free_before_the_disk(void **state)
 {
-    static const struct tr_visit v[4] = {{.n_spans = 1, .span = {0}, .changed = 1},
-                                         {.n_spans = 1, .span = {2}},
-                                         {.n_spans = 1, .span = {0}, .changed = 1},
-                                         {.n_spans = 1, .span = {2}}};
+    struct tr_visit v[4] = {{.n_spans = 1, .span = {0}, .changed = 1},
+                            {.n_spans = 1, .span = {2}},
+                            {.n_spans = 1, .span = {0}, .changed = 1},
+                            {.n_spans = 1, .span = {2}}};
 
     (void)state;
-    for (int opaque = 0; opaque < 2; opaque++) {
-        struct way first = {"", opaque, 16 * TR_STORE_ALIGN, 1};
+    for (int kind = 0; kind < 4; kind++) {
+        struct way first = {"", kind & 1, 16 * TR_STORE_ALIGN, 1};
         struct player_params params = usual(2, &first);
         struct faulty f = {.seed = 1};
         struct tr_offload_stats s;
@@ -269,6 +270,7 @@ static void slot_is_free_before_the_disk(void **state)
 
         params.faulty = &f;
         params.slots[0] = params.slots[1] = 1;
+        v[0].fresh = kind >= 2;
         player_open(&p, &params);
         atomic_store(&f.hold_writes, 1);
         assert_ok(tr_offload_begin(p.o, v, 4, NULL, 0));
