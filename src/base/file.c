@@ -169,7 +169,7 @@ int tr_file_write(const char *path, const void *data, size_t bytes)
     return r < 0 ? r : sync_parent(path);
 }
 
-static int copy_bytes(int in, int out, const char *from, const char *to)
+static int copy_bytes(int in, int out, const char *from, const char *to, uint64_t most)
 {
     char buf[65536];
     uint64_t offset = 0;
@@ -184,6 +184,9 @@ static int copy_bytes(int in, int out, const char *from, const char *to)
             return fail("cannot read", from);
         if (n == 0)
             return fsync(out) < 0 ? fail("cannot sync", to) : 0;
+        if ((uint64_t)n > most - offset)
+            return tr_error(-EFBIG, "%s: is larger than %llu bytes", from,
+                            (unsigned long long)most);
         r = tr_pwrite(out, to, buf, (size_t)n, offset);
         if (r < 0)
             return r;
@@ -191,7 +194,7 @@ static int copy_bytes(int in, int out, const char *from, const char *to)
     }
 }
 
-int tr_file_copy(const char *from, const char *to)
+int tr_file_copy(const char *from, const char *to, uint64_t most)
 {
     int in = open(from, O_RDONLY | O_CLOEXEC | O_NONBLOCK), out, r;
 
@@ -203,7 +206,7 @@ int tr_file_copy(const char *from, const char *to)
         close(in);
         return r;
     }
-    r = copy_bytes(in, out, from, to);
+    r = copy_bytes(in, out, from, to, most);
     close(out);
     close(in);
     if (r < 0)

@@ -29,8 +29,8 @@ void tr_file_drop(int fd);
  * goes; no other file is touched, and no link followed. */
 int tr_file_write(const char *path, const void *data, size_t bytes);
 
-/* Copies a regular file, synced; fails with -EEXIST where `to` exists. */
-int tr_file_copy(const char *from, const char *to);
+/* Copies a file, synced; fails with -EEXIST where `to` exists, -EFBIG past so many bytes. */
+int tr_file_copy(const char *from, const char *to, uint64_t most);
 
 int tr_sync_folder(const char *path);
 /* One level, its name durable; an existing folder is fine. */

@@ -46,7 +46,8 @@ void tr_keep_store_uuid(const char *folder, char uuid[TR_KEEP_UUID]);
 /* Copies regular top-level files that are not weights (all: 0), or everything but our own file
  * (all: 1). */
 int tr_keep_copy(const char *from, const char *to, int all);
-/* Says in `note` which file of a source is left out for its size, if any. */
+/* Says in `note` which file of a source is left out, for its size or as a link (reach.h), if any.
+ */
 int tr_keep_note(const char *from, char *note, size_t room);
 /* Copies tokenizer.json and its companions from one folder to another, as far as they exist. */
 int tr_keep_copy_tokenizer(const char *from, const char *to);

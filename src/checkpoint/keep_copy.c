@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Which files of a folder travel with a model. Links are followed (model caches are made of them),
- * sub-folders and weights stay behind.
+ * Which files of a folder travel with a model. Links are followed (model caches are made of them)
+ * as far as reach.h says, sub-folders and weights stay behind.
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 #include "src/checkpoint/keep.h"
+#include "src/checkpoint/reach.h"
 
 static int ends_in(const char *s, const char *end)
 {
@@ -39,14 +40,12 @@ static int is_weights(const char *name)
            (!strncmp(name, "pytorch_model", 13) || !strncmp(name, "adapter_model", 13));
 }
 
-static int copy_named(const char *from, const char *to, const char *name, int must_exist)
+/* A size that stat tells may be less than there is to read. */
+static int copy_named(const char *from, const char *to, const char *name, uint64_t most)
 {
     char *a = tr_path(from, name), *b = tr_path(to, name);
-    struct stat st;
-    int r = a && b ? 0 : -ENOMEM;
+    int r = a && b ? tr_file_copy(a, b, most) : -ENOMEM;
 
-    if (r == 0 && (must_exist || stat(a, &st) == 0))
-        r = tr_file_copy(a, b);
     tr_free(TR_MEM_MISC, a);
     tr_free(TR_MEM_MISC, b);
     return r;
@@ -61,8 +60,23 @@ static int stat_file(const char *folder, const char *name, struct stat *st)
     return path ? regular : -ENOMEM;
 }
 
+enum stays { STAYS_WEIGHTS = 1, STAYS_LARGE, STAYS_OUTSIDE };
+
+/* Why a file of a source does not travel; 0: it does. */
+static enum stays stays(const struct tr_reach *reach, const char *from, const char *name,
+                        const struct stat *st)
+{
+    if (is_weights(name))
+        return STAYS_WEIGHTS;
+    if ((uint64_t)st->st_size > TR_KEEP_FILE_BYTES)
+        return STAYS_LARGE;
+    return tr_reach_has(reach, from, name) ? 0 : STAYS_OUTSIDE;
+}
+
+static const char outside[] = "a link that leads out of the folder";
+
 /* 1: it travels; 0: it stays. */
-static int travels(const char *from, const char *name, int all)
+static int travels(const struct tr_reach *reach, const char *from, const char *name, int all)
 {
     struct stat st;
     int r = stat_file(from, name, &st), ours = !strcmp(name, TR_KEEP_FILE);
@@ -72,40 +86,53 @@ static int travels(const char *from, const char *name, int all)
     if (ours && !all)
         return tr_error(-EINVAL, "%s: has a file %s, a name that this program keeps for itself",
                         from, TR_KEEP_FILE);
-    return all ? !ours : !is_weights(name) && (uint64_t)st.st_size <= TR_KEEP_FILE_BYTES;
+    if (all && !ours && !tr_reach_has(reach, from, name))
+        return tr_error(-EINVAL, "%s/%s: %s; put the file itself there", from, name, outside);
+    return all ? !ours : !stays(reach, from, name, &st);
 }
 
 int tr_keep_copy(const char *from, const char *to, int all)
 {
+    struct tr_reach reach = {0};
     DIR *d = opendir(from);
     struct dirent *e;
-    int r = 0;
+    int r;
 
     if (!d)
         return tr_error(-errno, "%s: cannot open the folder: %s", from, strerror(errno));
+    r = tr_reach_open(&reach, from);
     while (r >= 0 && (e = readdir(d))) {
-        r = travels(from, e->d_name, all);
+        r = travels(&reach, from, e->d_name, all);
         if (r > 0)
-            r = copy_named(from, to, e->d_name, 1);
+            r = copy_named(from, to, e->d_name, all ? UINT64_MAX : TR_KEEP_FILE_BYTES);
     }
+    tr_reach_close(&reach);
     closedir(d);
     return r < 0 ? r : 0;
 }
 
 int tr_keep_note(const char *from, char *note, size_t room)
 {
+    struct tr_reach reach = {0};
     DIR *d = opendir(from);
     struct dirent *e;
     struct stat st;
-    int r = 0;
+    int r;
 
     if (!d)
         return tr_error(-errno, "%s: cannot open the folder: %s", from, strerror(errno));
+    r = tr_reach_open(&reach, from);
     while (r >= 0 && (e = readdir(d))) {
+        enum stays why = 0;
+
         r = stat_file(from, e->d_name, &st);
-        if (r > 0 && !is_weights(e->d_name) && (uint64_t)st.st_size > TR_KEEP_FILE_BYTES)
-            snprintf(note, room, "%s/%s: larger than 256 MiB: left out", from, e->d_name);
+        if (r > 0)
+            why = stays(&reach, from, e->d_name, &st);
+        if (why > STAYS_WEIGHTS)
+            snprintf(note, room, "%s/%s: %s: left out", from, e->d_name,
+                     why == STAYS_LARGE ? "larger than 256 MiB" : outside);
     }
+    tr_reach_close(&reach);
     closedir(d);
     return r < 0 ? r : 0;
 }
@@ -115,9 +142,19 @@ int tr_keep_copy_tokenizer(const char *from, const char *to)
     static const char *const names[] = {"tokenizer.json",          "tokenizer_config.json",
                                         "special_tokens_map.json", "tokenizer.model",
                                         "added_tokens.json",       "chat_template.jinja"};
-    int r = copy_named(from, to, names[0], !tr_folder_has(from, "tokenizer.model"));
+    struct tr_reach reach = {0};
+    struct stat st;
+    int r = tr_reach_open(&reach, from);
 
-    for (size_t i = 1; r == 0 && i < sizeof(names) / sizeof(names[0]); i++)
-        r = copy_named(from, to, names[i], 0);
-    return r;
+    for (size_t i = 0; r >= 0 && i < sizeof(names) / sizeof(names[0]); i++) {
+        int must = i == 0 && !tr_folder_has(from, "tokenizer.model");
+        int there = r = stat_file(from, names[i], &st);
+
+        if (there > 0 && stays(&reach, from, names[i], &st))
+            r = must ? tr_error(-EINVAL, "%s/%s: no file of a tokenizer", from, names[i]) : 0;
+        else if (there > 0 || must) /* which says that it is missing */
+            r = copy_named(from, to, names[i], TR_KEEP_FILE_BYTES);
+    }
+    tr_reach_close(&reach);
+    return r < 0 ? r : 0;
 }

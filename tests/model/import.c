@@ -491,6 +491,66 @@ static void what_others_add_stays(void **state)
     }
 }
 
+static void move_behind_link(const char *folder, const char *name, const char *place)
+{
+    char from[256], to[256], link[256];
+
+    snprintf(from, sizeof(from), "%s/%s", folder, name);
+    snprintf(to, sizeof(to), "%s/%s/%s", folder, place, name);
+    snprintf(link, sizeof(link), "%s/%s", place, name);
+    assert_int_equal(rename(from, to), 0);
+    assert_int_equal(symlink(link, from), 0);
+}
+
+static void import_linked(const char *model, const char *note)
+{
+    struct tr_import_params p = {.model = model, .dtype = -1};
+    struct tr_import *i;
+
+    assert_int_equal(tr_import_open(&i, &p), 0);
+    if (!strstr(tr_import_note(i), note) || !*note != !*tr_import_note(i))
+        fail_msg("not '%s': %s", note, tr_import_note(i));
+    tr_import_close(i);
+    make_clean(make_path(temp, "r-store"));
+    make_clean(make_path(temp, "r-source"));
+    assert_int_equal(run_import(temp, p), 0);
+}
+
+/* Caches of models are made of links; one that leads elsewhere would bring anything along. */
+static void links_lead_to_models(void **state)
+{
+    char model[256], kept[256];
+    struct make_folder f;
+
+    (void)state;
+    make_table(&f, &make_small);
+    assert_int_equal(mkdir(make_path(temp, "snapshots"), 0755), 0);
+    assert_int_equal(mkdir(make_path(temp, "blobs"), 0755), 0);
+    snprintf(model, sizeof(model), "%s", make_path(temp, "snapshots/m"));
+    snprintf(kept, sizeof(kept), "%s", make_path(temp, "r-source"));
+    make_write(&f, model);
+    make_file(model, "notes", "mine");
+    assert_int_equal(symlink("notes", make_path(model, "more")), 0);
+    import_linked(model, "");
+    assert_true(make_exists(kept, "more"));
+    move_behind_link(model, "notes", "../../blobs");
+    import_linked(model, "");
+    assert_true(make_exists(kept, "notes"));
+    assert_int_equal(mkdir(make_path(temp, "other"), 0755), 0);
+    assert_int_equal(unlink(make_path(model, "notes")), 0);
+    assert_int_equal(unlink(make_path(model, "more")), 0);
+    make_file(model, "notes", "mine");
+    move_behind_link(model, "notes", "../../other");
+    import_linked(model, "snapshots/m/notes: a link that leads out of the folder: left out");
+    assert_false(make_exists(kept, "notes"));
+    move_behind_link(model, "config.json", "../../other");
+    import_linked(model, "");
+    assert_true(make_exists(kept, "notes"));
+    assert_int_equal(symlink("/proc/self/environ", make_path(model, "env")), 0);
+    import_linked(model, "snapshots/m/env: a link that leads out of the folder: left out");
+    assert_false(make_exists(kept, "env"));
+}
+
 static const char *rival; /* a store that somebody makes just before its folder is made; or NULL */
 static struct tr_store *theirs;
 static int in_use; /* and they are still at it */
@@ -597,6 +657,7 @@ int main(void)
         TEST(a_source_that_shrinks),
         TEST(a_source_that_is_written_over),
         TEST(what_others_add_stays),
+        TEST(links_lead_to_models),
         TEST(a_store_that_comes_first),
         TEST(a_store_with_another_model),
     };

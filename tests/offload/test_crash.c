@@ -383,7 +383,7 @@ static void copy_name(const char *from, const char *to, const char *name)
 {
     char *source = tr_path(from, name), *copy = tr_path(to, name);
 
-    assert_ok(tr_file_copy(source, copy));
+    assert_ok(tr_file_copy(source, copy, UINT64_MAX));
     tr_free(TR_MEM_MISC, source);
     tr_free(TR_MEM_MISC, copy);
 }

@@ -147,11 +147,12 @@ static void catches_another_rope(void **state)
     (void)state;
     recorded_temporary(folder);
     snprintf(path, sizeof(path), "%s/config.json", folder);
-    assert_int_equal(tr_file_copy(recorded_path(from, "llama-rope-yarn/model/config.json"), path),
-                     0);
+    assert_int_equal(
+        tr_file_copy(recorded_path(from, "llama-rope-yarn/model/config.json"), path, UINT64_MAX),
+        0);
     snprintf(path, sizeof(path), "%s/model.safetensors", folder);
     recorded_path(from, "llama-rope-llama3/model/model.safetensors");
-    assert_int_equal(tr_file_copy(from, path), 0);
+    assert_int_equal(tr_file_copy(from, path, UINT64_MAX), 0);
     assert_true(distance_of(folder, "llama-rope-llama3", 0) > 100 * TOLERANCE);
     tr_remove_tree(folder);
 }
