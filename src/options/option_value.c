@@ -6,6 +6,7 @@
 #include "src/options/option_value.h"
 
 #include <ctype.h>
+#include <jansson.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -340,6 +341,54 @@ static int check_reals(const struct tr_option *o, const double list[TR_MOST_DRIV
     return r;
 }
 
+/* Absolute, also for a folder that is still to be made; a name without a slash may be no path. */
+static char *whole_path(const char *text)
+{
+    const char *slash = strrchr(text, '/');
+    char *whole = realpath(text, NULL), *parent, *path = NULL;
+
+    if (whole || !slash || slash == text)
+        return whole;
+    parent = strndup(text, (size_t)(slash - text));
+    whole = parent ? realpath(parent, NULL) : NULL;
+    if (whole && asprintf(&path, "%s%s", whole, slash) < 0)
+        path = NULL;
+    free(whole);
+    free(parent);
+    return path;
+}
+
+/* YAML is, and so is JSON: what is not could be written and never read again. */
+static int is_utf8(const char *text)
+{
+    json_t *copy = json_string(text);
+    int is = copy != NULL;
+
+    json_decref(copy);
+    return is;
+}
+
+static int check_whole_text(const char *text)
+{
+    if (check_text(text) < 0)
+        return -EINVAL;
+    return is_utf8(text) ? 0 : tr_error(-EINVAL, "the value is not UTF-8");
+}
+
+/* Of what is still to be made the current folder will be a part. */
+static int check_path(const char *text)
+{
+    char *whole = whole_path(text);
+    int r = check_text(text);
+
+    if (r == 0 && !whole && *text != '/')
+        whole = realpath(".", NULL);
+    if (r == 0 && (!is_utf8(text) || (whole && !is_utf8(whole))))
+        r = tr_error(-EINVAL, "'%s' is not UTF-8", is_utf8(text) ? whole : text);
+    free(whole);
+    return r;
+}
+
 /* Of a number of bytes none is out of bounds, of a seed and a switch no value. */
 int tr_option_check(const struct tr_option *o, const void *params)
 {
@@ -350,8 +399,9 @@ int tr_option_check(const struct tr_option *o, const void *params)
         return 0;
     switch (o->kind) {
     case TR_OPTION_TEXT:
+        return check_whole_text(*(const char *const *)place);
     case TR_OPTION_PATH:
-        return check_text(*(const char *const *)place);
+        return check_path(*(const char *const *)place);
     case TR_OPTION_SIZE:
         size = *(const uint64_t *)place;
         return size & TR_SHARE(0) ? check_percent((double)(size & ~TR_SHARE(0)) / 1000) : 0;
@@ -400,23 +450,6 @@ static void print_reals(FILE *f, const double list[TR_MOST_DRIVES])
         fputs(n ? "," : "", f);
         print_real(f, list[n]);
     }
-}
-
-/* Absolute, also for a folder that is still to be made; a name without a slash may be no path. */
-static char *whole_path(const char *text)
-{
-    const char *slash = strrchr(text, '/');
-    char *whole = realpath(text, NULL), *parent, *path = NULL;
-
-    if (whole || !slash || slash == text)
-        return whole;
-    parent = strndup(text, (size_t)(slash - text));
-    whole = parent ? realpath(parent, NULL) : NULL;
-    if (whole && asprintf(&path, "%s%s", whole, slash) < 0)
-        path = NULL;
-    free(whole);
-    free(parent);
-    return path;
 }
 
 static void print_text(FILE *f, const struct tr_option *o, const char *text)

@@ -157,6 +157,8 @@ static void values_are_held_to_the_same_rule(void **state)
         {"--host-memory: a share of", {.host_memory = TR_SHARE(0)}},
         {"--device-memory: a share of", {.device_memory = TR_SHARE(101)}},
         {"--store: the value is empty", {.store = ""}},
+        {"--freeze: the value is not UTF-8", {.freeze = "caf\xe9"}},
+        {"--data: 'caf\xe9/d' is not UTF-8", {.data = "caf\xe9/d"}},
     };
     static const struct tr_train_params good[] = {
         {.lr = TR_REAL_AUTO, .warmup = -2, .clip_norm = -1, .lora_dropout = -1},
@@ -179,6 +181,25 @@ static void values_are_held_to_the_same_rule(void **state)
     set_every_option(&all);
     assert_int_equal(tr_options_check(&all), 0);
     tr_options_free(&all);
+}
+
+/* run.yaml has paths from the root: what the current folder adds must be readable again, too. */
+static void places_are_utf8(void **state)
+{
+    const struct tr_train_params p = {.out = "run"}, whole = {.out = "/run"};
+    char place[] = "/tmp/tailrace-caf\xe9-XXXXXX", here[4096];
+
+    (void)state;
+    assert_non_null(getcwd(here, sizeof(here)));
+    assert_int_equal(tr_options_check(&p), 0);
+    assert_non_null(mkdtemp(place));
+    assert_int_equal(chdir(place), 0);
+    assert_int_equal(tr_options_check(&p), -EINVAL);
+    assert_non_null(strstr(tr_error_message(), "--out: "));
+    assert_non_null(strstr(tr_error_message(), "is not UTF-8"));
+    assert_int_equal(tr_options_check(&whole), 0);
+    assert_int_equal(chdir(here), 0);
+    assert_int_equal(rmdir(place), 0);
 }
 
 static void zero_turns_off(void **state)
@@ -341,6 +362,7 @@ int main(void)
         cmocka_unit_test(sizes_are_read),
         cmocka_unit_test(numbers_are_read_strictly),
         cmocka_unit_test(values_are_held_to_the_same_rule),
+        cmocka_unit_test(places_are_utf8),
         cmocka_unit_test(zero_turns_off),
         cmocka_unit_test(rivals_replace_each_other),
         cmocka_unit_test(written_options_read_back),
