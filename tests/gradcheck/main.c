@@ -192,7 +192,7 @@ static double distance(const struct grad_array *a, const struct probes *p, const
     return worst / p->scale;
 }
 
-/* The gradient 5 % too large must be seen, in whole and in the largest probed slope alone. */
+/* The gradient 5 % too large must be seen, and that of the other sign. */
 static int catches_mutants(const struct grad_array *a, const struct probes *p, double limit)
 {
     float *wrong = grad_zeros(a->n);
@@ -203,7 +203,7 @@ static int catches_mutants(const struct grad_array *a, const struct probes *p, d
     all = distance(a, p, wrong);
     for (int64_t i = 0; i < a->n; i++)
         wrong[i] = -a->gradient[i];
-    if (distance(a, p, wrong) <= limit)
+    if (!(distance(a, p, wrong) > limit))
         all = 0;
     return all > limit;
 }
