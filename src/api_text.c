@@ -8,6 +8,7 @@
 #include "src/base/err.h"
 #include "src/base/sysmem.h"
 #include "src/text/preview.h"
+#include "src/text/task.h"
 #include "src/tailrace.h"
 
 int tr_learn_tokenizer(const struct tr_learn_params *p)
@@ -91,7 +92,9 @@ int tr_preview_data(const struct tr_preview_data_params *p, char **out)
     int r;
 
     *out = NULL;
-    if ((r = tr_need(p->data, "data")) < 0 || (folder && (r = tr_tokenizer_open(&t, folder)) < 0))
+    if ((r = tr_need(p->data, "data")) < 0 || (r = tr_need_count(p->samples, "samples")) < 0 ||
+        (r = tr_need_count(p->seq_len, "seq-len")) < 0 || (r = tr_task_check(p->task)) < 0 ||
+        (folder && (r = tr_tokenizer_open(&t, folder)) < 0))
         return r;
     r = preview_text(p, t, out);
     tr_tokenizer_close(t);

@@ -37,6 +37,12 @@ int tr_need(const char *value, const char *option)
     return value && *value ? 0 : tr_error(-EINVAL, "--%s is missing", option);
 }
 
+int tr_need_count(int64_t value, const char *option)
+{
+    return value >= 0 ? 0
+                      : tr_error(-EINVAL, "--%s: %lld is less than 1", option, (long long)value);
+}
+
 const char *tr_error_message(void)
 {
     return message;

@@ -8,6 +8,7 @@
 #define TR_BASE_ERR_H
 
 #include <errno.h>
+#include <stdint.h>
 
 /* Keeps the message for this thread and returns code, so that `return tr_error(-EINVAL, ...)`. */
 int tr_error(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -17,6 +18,9 @@ int tr_error_prefix(int code, const char *fmt, ...) __attribute__((format(printf
 
 /* For options that have no default: -EINVAL and a message where the value is NULL or empty. */
 int tr_need(const char *value, const char *option);
+
+/* A count is at least 1; 0: not given. */
+int tr_need_count(int64_t value, const char *option);
 
 /* The last message of this thread, "" where there was none. Valid until the next tr_error. */
 const char *tr_error_message(void);

@@ -125,13 +125,10 @@ static int open_for(struct infer **f, const struct tr_eval_params *p, int64_t ba
     return r;
 }
 
-int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)
+static int check(const struct tr_eval_params *p)
 {
-    int64_t batch = p->batch_size ? p->batch_size : 8, seq;
-    struct infer *f;
     int r;
 
-    memset(report, 0, sizeof(*report));
     if (p->task && p->chat_template)
         return tr_error(-EINVAL,
                         "--task and --template exclude each other: a task has its prompts");
@@ -139,7 +136,22 @@ int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)
         return tr_error(-EINVAL, "--task and --exact-match exclude each other");
     if (!p->model || !p->data)
         return tr_error(-EINVAL, "--%s is missing", p->model ? "data" : "model");
-    if ((r = infer_row_tokens(p->model, p->seq_len, batch, &seq)) < 0)
+    if ((r = tr_task_check(p->task)) < 0 || (r = tr_need_count(p->batch_size, "batch-size")) < 0 ||
+        (r = tr_need_count(p->seq_len, "seq-len")) < 0 ||
+        (r = tr_need_count(p->samples, "samples")) < 0 ||
+        (r = tr_need_count(p->max_tokens, "max-tokens")) < 0)
+        return r;
+    return tr_need_count(p->threads, "threads");
+}
+
+int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)
+{
+    int64_t batch = p->batch_size ? p->batch_size : 8, seq;
+    struct infer *f;
+    int r;
+
+    memset(report, 0, sizeof(*report));
+    if ((r = check(p)) < 0 || (r = infer_row_tokens(p->model, p->seq_len, batch, &seq)) < 0)
         return r;
     r = open_for(&f, p, batch, seq);
     if (r < 0)

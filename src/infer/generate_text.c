@@ -182,6 +182,8 @@ static int serve(struct infer *f, const struct tr_generate_params *p, struct pro
 
 static int check(const struct tr_generate_params *p)
 {
+    int r;
+
     if (!p->model || (!p->prompt && !p->prompts && !p->ask))
         return tr_error(-EINVAL, "--%s is missing", p->model ? "prompt" : "model");
     if (p->ask && (p->prompt || p->prompts || !p->chat))
@@ -191,7 +193,9 @@ static int check(const struct tr_generate_params *p)
     if (!(p->temperature >= 0) || !(p->top_p >= 0 && p->top_p <= 1))
         return tr_error(-EINVAL, "--temperature %g, --top-p %g: at least 0, and 0 to 1",
                         p->temperature, p->top_p);
-    return 0;
+    if ((r = tr_need_count(p->max_tokens, "max-tokens")) < 0)
+        return r;
+    return tr_need_count(p->threads, "threads");
 }
 
 int tr_generate_text(const struct tr_generate_params *params, char **out)

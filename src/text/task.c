@@ -328,6 +328,11 @@ int tr_task_find(const char *name)
     return -1;
 }
 
+int tr_task_check(enum tr_task task)
+{
+    return (unsigned)task < TR_TASKS ? 0 : tr_error(-EINVAL, "--task: %d names none", (int)task);
+}
+
 const char *tr_task_name(enum tr_task task)
 {
     return tasks[task].name;

@@ -28,6 +28,7 @@ struct tr_task_item {
 };
 
 /* -1: no such task. */
+int tr_task_check(enum tr_task task); /* -EINVAL: a number that names none */
 int tr_task_find(const char *name);
 const char *tr_task_name(enum tr_task task);
 

@@ -491,14 +491,54 @@ static void test_training_samples(void **state)
     assert_int_equal(train(&p, &last), -EINVAL); /* no record of the usual kinds */
 }
 
+/* What a caller of the library may pass and the command line cannot. */
+static void test_bad_numbers(void **state)
+{
+    struct tr_preview_data_params p = {.data = choices, .model = model};
+    struct tr_eval_params e = {.model = model, .data = choices};
+    struct tr_generate_params g = {.model = model, .prompt = "a"};
+    struct tr_eval_report report;
+    int64_t *const counts[] = {&p.samples, &p.seq_len,    &e.batch_size, &e.seq_len, &e.samples,
+                               &e.threads, &e.max_tokens, &g.max_tokens, &g.threads};
+    static const int tasks[] = {99, TR_TASKS, -1};
+    char *text;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(tasks) / sizeof(*tasks); i++) {
+        p.task = e.task = (enum tr_task)tasks[i];
+        assert_int_equal(tr_preview_data(&p, &text), -EINVAL);
+        assert_non_null(strstr(tr_message(), "--task"));
+        assert_int_equal(tr_eval_data(&e, &report), -EINVAL);
+        assert_non_null(strstr(tr_message(), "--task"));
+    }
+    p.task = e.task = TR_TASK_CHOICE;
+    for (size_t i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
+        int r = 0;
+
+        *counts[i] = -3;
+        r += tr_preview_data(&p, &text) == -EINVAL && strstr(tr_message(), "-3 is less than 1");
+        r += tr_eval_data(&e, &report) == -EINVAL && strstr(tr_message(), "-3 is less than 1");
+        r += tr_generate_text(&g, &text) == -EINVAL && strstr(tr_message(), "-3 is less than 1");
+        *counts[i] = 1; /* less text than a question takes, perhaps, but no such message */
+        if (r != 1)
+            fail_msg("count %zu: %d refusals, %s", i, r, tr_message());
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),       cmocka_unit_test(test_numbered_labels),
-        cmocka_unit_test(test_bad_records), cmocka_unit_test(test_metrics),
-        cmocka_unit_test(test_paragraphs),  cmocka_unit_test(test_encode),
-        cmocka_unit_test(test_scores),      cmocka_unit_test(test_samples),
-        cmocka_unit_test(test_training),    cmocka_unit_test(test_training_samples),
+        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_numbered_labels),
+        cmocka_unit_test(test_bad_records),
+        cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_paragraphs),
+        cmocka_unit_test(test_encode),
+        cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_samples),
+        cmocka_unit_test(test_bad_numbers),
+        cmocka_unit_test(test_training),
+        cmocka_unit_test(test_training_samples),
     };
 
     scratch();
