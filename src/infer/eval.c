@@ -58,8 +58,10 @@ int infer_row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *ou
 {
     char *path = tr_path(model, infer_is_run(model) ? "source/config.json" : "config.json");
     struct tr_model_config c;
-    int r = path ? tr_config_read(path, &c) : -ENOMEM;
+    int r = path ? infer_check_folder(model) : -ENOMEM;
 
+    if (r == 0)
+        r = tr_config_read(path, &c);
     tr_free(TR_MEM_MISC, path);
     if (r < 0)
         return r;

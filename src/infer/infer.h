@@ -64,6 +64,9 @@ int run_store_open(const char *run, const char *store, enum tr_store_mode mode,
 int run_settle_folder(const char *run, const char *store);
 int run_keep_open(const char *run, const struct tr_store *store, struct tr_kept **out);
 
+/* -EINVAL where it holds adapters and no model. */
+int infer_check_folder(const char *model);
+
 /* Logits (n, vocab) of the tokens rows[0..n) of the batch, into host memory. */
 int infer_logits(struct tr_run *run, const struct tr_batch *batch, const int32_t *rows, int32_t n,
                  float *logits);

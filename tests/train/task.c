@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/infer/infer.h"
 #include "src/infer/task_set.h"
@@ -525,20 +526,34 @@ static void test_bad_numbers(void **state)
     }
 }
 
+/* What is only beside a model says so. */
+static void test_adapters_alone(void **state)
+{
+    char folder[4352];
+    struct tr_eval_params e = {.model = folder, .data = choices};
+    struct tr_generate_params g = {.model = folder, .prompt = "a"};
+    struct tr_eval_report report;
+    char *text;
+
+    (void)state;
+    snprintf(folder, sizeof(folder), "%s", scratch_path("adapters"));
+    assert_int_equal(tr_make_folder(folder), 0);
+    assert_int_equal(tr_file_write(scratch_path("adapters/adapter_config.json"), "{}", 2), 0);
+    assert_int_equal(tr_eval_data(&e, &report), -EINVAL);
+    assert_non_null(strstr(tr_message(), "adapters: is a folder of adapters"));
+    assert_int_equal(tr_generate_text(&g, &text), -EINVAL);
+    assert_non_null(strstr(tr_message(), "adapters: is a folder of adapters"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_numbered_labels),
-        cmocka_unit_test(test_bad_records),
-        cmocka_unit_test(test_metrics),
-        cmocka_unit_test(test_paragraphs),
-        cmocka_unit_test(test_encode),
-        cmocka_unit_test(test_scores),
-        cmocka_unit_test(test_samples),
-        cmocka_unit_test(test_bad_numbers),
-        cmocka_unit_test(test_training),
-        cmocka_unit_test(test_training_samples),
+        cmocka_unit_test(test_texts),       cmocka_unit_test(test_numbered_labels),
+        cmocka_unit_test(test_bad_records), cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_paragraphs),  cmocka_unit_test(test_encode),
+        cmocka_unit_test(test_scores),      cmocka_unit_test(test_samples),
+        cmocka_unit_test(test_bad_numbers), cmocka_unit_test(test_adapters_alone),
+        cmocka_unit_test(test_training),    cmocka_unit_test(test_training_samples),
     };
 
     scratch();
