@@ -188,6 +188,16 @@ static int is_interrupted(const struct train *train)
     return cli_interrupted() && (train->steps == 0 || train->last.step < train->last.steps);
 }
 
+/* What stands before this process's first step is not its to say. */
+static void say_interrupted(const struct train *train)
+{
+    if (train->steps)
+        cli_error("interrupted; the same command continues after step %lld",
+                  (long long)train->last.step);
+    else
+        cli_error("interrupted; the same command continues");
+}
+
 static int run_steps(struct train *train, tr_run *run)
 {
     struct tr_step_report report;
@@ -225,8 +235,7 @@ static int run(void *arg)
         print_end(train, run);
     tr_train_close(run);
     if (code == CLI_DONE && is_interrupted(train)) {
-        cli_error("interrupted; the same command continues after step %lld",
-                  (long long)train->last.step);
+        say_interrupted(train);
         return CLI_INTERRUPTED;
     }
     return code;

@@ -338,6 +338,18 @@ static void test_folders(void **state)
     assert_int_equal(tr_remove_tree(run), 0);
 }
 
+/* The step that the last word names, if any, is the one that the run stands at. */
+static int64_t check_last_word(void)
+{
+    static const char says[] = "the same command continues after step ";
+    const char *at = strstr(program_said(), says);
+    int64_t step = program_stands_at(store);
+
+    if (at && strtoll(at + strlen(says), NULL, 10) != step)
+        fail_msg("at step %lld: %s", (long long)step, program_said());
+    return step;
+}
+
 /* Once: the step is finished or given up, all that counts is committed and told. Twice: at once,
  * but for hang-ups, of which there are two where both the system and a shell tell of them. */
 static void interrupt(uint32_t after, int first, int second)
@@ -361,7 +373,7 @@ static void interrupt(uint32_t after, int first, int second)
         fail_msg("interrupted: exit code %d: %s", code, program_said());
     if (gentle && code && !strstr(program_said(), "tailrace: interrupted"))
         fail_msg("interrupted, and that is not the last word: %s", program_said());
-    step = program_stands_at(store);
+    step = check_last_word();
     if (gentle && step >= 0)
         assert_int_equal(program_metrics_lines(run), step);
     look_at(0);
@@ -379,6 +391,31 @@ static void test_interrupted(void **state)
         interrupt(n * whole_of(0)->all_events / 5, SIGINT, SIGTERM);
         interrupt(n * whole_of(0)->all_events / 5, SIGHUP, SIGHUP);
     }
+}
+
+/* Twice, the second time while it opens. */
+static void test_interrupted_again(void **state)
+{
+    pid_t pid;
+
+    (void)state;
+    look_at(0);
+    pid = start(0, 0);
+    wait_for_events(whole_of(0)->all_events / 2, pid);
+    kill(pid, SIGINT);
+    assert_int_equal(program_wait(pid), 130);
+    assert_true(check_last_word() > 0);
+    for (int i = 0; i < 5; i++) {
+        look_at(0);
+        pid = start(0, 0);
+        wait_for_events(1, pid);
+        kill(pid, SIGINT);
+        assert_true(program_wait(pid) >= 0);
+        assert_true(check_last_word() > 0);
+    }
+    look_at(0);
+    assert_int_equal(program_wait(start(0, 0)), 0);
+    assert_int_equal(tr_remove_tree(run), 0);
 }
 
 /* Killed in this phase after n events and taken up again: does a checksum tell, or the bytes? */
@@ -457,8 +494,11 @@ static int setup(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kills),          cmocka_unit_test(test_folders),
-        cmocka_unit_test(test_interrupted),    cmocka_unit_test(defect_one_generation),
+        cmocka_unit_test(test_kills),
+        cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_interrupted_again),
+        cmocka_unit_test(defect_one_generation),
         cmocka_unit_test(defect_early_record),
     };
 
