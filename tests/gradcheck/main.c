@@ -186,7 +186,7 @@ static double distance(const struct grad_array *a, const struct probes *p, const
     for (int s = 0; s <= SAMPLES; s++) {
         double off = fabs(grad_dot(gradient, p->direction[s], a->n) - p->want[s]);
 
-        if (!(off <= worst))
+        if (!isnan(worst) && !(off <= worst))
             worst = off;
     }
     return worst / p->scale;

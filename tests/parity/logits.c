@@ -89,7 +89,7 @@ static double worst_distance(const struct sequences *s, const char *model, const
         for (int64_t k = 0; k < n; k++) {
             double distance = fabs((double)*ours++ - want[k]);
 
-            worst = distance <= worst ? worst : distance;
+            worst = recorded_worse(worst, distance);
         }
         free(want);
     }

@@ -108,7 +108,7 @@ static void judge_tensor(void *arg, const char *tensor, double distance)
     struct verdict *v = arg;
     double allowed = TIMES_TORCH * recorded_number(v->distances, tensor);
 
-    if (!(distance / allowed <= v->weights)) {
+    if (!isnan(v->weights) && !(distance / allowed <= v->weights)) {
         v->weights = distance / allowed;
         snprintf(v->tensor, sizeof(v->tensor), "%s", tensor);
     }
@@ -233,7 +233,7 @@ static void catches_options_that_are_off(void **state)
         p.lora_lr *= i == 4 ? 1.0002 : 1;
         p.lora_clip_norm *= i == 5 ? 1.02 : 1; /* AdamW hardly sees the size of a gradient */
         train(run, &p, recorded, &v);
-        assert_false(v.weights <= 1);
+        assert_true(v.weights > 1); /* nor is NaN a sign */
         json_decref(recorded);
     }
 }

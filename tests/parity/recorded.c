@@ -155,5 +155,5 @@ int recorded_models(char names[RECORDED_MODELS][64], const char *with)
 
 double recorded_worse(double worst, double x)
 {
-    return x <= worst ? worst : x;
+    return isnan(worst) || x <= worst ? worst : x;
 }

@@ -24,7 +24,7 @@ static int compare(const struct attention_case *c, const struct reference *wante
         for (size_t j = 0; j < wanted->value[i].size(); j++) {
             double error = fabs(case_value(c, r, j) - wanted->value[i][j]) / wanted->allowed[i][j];
 
-            if (!(error <= worst)) { /* a NaN is the worst */
+            if (!isnan(worst) && !(error <= worst)) { /* a NaN is the worst */
                 worst = error;
                 at = j;
             }
