@@ -28,11 +28,17 @@ void run_log(const struct tr_run *run, const char *fmt, ...)
     run->params.log(run->params.log_arg, line);
 }
 
+/* Budgets as they were asked for: what a share is in bytes is another machine's business, if the
+ * run goes on there, or this one's of today. They decide no bits. */
 int run_write_options(const struct tr_run *run)
 {
+    struct tr_train_params p = run->params;
     char *path = tr_path(run->params.out, "run.yaml");
-    int r = path ? tr_options_write(path, &run->params) : -ENOMEM;
+    int r;
 
+    p.device_memory = run->device_asked;
+    p.host_memory = run->host_asked;
+    r = path ? tr_options_write(path, &p) : -ENOMEM;
     tr_free(TR_MEM_MISC, path);
     return r;
 }

@@ -175,6 +175,8 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
     int r;
 
     *p = *params;
+    run->device_asked = p->device_memory;
+    run->host_asked = p->host_memory;
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         copy_string(string_at(p, i));
     if ((r = tr_need(p->data, "data")) < 0 || (r = tr_need(p->out, "out")) < 0 ||

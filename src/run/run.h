@@ -71,8 +71,9 @@ struct tr_memory {
 struct task_set;
 
 struct tr_run {
-    struct tr_train_params params; /* resolved: no field is "default" any more */
-    int lock;                      /* the run folder, locked */
+    struct tr_train_params params;     /* resolved: no field is "default" any more */
+    uint64_t device_asked, host_asked; /* its budgets before that */
+    int lock;                          /* the run folder, locked */
     struct tr_tokenizer *tokenizer;
     struct tr_data *data, *valid;
     struct task_set *questions; /* of a task: valid's, with all their choices; or NULL */

@@ -12,6 +12,7 @@
 
 #include "src/base/file.h"
 #include "src/checkpoint/keep.h"
+#include "src/options/options.h"
 #include "tests/train/common.h"
 
 /* A run needs its source no more: model and tokenizer are kept. */
@@ -48,10 +49,33 @@ static void test_source_is_gone(void **state)
     unlink(text);
 }
 
+/* run.yaml has budgets as they were asked for: a share, or nothing, fits another machine as well.
+ */
+static void test_budgets_as_asked(void **state)
+{
+    struct tr_train_params p = own_job("asked"), read = {0};
+    char path[4400];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/run.yaml", p.out);
+    p.device_memory = TR_SHARE(50);
+    assert_int_equal(train_part(&p, 1), 0);
+    assert_int_equal(tr_run_file_read(path, &read), 0);
+    assert_true(read.device_memory == TR_SHARE(50));
+    assert_true(read.host_memory == 0);
+    tr_options_free(&read);
+    p.device_memory = 48 << 20;
+    assert_int_equal(train_part(&p, 1), 0);
+    assert_int_equal(tr_run_file_read(path, &read), 0);
+    assert_true(read.device_memory == 48 << 20);
+    tr_options_free(&read);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_source_is_gone),
+        cmocka_unit_test(test_budgets_as_asked),
     };
 
     return cmocka_run_group_tests_name("again", tests, NULL, NULL);
