@@ -18,7 +18,7 @@ struct eval {
 
 static const struct tr_option options[] = {
     {"model", "DIR|RUN", TR_OPTION_PATH, TR_OPTION_REQUIRED, AT(model), NULL,
-     "Hugging Face folder, or a run"},
+     "Hugging Face folder, which is copied below TMPDIR, or else /var/tmp, for the time; or a run"},
     {"adapter", "DIR", TR_OPTION_PATH, 0, AT(adapter), "none",
      "adapters of a PEFT folder, or of a run's OUT/model, beside the model"},
     {"tokenizer", "DIR", TR_OPTION_PATH, 0, AT(tokenizer), "the model's",
