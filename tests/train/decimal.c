@@ -77,7 +77,7 @@ static void test_comma(void **state)
                                 .lr = 0.0625,
                                 .clip_norm = 1.5,
                                 .device_memory = 64 << 20,
-                                .host_memory = 64 << 20,
+                                .host_memory = TR_SHARE(12.5),
                                 .threads = 2};
 
     (void)state;
