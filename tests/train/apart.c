@@ -9,7 +9,7 @@
  * On a device whose compute, or whose copies out, are as late as their order allows the bytes are
  * the same, too. Its mutants drop what orders the copies: gradients are fetched before they are
  * made, or made anew before they have been fetched; or it says that copies have arrived when they
- * have been queued.
+ * have been queued; or, on one whose copies in are slow, nobody waits for them.
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -379,6 +379,29 @@ static void test_late(void **state)
     end(&p);
 }
 
+#define TRIES 8
+
+/* Of gradients that have waited for a step nothing is made in this one: what keeps weights from
+ * being fetched over those that are still on their way back is that copy's event alone. */
+static void test_slow_copies(void **state)
+{
+    struct tr_train_params p =
+        begin(&(struct job){&shapes[0], TR_TYPE_F32, TR_OPT_ADAMW, 1, .method = TR_CLIP_DEFERRED});
+    uint64_t expected;
+    int seen = 0;
+
+    (void)state;
+    expected = train_so(p, &ways[0], TR_UPDATE_CPU);
+    p.update_on = TR_UPDATE_CPU;
+    p.host_memory = LITTLE;
+    p.device_memory = test_budget(NULL, 1ull << 30);
+    assert_true(train_late(p, &(struct late){TR_STREAM_IN, .slow = 1}) == expected);
+    for (int i = 0; i < TRIES && !seen; i++) /* it is a race that the defect loses nearly always */
+        seen = train_late(p, &(struct late){TR_STREAM_IN, .slow = 1, .rash = 1}) != expected;
+    assert_true(seen);
+    end(&p);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -388,7 +411,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_adalomo),  cmocka_unit_test(test_adalomo_tied),
         cmocka_unit_test(test_f16),      cmocka_unit_test(test_frozen),
         cmocka_unit_test(test_adapters), cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_late),
+        cmocka_unit_test(test_late),     cmocka_unit_test(test_slow_copies),
     };
 
     if (argc == 3)

@@ -14,6 +14,8 @@ struct late {
     enum tr_stream stream;
     int deaf;  /* the defect: the other stream does not wait for it */
     int hasty; /* the defect: a call in it comes in the call */
+    int slow;  /* compute copies in again and again, as if it took long */
+    int rash;  /* the defect: nobody waits for such a copy */
 };
 
 /* Until the run is closed; what it queues comes from this thread. */
