@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/train/spy.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/err.h"
+
 struct spy_twin {
     struct spy_twin *next;
     uint32_t name;
-    int64_t first;
+    int64_t first, n;
     float *w, *m, *v, *factor;
     double *sums;
 };
@@ -156,6 +159,7 @@ static struct spy_twin *twin_of(struct spy *s, const struct tr_op *op)
     t->next = s->twins;
     t->name = u->name;
     t->first = u->first;
+    t->n = u->n;
     t->w = values_of(u);
     t->m = copy_of(u->m, count_m(op));
     t->v = copy_of(u->v, count_v(op));
@@ -204,6 +208,9 @@ static int look_at_twin(struct spy *s, const struct tr_op *op)
     struct tr_op p = plain(op, t ? t->w : NULL, t ? t->m : NULL, adalomo ? whole->v : t->v);
     int r;
 
+    if (t && t->n != op->update.n) /* two parts of a tensor say that they are one */
+        return tr_error(-ERANGE, "an update of %lld elements, then of %lld, at %lld of a tensor",
+                        (long long)t->n, (long long)op->update.n, (long long)op->update.first);
     if (adalomo) {
         p.update.sums = whole->sums;
         p.update.factor = whole->factor;
