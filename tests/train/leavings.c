@@ -212,6 +212,27 @@ static void test_swept_file(void **state)
     assert_int_equal(tr_out_file_begin(&first, out), -EEXIST);
 }
 
+/* What somebody has put there meanwhile stays (invariant 7). */
+static void test_named_meanwhile(void **state)
+{
+    static const char head[TR_OUT_FILE_HEAD] = "the first 20 bytes..";
+    char base[4352], out[4400], *text;
+    struct tr_out_file o;
+    size_t n;
+
+    (void)state;
+    snprintf(base, sizeof(base), "%s", scratch_path("meanwhile"));
+    snprintf(out, sizeof(out), "%s/m.gguf", base);
+    assert_int_equal(tr_make_folder(base), 0);
+    assert_int_equal(tr_out_file_begin(&o, out), 0);
+    assert_int_equal(tr_file_write(out, "theirs", 6), 0);
+    assert_int_equal(tr_out_file_end(&o, head, 0), -EEXIST);
+    assert_int_equal(count_entries(base), 1);
+    assert_int_equal(tr_file_read(out, 64, &text, &n), 0);
+    assert_string_equal(text, "theirs");
+    tr_free(TR_MEM_TEXT, text);
+}
+
 /* A file that is written whole or not at all: under the name that it has until then nobody else's
  * file is written to, nor one that a link leads to, and what a kill has left there goes. */
 static void test_small_file(void **state)
@@ -662,23 +683,15 @@ static void test_cut_off_validation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inference),
-        cmocka_unit_test(test_swept),
-        cmocka_unit_test(test_swept_export),
-        cmocka_unit_test(test_swept_file),
-        cmocka_unit_test(test_stopped_import),
-        cmocka_unit_test(test_made_between),
-        cmocka_unit_test(test_failed_behind_import),
-        cmocka_unit_test(test_cut_off_validation),
-        cmocka_unit_test(test_damaged_within_a_step),
-        cmocka_unit_test(test_late_lines),
-        cmocka_unit_test(test_lines_without_power),
-        cmocka_unit_test(test_endless_line),
-        cmocka_unit_test(test_pipes),
-        cmocka_unit_test(test_small_file),
-        cmocka_unit_test(test_many_writers),
-        cmocka_unit_test(test_removed_link),
-        cmocka_unit_test(test_begun),
+        cmocka_unit_test(test_inference),          cmocka_unit_test(test_swept),
+        cmocka_unit_test(test_swept_export),       cmocka_unit_test(test_swept_file),
+        cmocka_unit_test(test_named_meanwhile),    cmocka_unit_test(test_stopped_import),
+        cmocka_unit_test(test_made_between),       cmocka_unit_test(test_failed_behind_import),
+        cmocka_unit_test(test_cut_off_validation), cmocka_unit_test(test_damaged_within_a_step),
+        cmocka_unit_test(test_late_lines),         cmocka_unit_test(test_lines_without_power),
+        cmocka_unit_test(test_endless_line),       cmocka_unit_test(test_pipes),
+        cmocka_unit_test(test_small_file),         cmocka_unit_test(test_many_writers),
+        cmocka_unit_test(test_removed_link),       cmocka_unit_test(test_begun),
         cmocka_unit_test(test_export_again),
     };
 
