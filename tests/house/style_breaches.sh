@@ -83,6 +83,8 @@ expect 'a note to oneself' src/c.c '/* TO''DO: later */\n'
 expect 'printf (' src/c.c 'int c(void)\n{\n    return printf ("");\n}\n'
 expect 'exit(' offload/c.c 'int c(void)\n{\n    exit(1);\n}\n'
 expect 'stderr' src/base/c.c 'int c(void)\n{\n    return fputs("", stderr);\n}\n'
+expect 'dprintf(' src/base/c.c 'int c(void)\n{\n    return dprintf(2, "");\n}\n'
+expect 'STDERR_FILENO' src/base/c.c 'int c(void)\n{\n    return !write(STDERR_FILENO, 0, 0);\n}\n'
 expect 'sigaction(' src/c.c 'int c(void)\n{\n    return sigaction(1, 0, 0);\n}\n'
 expect 'knows no disk' cpu/c.c 'int c(void)\n{\n    return open("", 0);\n}\n'
 # CUDA and C++ are read as C is.
