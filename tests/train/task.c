@@ -492,6 +492,14 @@ static void test_training_samples(void **state)
     assert_int_equal(train(&p, &last), -EINVAL); /* no record of the usual kinds */
 }
 
+/* By the message that every count has; a text that came instead is freed. */
+static int refuses_count(int r, char **text)
+{
+    if (r >= 0 && text)
+        tr_free_text(*text);
+    return r == -EINVAL && strstr(tr_message(), "-3 is less than 1");
+}
+
 /* What a caller of the library may pass and the command line cannot. */
 static void test_bad_numbers(void **state)
 {
@@ -517,9 +525,9 @@ static void test_bad_numbers(void **state)
         int r = 0;
 
         *counts[i] = -3;
-        r += tr_preview_data(&p, &text) == -EINVAL && strstr(tr_message(), "-3 is less than 1");
-        r += tr_eval_data(&e, &report) == -EINVAL && strstr(tr_message(), "-3 is less than 1");
-        r += tr_generate_text(&g, &text) == -EINVAL && strstr(tr_message(), "-3 is less than 1");
+        r += refuses_count(tr_preview_data(&p, &text), &text);
+        r += refuses_count(tr_eval_data(&e, &report), NULL);
+        r += refuses_count(tr_generate_text(&g, &text), &text);
         *counts[i] = 1; /* less text than a question takes, perhaps, but no such message */
         if (r != 1)
             fail_msg("count %zu: %d refusals, %s", i, r, tr_message());
