@@ -14,8 +14,7 @@
 #include "src/base/file.h"
 #include "src/base/json.h"
 #include "src/base/mem.h"
-
-#define TOKENIZER_BYTES (256u << 20)
+#include "src/checkpoint/keep.h"
 
 /* Without the last part of a path; NULL: there is none, or it is all. */
 static char *parent_of(char *path)
@@ -65,7 +64,7 @@ void tr_reach_close(struct tr_reach *r)
 static int is_tokenizer(const char *path, const char *name)
 {
     json_t *o = NULL;
-    int is = !strcmp(name, "tokenizer.json") && tr_json_read(path, TOKENIZER_BYTES, &o) == 0 &&
+    int is = !strcmp(name, "tokenizer.json") && tr_json_read(path, TR_KEEP_FILE_BYTES, &o) == 0 &&
              json_object_get(json_object_get(o, "model"), "vocab");
 
     json_decref(o);

@@ -435,9 +435,7 @@ static void a_source_that_is_written_over(void **state)
 
     (void)state;
     make_table(&f, &make_small);
-    f.shards = 1;
-    for (int k = 0; k < f.n; k++)
-        f.t[k].shard = 0;
+    make_one_shard(&f);
     make_write(&f, make_path(temp, "m"));
     snprintf(path, sizeof(path), "%s/m/model.safetensors", temp);
     p.model = make_path(temp, "m");

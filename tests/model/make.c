@@ -267,6 +267,13 @@ static void write_index(const struct make_folder *f, const char *folder)
     fclose(out);
 }
 
+void make_one_shard(struct make_folder *f)
+{
+    f->shards = 1;
+    for (int i = 0; i < f->n; i++)
+        f->t[i].shard = 0;
+}
+
 void make_write(const struct make_folder *f, const char *folder)
 {
     if (mkdir(folder, 0755) < 0 || mkdir(make_path(folder, "original"), 0755) < 0)

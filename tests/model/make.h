@@ -43,6 +43,8 @@ void make_table(struct make_folder *f, const struct make_shape *s);
 struct make_tensor *make_find(struct make_folder *f, const char *name);
 void make_drop(struct make_folder *f, const char *name);
 struct make_tensor *make_add(struct make_folder *f, const char *name, int64_t rows, int64_t cols);
+/* All tensors in one file, which has no index. */
+void make_one_shard(struct make_folder *f);
 /* Writes config.json, tokenizer.json, a sub-folder, the weights and their index. */
 void make_write(const struct make_folder *f, const char *folder);
 

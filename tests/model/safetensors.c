@@ -177,9 +177,7 @@ static void a_changing_file_is_noticed(void **state)
     (void)state;
     make_temp(folder);
     make_table(&f, &make_small);
-    f.shards = 1;
-    for (int i = 0; i < f.n; i++)
-        f.t[i].shard = 0;
+    make_one_shard(&f);
     model = make_path(folder, "m");
     make_write(&f, model);
     assert_int_equal(tr_safetensors_open_folder(&s, model), 0);
@@ -317,9 +315,7 @@ static void files_of_too_many_tensors_are_not_opened(void **state)
     (void)state;
     make_temp(folder);
     make_table(&f, &make_small);
-    f.shards = 1;
-    for (int i = 0; i < f.n; i++)
-        f.t[i].shard = 0;
+    make_one_shard(&f);
     snprintf(model, sizeof(model), "%s/m", folder);
     make_write(&f, model);
     snprintf(path, sizeof(path), "%s/a.safetensors", model);
