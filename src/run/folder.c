@@ -66,7 +66,7 @@ static int check_same(const struct tr_run *run, const struct tr_train_params *be
 
 static void hash_text(const struct tr_run *run, char text[24])
 {
-    snprintf(text, 24, "%016llx", (unsigned long long)tr_data_hash(run->data));
+    snprintf(text, 24, "%016llx", (unsigned long long)run->data_hash);
 }
 
 /* The options name the data by its path alone. It is held against the tokens that the run has been

@@ -401,6 +401,7 @@ static int open_all(struct tr_run *run, const struct tr_train_params *params)
         return r;
     if (state != FOLDER_OURS && (r = run_check_disk(run)) < 0)
         return r;
+    run->data_hash = tr_data_hash(run->data);
     report_data(run);
     if ((r = run_foresee(run)) < 0)
         return r;

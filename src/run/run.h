@@ -76,6 +76,7 @@ struct tr_run {
     int lock;                          /* the run folder, locked */
     struct tr_tokenizer *tokenizer;
     struct tr_data *data, *valid;
+    uint64_t data_hash;         /* of data: of the tokens that the run learns */
     struct task_set *questions; /* of a task: valid's, with all their choices; or NULL */
     struct tr_store *store;
     const struct tr_model *model; /* of import or kept, whichever is open */
