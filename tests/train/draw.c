@@ -19,7 +19,6 @@
 #include "src/run/run.h"
 #include "tests/device/budget.h"
 
-#define MIB     ((int64_t)1 << 20)
 #define PLENTY  ((uint64_t)1 << 30)
 #define CHOICES 6
 #define STORES  4 /* folders at most */
