@@ -5,10 +5,12 @@
  * is found by trying every choice of what to drop at every visit.
  *
  * First random lists of visits of one to four spans in three pools; then the visits of real models,
- * tied and not, with optimizer state, with a norm pass, for every count of slots of every pool. The
- * pools do not compete, so there each is searched by itself. A pool of optimizer state spares what
- * its last visit used, and so do, in a second search, some of the random ones; the search does the
- * same. A schedule that is not told what follows the step must do worse on some of them.
+ * tied and not, with optimizer state, with a norm pass, with waiting gradients, part by part (where
+ * all parts share slots), in sweeps, in groups and with updates apart, for every count of slots of
+ * every pool. The pools do not compete, so there each is searched by itself. A pool of optimizer
+ * state spares what its last visit used, and so do, in a second search, some of the random ones;
+ * the search does the same. A schedule that is not told what follows the step must do worse on some
+ * of them.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,8 +27,8 @@
 #include "src/plan/visits.h"
 #include "tests/train/common.h"
 
-#define MOST_SPANS  10
-#define MOST_VISITS 128
+#define MOST_SPANS  12
+#define MOST_VISITS 176
 #define POOLS       3
 
 /* The sets of spans that a list of visits needs, and how many slots each pool has. */
@@ -203,15 +205,27 @@ static void test_random(void **state)
 
 /* --- real models ----------------------------------------------------------------------------- */
 
-/* The needs of two steps for one pool; its spans are numbered anew. How many there are. */
-static int project(struct search *s, const struct tr_visits *v, const struct tr_layout *l,
-                   uint32_t pool)
+/* A list of visits of a model, and which pool's slots each span has. */
+struct list {
+    struct tr_visits v;
+    const struct tr_layout *l;
+    struct tr_plan plan; /* of which only by_parts counts */
+};
+
+static uint32_t pool_of(const struct list *x, uint32_t span)
 {
+    return (uint32_t)tr_plan_pool(&x->plan, (int)x->l->spans[span].pool);
+}
+
+/* The needs of two steps for one pool; its spans are numbered anew. How many there are. */
+static int project(struct search *s, const struct list *x, uint32_t pool)
+{
+    const struct tr_visits *v = &x->v;
     uint32_t bit[256], n = 0;
 
     memset(s, 0, sizeof(*s));
-    for (uint32_t i = 0; i < l->n_spans; i++)
-        bit[i] = l->spans[i].pool == pool ? n++ : 32;
+    for (uint32_t i = 0; i < x->l->n_spans; i++)
+        bit[i] = pool_of(x, i) == pool ? n++ : 32;
     s->n = 2 * v->n;
     s->n_pools = 1;
     s->of_pool[0] = UINT32_MAX;
@@ -223,28 +237,46 @@ static int project(struct search *s, const struct tr_visits *v, const struct tr_
     return (int)n;
 }
 
+/* The most spans of the pool that one visit needs: with fewer slots there is no schedule. */
+static uint32_t least_room(const struct search *s)
+{
+    uint32_t most = 1;
+
+    for (uint32_t i = 0; i < s->n; i++) {
+        uint32_t n = (uint32_t)__builtin_popcount(s->need[i]);
+
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
 /* Every count of slots for this pool, with one for each span in the others. */
-static void check_pool(const struct tr_visits *v, const struct tr_layout *l, uint32_t pool)
+static void check_pool(const struct list *x, uint32_t pool)
 {
     static struct search s;
     struct tr_slot_pool pools[TR_SLOT_POOLS] = {{0}};
     struct tr_schedule_params p = {
-        .visits = v->spans, .n = v->n, .spans = l->spans, .pools = pools};
-    int n = project(&s, v, l, pool);
+        .visits = x->v.spans, .n = x->v.n, .spans = x->l->spans, .pools = pools};
+    int n = project(&s, x, pool);
     uint32_t others = 0;
 
-    p.n_spans = l->n_spans;
+    p.n_spans = x->l->n_spans;
     p.n_pools = TR_SLOT_POOLS;
-    for (uint32_t i = 0; i < l->n_spans; i++) {
+    for (uint32_t i = 0; i < TR_SLOT_POOLS; i++) {
+        uint32_t slots_of = (uint32_t)tr_plan_pool(&x->plan, (int)i);
+
+        pools[i].shares = slots_of == i ? 0 : slots_of + 1;
+    }
+    for (uint32_t i = 0; i < x->l->n_spans; i++) {
         int used = 0;
 
-        pools[l->spans[i].pool].n_slots++;
-        for (uint32_t k = 0; k < v->n && !used; k++)
-            used = has(&v->spans[k], i);
-        others += used && l->spans[i].pool != pool;
+        pools[pool_of(x, i)].n_slots++;
+        for (uint32_t k = 0; k < x->v.n && !used; k++)
+            used = has(&x->v.spans[k], i);
+        others += used && pool_of(x, i) != pool;
     }
     pools[pool].spare = s.spare[0] = tr_plan_spares((int)pool);
-    for (uint32_t room = 1; room <= (uint32_t)n; room++) {
+    for (uint32_t room = least_room(&s); room <= (uint32_t)n; room++) {
         pools[pool].n_slots = s.room[0] = room;
         memset(s.known, 0, sizeof(s.known));
         assert_int_equal(loads_of_two(&p, 1) - others, least(&s, 0, 0));
@@ -264,26 +296,41 @@ static void only_stored(struct tr_visits *v, const struct tr_layout *l)
     }
 }
 
-static void check_model(const char *family, int state, int norm_pass, enum tr_parked parked)
+struct way {
+    const char *family;
+    int layers;
+    enum tr_state_kind state;
+    enum tr_parked parked;
+    int norm_pass, group, by_parts, apart;
+};
+
+static void check_model(const struct way *w)
 {
-    struct tiny shape = {family, 16, 32, 5, 2, 2, 8, 1100, 64, ""};
+    struct tiny shape = {w->family, 16, 32, w->layers, 2, 2, 8, 1100, 64, ""};
     char config[4352];
     struct tr_model *table = NULL, *like = NULL, *m = NULL;
-    struct tr_visits v;
+    struct tr_visits_params p = {.train = 1,
+                                 .norm_pass = w->norm_pass,
+                                 .group = w->group,
+                                 .by_parts = w->by_parts,
+                                 .apart = w->apart};
+    struct list x = {.plan = {.by_parts = w->by_parts}};
     json_t *json = NULL;
 
     snprintf(config, sizeof(config), "%s", scratch_path("config.json"));
     tiny_config(config, &shape);
     if (tr_init_model_table(config, TR_F32, &table, &json) < 0 ||
-        tr_model_like(&like, table, &(struct tr_model_params){.state = state}) < 0 ||
-        tr_model_park(&m, like, parked) < 0 ||
-        tr_visits_make(
-            &v, &(struct tr_visits_params){.model = m, .train = 1, .norm_pass = norm_pass}) < 0)
+        tr_model_like(&like, table, &(struct tr_model_params){.state = w->state}) < 0 ||
+        tr_model_park(&m, like, w->parked) < 0)
         fail_msg("%s", tr_message());
-    only_stored(&v, &m->layout);
+    p.model = m;
+    if (tr_visits_make(&x.v, &p) < 0)
+        fail_msg("%s", tr_message());
+    x.l = &m->layout;
+    only_stored(&x.v, x.l);
     for (uint32_t pool = 0; pool < TR_SLOT_POOLS; pool++)
-        check_pool(&v, &m->layout, pool);
-    tr_visits_free(&v);
+        check_pool(&x, pool);
+    tr_visits_free(&x.v);
     tr_model_close(m);
     tr_model_close(like);
     tr_model_close(table);
@@ -293,16 +340,62 @@ static void check_model(const char *family, int state, int norm_pass, enum tr_pa
 static void test_models(void **state)
 {
     (void)state;
+    for (int k = 0; k < 12; k++)
+        check_model(&(struct way){.family = k & 1 ? "llama-tied" : "llama",
+                                  .layers = 5,
+                                  .state = k & 2 ? TR_STATE_ADAMW : TR_STATE_NONE,
+                                  .parked = k < 8 ? TR_PARKED_NONE : TR_PARKED_F32,
+                                  .norm_pass = k >= 4});
+}
+
+/* A block is six spans there, and as many visits: of two blocks the search takes seconds. */
+static void test_parts(void **state)
+{
+    (void)state;
     for (int k = 0; k < 8; k++)
-        check_model(k & 4 ? "llama-tied" : "llama", k & 1, k >> 1 & 1, TR_PARKED_NONE);
+        check_model(&(struct way){.family = k & 1 ? "llama-tied" : "llama",
+                                  .layers = k ? 1 : 2,
+                                  .state = k & 2 ? TR_STATE_ADAMW : TR_STATE_NONE,
+                                  .norm_pass = k >= 4,
+                                  .by_parts = 1});
+}
+
+/* Tables are gone through twice, and a group's units, too. */
+static void test_sweeps_and_groups(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 8; k++)
+        check_model(&(struct way){.family = k & 1 ? "llama-tied" : "llama",
+                                  .layers = 5,
+                                  .state = TR_STATE_ADALOMO,
+                                  .parked = k & 4 ? TR_PARKED_F32 : TR_PARKED_NONE,
+                                  .norm_pass = k >= 4});
+    for (int k = 0; k < 8; k++)
+        check_model(&(struct way){.family = "llama",
+                                  .layers = 5,
+                                  .state = k & 1 ? TR_STATE_ADAMW : TR_STATE_NONE,
+                                  .norm_pass = 1,
+                                  .group = 2 + (k >> 1)});
+}
+
+static void test_apart(void **state)
+{
+    (void)state;
     for (int k = 0; k < 4; k++)
-        check_model(k & 2 ? "llama-tied" : "llama", k & 1, 1, TR_PARKED_F32);
+        check_model(&(struct way){.family = k & 1 ? "llama-tied" : "llama",
+                                  .layers = 5,
+                                  .state = TR_STATE_ADAMW,
+                                  .norm_pass = k >> 1,
+                                  .apart = 1});
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random),
-                                       cmocka_unit_test(test_models)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random), cmocka_unit_test(test_models),
+        cmocka_unit_test(test_parts),  cmocka_unit_test(test_sweeps_and_groups),
+        cmocka_unit_test(test_apart),
+    };
 
     return cmocka_run_group_tests_name("the least loads", tests, NULL, NULL);
 }
