@@ -553,6 +553,20 @@ static double find_scale(struct play *y, double arithmetic)
     return high;
 }
 
+static int fits_tokens(const struct tr_run *run, double tokens)
+{
+    struct tr_plan_params p = run->plan.in;
+    struct tr_plan *plan;
+    int fits;
+
+    if (tokens > INT32_MAX / 2 || !(plan = tr_alloc(TR_MEM_MISC, sizeof(*plan))))
+        return 0;
+    p.batch_tokens = (int32_t)ceil(tokens);
+    fits = tr_plan_make(plan, &p) == 0;
+    tr_free(TR_MEM_MISC, plan);
+    return fits;
+}
+
 int run_predict_limits(struct tr_run *run, const struct tr_figures *figures,
                        const struct tr_batch *batch, struct tr_prediction *out)
 {
@@ -565,6 +579,7 @@ int run_predict_limits(struct tr_run *run, const struct tr_figures *figures,
     r = open_play(&y, run, figures, batch);
     if (r == 0)
         out->hides_from = find_scale(&y, out->arithmetic) * (double)out->tokens;
+    out->hides_fits = out->hides_from > 0 && fits_tokens(run, out->hides_from);
     close_play(&y);
     return r;
 }

@@ -54,6 +54,7 @@ struct tr_prediction {
     uint64_t least_host; /* the smallest --host-memory, with the data as far as it has been read */
     uint64_t least_device; /* the smallest budget with these options; 0: not asked for */
     double hides_from;     /* tokens a step from which arithmetic hides the rest; 0: unknown */
+    int hides_fits;        /* a step of so many has room on the device */
 };
 
 /* The run has a model, resolved options, device_info, a plan and visits (run_place). figures may be
@@ -90,7 +91,7 @@ int run_deal_out(const struct tr_run *run, const struct tr_figures *f, struct tr
  * folder. */
 int run_deal_out_spills(const struct tr_run *run, const struct tr_stripes *store,
                         struct tr_stripes *out);
-/* The rest, which takes longer: least_device and hides_from. */
+/* The rest, which takes longer: least_device, hides_from, hides_fits. */
 int run_predict_limits(struct tr_run *run, const struct tr_figures *figures,
                        const struct tr_batch *batch, struct tr_prediction *out);
 /* ---- as text (predict_text.c) ---- */

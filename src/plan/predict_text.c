@@ -141,8 +141,10 @@ json_t *tr_prediction_json(const struct tr_prediction *p, const double *life)
     json_object_set_new(o, "arithmetic", json_real(p->arithmetic));
     json_object_set_new(o, "tokens_per_s", json_real((double)p->tokens / tr_prediction_seconds(p)));
     json_object_set_new(o, "limited_by", json_string(p->limit));
-    if (p->hides_from > 0)
+    if (p->hides_from > 0) {
         json_object_set_new(o, "hides_from_tokens", json_real(round(p->hides_from)));
+        json_object_set_new(o, "hides_from_tokens_fit", json_boolean(p->hides_fits));
+    }
     return o;
 }
 
@@ -200,8 +202,8 @@ static void print_seconds(FILE *f, const struct tr_prediction *p)
     fprintf(f, "speed     %.4g tokens/s; limited by %s\n",
             (double)p->tokens / tr_prediction_seconds(p), p->limit);
     if (p->hides_from > 0)
-        fprintf(f, "hides     arithmetic hides the rest from about %.3g tokens a step\n",
-                p->hides_from);
+        fprintf(f, "hides     arithmetic hides the rest from about %.3g tokens a step%s\n",
+                p->hides_from, p->hides_fits ? "" : ", which the device has no room for");
 }
 
 /* What each drive has to do, where there are several. */

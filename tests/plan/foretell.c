@@ -65,6 +65,7 @@ struct config {
     enum tr_update_on update; /* with a GPU; the cpu device has no other place */
     int cpu;   /* with a GPU only where all are asked for: its shim takes half a minute each */
     int steps; /* 0: STEPS */
+    enum tr_recompute recompute;
 };
 
 /* clang-format off */
@@ -95,10 +96,10 @@ static const struct config configs[] = {
      .batch = 15, .streams = 1, .method = TR_CLIP_DEFERRED, .cpu = 1},
     {"deferred, one step", {"llama", 32, 48, 4, 2, 1, 16, 9000, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO,
      1, TR_KEEP_NONE, .batch = 1, .extra = 14 << 17, .method = TR_CLIP_DEFERRED, .cpu = 1,
-     .steps = 1},
+     .steps = 1, .recompute = TR_RECOMPUTE_ALL},
     {"deferred, two steps", {"llama", 32, 48, 4, 2, 1, 16, 32000, 512, ""}, TR_TYPE_BF16,
      TR_OPT_LOMO, 1, TR_KEEP_NONE, .batch = 1, .extra = 61 << 16, .method = TR_CLIP_DEFERRED,
-     .cpu = 1, .steps = 2},
+     .cpu = 1, .steps = 2, .recompute = TR_RECOMPUTE_ALL},
     {"chosen", {"llama", 64, 96, 6, 4, 2, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO, 1,
      .batch = 14, .extra = 1 << 20, .streams = 1},
     {"host tier, in place", {"llama", 32, 48, 4, 2, 1, 16, 300, 512, ""}, TR_TYPE_BF16, TR_OPT_LOMO,
@@ -139,6 +140,7 @@ static void fill(struct tr_train_params *p, const struct config *c, const char *
                                   .parked_dtype = c->parked,
                                   .state_dtype = c->state,
                                   .durability = c->durability,
+                                  .recompute = c->recompute,
                                   .update_on = c->update ? c->update : TR_UPDATE_DEVICE,
                                   .checkpoint_every = EVERY,
                                   .threads = 2,
@@ -528,6 +530,37 @@ static void headline(void **state)
     json_decref(o);
 }
 
+/* Where the step whose arithmetic hides the rest has no room on the device it is said, and asking
+ * for it is refused: 65B has it on a card of this size, 405B, whose inputs of blocks take more, has
+ * not. */
+static void hides_if_it_fits(void **state)
+{
+    static const char *const arch[] = {"llama-65b", "llama-3.1-405b"};
+    struct tr_train_params p = {
+        .dtype = TR_TYPE_BF16, .seq_len = 2048, .optimizer = TR_OPT_LOMO, .clip_norm = -1};
+    struct tr_foretell_params f = {.train = &p, .machine = "rtx-3090", .json = 1};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const json_t *all;
+        json_t *o;
+        int fits;
+
+        p.arch = arch[i];
+        p.batch_size = 4;
+        o = foretell(&f);
+        all = json_object_get(o, "predicted");
+        fits = json_is_true(json_object_get(all, "hides_from_tokens_fit"));
+        assert_int_equal(fits, i == 0);
+        p.batch_size = (int64_t)real(all, "hides_from_tokens") / p.seq_len + 1;
+        json_decref(o);
+        if (fits)
+            json_decref(foretell(&f));
+        else
+            refuses(&f, "the smallest that would do");
+    }
+}
+
 static void bad_machines(void **state)
 {
     struct tr_train_params p = {.arch = "llama-7b"}, none = {0};
@@ -722,10 +755,11 @@ int main(int argc, char **argv)
     };
     /* Once: which device is at hand is not asked there, or the fake one would choose otherwise. */
     const struct CMUnitTest on_cpu[] = {
-        cmocka_unit_test(parts_sum),    cmocka_unit_test(clip_is_chosen),
-        cmocka_unit_test(disk_decides), cmocka_unit_test(bad_machines),
-        cmocka_unit_test(two_drives),   cmocka_unit_test(host_budget),
-        cmocka_unit_test(headline),     cmocka_unit_test(passes_are_named),
+        cmocka_unit_test(parts_sum),        cmocka_unit_test(clip_is_chosen),
+        cmocka_unit_test(disk_decides),     cmocka_unit_test(bad_machines),
+        cmocka_unit_test(two_drives),       cmocka_unit_test(host_budget),
+        cmocka_unit_test(headline),         cmocka_unit_test(passes_are_named),
+        cmocka_unit_test(hides_if_it_fits),
     };
     int failed = 0;
 
