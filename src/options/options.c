@@ -210,7 +210,7 @@ const struct tr_option tr_train_options[] = {
     {"streaming", "NAME", TR_OPTION_CHOICE, 0, AT(streaming), "auto",
      "what moves at once: blocks, matrices, or auto: blocks where two fit", .choices = streamings},
     {"recompute", "NAME", TR_OPTION_CHOICE, 0, AT(recompute), "auto",
-     "activations of blocks in the backward pass: all again, none, or as the budget allows",
+     "activations of blocks in the backward pass: all again, none, or auto: by predicted time",
      .choices = recomputes},
     {"update-on", "NAME", TR_OPTION_CHOICE, 0, AT(update_on), "auto",
      "with a GPU, what updates parameters: device; cpu, next to optimizer state, which then stays"

@@ -7,7 +7,8 @@
  * memory buys most: a second and third slot (overlap), block inputs that stay (of all that can stay
  * they alone save writes too, and drives wear), one micro-batch (fewer passes over the weights'
  * panels), then records that stay (no reads), then all gradients until the global norm is known (no
- * second backward), then activations that stay (no recompute).
+ * second backward), then activations that stay (no recompute). Whether some of these had better
+ * come before the records hangs on the machine: keep_first says it (src/run/choose.c).
  */
 #include "src/plan/plan.h"
 
@@ -547,9 +548,10 @@ static void grow_parked(struct tr_plan *p)
     p->parked = fits(p);
 }
 
-static void grow_kept(struct tr_plan *p)
+/* To at most `most` blocks. */
+static void grow_kept(struct tr_plan *p, int32_t most)
 {
-    int32_t low = p->keep, high = p->in.model->config.layers - backward_from(p);
+    int32_t low = p->keep, high = min32(most, p->in.model->config.layers - backward_from(p));
 
     if (p->in.keep >= 0 || !p->in.train)
         return;
@@ -671,10 +673,11 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
     grow_overlap(plan);
     grow(plan, TR_SLOTS_BOUNDARY, 1, plan->spans[TR_SLOTS_BOUNDARY]);
     grow_micro(plan);
+    grow_kept(plan, p->keep_first);
     grow_residents(plan);
     grow_parked(plan);
     grow_held(plan);
-    grow_kept(plan);
+    grow_kept(plan, INT32_MAX);
     grow_rest(plan);
     place_all(plan);
     return 0;

@@ -74,13 +74,14 @@ struct tr_plan_params {
     int fused;             /* updates of matrices are products into the weights: no gradients */
     int32_t group;         /* or that of so many units of the backward pass, each group's in turn */
     int keep;              /* blocks that keep activations: -1 as the budget allows, else exactly */
+    int32_t keep_first;    /* of those that it allows, so many come before records that stay */
     enum tr_streams streams; /* AUTO: blocks where two fit at once, else parts */
     int64_t logit_rows;      /* forward only: rows of logits taken out at once; 0: losses only */
     int64_t cache_tokens;    /* forward only: keys and values that stay, of all blocks; 0: none */
     int apart;               /* updates run on the cpu, and optimizer state stays in host memory */
     uint64_t budget;         /* arena bytes */
     uint64_t host_budget;    /* apart: bytes for that */
-    uint64_t workspace; /* of the device, for the message about the smallest budget */
+    uint64_t workspace;      /* of the device, for the message about the smallest budget */
 };
 
 struct tr_plan {

@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What is chosen by time: the way to an exact global norm (src/train/clip.c), where updates run
- * (src/train/update_on.c) and how often a step is made durable (durability.c). All ways have the
- * same bits, so the machine may decide; and as each is the faster or the slower by what the others
- * are, all that the options leave open are predicted, every one with every other, as the run would
- * be. The fastest is taken among those that the disk has room for and whose steps are durable as
- * they shall be.
+ * (src/train/update_on.c), how often a step is made durable (durability.c) and what the device's
+ * memory is for where it is too small for all: activations that need not be made again, or records
+ * that need not be loaded again. All ways have the same bits, so the machine may decide; and as
+ * each is the faster or the slower by what the others are, all that the options leave open are
+ * predicted, every one with every other, as the run would be. The fastest is taken among those that
+ * the disk has room for and whose steps are durable as they shall be.
  *
  * A new run's store has room for waiting gradients, or has not: there that is decided once. On a
  * machine that has not been measured every step is durable, and what differs between the ways is
- * weighed: the arithmetic of a second backward pass against the bytes that go to the device and to
- * the drive. Of equal ways the first is taken: two-pass, on the device.
+ * weighed: the arithmetic of a second backward pass, and of what is made again, against the bytes
+ * that go to the device and to the drive. Of equal ways the first is taken: two-pass, on the
+ * device, records before activations.
  */
 #include "src/base/err.h"
 #include "src/run/open.h"
 
-/* A machine of which nothing is known: multiplications a second; bytes a second of copies both ways
+/* A machine of which nothing is known: operations a second; bytes a second of copies both ways
  * and of its drive. */
 #define GPU_FLOPS   50e12
 #define CPU_FLOPS   100e9
@@ -26,6 +28,7 @@ struct way {
     enum tr_parked parked; /* F32: clipping is deferred */
     int apart;             /* updates run on the cpu */
     enum tr_keep keep;
+    int32_t kept; /* blocks whose activations stay before records do */
 };
 
 struct search {
@@ -34,6 +37,7 @@ struct search {
     const struct tr_batch *batch;
     int clips;     /* the clip method is to be chosen */
     struct way at; /* what is placed */
+    int parked;    /* all gradients have room on the device, where records come first */
     /* The fastest: every step durable (or whatever is not to be chosen); and not every step. */
     struct way way[2];
     double seconds[2]; /* of a step; 0: there is none */
@@ -41,7 +45,8 @@ struct search {
 
 static int is_same(const struct way *a, const struct way *b)
 {
-    return a->parked == b->parked && a->apart == b->apart && a->keep == b->keep;
+    return a->parked == b->parked && a->apart == b->apart && a->keep == b->keep &&
+           a->kept == b->kept;
 }
 
 /* Places the run so. -ENOMEM: so it does not fit. */
@@ -56,8 +61,21 @@ static int place(struct search *s, const struct way *w)
         r = run_park(run, w->parked);
     run->apart = w->apart;
     run->params.durability = w->keep;
+    run->keep_first = w->kept;
     s->at = *w;
     return r < 0 ? r : run_place_anew(run);
+}
+
+/* Operations of the backward passes for every parameter and token: two for each of both gradients,
+ * two more where activations are made again. */
+static double backward_work(const struct tr_run *run, const struct tr_prediction *p)
+{
+    const struct tr_plan *plan = &run->plan;
+    const struct tr_model *m = run->model;
+    int twice = plan->in.norm && !plan->parked && !plan->in.group && !m->parked;
+    double made_again = 1 - (double)plan->keep / (double)m->config.layers;
+
+    return (twice ? 2 : 1) * (4 + 2 * made_again) * (double)m->n_params * (double)p->tokens;
 }
 
 /* Seconds of a step, or without figures of what differs between the ways. */
@@ -65,15 +83,14 @@ static double weigh(const struct search *s, const struct tr_prediction *p)
 {
     const struct tr_run *run = s->run;
     const struct tr_model *m = run->model;
-    double flops = run->choice.cuda ? GPU_FLOPS : CPU_FLOPS, again, copied;
+    double flops = run->choice.cuda ? GPU_FLOPS : CPU_FLOPS, copied;
 
     if (s->figures)
         return tr_prediction_seconds(p);
-    again = m->parked || !s->clips ? 0 : 6.0 * (double)m->n_params * (double)p->tokens / flops;
     copied = (double)p->sim.copied_bytes;
     if (run->apart) /* gradients one way, weights both */
         copied += (double)m->n_trained * (4 + 2 * (double)tr_dtype_size(m->dtype));
-    return again + copied / LINK_BYTES +
+    return backward_work(run, p) / flops + copied / LINK_BYTES +
            (double)(p->sim.read_bytes + p->sim.written_bytes) / DRIVE_BYTES;
 }
 
@@ -88,24 +105,85 @@ static int lacks_disk(const struct search *s)
     return run_check_disk(run) == -ENOSPC;
 }
 
-static int try_way(struct search *s, const struct way *w)
+static void take_faster(struct search *s, const struct way *w, double seconds)
 {
-    int i = w->keep == TR_KEEP_CHECKPOINT, r = place(s, w);
-    struct tr_prediction p;
-    double seconds;
+    int i = w->keep == TR_KEEP_CHECKPOINT;
 
-    if (r < 0)
-        return r == -ENOMEM ? 0 : r;
-    if (lacks_disk(s))
-        return 0;
-    if (run_predict(s->run, s->figures, s->batch, &p) < 0)
-        return 0; /* what cannot be predicted is not chosen for it */
-    seconds = weigh(s, &p);
     if (s->seconds[i] > 0 && s->seconds[i] <= seconds)
-        return 0;
+        return;
     s->seconds[i] = seconds;
     s->way[i] = *w;
+}
+
+/* Seconds of a step, which is left placed this way; 0: it cannot be gone, or, as what cannot be
+ * predicted is not chosen for it, not be known. */
+static int try_one(struct search *s, const struct way *w, struct tr_prediction *p, double *seconds)
+{
+    int r = place(s, w);
+
+    *seconds = 0;
+    if (r < 0)
+        return r == -ENOMEM ? 0 : r;
+    if (lacks_disk(s) || run_predict(s->run, s->figures, s->batch, p) < 0)
+        return 0;
+    *seconds = weigh(s, p);
+    take_faster(s, w, *seconds);
     return 0;
+}
+
+/* Could it pay to make less again and load more? Not where the device waits for loads as it is for
+ * most of the time. */
+static int may_keep_more(const struct search *s, const struct tr_prediction *p)
+{
+    const struct tr_plan *plan = &s->run->plan;
+
+    return plan->in.keep < 0 && plan->keep < plan->in.model->config.layers &&
+           (!p->timed || p->arithmetic > p->sim.seconds / 2);
+}
+
+/* From all the blocks that have room back to those that have it beside the records: the more keep
+ * their activations the less is made again, until loads are what a step waits for. So there is one
+ * valley, and steps that are halved find its ground, to an eighth of its width. */
+static int try_kept(struct search *s, struct way w, double lowest)
+{
+    int32_t least = s->run->plan.keep, most, at = least, width;
+    struct tr_prediction p;
+    double seconds;
+    int r;
+
+    w.kept = s->run->model->config.layers;
+    r = try_one(s, &w, &p, &seconds);
+    most = s->run->plan.keep;
+    if (seconds > 0 && seconds < lowest) {
+        lowest = seconds;
+        at = most;
+    }
+    width = most - least;
+    for (int32_t step = width / 2; step > 0 && step >= width / 8 && r == 0; step /= 2) {
+        int32_t middle = at;
+
+        for (int32_t k = middle - step; k <= middle + step && r == 0; k += 2 * step) {
+            if (k <= least || k >= most)
+                continue;
+            w.kept = k;
+            r = try_one(s, &w, &p, &seconds);
+            if (seconds > 0 && seconds < lowest) {
+                lowest = seconds;
+                at = k;
+            }
+        }
+    }
+    return r;
+}
+
+static int try_way(struct search *s, const struct way *w)
+{
+    struct tr_prediction p;
+    double seconds;
+    int r = try_one(s, w, &p, &seconds);
+
+    s->parked = s->run->plan.parked;
+    return r == 0 && seconds > 0 && may_keep_more(s, &p) ? try_kept(s, *w, seconds) : r;
 }
 
 /* Where all gradients have room on the device, none is made twice and none leaves it: nothing is
@@ -114,7 +192,7 @@ static int try_clips(struct search *s, struct way w)
 {
     int r = try_way(s, &w);
 
-    if (r < 0 || !s->clips || s->run->plan.parked)
+    if (r < 0 || !s->clips || s->parked)
         return r;
     w.parked = TR_PARKED_F32;
     return try_way(s, &w);
@@ -156,14 +234,15 @@ static void take_clip(struct search *s, const struct way *w)
 
 static int is_open(const struct search *s, int both)
 {
-    return both || s->clips || (run_may_update(s->run, 0) && run_may_update(s->run, 1));
+    return both || s->clips || s->run->plan.in.keep < 0 ||
+           (run_may_update(s->run, 0) && run_may_update(s->run, 1));
 }
 
 int run_choose(struct tr_run *run, const struct tr_figures *figures, const struct tr_batch *batch,
                int weigh_durability)
 {
     const struct tr_train_params *p = &run->params;
-    struct way before = {run->model->parked, run->apart, p->durability};
+    struct way before = {run->model->parked, run->apart, p->durability, run->keep_first};
     int both =
         figures && p->durability != TR_KEEP_NONE && (weigh_durability || run->durability_auto);
     struct search s = {.run = run,

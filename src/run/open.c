@@ -210,6 +210,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                  .fused = p->fused_gemm,
                                  .group = run_clip_group(run),
                                  .keep = keep,
+                                 .keep_first = run->keep_first,
                                  .streams = streams[p->streaming],
                                  .apart = run->apart,
                                  .host_budget = run_host_room(run, run->apart),

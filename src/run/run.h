@@ -88,6 +88,7 @@ struct tr_run {
     struct tr_device *device;
     struct tr_device_info device_info;
     int apart;             /* updates run on the cpu: by name, or chosen (update_on.c) */
+    int32_t keep_first;    /* blocks that keep activations rather than records (choose.c) */
     struct tr_device *cpu; /* which does so, in pinned memory of plan.host_bytes */
     char *host;
     struct tr_plan plan;
