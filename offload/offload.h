@@ -98,9 +98,9 @@ struct tr_table_sizes {
     const struct tr_layout *layout;
     const struct tr_slot_pool *pools; /* n_slots, slot_bytes */
     uint32_t n_pools, n_scratch;
-    uint64_t scratch_bytes; /* of each */
-    uint32_t visits;        /* of a step */
-    int staged;             /* the host does not see the device's memory */
+    uint64_t scratch_pieces; /* of all together */
+    uint32_t visits;         /* of a step */
+    int staged;              /* the host does not see the device's memory */
 };
 
 /* Host memory that an engine takes for its tables, at most; and a store of this layout. */

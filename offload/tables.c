@@ -51,7 +51,6 @@ uint64_t tr_offload_table_bytes(const struct tr_table_sizes *t)
 {
     const struct tr_layout *l = t->layout;
     uint64_t spans = (uint64_t)l->n_spans + t->n_scratch, slots = 0, bytes = FEW;
-    uint64_t cut = tr_pieces_of(t->scratch_bytes);
 
     for (uint32_t i = 0; i < t->n_pools; i++) {
         slots += t->pools[i].n_slots;
@@ -59,8 +58,8 @@ uint64_t tr_offload_table_bytes(const struct tr_table_sizes *t)
     }
     bytes += ((uint64_t)l->n_segments + t->n_scratch) * (sizeof(*l->segments) + 24);
     bytes += spans * (sizeof(*l->spans) + 2 * sizeof(uint32_t) + 1);
-    bytes += (l->n_pieces + t->n_scratch * cut) * (sizeof(*l->pieces) + sizeof(uint64_t));
-    bytes += t->n_scratch * cut * (sizeof(struct tr_stripe) + sizeof(uint64_t) + 1);
+    bytes += (l->n_pieces + t->scratch_pieces) * (sizeof(*l->pieces) + sizeof(uint64_t));
+    bytes += t->scratch_pieces * (sizeof(struct tr_stripe) + sizeof(uint64_t) + 1);
     if (t->staged) /* everything may have a home */
         bytes += spans * (sizeof(struct tr_home) + 1 + sizeof(struct tr_move)) +
                  (slots + spans) * TR_HASH_BYTES;

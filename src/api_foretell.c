@@ -238,13 +238,14 @@ static int print_json(FILE *out, const struct foretell *f)
     char *text, clip[160];
 
     json_object_set_new(predicted, "durability", run_durability_json(run));
-    o = json_pack("{s:s, s:I, s:i, s:s, s:I, s:I, s:i, s:i, s:s, s:s, s:o, s:o}", "architecture",
-                  run->model->config.architecture, "parameters", (json_int_t)run->model->n_params,
-                  "layers", (int)run->model->config.layers, "dtype",
-                  tr_dtype_name(run->model->dtype), "batch_size",
+    o = json_pack("{s:s, s:I, s:i, s:s, s:I, s:I, s:i, s:i, s:i, s:s, s:s, s:o, s:o}",
+                  "architecture", run->model->config.architecture, "parameters",
+                  (json_int_t)run->model->n_params, "layers", (int)run->model->config.layers,
+                  "dtype", tr_dtype_name(run->model->dtype), "batch_size",
                   (json_int_t)run->params.batch_size, "seq_len", (json_int_t)run->params.seq_len,
                   "micro_tokens", (int)run->plan.micro_tokens, "kept_blocks", (int)run->plan.keep,
-                  "clip", run_clip_text(run, clip, sizeof(clip)), "sweeps", run_sweeps_text(run),
+                  "kept_on_device", (int)run->plan.slots[TR_SLOTS_FRAME], "clip",
+                  run_clip_text(run, clip, sizeof(clip)), "sweeps", run_sweeps_text(run),
                   "device_memory", device_json(f), "predicted", predicted);
     text = o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(o);

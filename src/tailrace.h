@@ -112,7 +112,7 @@ struct tr_step_report {
     int64_t tokens, targets;    /* in the batch; those with a loss */
     int skipped;        /* no target, or an overflow: nothing was updated */
     double seconds, tokens_per_s, wait_load_s, wait_commit_s; /* waits: of the caller */
-    uint64_t read_bytes, written_bytes, spilled_bytes; /* spilled: block inputs, to host or disk */
+    uint64_t read_bytes, written_bytes, spilled_bytes; /* spilled: activations, to host or disk */
     uint64_t device_peak_bytes, host_peak_bytes; /* device: as planned; the outcome has measured */
     double eval_loss, eval_accuracy; /* NaN where this step measured none */
 };

@@ -175,7 +175,7 @@ static void print_end(const struct train *train, const tr_run *run)
     fprintf(f, "disk      %s read", cli_size(text, read));
     fprintf(f, ", %s written\n", cli_size(text, written));
     if (train->spilled_bytes)
-        fprintf(f, "spill     %s of block inputs left the device\n",
+        fprintf(f, "spill     %s of activations left the device\n",
                 cli_size(text, train->spilled_bytes));
     print_peak(f, "device", last->device_peak_bytes, train->params.device_memory);
     print_peak(f, "host", last->host_peak_bytes, train->params.host_memory);

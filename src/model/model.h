@@ -81,6 +81,7 @@ enum tr_slots {
     TR_SLOTS_NORM_PARKED,
     TR_SLOTS_ADAPTER,  /* as many as there are spans: adapters stay */
     TR_SLOTS_BOUNDARY, /* inputs of blocks: scratch, not in the store (src/plan/plan.h) */
+    TR_SLOTS_FRAME,    /* activations that blocks keep: scratch, too */
     TR_SLOT_POOLS
 };
 

@@ -8,7 +8,8 @@
  * they alone save writes too, and drives wear), one micro-batch (fewer passes over the weights'
  * panels), then records that stay (no reads), then all gradients until the global norm is known (no
  * second backward), then activations that stay (no recompute). Whether some of these had better
- * come before the records hangs on the machine: keep_first says it (src/run/choose.c).
+ * come before the records, or pass the time in host memory, hangs on the machine: keep_first and
+ * keep_spills say it (src/run/choose.c).
  */
 #include "src/plan/plan.h"
 
@@ -362,13 +363,12 @@ static void place_all(struct tr_plan *p)
 
     p->peak = p->host_bytes = 0;
     p->several = p->micro_tokens < p->in.batch_tokens;
-    lay_frame(&p->kept_frame, p, n, 0);
     lay_frame(&p->shared_frame, p, p->by_parts ? n : m_tokens, p->by_parts);
     lay_backward(&p->back, p);
     for (int i = 0; i < TR_SLOT_POOLS; i++)
         place_pool(p, i);
     place_batch(p);
-    place(p, &p->frames, (uint64_t)p->keep * p->kept_frame.bytes + p->shared_frame.bytes);
+    place(p, &p->shared, p->shared_frame.bytes);
     place(p, &p->act, m_tokens * act * tr_dtype_size(t));
     place(p, &p->norm2, p->by_parts ? (uint64_t)c->hidden * largest_weight(m) : 0);
     place(p, &p->mlp_out, p->in.train ? 0 : m_tokens * c->hidden * 4);
@@ -440,6 +440,9 @@ static void count_spans(struct tr_plan *p)
         p->spans[pool] += (uint32_t)used; /* forward passes leave a run's state where it is */
         p->slot_bytes[pool] = max64(p->slot_bytes[pool], l->spans[i].bytes);
     }
+    lay_frame(&p->kept_frame, p, (uint64_t)p->in.batch_tokens, 0);
+    p->spans[TR_SLOTS_FRAME] = (uint32_t)p->keep;
+    p->slot_bytes[TR_SLOTS_FRAME] = aligned(p->kept_frame.bytes);
     p->spans[TR_SLOTS_BOUNDARY] = p->in.train ? live_boundaries(p) : 2; /* forward: in and out */
     p->slot_bytes[TR_SLOTS_BOUNDARY] =
         aligned((uint64_t)p->in.batch_tokens * (uint64_t)p->in.model->config.hidden *
@@ -548,7 +551,13 @@ static void grow_parked(struct tr_plan *p)
     p->parked = fits(p);
 }
 
-/* To at most `most` blocks. */
+static void keep_on_device(struct tr_plan *p, int32_t keep)
+{
+    p->keep = keep;
+    p->spans[TR_SLOTS_FRAME] = p->slots[TR_SLOTS_FRAME] = (uint32_t)keep;
+}
+
+/* To at most `most` blocks, none of which spills. */
 static void grow_kept(struct tr_plan *p, int32_t most)
 {
     int32_t low = p->keep, high = min32(most, p->in.model->config.layers - backward_from(p));
@@ -558,13 +567,25 @@ static void grow_kept(struct tr_plan *p, int32_t most)
     while (low < high) {
         int32_t mid = low + (high - low + 1) / 2;
 
-        p->keep = mid;
+        keep_on_device(p, mid);
         if (fits(p))
             low = mid;
         else
             high = mid - 1;
     }
-    p->keep = low;
+    keep_on_device(p, low);
+}
+
+/* So many by name: none spills, if there is room. */
+static void grow_frames(struct tr_plan *p)
+{
+    uint32_t before = p->slots[TR_SLOTS_FRAME];
+
+    if (p->in.keep_spills)
+        return;
+    p->slots[TR_SLOTS_FRAME] = p->spans[TR_SLOTS_FRAME];
+    if (!fits(p))
+        p->slots[TR_SLOTS_FRAME] = before;
 }
 
 static int32_t clamp_micro(const struct tr_plan_params *in)
@@ -669,6 +690,7 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
         take_least_host(plan);
     if (tr_lora_freezes(&p->model->lora)) /* adapters' gradients are small, a second pass is not */
         grow_parked(plan);
+    grow_frames(plan);
     grow(plan, TR_SLOTS_BOUNDARY, 1, 2); /* before all else: one is saved, the other is made */
     grow_overlap(plan);
     grow(plan, TR_SLOTS_BOUNDARY, 1, plan->spans[TR_SLOTS_BOUNDARY]);
@@ -705,18 +727,26 @@ uint32_t tr_plan_boundaries(const struct tr_plan *plan)
     return (uint32_t)plan->in.model->config.layers + 1;
 }
 
+uint32_t tr_plan_scratch(const struct tr_plan *plan)
+{
+    return tr_plan_boundaries(plan) + (uint32_t)plan->keep;
+}
+
 struct tr_span *tr_plan_spans(const struct tr_plan *plan, uint32_t *n_spans)
 {
     const struct tr_layout *l = &plan->in.model->layout;
-    uint32_t n = l->n_spans + tr_plan_boundaries(plan);
+    uint32_t frames = l->n_spans + tr_plan_boundaries(plan);
+    uint32_t n = l->n_spans + tr_plan_scratch(plan);
     struct tr_span *spans = tr_alloc_array(TR_MEM_MISC, n, sizeof(*spans));
 
     if (!spans)
         return NULL;
     memcpy(spans, l->spans, l->n_spans * sizeof(*spans));
-    for (uint32_t i = l->n_spans; i < n; i++)
-        spans[i] = (struct tr_span){.pool = TR_SLOTS_BOUNDARY,
-                                    .bytes = plan->slot_bytes[TR_SLOTS_BOUNDARY]};
+    for (uint32_t i = l->n_spans; i < n; i++) {
+        uint32_t pool = i < frames ? TR_SLOTS_BOUNDARY : TR_SLOTS_FRAME;
+
+        spans[i] = (struct tr_span){.pool = pool, .bytes = plan->slot_bytes[pool]};
+    }
     *n_spans = n;
     return spans;
 }
@@ -729,20 +759,6 @@ int tr_plan_keeps(const struct tr_plan *plan, int layer)
 int tr_plan_remakes(const struct tr_plan *plan, int layer)
 {
     return plan->by_parts && !tr_plan_keeps(plan, layer);
-}
-
-uint64_t tr_plan_frame(const struct tr_plan *plan, int layer)
-{
-    int first = plan->in.model->config.layers - plan->keep;
-
-    if (layer < first)
-        return tr_plan_shared(plan);
-    return plan->frames.offset + (uint64_t)(layer - first) * plan->kept_frame.bytes;
-}
-
-uint64_t tr_plan_shared(const struct tr_plan *plan)
-{
-    return plan->frames.offset + (uint64_t)plan->keep * plan->kept_frame.bytes;
 }
 
 uint64_t tr_plan_cache(const struct tr_plan *plan, int layer, int values)

@@ -8,9 +8,9 @@
  * allocated on the device later, so the predicted peak is the measured one (invariant 6).
  *
  * The inputs of the blocks are scratch spans of the offload engine: boundary l, (N, hidden) in the
- * storage dtype, is the input of block l, the last one the output of the last block. Their slots
- * are a pool like the others; what does not fit is spilled for the time between forward and
- * backward.
+ * storage dtype, is the input of block l, the last one the output of the last block. Behind them
+ * come the frames of those blocks that keep their activations. Their slots are pools like the
+ * others; what does not fit is spilled for the time between forward and backward.
  *
  * Owns no memory; knows no device. Sizes in bytes, counts in tokens.
  */
@@ -25,10 +25,11 @@ struct tr_place {
 };
 
 /* Activations of one block in the device's compute dtype (rstd, lse and x_mid in f32); offsets
- * relative to the frame. A kept frame has room for all N tokens of the step (micro-batches at their
- * own tokens), the shared one for the M of a micro-batch; where blocks stream part by part for all,
- * as each part's stage goes through all micro-batches. The gradients of gate and up replace them
- * in the shared frame, and once they are spent those of q, k and v lie there.
+ * relative to the frame. A kept frame, which is a scratch span, has room for all N tokens of the
+ * step (micro-batches at their own tokens), the shared one for the M of a micro-batch; where blocks
+ * stream part by part for all, as each part's stage goes through all micro-batches. The gradients
+ * of gate and up replace them in the shared frame, and once they are spent those of q, k and v lie
+ * there.
  *
  * Part by part memory grows with N, so less stays in the shared frame. xn2 is made again from x_mid
  * by each stage that takes it, for its micro-batch alone, in the place of `act`, which no such
@@ -75,6 +76,7 @@ struct tr_plan_params {
     int32_t group;         /* or that of so many units of the backward pass, each group's in turn */
     int keep;              /* blocks that keep activations: -1 as the budget allows, else exactly */
     int32_t keep_first;    /* of those that it allows, so many come before records that stay */
+    int keep_spills;       /* exactly so many, but on the device records that stay come first */
     enum tr_streams streams; /* AUTO: blocks where two fit at once, else parts */
     int64_t logit_rows;      /* forward only: rows of logits taken out at once; 0: losses only */
     int64_t cache_tokens;    /* forward only: keys and values that stay, of all blocks; 0: none */
@@ -104,7 +106,7 @@ struct tr_plan {
     struct tr_place max, sum, target_logit, lse, nll; /* (N) */
     struct tr_place cos, sin;
     struct tr_place dx;      /* (N, hidden) f32: gradient at the current boundary */
-    struct tr_place frames;  /* `keep` kept frames, then the shared one */
+    struct tr_place shared;  /* frame of the block at hand, where it keeps none */
     struct tr_place act;     /* (M, ffn) compute dtype: input of the last matmul; or xn2 */
     struct tr_place norm2;   /* (hidden) part by part: the second norm's weight, of the block */
     struct tr_place mlp_out; /* (M, hidden) */
@@ -141,13 +143,11 @@ struct tr_plan {
 int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p);
 
 uint32_t tr_plan_boundaries(const struct tr_plan *plan); /* how many */
-/* The layout's spans, then one for each boundary, for schedules; freed with
- * tr_free(TR_MEM_MISC, ...). NULL: out of memory. */
+uint32_t tr_plan_scratch(const struct tr_plan *plan);    /* boundaries and frames */
+/* The layout's spans, then one for each boundary, then one for each frame that is kept, for
+ * schedules; freed with tr_free(TR_MEM_MISC, ...). NULL: out of memory. */
 struct tr_span *tr_plan_spans(const struct tr_plan *plan, uint32_t *n_spans);
 
-/* Frame of block `layer`, as an offset in the arena: kept_frame or shared_frame is its layout. */
-uint64_t tr_plan_frame(const struct tr_plan *plan, int layer);
-uint64_t tr_plan_shared(const struct tr_plan *plan); /* of the shared frame */
 int tr_plan_keeps(const struct tr_plan *plan, int layer);
 /* Does xn2 of this block not stay (struct tr_frame)? */
 int tr_plan_remakes(const struct tr_plan *plan, int layer);

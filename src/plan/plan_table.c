@@ -51,7 +51,9 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
     rows[n++].bytes = p->pool[TR_SLOTS_BOUNDARY].bytes;
     row(&rows[n++], shared + p->act.bytes + (p->in.train ? 0 : p->mlp_out.bytes),
         "activations of one block");
-    row(&rows[n++], p->frames.bytes - shared, "activations kept");
+    snprintf(rows[n].kind, sizeof(rows[n].kind), "activations kept (%u of %d x %.1f MiB)",
+             p->slots[TR_SLOTS_FRAME], p->keep, (double)p->slot_bytes[TR_SLOTS_FRAME] / 1048576);
+    rows[n++].bytes = p->pool[TR_SLOTS_FRAME].bytes;
     row(&rows[n++], p->dx.bytes + p->back_scratch.bytes, "activation gradients");
     row(&rows[n++], p->grad.bytes + p->norm_grad.bytes,
         p->parked     ? "weight gradients (all, until the norm is known)"

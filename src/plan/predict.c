@@ -248,7 +248,7 @@ static int open_play(struct play *y, struct tr_run *run, const struct tr_figures
                                   .pass = y->pass,
                                   .spans = run->spans,
                                   .n_spans = run->n_spans,
-                                  .n_scratch = tr_plan_boundaries(&run->plan),
+                                  .n_scratch = tr_plan_scratch(&run->plan),
                                   .pools = y->pools,
                                   .n_pools = TR_SLOT_POOLS,
                                   .in_host = run->in_host,
@@ -471,7 +471,7 @@ double tr_prediction_life(const struct tr_prediction *p, const double life[TR_ST
 
 static int fits_so(const struct tr_run *run, const struct tr_model *m, uint64_t arena, int apart)
 {
-    struct tr_plan_params p = run->plan.in;
+    struct tr_plan_params p = run_plan_asked(run);
     struct tr_plan *plan = tr_alloc(TR_MEM_MISC, sizeof(*plan));
     int r = plan ? 0 : -ENOMEM;
 
@@ -555,7 +555,7 @@ static double find_scale(struct play *y, double arithmetic)
 
 static int fits_tokens(const struct tr_run *run, double tokens)
 {
-    struct tr_plan_params p = run->plan.in;
+    struct tr_plan_params p = run_plan_asked(run);
     struct tr_plan *plan;
     int fits;
 

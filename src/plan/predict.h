@@ -50,7 +50,7 @@ struct tr_prediction {
     uint64_t apart_bytes;       /* pinned host memory for that: slots of state and buffers */
     uint64_t disk_bytes;        /* of the store and what is spilled to it */
     uint64_t parked_disk_bytes; /* of the store: gradients that wait for the next step */
-    uint64_t spill_host_bytes, spill_disk_bytes; /* block inputs: of tier_bytes, of disk_bytes */
+    uint64_t spill_host_bytes, spill_disk_bytes; /* scratch: of tier_bytes, of disk_bytes */
     uint64_t least_host; /* the smallest --host-memory, with the data as far as it has been read */
     uint64_t least_device; /* the smallest budget with these options; 0: not asked for */
     double hides_from;     /* tokens a step from which arithmetic hides the rest; 0: unknown */

@@ -244,21 +244,21 @@ void tr_prediction_print(FILE *f, const struct tr_prediction *p, const double *l
     fputs("host memory, pinned\n", f);
     print_gb(f, "staging buffers", p->staging_bytes);
     print_gb(f, "parameters and state beside the device", p->tier_bytes - p->spill_host_bytes);
-    print_gb(f, "block inputs, spilled", p->spill_host_bytes);
+    print_gb(f, "activations, spilled", p->spill_host_bytes);
     if (p->apart)
         print_gb(f, "updates on the cpu: slots of state, gradients, weights", p->apart_bytes);
     print_gb(f, "losses and norms read back", p->buffer_bytes);
     fputs("disk\n", f);
     print_gb(f, "store", p->disk_bytes - p->spill_disk_bytes);
     print_gb(f, "of it: gradients that wait for the next step", p->parked_disk_bytes);
-    print_gb(f, "block inputs, spilled", p->spill_disk_bytes);
+    print_gb(f, "activations, spilled", p->spill_disk_bytes);
     fputs("moved a step\n", f);
     print_gb(f, "read from disk", p->sim.read_bytes);
     print_gb(f, "written to disk", p->sim.written_bytes);
     if (p->sim.kept_bytes)
         print_gb(f, "and by a commit", p->sim.kept_bytes);
     print_gb(f, "loaded from host memory", p->sim.host_bytes);
-    print_gb(f, "block inputs saved (what went to disk is above, too)", p->sim.spilled_bytes);
+    print_gb(f, "activations saved (what went to disk is above, too)", p->sim.spilled_bytes);
     if (p->timed)
         print_seconds(f, p);
     if (p->timed)

@@ -88,9 +88,24 @@ static void add_parts(struct tr_visit *s, const struct tr_model *m,
             add_span(s, block->adapter_span[part], changed || parked);
 }
 
-static void add_block(struct tr_visits *v, const struct tr_model *m, struct tr_unit_visit unit)
+/* The activations that a block keeps: made by its forward visits together. */
+static void add_frame(struct tr_visit *s, const struct tr_visits_params *p,
+                      const struct tr_unit_visit *unit)
+{
+    int made = unit->work == TR_WORK_BLOCK;
+
+    if (unit->index < p->model->config.layers - p->keep)
+        return;
+    if (made && unit->from == TR_PART_KV)
+        s->fresh |= 1u << s->n_spans;
+    add_span(s, tr_frame_span(p->model, p->keep, unit->index), made);
+}
+
+static void add_block(struct tr_visits *v, const struct tr_visits_params *p,
+                      struct tr_unit_visit unit)
 {
     int changed = unit.work == TR_WORK_BLOCK_GRAD && unit.pass == TR_PASS_UPDATE;
+    const struct tr_model *m = p->model;
     struct tr_visit *s = add(v, unit);
 
     add_parts(s, m, &unit, changed);
@@ -98,6 +113,7 @@ static void add_block(struct tr_visits *v, const struct tr_model *m, struct tr_u
         add_boundary(s, m, unit.index, READ);
     if (unit.work == TR_WORK_BLOCK && unit.to == TR_PART_DOWN)
         add_boundary(s, m, unit.index + 1, MADE);
+    add_frame(s, p, &unit);
 }
 
 /* What the last step has left to these parts. */
@@ -119,7 +135,7 @@ static void add_parts_forward(struct tr_visits *v, const struct tr_visits_params
         if (update && trains_unit(p->model, &unit))
             add_block_update(v, p->model, unit);
         if (!p->settle)
-            add_block(v, p->model, unit);
+            add_block(v, p, unit);
     }
 }
 
@@ -134,7 +150,7 @@ static void add_parts_backward(struct tr_visits *v, const struct tr_visits_param
     unit.work = TR_WORK_BLOCK_GRAD;
     for (int part = TR_PARTS - 1; part >= (int)lowest; part--) {
         unit.from = unit.to = unit.lowest = (enum tr_part)part;
-        add_block(v, p->model, unit);
+        add_block(v, p, unit);
     }
 }
 
@@ -144,7 +160,7 @@ static void add_whole_forward(struct tr_visits *v, const struct tr_visits_params
     if (defers(p) && trains_unit(p->model, &unit))
         add_block_update(v, p->model, unit);
     if (!p->settle)
-        add_block(v, p->model, unit);
+        add_block(v, p, unit);
 }
 
 static void add_layer(struct tr_visits *v, const struct tr_visits_params *p, int32_t layer)
@@ -174,7 +190,7 @@ static void add_layer_grad(struct tr_visits *v, const struct tr_visits_params *p
     if (p->by_parts)
         add_parts_backward(v, p, unit);
     else
-        add_block(v, p->model, unit);
+        add_block(v, p, unit);
 }
 
 static void add_final_norm(struct tr_visit *s, const struct tr_model *m, int changed)
@@ -365,7 +381,7 @@ static void add_backward(struct tr_visits *v, const struct tr_visits_params *p, 
     add_units(v, p, pass, (int32_t[]){0, p->model->config.layers + 2});
 }
 
-static void forget_boundary(struct tr_visit *v, const struct tr_model *m)
+static void forget_scratch(struct tr_visit *v, const struct tr_model *m)
 {
     while (v->n_spans && v->span[v->n_spans - 1] >= m->layout.n_spans)
         v->n_spans--;
@@ -376,7 +392,7 @@ static void forget_head(struct tr_visits *v, const struct tr_model *m)
 {
     for (uint32_t i = 0; i < v->n; i++)
         if (v->units[i].work == TR_WORK_EMBED_GRAD)
-            forget_boundary(&v->spans[i], m);
+            forget_scratch(&v->spans[i], m);
 }
 
 /* The update pass without its backward: the visits from `first` on that change something. */
@@ -388,7 +404,7 @@ static void only_update(struct tr_visits *v, const struct tr_model *m, uint32_t 
         if (!v->spans[i].changed)
             continue;
         v->spans[n] = v->spans[i];
-        forget_boundary(&v->spans[n], m);
+        forget_scratch(&v->spans[n], m);
         v->units[n] = v->units[i];
         v->units[n++].work = TR_WORK_UPDATE;
     }
@@ -450,7 +466,7 @@ static void append_update(struct tr_visits *v, const struct tr_model *m, const s
     unit.left = 1;
     append(v, s, &unit);
     to = &v->spans[v->n - 1];
-    forget_boundary(to, m);
+    forget_scratch(to, m);
     while (is_adapter(m, to->span[to->n_spans - 1]))
         to->changed &= (1u << --to->n_spans) - 1;
 }

@@ -47,7 +47,8 @@
  *
  * Last of a visit's spans come the block inputs that it makes or reads: span layout.n_spans + l is
  * boundary l (src/plan/plan.h), made by block l - 1 (the first by all embed visits together), read
- * by block l both ways, the last one by the head wherever it makes logits.
+ * by block l both ways, the last one by the head wherever it makes logits. Behind them comes the
+ * frame of a block that keeps its activations, made by its forward visits, read by the others.
  */
 #ifndef TR_SRC_PLAN_VISITS_H
 #define TR_SRC_PLAN_VISITS_H
@@ -102,6 +103,14 @@ struct tr_visits_params {
     int apart;     /* updates are visits of their own */
     int32_t keep;  /* the last blocks that keep their activations for the backward pass */
 };
+
+/* The span of the frame of block `layer`, one of the last `keep`. */
+static inline uint32_t tr_frame_span(const struct tr_model *m, int32_t keep, int32_t layer)
+{
+    int32_t layers = m->config.layers;
+
+    return m->layout.n_spans + (uint32_t)(layers + 1 + layer - (layers - keep));
+}
 
 /* Parameters are changed here. */
 static inline int tr_unit_updates(const struct tr_unit_visit *u)

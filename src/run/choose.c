@@ -3,10 +3,11 @@
  * What is chosen by time: the way to an exact global norm (src/train/clip.c), where updates run
  * (src/train/update_on.c), how often a step is made durable (durability.c) and what the device's
  * memory is for where it is too small for all: activations that need not be made again, or records
- * that need not be loaded again. All ways have the same bits, so the machine may decide; and as
- * each is the faster or the slower by what the others are, all that the options leave open are
- * predicted, every one with every other, as the run would be. The fastest is taken among those that
- * the disk has room for and whose steps are durable as they shall be.
+ * that need not be loaded again; and whether activations pass the time in host memory. All ways
+ * have the same bits, so the machine may decide; and as each is the faster or the slower by what
+ * the others are, all that the options leave open are predicted, every one with every other, as the
+ * run would be. The fastest is taken among those that the disk has room for and whose steps are
+ * durable as they shall be.
  *
  * A new run's store has room for waiting gradients, or has not: there that is decided once. On a
  * machine that has not been measured every step is durable, and what differs between the ways is
@@ -29,6 +30,7 @@ struct way {
     int apart;             /* updates run on the cpu */
     enum tr_keep keep;
     int32_t kept; /* blocks whose activations stay before records do */
+    int spills;   /* or so many that keep them, in host memory for the most part */
 };
 
 struct search {
@@ -46,7 +48,7 @@ struct search {
 static int is_same(const struct way *a, const struct way *b)
 {
     return a->parked == b->parked && a->apart == b->apart && a->keep == b->keep &&
-           a->kept == b->kept;
+           a->kept == b->kept && a->spills == b->spills;
 }
 
 /* Places the run so. -ENOMEM: so it does not fit. */
@@ -62,6 +64,7 @@ static int place(struct search *s, const struct way *w)
     run->apart = w->apart;
     run->params.durability = w->keep;
     run->keep_first = w->kept;
+    run->keep_spills = w->spills;
     s->at = *w;
     return r < 0 ? r : run_place_anew(run);
 }
@@ -115,6 +118,16 @@ static void take_faster(struct search *s, const struct way *w, double seconds)
     s->way[i] = *w;
 }
 
+/* Activations are never chosen to be written to a drive, which wears. */
+static int wears(const struct tr_run *run)
+{
+    uint32_t n = tr_plan_scratch(&run->plan), i = tr_plan_boundaries(&run->plan);
+
+    while (i < n && !run->scratch[i].spills)
+        i++;
+    return i < n;
+}
+
 /* Seconds of a step, which is left placed this way; 0: it cannot be gone, or, as what cannot be
  * predicted is not chosen for it, not be known. */
 static int try_one(struct search *s, const struct way *w, struct tr_prediction *p, double *seconds)
@@ -124,10 +137,10 @@ static int try_one(struct search *s, const struct way *w, struct tr_prediction *
     *seconds = 0;
     if (r < 0)
         return r == -ENOMEM ? 0 : r;
-    if (lacks_disk(s) || run_predict(s->run, s->figures, s->batch, p) < 0)
+    if (lacks_disk(s) || (w->spills && wears(s->run)) ||
+        run_predict(s->run, s->figures, s->batch, p) < 0)
         return 0;
     *seconds = weigh(s, p);
-    take_faster(s, w, *seconds);
     return 0;
 }
 
@@ -141,61 +154,101 @@ static int may_keep_more(const struct search *s, const struct tr_prediction *p)
            (!p->timed || p->arithmetic > p->sim.seconds / 2);
 }
 
-/* From all the blocks that have room back to those that have it beside the records: the more keep
- * their activations the less is made again, until loads are what a step waits for. So there is one
- * valley, and steps that are halved find its ground, to an eighth of its width. */
-static int try_kept(struct search *s, struct way w, double lowest)
+/* Numbers of blocks from `least`, which is known, to `most`. */
+struct valley {
+    struct way way;
+    int32_t least, most, at; /* at: the best so far */
+    double lowest;
+};
+
+static int step_to(struct search *s, struct valley *v, int32_t kept)
 {
-    int32_t least = s->run->plan.keep, most, at = least, width;
     struct tr_prediction p;
     double seconds;
     int r;
 
-    w.kept = s->run->model->config.layers;
-    r = try_one(s, &w, &p, &seconds);
-    most = s->run->plan.keep;
-    if (seconds > 0 && seconds < lowest) {
-        lowest = seconds;
-        at = most;
-    }
-    width = most - least;
-    for (int32_t step = width / 2; step > 0 && step >= width / 8 && r == 0; step /= 2) {
-        int32_t middle = at;
-
-        for (int32_t k = middle - step; k <= middle + step && r == 0; k += 2 * step) {
-            if (k <= least || k >= most)
-                continue;
-            w.kept = k;
-            r = try_one(s, &w, &p, &seconds);
-            if (seconds > 0 && seconds < lowest) {
-                lowest = seconds;
-                at = k;
-            }
-        }
+    v->way.kept = kept;
+    r = try_one(s, &v->way, &p, &seconds);
+    if (seconds > 0 && seconds < v->lowest) {
+        v->lowest = seconds;
+        v->at = kept;
     }
     return r;
 }
 
-static int try_way(struct search *s, const struct way *w)
+/* The more blocks keep their activations the less is made again, until loads are what a step waits
+ * for. So there is one valley, and steps that are halved find its ground, to an eighth of its
+ * width. */
+static int search_valley(struct search *s, struct valley *v)
+{
+    int32_t width = v->most - v->least;
+    int r = 0;
+
+    for (int32_t step = width / 2; step > 0 && step >= width / 8 && r == 0; step /= 2) {
+        int32_t middle = v->at;
+
+        for (int32_t k = middle - step; k <= middle + step && r == 0; k += 2 * step)
+            if (k > v->least && k < v->most)
+                r = step_to(s, v, k);
+    }
+    return r;
+}
+
+/* First on the device alone, from all the blocks that have room there back to those that have it
+ * beside the records; then in host memory, where the device's is not the same. That takes homes
+ * from records, which are read from the drive instead: for less than a fiftieth it is not done. */
+static int try_kept(struct search *s, struct way *w, double *seconds)
+{
+    int32_t least = s->run->plan.keep, layers = s->run->model->config.layers;
+    struct valley v = {.way = *w, .least = least, .at = least, .lowest = *seconds};
+    int r = step_to(s, &v, layers);
+
+    v.most = s->run->plan.keep;
+    v.at = v.at == layers ? v.most : least;
+    if (r == 0)
+        r = search_valley(s, &v);
+    if (v.lowest < *seconds)
+        w->kept = v.at;
+    *seconds = v.lowest;
+    if (r < 0 || v.at == layers || s->run->device_info.host_visible)
+        return r;
+    v = (struct valley){.way = *w, .most = layers, .lowest = 0.98 * *seconds};
+    v.way.spills = 1;
+    r = step_to(s, &v, layers);
+    if (r == 0)
+        r = search_valley(s, &v);
+    if (v.at > 0) {
+        *w = v.way;
+        w->kept = v.at;
+        *seconds = v.lowest;
+    }
+    return r;
+}
+
+static int try_way(struct search *s, struct way w)
 {
     struct tr_prediction p;
     double seconds;
-    int r = try_one(s, w, &p, &seconds);
+    int r = try_one(s, &w, &p, &seconds);
 
     s->parked = s->run->plan.parked;
-    return r == 0 && seconds > 0 && may_keep_more(s, &p) ? try_kept(s, *w, seconds) : r;
+    if (r == 0 && seconds > 0 && may_keep_more(s, &p))
+        r = try_kept(s, &w, &seconds);
+    if (r == 0 && seconds > 0)
+        take_faster(s, &w, seconds);
+    return r;
 }
 
 /* Where all gradients have room on the device, none is made twice and none leaves it: nothing is
  * faster. */
 static int try_clips(struct search *s, struct way w)
 {
-    int r = try_way(s, &w);
+    int r = try_way(s, w);
 
     if (r < 0 || !s->clips || s->parked)
         return r;
     w.parked = TR_PARKED_F32;
-    return try_way(s, &w);
+    return try_way(s, w);
 }
 
 static int try_all(struct search *s, struct way w, int both)
@@ -242,7 +295,8 @@ int run_choose(struct tr_run *run, const struct tr_figures *figures, const struc
                int weigh_durability)
 {
     const struct tr_train_params *p = &run->params;
-    struct way before = {run->model->parked, run->apart, p->durability, run->keep_first};
+    struct way before = {run->model->parked, run->apart, p->durability, run->keep_first,
+                         run->keep_spills};
     int both =
         figures && p->durability != TR_KEEP_NONE && (weigh_durability || run->durability_auto);
     struct search s = {.run = run,

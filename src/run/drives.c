@@ -209,7 +209,7 @@ int run_deal_out_spills(const struct tr_run *run, const struct tr_stripes *store
                         struct tr_stripes *out)
 {
     struct tr_drive drives[TR_STORE_FOLDERS] = {{0}};
-    uint32_t n = tr_plan_boundaries(&run->plan);
+    uint32_t n = tr_plan_scratch(&run->plan);
     int r = 0;
 
     if (!run->spill_bytes || store->n == 0 || out->n)

@@ -130,15 +130,16 @@ static json_t *plan_json(const struct tr_run *run)
         json_array_append_new(memory, json_pack("{s:s, s:I}", "kind", rows[i].kind, "bytes",
                                                 (json_int_t)rows[i].bytes));
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:i, s:s, s:i, s:i, s:I, s:I, s:o, s:o}",
+        "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:i, s:i, s:s, s:i, s:i, s:I, s:I, s:o, s:o}",
         "store_uuid", tr_store_uuid(run->store), "device", run->device_info.name, "bits",
         run->device_info.bits, "data_hash", hash, "device_bytes",
         (json_int_t)(p->peak + run->device_info.workspace_bytes), "steps", (json_int_t)run->steps,
         "model_step", (json_int_t)run->model_step, "micro_tokens", (int)p->micro_tokens,
-        "kept_blocks", (int)p->keep, "streaming", p->by_parts ? "matrices" : "blocks",
-        "block_slots", (int)p->slots[TR_SLOTS_BLOCK], "block_input_slots",
-        (int)p->slots[TR_SLOTS_BOUNDARY], "spill_host_bytes", (json_int_t)run->spill_host_bytes,
-        "spill_disk_bytes", (json_int_t)run->spill_bytes, "memory", memory, "predicted", predicted);
+        "kept_blocks", (int)p->keep, "kept_on_device", (int)p->slots[TR_SLOTS_FRAME], "streaming",
+        p->by_parts ? "matrices" : "blocks", "block_slots", (int)p->slots[TR_SLOTS_BLOCK],
+        "block_input_slots", (int)p->slots[TR_SLOTS_BOUNDARY], "spill_host_bytes",
+        (json_int_t)run->spill_host_bytes, "spill_disk_bytes", (json_int_t)run->spill_bytes,
+        "memory", memory, "predicted", predicted);
 }
 
 int run_write_plan(const struct tr_run *run)
@@ -212,18 +213,19 @@ void run_note_places(const struct tr_run *run)
         run_log(run, "host memory: %s", memory);
 }
 
-/* Empty where every block input stays on the device. */
+/* Empty where all block inputs and activations stay on the device. */
 static void spill_text(const struct tr_run *run, char *text, size_t room)
 {
-    uint64_t each = run->plan.slot_bytes[TR_SLOTS_BOUNDARY];
+    const struct tr_plan *p = &run->plan;
 
     if (!run->spill_bytes && !run->spill_host_bytes)
         return;
     snprintf(text, room,
-             "spill: of %u block inputs of %.1f MiB, %llu spill to pinned memory, %llu to disk\n",
-             tr_plan_boundaries(&run->plan), (double)each / 1048576,
-             (unsigned long long)(run->spill_host_bytes / each),
-             (unsigned long long)(run->spill_bytes / each));
+             "spill: of %u block inputs of %.1f MiB and activations of %d blocks of %.1f MiB, "
+             "%.1f MiB spill to pinned memory, %.1f to disk\n",
+             tr_plan_boundaries(p), (double)p->slot_bytes[TR_SLOTS_BOUNDARY] / 1048576, p->keep,
+             (double)p->slot_bytes[TR_SLOTS_FRAME] / 1048576,
+             (double)run->spill_host_bytes / 1048576, (double)run->spill_bytes / 1048576);
 }
 
 static void update_text(const struct tr_run *run, char *text, size_t room)

@@ -141,7 +141,7 @@ int run_open_offload(struct tr_run *run)
                                     .staging_bytes = run->staging_bytes,
                                     .in_host = run->in_host,
                                     .scratch = run->scratch,
-                                    .n_scratch = tr_plan_boundaries(&run->plan),
+                                    .n_scratch = tr_plan_scratch(&run->plan),
                                     .scratch_stripes = run->spills.n ? &run->spills : NULL,
                                     .serial = run->params.serial});
 }

@@ -191,6 +191,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
     const struct tr_train_params *p = &run->params;
     int keep = p->recompute == TR_RECOMPUTE_ALL    ? 0
                : p->recompute == TR_RECOMPUTE_NONE ? run->model->config.layers
+               : run->keep_spills                  ? run->keep_first
                                                    : -1;
     static const enum tr_streams streams[] = {[TR_STREAMING_AUTO] = TR_STREAMS_AUTO,
                                               [TR_STREAMING_BLOCKS] = TR_STREAMS_BLOCKS,
@@ -211,6 +212,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                  .group = run_clip_group(run),
                                  .keep = keep,
                                  .keep_first = run->keep_first,
+                                 .keep_spills = run->keep_spills,
                                  .streams = streams[p->streaming],
                                  .apart = run->apart,
                                  .host_budget = run_host_room(run, run->apart),

@@ -34,12 +34,12 @@ void run_name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SLOT_
 /* Where everything is that is in no slot: given bytes of host memory, and the disk. */
 static int choose_tiers(struct tr_run *run, uint64_t host_bytes)
 {
-    uint32_t boundaries = tr_plan_boundaries(&run->plan), first = run->n_spans - boundaries;
+    uint32_t scratch = tr_plan_scratch(&run->plan), first = run->n_spans - scratch;
     struct tr_slot_pool pools[TR_SLOT_POOLS];
     struct tr_tier_params p = {.visits = &run->visits,
                                .spans = run->spans,
                                .n_spans = run->n_spans,
-                               .n_scratch = boundaries,
+                               .n_scratch = scratch,
                                .pools = pools,
                                .n_pools = TR_SLOT_POOLS,
                                .budget = host_bytes,
@@ -114,13 +114,21 @@ static uint64_t copying_bytes(const struct tr_run *run)
     return copying > making ? copying : making;
 }
 
-/* A slot for every span, each as large as the largest: no plan has more. */
-static struct tr_slot_pool most_slots(const struct tr_plan *plan)
+/* Where time decides how many blocks keep their activations, as many as there are. */
+static uint32_t most_frames(const struct tr_run *run)
 {
+    return (uint32_t)(run->params.recompute == TR_RECOMPUTE_AUTO ? run->model->config.layers
+                                                                 : run->plan.keep);
+}
+
+/* A slot for every span, each as large as the largest: no plan has more. */
+static struct tr_slot_pool most_slots(const struct tr_run *run)
+{
+    const struct tr_plan *plan = &run->plan;
     struct tr_slot_pool most = {.n_slots = 0};
 
     for (int i = 0; i < TR_SLOT_POOLS; i++) {
-        most.n_slots += plan->spans[i];
+        most.n_slots += i == TR_SLOTS_FRAME ? most_frames(run) : plan->spans[i];
         if (plan->slot_bytes[i] > most.slot_bytes)
             most.slot_bytes = plan->slot_bytes[i];
     }
@@ -131,18 +139,23 @@ static struct tr_slot_pool most_slots(const struct tr_plan *plan)
 static uint64_t table_bytes(const struct tr_run *run)
 {
     const struct tr_plan *plan = &run->plan;
+    const uint64_t *bytes = plan->slot_bytes;
+    uint32_t boundaries = tr_plan_boundaries(plan), frames = most_frames(run);
     struct tr_slot_pool pools[TR_SLOT_POOLS];
     struct tr_table_sizes sizes = {.layout = &run->model->layout,
                                    .pools = pools,
                                    .n_pools = TR_SLOT_POOLS,
-                                   .n_scratch = tr_plan_boundaries(plan),
-                                   .scratch_bytes = plan->slot_bytes[TR_SLOTS_BOUNDARY],
+                                   .n_scratch = boundaries + frames,
+                                   .scratch_pieces =
+                                       boundaries * tr_pieces_of(bytes[TR_SLOTS_BOUNDARY]) +
+                                       frames * tr_pieces_of(bytes[TR_SLOTS_FRAME]),
                                    .visits = run->visits.n,
                                    .staged = !run->device_info.host_visible};
 
     run_name_pools(run, pools);
+    pools[TR_SLOTS_FRAME].n_slots = frames;
     if (plan->in.apart) {
-        pools[0] = most_slots(plan);
+        pools[0] = most_slots(run);
         sizes.n_pools = 1;
     }
     return tr_offload_table_bytes(&sizes);
@@ -169,10 +182,21 @@ static uint64_t least_with(const struct tr_run *run, const struct tr_plan *plan)
     return run->least_host + apart_bytes(run, apart) + (apart ? plan->host_bytes : 0);
 }
 
+/* What has been chosen by time leaves the least that would do as it was. */
+struct tr_plan_params run_plan_asked(const struct tr_run *run)
+{
+    struct tr_plan_params p = run->plan.in;
+
+    if (p.keep_spills)
+        p.keep = -1;
+    p.keep_first = p.keep_spills = 0;
+    return p;
+}
+
 /* Updates on the cpu by name take slots of state, of which there is a least, too. */
 uint64_t run_least_host(const struct tr_run *run)
 {
-    struct tr_plan_params p = run->plan.in;
+    struct tr_plan_params p = run_plan_asked(run);
     struct tr_plan *plan;
     uint64_t least = 0;
 
@@ -258,8 +282,7 @@ static void free_visits(struct tr_run *run)
 static int make_spans(struct tr_run *run)
 {
     run->spans = tr_plan_spans(&run->plan, &run->n_spans);
-    run->scratch =
-        tr_alloc_array(TR_MEM_MISC, tr_plan_boundaries(&run->plan), sizeof(*run->scratch));
+    run->scratch = tr_alloc_array(TR_MEM_MISC, tr_plan_scratch(&run->plan), sizeof(*run->scratch));
     run->in_host = tr_alloc(TR_MEM_MISC, run->n_spans);
     return run->spans && run->scratch && run->in_host ? 0 : -ENOMEM;
 }

@@ -88,7 +88,8 @@ struct tr_run {
     struct tr_device *device;
     struct tr_device_info device_info;
     int apart;             /* updates run on the cpu: by name, or chosen (update_on.c) */
-    int32_t keep_first;    /* blocks that keep activations rather than records (choose.c) */
+    int32_t keep_first;    /* blocks that keep activations rather than records (choose.c), */
+    int keep_spills;       /* exactly so many, most of them not on the device */
     struct tr_device *cpu; /* which does so, in pinned memory of plan.host_bytes */
     char *host;
     struct tr_plan plan;
@@ -231,6 +232,8 @@ void run_unplace(struct tr_run *run);
 uint64_t run_host_room(const struct tr_run *run, int apart);
 /* The smallest host budget that would do; 0: not known. */
 uint64_t run_least_host(const struct tr_run *run);
+/* The plan's, before choose.c has chosen what activations have of the device. */
+struct tr_plan_params run_plan_asked(const struct tr_run *run);
 /* The slots of the plan, at their places in memory that has been opened. */
 void run_name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SLOT_POOLS]);
 

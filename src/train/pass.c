@@ -33,7 +33,8 @@ struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const str
     int kept = tr_plan_keeps(plan, layer);
     const struct tr_frame *f = kept ? &plan->kept_frame : &plan->shared_frame;
     const struct tr_frame *g = &plan->shared_frame;
-    char *base = p->arena + tr_plan_frame(plan, layer), *grads = p->arena + tr_plan_shared(plan);
+    char *grads = pass_at(p, &plan->shared);
+    char *base = kept ? pass_span(p->visit, tr_frame_span(p->model, plan->keep, layer)) : grads;
     int64_t s = plan->by_parts ? u->first_token : 0, t = kept ? u->first_token : s;
     int64_t qd = (int64_t)c->heads * c->head_dim, kd = (int64_t)c->kv_heads * c->head_dim;
     int64_t raw = c->qk_norm ? t : 0, size = (int64_t)tr_dtype_size(pass_compute(p));

@@ -136,7 +136,7 @@ static int play(const struct tr_run *run, enum run_begun what, const struct tr_s
                                    .n_next = n,
                                    .spans = run->spans,
                                    .n_spans = run->n_spans,
-                                   .n_scratch = tr_plan_boundaries(&run->plan),
+                                   .n_scratch = tr_plan_scratch(&run->plan),
                                    .pools = pools,
                                    .n_pools = TR_SLOT_POOLS,
                                    .holds = held->span,

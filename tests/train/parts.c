@@ -51,39 +51,52 @@ static const char *expected(enum tr_pass pass, int kept)
 }
 
 /* Behind its parts a visit names the block's input where it is read, and the output, which it makes
- * anew: changed and fresh. Returns how many; 9 if they are others. */
-static uint32_t count_boundaries(const struct tr_unit_visit *u, const struct tr_visit *s,
-                                 const struct tr_model *m, uint32_t k)
+ * anew: changed and fresh; and the activations that the block keeps, which its forward visits
+ * change and the first of them makes. Returns how many; 9 if they are others. */
+static uint32_t count_scratch(const struct tr_unit_visit *u, const struct tr_visit *s,
+                              const struct tr_visits_params *p, uint32_t k)
 {
+    const struct tr_model *m = p->model;
+    int32_t frame = u->index - (m->config.layers - p->keep);
     int forward = u->work == TR_WORK_BLOCK;
     int reads =
         u->work != TR_WORK_UPDATE && (u->from == TR_PART_KV || (forward && u->from == TR_PART_O));
     uint32_t n = 0, fresh = 0, input = m->layout.n_spans + (uint32_t)u->index;
 
-    if (reads && s->span[k + n++] != input)
+    if (reads && (s->changed >> k & 1 || s->span[k + n++] != input))
         return 9;
     if (forward && u->to == TR_PART_DOWN) {
         fresh = 1u << (k + n);
         if (s->span[k + n++] != input + 1)
             return 9;
     }
+    if (frame >= 0 && u->work != TR_WORK_UPDATE) {
+        if (forward && u->from == TR_PART_KV)
+            fresh |= 1u << (k + n);
+        if ((int)(s->changed >> (k + n) & 1) != forward)
+            return 9;
+        if (s->span[k + n++] != m->layout.n_spans + (uint32_t)(m->config.layers + 1 + frame))
+            return 9;
+    }
     return s->fresh == fresh && (s->changed & fresh) == fresh ? n : 9;
 }
 
-static int names_its_spans(const struct tr_visits *v, uint32_t i, const struct tr_model *m)
+static int names_its_spans(const struct tr_visits *v, uint32_t i, const struct tr_visits_params *p)
 {
+    const struct tr_model *m = p->model;
     const struct tr_unit_visit *u = &v->units[i];
     const struct tr_visit *s = &v->spans[i];
     const struct tr_block *b = &m->blocks[u->index];
     int update = u->pass == TR_PASS_UPDATE && u->work != TR_WORK_BLOCK, state;
-    uint32_t n;
+    uint32_t n, kept;
 
     state = update && m->has_state;
     n = 1 + (uint32_t)state;
-    return u->from == u->to && s->n_spans == n + count_boundaries(u, s, m, n) &&
+    kept = (1u << n) - 1;
+    return u->from == u->to && s->n_spans == n + count_scratch(u, s, p, n) &&
            s->span[0] == b->params_span[u->from] &&
            (!state || s->span[1] == b->state_span[u->from]) &&
-           (s->changed & ~s->fresh) == (update ? (state ? 3u : 1u) : 0u);
+           (s->changed & kept) == (update ? kept : 0);
 }
 
 /* Are the visits of the blocks what they must be? */
@@ -106,7 +119,7 @@ static int is_right(const struct tr_visits *v, const struct tr_visits_params *p)
                     i++;
                 if (i == v->n || (int)v->units[i].pass != pass || v->units[i].index != l ||
                     v->units[i].place != (grad ? TR_WORK_BLOCK_GRAD : TR_WORK_BLOCK) ||
-                    (int)v->units[i].from != *at - '0' || !names_its_spans(v, i, p->model))
+                    (int)v->units[i].from != *at - '0' || !names_its_spans(v, i, p))
                     return 0;
             }
         }
@@ -161,7 +174,7 @@ static void order_of_parked_updates(void **state)
 {
     struct tr_model *m = open_model("llama-7b", 3, 1);
     struct tr_visits_params p = {
-        .model = m, .train = 1, .norm_pass = 1, .by_parts = 1, .parked = 1};
+        .model = m, .train = 1, .norm_pass = 1, .by_parts = 1, .parked = 1, .keep = 1};
     unsigned char seen[3][TR_PARTS] = {{0}};
     struct tr_visits v;
 
@@ -171,7 +184,7 @@ static void order_of_parked_updates(void **state)
         if (v.units[i].pass != TR_PASS_UPDATE || !is_block(&v.units[i]))
             continue;
         assert_int_equal(v.units[i].work, TR_WORK_UPDATE);
-        assert_true(names_its_spans(&v, i, m));
+        assert_true(names_its_spans(&v, i, &p));
         assert_int_equal(seen[v.units[i].index][v.units[i].from]++, 0);
     }
     for (int i = 0; i < 3 * TR_PARTS; i++)
@@ -199,7 +212,7 @@ static void whole_blocks(void **state)
         n++;
         n_spans = update ? 2 * TR_PARTS : TR_PARTS;
         assert_int_equal(v.spans[i].n_spans,
-                         n_spans + count_boundaries(&v.units[i], &v.spans[i], m, n_spans));
+                         n_spans + count_scratch(&v.units[i], &v.spans[i], &p, n_spans));
         assert_int_equal(v.spans[i].changed & ~v.spans[i].fresh, update ? (1u << n_spans) - 1 : 0);
     }
     assert_int_equal(n, 3 * 3);

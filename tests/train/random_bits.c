@@ -27,7 +27,7 @@
 #include "tests/train/draw.h"
 
 #define FEW         24
-#define CUDA_FEW    4
+#define CUDA_FEW    6
 #define MANY        300
 #define MUTANT_SEED 2 /* the draws that must find the mutants are always the same */
 #define MUTANT_MOST 24

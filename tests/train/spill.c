@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Block inputs that leave the device. The same training is run with all of them in place, and with
+ * Block inputs, and activations that blocks keep, that leave the device. The same training is run
+ * with all of them in place, and with
  * budgets so small that two or three slots must do for them: on the cpu device they go to the
  * scratch file, on the cuda device to pinned host memory, and where that is small, to both. The
  * exported bytes are the same (invariant 1), budgets hold (invariant 6), what leaves the device is
@@ -38,6 +39,7 @@ struct way {
 
 static const struct way ways[] = {
     {"one slot, or two", 0, 0, {0}},
+    {"all kept, little host memory", 0, 1, {.recompute = TR_RECOMPUTE_NONE}},
     {"threads engine, little host memory", 0, 1, {.io = TR_IO_POOL}},
     {"one more", 1, 0, {0}},
     {"pauses, little host memory", 0, 1, {.delay_seed = 4}},
@@ -84,17 +86,23 @@ static int count_files(const char *folder)
     return n - tr_folder_has(folder, "scratch") * 100;
 }
 
-/* What a step has to save, by the plan alone: what has no slot at the turn, and with two backward
- * passes, one more that makes way for the others until the second; where a tied head reads the last
- * one again at the end, that too if there is but one slot. */
-static uint64_t expected_spill(const struct tr_run *run)
+/* What a step has to save of so many, by the plan alone: what has no slot at the turn, and with two
+ * backward passes, one more that makes way for the others until the second; where a tied head reads
+ * the last block input again at the end, that too if there is but one slot. */
+static uint64_t expected_of(const struct tr_run *run, enum tr_slots pool, uint32_t all)
 {
-    uint32_t slots = run->plan.slots[TR_SLOTS_BOUNDARY], all = tr_plan_boundaries(&run->plan);
+    uint32_t slots = run->plan.slots[pool];
     uint32_t twice = slots < all && run->plan.in.norm && !run->plan.parked;
 
-    if (slots == 1)
+    if (slots == 1 && pool == TR_SLOTS_BOUNDARY)
         twice |= run->model->config.tied;
-    return (all - slots + twice) * run->plan.slot_bytes[TR_SLOTS_BOUNDARY];
+    return (all - slots + twice) * run->plan.slot_bytes[pool];
+}
+
+static uint64_t expected_spill(const struct tr_run *run)
+{
+    return expected_of(run, TR_SLOTS_BOUNDARY, tr_plan_boundaries(&run->plan)) +
+           expected_of(run, TR_SLOTS_FRAME, (uint32_t)run->plan.keep);
 }
 
 static void check_run(const struct tr_run *run, const struct tr_step_report *last,
@@ -113,6 +121,9 @@ static void check_run(const struct tr_run *run, const struct tr_step_report *las
         return;
     }
     assert_true(spill >= 2 * each);
+    if (way->with.recompute == TR_RECOMPUTE_NONE) /* and these for the most part */
+        assert_true(run->plan.keep == run->model->config.layers &&
+                    2 * run->plan.slots[TR_SLOTS_FRAME] <= (uint32_t)run->plan.keep);
     if (!way->room) /* a block that is visited as a whole reads one and makes one */
         assert_int_equal(run->plan.slots[TR_SLOTS_BOUNDARY], run->plan.by_parts ? 1 : 2);
     if (!cuda)
@@ -205,7 +216,7 @@ static size_t some_of(size_t n)
 static void test_two_backwards(void **state)
 {
     (void)state;
-    check(&shapes[0], TR_OPT_LOMO, some_of(4));
+    check(&shapes[0], TR_OPT_LOMO, some_of(5));
 }
 
 /* The last hidden states are needed again at the very end. */
