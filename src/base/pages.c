@@ -62,19 +62,39 @@ static void make_huge(void *p, size_t bytes)
         refuse(REFUSED_HUGE);
 }
 
-static int map_at(char *p, size_t bytes, int flags)
+static char *map_at(char *p, size_t bytes, int flags)
 {
-    return !bytes || mmap(p, bytes, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | flags, -1, 0) != MAP_FAILED;
+    return mmap(p, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
 }
 
-/* Bytes at the beginning that are in reserved huge pages: all whole ones, or none. A failed
- * mapping has taken the addresses away, so they are mapped again. */
-static size_t map_reserved(char *p, size_t bytes)
+/* Addresses that a failed mapping has taken away. Another thread may have got them meanwhile: what
+ * it has there is never replaced. A kernel without the flag takes them as a wish. */
+static int map_hole(char *p, size_t bytes)
 {
-    size_t whole = bytes / HUGE_PAGE * HUGE_PAGE;
+    char *got = map_at(p, bytes, MAP_FIXED_NOREPLACE | MAP_NORESERVE);
 
-    return whole && map_at(p, whole, MAP_HUGETLB) ? whole : 0;
+    if (got != MAP_FAILED && got != p)
+        munmap(got, bytes);
+    return got == p;
+}
+
+/* A mapping of `bytes`, of which *huge at the beginning are in reserved huge pages: all whole ones,
+ * or none. NULL: out of memory. */
+static char *map_reserved(size_t bytes, size_t *huge)
+{
+    char *p = tr_map_aligned(bytes, 0);
+
+    *huge = bytes / HUGE_PAGE * HUGE_PAGE;
+    if (!p || map_at(p, *huge, MAP_FIXED | MAP_HUGETLB) != MAP_FAILED)
+        return p;
+    if (map_hole(p, *huge)) {
+        *huge = 0;
+        return p;
+    }
+    if (bytes > *huge)
+        munmap(p + *huge, bytes - *huge);
+    *huge = 0;
+    return tr_map_aligned(bytes, 0);
 }
 
 /* ---- where, and whether it stays ---- */
@@ -115,11 +135,8 @@ void *tr_pages_alloc(enum tr_mem_tag tag, size_t bytes, unsigned wish)
             tr_pages_improve(p, whole, wish);
         return p;
     }
-    p = tr_map_aligned(whole, 0);
-    huge = p ? map_reserved(p, whole) : 0;
-    if (!p || !map_at(p + huge, whole - huge, MAP_NORESERVE)) {
-        if (p)
-            munmap(p, whole);
+    p = map_reserved(whole, &huge);
+    if (!p) {
         tr_error(-ENOMEM, "out of memory: %zu bytes for %s", bytes, tr_mem_tag_name(tag));
         return NULL;
     }

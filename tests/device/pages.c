@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -221,14 +223,62 @@ static void cpu_device(void **state)
     d->ops->close(d);
 }
 
+/* ---- beside another thread ---- */
+
+#define MANY 1000
+
+static _Atomic int ends;
+static int replaced; /* mappings of the other thread that were no longer its own */
+
+/* Fills whatever gap of a huge page there is, for as long as it can, and then looks whether all of
+ * it is still there. */
+static void *map_beside(void *arg)
+{
+    static char *kept[MANY];
+
+    (void)arg;
+    while (!ends) {
+        for (int i = 0; i < MANY; i++) {
+            kept[i] = mmap(NULL, 2 * MIB, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            if (kept[i] != MAP_FAILED)
+                *(volatile char *)kept[i] = 7;
+        }
+        for (int i = 0; i < MANY; i++)
+            if (kept[i] != MAP_FAILED) {
+                replaced += *(volatile char *)kept[i] != 7;
+                munmap(kept[i], 2 * MIB);
+            }
+    }
+    return NULL;
+}
+
+/* Where no huge pages are reserved a mapping of them fails, and takes the addresses away: what
+ * another thread maps there before they are taken back is its own. */
+static void beside_a_thread(void **state)
+{
+    pthread_t thread;
+
+    (void)state;
+    ends = replaced = 0;
+    assert_int_equal(pthread_create(&thread, NULL, map_beside, NULL), 0);
+    for (int i = 0; i < 20000; i++) {
+        void *p = tr_pages_alloc(TR_MEM_IO, 4 * MIB, 0);
+
+        assert_non_null(p);
+        tr_free_pages(TR_MEM_IO, p, 4 * MIB);
+    }
+    ends = 1;
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(replaced, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exact_sizes),
-        cmocka_unit_test(limits),
-        cmocka_unit_test(on_fault),
-        cmocka_unit_test(huge),
-        cmocka_unit_test(aligned),
+        cmocka_unit_test(exact_sizes), cmocka_unit_test(beside_a_thread),
+        cmocka_unit_test(limits),      cmocka_unit_test(on_fault),
+        cmocka_unit_test(huge),        cmocka_unit_test(aligned),
         cmocka_unit_test(cpu_device),
     };
 
