@@ -148,6 +148,8 @@ static int fail_once(struct faulty_io *t, struct shadow *s)
         t->broken = f->fail == FAULTY_BROKEN;
         return 0;
     }
+    if (f->fail == FAULTY_SWALLOWED && s->real.op == TR_IO_READ) /* nor by luck what it would be */
+        memset(s->real.buf, 0xa5, s->real.bytes);
     answer(t, s,
            f->fail == FAULTY_SWALLOWED ? (int64_t)s->real.bytes
            : f->fail == FAULTY_ZERO    ? 0
