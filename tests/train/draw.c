@@ -320,9 +320,10 @@ static int run_part(const struct draw *d, int i, int last)
     }
     if (t->killed)
         raise(SIGKILL);
-    count_mixed(run);
-    if (r >= 0)
+    if (r >= 0) { /* else the engine may be gone */
+        count_mixed(run);
         r = tr_train_finish(run);
+    }
     tr_train_close(run);
     return r;
 }
