@@ -83,17 +83,15 @@ static int map_hole(char *p, size_t bytes)
 static char *map_reserved(size_t bytes, size_t *huge)
 {
     char *p = tr_map_aligned(bytes, 0);
+    size_t whole = bytes / HUGE_PAGE * HUGE_PAGE;
 
-    *huge = bytes / HUGE_PAGE * HUGE_PAGE;
-    if (!p || map_at(p, *huge, MAP_FIXED | MAP_HUGETLB) != MAP_FAILED)
-        return p;
-    if (map_hole(p, *huge)) {
-        *huge = 0;
-        return p;
-    }
-    if (bytes > *huge)
-        munmap(p + *huge, bytes - *huge);
     *huge = 0;
+    if (p && map_at(p, whole, MAP_FIXED | MAP_HUGETLB) != MAP_FAILED)
+        *huge = whole;
+    if (!p || *huge || map_hole(p, whole))
+        return p;
+    if (bytes > whole)
+        munmap(p + whole, bytes - whole);
     return tr_map_aligned(bytes, 0);
 }
 
