@@ -15,6 +15,7 @@
 #include "src/base/file.h"
 #include "src/run/open.h"
 #include "tests/plan/cpu_figures.h"
+#include "tests/plan/foretold.h"
 #include "tests/train/common.h"
 
 struct costs {
@@ -35,13 +36,8 @@ static struct costs foretell_run(const char *machine, const struct tr_train_para
     struct tr_foretell_params f = {.train = p, .machine = machine, .json = 1};
     struct costs c;
     const json_t *d;
-    char *text;
-    json_t *o;
+    json_t *o = foretold(&f);
 
-    if (tr_foretell(&f, &text) < 0)
-        fail_msg("%s", tr_message());
-    o = json_loads(text, 0, NULL);
-    tr_free_text(text);
     d = json_object_get(json_object_get(o, "predicted"), "durability");
     read_word(d, "chosen", c.chosen);
     read_word(d, "step_clip_method", c.step_clip);

@@ -20,6 +20,7 @@
 #include "src/base/file.h"
 #include "src/run/run.h"
 #include "tests/device/budget.h"
+#include "tests/plan/foretold.h"
 #include "tests/train/common.h"
 
 #define STEPS 4
@@ -160,19 +161,6 @@ static uint64_t number(const json_t *o, const char *key)
     return (uint64_t)json_integer_value(v);
 }
 
-static json_t *foretell(const struct tr_foretell_params *p)
-{
-    json_t *o;
-    char *text;
-
-    if (tr_foretell(p, &text) < 0)
-        fail_msg("plan: %s", tr_message());
-    o = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-    assert_non_null(o);
-    tr_free_text(text);
-    return o;
-}
-
 /* The table of device memory is all of the peak. */
 static void check_table(const json_t *plan)
 {
@@ -299,7 +287,7 @@ static void check_config(const struct config *c)
     tiny_model(model, &c->shape, c->dtype, 3);
     token_data(data, ROWS, row_tokens(), row_tokens(), c->shape.vocab);
     fill(&p, c, model, data, out);
-    plan = foretell(&(struct tr_foretell_params){.train = &p, .json = 1});
+    plan = foretold(&(struct tr_foretell_params){.train = &p, .json = 1});
     least = number(json_object_get(plan, "predicted"), "least_device_bytes");
     check_table(plan);
     if (c->streams)
@@ -350,7 +338,7 @@ static json_t *ask(const char *arch, int64_t rows, int64_t drives)
     struct tr_train_params p = {
         .arch = arch, .dtype = TR_TYPE_BF16, .batch_size = rows, .clip_norm = -1};
 
-    return foretell(&(struct tr_foretell_params){
+    return foretold(&(struct tr_foretell_params){
         .train = &p, .machine = "rtx-4090", .drives = drives, .drive_life = {1e15}, .json = 1});
 }
 
@@ -404,7 +392,7 @@ static void two_drives(void **state)
                                    .drive_write = {6e9, 3e9},
                                    .drive_life = {1e15, 1e14},
                                    .json = 1};
-    json_t *o = foretell(&f), *all = json_object_get(o, "predicted");
+    json_t *o = foretold(&f), *all = json_object_get(o, "predicted");
     const json_t *list = json_object_get(all, "drives"), *a = json_array_get(list, 0),
                  *b = json_array_get(list, 1);
     double one_drive, seconds = real(json_object_get(all, "seconds"), "all");
@@ -422,7 +410,7 @@ static void two_drives(void **state)
     close_to(real(all, "drive_life_steps"), real(b, "life_steps"));
     json_decref(o);
     f.drive_read[1] = f.drive_write[1] = f.drive_life[1] = 0; /* the faster one alone */
-    o = foretell(&f);
+    o = foretold(&f);
     one_drive = real(json_object_get(json_object_get(o, "predicted"), "seconds"), "all");
     assert_true(one_drive > 1.4 * seconds && one_drive < 1.55 * seconds);
     json_decref(o);
@@ -442,7 +430,7 @@ static double clipped(const char *machine, int64_t rows, enum tr_clip method, do
                                 .durability = TR_KEEP_STEP, /* else it is chosen for each way */
                                 .clip_norm = method == TR_CLIP_GROUP ? -1 : 1,
                                 .clip_method = method == TR_CLIP_GROUP ? TR_CLIP_AUTO : method};
-    json_t *o = foretell(&(struct tr_foretell_params){.train = &p, .machine = machine, .json = 1});
+    json_t *o = foretold(&(struct tr_foretell_params){.train = &p, .machine = machine, .json = 1});
     const json_t *predicted = json_object_get(o, "predicted");
     double all = real(json_object_get(predicted, "seconds"), "all");
 
@@ -481,7 +469,7 @@ static void clip_is_chosen(void **state)
 static void says_of_passes(struct tr_train_params p, const char *clip, const char *sweeps)
 {
     json_t *o =
-        foretell(&(struct tr_foretell_params){.train = &p, .machine = "rtx-3090", .json = 1});
+        foretold(&(struct tr_foretell_params){.train = &p, .machine = "rtx-3090", .json = 1});
 
     assert_non_null(strstr(json_string_value(json_object_get(o, "clip")), clip));
     assert_non_null(strstr(json_string_value(json_object_get(o, "sweeps")), sweeps));
@@ -524,7 +512,7 @@ static void headline(void **state)
                                 .optimizer = TR_OPT_LOMO,
                                 .clip_norm = -1};
     json_t *o =
-        foretell(&(struct tr_foretell_params){.train = &p, .machine = "rtx-3090", .json = 1});
+        foretold(&(struct tr_foretell_params){.train = &p, .machine = "rtx-3090", .json = 1});
     const json_t *all = json_object_get(o, "predicted");
 
     (void)state;
@@ -553,14 +541,14 @@ static void hides_if_it_fits(void **state)
 
         p.arch = arch[i];
         p.batch_size = 4;
-        o = foretell(&f);
+        o = foretold(&f);
         all = json_object_get(o, "predicted");
         fits = json_is_true(json_object_get(all, "hides_from_tokens_fit"));
         assert_int_equal(fits, i == 0);
         p.batch_size = (int64_t)real(all, "hides_from_tokens") / p.seq_len + 1;
         json_decref(o);
         if (fits)
-            json_decref(foretell(&f));
+            json_decref(foretold(&f));
         else
             refuses(&f, "the smallest that would do");
     }
@@ -614,10 +602,10 @@ static void host_budget(void **state)
         p.optimizer = cases[i].optimizer;
         p.update_on = cases[i].update_on;
         p.host_memory = 0;
-        o = foretell(&f);
+        o = foretold(&f);
         p.host_memory = number(json_object_get(o, "predicted"), "least_host_bytes");
         json_decref(o);
-        o = foretell(&f);
+        o = foretold(&f);
         assert_int_equal(number(json_object_get(o, "predicted"), "least_host_bytes"),
                          p.host_memory);
         json_decref(o);

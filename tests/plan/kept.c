@@ -17,6 +17,7 @@
 #include "src/base/file.h"
 #include "src/run/open.h"
 #include "tests/plan/cpu_figures.h"
+#include "tests/plan/foretold.h"
 #include "tests/train/common.h"
 
 #define LAYERS 12
@@ -42,13 +43,8 @@ static struct told foretell_with(const char *machine, const char *arch, int64_t 
     struct tr_foretell_params f = {.train = &p, .machine = machine, .json = 1};
     const json_t *predicted;
     struct told t;
-    char *text;
-    json_t *o;
+    json_t *o = foretold(&f);
 
-    if (tr_foretell(&f, &text) < 0)
-        fail_msg("%s", tr_message());
-    o = json_loads(text, 0, NULL);
-    tr_free_text(text);
     t.kept = (int)json_integer_value(json_object_get(o, "kept_blocks"));
     t.on_device = (int)json_integer_value(json_object_get(o, "kept_on_device"));
     predicted = json_object_get(o, "predicted");
