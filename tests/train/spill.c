@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Block inputs, and activations that blocks keep, that leave the device. The same training is run
- * with all of them in place, and with
- * budgets so small that two or three slots must do for them: on the cpu device they go to the
- * scratch file, on the cuda device to pinned host memory, and where that is small, to both. The
- * exported bytes are the same (invariant 1), budgets hold (invariant 6), what leaves the device is
- * what the slots have no room for, once a step and to the byte, and nothing of it is left behind.
+ * with all of them in place, and with budgets so small that two or three slots must do for them: on
+ * the cpu device they go to the scratch file, on the cuda device to pinned host memory, and where
+ * that is small, to both. The exported bytes are the same (invariant 1), budgets hold (invariant
+ * 6), what leaves the device is what the slots have no room for, once a step and to the byte, and
+ * nothing of it is left behind.
  */
 #include <math.h>
 #include <setjmp.h>
