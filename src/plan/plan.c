@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Placement is one walk over all buffers (place_all) that hands out 4096-aligned offsets; trying a
- * choice means walking again and looking at the sum. First comes what streams: whole blocks where
- * two of them fit, so that one is on its way while the other computes, else their parts one by one,
- * all through slots of the largest part's size. The other choices are made in the order in which
- * memory buys most: a second and third slot (overlap), block inputs that stay (of all that can stay
- * they alone save writes too, and drives wear), one micro-batch (fewer passes over the weights'
- * panels), then records that stay (no reads), then all gradients until the global norm is known (no
- * second backward), then activations that stay (no recompute). Whether some of these had better
- * come before the records, or pass the time in host memory, hangs on the machine: keep_first and
- * keep_spills say it (src/run/choose.c).
+ * Trying a choice means placing all buffers again (arena.c) and looking at the sum. First comes
+ * what streams: whole blocks where two of them fit, so that one is on its way while the other
+ * computes, else their parts one by one, all through slots of the largest part's size. The other
+ * choices are made in the order in which memory buys most: a second and third slot (overlap), block
+ * inputs that stay (of all that can stay they alone save writes too, and drives wear), one
+ * micro-batch (fewer passes over the weights' panels), then records that stay (no reads), then all
+ * gradients until the global norm is known (no second backward), then activations that stay (no
+ * recompute). Whether some of these had better come before the records, or pass the time in host
+ * memory, hangs on the machine: keep_first and keep_spills say it (src/run/choose.c).
  */
-#include "src/plan/plan.h"
+#include "src/plan/plan_parts.h"
 
 #include <string.h>
 
@@ -19,153 +18,9 @@
 #include "src/base/mem.h"
 #include "src/model/freeze.h"
 
-static uint64_t max64(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
 static int32_t min32(int32_t a, int32_t b)
 {
     return a < b ? a : b;
-}
-
-static uint64_t aligned(uint64_t bytes)
-{
-    return tr_round_up(bytes, TR_STORE_ALIGN);
-}
-
-/* A bump inside a frame: 64-byte aligned arrays. */
-static uint64_t take(uint64_t *used, uint64_t elements, enum tr_dtype dtype)
-{
-    uint64_t at = *used;
-
-    *used += tr_round_up(elements * tr_dtype_size(dtype), 64);
-    return at;
-}
-
-/* How far before gate dxn begins, in bytes: of all micro-batches, from token a to before b, the
- * most that dxn's first b rows are longer than gate's first a. */
-static uint64_t dxn_ahead(const struct tr_plan *p)
-{
-    const struct tr_model_config *c = &p->in.model->config;
-    uint64_t row = (uint64_t)c->hidden * 4, gate = (uint64_t)c->ffn * tr_dtype_size(p->in.compute);
-    uint64_t n = (uint64_t)p->in.batch_tokens, m = (uint64_t)p->micro_tokens;
-    uint64_t last = n * row > (n - m) * gate ? n * row - (n - m) * gate : 0;
-
-    return tr_round_up(max64(m * row, last), 64);
-}
-
-/* m: tokens of the frame; parts: of the shared one where blocks stream part by part. */
-static void lay_frame(struct tr_frame *f, const struct tr_plan *p, uint64_t m, int parts)
-{
-    const struct tr_model_config *c = &p->in.model->config;
-    uint64_t qd = (uint64_t)c->heads * c->head_dim, kd = (uint64_t)c->kv_heads * c->head_dim;
-    uint64_t n = 0, grads;
-    enum tr_dtype t = p->in.compute;
-    int dxn = parts && p->in.train;
-
-    f->xn1 = take(&n, m * c->hidden, t);
-    f->rstd1 = take(&n, m, TR_F32);
-    f->q = take(&n, m * qd, t);
-    f->k = take(&n, m * kd, t);
-    f->v = take(&n, m * kd, t);
-    f->q_raw = take(&n, c->qk_norm ? m * qd : 0, t);
-    f->k_raw = take(&n, c->qk_norm ? m * kd : 0, t);
-    f->rstd_q = take(&n, c->qk_norm ? m * c->heads : 0, TR_F32);
-    f->rstd_k = take(&n, c->qk_norm ? m * c->kv_heads : 0, TR_F32);
-    f->o = take(&n, m * qd, t);
-    f->lse = take(&n, m * c->heads, TR_F32);
-    f->x_mid = take(&n, m * c->hidden, TR_F32);
-    f->xn2 = take(&n, parts ? 0 : m * c->hidden, t);
-    f->rstd2 = take(&n, m, TR_F32);
-    f->dxn = n;
-    n += dxn ? dxn_ahead(p) : 0;
-    grads = dxn ? f->dxn : n;
-    take(&grads, dxn ? m * c->hidden : 0, TR_F32);
-    f->gate = take(&n, m * c->ffn, t);
-    f->up = take(&n, m * c->ffn, t);
-    f->dq = take(&grads, m * qd, t);
-    f->dk = take(&grads, m * kd, t);
-    f->dv = take(&grads, m * kd, t);
-    f->bytes = aligned(max64(n, grads));
-}
-
-static void lay_backward(struct tr_backward_scratch *b, const struct tr_plan *p)
-{
-    const struct tr_model_config *c = &p->in.model->config;
-    uint64_t n = 0, m = (uint64_t)p->micro_tokens, mlp, attention;
-    enum tr_dtype t = p->in.compute;
-
-    b->dxn = take(&n, p->by_parts ? 0 : m * c->hidden, TR_F32);
-    b->dy = take(&n, t == TR_F32 ? 0 : m * c->hidden, t);
-    mlp = attention = n;
-    b->dact = take(&mlp, m * c->ffn, t);
-    b->d_o = take(&attention, m * c->heads * c->head_dim, t);
-    b->delta = take(&attention, m * c->heads, TR_F32);
-    b->bytes = aligned(max64(max64(mlp, attention), m * c->hidden * 4)); /* or mlp_out */
-}
-
-static void place(struct tr_plan *p, struct tr_place *at, uint64_t bytes)
-{
-    at->offset = p->peak;
-    at->bytes = bytes;
-    p->peak += aligned(bytes);
-}
-
-static void place_host(struct tr_plan *p, struct tr_place *at, uint64_t bytes)
-{
-    at->offset = p->host_bytes;
-    at->bytes = bytes;
-    p->host_bytes += aligned(bytes);
-}
-
-static uint64_t block_floats(const struct tr_plan *p, int role)
-{
-    int32_t t = p->in.model->blocks[0].tensor[role];
-
-    return t < 0 ? 0
-                 : (uint64_t)p->in.model->tensors[t].rows * (uint64_t)p->in.model->tensors[t].cols;
-}
-
-/* Floats of a gradient; of roles that no block trains there is none. */
-static uint64_t grad_floats(const struct tr_plan *p, int role)
-{
-    int32_t t = p->in.model->blocks[0].tensor[role];
-
-    if (t >= 0 && p->in.fused && p->in.model->tensors[t].dims == 2)
-        return 0;
-    return tr_trains_role(p->in.model, (enum tr_role)role) ? block_floats(p, role) : 0;
-}
-
-/* Of a block's tensors: do the gradients of these two live at the same time? */
-static int live_together(const struct tr_plan *p, int a, int b)
-{
-    if (!p->several && !p->in.apart)
-        return a == b;
-    return !p->by_parts || tr_model_part((enum tr_role)a) == tr_model_part((enum tr_role)b);
-}
-
-/* Floats of the gradients that lie before that of `role`; of TR_ROLES roles: all that live with
- * `with`. */
-static uint64_t grads_before(const struct tr_plan *p, int role, int with)
-{
-    uint64_t sum = 0;
-
-    for (int r = 0; r < role; r++)
-        if (live_together(p, r, with))
-            sum += tr_round_up(grad_floats(p, r), 16);
-    return sum;
-}
-
-/* Floats of the block gradients that are there at once, at most. */
-static uint64_t block_grad_floats(const struct tr_plan *p)
-{
-    uint64_t most = 0;
-
-    for (int r = 0; r < TR_ROLES; r++)
-        if (grad_floats(p, r))
-            most = max64(most, grads_before(p, TR_ROLES, r));
-    return most;
 }
 
 /* The first block that the backward pass goes through. */
@@ -176,218 +31,6 @@ static int32_t backward_from(const struct tr_plan *p)
     return layer > 0 ? layer : 0;
 }
 
-static uint64_t slice_rows(const struct tr_model *m)
-{
-    uint64_t rows = (uint64_t)tr_model_head(m)->slices[0].rows;
-
-    return max64(rows, (uint64_t)m->embed.slices[0].rows);
-}
-
-/* The most columns of a tensor that AdaLomo sums over; 0: another optimizer. */
-static uint64_t sum_columns(const struct tr_model *m)
-{
-    uint64_t most = 0;
-
-    for (int32_t i = 0; i < m->n_tensors; i++)
-        if (tr_model_state(m, &m->tensors[i]) == TR_STATE_ADALOMO)
-            most = max64(most, (uint64_t)m->tensors[i].cols);
-    return most;
-}
-
-static void place_batch(struct tr_plan *p)
-{
-    uint64_t n = (uint64_t)p->in.batch_tokens * 4;
-    uint64_t table = (uint64_t)p->in.positions * p->in.model->config.head_dim / 2 * 4;
-
-    place(p, &p->ids, n);
-    place(p, &p->targets, n);
-    place(p, &p->position, n);
-    place(p, &p->scale, n);
-    place(p, &p->doc_first, n);
-    place(p, &p->doc_end, n);
-    place(p, &p->max, n);
-    place(p, &p->sum, n);
-    place(p, &p->target_logit, n);
-    place(p, &p->lse, n);
-    place(p, &p->nll, n);
-    place(p, &p->cos, table);
-    place(p, &p->sin, table);
-}
-
-/* The unit of a backward pass (the head, the blocks downwards, the embedding) that has a tensor. */
-static int32_t unit_of(const struct tr_model *m, const struct tr_tensor *t)
-{
-    if (t->layer >= 0)
-        return m->config.layers - t->layer;
-    return t->role == TR_ROLE_EMBED ? m->config.layers + 1 : 0;
-}
-
-/* Floats of a group's gradients that lie before that of a tensor; of n_tensors: all. */
-static uint64_t group_before(const struct tr_plan *p, int32_t group, int32_t tensor)
-{
-    const struct tr_model *m = p->in.model;
-    uint64_t sum = 0;
-
-    for (int32_t i = 0; i < tensor; i++)
-        if (tr_trains(m, i) && unit_of(m, &m->tensors[i]) / p->in.group == group)
-            sum += (uint64_t)m->tensors[i].rows * (uint64_t)m->tensors[i].cols;
-    return sum;
-}
-
-static uint64_t group_floats(const struct tr_plan *p)
-{
-    int32_t groups = (p->in.model->config.layers + 1) / p->in.group + 1;
-    uint64_t most = 0;
-
-    for (int32_t g = 0; g < groups; g++)
-        most = max64(most, group_before(p, g, p->in.model->n_tensors));
-    return most;
-}
-
-/* The place of a tensor's gradient among those of its group. */
-static uint64_t in_group(const struct tr_plan *p, const struct tr_tensor *t)
-{
-    const struct tr_model *m = p->in.model;
-
-    return group_before(p, unit_of(m, t) / p->in.group, (int32_t)(t - m->tensors));
-}
-
-static uint64_t cache_bytes(const struct tr_plan *p)
-{
-    const struct tr_model_config *c = &p->in.model->config;
-
-    return (uint64_t)p->in.cache_tokens * c->kv_heads * c->head_dim * tr_dtype_size(p->in.compute);
-}
-
-static void place_cache(struct tr_plan *p)
-{
-    uint64_t n = p->in.cache_tokens ? (uint64_t)p->in.batch_tokens * 4 : 0;
-
-    place(p, &p->cache_first, n);
-    place(p, &p->cache_row, n);
-    place(p, &p->cache, 2 * (uint64_t)p->in.model->config.layers * aligned(cache_bytes(p)));
-}
-
-/* The widest input (or output) of a matrix that has an adapter. */
-static uint64_t adapter_width(const struct tr_model *m, int output)
-{
-    uint64_t most = 0;
-
-    for (int t = 0; t < TR_LORA_TARGETS; t++) {
-        int32_t i = m->blocks[0].tensor[output ? TR_LORA_B(t) : TR_LORA_A(t)];
-
-        if (i >= 0)
-            most = max64(most, (uint64_t)(output ? m->tensors[i].rows : m->tensors[i].cols));
-    }
-    return most;
-}
-
-static void place_adapter(struct tr_plan *p)
-{
-    const struct tr_model *m = p->in.model;
-    uint64_t row = (uint64_t)p->micro_tokens * 4, rank = (uint64_t)m->lora.rank;
-
-    place(p, &p->lora_x, row * adapter_width(m, 0));
-    place(p, &p->lora_y, row * adapter_width(m, 1));
-    place(p, &p->lora_h, row * rank);
-    place(p, &p->lora_dh, p->in.train ? row * rank : 0);
-}
-
-static void place_backward(struct tr_plan *p)
-{
-    const struct tr_model *m = p->in.model;
-    const struct tr_model_config *c = &m->config;
-    uint64_t slice = tr_trains_table(m) && !p->in.fused ? slice_rows(m) : 0;
-    uint64_t columns = sum_columns(m);
-    uint64_t rows = p->held ? (uint64_t)c->vocab : slice;
-    uint64_t grad = p->parked                    ? m->n_trained
-                    : p->in.group                ? group_floats(p)
-                    : m->parked == TR_PARKED_F32 ? 0 /* made in the slots where they are kept */
-                                                 : max64(block_grad_floats(p), rows * c->hidden);
-    uint64_t entries = (uint64_t)m->n_tensors + m->embed.n_slices + m->head.n_slices;
-
-    place(p, &p->dx, (uint64_t)p->in.batch_tokens * c->hidden * 4);
-    place(p, &p->back_scratch, p->back.bytes);
-    p->mlp_out = p->back_scratch; /* of the forward pass alone, which that is not */
-    place(p, &p->grad, grad * 4);
-    place(p, &p->norm_grad, (uint64_t)c->hidden * 4);
-    place(p, &p->sumsq, entries * 8);
-    if (columns) {
-        place(p, &p->sums, (32 + 32 * columns) * 8);
-        place(p, &p->factor, (columns + 3) * 4);
-    }
-}
-
-static uint64_t largest_weight(const struct tr_model *m)
-{
-    uint64_t most = 0;
-
-    for (int32_t i = 0; i < m->n_tensors; i++)
-        most = max64(most, tr_dtype_size(m->tensors[i].dtype));
-    return most;
-}
-
-/* Of the tensors of one visit; those of the head's last visit are a slice and the final norm. */
-static void place_apart(struct tr_plan *p)
-{
-    const struct tr_model *m = p->in.model;
-    uint64_t hidden = (uint64_t)m->config.hidden, columns = sum_columns(m);
-    uint64_t slice = tr_trains_table(m) ? tr_round_up(slice_rows(m) * hidden, 16) : 0;
-    uint64_t floats = max64(block_grad_floats(p), slice + tr_round_up(hidden, 16));
-
-    place_host(p, &p->host_grads, 2 * floats * 4);
-    place_host(p, &p->host_weights, 2 * floats * largest_weight(m));
-    place_host(p, &p->host_sums, columns ? (32 + 32 * columns) * 8 : 0);
-    place_host(p, &p->host_factor, columns ? (columns + 3) * 4 : 0);
-}
-
-static void place_pool(struct tr_plan *p, int pool)
-{
-    uint64_t bytes = p->slots[pool] * p->slot_bytes[pool];
-
-    if (tr_plan_is_host_pool(p, pool))
-        place_host(p, &p->pool[pool], bytes);
-    else
-        place(p, &p->pool[pool], bytes);
-}
-
-static void place_all(struct tr_plan *p)
-{
-    const struct tr_model *m = p->in.model;
-    const struct tr_model_config *c = &m->config;
-    uint64_t esize = tr_dtype_size(m->dtype), n = (uint64_t)p->in.batch_tokens;
-    uint64_t m_tokens = (uint64_t)p->micro_tokens;
-    uint64_t act = max64((uint64_t)c->ffn, p->by_parts ? (uint64_t)c->hidden : 0);
-    uint64_t logit_rows = max64((uint64_t)p->in.grain_tokens, (uint64_t)p->in.logit_rows);
-    enum tr_dtype t = p->in.compute;
-
-    p->peak = p->host_bytes = 0;
-    p->several = p->micro_tokens < p->in.batch_tokens;
-    lay_frame(&p->shared_frame, p, p->by_parts ? n : m_tokens, p->by_parts);
-    lay_backward(&p->back, p);
-    for (int i = 0; i < TR_SLOT_POOLS; i++)
-        place_pool(p, i);
-    place_batch(p);
-    place(p, &p->shared, p->shared_frame.bytes);
-    place(p, &p->act, m_tokens * act * tr_dtype_size(t));
-    place(p, &p->norm2, p->by_parts ? (uint64_t)c->hidden * largest_weight(m) : 0);
-    place(p, &p->mlp_out, p->in.train ? 0 : m_tokens * c->hidden * 4);
-    place(p, &p->head_x, logit_rows * c->hidden * tr_dtype_size(t));
-    place(p, &p->head_rstd, max64(n, logit_rows) * 4);
-    place(p, &p->logits,
-          max64(logit_rows * slice_rows(m), p->in.fused ? n * TR_FUSED_ROWS : 0) * 4);
-    p->dlogits = p->logits;
-    if (p->in.train && t != TR_F32)
-        place(p, &p->dlogits, logit_rows * slice_rows(m) * tr_dtype_size(t));
-    place(p, &p->gathered, (uint64_t)p->in.logit_rows * c->hidden * esize);
-    place_cache(p);
-    place_adapter(p);
-    if (p->in.train)
-        place_backward(p);
-    if (p->in.apart)
-        place_apart(p);
-}
-
 static int has_room(const struct tr_plan *p)
 {
     return p->peak <= p->in.budget && (!p->in.apart || p->host_bytes <= p->in.host_budget);
@@ -395,7 +38,7 @@ static int has_room(const struct tr_plan *p)
 
 static int fits(struct tr_plan *p)
 {
-    place_all(p);
+    plan_place(p);
     return has_room(p);
 }
 
@@ -438,15 +81,15 @@ static void count_spans(struct tr_plan *p)
 
         pool = tr_plan_pool(p, pool);
         p->spans[pool] += (uint32_t)used; /* forward passes leave a run's state where it is */
-        p->slot_bytes[pool] = max64(p->slot_bytes[pool], l->spans[i].bytes);
+        p->slot_bytes[pool] = plan_max(p->slot_bytes[pool], l->spans[i].bytes);
     }
-    lay_frame(&p->kept_frame, p, (uint64_t)p->in.batch_tokens, 0);
+    plan_lay_frame(&p->kept_frame, p, (uint64_t)p->in.batch_tokens, 0);
     p->spans[TR_SLOTS_FRAME] = (uint32_t)p->keep;
-    p->slot_bytes[TR_SLOTS_FRAME] = aligned(p->kept_frame.bytes);
+    p->slot_bytes[TR_SLOTS_FRAME] = plan_aligned(p->kept_frame.bytes);
     p->spans[TR_SLOTS_BOUNDARY] = p->in.train ? live_boundaries(p) : 2; /* forward: in and out */
     p->slot_bytes[TR_SLOTS_BOUNDARY] =
-        aligned((uint64_t)p->in.batch_tokens * (uint64_t)p->in.model->config.hidden *
-                tr_dtype_size(p->in.model->dtype));
+        plan_aligned((uint64_t)p->in.batch_tokens * (uint64_t)p->in.model->config.hidden *
+                     tr_dtype_size(p->in.model->dtype));
 }
 
 static void set_slots(struct tr_plan *p, int pool, int n_pools, uint32_t slots)
@@ -529,7 +172,7 @@ void tr_plan_grow_host(struct tr_plan *p, uint64_t bytes)
     p->in.host_budget = p->host_bytes + bytes;
     for (int i = TR_SLOTS_BLOCK_STATE; i <= TR_SLOTS_NORM_STATE; i += tr_plan_pools_with(i))
         grow(p, i, tr_plan_pools_with(i), most(p->spans, i, tr_plan_pools_with(i)));
-    place_all(p);
+    plan_place(p);
 }
 
 /* A table that is swept twice needs its gradients made but once where all of them have room. */
@@ -602,12 +245,12 @@ static int fits_in_micro(struct tr_plan *p)
     uint64_t small;
 
     p->micro_tokens = clamp_micro(&p->in);
-    place_all(p);
+    plan_place(p);
     if (p->in.micro_tokens)
         return has_room(p);
     small = p->peak;
     p->micro_tokens = p->in.batch_tokens;
-    place_all(p);
+    plan_place(p);
     if (small < p->peak)
         p->micro_tokens = clamp_micro(&p->in);
     return fits(p);
@@ -701,7 +344,7 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
     grow_held(plan);
     grow_kept(plan, INT32_MAX);
     grow_rest(plan);
-    place_all(plan);
+    plan_place(plan);
     return 0;
 }
 
@@ -759,31 +402,4 @@ int tr_plan_keeps(const struct tr_plan *plan, int layer)
 int tr_plan_remakes(const struct tr_plan *plan, int layer)
 {
     return plan->by_parts && !tr_plan_keeps(plan, layer);
-}
-
-uint64_t tr_plan_cache(const struct tr_plan *plan, int layer, int values)
-{
-    return plan->cache.offset + (2 * (uint64_t)layer + values) * aligned(cache_bytes(plan));
-}
-
-uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, enum tr_role role)
-{
-    const struct tr_tensor *t = &plan->in.model->tensors[block->tensor[role]];
-
-    if (plan->parked)
-        return t->first_trained * 4;
-    if (plan->in.group)
-        return in_group(plan, t) * 4;
-    return grads_before(plan, role, role) * 4;
-}
-
-uint64_t tr_plan_table_grad(const struct tr_plan *plan, const struct tr_tensor *table, int64_t row0)
-{
-    uint64_t row = (uint64_t)(row0 * table->cols);
-
-    if (plan->parked)
-        return (table->first_trained + row) * 4;
-    if (plan->in.group)
-        return (in_group(plan, table) + row) * 4;
-    return plan->held ? row * 4 : 0;
 }
