@@ -8,7 +8,7 @@
  * micro-batch (fewer passes over the weights' panels), then records that stay (no reads), then all
  * gradients until the global norm is known (no second backward), then activations that stay (no
  * recompute). Whether some of these had better come before the records, or pass the time in host
- * memory, hangs on the machine: keep_first and keep_spills say it (src/run/choose.c).
+ * memory, hangs on the machine: enum tr_frames says it (src/run/choose.c).
  */
 #include "src/plan/plan_parts.h"
 
@@ -205,7 +205,7 @@ static void grow_kept(struct tr_plan *p, int32_t most)
 {
     int32_t low = p->keep, high = min32(most, p->in.model->config.layers - backward_from(p));
 
-    if (p->in.keep >= 0 || !p->in.train)
+    if (p->in.frames != TR_FRAMES_FIT || !p->in.train)
         return;
     while (low < high) {
         int32_t mid = low + (high - low + 1) / 2;
@@ -224,7 +224,7 @@ static void grow_frames(struct tr_plan *p)
 {
     uint32_t before = p->slots[TR_SLOTS_FRAME];
 
-    if (p->in.keep_spills)
+    if (p->in.frames != TR_FRAMES_FIRST)
         return;
     p->slots[TR_SLOTS_FRAME] = p->spans[TR_SLOTS_FRAME];
     if (!fits(p))
@@ -320,7 +320,8 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
 
     memset(plan, 0, sizeof(*plan));
     plan->in = *p;
-    plan->keep = p->keep > 0 ? min32(p->keep, p->model->config.layers - backward_from(plan)) : 0;
+    if (p->frames != TR_FRAMES_FIT)
+        plan->keep = min32(p->keep, p->model->config.layers - backward_from(plan));
     if (p->group >= p->model->config.layers + 2) { /* all in one: exact */
         plan->in.group = 0;
         plan->parked = 1;
@@ -338,7 +339,7 @@ int tr_plan_make(struct tr_plan *plan, const struct tr_plan_params *p)
     grow_overlap(plan);
     grow(plan, TR_SLOTS_BOUNDARY, 1, plan->spans[TR_SLOTS_BOUNDARY]);
     grow_micro(plan);
-    grow_kept(plan, p->keep_first);
+    grow_kept(plan, p->keep);
     grow_residents(plan);
     grow_parked(plan);
     grow_held(plan);

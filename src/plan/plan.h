@@ -58,6 +58,11 @@ struct tr_backward_scratch {
 /* What moves at once: all of a block, or one part of it (a matrix). */
 enum tr_streams { TR_STREAMS_AUTO, TR_STREAMS_BLOCKS, TR_STREAMS_PARTS };
 
+/* Blocks that keep their activations, the last ones: as many as the device has room for, `keep` of
+ * them before records that stay; exactly `keep`, on the device before all else; exactly `keep`,
+ * with what records that stay leave no room for spilled. */
+enum tr_frames { TR_FRAMES_FIT, TR_FRAMES_FIRST, TR_FRAMES_SPILL };
+
 /* Rows of a table that are gone through at once, for all tokens, where its update is fused: before
  * the first grain changes them every grain has used them. */
 #define TR_FUSED_ROWS 256
@@ -74,9 +79,8 @@ struct tr_plan_params {
     int norm;              /* the global norm is measured before the update */
     int fused;             /* updates of matrices are products into the weights: no gradients */
     int32_t group;         /* or that of so many units of the backward pass, each group's in turn */
-    int keep;              /* blocks that keep activations: -1 as the budget allows, else exactly */
-    int32_t keep_first;    /* of those that it allows, so many come before records that stay */
-    int keep_spills;       /* exactly so many, but on the device records that stay come first */
+    enum tr_frames frames; /* blocks that keep their activations: which, and `keep` how many */
+    int32_t keep;
     enum tr_streams streams; /* AUTO: blocks where two fit at once, else parts */
     int64_t logit_rows;      /* forward only: rows of logits taken out at once; 0: losses only */
     int64_t cache_tokens;    /* forward only: keys and values that stay, of all blocks; 0: none */

@@ -29,8 +29,8 @@ struct way {
     enum tr_parked parked; /* F32: clipping is deferred */
     int apart;             /* updates run on the cpu */
     enum tr_keep keep;
-    int32_t kept; /* blocks whose activations stay before records do */
-    int spills;   /* or so many that keep them, in host memory for the most part */
+    enum tr_frames frames; /* FIRST: it is not to be chosen */
+    int32_t kept;
 };
 
 struct search {
@@ -48,7 +48,7 @@ struct search {
 static int is_same(const struct way *a, const struct way *b)
 {
     return a->parked == b->parked && a->apart == b->apart && a->keep == b->keep &&
-           a->kept == b->kept && a->spills == b->spills;
+           a->frames == b->frames && a->kept == b->kept;
 }
 
 /* Places the run so. -ENOMEM: so it does not fit. */
@@ -63,8 +63,8 @@ static int place(struct search *s, const struct way *w)
         r = run_park(run, w->parked);
     run->apart = w->apart;
     run->params.durability = w->keep;
-    run->keep_first = w->kept;
-    run->keep_spills = w->spills;
+    run->frames = w->frames;
+    run->keep = w->kept;
     s->at = *w;
     return r < 0 ? r : run_place_anew(run);
 }
@@ -137,7 +137,7 @@ static int try_one(struct search *s, const struct way *w, struct tr_prediction *
     *seconds = 0;
     if (r < 0)
         return r == -ENOMEM ? 0 : r;
-    if (lacks_disk(s) || (w->spills && wears(s->run)) ||
+    if (lacks_disk(s) || (w->frames == TR_FRAMES_SPILL && wears(s->run)) ||
         run_predict(s->run, s->figures, s->batch, p) < 0)
         return 0;
     *seconds = weigh(s, p);
@@ -150,7 +150,7 @@ static int may_keep_more(const struct search *s, const struct tr_prediction *p)
 {
     const struct tr_plan *plan = &s->run->plan;
 
-    return plan->in.keep < 0 && plan->keep < plan->in.model->config.layers &&
+    return plan->in.frames == TR_FRAMES_FIT && plan->keep < plan->in.model->config.layers &&
            (!p->timed || p->arithmetic > p->sim.seconds / 2);
 }
 
@@ -213,7 +213,7 @@ static int try_kept(struct search *s, struct way *w, double *seconds)
     if (r < 0 || v.at == layers || s->run->device_info.host_visible)
         return r;
     v = (struct valley){.way = *w, .most = layers, .lowest = 0.98 * *seconds};
-    v.way.spills = 1;
+    v.way.frames = TR_FRAMES_SPILL;
     r = step_to(s, &v, layers);
     if (r == 0)
         r = search_valley(s, &v);
@@ -287,7 +287,7 @@ static void take_clip(struct search *s, const struct way *w)
 
 static int is_open(const struct search *s, int both)
 {
-    return both || s->clips || s->run->plan.in.keep < 0 ||
+    return both || s->clips || s->run->plan.in.frames == TR_FRAMES_FIT ||
            (run_may_update(s->run, 0) && run_may_update(s->run, 1));
 }
 
@@ -295,8 +295,7 @@ int run_choose(struct tr_run *run, const struct tr_figures *figures, const struc
                int weigh_durability)
 {
     const struct tr_train_params *p = &run->params;
-    struct way before = {run->model->parked, run->apart, p->durability, run->keep_first,
-                         run->keep_spills};
+    struct way before = {run->model->parked, run->apart, p->durability, run->frames, run->keep};
     int both =
         figures && p->durability != TR_KEEP_NONE && (weigh_durability || run->durability_auto);
     struct search s = {.run = run,

@@ -189,10 +189,8 @@ static int32_t max32(int32_t a, int32_t b)
 int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens)
 {
     const struct tr_train_params *p = &run->params;
-    int keep = p->recompute == TR_RECOMPUTE_ALL    ? 0
-               : p->recompute == TR_RECOMPUTE_NONE ? run->model->config.layers
-               : run->keep_spills                  ? run->keep_first
-                                                   : -1;
+    int timed = p->recompute == TR_RECOMPUTE_AUTO;
+    int32_t named = p->recompute == TR_RECOMPUTE_NONE ? run->model->config.layers : 0;
     static const enum tr_streams streams[] = {[TR_STREAMING_AUTO] = TR_STREAMS_AUTO,
                                               [TR_STREAMING_BLOCKS] = TR_STREAMS_BLOCKS,
                                               [TR_STREAMING_MATRICES] = TR_STREAMS_PARTS};
@@ -210,9 +208,8 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
                                  .norm = p->clip_norm > 0 || p->lora_clip_norm > 0,
                                  .fused = p->fused_gemm,
                                  .group = run_clip_group(run),
-                                 .keep = keep,
-                                 .keep_first = run->keep_first,
-                                 .keep_spills = run->keep_spills,
+                                 .frames = timed ? run->frames : TR_FRAMES_FIRST,
+                                 .keep = timed ? run->keep : named,
                                  .streams = streams[p->streaming],
                                  .apart = run->apart,
                                  .host_budget = run_host_room(run, run->apart),

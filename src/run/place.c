@@ -187,9 +187,10 @@ struct tr_plan_params run_plan_asked(const struct tr_run *run)
 {
     struct tr_plan_params p = run->plan.in;
 
-    if (p.keep_spills)
-        p.keep = -1;
-    p.keep_first = p.keep_spills = 0;
+    if (p.frames != TR_FRAMES_FIRST) {
+        p.frames = TR_FRAMES_FIT;
+        p.keep = 0;
+    }
     return p;
 }
 

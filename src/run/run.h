@@ -88,8 +88,8 @@ struct tr_run {
     struct tr_device *device;
     struct tr_device_info device_info;
     int apart;             /* updates run on the cpu: by name, or chosen (update_on.c) */
-    int32_t keep_first;    /* blocks that keep activations rather than records (choose.c), */
-    int keep_spills;       /* exactly so many, most of them not on the device */
+    enum tr_frames frames; /* where time decides which blocks keep their activations (choose.c) */
+    int32_t keep;
     struct tr_device *cpu; /* which does so, in pinned memory of plan.host_bytes */
     char *host;
     struct tr_plan plan;

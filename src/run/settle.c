@@ -56,6 +56,7 @@ static int open_machine(struct tr_run *run)
                                              .compute = run->device_info.compute[run->model->dtype],
                                              .train = 1,
                                              .norm = 1,
+                                             .frames = TR_FRAMES_FIRST,
                                              .budget = run->device_info.arena_bytes,
                                              .workspace = run->device_info.workspace_bytes});
     if (r < 0 || (r = run_place(run)) < 0)

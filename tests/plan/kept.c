@@ -125,7 +125,8 @@ static double seconds_with(const struct tr_run *open, const struct tr_figures *f
     run->scratch = NULL;
     run->spills = (struct tr_stripes){.n = 0};
     run->spill_bytes = run->spill_host_bytes = 0;
-    run->keep_first = first;
+    run->frames = TR_FRAMES_FIT;
+    run->keep = first;
     assert_int_equal(run_make_plan(run, open->plan.in.batch_tokens, open->plan.in.grain_tokens), 0);
     assert_int_equal(run_place(run), 0);
     assert_int_equal(run_predict(run, f, batch, &p), 0);

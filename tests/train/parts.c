@@ -255,8 +255,7 @@ static struct tr_plan_params shape(const struct tr_model *m, int32_t tokens)
                                    .positions = 512,
                                    .compute = TR_BF16,
                                    .train = 1,
-                                   .norm = 1,
-                                   .keep = -1};
+                                   .norm = 1};
 }
 
 /* The smallest budget is exact, and so is the one from which on whole blocks stream. */
