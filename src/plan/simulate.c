@@ -90,6 +90,27 @@ static void sort_newer(struct sim *s)
     s->out->kept[s->step] = s->out->kept_bytes;
 }
 
+/* Of the loads into one slot none may begin before the one ahead of it. */
+static int chain_loads(struct sim *s)
+{
+    tr_free(TR_MEM_MISC, s->following);
+    s->following = tr_alloc_array(TR_MEM_MISC, s->schedule.n_loads, sizeof(*s->following));
+    if (!s->following)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < s->slots.n; i++)
+        s->next_load[i] = TR_NONE;
+    s->n_due = 0;
+    for (uint32_t i = s->schedule.n_loads; i-- > 0;) {
+        uint32_t slot = s->schedule.loads[i].slot;
+
+        if (s->next_load[slot] == TR_NONE)
+            s->due[s->n_due++] = slot;
+        s->following[i] = s->next_load[slot];
+        s->next_load[slot] = i;
+    }
+    return 0;
+}
+
 static int begin(struct sim *s)
 {
     int lazy = s->p->durability != TR_DURABLE_STEP;
@@ -122,12 +143,10 @@ static int begin(struct sim *s)
         return r;
     if (lazy && s->released)
         sort_newer(s);
-    tr_free(TR_MEM_MISC, s->started);
-    s->started = tr_alloc(TR_MEM_MISC, s->schedule.n_loads);
     s->base = s->released;
-    s->first_load = s->wanted = 0;
+    s->wanted = 0;
     s->kicked = 1;
-    return s->started ? 0 : -ENOMEM;
+    return chain_loads(s);
 }
 
 /* ---- what the I/O thread decides ---- */
@@ -188,24 +207,48 @@ static int may_begin(const struct sim *s, const struct tr_load *l)
            tr_slot_may_load(&s->slots, l->slot);
 }
 
-static void advance_prefetch(struct sim *s)
+/* Where in s->due the first load that may begin is, in the order of need; n_due: none may. */
+static uint32_t first_to_begin(const struct sim *s)
+{
+    uint32_t first = TR_NONE, at = s->n_due;
+
+    for (uint32_t k = 0; k < s->n_due; k++) {
+        uint32_t i = s->next_load[s->due[k]];
+
+        if (i < first && may_begin(s, &s->schedule.loads[i])) {
+            first = i;
+            at = k;
+        }
+    }
+    return at;
+}
+
+/* Beyond the depth of prefetch: too many loads up to this one are for visits not wanted yet. */
+static int is_too_far(const struct sim *s, uint32_t load)
 {
     uint32_t ahead = 0, most = s->p->serial ? 0 : s->p->prefetch ? s->p->prefetch : UINT32_MAX;
-    const struct tr_load *loads = s->schedule.loads;
+    const struct tr_load *l = &s->schedule.loads[load];
 
-    while (s->first_load < s->schedule.n_loads && s->started[s->first_load] &&
-           loads[s->first_load].visit < s->wanted)
-        s->first_load++;
-    for (uint32_t i = s->first_load; i < s->schedule.n_loads; i++) {
-        const struct tr_load *l = &loads[i];
-
-        ahead += l->visit >= s->wanted && !l->fresh;
+    for (uint32_t i = load + 1; most < UINT32_MAX && i-- > 0 && l->visit >= s->wanted; l--) {
+        ahead += !l->fresh;
         if (ahead > most)
-            break;
-        if (s->started[i] || !may_begin(s, l))
-            continue;
+            return 1;
+    }
+    return 0;
+}
+
+static void advance_prefetch(struct sim *s)
+{
+    uint32_t k;
+
+    while ((k = first_to_begin(s)) < s->n_due && !is_too_far(s, s->next_load[s->due[k]])) {
+        uint32_t i = s->next_load[s->due[k]];
+        const struct tr_load *l = &s->schedule.loads[i];
+
+        s->next_load[l->slot] = s->following[i];
+        if (s->following[i] == TR_NONE)
+            s->due[k] = s->due[--s->n_due];
         tr_slot_load(&s->slots, l->slot, l->span);
-        s->started[i] = 1;
         if (l->fresh)
             tr_slot_loaded(&s->slots, l->slot);
         else
@@ -504,7 +547,10 @@ static int open_sim(struct sim *s)
     s->dirty.slot = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*s->dirty.slot));
     s->saves.slot = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*s->saves.slot));
     s->changed_in = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*s->changed_in));
-    if (!s->tickets || !s->dirty.slot || !s->saves.slot || !s->changed_in)
+    s->next_load = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*s->next_load));
+    s->due = tr_alloc_array(TR_MEM_MISC, s->slots.n, sizeof(*s->due));
+    if (!s->tickets || !s->dirty.slot || !s->saves.slot || !s->changed_in || !s->next_load ||
+        !s->due)
         return -ENOMEM;
     return sim_moves_open(s);
 }
@@ -523,7 +569,9 @@ int tr_simulate(const struct tr_sim_params *params, struct tr_sim_result *out)
     sim_moves_close(&s);
     tr_slots_close(&s.slots);
     tr_schedule_free(&s.schedule);
-    tr_free(TR_MEM_MISC, s.started);
+    tr_free(TR_MEM_MISC, s.next_load);
+    tr_free(TR_MEM_MISC, s.following);
+    tr_free(TR_MEM_MISC, s.due);
     tr_free(TR_MEM_MISC, s.tickets);
     tr_free(TR_MEM_MISC, s.dirty.slot);
     tr_free(TR_MEM_MISC, s.saves.slot);

@@ -205,12 +205,14 @@ static void tally(struct sim *s, const struct sim_move *m)
 
 static void add(struct sim *s, struct sim_move *m)
 {
-    struct sim_move **last = &s->list[m->way];
+    struct sim_move *last = s->last[m->way];
 
     tally(s, m);
-    while (*last)
-        last = &(*last)->next;
-    *last = m;
+    *(last ? &last->next : &s->list[m->way]) = m;
+    s->last[m->way] = m;
+    for (int i = 0; i < SIM_POOLS; i++)
+        if (!s->wanting[m->way][i])
+            s->wanting[m->way][i] = m;
 }
 
 void sim_move_start(struct sim *s, enum sim_way way, uint32_t slot, uint32_t step)
@@ -263,13 +265,23 @@ uint32_t sim_homes_start(struct sim *s)
     return n;
 }
 
+static void take_off_list(struct sim *s, const struct sim_move *m)
+{
+    struct sim_move **at = &s->list[m->way], *before = NULL;
+
+    for (; *at != m; at = &before->next)
+        before = *at;
+    *at = m->next;
+    if (!m->next)
+        s->last[m->way] = before;
+    for (int i = 0; i < SIM_POOLS; i++)
+        if (s->wanting[m->way][i] == m)
+            s->wanting[m->way][i] = m->next;
+}
+
 static void finish_move(struct sim *s, struct sim_move *m)
 {
-    struct sim_move **at = &s->list[m->way];
-
-    while (*at != m)
-        at = &(*at)->next;
-    *at = m->next;
+    take_off_list(s, m);
     s->kicked = 1;
     if (m->way == SIM_READ) {
         tr_slot_loaded(&s->slots, m->slot);
@@ -344,14 +356,15 @@ static uint64_t next_bytes(const struct sim *s, struct sim_move *m, enum sim_poo
     return end - *at < s->part_bytes[pool] ? end - *at : s->part_bytes[pool];
 }
 
-static struct sim_move *first_wanting(const struct sim *s, enum sim_way way, enum sim_pool pool)
+/* What a move has given it never takes back, so nobody has to ask it again. */
+static struct sim_move *first_wanting(struct sim *s, enum sim_way way, enum sim_pool pool)
 {
-    struct sim_move *m = s->list[way];
+    struct sim_move **m = &s->wanting[way][pool];
     uint64_t at;
 
-    while (m && !next_bytes(s, m, pool, &at))
-        m = m->next;
-    return m;
+    while (*m && !next_bytes(s, *m, pool, &at))
+        *m = (*m)->next;
+    return *m;
 }
 
 static int hand_out(struct sim *s, enum sim_pool pool)

@@ -70,8 +70,10 @@ struct sim {
     const struct tr_sim_params *p;
     struct tr_slots slots;
     struct tr_schedule schedule;
-    unsigned char *started; /* (loads) */
-    uint32_t first_load, wanted;
+    uint32_t *next_load;  /* (slots): the first load into it that has not begun; TR_NONE: none */
+    uint32_t *following;  /* (loads): the next one into the same slot */
+    uint32_t *due, n_due; /* slots that have one, in no order */
+    uint32_t wanted;
 
     double now, flush_until, begun; /* begun: when the step at hand began */
     uint32_t step, at;              /* the caller's; at == n: it is at the step's end */
@@ -92,7 +94,9 @@ struct sim {
     uint32_t n_drives, n_folders;
     uint64_t *on;           /* (spans, drives) bytes of each span on each drive */
     struct sim_move *moves; /* (2 slots + spans): reads, writes, writes from homes */
-    struct sim_move *list[SIM_WAYS];
+    struct sim_move *list[SIM_WAYS], *last[SIM_WAYS]; /* under way, oldest first */
+    /* No move before this one has bytes left for parts of the pool; NULL: none has. */
+    struct sim_move *wanting[SIM_WAYS][SIM_POOLS];
     unsigned char *filled, *writing, *kept; /* (spans) of homes; kept: newer than the disk */
     struct sim_part *parts, *free[SIM_POOLS];
     uint64_t part_bytes[SIM_POOLS];
