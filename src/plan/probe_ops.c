@@ -73,6 +73,13 @@ static int run_cold(struct probe *p, void *arg)
     return run_op(p, &op);
 }
 
+/* A quick look takes three, none behind one that took long. */
+static int has_enough(const struct probe *p, const struct samples *s)
+{
+    return s->n == SAMPLES ||
+           (p->p->quick && (s->n == 3 || (s->n && s->s[s->n - 1].seconds > 0.1)));
+}
+
 /* Skipped where the device's arena is too small for it. */
 static int sample(struct probe *p, struct samples *s, struct tr_op *op)
 {
@@ -80,7 +87,7 @@ static int sample(struct probe *p, struct samples *s, struct tr_op *op)
     double seconds;
     int r;
 
-    if (p->used > p->info.arena_bytes || s->n == SAMPLES || (p->p->quick && s->n == 3))
+    if (p->used > p->info.arena_bytes || has_enough(p, s))
         return 0;
     if (op->kind >= TR_OP_SGD || op->kind == TR_OP_MATMUL || op->kind == TR_OP_MATMUL_DX)
         r = probe_time(p, run_cold,
