@@ -23,13 +23,17 @@
 
 #define STEPS  6
 #define STRIDE 61 /* crashes from one that the run goes on from to the next */
-/* Recordings of each kind. Sanitizers look at the test's accesses and threads, which are the same
- * in each of them; what a crash leaves is looked at without. */
+/* Sanitizers look at the test's accesses and threads, which are the same in each recording and each
+ * of its crashes; what a crash leaves is looked at without. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SEEDS 1
+#define EACH    7
+#define MUTANTS 0
 #else
-#define SEEDS 3
+#define EACH    1
+#define MUTANTS 1
 #endif
+
+static int recordings = 1; /* of each kind; "--all": 3 */
 
 static const struct way *way;
 static uint32_t n_folders;
@@ -415,7 +419,7 @@ static int count_violations(struct recording *c, int *crashes)
         if (to.n > 1)
             copy_name(c->folders.path[i], to.path[i], "part.json");
     }
-    for (crash.until = 0; crash.until <= c->log.n; crash.until++)
+    for (crash.until = 0; crash.until <= c->log.n; crash.until += EACH)
         for (crash.mode = 0; crash.mode < 4; crash.mode++, ++*crashes)
             bad += crash_at(c, &crash, &to, list) != 0;
     crash = (struct crash){.until = c->log.n};
@@ -430,7 +434,7 @@ static void any_instant(enum tr_durability durability)
     static uint64_t turn;
     int crashes = 0;
 
-    for (int i = 0; i < SEEDS; i++, turn++) {
+    for (int i = 0; i < recordings; i++, turn++) {
         struct recording c;
 
         record(&c, durability, MUTANT_NONE, 1 + (turn + turn / 3) % 3);
@@ -438,7 +442,7 @@ static void any_instant(enum tr_durability durability)
         free_recording(&c);
     }
     print_message("%d crashes\n", crashes);
-    assert_true(crashes > SEEDS * 160);
+    assert_true(crashes > recordings * 160 / EACH);
 }
 
 static void durability_step(void **state)
@@ -464,6 +468,10 @@ static void expect_caught(enum mutant mutant)
 {
     int crashes = 0, bad = 0;
 
+    if (!MUTANTS) {
+        print_message("skipped: a mutant, which is looked for without sanitizers\n");
+        skip();
+    }
     for (uint64_t seed = 1; seed <= 3 && !bad; seed++) {
         struct recording c;
 
@@ -508,7 +516,7 @@ static void mutant_early_sync(void **state)
     expect_caught(MUTANT_EARLY_SYNC);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     int failed = 0;
     const struct CMUnitTest tests[] = {
@@ -518,6 +526,8 @@ int main(void)
         cmocka_unit_test(mutant_no_record_sync), cmocka_unit_test(mutant_no_part_sync),
     };
 
+    if (argc > 1 && !strcmp(argv[1], "--all"))
+        recordings = 3;
     /* Thousands of small stores: in memory where there is such a place. */
     if (access("/dev/shm", W_OK) == 0)
         setenv("TMPDIR", "/dev/shm", 1);

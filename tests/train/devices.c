@@ -101,7 +101,7 @@ static struct paths follow_all(const struct tiny *t, enum tr_type dtype)
                                 .data = data,
                                 .steps = STEPS,
                                 .batch_size = 6,
-                                .seq_len = 100,
+                                .seq_len = 64,
                                 .optimizer = TR_OPT_LOMO,
                                 .lr = 0.3,
                                 .dtype = dtype,
@@ -114,7 +114,7 @@ static struct paths follow_all(const struct tiny *t, enum tr_type dtype)
     snprintf(model, sizeof(model), "%s", scratch_path("model-%s", t->family));
     snprintf(data, sizeof(data), "%s", scratch_path("data-%s.jsonl", t->family));
     tiny_model(model, t, dtype, 3);
-    token_data(data, 12, 20, 100, t->vocab);
+    token_data(data, 12, 20, 64, t->vocab);
     paths.cpu = follow(&p, "cpu");
     paths.cuda = follow(&p, "cuda");
     if (t == MUTANT_SHAPE) {

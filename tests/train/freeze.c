@@ -70,13 +70,18 @@ static int on_cuda(void)
     return strncmp(tr_devices_default(), "cuda", 4) == 0;
 }
 
+static int row(void)
+{
+    return on_cuda() ? 64 : 100;
+}
+
 static void make_inputs(const struct tiny *t, enum tr_type dtype)
 {
     snprintf(model, sizeof(model), "%s", scratch_path("source-%s-%d", t->family, dtype));
     snprintf(data, sizeof(data), "%s", scratch_path("data.jsonl"));
     if (tr_folder_is_empty(model) == -ENOENT)
         tiny_model(model, t, dtype, 3);
-    token_data(data, 30, 30, 100, t->vocab);
+    token_data(data, 30, 30, row(), t->vocab);
 }
 
 static struct tr_train_params params(int i, const char *out)
@@ -87,7 +92,7 @@ static struct tr_train_params params(int i, const char *out)
                                     .out = out,
                                     .steps = 1,
                                     .batch_size = on_cuda() ? 5 : 13, /* one grain there */
-                                    .seq_len = 100,
+                                    .seq_len = row(),
                                     .optimizer = cases[i].optimizer,
                                     .momentum = cases[i].momentum,
                                     .schedule = TR_LR_CONSTANT,

@@ -45,12 +45,12 @@ static struct tr_train_params params(const struct tiny *t)
     snprintf(data, sizeof(data), "%s", scratch_path("data.jsonl"));
     if (tr_folder_is_empty(model) == -ENOENT)
         tiny_model(model, t, TR_TYPE_F32, 3);
-    token_data(data, 40, 30, 100, t->vocab);
+    token_data(data, 40, 30, on_cuda() ? 64 : 100, t->vocab);
     return (struct tr_train_params){.model = model,
                                     .data = data,
                                     .steps = 1,
                                     .batch_size = on_cuda() ? 5 : 13,
-                                    .seq_len = 100,
+                                    .seq_len = on_cuda() ? 64 : 100,
                                     .optimizer = TR_OPT_SGD,
                                     .schedule = TR_LR_CONSTANT,
                                     .warmup = -1,

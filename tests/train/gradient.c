@@ -267,10 +267,13 @@ static void check_family(const struct tiny *t)
     remove_folder(model);
 }
 
+/* On the fake device every second: what is tied and has biases, a window, norms of q and k. */
 static void test_families(void **state)
 {
+    size_t step = is_due(".layers.1.") ? 1 : 2;
+
     (void)state;
-    for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++)
+    for (size_t i = step - 1; i < sizeof(families) / sizeof(families[0]); i += step)
         check_family(&families[i]);
 }
 

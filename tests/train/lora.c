@@ -34,19 +34,24 @@ static int on_cuda(void)
     return strncmp(tr_devices_default(), "cuda", 4) == 0;
 }
 
+static int row(void)
+{
+    return on_cuda() ? 64 : 100;
+}
+
 static struct tr_train_params params(const struct tiny *t, enum tr_type dtype, const char *out)
 {
     snprintf(model, sizeof(model), "%s", scratch_path("source-%s-%d", t->family, dtype));
     snprintf(data, sizeof(data), "%s", scratch_path("data.jsonl"));
     if (tr_folder_is_empty(model) == -ENOENT)
         tiny_model(model, t, dtype, 3);
-    token_data(data, 20, 30, 90, 300);
+    token_data(data, 20, 30, row() - 10, 300);
     return (struct tr_train_params){.model = model,
                                     .data = data,
                                     .out = out,
                                     .steps = 4,
                                     .batch_size = 4,
-                                    .seq_len = 100,
+                                    .seq_len = row(),
                                     .schedule = TR_LR_CONSTANT,
                                     .warmup = -1,
                                     .lr = 0.02,
@@ -193,7 +198,7 @@ static double loss_of(const char *folder, const char *adapter)
     if (tr_eval_data(&(struct tr_eval_params){.model = folder,
                                               .adapter = adapter,
                                               .data = data,
-                                              .seq_len = 100,
+                                              .seq_len = row(),
                                               .batch_size = 4,
                                               .threads = 2,
                                               .device_memory = test_budget(NULL, 64 << 20)},

@@ -58,6 +58,17 @@ static int check_case(const struct shape *s, enum tr_dtype dtype, int sm, const 
     return failures != 0;
 }
 
+/* There are two ways on sm_90 for wide heads alone, and none of them for f32. A race has no dtype:
+ * to ThreadSanitizer f16 is bf16 once more. */
+static bool is_due(const struct shape *s, enum tr_dtype dtype, int sm)
+{
+#ifdef __SANITIZE_THREAD__
+    if (dtype == TR_F16)
+        return false;
+#endif
+    return sm == 86 || (dtype != TR_F32 && s->head_dim > 64);
+}
+
 /* Every width of a tile, padded and full; lengths around the tiles; groups and windows. */
 static int check_cases(void)
 {
@@ -80,7 +91,7 @@ static int check_cases(void)
     for (const struct shape &s : shapes)
         for (int dtype = 0; dtype < TR_DTYPES; dtype++)
             for (int sm : {86, 90})
-                if (sm == 86 || (dtype != TR_F32 && s.head_dim > 64))
+                if (is_due(&s, (enum tr_dtype)dtype, sm))
                     failures += check_case(&s, (enum tr_dtype)dtype, sm, orders[order++ % 3]);
     return failures;
 }
