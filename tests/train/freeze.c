@@ -224,6 +224,7 @@ static void check(struct placements p)
 {
     p.variants = variants;
     p.n = on_cuda() ? 2 : sizeof(variants) / sizeof(variants[0]);
+    p.share = on_cuda() ? 2 : 1;
     check_placements(&p);
 }
 
