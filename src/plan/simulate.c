@@ -226,15 +226,14 @@ static uint32_t first_to_begin(const struct sim *s)
 /* Beyond the depth of prefetch: too many loads up to this one are for visits not wanted yet. */
 static int is_too_far(const struct sim *s, uint32_t load)
 {
-    uint32_t ahead = 0, most = s->p->serial ? 0 : s->p->prefetch ? s->p->prefetch : UINT32_MAX;
-    const struct tr_load *l = &s->schedule.loads[load];
+    uint32_t ahead = 0, most = s->p->serial ? 0 : s->p->prefetch;
+    const struct tr_load *loads = s->schedule.loads;
 
-    for (uint32_t i = load + 1; most < UINT32_MAX && i-- > 0 && l->visit >= s->wanted; l--) {
-        ahead += !l->fresh;
-        if (ahead > most)
-            return 1;
-    }
-    return 0;
+    if (!most && !s->p->serial)
+        return 0;
+    for (uint32_t i = load + 1; ahead <= most && i-- > 0 && loads[i].visit >= s->wanted;)
+        ahead += !loads[i].fresh;
+    return ahead > most;
 }
 
 static void advance_prefetch(struct sim *s)

@@ -29,7 +29,7 @@ struct way {
     enum tr_parked parked; /* F32: clipping is deferred */
     int apart;             /* updates run on the cpu */
     enum tr_keep keep;
-    enum tr_frames frames; /* FIRST: it is not to be chosen */
+    enum tr_frames frames; /* FIT or SPILL, and `kept` with it; unused where an option names them */
     int32_t kept;
 };
 
