@@ -29,23 +29,17 @@
 
 static int all_configs;
 
-/* The cpu device takes more tokens before anything must leave it; the fake one takes long for each.
- */
-static int on_gpu(void)
-{
-    return !strncmp(tr_devices_default(), "cuda", 4);
-}
-
+/* The cpu device takes more tokens before anything must leave it. */
 static int row_tokens(void)
 {
-    return on_gpu() ? 64 : 500;
+    return on_cuda() ? 64 : 500;
 }
 
 /* What a device that was never measured chooses for so small a model: to a GPU the second backward
  * pass is nothing beside the bytes of waiting gradients, to a CPU it is the greater part. */
 static enum tr_clip chosen(void)
 {
-    return on_gpu() ? TR_CLIP_TWO_PASS : TR_CLIP_DEFERRED;
+    return on_cuda() ? TR_CLIP_TWO_PASS : TR_CLIP_DEFERRED;
 }
 
 struct config {
@@ -305,7 +299,7 @@ static void check_config(const struct config *c)
         assert_true(run->foreseen.sim.kept_bytes > 0);
     check_counts(run, steps_of(c));
     if (c->update)
-        assert_int_equal(run->plan.in.apart, on_gpu());
+        assert_int_equal(run->plan.in.apart, on_cuda());
     if (!strcmp(c->name, "chosen")) /* of itself */
         assert_int_equal(run->params.clip_method, chosen());
     tr_train_close(run);
@@ -317,7 +311,7 @@ static void predicted_is_measured(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof(configs) / sizeof(configs[0]); i++)
-        if (all_configs || !configs[i].cpu || !on_gpu())
+        if (all_configs || !configs[i].cpu || !on_cuda())
             check_config(&configs[i]);
 }
 
@@ -719,8 +713,8 @@ static void bench_to_train(void **state)
             &text) < 0)
         fail_msg("%s", tr_message());
     assert_non_null(strstr(text, "matmul_dw"));
-    assert_int_equal(strstr(text, "in a run: ") != NULL, !on_gpu());
-    assert_int_equal(strstr(bench_said, "rehearsals") != NULL, !on_gpu());
+    assert_int_equal(strstr(text, "in a run: ") != NULL, !on_cuda());
+    assert_int_equal(strstr(bench_said, "rehearsals") != NULL, !on_cuda());
     assert_null(strstr(bench_said, "no rehearsal"));
     found_drives(text, second);
     tr_free_text(text);
@@ -758,7 +752,7 @@ int main(int argc, char **argv)
 
     all_configs = argc > 1 && !strcmp(argv[1], "--all");
     setenv("XDG_CACHE_HOME", scratch_path("cache"), 1);
-    if (!on_gpu())
+    if (!on_cuda())
         failed = cmocka_run_group_tests_name("plans", on_cpu, NULL, NULL);
     return failed + cmocka_run_group_tests_name("runs", tests, NULL, NULL);
 }

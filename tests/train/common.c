@@ -16,8 +16,14 @@
 #include "src/base/mem.h"
 #include "src/base/philox.h"
 #include "src/checkpoint/safetensors.h"
+#include "src/run/devices.h"
 
 static char folder[4096];
+
+int on_cuda(void)
+{
+    return !strncmp(tr_devices_default(), "cuda", 4);
+}
 
 static void sweep(void)
 {

@@ -12,6 +12,10 @@
 #include "src/tailrace.h"
 #include "tests/support/entries.h"
 
+/* Is the default device a GPU, or the fake one? That takes long for every token, so that its tests
+ * take rows that are shorter and some of all cases. */
+int on_cuda(void);
+
 /* A new folder under TMPDIR, removed with all that is in it at exit. */
 const char *scratch(void);
 /* It is that of another process, which removes it. Before the first use. */

@@ -83,18 +83,10 @@ int __wrap_tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
 
 static int take_all; /* "--all" */
 
-/* The fake one, which is slow. */
-static int on_gpu(void)
-{
-    const char *device = getenv("TAILRACE_DEVICE");
-
-    return device && !strcmp(device, "cuda");
-}
-
 static struct tr_train_params job(const struct tiny *t, enum tr_type dtype, enum tr_optimizer o)
 {
     static char model[4352], data[4352];
-    int adam = o == TR_OPT_ADAMW || o == TR_OPT_ADAM_MINI, row = on_gpu() ? 64 : 200;
+    int adam = o == TR_OPT_ADAMW || o == TR_OPT_ADAM_MINI, row = on_cuda() ? 64 : 200;
 
     snprintf(model, sizeof(model), "%s", scratch_path("model-%s-%d", t->family, dtype));
     snprintf(data, sizeof(data), "%s", scratch_path("data-%d.jsonl", t->vocab));
@@ -104,7 +96,7 @@ static struct tr_train_params job(const struct tiny *t, enum tr_type dtype, enum
     return (struct tr_train_params){.model = model,
                                     .data = data,
                                     .steps = 4,
-                                    .batch_size = on_gpu() ? 3 : 13,
+                                    .batch_size = on_cuda() ? 3 : 13,
                                     .seq_len = row,
                                     .optimizer = o,
                                     .seed = 11,
@@ -126,7 +118,7 @@ static void check_job(struct tr_train_params p, size_t n)
 
     remove_run();
     p.clip_method = TR_CLIP_DEFERRED;
-    if (on_gpu() && !take_all) {
+    if (on_cuda() && !take_all) {
         from = 1 + turn++ % (VARIANTS - 1);
         n = from + 1;
     }
@@ -311,7 +303,7 @@ static void test_cut_off(void **state)
     enum tr_optimizer optimizers[] = {TR_OPT_LOMO, TR_OPT_ADAMW, TR_OPT_ADALOMO};
 
     (void)state;
-    for (size_t o = on_gpu() && !take_all ? 2 : 0; o < 3; o++) {
+    for (size_t o = on_cuda() && !take_all ? 2 : 0; o < 3; o++) {
         struct tr_train_params p = job(&shapes[1], TR_TYPE_BF16, optimizers[o]);
         uint64_t at2[2], end[2];
 

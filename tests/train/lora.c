@@ -28,12 +28,6 @@ static const struct tiny qwen3 = {"qwen3", 32, 48, 3, 2, 1, 16, 300, 512, ""};
 
 static char model[4352], data[4352];
 
-/* The fake device takes long for every token: there only some of all. */
-static int on_cuda(void)
-{
-    return strncmp(tr_devices_default(), "cuda", 4) == 0;
-}
-
 static int row(void)
 {
     return on_cuda() ? 64 : 100;

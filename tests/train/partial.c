@@ -96,12 +96,6 @@ int __wrap_tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
     return r;
 }
 
-/* The fake device takes long for every token: there only some of all. */
-static int on_cuda(void)
-{
-    return strncmp(tr_devices_default(), "cuda", 4) == 0;
-}
-
 static struct tr_train_params params(const struct job *j)
 {
     static char model[4352], data[4352];

@@ -23,7 +23,6 @@
 #include <cmocka.h>
 
 #include "src/base/err.h"
-#include "tests/device/budget.h"
 #include "tests/train/draw.h"
 
 #define FEW         24
@@ -125,7 +124,6 @@ static const struct subject cuda_subjects[] = {
 
 static const struct subject *subjects = cpu_subjects;
 static uint32_t n_subjects = sizeof(cpu_subjects) / sizeof(cpu_subjects[0]);
-static int on_cuda;
 
 static struct {
     uint64_t seed;
@@ -180,7 +178,7 @@ static void test_draws(void **state)
                      v == DIFFERS ? "" : tr_error_message(), d.text);
     }
     print_message("%u parts loaded from drives and from homes\n", draw_mixed());
-    if (on_cuda && asked.n >= CUDA_FEW) /* the cpu's arena is host memory: there are no homes */
+    if (on_cuda() && asked.n >= CUDA_FEW) /* the cpu's arena is host memory: there are no homes */
         assert_true(draw_mixed() > 0);
 }
 
@@ -260,7 +258,7 @@ static void spoil_calls(struct tr_device *d, int part)
 static void check_mutant(const char *name, enum verdict seen,
                          void (*spoil)(struct tr_device *d, int part))
 {
-    if (on_cuda)
+    if (on_cuda())
         skip();
     for (uint32_t i = 0; i < MUTANT_MOST; i++) {
         struct draw d = {.seed = MUTANT_SEED, .number = i};
@@ -333,8 +331,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_calls_early),
     };
 
-    if (test_budget(NULL, 0) > 0) {
-        on_cuda = 1;
+    if (on_cuda()) {
         subjects = cuda_subjects;
         n_subjects = sizeof(cuda_subjects) / sizeof(cuda_subjects[0]);
     }

@@ -59,12 +59,6 @@ static void test_rule(void **state)
     assert_true(fabs(tr_range_rate(0.3, TR_RANGE_STEPS - 1) / 30 - 1) < 1e-12);
 }
 
-/* The fake device takes long for every token. */
-static int on_gpu(void)
-{
-    return !strncmp(tr_devices_default(), "cuda", 4);
-}
-
 static struct tr_train_params params(enum tr_optimizer optimizer, enum tr_type dtype)
 {
     static char model[4352], data[4352];
@@ -77,7 +71,7 @@ static struct tr_train_params params(enum tr_optimizer optimizer, enum tr_type d
     return (struct tr_train_params){.model = model,
                                     .data = data,
                                     .steps = 4,
-                                    .batch_size = on_gpu() ? 3 : 8,
+                                    .batch_size = on_cuda() ? 3 : 8,
                                     .seq_len = 64,
                                     .optimizer = optimizer,
                                     .lr = TR_REAL_AUTO,
@@ -155,7 +149,7 @@ static void test_undone(void **state)
 {
     (void)state;
     check(TR_OPT_ADAMW, TR_TYPE_BF16);
-    if (on_gpu())
+    if (on_cuda())
         return;
     check(TR_OPT_ADALOMO, TR_TYPE_F32);
     check(TR_OPT_LOMO, TR_TYPE_F16);

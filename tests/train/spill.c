@@ -196,8 +196,8 @@ static void check(const struct tiny *shape, enum tr_optimizer optimizer, size_t 
     snprintf(valid, sizeof(valid), "%s", scratch_path("valid.jsonl"));
     snprintf(out, sizeof(out), "%s", scratch_path("run"));
     tiny_model(model, t, TR_TYPE_BF16, 3);
-    token_data(data, 20, row() - 10, row(), t->vocab);
-    token_data(valid, 6, row() - 10, row(), t->vocab);
+    token_data(data, 1300 / row(), row() - 10, row(), t->vocab);
+    token_data(valid, 390 / row(), row() - 10, row(), t->vocab);
     expected = run_way(p, t, NULL);
     for (size_t i = 0; i < n_ways; i++)
         if (run_way(p, t, &ways[i]) != expected)
