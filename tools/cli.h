@@ -38,7 +38,7 @@ int cli_fail(void);
 void cli_print_text(char *text);
 
 /* From now on SIGINT and SIGTERM ask for an end after the current step; a second one ends at once.
- */
+ * Nobody need listen to the end: where a pipe's reader has gone, what would be said is lost. */
 void cli_catch_signals(void);
 int cli_interrupted(void);
 

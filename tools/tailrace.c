@@ -4,6 +4,7 @@
  * usage, 130 interrupted.
  */
 #include <argp.h>
+#include <signal.h>
 #include <string.h>
 
 #include "tools/cli.h"
@@ -57,11 +58,21 @@ static int refuse_command(const char *name)
     return CLI_USAGE;
 }
 
+/* A result that could not be written is none: who asks for it in a script must be told. */
+static int close_output(int code)
+{
+    if ((fflush(stdout) == 0 && !ferror(stdout)) || code != CLI_DONE)
+        return code;
+    cli_error("standard output: cannot write all of it");
+    return CLI_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     const struct cli_command *command;
     char name[64];
 
+    signal(SIGXFSZ, SIG_IGN); /* past a limit on the size of files writing is an error, no end */
     argp_program_version_hook = print_version;
     argp_err_exit_status = CLI_USAGE;
     if (argc < 2) {
@@ -70,7 +81,7 @@ int main(int argc, char **argv)
         return CLI_USAGE;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
-        return print_help(stdout);
+        return close_output(print_help(stdout));
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
         print_version(stdout, NULL);
         return CLI_DONE;
@@ -80,5 +91,5 @@ int main(int argc, char **argv)
         return refuse_command(argv[1]);
     snprintf(name, sizeof(name), "tailrace %s", command->name);
     argv[1] = name; /* what argp calls the program in its messages */
-    return cli_run(command, argc - 1, argv + 1);
+    return close_output(cli_run(command, argc - 1, argv + 1));
 }

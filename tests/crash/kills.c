@@ -393,6 +393,31 @@ static void test_interrupted(void **state)
     }
 }
 
+/* Ctrl-C reaches `| tee log', too, which is gone first: the run still ends in good order. */
+static void test_interrupted_unread(void **state)
+{
+    int ends[2];
+    pid_t pid;
+
+    (void)state;
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    whole_of(0);
+    look_at(0);
+    program_speak_to(ends[1]);
+    pid = start(0, 0);
+    program_speak_to(-1);
+    close(ends[1]);
+    wait_for_events(whole_of(0)->all_events / 2, pid);
+    close(ends[0]);
+    kill(pid, SIGINT);
+    assert_int_equal(program_wait(pid), 130);
+    assert_true(program_stands_at(store) > 0);
+    look_at(0);
+    assert_int_equal(program_wait(start(0, 0)), 0);
+    assert_true(program_model_hash(run) == whole_of(0)->hash);
+    assert_int_equal(tr_remove_tree(run), 0);
+}
+
 /* Twice, the second time while it opens. */
 static void test_interrupted_again(void **state)
 {
@@ -497,6 +522,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_kills),
         cmocka_unit_test(test_folders),
         cmocka_unit_test(test_interrupted),
+        cmocka_unit_test(test_interrupted_unread),
         cmocka_unit_test(test_interrupted_again),
         cmocka_unit_test(defect_one_generation),
         cmocka_unit_test(defect_early_record),

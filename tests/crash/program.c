@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -24,6 +25,7 @@
 #define ARGUMENTS 64
 
 static char said_path[4352], said[65536];
+static int said_fd = -1; /* instead of the path */
 
 void program_make_inputs(int layers)
 {
@@ -34,6 +36,16 @@ void program_make_inputs(int layers)
     token_data(scratch_path("data.jsonl"), 16, 20, 64, shape.vocab);
 }
 
+void program_speak_to(int fd)
+{
+    said_fd = fd;
+}
+
+static int open_said(void)
+{
+    return said_fd >= 0 ? said_fd : open(said_path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+}
+
 pid_t program_start_with(const char *const *arguments)
 {
     pid_t pid = fork();
@@ -41,7 +53,7 @@ pid_t program_start_with(const char *const *arguments)
     assert_true(pid >= 0);
     if (pid > 0)
         return pid;
-    if (!freopen(said_path, "w", stdout) || dup2(STDOUT_FILENO, STDERR_FILENO) < 0)
+    if (dup2(open_said(), STDOUT_FILENO) < 0 || dup2(STDOUT_FILENO, STDERR_FILENO) < 0)
         _exit(99);
     alarm(PATIENCE);
     execv(TAILRACE, (char *const *)arguments);

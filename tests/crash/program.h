@@ -35,6 +35,8 @@ uint64_t program_least_memory(const struct job *job);
 
 /* Starts `tailrace train` (resume: `train --resume RUN`); what it says goes to SCRATCH/said. */
 pid_t program_start(const struct job *job, const struct place *place, int resume);
+/* From now on what it says goes into this file instead; -1: as before. */
+void program_speak_to(int fd);
 /* Starts tailrace with these arguments, NULL at their end. */
 pid_t program_start_with(const char *const *arguments);
 /* Its exit code, or -SIGNAL; SIGALRM is the watchdog's. */

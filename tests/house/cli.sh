@@ -192,6 +192,17 @@ gives 0 '' train --config run/run.yaml --seed 8 --steps 4 --force
 grep -q 'other settings than before (seed)' "$work/out" || say 'force says nothing'
 gives 1 'optimizer' train --config run/run.yaml --seed 8 --optimizer adamw --force
 
+# what cannot be written is told, and leaves nothing
+"$tailrace" plan --arch arch.json > /dev/full 2> "$work/err"
+code=$?
+[ $code -eq 1 ] && grep -q 'standard output: cannot write' "$work/err" ||
+    say "exit $code where the output cannot be written"
+(ulimit -f 40 && exec "$tailrace" train --model model --data text.txt --out limited --steps 1) \
+    > "$work/out" 2> "$work/err"
+code=$?
+[ $code -eq 1 ] && grep -q 'File too large' "$work/err" || say "exit $code at a limit of file sizes"
+[ ! -e limited ] || say 'a limit of file sizes leaves a run'
+
 # an interruption ends cleanly with 130, and the run continues
 "$tailrace" train --model model --data text.txt --out long --steps 100000 --seq-len 32 --lr 0.01 \
     > "$work/out" 2>&1 &
