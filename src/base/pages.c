@@ -2,7 +2,7 @@
  *
  * Reserved huge pages come in whole ones: of a mapping the whole multiples are taken from them, and
  * what is left over at the end is of ordinary pages, so that not a byte more is mapped than asked
- * for. Locking is on fault: nothing is touched here, a large arena opens at once.
+ * for. Locking is on fault: of ordinary pages nothing is touched here, a large arena opens at once.
  */
 #include "src/base/pages.h"
 
@@ -26,6 +26,7 @@
 
 #define PAGE      4096u
 #define HUGE_PAGE (2u << 20)
+#define RESERVED  (MAP_HUGETLB | 21 << MAP_HUGE_SHIFT) /* of 2 MiB, whatever size is the default */
 
 enum refusal { REFUSED_LOCK = 1, REFUSED_HUGE = 2, REFUSED_NODE = 4, REFUSED_HWLOC = 8 };
 
@@ -79,16 +80,17 @@ static int map_hole(char *p, size_t bytes)
 }
 
 /* A mapping of `bytes`, of which *huge at the beginning are in reserved huge pages: all whole ones,
- * or none. NULL: out of memory. */
+ * or none. NULL: out of memory. A kernel that does not know such pages says so (EINVAL) before it
+ * takes the addresses away. */
 static char *map_reserved(size_t bytes, size_t *huge)
 {
     char *p = tr_map_aligned(bytes, 0);
     size_t whole = bytes / HUGE_PAGE * HUGE_PAGE;
 
     *huge = 0;
-    if (p && map_at(p, whole, MAP_FIXED | MAP_HUGETLB) != MAP_FAILED)
+    if (p && map_at(p, whole, MAP_FIXED | RESERVED) != MAP_FAILED)
         *huge = whole;
-    if (!p || *huge || map_hole(p, whole))
+    if (!p || *huge || errno == EINVAL || map_hole(p, whole))
         return p;
     if (bytes > whole)
         munmap(p + whole, bytes - whole);
@@ -122,9 +124,32 @@ void tr_pages_improve(void *p, size_t bytes, unsigned wish)
     lock(p, bytes, wish);
 }
 
+/* A reservation is no promise: a control group or a cpuset may refuse the pages themselves, and
+ * then the first touch is the end of the process (SIGBUS). So they are touched here, or ordinary
+ * ones take their place. NULL: out of memory. */
+static char *map_bulk(size_t bytes)
+{
+    size_t huge;
+    char *p = map_reserved(bytes, &huge);
+
+    if (!p)
+        return NULL;
+    bind_near(p, bytes);
+    if (huge && madvise(p, huge, MADV_POPULATE_WRITE) == 0)
+        return p;
+    if (huge && map_at(p, huge, MAP_FIXED) == MAP_FAILED) {
+        munmap(p, bytes);
+        return NULL;
+    }
+    if (huge)
+        bind_near(p, huge);
+    make_huge(p, bytes);
+    return p;
+}
+
 void *tr_pages_alloc(enum tr_mem_tag tag, size_t bytes, unsigned wish)
 {
-    size_t whole = tr_round_up(bytes ? bytes : 1, PAGE), huge;
+    size_t whole = tr_round_up(bytes ? bytes : 1, PAGE);
     char *p;
 
     if (whole < HUGE_PAGE) {
@@ -133,15 +158,12 @@ void *tr_pages_alloc(enum tr_mem_tag tag, size_t bytes, unsigned wish)
             tr_pages_improve(p, whole, wish);
         return p;
     }
-    p = map_reserved(whole, &huge);
+    p = map_bulk(whole);
     if (!p) {
         tr_error(-ENOMEM, "out of memory: %zu bytes for %s", bytes, tr_mem_tag_name(tag));
         return NULL;
     }
     tr_mem_count(tag, (int64_t)bytes);
-    if (!huge)
-        make_huge(p, whole);
-    bind_near(p, whole);
     lock(p, whole, wish);
     return p;
 }
