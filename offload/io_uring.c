@@ -146,6 +146,8 @@ static void uring_close(struct tr_io *io)
 {
     struct uring *u = (struct uring *)io;
 
+    if (u->n_parts) /* unpinned now: the kernel frees a ring some time after it has been closed */
+        io_uring_unregister_buffers(&u->ring);
     io_uring_queue_exit(&u->ring); /* cancels the read of the eventfd, waits for anything else */
     if (u->event >= 0)
         close(u->event);

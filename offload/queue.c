@@ -251,8 +251,8 @@ static int64_t take_result(struct request *r)
         return n; /* never tried again: the kernel drops what it could not write */
     if (n == -EINTR || n == -EAGAIN)
         return ++r->tries < MAX_TRIES ? 1 : n;
-    if (n < 0)
-        return n;
+    if (n < 0) /* of a drive ENODATA is a bad sector, here it is the end of the file */
+        return n == -ENODATA ? -EIO : n;
     if ((uint64_t)n > r->io.bytes)
         return -EIO;
     if ((uint64_t)n == r->io.bytes)

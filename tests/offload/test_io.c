@@ -158,6 +158,19 @@ static void limit_of_size(void **state)
     tr_queue_close(q);
 }
 
+/* What a drive says of a sector that it cannot read is no end of the file. */
+static void bad_sector(void **state)
+{
+    struct faulty f = {
+        .seed = 1, .fail = -ENODATA, .fail_op = TR_IO_READ, .fail_file = TR_FILE_GEN1};
+    struct tr_transfer t = transfer(TR_IO_READ, TR_FILE_GEN1);
+    struct tr_queue *q = open_queue(&f);
+
+    (void)state;
+    assert_int_equal(tr_queue_run(q, &t), -EIO);
+    tr_queue_close(q);
+}
+
 /* EIO comes out once, and a failed sync is not tried again. */
 static void injected(void **state)
 {
@@ -374,7 +387,8 @@ static int run_suite(const char *name, int direct)
 
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain),         cmocka_unit_test(faulty),   cmocka_unit_test(truncated),
-        cmocka_unit_test(limit_of_size), cmocka_unit_test(injected), cmocka_unit_test(wake),
+        cmocka_unit_test(limit_of_size), cmocka_unit_test(injected), cmocka_unit_test(bad_sector),
+        cmocka_unit_test(wake),
     };
 
     print_message("engine: %s\n", name);
