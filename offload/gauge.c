@@ -78,12 +78,11 @@ static int open_gauge(struct gauge *g, struct tr_store *s, uint32_t folder)
     if (!g->file[0].path || !g->buffer)
         return -ENOMEM;
     memset(g->buffer, 0x5a, TR_GAUGE_BYTES); /* some drives do not write zeros */
-    g->file[0].fd = openat(fd, TR_GAUGE_FILE, flags | O_DIRECT, 0644);
-    g->file[0].direct = g->file[0].fd >= 0;
-    if (g->file[0].fd < 0 && errno == EINVAL)
-        g->file[0].fd = openat(fd, TR_GAUGE_FILE, flags & ~O_EXCL, 0644);
-    if (g->file[0].fd < 0)
-        return tr_error(-errno, "%s: cannot create: %s", g->file[0].path, strerror(errno));
+    g->file[0].direct = 1;
+    r = tr_io_openat(fd, TR_GAUGE_FILE, flags, &g->file[0].direct);
+    if (r < 0)
+        return tr_error(r, "%s: cannot create: %s", g->file[0].path, strerror(-r));
+    g->file[0].fd = r;
     r = tr_io_open(&io, TR_IO_AUTO, &p);
     if (r < 0)
         return r;

@@ -123,6 +123,10 @@ int tr_io_open(struct tr_io **out, enum tr_io_kind kind, const struct tr_io_para
 int tr_io_open_uring(struct tr_io **out, const struct tr_io_params *p);
 int tr_io_open_threads(struct tr_io **out, const struct tr_io_params *p);
 
+/* As openat: a descriptor, or -errno. *direct: the wish for O_DIRECT, and whether it is: not where
+ * the file system has none, or none for blocks of TR_STORE_ALIGN. */
+int tr_io_openat(int folder_fd, const char *name, int flags, int *direct);
+
 /* "O_DIRECT", "2 folders, buffered": of the generations' files. */
 void tr_io_describe_files(const struct tr_io_file *files, uint32_t n_folders, char *text,
                           size_t room);

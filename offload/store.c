@@ -117,16 +117,6 @@ int tr_store_lock(struct tr_store *s, int exclusive)
     return tr_error(-errno, "%s: cannot lock the store: %s", s->folder, strerror(errno));
 }
 
-/* Some file systems refuse O_DIRECT when the file is opened, some when it is first used. */
-static int direct_works(int fd)
-{
-    void *page = tr_alloc_pages(TR_MEM_IO, TR_STORE_ALIGN);
-    int works = page && (pread(fd, page, TR_STORE_ALIGN, 0) >= 0 || errno != EINVAL);
-
-    tr_free_pages(TR_MEM_IO, page, TR_STORE_ALIGN);
-    return works;
-}
-
 static int is_memory(int fd)
 {
     struct statfs fs;
@@ -134,39 +124,18 @@ static int is_memory(int fd)
     return fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
-/* A fifo must not block; but reads of a file must, which a ring would give back undone. */
-static int open_at(int folder_fd, const char *name, int flags)
-{
-    int fd = openat(folder_fd, name, flags | O_NONBLOCK, 0644), is;
-
-    if (fd < 0 || ((is = fcntl(fd, F_GETFL)) >= 0 && fcntl(fd, F_SETFL, is & ~O_NONBLOCK) >= 0))
-        return fd;
-    close(fd);
-    return -1;
-}
-
 int tr_store_open_file(struct tr_store *s, uint32_t file, int flags)
 {
     struct tr_io_file *f = &s->file[file];
-    int folder_fd = tr_store_folder_fd(s, tr_file_folder(file));
-    int direct = s->hook.buffered ? 0 : O_DIRECT;
+    int folder_fd = tr_store_folder_fd(s, tr_file_folder(file)), fd;
 
-    flags |= O_CLOEXEC | O_NOFOLLOW;
-    f->fd = open_at(folder_fd, tr_store_file_name(file), flags | direct);
-    f->direct = f->fd >= 0 && direct;
-    if (f->direct && !direct_works(f->fd)) {
-        close(f->fd);
-        f->fd = -1;
-        flags &= ~(O_CREAT | O_EXCL);
-    }
-    if (f->fd < 0 && (f->direct || errno == EINVAL || errno == EOPNOTSUPP)) {
-        f->direct = 0;
-        /* open may have created the file before it refused the flag */
-        f->fd = open_at(folder_fd, tr_store_file_name(file), flags & ~O_EXCL);
-    }
-    if (f->fd < 0)
-        return tr_error(-errno, "%s: cannot open: %s", f->path, strerror(errno));
-    f->memory = is_memory(f->fd);
+    f->direct = !s->hook.buffered;
+    fd = tr_io_openat(folder_fd, tr_store_file_name(file), flags | O_CLOEXEC | O_NOFOLLOW,
+                      &f->direct);
+    if (fd < 0)
+        return tr_error(fd, "%s: cannot open: %s", f->path, strerror(-fd));
+    f->fd = fd;
+    f->memory = is_memory(fd);
     return 0;
 }
 

@@ -35,15 +35,15 @@ struct drive {
     char path[TR_STORE_FOLDERS][4096];
 };
 
-/* O_TMPFILE where the file system has it, else a name that is gone at once. */
-static int open_at(const char *path, const char *folder, int direct)
+/* Without a name where the file system has such files. */
+static int open_nameless(const char *path, const char *folder, int *direct)
 {
-    int flags = O_RDWR | O_CLOEXEC | (direct ? O_DIRECT : 0),
-        fd = open(folder, flags | O_TMPFILE, 0600);
+    int flags = O_RDWR | O_CLOEXEC, fd = tr_io_openat(AT_FDCWD, folder, flags | O_TMPFILE, direct);
 
-    if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
+    if (fd >= 0 || (fd != -EOPNOTSUPP && fd != -EISDIR && fd != -EINVAL))
         return fd;
-    fd = open(path, flags | O_CREAT | O_EXCL, 0600);
+    *direct = 1;
+    fd = tr_io_openat(AT_FDCWD, path, flags | O_CREAT | O_EXCL, direct);
     if (fd >= 0)
         unlink(path);
     return fd;
@@ -62,12 +62,11 @@ static int open_file(struct drive *d, uint32_t k, const char *folder)
                         (unsigned long long)d->bytes, (unsigned long long)room);
     snprintf(d->path[k], sizeof(d->path[k]), "%s/tailrace-bench.%ld", folder, (long)getpid());
     f->path = d->path[k];
-    f->fd = open_at(d->path[k], folder, 1);
-    f->direct = f->fd >= 0;
-    if (f->fd < 0 && errno == EINVAL)
-        f->fd = open_at(d->path[k], folder, 0);
-    if (f->fd < 0)
-        return tr_error(-errno, "%s: cannot make a file: %s", folder, strerror(errno));
+    f->direct = 1;
+    r = open_nameless(d->path[k], folder, &f->direct);
+    if (r < 0)
+        return tr_error(r, "%s: cannot make a file: %s", folder, strerror(-r));
+    f->fd = r;
     return 0;
 }
 

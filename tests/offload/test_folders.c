@@ -432,6 +432,45 @@ static void without_direct(void **state)
     tr_layout_free(&l);
 }
 
+/* Drives may have blocks larger than ours, which a file system tells whom asks. */
+static int large_blocks;
+
+int __real_statx(int fd, const char *path, int flags, unsigned mask, struct statx *st);
+int __wrap_statx(int fd, const char *path, int flags, unsigned mask, struct statx *st);
+
+int __wrap_statx(int fd, const char *path, int flags, unsigned mask, struct statx *st)
+{
+    int r = __real_statx(fd, path, flags, mask, st);
+
+    if (r == 0 && large_blocks) {
+        st->stx_mask |= STATX_DIOALIGN;
+        st->stx_dio_mem_align = 512;
+        st->stx_dio_offset_align = 16384;
+    }
+    return r;
+}
+
+static void without_small_blocks(void **state)
+{
+    char *path[2] = {test_folder(), test_folder()};
+    struct tr_layout l;
+    struct tr_store *s;
+
+    (void)state;
+    test_layout(&l, &shape);
+    large_blocks = 1;
+    tr_store_close(test_store(join(path, 2), &l, 2, NULL));
+    assert_ok(tr_store_open(&s, join(path, 2), TR_STORE_WRITE));
+    large_blocks = 0;
+    for (uint32_t i = 0; i < tr_file_count(2); i++)
+        if (tr_store_has_file(s, i)) {
+            assert_false(s->file[i].direct || fcntl(s->file[i].fd, F_GETFL) & O_DIRECT);
+        }
+    tr_store_close(s);
+    expect_whole(join(path, 2), &l);
+    tr_layout_free(&l);
+}
+
 /* A store in memory works and says what that means; one on a drive says nothing. */
 static void in_memory(void **state)
 {
@@ -468,11 +507,17 @@ static void in_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lists),         cmocka_unit_test(named_wrongly),
-        cmocka_unit_test(locked),        cmocka_unit_test(damaged),
-        cmocka_unit_test(hostile_json),  cmocka_unit_test(cut_off),
-        cmocka_unit_test(cut_off_twice), cmocka_unit_test(refused_whole),
-        cmocka_unit_test(measured),      cmocka_unit_test(without_direct),
+        cmocka_unit_test(lists),
+        cmocka_unit_test(named_wrongly),
+        cmocka_unit_test(locked),
+        cmocka_unit_test(damaged),
+        cmocka_unit_test(hostile_json),
+        cmocka_unit_test(cut_off),
+        cmocka_unit_test(cut_off_twice),
+        cmocka_unit_test(refused_whole),
+        cmocka_unit_test(measured),
+        cmocka_unit_test(without_direct),
+        cmocka_unit_test(without_small_blocks),
         cmocka_unit_test(in_memory),
     };
 

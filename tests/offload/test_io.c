@@ -40,10 +40,8 @@ static void open_files(int direct)
 
         snprintf(name, sizeof(name), "f%d", i);
         files[i].path = tr_path(folder, name);
-        files[i].fd = direct ? open(files[i].path, O_RDWR | O_CREAT | O_DIRECT, 0644) : -1;
-        files[i].direct = files[i].fd >= 0;
-        if (!files[i].direct) /* not asked for, or refused by this file system */
-            files[i].fd = open(files[i].path, O_RDWR | O_CREAT, 0644);
+        files[i].direct = direct;
+        files[i].fd = tr_io_openat(AT_FDCWD, files[i].path, O_RDWR | O_CREAT, &files[i].direct);
         assert_true(files[i].fd >= 0);
         assert_int_equal(posix_fallocate(files[i].fd, 0, FILE_BYTES), 0);
     }
