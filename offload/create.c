@@ -147,10 +147,11 @@ static int write_json(const struct tr_store *s)
 /* The names of the files in the other folders; those in the first are synced with store.json. */
 static int sync_parts(const struct tr_store *s)
 {
-    for (uint32_t i = 1; i < s->folders.n; i++)
-        if (fsync(tr_store_folder_fd(s, i)) < 0)
-            return tr_error(-errno, "%s: cannot sync: %s", s->folders.path[i], strerror(errno));
-    return 0;
+    int r = 0;
+
+    for (uint32_t i = 1; i < s->folders.n && r == 0; i++)
+        r = tr_sync_folder(s->folders.path[i]);
+    return r;
 }
 
 static int make_files(struct tr_store *s)

@@ -105,7 +105,7 @@ int tr_sync_folder(const char *path)
 
     if (fd < 0)
         return fail("cannot open", path);
-    if (fsync(fd) < 0)
+    if (fsync(fd) < 0 && errno != EINVAL && errno != EOPNOTSUPP)
         r = fail("cannot sync", path);
     close(fd);
     return r;

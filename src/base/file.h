@@ -32,6 +32,8 @@ int tr_file_write(const char *path, const void *data, size_t bytes);
 /* Copies a file, synced; fails with -EEXIST where `to` exists, -EFBIG past so many bytes. */
 int tr_file_copy(const char *from, const char *to, uint64_t most);
 
+/* Makes the names in it durable; some file systems (a virtual machine's shared folders) have no
+ * such thing, and are not asked for more. */
 int tr_sync_folder(const char *path);
 /* One level, its name durable; an existing folder is fine. */
 int tr_make_folder(const char *path);

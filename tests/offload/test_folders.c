@@ -471,6 +471,36 @@ static void without_small_blocks(void **state)
     tr_layout_free(&l);
 }
 
+/* There are file systems whose folders cannot be synced. */
+static int no_folder_sync;
+
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
+
+int __wrap_fsync(int fd)
+{
+    struct stat st;
+
+    if (!no_folder_sync || fstat(fd, &st) < 0 || !S_ISDIR(st.st_mode))
+        return __real_fsync(fd);
+    errno = EINVAL;
+    return -1;
+}
+
+static void without_folder_sync(void **state)
+{
+    char *path[2] = {test_folder(), test_folder()};
+    struct tr_layout l;
+
+    (void)state;
+    test_layout(&l, &shape);
+    no_folder_sync = 1;
+    tr_store_close(test_store(join(path, 2), &l, 2, NULL));
+    no_folder_sync = 0;
+    expect_whole(join(path, 2), &l);
+    tr_layout_free(&l);
+}
+
 /* A store in memory works and says what that means; one on a drive says nothing. */
 static void in_memory(void **state)
 {
@@ -518,6 +548,7 @@ int main(void)
         cmocka_unit_test(measured),
         cmocka_unit_test(without_direct),
         cmocka_unit_test(without_small_blocks),
+        cmocka_unit_test(without_folder_sync),
         cmocka_unit_test(in_memory),
     };
 
