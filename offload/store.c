@@ -54,7 +54,7 @@ int tr_store_alloc(struct tr_store **out, const char *folders)
 
     if (!s)
         return -ENOMEM;
-    s->folder_fd = -1;
+    s->folder_fd = s->hosts_fd = -1;
     for (uint32_t i = 0; i < TR_STORE_FOLDERS; i++)
         s->part_fd[i] = -1;
     r = tr_folders_parse(&s->folders, folders);
@@ -88,6 +88,8 @@ void tr_store_close(struct tr_store *s)
     for (uint32_t i = 0; i < TR_STORE_FOLDERS; i++)
         if (s->part_fd[i] >= 0)
             close(s->part_fd[i]); /* and with it the lock */
+    if (s->hosts_fd >= 0)
+        close(s->hosts_fd);
     if (s->folder_fd >= 0)
         close(s->folder_fd);
     tr_commit_free(&s->durable);
@@ -124,6 +126,21 @@ static int is_memory(int fd)
     return fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
+/* Where several hosts have the same disk (NFS, Lustre) the lock of a folder is each host's own, and
+ * only that of a file is for all of them. It has a descriptor to itself: a ring that was killed
+ * lets go of its files a little late. Where there is no such lock the folder's has to do. */
+static int lock_among_hosts(struct tr_store *s)
+{
+    int write = s->mode == TR_STORE_WRITE;
+    int fd = openat(s->folder_fd, tr_store_names[TR_FILE_GEN0],
+                    (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+    s->hosts_fd = fd;
+    if (fd < 0 || flock(fd, (write ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+        return 0;
+    return tr_error(-EBUSY, "%s: the store is in use by a process on another host", s->folder);
+}
+
 int tr_store_open_file(struct tr_store *s, uint32_t file, int flags)
 {
     struct tr_io_file *f = &s->file[file];
@@ -136,7 +153,7 @@ int tr_store_open_file(struct tr_store *s, uint32_t file, int flags)
         return tr_error(fd, "%s: cannot open: %s", f->path, strerror(-fd));
     f->fd = fd;
     f->memory = is_memory(fd);
-    return 0;
+    return file == TR_FILE_GEN0 ? lock_among_hosts(s) : 0;
 }
 
 /* What a store's folder holds beside its files; the one that says whose it is goes last. */

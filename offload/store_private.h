@@ -27,6 +27,7 @@ struct tr_store {
     struct tr_folders folders;
     char *folder;                  /* the first of them, the store's own */
     int folder_fd;                 /* holds the lock */
+    int hosts_fd;                  /* and this one what other hosts see of it; or -1 */
     int part_fd[TR_STORE_FOLDERS]; /* of the others, which have locks of their own; [0] is unused */
     unsigned char made[TR_STORE_FOLDERS]; /* was absent before tr_store_create, and is ours alone */
     enum tr_store_mode mode;

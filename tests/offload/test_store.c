@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <signal.h>
@@ -86,6 +87,33 @@ static void create_and_open(void **state)
     tr_store_close(s);
     expect_error(tr_store_open(&s, folder, TR_STORE_WRITE), -EBUSY, folder);
     tr_store_close(other);
+    tr_layout_free(&l);
+}
+
+/* What another host has locked: of the folder's lock it knows nothing. */
+static void other_host(void **state)
+{
+    char *folder = test_folder(), path[512];
+    struct tr_layout l;
+    struct tr_store *s;
+    int fd;
+
+    (void)state;
+    test_layout(&l, &small);
+    tr_store_close(test_store(folder, &l, 2, NULL));
+    snprintf(path, sizeof(path), "%s/gen0", folder);
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(flock(fd, LOCK_SH), 0);
+    assert_ok(tr_store_open(&s, folder, TR_STORE_READ));
+    tr_store_close(s);
+    expect_error(tr_store_open(&s, folder, TR_STORE_WRITE), -EBUSY, "another host");
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    expect_error(tr_store_open(&s, folder, TR_STORE_READ), -EBUSY, "another host");
+    assert_int_equal(flock(fd, LOCK_UN), 0);
+    assert_ok(tr_store_open(&s, folder, TR_STORE_WRITE));
+    assert_int_equal(flock(fd, LOCK_SH | LOCK_NB), -1);
+    tr_store_close(s);
+    close(fd);
     tr_layout_free(&l);
 }
 
@@ -696,14 +724,15 @@ static void lost_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(create_and_open),   cmocka_unit_test(two_generations),
-        cmocka_unit_test(left_as_made),      cmocka_unit_test(broken_table),
-        cmocka_unit_test(unreadable_record), cmocka_unit_test(torn_commit),
-        cmocka_unit_test(only_record),       cmocka_unit_test(damaged_piece),
-        cmocka_unit_test(unfinished_import), cmocka_unit_test(one_generation),
-        cmocka_unit_test(no_space),          cmocka_unit_test(hostile_json),
-        cmocka_unit_test(long_json),         cmocka_unit_test(json_beyond_limit),
-        cmocka_unit_test(wrong_files),       cmocka_unit_test(lost_json),
+        cmocka_unit_test(create_and_open),   cmocka_unit_test(other_host),
+        cmocka_unit_test(two_generations),   cmocka_unit_test(left_as_made),
+        cmocka_unit_test(broken_table),      cmocka_unit_test(unreadable_record),
+        cmocka_unit_test(torn_commit),       cmocka_unit_test(only_record),
+        cmocka_unit_test(damaged_piece),     cmocka_unit_test(unfinished_import),
+        cmocka_unit_test(one_generation),    cmocka_unit_test(no_space),
+        cmocka_unit_test(hostile_json),      cmocka_unit_test(long_json),
+        cmocka_unit_test(json_beyond_limit), cmocka_unit_test(wrong_files),
+        cmocka_unit_test(lost_json),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
