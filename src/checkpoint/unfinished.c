@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/file.h"
@@ -14,9 +15,13 @@ char *tr_unfinished_name(const char *path)
 {
     size_t n = strlen(path) + 32;
     char *name = tr_alloc(TR_MEM_MISC, n);
+    struct stat st;
 
-    if (name)
-        snprintf(name, n, "%s.tmp-%ld", path, (long)getpid());
+    for (long number = getpid(); name; number++) {
+        snprintf(name, n, "%s.tmp-%ld", path, number);
+        if (lstat(name, &st) < 0)
+            break;
+    }
     return name;
 }
 

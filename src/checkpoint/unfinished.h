@@ -10,7 +10,8 @@
 /* In what is not finished: the name of a file in a folder, the first bytes of a file. */
 #define TR_UNFINISHED_MARK "tailrace-unfinished"
 
-/* PATH.tmp-PID, and the folder that PATH is in. TR_MEM_MISC, NULL on failure. */
+/* PATH.tmp-PID, or the next number that is free: in a container a process has always the same one.
+ * And the folder that PATH is in. TR_MEM_MISC, NULL on failure. */
 char *tr_unfinished_name(const char *path);
 char *tr_unfinished_folder(const char *path);
 
