@@ -66,6 +66,7 @@ struct tr_memory {
     uint64_t device, host;           /* shares are of these */
     uint64_t device_share;           /* where the options say none */
     uint64_t most_device, most_host; /* budgets beyond are refused */
+    int shared;                      /* the device's is the host's own */
 };
 
 struct task_set;
@@ -116,6 +117,7 @@ struct tr_run {
     int trained;             /* a step has been done since the run was opened */
     int failed;              /* the error of a step or a commit, after which nothing follows, */
     char failure[1024];      /* and its message */
+    int snapshot_stays;      /* RUN/checkpoint, which cannot be removed */
     int exported;            /* tr_train_finish has written the model */
     int64_t model_step;      /* at which RUN/model was written; -1: not known */
     int skips;               /* steps in a row that were skipped */

@@ -7,6 +7,7 @@
  */
 #include <dirent.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "src/base/err.h"
@@ -38,16 +39,24 @@ int run_export(struct tr_run *run, const char *out)
     return r;
 }
 
+/* Past `word` and a number, where the text begins with them; else NULL. */
+static const char *past_number(const char *text, const char *word)
+{
+    size_t n = strlen(word), digits;
+
+    if (strncmp(text, word, n))
+        return NULL;
+    digits = strspn(text + n, "0123456789");
+    return digits ? text + n + digits : NULL;
+}
+
 /* The names that tr_out_folder_begin makes of those of run_model_folder. */
 static int is_unfinished(const char *name)
 {
-    long step, pid;
-    int n = 0;
+    const char *end = past_number(name, "model-");
 
-    if (sscanf(name, "model.tmp-%ld%n", &pid, &n) != 1 &&
-        sscanf(name, "model-%ld.tmp-%ld%n", &step, &pid, &n) != 2)
-        return 0;
-    return n && !name[n];
+    end = past_number(end ? end : name, end ? ".tmp-" : "model.tmp-");
+    return end && !*end;
 }
 
 void run_sweep_exports(const struct tr_run *run)
@@ -82,15 +91,25 @@ static int take_snapshot(struct tr_run *run)
     return r;
 }
 
+/* By a file: a folder of that name is somebody's own. One that cannot be removed asks once. */
+static int is_asked(const struct tr_run *run, const char *path)
+{
+    struct stat st;
+
+    return !run->snapshot_stays && lstat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 int run_snapshot_if_asked(struct tr_run *run)
 {
     char *path = tr_path(run->params.out, "checkpoint");
-    int r = path ? 0 : -ENOMEM, asked = r == 0 && access(path, F_OK) == 0;
+    int r = path ? 0 : -ENOMEM, asked = r == 0 && is_asked(run, path);
 
     if (asked)
         r = take_snapshot(run);
-    if (asked && r == 0 && unlink(path) < 0 && errno != ENOENT)
-        r = tr_error(-errno, "%s: cannot remove: %s", path, strerror(errno));
+    if (asked && r == 0 && unlink(path) < 0 && errno != ENOENT) {
+        run->snapshot_stays = 1;
+        run_log(run, "%s: cannot remove, asks no more: %s", path, strerror(errno));
+    }
     tr_free(TR_MEM_MISC, path);
     return r;
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -140,6 +141,36 @@ static void test_snapshot_refused(void **state)
     assert_non_null(strstr(notices, "no snapshot was made: "));
     assert_true(model_hash("refused", "model") == expected(TR_OPT_LOMO));
     assert_int_equal(tr_remove_tree(out), 0);
+}
+
+/* A folder of that name asks for nothing; nor is anything removed that a kill has not left. */
+static void test_folders_of_others(void **state)
+{
+    static const char *const names[] = {"others/checkpoint", "others/model.tmp--5",
+                                        "others/model-2.tmp-", "others/model-x.tmp-5"};
+    struct tr_step_report report;
+    struct tr_train_params p;
+    tr_run *run;
+
+    (void)state;
+    p = job(scratch_path("others"), TR_OPT_LOMO, TR_KEEP_STEP);
+    assert_int_equal(train_part(&p, 1), 0);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        assert_int_equal(mkdir(scratch_path("%s", names[i]), 0755), 0);
+    assert_int_equal(mkdir(scratch_path("others/model-2.tmp-77"), 0755), 0);
+    assert_int_equal(tr_train_open(&run, &p), 0);
+    while (tr_train_step(run, &report) == 1)
+        ;
+    assert_int_equal(report.step, STEPS);
+    assert_int_equal(tr_train_finish(run), 0);
+    tr_train_close(run);
+    assert_int_equal(tr_folder_is_empty(scratch_path("others/model-2.tmp-77")), -ENOENT);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        assert_int_equal(tr_folder_is_empty(scratch_path("%s", names[i])), 1);
+    for (int step = 1; step < STEPS; step++)
+        assert_int_equal(tr_folder_is_empty(scratch_path("others/model-%d", step)), -ENOENT);
+    assert_true(model_hash("others", "model") == expected(TR_OPT_LOMO));
+    assert_int_equal(tr_remove_tree(scratch_path("others")), 0);
 }
 
 /* Flips a byte in the middle of a generation file. */
@@ -283,9 +314,10 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_snapshot),  cmocka_unit_test(test_snapshot_refused),
-        cmocka_unit_test(test_fall_back), cmocka_unit_test(test_no_way_back),
-        cmocka_unit_test(test_verify),    cmocka_unit_test(test_verify_cut_off),
+        cmocka_unit_test(test_snapshot),          cmocka_unit_test(test_snapshot_refused),
+        cmocka_unit_test(test_folders_of_others), cmocka_unit_test(test_fall_back),
+        cmocka_unit_test(test_no_way_back),       cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_verify_cut_off),
     };
 
     return cmocka_run_group_tests_name("between two steps", tests, setup, NULL);
