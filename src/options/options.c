@@ -199,7 +199,7 @@ const struct tr_option tr_train_options[] = {
      "what computes: cpu, cuda or cuda:N", .section = "Memory, disk and speed:"},
     {"device-memory", "SIZE", TR_OPTION_SIZE, 0, AT(device_memory), "80%; cuda: 90%",
      "budget of device memory: 24GiB, 512MiB, or a share of what is free"},
-    {"host-memory", "SIZE", TR_OPTION_SIZE, 0, AT(host_memory), "80%",
+    {"host-memory", "SIZE", TR_OPTION_SIZE, 0, AT(host_memory), "80%; cpu: of the rest",
      "budget of host memory for buffers, and for parameters that stay beside the device"},
     {"threads", "N", TR_OPTION_COUNT, 0, AT(threads), "the cores of this process",
      "threads that compute"},

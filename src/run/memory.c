@@ -16,6 +16,7 @@ static int look_here(const struct tr_run *run, struct tr_memory *m)
         return r;
     m->device_share = run->choice.cuda ? TR_SHARE(90) : TR_SHARE(80);
     m->most_host = tr_most_memory();
+    m->shared = !run->choice.cuda;
     m->most_device = run->choice.cuda ? UINT64_MAX : m->most_host; /* a GPU is asked itself */
     return 0;
 }
@@ -50,6 +51,9 @@ int run_resolve_memory(struct tr_run *run)
     if (r < 0)
         return r;
     p->device_memory = share_of(p->device_memory, m.device_share, m.device);
+    if (!p->host_memory &&
+        m.shared) /* what the device leaves; else the two would be more than all */
+        m.host -= p->device_memory < m.host ? p->device_memory : m.host;
     p->host_memory = share_of(p->host_memory, TR_SHARE(80), m.host);
     r = check_there_is("--device-memory", p->device_memory, m.most_device);
     return r < 0 ? r : check_there_is("--host-memory", p->host_memory, m.most_host);
