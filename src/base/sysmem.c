@@ -16,16 +16,20 @@ struct memory {
     uint64_t free, most;
 };
 
+/* Past "high" nobody is killed, but all are slowed down until next to nothing is left: as good as a
+ * limit. */
 struct version {
-    const char *mount, *limit, *usage, *cache[2];
+    const char *mount, *limit[2], *usage, *cache[2];
 };
 
 static const struct version version_1 = {"/sys/fs/cgroup/memory",
-                                         "memory.limit_in_bytes",
+                                         {"memory.limit_in_bytes", NULL},
                                          "memory.usage_in_bytes",
                                          {"total_inactive_file ", "total_active_file "}};
-static const struct version version_2 = {
-    "/sys/fs/cgroup", "memory.max", "memory.current", {"inactive_file ", "active_file "}};
+static const struct version version_2 = {"/sys/fs/cgroup",
+                                         {"memory.max", "memory.high"},
+                                         "memory.current",
+                                         {"inactive_file ", "active_file "}};
 
 static int read_number(const char *folder, const char *name, uint64_t *out)
 {
@@ -69,11 +73,21 @@ static uint64_t reclaimable(const char *folder, const struct version *v)
     return bytes;
 }
 
+static uint64_t read_limit(const char *folder, const struct version *v)
+{
+    uint64_t least = UINT64_MAX, limit;
+
+    for (int i = 0; i < 2 && v->limit[i]; i++)
+        if (read_number(folder, v->limit[i], &limit) && limit < least)
+            least = limit;
+    return least;
+}
+
 static void bound_by_folder(const char *folder, const struct version *v, struct memory *m)
 {
-    uint64_t most, used, cache, left;
+    uint64_t most = read_limit(folder, v), used, cache, left;
 
-    if (!read_number(folder, v->limit, &most) || !read_number(folder, v->usage, &used))
+    if (most == UINT64_MAX || !read_number(folder, v->usage, &used))
         return;
     cache = reclaimable(folder, v);
     used -= cache < used ? cache : used;

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "src/base/err.h"
 
@@ -28,8 +29,9 @@ int tr_thread_cores(void)
     cpu_set_t set;
     int n;
 
-    if (sched_getaffinity(0, sizeof(set), &set))
-        return 1;
-    n = CPU_COUNT(&set);
+    if (sched_getaffinity(0, sizeof(set), &set) == 0)
+        n = CPU_COUNT(&set);
+    else /* a system with more cores than the set has places */
+        n = (int)sysconf(_SC_NPROCESSORS_ONLN);
     return n > 0 ? n : 1;
 }

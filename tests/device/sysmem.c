@@ -69,6 +69,61 @@ static void group_of_its_own(void **state)
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+/* ---- groups as they are written down here ---- */
+
+static const char *written; /* what lies at /sys/fs/cgroup/job */
+
+FILE *__real_fopen64(const char *path, const char *mode);
+FILE *__wrap_fopen64(const char *path, const char *mode);
+
+/* Rows of "NAME CONTENT". */
+static FILE *open_written(const char *name)
+{
+    static char text[64];
+    size_t n = strlen(name);
+
+    for (const char *row = written; *row; row += strcspn(row, "\n") + 1)
+        if (!strncmp(row, name, n) && row[n] == ' ') {
+            snprintf(text, sizeof(text), "%.*s", (int)strcspn(row + n, "\n") - 1, row + n + 1);
+            return fmemopen(text, strlen(text), "r");
+        }
+    return NULL;
+}
+
+FILE *__wrap_fopen64(const char *path, const char *mode)
+{
+    static char group[] = "0::/job\n";
+
+    if (written && !strcmp(path, "/proc/self/cgroup"))
+        return fmemopen(group, sizeof(group) - 1, "r");
+    if (written && !strncmp(path, "/sys/fs/cgroup/", 15))
+        return strncmp(path + 15, "job/", 4) ? NULL : open_written(path + 19);
+    return __real_fopen64(path, mode);
+}
+
+static void check_written(const char *rows, uint64_t most)
+{
+    uint64_t bytes;
+
+    written = rows;
+    assert_int_equal(tr_most_memory(), most);
+    assert_int_equal(tr_free_memory(&bytes), 0);
+    assert_true(bytes <= most - MIB);
+    written = NULL;
+}
+
+/* Version 2: past "high" the kernel slows down what it kills past "max". */
+static void second_version(void **state)
+{
+    (void)state;
+    check_written("memory.max 268435456\nmemory.current 1048576\n", 256 * MIB);
+    check_written("memory.max max\nmemory.high 134217728\nmemory.current 1048576\n", 128 * MIB);
+    check_written("memory.max 268435456\nmemory.high 134217728\nmemory.current 1048576\n",
+                  128 * MIB);
+    check_written("memory.max 134217728\nmemory.high max\nmemory.current 1048576\n", 128 * MIB);
+    check_written("memory.max max\nmemory.high max\nmemory.current 1048576\n", tr_most_memory());
+}
+
 static void no_group(void **state)
 {
     uint64_t bytes;
@@ -84,6 +139,7 @@ int main(void)
     struct cgroup g;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_group),
+        cmocka_unit_test(second_version),
         cmocka_unit_test_prestate(group_of_its_own, &g),
     };
 
