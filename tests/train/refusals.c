@@ -18,7 +18,6 @@
 
 #include "src/base/file.h"
 #include "src/base/mem.h"
-#include "src/run/run.h"
 #include "tests/train/common.h"
 
 static const struct tiny shape = {"llama", 32, 48, 2, 4, 2, 8, 60, 64, ""};
@@ -769,29 +768,11 @@ static void test_not_finite(void **state)
     clear_job(&j);
 }
 
-/* Both of the cpu device's budgets are of the same memory: what nobody asks for fits together. */
-static void test_default_budgets(void **state)
-{
-    struct tr_run run = {0};
-    double free_bytes;
-
-    (void)state;
-    assert_int_equal(tr_devices_parse("cpu", &run.choice), 0);
-    assert_int_equal(run_resolve_memory(&run), 0);
-    free_bytes = (double)run.params.device_memory / 0.8;
-    assert_true((double)run.params.host_memory < 0.2 * free_bytes);
-    assert_true((double)run.params.host_memory > 0.1 * free_bytes);
-    run.params = (struct tr_train_params){.device_memory = 64 << 20};
-    assert_int_equal(run_resolve_memory(&run), 0);
-    assert_true((double)run.params.host_memory > 0.5 * free_bytes);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_small_disk),
-        cmocka_unit_test(test_default_budgets),
         cmocka_unit_test(test_lock),
         cmocka_unit_test(test_other_options),
         cmocka_unit_test(test_missing_store),

@@ -3,7 +3,8 @@
  * A run starts at once: going on with one reads the names, the layout and the last commit of its
  * store, not its bytes, however large the model is. What is read is what the kernel has counted for
  * this process, on two models of which one is eight times the other; the first step, which does
- * read the store, shows that the count would see it.
+ * read the store, shows that the count would see it. And the budgets that it starts with fit
+ * together.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -96,9 +97,27 @@ static void test_start(void **state)
     }
 }
 
+/* Both of the cpu device's budgets are of the same memory: what nobody asks for fits together. */
+static void test_default_budgets(void **state)
+{
+    struct tr_run run = {0};
+    double free_bytes;
+
+    (void)state;
+    assert_int_equal(tr_devices_parse("cpu", &run.choice), 0);
+    assert_int_equal(run_resolve_memory(&run), 0);
+    free_bytes = (double)run.params.device_memory / 0.8;
+    assert_true((double)run.params.host_memory < 0.2 * free_bytes);
+    assert_true((double)run.params.host_memory > 0.1 * free_bytes);
+    run.params = (struct tr_train_params){.device_memory = 64 << 20};
+    assert_int_equal(run_resolve_memory(&run), 0);
+    assert_true((double)run.params.host_memory > 0.5 * free_bytes);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_start)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_start),
+                                       cmocka_unit_test(test_default_budgets)};
 
     return cmocka_run_group_tests_name("start", tests, NULL, NULL);
 }
