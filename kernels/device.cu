@@ -236,6 +236,8 @@ static int device_run(struct tr_device *device, enum tr_stream s, const struct t
         return tr_cuda_refuse(-EINVAL, "ops run on the compute stream, not on stream %d", (int)s);
     pthread_mutex_lock(&d->run_lock);
     error = tr_cuda_run(&d->cuda, op);
+    if (!error)
+        error = tr_cuda_pace_keep(&d->pace, d->cuda.stream, op);
     pthread_mutex_unlock(&d->run_lock);
     if (!error)
         return 0;
@@ -314,18 +316,30 @@ static int device_wait(struct tr_device *device, enum tr_stream s, struct tr_eve
                : leave(d, cudaStreamWaitEvent(d->streams[s], e->event, 0), "the wait for an event");
 }
 
+/* Asleep, which the wait for a stream is not: the last ops of a step may take seconds, and the core
+ * is wanted for checksums and updates. The caller's stream follows the other, and ends after it. */
+static cudaError_t wait_for_end(struct tr_cuda_device *d, enum tr_stream s)
+{
+    struct tr_cuda_caller *caller = &d->callers[s];
+    cudaError_t e;
+
+    pthread_mutex_lock(&caller->lock);
+    e = cudaEventRecord(caller->due, d->streams[s]);
+    if (e == cudaSuccess)
+        e = cudaStreamWaitEvent(caller->stream, caller->due, 0);
+    if (e == cudaSuccess)
+        e = cudaEventRecord(caller->end, caller->stream);
+    pthread_mutex_unlock(&caller->lock);
+    return e == cudaSuccess ? cudaEventSynchronize(caller->end) : e;
+}
+
 static int device_sync(struct tr_device *device, enum tr_stream s)
 {
     struct tr_cuda_device *d = of(device);
     int error = enter(d);
-    cudaError_t e;
 
-    if (!error) {
-        e = cudaStreamSynchronize(d->streams[s]);
-        if (e == cudaSuccess)
-            e = cudaStreamSynchronize(d->callers[s].stream);
-        error = leave(d, e, "the work on the device");
-    }
+    if (!error)
+        error = leave(d, wait_for_end(d, s), "the work on the device");
     pthread_mutex_lock(&d->lock);
     if (d->op.code) /* it came first */
         error = kept_error(&d->op);
@@ -383,6 +397,7 @@ static size_t device_choices(struct tr_device *device, char *text, size_t room)
 
 static void close_streams(struct tr_cuda_device *d)
 {
+    tr_cuda_pace_close(&d->pace);
     for (int s = 0; s < TR_STREAMS; s++) {
         if (d->streams[s])
             cudaStreamDestroy(d->streams[s]);
@@ -390,6 +405,8 @@ static void close_streams(struct tr_cuda_device *d)
             cudaStreamDestroy(d->callers[s].stream);
         if (d->callers[s].due)
             cudaEventDestroy(d->callers[s].due);
+        if (d->callers[s].end)
+            cudaEventDestroy(d->callers[s].end);
         pthread_mutex_destroy(&d->callers[s].lock);
     }
 }

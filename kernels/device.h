@@ -20,9 +20,20 @@ struct tr_event {
 /* Where the functions of a stream's calls run: a stream of its own that follows it. */
 struct tr_cuda_caller {
     cudaStream_t stream;
-    cudaEvent_t due;
+    cudaEvent_t due, end; /* of the stream that is followed; of this one, to be waited for */
     pthread_mutex_t lock; /* a call is three commands that belong together */
 };
+
+/* kernels/pace.cu: where the compute stream was one and two rounds of launches ago. */
+#define TR_CUDA_MARKS 2
+struct tr_cuda_pace {
+    cudaEvent_t mark[TR_CUDA_MARKS];
+    unsigned launches, next; /* since the last mark; which of them that is */
+};
+int tr_cuda_pace_open(struct tr_cuda_pace *p);
+void tr_cuda_pace_close(struct tr_cuda_pace *p);
+/* An op has been queued: waits where too many are. */
+int tr_cuda_pace_keep(struct tr_cuda_pace *p, cudaStream_t stream, const struct tr_op *op);
 
 /* Host memory of the driver's own, where it does not pin ours. */
 struct tr_cuda_pinned {
@@ -42,6 +53,7 @@ struct tr_cuda_device {
     int ordinal, multiprocessors;
     cudaStream_t streams[TR_STREAMS];
     struct tr_cuda_caller callers[TR_STREAMS];
+    struct tr_cuda_pace pace; /* under run_lock */
     char *memory, *arena;
     uint64_t memory_bytes, arena_bytes, workspace_bytes;
     pthread_mutex_t run_lock; /* one op at a time is queued: choices and scratch have one owner */

@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/matmul.h"
 
@@ -98,9 +99,9 @@ static int open_stream(const struct tr_cuda_device *d, cudaStream_t *out)
     return tr_cuda_error(e, "a stream of %s", d->name);
 }
 
-static int open_event(const struct tr_cuda_device *d, cudaEvent_t *out)
+static int open_event(const struct tr_cuda_device *d, unsigned flags, cudaEvent_t *out)
 {
-    cudaError_t e = cudaEventCreateWithFlags(out, cudaEventDisableTiming);
+    cudaError_t e = cudaEventCreateWithFlags(out, cudaEventDisableTiming | flags);
 
     if (e == cudaSuccess)
         return 0;
@@ -117,12 +118,14 @@ static int open_streams(struct tr_cuda_device *d)
         if (!error)
             error = open_stream(d, &d->callers[s].stream);
         if (!error)
-            error = open_event(d, &d->callers[s].due);
+            error = open_event(d, 0, &d->callers[s].due);
+        if (!error)
+            error = open_event(d, cudaEventBlockingSync, &d->callers[s].end);
     }
     if (error)
         return error;
     d->cuda.stream = d->streams[TR_STREAM_COMPUTE];
-    return 0;
+    return tr_cuda_pace_open(&d->pace);
 }
 
 /* All of a budget that is not arena. It does not depend on the budget, or the smallest budget that

@@ -13,6 +13,7 @@ struct test_fake {
     void (*configure)(const char *words);
     void (*fail_call)(uint64_t n, const char *how);
     uint64_t (*calls)(void);
+    unsigned (*deepest)(void);
     size_t (*leaks)(void);
     const char *(*kernel_error)(void);
 };

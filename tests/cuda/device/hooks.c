@@ -13,6 +13,7 @@ const struct test_fake *tr_test_fake(void)
     static const struct test_fake fake = {.configure = fake_configure,
                                           .fail_call = fake_fail,
                                           .calls = fake_calls,
+                                          .deepest = fake_deepest,
                                           .leaks = fake_leaks,
                                           .kernel_error = fake_last_shim_error};
 

@@ -533,12 +533,41 @@ static void ops_in_f16(void **state)
     check_all(TR_F16);
 }
 
+/* Thousands of ops, queued faster than they are done: a stream takes only so many, and long before
+ * that the caller is made to wait. */
+static void far_ahead(void **state)
+{
+    const struct test_fake *fake = test_device_fake();
+    struct bench b;
+    float *sums;
+
+    (void)state;
+    open_bench(&b);
+    sums = (float *)b.arena[1];
+    b.doing = "far ahead";
+    for (int i = 0; i < 5000; i++) {
+        struct tr_op op = {.kind = TR_OP_CAST,
+                           .cast = {.from = sums,
+                                    .from_dtype = TR_F32,
+                                    .to = sums + 4096,
+                                    .to_dtype = TR_BF16,
+                                    .n = 4096}};
+
+        must(&b, b.d[1]->ops->run(b.d[1], TR_STREAM_COMPUTE, &op));
+    }
+    must(&b, b.d[1]->ops->sync(b.d[1], TR_STREAM_COMPUTE));
+    if (fake)
+        assert_in_range(fake->deepest(), 100, 800);
+    close_bench(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ops_in_f32),
         cmocka_unit_test(ops_in_bf16),
         cmocka_unit_test(ops_in_f16),
+        cmocka_unit_test(far_ahead),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,6 +44,9 @@ void fake_fail(uint64_t n, const char *how);
 uint64_t fake_calls(void);
 /* Pauses that delay=SEED has made so far. */
 uint64_t fake_pauses(void);
+/* The most commands that a stream has held at a time: it takes 1024, like the real ones about so
+ * many, and makes whoever queues one more wait. */
+unsigned fake_deepest(void);
 /* What is not given back: streams, events, memory, cuBLASLt objects. Prints each on stderr. */
 size_t fake_leaks(void);
 /* The message of the last kernel that the execution model refused, "" if none. */

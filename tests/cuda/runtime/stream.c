@@ -28,6 +28,7 @@ struct CUstream_st {
 
 static struct CUstream_st *zombies; /* under fake_state.lock */
 static atomic_uint_fast64_t pauses;
+static atomic_uint deepest;
 
 static void futex_wait(atomic_uint *word, unsigned seen)
 {
@@ -71,6 +72,24 @@ uint64_t fake_pauses(void)
     return atomic_load_explicit(&pauses, memory_order_relaxed);
 }
 
+/* A stream takes so many commands that are not done; whoever queues one more waits for it. */
+#define MOST_QUEUED 1024
+
+static void wait_for_room(struct CUstream_st *s)
+{
+    unsigned queued = atomic_load_explicit(&s->queued, memory_order_relaxed), ahead;
+
+    while ((ahead = queued - atomic_load_explicit(&s->done, memory_order_relaxed)) >= MOST_QUEUED)
+        usleep(20);
+    if (ahead >= atomic_load_explicit(&deepest, memory_order_relaxed))
+        atomic_store_explicit(&deepest, ahead + 1, memory_order_relaxed);
+}
+
+unsigned fake_deepest(void)
+{
+    return atomic_load_explicit(&deepest, memory_order_relaxed);
+}
+
 static struct fake_command *take(struct CUstream_st *s)
 {
     for (;;) {
@@ -112,6 +131,7 @@ unsigned fake_push(cudaStream_t s, struct fake_command *c)
     unsigned number;
 
     pthread_mutex_lock(&s->push);
+    wait_for_room(s);
     atomic_store_explicit(&s->tail->next, c, memory_order_release);
     s->tail = c;
     number = atomic_fetch_add_explicit(&s->queued, 1, memory_order_relaxed) + 1;
