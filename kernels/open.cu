@@ -18,7 +18,10 @@
 #define GRANULE (2 * MIB)  /* what the driver hands out at a time */
 #define RESERVE (64 * MIB) /* code that cuBLASLt loads at the first use of a kernel */
 #define OLDEST  80         /* bf16 on tensor cores */
-#define WORK    ((uint64_t)TR_CUDA_SCRATCH_BYTES + TR_CUDA_MATMUL_WORKSPACE_BYTES)
+#ifndef TR_CUDA_ARCHS
+#define TR_CUDA_ARCHS "86" /* what the kernels are assembled for: "80,86" */
+#endif
+#define WORK ((uint64_t)TR_CUDA_SCRATCH_BYTES + TR_CUDA_MATMUL_WORKSPACE_BYTES)
 
 __global__ void probe_image(void)
 {
@@ -188,17 +191,35 @@ static int take_memory(struct tr_cuda_device *d, const struct tr_device_params *
     return 0;
 }
 
+/* Code for one GPU runs on those of its generation that are newer. */
+static int is_assembled(int sm)
+{
+    for (const char *at = TR_CUDA_ARCHS; *at; at += strcspn(at, "0123456789")) {
+        int arch = (int)strtol(at, (char **)&at, 10);
+
+        if (arch / 10 == sm / 10 && arch <= sm)
+            return 1;
+    }
+    return 0;
+}
+
+/* Where the portable code runs, the driver has compiled it. */
 static int describe(struct tr_cuda_device *d)
 {
-    int runtime = 0;
+    int runtime = 0, driver = 0, n;
     char blas[24];
     cudaError_t e = cudaRuntimeGetVersion(&runtime);
 
+    if (e == cudaSuccess)
+        e = cudaDriverGetVersion(&driver);
     if (e != cudaSuccess)
         return tr_cuda_error(e, "the version of CUDA");
     tr_cuda_matmul_version(d->cuda.matmul, blas, sizeof(blas));
-    snprintf(d->bits, sizeof(d->bits), "cuda sm_%d with %d SMs, CUDA %d.%d, cuBLASLt %s",
-             d->cuda.sm, d->multiprocessors, runtime / 1000, runtime % 1000 / 10, blas);
+    n = snprintf(d->bits, sizeof(d->bits), "cuda sm_%d with %d SMs, CUDA %d.%d, cuBLASLt %s",
+                 d->cuda.sm, d->multiprocessors, runtime / 1000, runtime % 1000 / 10, blas);
+    if (!is_assembled(d->cuda.sm))
+        snprintf(d->bits + n, sizeof(d->bits) - (size_t)n, ", driver for CUDA %d.%d", driver / 1000,
+                 driver % 1000 / 10);
     return 0;
 }
 

@@ -112,6 +112,32 @@ static void overhead_counts(void **state)
     assert_int_equal(fake->leaks(), 0);
 }
 
+/* What the driver has compiled may have other bits with the next driver; other code has not. */
+static void driver_of_portable_code(void **state)
+{
+    static const struct {
+        const char *words;
+        int driver;
+    } cases[] = {{"memory=256MiB,sm=86", 0},
+                 {"memory=256MiB,sm=89", 0},
+                 {"memory=256MiB,sm=80", 1},
+                 {"memory=256MiB,sm=90", 1}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct tr_device_params p = {0};
+        struct tr_device_info info;
+        struct tr_device *d = NULL;
+
+        need_fake(cases[i].words);
+        assert_int_equal(tr_device_open_cuda(&d, &p), 0);
+        d->ops->info(d, &info);
+        assert_non_null(strstr(info.bits, ", cuBLASLt "));
+        assert_int_equal(strstr(info.bits, ", driver for CUDA 13.0") != NULL, cases[i].driver);
+        d->ops->close(d);
+    }
+}
+
 /* Host memory that is pinned costs device memory. What is kept for code is not spent on that: the
  * fake loads none, so there all of it must be left. */
 static void pinned_memory_keeps_the_budget(void **state)
@@ -302,6 +328,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_budget_holds),
         cmocka_unit_test(pinned_memory_keeps_the_budget),
+        cmocka_unit_test(driver_of_portable_code),
         cmocka_unit_test(overhead_counts),
         cmocka_unit_test(no_budget_is_most_of_what_is_free),
         cmocka_unit_test(two_devices_share_a_gpu),

@@ -79,6 +79,7 @@ static void read_word(struct fake_options *o, const char *word)
         int *to;
     } numbers[] = {{"devices=", &o->devices},
                    {"driver=", &o->driver},
+                   {"sm=", &o->sm},
                    {"leaks=", &o->leaks},
                    {"protect=", &o->protect}};
     const char *value = strchr(word, '=');
@@ -114,6 +115,7 @@ static void configure(const char *words)
                              .cublas = (size_t)2 << 20,
                              .pinned = SIZE_MAX,
                              .devices = 1,
+                             .sm = 86,
                              .driver = CUDART_VERSION};
     char copy[2048], *rest = copy, *word;
 

@@ -9,6 +9,7 @@
  *   pinned=SIZE     the most host memory that can be pinned (default: no limit); 1/512 of what is
  *                   pinned is taken of the device memory, for its page tables
  *   devices=1       0: cudaErrorNoDevice
+ *   sm=86           compute capability
  *   driver=13000    0: no driver; older than 13000: cudaErrorInsufficientDriver
  *   delay=SEED      streams pause at random before each command; 0: they do not
  *   blas=shape      sums of a product are cut as m, n and k say, as the real library may; without

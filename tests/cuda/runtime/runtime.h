@@ -31,7 +31,7 @@ extern "C" {
 
 struct fake_options {
     size_t memory, overhead, cublas, pinned;
-    int devices, driver, leaks, blas_shape, protect;
+    int devices, driver, sm, leaks, blas_shape, protect;
     unsigned delay;
     uint64_t fail_call; /* 0: by name, if there is one */
     uint64_t fail_nth;  /* of that name; 0: all */
