@@ -16,6 +16,7 @@ void tr_merge_close(struct tr_merge *m)
     tr_free(TR_MEM_MISC, m->a);
     tr_free(TR_MEM_MISC, m->b);
     tr_free(TR_MEM_MISC, m->row);
+    tr_free(TR_MEM_MISC, m->sum);
     memset(m, 0, sizeof(*m));
 }
 
@@ -58,29 +59,34 @@ static int take_adapter(struct tr_merge *m, const struct tr_tensor *t)
         r = read_whole(m, &tensors[block->tensor[TR_LORA_B(target)]], &m->b, &m->room[1]);
     if (r == 0)
         r = reserve(&m->row, &m->room[2], (uint64_t)t->cols);
+    if (r == 0)
+        r = reserve(&m->sum, &m->room[3], (uint64_t)t->cols);
     if (r < 0)
         return r;
     m->at = t;
     return 1;
 }
 
-/* Elements [col, col + n) of a row, in m->row. */
+/* Elements [col, col + n) of a row, in m->row. Each element's sum is over k in order; the loop over
+ * the elements is the inner one, as they lie side by side in memory. */
 static int make_row(struct tr_merge *m, const struct tr_tensor *t, uint64_t row, uint64_t col,
                     size_t n)
 {
     int32_t rank = m->model->lora.rank;
     float scale = tr_lora_scale(&m->model->lora);
-    const float *b = m->b + row * (uint64_t)rank;
+    const float *b = m->b + row * (uint64_t)rank, *a = m->a + col;
+    float *restrict sum = m->sum;
     int r = tr_export_fill(m->reader, t, row * (uint64_t)t->cols + col, n, TR_F32, m->row);
 
-    for (size_t i = 0; r == 0 && i < n; i++) {
-        float sum = 0;
-
-        for (int32_t k = 0; k < rank; k++)
-            sum += b[k] * m->a[(uint64_t)k * (uint64_t)t->cols + col + i];
-        m->row[i] += scale * sum;
-    }
-    return r;
+    if (r < 0)
+        return r;
+    memset(sum, 0, n * sizeof(*sum));
+    for (int32_t k = 0; k < rank; k++, a += t->cols)
+        for (size_t i = 0; i < n; i++)
+            sum[i] += b[k] * a[i];
+    for (size_t i = 0; i < n; i++)
+        m->row[i] += scale * sum[i];
+    return 0;
 }
 
 int tr_merge_fill(void *arg, const struct tr_tensor *t, uint64_t from, size_t n, enum tr_dtype type,

@@ -14,8 +14,8 @@ struct tr_merge {
     struct tr_export_reader *reader; /* of the store; the caller's */
     const struct tr_model *model;
     const struct tr_tensor *at; /* whose adapter is in a and b */
-    float *a, *b, *row;
-    size_t room[3]; /* floats of each */
+    float *a, *b, *row, *sum;
+    size_t room[4]; /* floats of each */
 };
 
 void tr_merge_open(struct tr_merge *m, const struct tr_kept *k, struct tr_export_reader *reader);
