@@ -26,62 +26,25 @@ static int is_unused(const json_t *v)
 
 static int check_unused(const json_t *root, const char *where)
 {
-    static const char *const keys[] = {"fan_in_fan_out",
-                                       "modules_to_save",
-                                       "layers_to_transform",
-                                       "layer_replication",
-                                       "rank_pattern",
-                                       "alpha_pattern",
-                                       "use_dora",
-                                       "lora_bias",
-                                       "exclude_modules",
-                                       "target_parameters",
-                                       "trainable_token_indices",
-                                       "use_qalora",
-                                       "arrow_config",
-                                       "megatron_config",
-                                       "alora_invocation_tokens"};
+    static const char *const keys[] = {
+        "fan_in_fan_out",          "modules_to_save", "layer_replication", "rank_pattern",
+        "alpha_pattern",           "use_dora",        "lora_bias",         "target_parameters",
+        "trainable_token_indices", "use_qalora",      "arrow_config",      "megatron_config",
+        "alora_invocation_tokens"};
     const char *bias = json_string_value(json_object_get(root, "bias"));
     const char *init = json_string_value(json_object_get(root, "init_lora_weights"));
 
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
         if (!is_unused(json_object_get(root, keys[i])))
             return tr_error(-ENOTSUP, "%s: \"%s\" is not supported", where, keys[i]);
-    if (init && strcmp(init, "gaussian")) /* the others change the model as well */
+    /* The others change the model as well. */
+    if (init && strcmp(init, "gaussian") && strcmp(init, "eva") && strcmp(init, "orthogonal"))
         return tr_error(-ENOTSUP, "%s: \"init_lora_weights\": \"%s\" is not supported", where,
                         init);
     if (bias && strcmp(bias, "none"))
         return tr_error(-ENOTSUP, "%s: \"bias\": \"%s\" is not supported, only \"none\" is", where,
                         bias);
     return 0;
-}
-
-/* "q_proj", or a longer name that ends in it. */
-static int add_target(const json_t *v, const char *where, unsigned *targets)
-{
-    const char *name = json_string_value(v), *dot = name ? strrchr(name, '.') : NULL;
-    unsigned one;
-    int r;
-
-    if (!name)
-        return tr_error(-EINVAL, "%s: \"target_modules\" holds something other than names", where);
-    r = tr_lora_parse_targets(dot ? dot + 1 : name, &one);
-    *targets |= one;
-    return r < 0 ? tr_error_prefix(r, "%s: \"target_modules\"", where) : 0;
-}
-
-static int parse_targets(const json_t *v, const char *where, unsigned *targets)
-{
-    int r = 0;
-
-    *targets = 0;
-    if (json_is_string(v))
-        return add_target(v, where, targets);
-    if (!json_array_size(v))
-        return tr_error(-EINVAL, "%s: \"target_modules\" names nothing", where);
-    for (size_t i = 0; i < json_array_size(v) && r == 0; i++)
-        r = add_target(json_array_get(v, i), where, targets);
-    return r;
 }
 
 int tr_peft_parse(const json_t *root, const char *where, struct tr_lora *lora)
@@ -109,7 +72,7 @@ int tr_peft_parse(const json_t *root, const char *where, struct tr_lora *lora)
     lora->dropout = dropout;
     lora->alpha =
         json_is_true(json_object_get(root, "use_rslora")) ? alpha * sqrt((double)rank) : alpha;
-    return parse_targets(json_object_get(root, "target_modules"), where, &lora->targets);
+    return 0;
 }
 
 static int read_config(struct tr_peft *p)
@@ -138,6 +101,36 @@ static int open_weights(struct tr_peft *p)
     return r;
 }
 
+/* "...q_proj.lora_A.weight" */
+static int add_target(struct tr_peft *p, const char *tensor)
+{
+    const char *end = strstr(tensor, ".lora_"), *from = end;
+    char name[NAME_CHARS];
+    unsigned one = 0;
+    int r;
+
+    while (from && from > tensor && from[-1] != '.')
+        from--;
+    snprintf(name, sizeof(name), "%.*s", end ? (int)(end - from) : 0, from ? from : "");
+    r = end ? tr_lora_parse_targets(name, &one)
+            : tr_error(-ENOTSUP, "this is no matrix of an adapter");
+    p->lora.targets |= one;
+    return r < 0 ? tr_error_prefix(r, "%s: tensor %s", p->folder, tensor) : 0;
+}
+
+/* By the tensors' names. What the configuration says of them may be a regular expression, and more
+ * than one key; tr_peft_check sees to it that all layers have all of them. */
+static int find_targets(struct tr_peft *p)
+{
+    int r = 0;
+
+    if (!p->weights->n_tensors)
+        return tr_error(-EINVAL, "%s: " WEIGHTS " is empty", p->folder);
+    for (uint32_t i = 0; i < p->weights->n_tensors && r == 0; i++)
+        r = add_target(p, p->weights->tensors[i].name);
+    return r;
+}
+
 int tr_peft_open(struct tr_peft **out, const char *folder)
 {
     struct tr_peft *p = tr_alloc(TR_MEM_MISC, sizeof(*p));
@@ -148,7 +141,8 @@ int tr_peft_open(struct tr_peft **out, const char *folder)
         return -ENOMEM;
     p->folder = tr_strdup(TR_MEM_MISC, folder);
     r = p->folder ? 0 : -ENOMEM;
-    if (r < 0 || (r = read_config(p)) < 0 || (r = open_weights(p)) < 0) {
+    if (r < 0 || (r = read_config(p)) < 0 || (r = open_weights(p)) < 0 ||
+        (r = find_targets(p)) < 0) {
         tr_peft_close(p);
         return r;
     }

@@ -26,7 +26,7 @@ int tr_peft_check(const struct tr_peft *p, const struct tr_model *m);
 /* Elements [from, from + n) of an adapter's tensor as f32. */
 int tr_peft_fill(struct tr_peft *p, const struct tr_tensor *t, uint64_t from, size_t n, float *buf);
 
-/* What a config says, for fuzzing, too; `where` names it. */
+/* What a config says, but for the targets; for fuzzing, too; `where` names it. */
 int tr_peft_parse(const json_t *root, const char *where, struct tr_lora *lora);
 
 /* The adapters of a run into a folder that is there, and empty. */

@@ -18,8 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (tr_json_parse((const char *)data, size, "fuzz", &root) < 0)
         return 0;
     if (tr_peft_parse(root, "fuzz", &lora) == 0 &&
-        (lora.rank < 1 || lora.rank > TR_LORA_MAX_RANK || !lora.targets ||
-         lora.targets >> TR_LORA_TARGETS || !isfinite(tr_lora_scale(&lora)) ||
+        (lora.rank < 1 || lora.rank > TR_LORA_MAX_RANK || !isfinite(tr_lora_scale(&lora)) ||
          !(lora.dropout >= 0 && lora.dropout < 1)))
         abort();
     json_decref(root);

@@ -501,8 +501,7 @@ static int peft_parse(const char *text)
     return r;
 }
 
-#define SOUND                                                                                      \
-    "\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 8, \"target_modules\": [\"q_proj\"]"
+#define SOUND "\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 8"
 
 static void test_configs(void **state)
 {
@@ -520,24 +519,70 @@ static void test_configs(void **state)
         {"{" SOUND ", \"bias\": \"all\"}", "\"bias\": \"all\""},
         {"{" SOUND ", \"rank_pattern\": {\"q_proj\": 2}}", "\"rank_pattern\""},
         {"{" SOUND ", \"modules_to_save\": [\"lm_head\"]}", "\"modules_to_save\""},
-        {"{" SOUND ", \"layers_to_transform\": 1}", "\"layers_to_transform\""},
         {"{" SOUND ", \"init_lora_weights\": \"pissa\"}", "\"pissa\""},
-        {"{" SOUND ", \"target_modules\": [\"lm_head\"]}", "'lm_head'"},
-        {"{" SOUND ", \"target_modules\": []}", "names nothing"},
-        {"{" SOUND ", \"target_modules\": [3]}", "other than names"},
     };
     json_t *root = json_loads("{" SOUND ", \"use_rslora\": true}", 0, NULL);
     struct tr_lora lora;
 
     (void)state;
     assert_int_equal(tr_peft_parse(root, "config", &lora), 0);
-    assert_true(lora.rank == 4 && lora.targets == 1 && tr_lora_scale(&lora) == 4);
+    assert_true(lora.rank == 4 && tr_lora_scale(&lora) == 4);
     json_decref(root);
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         assert_true(peft_parse(bad[i].text) < 0);
         if (!strstr(tr_message(), bad[i].words))
             fail_msg("'%s' is not in: %s", bad[i].words, tr_message());
     }
+}
+
+/* As a file of one tensor of this name, (2, 2) in f32. */
+static void write_only(const char *path, const char *tensor)
+{
+    char text[512];
+    uint64_t n = (uint64_t)snprintf(text + 8, sizeof(text) - 24,
+                                    "{\"%s\": {\"dtype\": \"F32\", \"shape\": [2, 2], "
+                                    "\"data_offsets\": [0, 16]}}",
+                                    tensor);
+
+    memcpy(text, &n, 8);
+    memset(text + 8 + n, 0, 16);
+    assert_int_equal(tr_file_write(path, text, 8 + n + 16), 0);
+}
+
+/* The tensors say which matrices have adapters: PEFT has more than one way to say it beside them,
+ * an expression over their names among those. */
+static void test_targets_by_name(void **state)
+{
+    struct tr_train_params p = params(&llama, TR_TYPE_F32, NULL);
+    char adapter[4352], config[4400], weights[4400];
+    json_t *root;
+
+    (void)state;
+    p.steps = 1;
+    p.lora_targets = "k_proj,down_proj";
+    train_anew(p, "named", NULL);
+    snprintf(adapter, sizeof(adapter), "%s", scratch_path("named/model"));
+    snprintf(config, sizeof(config), "%s/adapter_config.json", adapter);
+    snprintf(weights, sizeof(weights), "%s/adapter_model.safetensors", adapter);
+    root = json_load_file(config, 0, NULL);
+    assert_non_null(root);
+    json_object_set_new(root, "target_modules", json_string(".*\\.(k_proj|down_proj)"));
+    json_object_set_new(root, "exclude_modules", json_pack("[s]", "lm_head"));
+    json_object_set_new(root, "layers_to_transform", json_pack("[i, i]", 0, 1));
+    assert_int_equal(json_dump_file(root, config, 0), 0);
+    json_decref(root);
+    p = params(&llama, TR_TYPE_F32, scratch_path("by-name"));
+    take_adapter(&p, adapter);
+    assert_int_equal(train_part(&p, 1), 0);
+    assert_int_equal(tr_remove_tree(p.out), 0);
+    write_only(weights, "base_model.model.lm_head.lora_A.weight");
+    expect_refused(&p, "'lm_head': no such target");
+    write_only(weights, "base_model.model.model.embed_tokens.lora_embedding_A");
+    expect_refused(&p, "'embed_tokens': no such target");
+    write_only(weights, "base_model.model.model.norm.weight");
+    expect_refused(&p, "this is no matrix of an adapter");
+    write_only(weights, "base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight");
+    expect_refused(&p, "has another shape than");
 }
 
 /* A folder that is sound, of another model. */
@@ -563,12 +608,13 @@ static void test_other_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_placements),   cmocka_unit_test(test_base_stays),
-        cmocka_unit_test(test_exports),      cmocka_unit_test(test_goes_on),
-        cmocka_unit_test(test_start),        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_configs),      cmocka_unit_test(test_other_model),
-        cmocka_unit_test(test_masters),      cmocka_unit_test(test_clips),
-        cmocka_unit_test(test_written_once), cmocka_unit_test(test_arch),
+        cmocka_unit_test(test_placements),  cmocka_unit_test(test_base_stays),
+        cmocka_unit_test(test_exports),     cmocka_unit_test(test_goes_on),
+        cmocka_unit_test(test_start),       cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_configs),     cmocka_unit_test(test_targets_by_name),
+        cmocka_unit_test(test_other_model), cmocka_unit_test(test_masters),
+        cmocka_unit_test(test_clips),       cmocka_unit_test(test_written_once),
+        cmocka_unit_test(test_arch),
     };
 
     return cmocka_run_group_tests_name("adapters", tests, NULL, NULL);
