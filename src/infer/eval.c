@@ -66,9 +66,9 @@ int infer_row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *ou
     if (r < 0)
         return r;
     *out = asked ? asked : c.max_position < 2048 ? c.max_position : 2048;
-    if (*out > c.max_position)
+    if (*out > tr_config_positions(&c))
         return tr_error(-EINVAL, "--seq-len %lld: the model has %lld positions", (long long)asked,
-                        (long long)c.max_position);
+                        (long long)tr_config_positions(&c));
     if (rows > INT32_MAX / 2 / *out)
         return tr_error(-EINVAL, "--batch-size %lld of --seq-len %lld: too many tokens a batch",
                         (long long)rows, (long long)*out);

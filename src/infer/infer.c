@@ -254,9 +254,10 @@ int infer_start(struct infer *f, const struct infer_shape *shape)
     struct tr_plan_params p = plan_params(f, shape);
     int r;
 
-    if (shape->positions > run->model->config.max_position)
+    if (shape->positions > tr_config_positions(&run->model->config))
         return tr_error(-EINVAL, "%lld tokens: the model has %lld positions",
-                        (long long)shape->positions, (long long)run->model->config.max_position);
+                        (long long)shape->positions,
+                        (long long)tr_config_positions(&run->model->config));
     if ((r = infer_fits(f, shape)) < 0 || (r = tr_plan_make(&run->plan, &p)) < 0 ||
         (r = run_place(run)) < 0)
         return r;

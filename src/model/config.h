@@ -53,6 +53,10 @@ int tr_config_read(const char *path, struct tr_model_config *out);
  * of a config.json; a path to a file is read instead. New reference. */
 int tr_config_arch(const char *name_or_path, json_t **out);
 
+/* The longest sequence: max_position, or what linear and yarn scaling stretch a model to, beside
+ * which max_position_embeddings stays as it was. */
+int64_t tr_config_positions(const struct tr_model_config *c);
+
 /* Radians per position of the pair of dimensions i and i + head_dim / 2. */
 double tr_rope_frequency(const struct tr_rope *r, int head_dim, int i);
 /* Tables of rotary angles for positions 0..n-1: cos and sin (n, head_dim / 2), attention factor

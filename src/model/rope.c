@@ -8,6 +8,8 @@
 #include "src/base/err.h"
 #include "src/model/config.h"
 
+#define MOST_POSITIONS 2147483648.0 /* of max_position_embeddings, too */
+
 /* Long waves are stretched by the factor, short ones kept, those between blended. */
 static double llama3_freq(const struct tr_rope *r, double f)
 {
@@ -61,6 +63,17 @@ double tr_rope_frequency(const struct tr_rope *r, int head_dim, int i)
         break;
     }
     return f;
+}
+
+int64_t tr_config_positions(const struct tr_model_config *c)
+{
+    const struct tr_rope *r = &c->rope;
+    double n = r->type == TR_ROPE_LINEAR ? r->factor * (double)c->max_position
+               : r->type == TR_ROPE_YARN ? r->factor * (double)r->original_max_position
+                                         : 0;
+
+    n = n < MOST_POSITIONS ? n : MOST_POSITIONS;
+    return n > (double)c->max_position ? (int64_t)n : c->max_position;
 }
 
 int tr_rope_tables(const struct tr_model_config *c, int64_t n, float *cos_out, float *sin_out)

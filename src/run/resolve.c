@@ -443,9 +443,9 @@ static int check(const struct tr_run *run)
     const struct tr_train_params *p = &run->params;
     const struct tr_model *m = run->model;
 
-    if (p->seq_len > m->config.max_position)
+    if (p->seq_len > tr_config_positions(&m->config))
         return tr_error(-EINVAL, "--seq-len %lld: the model has %lld positions",
-                        (long long)p->seq_len, (long long)m->config.max_position);
+                        (long long)p->seq_len, (long long)tr_config_positions(&m->config));
     if (p->rounding == TR_ROUNDING_STOCHASTIC && m->dtype != TR_BF16)
         return tr_error(-EINVAL, "--rounding stochastic: only bf16 storage has it, this is %s",
                         tr_dtype_name(m->dtype));

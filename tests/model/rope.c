@@ -127,12 +127,36 @@ static void dynamic_ends_at_its_trained_length(void **state)
     assert_refused(tr_rope_tables(&c, 65, cos_table, sin_table), "max_position_embeddings");
 }
 
+/* What is stretched keeps the length that it had before in max_position_embeddings. */
+static void positions_of_scaled_models(void **state)
+{
+    static struct tr_model_config c = {.max_position = 4096};
+
+    (void)state;
+    assert_int_equal(tr_config_positions(&c), 4096);
+    c.rope = (struct tr_rope){.type = TR_ROPE_LINEAR, .factor = 4};
+    assert_int_equal(tr_config_positions(&c), 16384);
+    c.rope.factor = 0.5;
+    assert_int_equal(tr_config_positions(&c), 4096);
+    c.rope = (struct tr_rope){.type = TR_ROPE_YARN, .factor = 4, .original_max_position = 4096};
+    assert_int_equal(tr_config_positions(&c), 16384);
+    c.max_position = 32768; /* says it itself */
+    assert_int_equal(tr_config_positions(&c), 32768);
+    c.rope = (struct tr_rope){.type = TR_ROPE_LLAMA3, .factor = 8, .original_max_position = 8192};
+    assert_int_equal(tr_config_positions(&c), 32768);
+    c.rope = (struct tr_rope){.type = TR_ROPE_DYNAMIC, .factor = 8};
+    assert_int_equal(tr_config_positions(&c), 32768);
+    c.rope = (struct tr_rope){.type = TR_ROPE_LINEAR, .factor = 1e6};
+    assert_int_equal(tr_config_positions(&c), INT64_C(1) << 31);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tables_are_those_of_transformers),
         cmocka_unit_test(attention_factor_is_applied),
         cmocka_unit_test(yarn_factor_follows_mscale),
+        cmocka_unit_test(positions_of_scaled_models),
         cmocka_unit_test(dynamic_ends_at_its_trained_length),
     };
 
