@@ -60,7 +60,19 @@ static int stat_file(const char *folder, const char *name, struct stat *st)
     return path ? regular : -ENOMEM;
 }
 
-enum stays { STAYS_WEIGHTS = 1, STAYS_LARGE, STAYS_OUTSIDE };
+/* A configuration without its adapter would make readers look for that, or for another model. */
+static int is_adapter(const char *name)
+{
+    return !strcmp(name, "adapter_config.json");
+}
+
+enum stays { STAYS_WEIGHTS = 1, STAYS_ADAPTER, STAYS_LARGE, STAYS_OUTSIDE };
+
+static const char *const whys[] = {
+    [STAYS_ADAPTER] = "the adapter is no part of the model (--adapter; or merge it first)",
+    [STAYS_LARGE] = "larger than 256 MiB",
+    [STAYS_OUTSIDE] = "a link that leads out of the folder",
+};
 
 /* Why a file of a source does not travel; 0: it does. */
 static enum stays stays(const struct tr_reach *reach, const char *from, const char *name,
@@ -68,12 +80,12 @@ static enum stays stays(const struct tr_reach *reach, const char *from, const ch
 {
     if (is_weights(name))
         return STAYS_WEIGHTS;
+    if (is_adapter(name))
+        return STAYS_ADAPTER;
     if ((uint64_t)st->st_size > TR_KEEP_FILE_BYTES)
         return STAYS_LARGE;
     return tr_reach_has(reach, from, name) ? 0 : STAYS_OUTSIDE;
 }
-
-static const char outside[] = "a link that leads out of the folder";
 
 /* 1: it travels; 0: it stays. */
 static int travels(const struct tr_reach *reach, const char *from, const char *name, int all)
@@ -87,7 +99,8 @@ static int travels(const struct tr_reach *reach, const char *from, const char *n
         return tr_error(-EINVAL, "%s: has a file %s, a name that this program keeps for itself",
                         from, TR_KEEP_FILE);
     if (all && !ours && !tr_reach_has(reach, from, name))
-        return tr_error(-EINVAL, "%s/%s: %s; put the file itself there", from, name, outside);
+        return tr_error(-EINVAL, "%s/%s: %s; put the file itself there", from, name,
+                        whys[STAYS_OUTSIDE]);
     return all ? !ours : !stays(reach, from, name, &st);
 }
 
@@ -129,8 +142,7 @@ int tr_keep_note(const char *from, char *note, size_t room)
         if (r > 0)
             why = stays(&reach, from, e->d_name, &st);
         if (why > STAYS_WEIGHTS)
-            snprintf(note, room, "%s/%s: %s: left out", from, e->d_name,
-                     why == STAYS_LARGE ? "larger than 256 MiB" : outside);
+            snprintf(note, room, "%s/%s: %s: left out", from, e->d_name, whys[why]);
     }
     tr_reach_close(&reach);
     closedir(d);

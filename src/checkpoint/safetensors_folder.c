@@ -16,10 +16,12 @@
 #include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/checkpoint/safetensors.h"
+#include "src/checkpoint/shards.h"
 
 #define HEADER_BYTES (16u << 20) /* a model of 1024 layers needs 3 MB */
 #define INDEX_BYTES  (16u << 20)
 #define MAX_SHARDS   4096u
+#define SINGLE       "model.safetensors"
 
 static int open_regular(const char *path, struct stat *st)
 {
@@ -215,6 +217,8 @@ static int check_index(struct tr_safetensors *s, const char *where, json_t *map)
     {
         const struct tr_st_tensor *t = tr_safetensors_find(s, name);
 
+        if (!t && tr_shards_ignored(name)) /* dropped from the file alone by some writers */
+            continue;
         if (!t || strcmp(s->shards[t->shard].name, json_string_value(file)))
             return tr_error(-EINVAL, "%s: weight_map: tensor %s is not in %s", where, name,
                             json_string_value(file));
@@ -237,7 +241,7 @@ static void note_total(struct tr_safetensors *s, const char *where)
 
 static int open_indexed(struct tr_safetensors *s, const char *folder, const char *path)
 {
-    json_t *index, *map;
+    json_t *index, *map, *metadata;
     char *text;
     size_t bytes;
     int r = tr_file_read(path, INDEX_BYTES, &text, &bytes);
@@ -249,8 +253,9 @@ static int open_indexed(struct tr_safetensors *s, const char *folder, const char
     if (r < 0)
         return r;
     map = json_object_get(index, "weight_map");
+    metadata = json_object_get(index, "metadata");
     s->indexed = 1;
-    s->index_metadata = json_incref(json_object_get(index, "metadata"));
+    s->index_metadata = json_is_object(metadata) ? json_incref(metadata) : NULL;
     r = add_index_shards(s, folder, map);
     if (r == 0)
         r = sort_names(s);
@@ -291,30 +296,60 @@ static int no_weights(const char *folder)
                     folder);
 }
 
-/* Both names at once is what an upload over an older one leaves: either could be the model. */
+/* 1 where an index names this file alone. */
+static int index_is_of(const char *path, const char *file)
+{
+    json_t *index, *map, *of;
+    const char *name;
+    int r = tr_json_read(path, INDEX_BYTES, &index), is;
+
+    if (r < 0)
+        return r;
+    map = json_object_get(index, "weight_map");
+    is = json_object_size(map) > 0;
+    json_object_foreach(map, name, of)
+    {
+        if (!json_is_string(of) || strcmp(json_string_value(of), file))
+            is = 0;
+    }
+    json_decref(index);
+    return is;
+}
+
+/* Some write an index beside a single file, too. With an index of others either could be the model:
+ * that is what an upload over an older one leaves. */
+static int open_both(struct tr_safetensors *s, const char *folder, const char *index)
+{
+    int r = index_is_of(index, SINGLE);
+
+    if (r > 0)
+        return open_indexed(s, folder, index);
+    return r < 0 ? r
+                 : tr_error(-EINVAL,
+                            "%s: has both " SINGLE " and " SINGLE ".index.json: which one is "
+                            "meant?",
+                            folder);
+}
+
+static int open_single(struct tr_safetensors *s, const char *path)
+{
+    int r = add_shard(s, tr_strdup(TR_MEM_MISC, SINGLE), tr_strdup(TR_MEM_MISC, path));
+
+    return r < 0 ? r : sort_names(s);
+}
+
 static int open_weights(struct tr_safetensors *s, const char *folder)
 {
-    char *single = tr_path(folder, "model.safetensors");
-    char *index = tr_path(folder, "model.safetensors.index.json");
+    char *single = tr_path(folder, SINGLE), *index = tr_path(folder, SINGLE ".index.json");
     int has_single = single && access(single, F_OK) == 0;
     int has_index = index && access(index, F_OK) == 0, r;
 
     if (!single || !index)
         r = -ENOMEM;
-    else if (has_single && has_index)
-        r = tr_error(-EINVAL,
-                     "%s: has both model.safetensors and model.safetensors.index.json: "
-                     "which one is meant?",
-                     folder);
     else if (has_index)
-        r = open_indexed(s, folder, index);
-    else if (!has_single)
-        r = no_weights(folder);
+        r = has_single ? open_both(s, folder, index) : open_indexed(s, folder, index);
     else
-        r = add_shard(s, tr_strdup(TR_MEM_MISC, "model.safetensors"),
-                      tr_strdup(TR_MEM_MISC, single));
-    if (r == 0 && has_single)
-        r = sort_names(s);
+        r = has_single ? open_single(s, single) : no_weights(folder);
     tr_free(TR_MEM_MISC, single);
     tr_free(TR_MEM_MISC, index);
     return r;

@@ -246,6 +246,7 @@ int tr_shards_from_json(struct tr_shards *s, const json_t *root, const struct tr
                         const char *where)
 {
     const json_t *files = json_object_get(root, "files");
+    json_t *metadata;
     int r;
 
     memset(s, 0, sizeof(*s));
@@ -253,7 +254,8 @@ int tr_shards_from_json(struct tr_shards *s, const json_t *root, const struct tr
         return tr_error(-EINVAL, "%s: \"files\" is missing", where);
     r = alloc_files(s, (uint32_t)json_array_size(files));
     s->indexed = json_is_true(json_object_get(root, "indexed"));
-    s->index_metadata = json_incref(json_object_get(root, "index_metadata"));
+    metadata = json_object_get(root, "index_metadata");
+    s->index_metadata = json_is_object(metadata) ? json_incref(metadata) : NULL;
     for (uint32_t i = 0; r == 0 && i < s->n_files; i++)
         r = file_from_json(&s->files[i], json_array_get(files, i), m, where);
     if (r == 0)

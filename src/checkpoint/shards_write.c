@@ -213,13 +213,12 @@ static int write_index(const struct tr_shards_write_params *p)
     json_t *metadata = s->index_metadata ? json_copy(s->index_metadata) : json_object();
     char *path = tr_path(p->folder, "model.safetensors.index.json");
     json_t *index;
-    int r = path && metadata ? 0 : -ENOMEM;
+    int r = path ? 0 : -ENOMEM,
+        set = json_object_set_new(metadata, "total_size",
+                                  json_integer((json_int_t)tr_shards_bytes(s, p->model, p->dtype)));
 
-    if (json_object_set_new(metadata, "total_size",
-                            json_integer((json_int_t)tr_shards_bytes(s, p->model, p->dtype))) < 0)
-        r = -ENOMEM;
     index = json_pack("{s:o, s:o}", "metadata", metadata, "weight_map", weight_map(s));
-    if (r == 0 && !index)
+    if (r == 0 && (set < 0 || !index))
         r = tr_error(-ENOMEM, "%s: cannot format the index", path);
     if (r == 0)
         r = tr_json_write(path, index);

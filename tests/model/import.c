@@ -549,6 +549,68 @@ static void links_lead_to_models(void **state)
     assert_false(make_exists(kept, "env"));
 }
 
+/* An index that names `file` for all tensors, one that no file has besides, and no metadata. */
+static void write_index(const struct make_folder *f, const char *model, const char *file)
+{
+    static char text[1 << 15];
+    size_t n = (size_t)snprintf(text, sizeof(text),
+                                "{\"metadata\": null, \"weight_map\": "
+                                "{\"model.layers.0.self_attn.rotary_emb.inv_freq\": \"%s\"",
+                                file);
+
+    for (int i = 0; i < f->n; i++)
+        n += (size_t)snprintf(text + n, sizeof(text) - n, ", \"%s\": \"%s\"", f->t[i].name, file);
+    snprintf(text + n, sizeof(text) - n, "}}");
+    make_file(model, "model.safetensors.index.json", text);
+}
+
+/* Some write an index beside a single file, too, or nothing where its metadata would be. */
+static void indices_of_others(void **state)
+{
+    struct tr_import_params p = {.dtype = -1};
+    char model[256], weights[512];
+    struct make_folder f;
+    struct tr_import *i;
+
+    (void)state;
+    make_table(&f, &make_small);
+    make_one_shard(&f);
+    snprintf(model, sizeof(model), "%s", make_path(temp, "m"));
+    p.model = model;
+    make_write(&f, model);
+    write_index(&f, model, "model.safetensors");
+    assert_int_equal(run_import(temp, p), 0);
+    assert_int_equal(run_export(temp, "out", -1), 0);
+    assert_true(make_exists(temp, "out/model.safetensors"));
+    assert_true(make_exists(temp, "out/model.safetensors.index.json"));
+    write_index(&f, model, "model-00001-of-00001.safetensors");
+    assert_refused(tr_import_open(&i, &p), "which one is meant?");
+    snprintf(weights, sizeof(weights), "%s", make_path(model, "model.safetensors"));
+    assert_int_equal(rename(weights, make_path(model, "model-00001-of-00001.safetensors")), 0);
+    make_clean(make_path(temp, "r-store"));
+    make_clean(make_path(temp, "r-source"));
+    assert_int_equal(run_import(temp, p), 0);
+    assert_int_equal(run_export(temp, "out2", -1), 0);
+    assert_true(make_exists(temp, "out2/model-00001-of-00001.safetensors"));
+}
+
+/* An adapter beside a whole model is not trained with it: nor may half of it come out again. */
+static void adapters_stay(void **state)
+{
+    char model[256];
+    struct make_folder f;
+
+    (void)state;
+    make_table(&f, &make_small);
+    snprintf(model, sizeof(model), "%s", make_path(temp, "m"));
+    make_write(&f, model);
+    make_file(model, "adapter_config.json", "{}");
+    make_file(model, "adapter_model.bin", "x");
+    import_linked(model, "m/adapter_config.json: the adapter is no part of the model");
+    assert_false(make_exists(temp, "r-source/adapter_config.json"));
+    assert_true(make_exists(temp, "r-source/tokenizer.json"));
+}
+
 static const char *rival; /* a store that somebody makes just before its folder is made; or NULL */
 static struct tr_store *theirs;
 static int in_use; /* and they are still at it */
@@ -656,6 +718,8 @@ int main(void)
         TEST(a_source_that_is_written_over),
         TEST(what_others_add_stays),
         TEST(links_lead_to_models),
+        TEST(indices_of_others),
+        TEST(adapters_stay),
         TEST(a_store_that_comes_first),
         TEST(a_store_with_another_model),
     };
