@@ -89,6 +89,9 @@ static int check_family(struct gguf *g)
     if (!is_llama(g) && (c->o_bias || has_factors(g)))
         return tr_error(-ENOTSUP, "%s: GGUF's \"%s\" has no %s", c->architecture, g->told.arch,
                         c->o_bias ? "bias of o_proj" : "rope scaling \"llama3\"");
+    if (c->rope.type == TR_ROPE_YARN && !c->rope.truncate)
+        return tr_error(-ENOTSUP, "%s: GGUF has no yarn whose range is not truncated",
+                        c->architecture);
     if (!strcmp(g->told.arch, "qwen3") && c->qkv_bias)
         return tr_error(-ENOTSUP, "%s: GGUF's \"qwen3\" has no biases", c->architecture);
     return 0;

@@ -41,7 +41,7 @@ static const struct family families[] = {
 
 #define N_FAMILIES (sizeof(families) / sizeof(families[0]))
 
-/* Each of these would change what the model computes; present and not null is enough to refuse. */
+/* Each of these would change what the model computes; what is there and not empty is refused. */
 static const char *const refused_keys[] = {
     "quantization_config",
     "num_local_experts",
@@ -102,7 +102,7 @@ static void refuse_unknown(struct tr_keys *k, const struct family *f)
     const char *act = tr_keys_text(k, "hidden_act", "silu");
 
     for (size_t i = 0; i < sizeof(refused_keys) / sizeof(refused_keys[0]); i++)
-        if (tr_keys_get(k, refused_keys[i]))
+        if (tr_keys_says(k, refused_keys[i]))
             tr_keys_refuse(k, refused_keys[i], "this is not supported");
     if (strcmp(act, "silu") && strcmp(act, "swish"))
         tr_keys_refuse(k, "hidden_act", "only silu is supported");

@@ -18,6 +18,15 @@ const json_t *tr_keys_get(const struct tr_keys *k, const char *key)
     return json_is_null(v) ? NULL : v;
 }
 
+int tr_keys_says(const struct tr_keys *k, const char *key)
+{
+    const json_t *v = tr_keys_get(k, key);
+
+    return v && !json_is_false(v) && !(json_is_number(v) && json_number_value(v) == 0) &&
+           !(json_is_object(v) && !json_object_size(v)) &&
+           !(json_is_array(v) && !json_array_size(v));
+}
+
 void tr_keys_refuse(struct tr_keys *k, const char *key, const char *need)
 {
     const json_t *v = json_object_get(k->object, key);
@@ -34,6 +43,18 @@ void tr_keys_refuse(struct tr_keys *k, const char *key, const char *need)
     free(text);
 }
 
+/* Some writers have only one kind of number. */
+static int is_whole(const json_t *v)
+{
+    return json_is_integer(v) || (json_is_real(v) && fabs(json_real_value(v)) <= 0x1p53 &&
+                                  json_real_value(v) == floor(json_real_value(v)));
+}
+
+static int64_t whole(const json_t *v)
+{
+    return json_is_integer(v) ? json_integer_value(v) : (int64_t)json_real_value(v);
+}
+
 /* After an error the least value is returned: in range, so that the caller's own arithmetic holds
  * until it looks at r. */
 int64_t tr_keys_int(struct tr_keys *k, const char *key, int64_t min, int64_t max, int64_t fallback)
@@ -43,8 +64,8 @@ int64_t tr_keys_int(struct tr_keys *k, const char *key, int64_t min, int64_t max
 
     if (!v && fallback != TR_KEY_REQUIRED)
         return fallback;
-    if (json_is_integer(v) && json_integer_value(v) >= min && json_integer_value(v) <= max)
-        return json_integer_value(v);
+    if (v && is_whole(v) && whole(v) >= min && whole(v) <= max)
+        return whole(v);
     snprintf(need, sizeof(need), "an integer from %lld to %lld is needed", (long long)min,
              (long long)max);
     tr_keys_refuse(k, key, need);

@@ -27,6 +27,8 @@ const char *tr_keys_text(struct tr_keys *k, const char *key, const char *fallbac
 
 /* NULL where the key is missing or null. */
 const json_t *tr_keys_get(const struct tr_keys *k, const char *key);
+/* 0 also where it is false, 0 or empty. */
+int tr_keys_says(const struct tr_keys *k, const char *key);
 
 /* Keeps the message "FILE: \"KEY\" is VALUE; NEED" unless an error stands already. */
 void tr_keys_refuse(struct tr_keys *k, const char *key, const char *need);

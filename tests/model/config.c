@@ -75,6 +75,13 @@ static void families_differ_where_they_should(void **state)
     assert_int_equal(c.head_dim, 8);
     assert_int_equal(c.dtype, TR_BF16);
     assert_false(c.qkv_bias || c.o_bias || c.qk_norm || c.tied || c.window[0]);
+    assert_int_equal(read_patched(llama, "{'hidden_size':64.0,'vocab_size':1e2}", &c), 0);
+    assert_true(c.hidden == 64 && c.vocab == 100);
+    assert_int_equal(read_patched(llama,
+                                  "{'quantization_config':{},'num_experts':0,'text_config':null,"
+                                  "'no_rope_layers':[],'num_local_experts':false}",
+                                  &c),
+                     0);
     assert_int_equal(read_patched(llama, "{'attention_bias':true}", &c), 0);
     assert_true(c.qkv_bias && c.o_bias);
 
@@ -163,6 +170,7 @@ static const struct {
     {llama, "{'hidden_size':'64'}", "\"hidden_size\" is \"64\"; an integer"},
     {llama, "{'hidden_size':-64}", "\"hidden_size\" is -64"},
     {llama, "{'hidden_size':64.5}", "\"hidden_size\" is 64.5"},
+    {llama, "{'hidden_size':1e300}", "\"hidden_size\" is "},
     {llama, "{'hidden_size':0}", "\"hidden_size\" is 0"},
     {llama, "{'hidden_size':65}", "num_attention_heads must divide"},
     {llama, "{'hidden_size':9000000000000000000}", "\"hidden_size\""},
