@@ -156,11 +156,12 @@ static void prepare_update(struct tr_run *run, struct tr_step_report *report)
 }
 
 /* The last look before weights change: *skip where the loss, or the norm that was asked for, is not
- * finite. Nothing of such a step is applied. */
+ * finite. Nothing of such a step is applied from here on: no further group counts as clipped. */
 static int before_update(struct tr_run *run, enum tr_pass done, struct tr_step_report *report,
                          int *skip)
 {
-    int r = done == TR_PASS_NORM ? clip(run, &report->grad_norm) : sync_compute(run);
+    int clips = done == TR_PASS_NORM && !*skip;
+    int r = clips ? clip(run, &report->grad_norm) : sync_compute(run);
 
     if (r < 0)
         return r;

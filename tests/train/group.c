@@ -5,6 +5,7 @@
  * the exact way; and placement changes no bit (invariant 1). The defect that this is for, shown to
  * be caught: a group that is clipped by the norm of the first one.
  */
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -39,6 +40,7 @@ static const struct variant variants[] = {
 
 static int defect;
 static double first_norm;
+static int bad_group = -1; /* of the second step, whose norm is not finite */
 
 int __real_run_read_norm(struct tr_run *run, double *norm);
 int __wrap_run_read_norm(struct tr_run *run, double *norm);
@@ -51,6 +53,8 @@ int __wrap_run_read_norm(struct tr_run *run, double *norm)
         first_norm = *norm;
     if (defect)
         *norm = first_norm;
+    if (run->groups == bad_group && run->cursor.step == 1)
+        *norm = NAN;
     return r;
 }
 
@@ -192,11 +196,50 @@ static void test_f32_adalomo(void **state)
     check(&shapes[0], TR_TYPE_F32, TR_OPT_ADALOMO);
 }
 
+/* Steps until an end, of which the second has such a group; how many were skipped. */
+static int skipped(int group, enum tr_keep durability, int *code)
+{
+    struct tr_train_params p = job(&shapes[0], TR_TYPE_F32, TR_OPT_LOMO);
+    struct tr_step_report report;
+    tr_run *run;
+    int n = 0;
+
+    p.out = scratch_path("bad-group");
+    p.clip_method = TR_CLIP_GROUP + 1;
+    p.durability = durability;
+    p.checkpoint_every = 100;
+    bad_group = group;
+    assert_int_equal(tr_train_open(&run, &p), 0);
+    while ((*code = tr_train_step(run, &report)) == 1)
+        n += report.skipped;
+    tr_train_close(run);
+    bad_group = -1;
+    assert_int_equal(tr_remove_tree(p.out), 0);
+    return n;
+}
+
+/* Where nothing of a step has been applied it is skipped; else it needs the state from before. */
+static void test_not_finite(void **state)
+{
+    int code;
+
+    (void)state;
+    assert_int_equal(skipped(0, TR_KEEP_NONE, &code), 1);
+    assert_int_equal(code, 0);
+    assert_int_equal(skipped(0, TR_KEEP_CHECKPOINT, &code), 1);
+    assert_int_equal(code, 0);
+    assert_int_equal(skipped(1, TR_KEEP_NONE, &code), 0);
+    assert_int_equal(code, -EDOM);
+    assert_int_equal(skipped(1, TR_KEEP_STEP, &code), 1);
+    assert_int_equal(code, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lengths), cmocka_unit_test(test_bf16_lomo),
-        cmocka_unit_test(test_bf16_adamw_tied), cmocka_unit_test(test_f32_adalomo)};
+        cmocka_unit_test(test_bf16_adamw_tied), cmocka_unit_test(test_f32_adalomo),
+        cmocka_unit_test(test_not_finite)};
 
     return cmocka_run_group_tests_name("clipping by groups", tests, NULL, NULL);
 }
