@@ -10,6 +10,7 @@
 
 struct candidate {
     uint32_t span, loads, saves; /* loads: without those that move nothing; saves: writes spared */
+    int first;
 };
 
 static int by_traffic(const void *a, const void *b)
@@ -17,6 +18,8 @@ static int by_traffic(const void *a, const void *b)
     const struct candidate *x = a, *y = b;
     uint32_t tx = x->loads + x->saves, ty = y->loads + y->saves;
 
+    if (x->first != y->first)
+        return x->first ? -1 : 1;
     if (tx != ty)
         return tx > ty ? -1 : 1;
     if (x->saves != y->saves)
@@ -115,6 +118,8 @@ int64_t tr_tier_choose(const struct tr_tier_params *p, unsigned char *tier)
     int r = c ? count_traffic(p, c) : -ENOMEM;
 
     memset(tier, TR_TIER_NONE, n);
+    for (uint32_t i = 0; r == 0 && i < n; i++)
+        c[i].first = p->scratch_first && c[i].saves && is_scratch(p, i);
     if (r == 0)
         qsort(c, n, sizeof(*c), by_traffic);
     for (uint32_t i = 0; r == 0 && i < n && c[i].loads + c[i].saves; i++) {

@@ -12,7 +12,8 @@
  * every step is durable a parameter saves its reads alone, for it is written whatever the tiers
  * hold; elsewhere it saves its write, too, if it leaves its slot, and so does a block input
  * that the slots cannot keep. Where they are even, what saves writes comes first: drives wear by
- * them.
+ * them. Activations that are kept to spend the time in host memory come before all of that: whether
+ * they are worth their place there is for who keeps them to know (src/run/choose.c).
  */
 #ifndef TR_SRC_PLAN_TIER_H
 #define TR_SRC_PLAN_TIER_H
@@ -27,8 +28,9 @@ struct tr_tier_params {
     uint32_t n_scratch;               /* the last so many of them */
     const struct tr_slot_pool *pools; /* n_slots, shares, spare */
     uint32_t n_pools;
-    uint64_t budget; /* bytes */
-    int lazy;        /* not every step is durable */
+    uint64_t budget;   /* bytes */
+    int lazy;          /* not every step is durable */
+    int scratch_first; /* what leaves the device of it, whatever else would save */
 };
 
 enum tr_tier { TR_TIER_NONE, TR_TIER_HOST, TR_TIER_SPILL };

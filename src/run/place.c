@@ -43,7 +43,8 @@ static int choose_tiers(struct tr_run *run, uint64_t host_bytes)
                                .pools = pools,
                                .n_pools = TR_SLOT_POOLS,
                                .budget = host_bytes,
-                               .lazy = run->params.durability != TR_KEEP_STEP};
+                               .lazy = run->params.durability != TR_KEEP_STEP,
+                               .scratch_first = run->frames == TR_FRAMES_SPILL};
     int64_t bytes;
 
     run_name_pools(run, pools);
