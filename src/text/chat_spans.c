@@ -13,6 +13,7 @@
 #include "src/base/mem.h"
 
 #define HEADER_MOST 4096
+#define OTHER       "\x01" /* no answer, and no template, begins so */
 
 void chat_text_free(struct chat_text *t)
 {
@@ -56,15 +57,72 @@ static size_t common(const char *a, size_t n, const char *b, size_t m)
     return k;
 }
 
-/* The most bytes of text[0..bytes) that the prompt ends with. */
+static int is_blank(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* The most bytes of text[0..bytes) that the prompt ends with, and more than blanks of them: those
+ * begin and end too many things. */
 static size_t overlap(const struct tok_buf *prompt, const char *text, size_t bytes)
 {
     size_t k = bytes < prompt->n ? bytes : prompt->n;
 
     for (k = k < HEADER_MOST ? k : HEADER_MOST; k; k--)
         if (!memcmp(prompt->v + prompt->n - k, text, k))
+            break;
+    for (size_t i = 0; i < k; i++)
+        if (!is_blank(text[i]))
             return k;
     return 0;
+}
+
+static size_t blanks(const char *text, size_t bytes)
+{
+    size_t k = 0;
+
+    while (k < bytes && is_blank(text[k]))
+        k++;
+    return k;
+}
+
+/* The bytes of a turn up to where it and the prompt part. They may begin with other blanks. */
+static size_t begins(const char *prompt, size_t n, const char *turn, size_t bytes)
+{
+    size_t a = blanks(prompt, n), b = blanks(turn, bytes), k;
+
+    if (a == n)
+        return common(prompt, n, turn, bytes);
+    k = common(prompt + a, n - a, turn + b, bytes - b);
+    return k ? b + k : 0;
+}
+
+/* An answer may begin by chance as the prompt goes on: with another one in its place the header is
+ * what both turns have of it. A template that refuses the other has its first word. */
+static int leave_answer(const struct chat *c, const struct chat_conversation *of,
+                        const struct jinja_span *s, const struct tok_buf *prompt, size_t same,
+                        size_t *header)
+{
+    json_t *messages = json_copy(of->messages);
+    json_t *m = json_copy(json_array_get(of->messages, (size_t)s->message));
+    struct chat_conversation other = *of;
+    struct jinja_output then = {0};
+    struct jinja_span t;
+    int r = -ENOMEM;
+
+    if (messages && m && json_object_set_new(m, "content", json_string(OTHER)) == 0)
+        r = json_array_set(messages, (size_t)s->message, m) < 0 ? -ENOMEM : 0;
+    other.messages = messages;
+    if (r == 0 && chat_render(c, &other, (size_t)s->message + 1, 0, &then) == 0 &&
+        round_of(&then, s->message, &t) > 0) {
+        size_t k = begins(prompt->v + same, prompt->n - same, then.text.v + t.from, t.to - t.from);
+
+        *header = k && k < *header ? k : *header;
+    }
+    jinja_output_free(&then);
+    json_decref(m);
+    json_decref(messages);
+    return r;
 }
 
 /* How many bytes of a turn are the generation prompt's. Before a first message there may be nothing
@@ -84,8 +142,10 @@ static int header_bytes(const struct chat *c, const struct chat_conversation *of
         same = common(with.text.v, with.text.n, without.text.v, without.text.n);
     if (r == 0 && same < with.text.n) {
         *out = overlap(&with.text, turn, bytes);
-        if (!*out)
-            *out = common(with.text.v + same, with.text.n - same, turn, bytes);
+        if (!*out) {
+            *out = begins(with.text.v + same, with.text.n - same, turn, bytes);
+            r = *out ? leave_answer(c, of, s, &with.text, same, out) : 0;
+        }
         if (!*out)
             r = tr_error(-ENOTSUP,
                          "message %d does not begin with the template's generation prompt: what is "
@@ -116,11 +176,6 @@ static int is_rewritten(const struct chat *c, const struct chat_conversation *of
             memcmp(then.text.v + t.from, whole->text.v + s->from, t.to - t.from) != 0;
     jinja_output_free(&then);
     return r;
-}
-
-static int is_blank(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
 static int add_turn(const struct chat *c, const struct chat_conversation *of,

@@ -115,6 +115,24 @@ static void every_shape_is_the_same_conversation(void **state)
            two_turns);
 }
 
+/* Of a message that only calls a tool the content is null, which is what its template asks. */
+static void null_is_a_content(void **state)
+{
+    static const char template[] =
+        "{% for m in messages %}<{{ m.role }}>{% if m.content is none %}none{% else %}"
+        "{{ m.content }}{% endif %};{% endfor %}";
+    static const struct part want[] = {{"<user>q;", 0}, {"<assistant>none;", 1}, {NULL, 0}};
+    char path[512];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s", text_file("none.jinja", template, strlen(template)));
+    expect("n.jsonl", path,
+           TALK(USER("q") ",{\"role\":\"assistant\",\"content\":null,\"name\":null,"
+                          "\"tool_calls\":[{\"type\":\"function\",\"function\":{\"name\":\"f\","
+                          "\"arguments\":{}}}]}"),
+           want);
+}
+
 static void of_a_prompt_nothing_is_learnt(void **state)
 {
     static const struct part want[] = {
@@ -339,6 +357,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_shape_is_the_same_conversation),
+        cmocka_unit_test(null_is_a_content),
         cmocka_unit_test(of_a_prompt_nothing_is_learnt),
         cmocka_unit_test(a_message_has_a_weight),
         cmocka_unit_test(a_message_may_have_many_parts),

@@ -220,6 +220,26 @@ static void hindsight_is_told(void **state)
                  TALK, "1:a!|3: b\n!|0");
 }
 
+/* An answer may begin as the prompt goes on, an empty one may end so; and blanks are no header. */
+static void a_header_ends_before_the_answer(void **state)
+{
+    (void)state;
+    expect_turns("{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}"
+                 "{% if add_generation_prompt %}<assistant><think>{% endif %}",
+                 "[{\"role\":\"user\",\"content\":\"q\"},"
+                 "{\"role\":\"assistant\",\"content\":\"<table>\"},"
+                 "{\"role\":\"user\",\"content\":\"r\"},"
+                 "{\"role\":\"assistant\",\"content\":\"\"}]",
+                 "1:<table></s>|3:</s>|0");
+    expect_turns("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}"
+                 "{{ '\n\n\n### A:\n' + m.content }}</s>{% endif %}{% endfor %}"
+                 "{% if add_generation_prompt %}{{ '\n### A:\n' }}{% endif %}",
+                 TALK, "1:a</s>|3: b\n</s>|0");
+    expect_turns("{% for m in messages %}{{ m.content }}{{ '\n' }}{% endfor %}"
+                 "{% if add_generation_prompt %}{{ ' ' }}{% endif %}",
+                 TALK, "!message 1 does not begin with the template's generation prompt");
+}
+
 static void what_cannot_be_told_is_refused(void **state)
 {
     (void)state;
@@ -395,6 +415,7 @@ int main(void)
         cmocka_unit_test(a_turn_is_found_by_its_place),
         cmocka_unit_test(a_template_may_mark_what_is_learnt),
         cmocka_unit_test(hindsight_is_told),
+        cmocka_unit_test(a_header_ends_before_the_answer),
         cmocka_unit_test(what_cannot_be_told_is_refused),
         cmocka_unit_test(a_long_conversation_is_written_quickly),
         cmocka_unit_test(what_is_not_supported_has_a_line),
