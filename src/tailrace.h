@@ -212,8 +212,8 @@ struct tr_eval_params {
     tr_log_fn *log; void *log_arg; /* exact_match: "prompt -> answer (expected ...)" lines */
 };
 struct tr_eval_report {
-    double loss, perplexity, bits_per_byte; /* over all targets; 0 where bytes are not known */
-    int64_t samples, tokens, targets, matched;
+    double loss, perplexity, bits_per_byte; /* over all targets; 0 where bytes are not known: cut */
+    int64_t samples, tokens, targets, matched, truncated; /* truncated: samples cut to seq_len */
     double accuracy[3]; /* task: by sum, per token, per byte of a choice */
     double interval[2]; /* 95 % of the first, by Wilson: never empty, even if all are right */
     double majority, f1, exact; /* of always the commonest answer; NaN: no such */

@@ -108,6 +108,8 @@ static void print_json(const struct eval *eval, const struct tr_eval_report *rep
         print_member("bits_per_byte", report->bits_per_byte);
     printf(", \"samples\": %lld, \"tokens\": %lld, \"targets\": %lld", (long long)report->samples,
            (long long)report->tokens, (long long)report->targets);
+    if (report->truncated)
+        printf(", \"truncated\": %lld", (long long)report->truncated);
     if (eval->params.exact_match)
         printf(", \"matched\": %lld", (long long)report->matched);
     puts("}");
@@ -119,6 +121,8 @@ static void print_plain(const struct eval *eval, const struct tr_eval_report *re
            report->perplexity, (long long)report->targets, (long long)report->tokens);
     if (report->bits_per_byte > 0)
         printf("bits a byte  %.4f\n", report->bits_per_byte);
+    if (report->truncated)
+        printf("cut          %lld samples, to --seq-len\n", (long long)report->truncated);
     if (eval->params.exact_match)
         printf("exact match  %.1f %% (%lld of %lld)\n",
                report->samples ? 100.0 * (double)report->matched / (double)report->samples : 0.0,

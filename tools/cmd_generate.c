@@ -42,7 +42,7 @@ static const struct tr_option options[] = {
      "tokens to add at most (a conversation: 512 an answer)"},
     {"temperature", "T", TR_OPTION_REAL, 0, AT(temperature), "0",
      "draw tokens, the unlikely ones more often the higher; 0: always the likeliest", .max = 100},
-    {"top-p", "P", TR_OPTION_REAL, 0, AT(top_p), "1",
+    {"top-p", "P", TR_OPTION_REAL, TR_OPTION_ABOVE_MIN, AT(top_p), "1",
      "draw among the likeliest tokens whose probabilities reach this", .max = 1},
     {"seed", "N", TR_OPTION_SEED, 0, AT(seed), "0", "of the draws"},
     {"kv-cache", "WHEN", TR_OPTION_CHOICE, 0, AT(kv_cache), "auto",

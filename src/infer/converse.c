@@ -17,6 +17,7 @@
 #include "src/options/options.h"
 #include "src/text/data_talk.h"
 
+#define TURNS      4  /* that a conversation has room for, of the longest answers */
 #define LEAST_ROOM 64 /* tokens that a conversation is opened for at least */
 
 int infer_run_options(const char *model, struct tr_train_params *out)
@@ -171,7 +172,7 @@ int infer_converse(struct infer *f, const struct chat *c, const struct tr_genera
     struct infer_shape shape = {.logit_rows = 1};
     json_t *messages = json_array();
     const char *turn;
-    int r = messages ? infer_row_tokens(p->model, 0, 1, &shape.positions) : -ENOMEM;
+    int r = messages ? infer_positions(p->model, TURNS * p->max_tokens, &shape.positions) : -ENOMEM;
 
     if (r == 0)
         r = choose_room(f, p, &shape);

@@ -12,6 +12,8 @@
 #include "src/infer/match.h"
 #include "src/infer/task_set.h"
 
+#define USUAL_TOKENS 2048 /* of a row, where nobody says */
+
 int infer_encode_prompt(const struct tr_tokenizer *t, const char *text, struct tr_ids *ids)
 {
     int r = tr_tokenizer_adds_bos(t) ? tr_ids_push(ids, tr_tokenizer_bos(t)) : 0;
@@ -47,25 +49,50 @@ static int mean_loss(struct infer *f, const struct tr_eval_params *p, int64_t ba
     report->tokens = (int64_t)info.tokens;
     r = run_evaluate(&f->run, data, &report->loss, &report->targets);
     report->perplexity = exp(report->loss);
-    if (info.bytes)
+    report->truncated = (int64_t)info.truncated;
+    if (info.bytes && !info.truncated && !info.without_target) /* bytes are of the whole texts */
         report->bits_per_byte =
             report->loss * (double)report->targets / (log(2) * (double)info.bytes);
     tr_data_close(data);
     return r;
 }
 
-int infer_row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *out)
+static int read_config(const char *model, struct tr_model_config *c)
 {
     char *path = tr_path(model, infer_is_run(model) ? "source/config.json" : "config.json");
-    struct tr_model_config c;
     int r = path ? infer_check_folder(model) : -ENOMEM;
 
     if (r == 0)
-        r = tr_config_read(path, &c);
+        r = tr_config_read(path, c);
     tr_free(TR_MEM_MISC, path);
+    return r;
+}
+
+int infer_positions(const char *model, int64_t wanted, int64_t *out)
+{
+    struct tr_model_config c;
+    int64_t most;
+    int r = read_config(model, &c);
+
     if (r < 0)
         return r;
-    *out = asked ? asked : c.max_position < 2048 ? c.max_position : 2048;
+    most = tr_config_positions(&c);
+    most = most < INT32_MAX / 2 ? most : INT32_MAX / 2;
+    wanted = wanted > USUAL_TOKENS           ? wanted
+             : c.max_position < USUAL_TOKENS ? c.max_position
+                                             : USUAL_TOKENS;
+    *out = wanted < most ? wanted : most;
+    return 0;
+}
+
+int infer_row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *out)
+{
+    struct tr_model_config c;
+    int r = read_config(model, &c);
+
+    if (r < 0)
+        return r;
+    *out = asked ? asked : c.max_position < USUAL_TOKENS ? c.max_position : USUAL_TOKENS;
     if (*out > tr_config_positions(&c))
         return tr_error(-EINVAL, "--seq-len %lld: the model has %lld positions", (long long)asked,
                         (long long)tr_config_positions(&c));

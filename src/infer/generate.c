@@ -198,9 +198,23 @@ void infer_shape_of(struct infer_shape *shape, const struct tr_ids *s, int32_t n
 }
 
 /* Each needs a token to go on from, and a position for the next. */
-int infer_check_prompts(const struct tr_ids *s, int32_t n, int64_t positions)
+static int check_ids(const struct tr_ids *s, int32_t vocab, int32_t prompt, int32_t n)
+{
+    for (size_t k = 0; k < s->n; k++)
+        if (s->v[k] < 0 || s->v[k] >= vocab)
+            return tr_error(-ERANGE,
+                            "prompt %d of %d: token %d is past the model's vocabulary of %d",
+                            prompt, n, s->v[k], vocab);
+    return 0;
+}
+
+int infer_check_prompts(const struct tr_ids *s, int32_t n, int64_t positions, int32_t vocab)
 {
     for (int32_t i = 0; i < n; i++) {
+        int r = check_ids(&s[i], vocab, i + 1, n);
+
+        if (r < 0)
+            return r;
         if (s[i].n == 0)
             return tr_error(-EINVAL,
                             "prompt %d of %d: is empty, and the tokenizer puts nothing in front",
@@ -215,7 +229,8 @@ int infer_check_prompts(const struct tr_ids *s, int32_t n, int64_t positions)
 
 static int generate_all(struct work *w, int32_t n)
 {
-    int r = infer_check_prompts(w->s, n, w->f->run.plan.in.positions);
+    int r =
+        infer_check_prompts(w->s, n, w->f->run.plan.in.positions, w->f->run.model->config.vocab);
 
     for (int32_t first = 0; first < n && r == 0;) {
         int32_t group = w->active = group_size(w, first, n - first);

@@ -140,6 +140,15 @@ int infer_tell_all(struct infer *f, struct infer_stream *s, struct tr_ids *ids, 
     return r < 0 || !how.token ? r : tell(s, ids, 1);
 }
 
+static int64_t longest(const struct prompts *p)
+{
+    int64_t most = 0;
+
+    for (int32_t i = 0; i < p->n; i++)
+        most = (int64_t)p->ids[i].n > most ? (int64_t)p->ids[i].n : most;
+    return most;
+}
+
 static int generate(struct infer *f, const struct tr_generate_params *p, const struct chat *c,
                     struct prompts *prompts, char **out)
 {
@@ -147,8 +156,10 @@ static int generate(struct infer *f, const struct tr_generate_params *p, const s
     struct infer_shape shape = {0};
     int r = encode_prompts(prompts, f, c);
 
-    if (r < 0 || (r = infer_row_tokens(p->model, 0, 1, &shape.positions)) < 0 ||
-        (r = infer_check_prompts(prompts->ids, prompts->n, shape.positions)) < 0 ||
+    if (r < 0 ||
+        (r = infer_positions(p->model, longest(prompts) + p->max_tokens, &shape.positions)) < 0 ||
+        (r = infer_check_prompts(prompts->ids, prompts->n, shape.positions,
+                                 f->run.model->config.vocab)) < 0 ||
         (r = choose_shape(f, p, prompts, &shape)) < 0 || (r = infer_start(f, &shape)) < 0)
         return r;
     s.prompt = prompts->length[0];

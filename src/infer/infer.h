@@ -89,11 +89,14 @@ void infer_add_stop(struct infer *f, int64_t id);
  * whether there shall be a cache. */
 void infer_shape_of(struct infer_shape *shape, const struct tr_ids *prompts, int32_t n,
                     int32_t group, int64_t max_tokens);
-int infer_check_prompts(const struct tr_ids *prompts, int32_t n, int64_t positions);
+int infer_check_prompts(const struct tr_ids *prompts, int32_t n, int64_t positions, int32_t vocab);
 /* The ids of a prompt as training sees them: BOS where the tokenizer adds it, then the text. */
 int infer_encode_prompt(const struct tr_tokenizer *t, const char *text, struct tr_ids *ids);
 /* Tokens of a row: `asked`, or by the model; a batch of `rows` of them must be countable. */
 int infer_row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *out);
+/* Positions for sequences that may grow to `wanted` tokens: as infer_row_tokens would have them, or
+ * more, as far as the model has them. */
+int infer_positions(const char *model, int64_t wanted, int64_t *out);
 /* The likeliest continuation. */
 int infer_greedy(struct infer *f, struct tr_ids *sequences, int32_t n, int64_t max_tokens);
 

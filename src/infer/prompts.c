@@ -50,16 +50,23 @@ int prompts_add(struct prompts *p, const char *text, size_t n)
     return 0;
 }
 
+static const char *past_blanks(const char *line, const char *end)
+{
+    while (line < end && (*line == ' ' || *line == '\t'))
+        line++;
+    return line;
+}
+
 /* A line is a prompt, or an object that has one. */
 static int add_line(struct prompts *p, const char *line, size_t n, const char *where)
 {
-    const char *text;
+    const char *text, *from = past_blanks(line, line + n);
     json_t *json;
     int r;
 
-    if (*line != '{')
+    if (from == line + n || *from != '{')
         return prompts_add(p, line, n);
-    if ((r = tr_json_parse(line, n, where, &json)) < 0)
+    if ((r = tr_json_parse(from, (size_t)(line + n - from), where, &json)) < 0)
         return r;
     text = json_string_value(json_object_get(json, "prompt"));
     r = text ? prompts_add(p, text, strlen(text))
@@ -80,6 +87,10 @@ int prompts_read(struct prompts *p, const char *path)
     while ((r = data_file_line(&f, &line, &n)) > 0) {
         char where[4200];
 
+        if (f.line == 1 && n >= 3 && !memcmp(line, "\xef\xbb\xbf", 3)) { /* a byte-order mark */
+            line += 3;
+            n -= 3;
+        }
         n -= n && line[n - 1] == '\r';
         snprintf(where, sizeof(where), "%s:%llu", path, (unsigned long long)f.line);
         r = !n                   ? 0

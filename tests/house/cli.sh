@@ -178,6 +178,27 @@ gives 0 '' init --arch piece.json --tokenizer piece --out small
 gives 0 '' generate --model small --prompt 'Line 3' --max-tokens 4
 gives 0 '' eval --model small --data text.txt --seq-len 32
 
+# prompts: a mark of UTF-8 and blanks before an object, ids that the model has not, long ones
+printf '\xef\xbb\xbf{"prompt": "Line 3"}\n  {"prompt": "Line 4"}\n' > marked.jsonl
+gives 0 '' generate --model lent --prompts marked.jsonl --max-tokens 2
+[ "$(grep -c '^{"prompt":"Line [34]",' "$work/out")" -eq 2 ] ||
+    say 'prompts are not read as objects'
+gives 1 'past the model' generate --model model --tokenizer piece --prompt 'Line the end of that' \
+    --max-tokens 4
+gives 2 '--top-p: 0 is too small' generate --model lent --prompt x --top-p 0
+sed 's/"max_position_embeddings": [0-9]*/"max_position_embeddings": 4096/' arch.json > far.json
+gives 0 '' init --arch far.json --tokenizer model --out far
+for ((i = 0; i < 600; i++)); do printf 'q%d ' $i; done > far.txt
+gives 0 '' generate --model far --prompts far.txt --max-tokens 2
+
+# samples that are cut are told, and then bits are no bits a byte
+for ((i = 0; i < 20; i++)); do
+    printf '{"text": "a text that is longer than a row"}\n'
+done > cut.jsonl
+gives 0 '' eval --model lent --data cut.jsonl --seq-len 8
+grep -q '^cut  *20 samples' "$work/out" || say 'nothing is said of samples that were cut'
+! grep -q '^bits a byte' "$work/out" || say 'bits a byte of samples that were cut'
+
 # a run brings the template that it was trained with
 printf '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n' \
     > talk.jsonl
