@@ -83,6 +83,15 @@ static int parse_config(const struct tr_tokenizer_text *text, json_t **out)
     return 0;
 }
 
+/* What these classes put before a text they take from the configuration, where a file's own
+ * post_processor may know nothing of it. */
+static int is_made_anew(const json_t *config)
+{
+    const char *name = json_string_value(json_object_get(config, "tokenizer_class"));
+
+    return name && (!strcmp(name, "LlamaTokenizerFast") || !strcmp(name, "LlamaTokenizer"));
+}
+
 static int load_config(struct tr_tokenizer *t, const char *where, json_t *config)
 {
     int32_t bos = t->bos;
@@ -92,6 +101,8 @@ static int load_config(struct tr_tokenizer *t, const char *where, json_t *config
         r = read_name(t, where, config, "eos_token", &t->eos);
     if (t->adds_bos)
         t->bos = bos; /* what is really put before a text wins */
+    else if (r == 0 && t->bos >= 0 && is_made_anew(config))
+        t->adds_bos = json_is_true(json_object_get(config, "add_bos_token"));
     return r;
 }
 

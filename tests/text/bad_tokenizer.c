@@ -213,6 +213,34 @@ static void the_unchanged_file_is_read(void **state)
     free(json);
 }
 
+/* Some classes put before a text what their configuration says, though the file has no such step;
+ * others only what the file has. */
+static void the_configuration_may_add_bos(void **state)
+{
+    static const struct {
+        const char *config;
+        int adds;
+    } of[] = {
+        {"{\"bos_token\":\"a\",\"add_bos_token\":true,\"tokenizer_class\":\"LlamaTokenizerFast\"}",
+         1},
+        {"{\"bos_token\":\"a\",\"add_bos_token\":false,\"tokenizer_class\":\"LlamaTokenizerFast\"}",
+         0},
+        {"{\"add_bos_token\":true,\"tokenizer_class\":\"LlamaTokenizerFast\"}", 0},
+        {"{\"bos_token\":\"a\",\"add_bos_token\":true,\"tokenizer_class\":\"Qwen2Tokenizer\"}", 0},
+    };
+    char *json = change(&(struct bad){"post_processor", NULL, NULL});
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(of) / sizeof(of[0]); i++) {
+        struct tr_tokenizer *t = NULL;
+
+        assert_int_equal(parse(json, of[i].config, &t), 0);
+        assert_int_equal(tr_tokenizer_adds_bos(t), of[i].adds);
+        tr_tokenizer_close(t);
+    }
+    free(json);
+}
+
 /* `steps` replacements of a pattern by 500 times itself. */
 static json_t *growing(const char *pattern, int steps)
 {
@@ -298,6 +326,7 @@ int main(void)
         cmocka_unit_test(broken_json_is_named),
         cmocka_unit_test(a_bad_config_is_named),
         cmocka_unit_test(the_unchanged_file_is_read),
+        cmocka_unit_test(the_configuration_may_add_bos),
         cmocka_unit_test(a_growing_normalizer_is_stopped),
         cmocka_unit_test(a_small_model_has_few_merges),
         cmocka_unit_test(an_absent_folder_is_named),
