@@ -222,35 +222,50 @@ static void log_answer(const struct tr_eval_params *p, const struct question *k,
     p->log(p->log_arg, line);
 }
 
+static int fits(const struct questions *q, const struct question *k)
+{
+    return (int64_t)k->prompt < q->f->run.plan.in.positions;
+}
+
 static int judge(const struct questions *q, const struct question *k, struct tr_eval_report *report)
 {
     char *answer;
-    int ok, r = tr_tokenizer_decode(q->f->run.tokenizer, k->ids.v + k->prompt, k->ids.n - k->prompt,
-                                    &answer);
+    int ok, r;
+
+    report->samples++;
+    if (!fits(q, k)) {
+        log_answer(q->p, k, "(the prompt does not fit into --seq-len)", 0);
+        return 0;
+    }
+    r = tr_tokenizer_decode(q->f->run.tokenizer, k->ids.v + k->prompt, k->ids.n - k->prompt,
+                            &answer);
 
     if (r < 0)
         return r;
     ok = match_is_right(q->format, answer, k->expected);
     report->matched += ok;
-    report->samples++;
     log_answer(q->p, k, answer, ok);
     tr_free(TR_MEM_TEXT, answer);
     return 0;
 }
 
-/* All grow together; the ids lie in one array meanwhile. */
+/* All that fit grow together; their ids lie in one array meanwhile. */
 static int answer_all(struct questions *q)
 {
     struct tr_ids *ids = tr_alloc_array(TR_MEM_TEXT, q->n, sizeof(*ids));
+    size_t n = 0;
     int r = ids ? 0 : -ENOMEM;
 
     for (size_t i = 0; ids && i < q->n; i++)
-        ids[i] = q->v[i].ids;
-    if (r == 0)
-        r = infer_greedy(q->f, ids, (int32_t)q->n,
+        if (fits(q, &q->v[i]))
+            ids[n++] = q->v[i].ids;
+    if (r == 0 && n)
+        r = infer_greedy(q->f, ids, (int32_t)n,
                          q->p->max_tokens ? q->p->max_tokens : ANSWER_TOKENS);
+    n = 0;
     for (size_t i = 0; ids && i < q->n; i++)
-        q->v[i].ids = ids[i];
+        if (fits(q, &q->v[i]))
+            q->v[i].ids = ids[n++];
     tr_free(TR_MEM_TEXT, ids);
     return r;
 }

@@ -199,6 +199,12 @@ gives 0 '' eval --model lent --data cut.jsonl --seq-len 8
 grep -q '^cut  *20 samples' "$work/out" || say 'nothing is said of samples that were cut'
 ! grep -q '^bits a byte' "$work/out" || say 'bits a byte of samples that were cut'
 
+# a question that is too long for a row is a miss, and the others are asked
+printf '{"prompt": "Line 3", "completion": "x"}\n{"prompt": "%s", "completion": "x"}\n' \
+    'a prompt that is longer than a row is, by far' > long.jsonl
+gives 0 '' eval --model lent --data long.jsonl --seq-len 16 --exact-match
+grep -q 'of 2)' "$work/out" || say 'a long question is not counted'
+
 # a run brings the template that it was trained with
 printf '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n' \
     > talk.jsonl
