@@ -47,7 +47,7 @@ void progress_start(struct progress *p, FILE *out)
 static void describe(const struct progress *p, const struct tr_step_report *r,
                      char text[static 256])
 {
-    char left[32], eval[80] = "";
+    char left[32], loss[32] = "not finite", eval[80] = "";
 
     if (isfinite(r->eval_loss))
         snprintf(eval, sizeof(eval), "  held-out %.4f", r->eval_loss);
@@ -55,8 +55,10 @@ static void describe(const struct progress *p, const struct tr_step_report *r,
         snprintf(eval + strlen(eval), sizeof(eval) - strlen(eval), "  accuracy %.1f %%",
                  100 * r->eval_accuracy);
     cli_time(left, p->step_seconds * (double)(r->steps - r->step));
-    snprintf(text, 256, "%3.0f %%  loss %.4f%s%s  lr %.3g  %.0f tok/s  %s%s",
-             100.0 * (double)r->step / (double)(r->steps ? r->steps : 1), r->loss,
+    if (isfinite(r->loss))
+        snprintf(loss, sizeof(loss), "%.4f", r->loss);
+    snprintf(text, 256, "%3.0f %%  loss %s%s%s  lr %.3g  %.0f tok/s  %s%s",
+             100.0 * (double)r->step / (double)(r->steps ? r->steps : 1), loss,
              r->skipped ? " (skipped)" : "", eval, r->lr, r->tokens_per_s,
              r->step < r->steps ? "ETA " : "", r->step < r->steps ? left : "done");
 }

@@ -256,7 +256,8 @@ void tr_prediction_print(FILE *f, const struct tr_prediction *p, const double *l
     print_gb(f, "read from disk", p->sim.read_bytes);
     print_gb(f, "written to disk", p->sim.written_bytes);
     if (p->sim.kept_bytes)
-        print_gb(f, "and by a commit", p->sim.kept_bytes);
+        print_gb(f, p->commit_every ? "and by a commit" : "and once, at the end",
+                 p->sim.kept_bytes);
     print_gb(f, "loaded from host memory", p->sim.host_bytes);
     print_gb(f, "activations saved (what went to disk is above, too)", p->sim.spilled_bytes);
     if (p->timed)

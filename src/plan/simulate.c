@@ -463,16 +463,31 @@ static int is_busy(const struct sim *s, enum tr_server which)
     return which == TR_SERVE_DRIVE ? sim_drives_busy(s) : s->server[which].busy;
 }
 
-/* What a compute without work waits for. */
+/* Seconds of the step in which it was busy; of several drives the busiest one's. */
+static double load_of(const struct sim *s, enum tr_server which)
+{
+    double most = 0;
+
+    if (which != TR_SERVE_DRIVE)
+        return s->out->busy[which];
+    for (uint32_t d = 0; d < s->n_drives; d++)
+        most = fmax(most, s->out->drive[d].busy);
+    return most;
+}
+
+/* What a compute without work waits for: of all that are at work the one that has been most of the
+ * time, for the others wait for it, too. */
 static enum tr_server idle_for(const struct sim *s)
 {
     static const enum tr_server order[] = {TR_SERVE_CPU, TR_SERVE_DRIVE, TR_SERVE_IN, TR_SERVE_OUT,
                                            TR_SERVE_HASH};
+    enum tr_server longest = TR_SERVE_COMPUTE;
 
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++)
-        if (is_busy(s, order[i]))
-            return order[i];
-    return TR_SERVE_COMPUTE;
+        if (is_busy(s, order[i]) &&
+            (longest == TR_SERVE_COMPUTE || load_of(s, order[i]) > load_of(s, longest)))
+            longest = order[i];
+    return longest;
 }
 
 static void account_drives(struct sim *s, double seconds, int waited)

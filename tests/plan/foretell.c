@@ -414,6 +414,29 @@ static void two_drives(void **state)
     refuses(&f, "--momentum: 1.5 is too large");
 }
 
+/* More drives than one core can check the bytes of: they are at work, too, but it is the core that
+ * the step waits for, and more of them are of no use. */
+static void many_drives(void **state)
+{
+    struct tr_train_params p = {.arch = "llama-13b",
+                                .dtype = TR_TYPE_BF16,
+                                .batch_size = 1,
+                                .seq_len = 64,
+                                .clip_norm = -1,
+                                .host_memory = 1ull << 30,
+                                .durability = TR_KEEP_STEP};
+    struct tr_foretell_params f = {.train = &p, .machine = "rtx-4090", .drives = 8, .json = 1};
+    json_t *o = foretold(&f), *all = json_object_get(o, "predicted");
+    const json_t *drive = json_array_get(json_object_get(all, "drives"), 0);
+    double seconds = real(json_object_get(all, "seconds"), "all");
+
+    (void)state;
+    assert_true(real(drive, "busy") < 0.5 * seconds);
+    assert_string_equal(json_string_value(json_object_get(all, "limited_by")),
+                        "checksums (one core)");
+    json_decref(o);
+}
+
 /* Seconds of a step; *parked: bytes on disk of gradients that wait. */
 static double clipped(const char *machine, int64_t rows, enum tr_clip method, double *parked)
 {
@@ -744,9 +767,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest on_cpu[] = {
         cmocka_unit_test(parts_sum),        cmocka_unit_test(clip_is_chosen),
         cmocka_unit_test(disk_decides),     cmocka_unit_test(bad_machines),
-        cmocka_unit_test(two_drives),       cmocka_unit_test(host_budget),
-        cmocka_unit_test(headline),         cmocka_unit_test(passes_are_named),
-        cmocka_unit_test(hides_if_it_fits),
+        cmocka_unit_test(two_drives),       cmocka_unit_test(many_drives),
+        cmocka_unit_test(host_budget),      cmocka_unit_test(headline),
+        cmocka_unit_test(passes_are_named), cmocka_unit_test(hides_if_it_fits),
     };
     int failed = 0;
 
