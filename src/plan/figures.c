@@ -252,11 +252,11 @@ double tr_figures_seconds(const struct tr_figures *f, const struct tr_op *op)
 
 /* ---- drives ---- */
 
-double tr_drive_speed(const struct tr_drive_rates *r)
+double tr_drive_speed(const struct tr_drive_rates *r, double reads, double writes)
 {
     const struct tr_drive_ways *w = r->beside.read > 0 ? &r->beside : &r->alone;
 
-    return 3 / (2 / w->read + 1 / w->write);
+    return (reads + writes) / (reads / w->read + writes / w->write);
 }
 
 void tr_figures_sum(struct tr_figures *f)

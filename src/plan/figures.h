@@ -109,8 +109,8 @@ double tr_figures_seconds(const struct tr_figures *f, const struct tr_op *op);
 /* read, write, mixed and flush of the drives together. */
 void tr_figures_sum(struct tr_figures *f);
 void tr_figures_scale_drives(struct tr_figures *f, double factor);
-/* By which a drive earns its share of a store: a step reads twice what it writes. */
-double tr_drive_speed(const struct tr_drive_rates *r);
+/* By which a drive earns its share of a store: bytes a second, of so many read and written. */
+double tr_drive_speed(const struct tr_drive_rates *r, double reads, double writes);
 
 /* Least squares of relative errors, no factor negative: the factors of n samples. */
 struct tr_sample {

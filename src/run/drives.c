@@ -4,6 +4,7 @@
  * drive whose folder is on the same file system. So figures say how fast the store is, how its
  * parts are dealt out, and what each drive will have to do.
  */
+#include <math.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -141,13 +142,26 @@ void run_all_drives(struct tr_figures *f)
         f->drive_of[k] = (unsigned char)k;
 }
 
+/* What a durable step moves of a store of which nothing stays in memory: parameters come twice,
+ * what trains goes back, and what is with it comes and goes. A drive that writes slowly has its
+ * part. */
+static double step_speed(const struct tr_model *m, const struct tr_drive_rates *rates)
+{
+    double params = 0, both = 0, trained = (double)m->n_trained / (double)m->n_params;
+
+    for (uint32_t i = 0; i < m->layout.n_spans; i++)
+        *(m->layout.spans[i].pool < TR_SLOTS_BLOCK_STATE ? &params : &both) +=
+            (double)m->layout.spans[i].bytes;
+    return tr_drive_speed(rates, 2 * params + both, fmin(trained, 1) * params + both);
+}
+
 int run_drive_speeds(const struct tr_run *run, double speed[TR_STORE_FOLDERS])
 {
     struct tr_figures *f = tr_alloc(TR_MEM_MISC, sizeof(*f));
     int known = f && run_figures(run, f) == 0 && f->n_folders > 1;
 
     for (uint32_t i = 0; known && i < f->n_folders; i++)
-        speed[i] = tr_drive_speed(&f->drive[f->drive_of[i]].rates);
+        speed[i] = step_speed(run->model, &f->drive[f->drive_of[i]].rates);
     tr_free(TR_MEM_MISC, f);
     return known;
 }
@@ -176,7 +190,8 @@ int run_deal_out(const struct tr_run *run, const struct tr_figures *f, struct tr
     for (uint32_t i = 0; i < f->n_folders; i++)
         sharing[f->drive_of[i]]++;
     for (uint32_t i = 0; i < f->n_folders; i++) {
-        drives[i].speed = tr_drive_speed(&f->drive[f->drive_of[i]].rates) / sharing[f->drive_of[i]];
+        drives[i].speed =
+            step_speed(run->model, &f->drive[f->drive_of[i]].rates) / sharing[f->drive_of[i]];
         drives[i].room = MUCH_ROOM;
     }
     r = here ? fill_rooms(run, f, drives) : 0;

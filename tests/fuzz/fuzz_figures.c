@@ -24,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     tr_figures_sum(&f);
     for (uint32_t i = 0; i < f.n_drives; i++) {
-        double speed = tr_drive_speed(&f.drive[i].rates);
+        double speed = tr_drive_speed(&f.drive[i].rates, 2, 1);
 
         if (!isfinite(speed) || !(speed > 0) || !isfinite(f.read) || !(f.write > 0))
             abort();

@@ -72,7 +72,8 @@ static void named_drives(void **state)
     equal(f.drive[1].rates.alone.write, 6e9);
     equal(f.read, 10.5e9);
     equal(f.flush, 0.005);
-    equal(tr_drive_speed(&f.drive[1].rates), 3 / (2 / 3.5e9 + 1 / 6e9));
+    equal(tr_drive_speed(&f.drive[1].rates, 2, 1), 3 / (2 / 3.5e9 + 1 / 6e9));
+    equal(tr_drive_speed(&f.drive[1].rates, 0, 7), 6e9);
     two.drives = 3;
     assert_int_equal(tr_figures_named("rtx-3090", &two, &f), -EINVAL);
     assert_non_null(strstr(tr_error_message(), "--drive-read: 2 speeds for 3 drives"));
