@@ -155,6 +155,19 @@ int chat_open(struct chat *c, const struct chat_params *p)
     return r;
 }
 
+/* A content of null is for a template that asks whether it is one. In another's text it would be
+ * the word "None", which nobody has said. */
+static json_t *message_for(const struct chat *c, json_t *m)
+{
+    int asks = jinja_uses(c->template, "none") || jinja_uses(c->template, "None");
+
+    if (asks || !json_is_null(json_object_get(m, "content")))
+        return json_incref(m);
+    m = json_copy(m);
+    json_object_del(m, "content");
+    return m;
+}
+
 int chat_render(const struct chat *c, const struct chat_conversation *of, size_t n, int prompt,
                 struct jinja_output *out)
 {
@@ -162,7 +175,7 @@ int chat_render(const struct chat *c, const struct chat_conversation *of, size_t
     int r = variables && messages ? 0 : -ENOMEM;
 
     for (size_t i = 0; r == 0 && i < n; i++)
-        r = json_array_append(messages, json_array_get(of->messages, i));
+        r = json_array_append_new(messages, message_for(c, json_array_get(of->messages, i)));
     if (r == 0)
         r = json_object_set(variables, "messages", messages);
     if (r == 0)

@@ -180,6 +180,10 @@ static void the_turns_of_the_assistant_are_learnt(void **state)
     expect_turns(chat_builtin("alpaca"), TALK, "1:a</s>|3: b\n</s>|0");
     expect_turns(chat_builtin("chatml"), "[{\"role\":\"assistant\",\"content\":\"a\"}]",
                  "0:a<|im_end|>|0");
+    expect_turns(chat_builtin("llama3"), /* which does not ask for null */
+                 "[{\"role\":\"user\",\"content\":\"q\"},"
+                 "{\"role\":\"assistant\",\"content\":null}]",
+                 "1:<|eot_id|>|0");
 }
 
 /* An answer that repeats the question, or the header, is still learnt where it stands. */
