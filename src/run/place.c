@@ -188,6 +188,7 @@ struct tr_plan_params run_plan_asked(const struct tr_run *run)
 {
     struct tr_plan_params p = run->plan.in;
 
+    p.group = run_clip_group(run); /* one of all is none to the plan itself */
     if (p.frames != TR_FRAMES_FIRST) {
         p.frames = TR_FRAMES_FIT;
         p.keep = 0;

@@ -205,6 +205,13 @@ printf '{"prompt": "Line 3", "completion": "x"}\n{"prompt": "%s", "completion": 
 gives 0 '' eval --model lent --data long.jsonl --seq-len 16 --exact-match
 grep -q 'of 2)' "$work/out" || say 'a long question is not counted'
 
+# the smallest budget that a plan names would do, also where one group is all there is
+group=(plan --arch arch.json --device cpu --threads 1 --seq-len 32 --clip-norm 1
+    --clip-method group:4)
+gives 0 '' "${group[@]}"
+least=$(sed -n 's/^smallest *--device-memory \([0-9]*\).*/\1/p' "$work/out")
+gives 0 '' "${group[@]}" --device-memory "${least:-none}"
+
 # a run brings the template that it was trained with
 printf '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n' \
     > talk.jsonl
