@@ -248,6 +248,15 @@ static int device_run(struct tr_device *device, enum tr_stream s, const struct t
     return 0;
 }
 
+/* The caller's stream goes on where the other one is now. Its lock is held. */
+static cudaError_t follow(struct tr_cuda_device *d, enum tr_stream s)
+{
+    struct tr_cuda_caller *caller = &d->callers[s];
+    cudaError_t e = cudaEventRecord(caller->due, d->streams[s]);
+
+    return e == cudaSuccess ? cudaStreamWaitEvent(caller->stream, caller->due, 0) : e;
+}
+
 static int device_call(struct tr_device *device, enum tr_stream s, void (*fn)(void *arg), void *arg)
 {
     struct tr_cuda_device *d = of(device);
@@ -258,9 +267,7 @@ static int device_call(struct tr_device *device, enum tr_stream s, void (*fn)(vo
     if (error)
         return error;
     pthread_mutex_lock(&caller->lock);
-    e = cudaEventRecord(caller->due, d->streams[s]);
-    if (e == cudaSuccess)
-        e = cudaStreamWaitEvent(caller->stream, caller->due, 0);
+    e = follow(d, s);
     if (e == cudaSuccess)
         e = cudaLaunchHostFunc(caller->stream, fn, arg);
     pthread_mutex_unlock(&caller->lock);
@@ -324,9 +331,7 @@ static cudaError_t wait_for_end(struct tr_cuda_device *d, enum tr_stream s)
     cudaError_t e;
 
     pthread_mutex_lock(&caller->lock);
-    e = cudaEventRecord(caller->due, d->streams[s]);
-    if (e == cudaSuccess)
-        e = cudaStreamWaitEvent(caller->stream, caller->due, 0);
+    e = follow(d, s);
     if (e == cudaSuccess)
         e = cudaEventRecord(caller->end, caller->stream);
     pthread_mutex_unlock(&caller->lock);

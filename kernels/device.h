@@ -30,7 +30,6 @@ struct tr_cuda_pace {
     cudaEvent_t mark[TR_CUDA_MARKS];
     unsigned launches, next; /* since the last mark; which of them that is */
 };
-int tr_cuda_pace_open(struct tr_cuda_pace *p);
 void tr_cuda_pace_close(struct tr_cuda_pace *p);
 /* An op has been queued: waits where too many are. */
 int tr_cuda_pace_keep(struct tr_cuda_pace *p, cudaStream_t stream, const struct tr_op *op);

@@ -125,10 +125,12 @@ static int open_streams(struct tr_cuda_device *d)
         if (!error)
             error = open_event(d, cudaEventBlockingSync, &d->callers[s].end);
     }
+    for (int i = 0; i < TR_CUDA_MARKS && !error; i++)
+        error = open_event(d, cudaEventBlockingSync, &d->pace.mark[i]);
     if (error)
         return error;
     d->cuda.stream = d->streams[TR_STREAM_COMPUTE];
-    return tr_cuda_pace_open(&d->pace);
+    return 0;
 }
 
 /* All of a budget that is not arena. It does not depend on the budget, or the smallest budget that

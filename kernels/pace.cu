@@ -22,15 +22,6 @@ static unsigned launches_of(const struct tr_op *op)
     }
 }
 
-int tr_cuda_pace_open(struct tr_cuda_pace *p)
-{
-    cudaError_t e = cudaSuccess;
-
-    for (int i = 0; i < TR_CUDA_MARKS && e == cudaSuccess; i++)
-        e = cudaEventCreateWithFlags(&p->mark[i], cudaEventDisableTiming | cudaEventBlockingSync);
-    return e == cudaSuccess ? 0 : tr_cuda_error(e, "an event that can be waited for");
-}
-
 void tr_cuda_pace_close(struct tr_cuda_pace *p)
 {
     for (int i = 0; i < TR_CUDA_MARKS; i++)
