@@ -239,7 +239,23 @@ static void note_total(struct tr_safetensors *s, const char *where)
                  where, (unsigned long long)sum);
 }
 
-static int open_indexed(struct tr_safetensors *s, const char *folder, const char *path)
+static int names_only(json_t *map, const char *file)
+{
+    const char *name;
+    json_t *of;
+
+    json_object_foreach(map, name, of)
+    {
+        if (!json_is_string(of) || strcmp(json_string_value(of), file))
+            return 0;
+    }
+    return 1;
+}
+
+/* Some write an index beside a single file, too. One of other files leaves open which is the model:
+ * that is what an upload over an older one leaves. */
+static int open_indexed(struct tr_safetensors *s, const char *folder, const char *path,
+                        int has_single)
 {
     json_t *index, *map, *metadata;
     char *text;
@@ -256,7 +272,12 @@ static int open_indexed(struct tr_safetensors *s, const char *folder, const char
     metadata = json_object_get(index, "metadata");
     s->indexed = 1;
     s->index_metadata = json_is_object(metadata) ? json_incref(metadata) : NULL;
-    r = add_index_shards(s, folder, map);
+    if (has_single && !names_only(map, SINGLE))
+        r = tr_error(-EINVAL,
+                     "%s: has both " SINGLE " and " SINGLE ".index.json: which one is meant?",
+                     folder);
+    else
+        r = add_index_shards(s, folder, map);
     if (r == 0)
         r = sort_names(s);
     if (r == 0)
@@ -296,44 +317,11 @@ static int no_weights(const char *folder)
                     folder);
 }
 
-/* 1 where an index names this file alone. */
-static int index_is_of(const char *path, const char *file)
+static int open_one(struct tr_safetensors *s, const char *path)
 {
-    json_t *index, *map, *of;
-    const char *name;
-    int r = tr_json_read(path, INDEX_BYTES, &index), is;
-
-    if (r < 0)
-        return r;
-    map = json_object_get(index, "weight_map");
-    is = json_object_size(map) > 0;
-    json_object_foreach(map, name, of)
-    {
-        if (!json_is_string(of) || strcmp(json_string_value(of), file))
-            is = 0;
-    }
-    json_decref(index);
-    return is;
-}
-
-/* Some write an index beside a single file, too. With an index of others either could be the model:
- * that is what an upload over an older one leaves. */
-static int open_both(struct tr_safetensors *s, const char *folder, const char *index)
-{
-    int r = index_is_of(index, SINGLE);
-
-    if (r > 0)
-        return open_indexed(s, folder, index);
-    return r < 0 ? r
-                 : tr_error(-EINVAL,
-                            "%s: has both " SINGLE " and " SINGLE ".index.json: which one is "
-                            "meant?",
-                            folder);
-}
-
-static int open_single(struct tr_safetensors *s, const char *path)
-{
-    int r = add_shard(s, tr_strdup(TR_MEM_MISC, SINGLE), tr_strdup(TR_MEM_MISC, path));
+    const char *slash = strrchr(path, '/');
+    int r = add_shard(s, tr_strdup(TR_MEM_MISC, slash ? slash + 1 : path),
+                      tr_strdup(TR_MEM_MISC, path));
 
     return r < 0 ? r : sort_names(s);
 }
@@ -347,21 +335,12 @@ static int open_weights(struct tr_safetensors *s, const char *folder)
     if (!single || !index)
         r = -ENOMEM;
     else if (has_index)
-        r = has_single ? open_both(s, folder, index) : open_indexed(s, folder, index);
+        r = open_indexed(s, folder, index, has_single);
     else
-        r = has_single ? open_single(s, single) : no_weights(folder);
+        r = has_single ? open_one(s, single) : no_weights(folder);
     tr_free(TR_MEM_MISC, single);
     tr_free(TR_MEM_MISC, index);
     return r;
-}
-
-static int open_one(struct tr_safetensors *s, const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    int r = add_shard(s, tr_strdup(TR_MEM_MISC, slash ? slash + 1 : path),
-                      tr_strdup(TR_MEM_MISC, path));
-
-    return r < 0 ? r : sort_names(s);
 }
 
 static int open_with(struct tr_safetensors **out, const char *path,
