@@ -197,7 +197,6 @@ void infer_shape_of(struct infer_shape *shape, const struct tr_ids *s, int32_t n
     }
 }
 
-/* Each needs a token to go on from, and a position for the next. */
 static int check_ids(const struct tr_ids *s, int32_t vocab, int32_t prompt, int32_t n)
 {
     for (size_t k = 0; k < s->n; k++)
@@ -208,6 +207,7 @@ static int check_ids(const struct tr_ids *s, int32_t vocab, int32_t prompt, int3
     return 0;
 }
 
+/* Each needs a token to go on from, and a position for the next. */
 int infer_check_prompts(const struct tr_ids *s, int32_t n, int64_t positions, int32_t vocab)
 {
     for (int32_t i = 0; i < n; i++) {

@@ -239,7 +239,6 @@ static int judge(const struct questions *q, const struct question *k, struct tr_
     }
     r = tr_tokenizer_decode(q->f->run.tokenizer, k->ids.v + k->prompt, k->ids.n - k->prompt,
                             &answer);
-
     if (r < 0)
         return r;
     ok = match_is_right(q->format, answer, k->expected);

@@ -502,14 +502,16 @@ static void account(struct sim *s, double seconds)
 {
     struct tr_sim_result *r = s->out;
     int idle = !s->server[TR_SERVE_COMPUTE].busy;
+    enum tr_server what;
 
     if (s->ended || s->step + 1 < s->p->steps)
         return;
     for (int i = 0; i < TR_SERVERS; i++)
         r->busy[i] += is_busy(s, (enum tr_server)i) ? seconds : 0;
+    what = idle ? idle_for(s) : TR_SERVE_COMPUTE;
     if (idle)
-        r->idle[idle_for(s)] += seconds;
-    account_drives(s, seconds, idle && idle_for(s) == TR_SERVE_DRIVE);
+        r->idle[what] += seconds;
+    account_drives(s, seconds, what == TR_SERVE_DRIVE);
     if (s->passed == end_of_step(s))
         r->commit += seconds;
     else

@@ -159,9 +159,8 @@ int chat_open(struct chat *c, const struct chat_params *p)
  * the word "None", which nobody has said. */
 static json_t *message_for(const struct chat *c, json_t *m)
 {
-    int asks = jinja_uses(c->template, "none") || jinja_uses(c->template, "None");
-
-    if (asks || !json_is_null(json_object_get(m, "content")))
+    if (!json_is_null(json_object_get(m, "content")) || jinja_uses(c->template, "none") ||
+        jinja_uses(c->template, "None"))
         return json_incref(m);
     m = json_copy(m);
     json_object_del(m, "content");
