@@ -204,6 +204,8 @@ static void print_seconds(FILE *f, const struct tr_prediction *p)
     if (p->hides_from > 0)
         fprintf(f, "hides     arithmetic hides the rest from about %.3g tokens a step%s\n",
                 p->hides_from, p->hides_fits ? "" : ", which the device has no room for");
+    else if (p->least_device) /* limits have been asked for */
+        fprintf(f, "hides     never: of more tokens, more activations are saved and read again\n");
 }
 
 /* What each drive has to do, where there are several. */
