@@ -164,6 +164,11 @@ static void report_data(const struct tr_run *run)
                 "data: %llu answers are learnt as the template shows them in hindsight, which is "
                 "not how it shows them when they are the last",
                 (unsigned long long)i.rewritten);
+    if (i.endless)
+        run_log(run,
+                "data: %llu answers end with no special token of the tokenizer: what generates "
+                "cannot tell by it where to stop",
+                (unsigned long long)i.endless);
     if (i.truncated)
         run_log(run, "data: %llu samples are longer than %lld tokens: %llu tokens were cut off",
                 (unsigned long long)i.truncated, (long long)run->params.seq_len,

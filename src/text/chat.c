@@ -2,8 +2,10 @@
  *
  * Which template: the one that is named, else chat_template.jinja beside the tokenizer, else
  * chat_template of tokenizer_config.json (a text, or a list of which the one named "default" is
- * taken). The variables are those of the reference: messages, tools, add_generation_prompt, and
- * the special tokens by their names.
+ * taken). A folder may have another one for conversations with tools: "tool_use" of that list, or
+ * additional_chat_templates/tool_use.jinja. The variables are those of the reference: messages,
+ * tools, add_generation_prompt, and the special tokens by their names; and added_bos, which is
+ * bos_token where the tokenizer puts it before a text.
  */
 #include "src/text/chat.h"
 
@@ -16,28 +18,29 @@
 
 #define CONFIG_MOST ((size_t)16 << 20)
 
+/* Where a template comes from, for people. */
+struct where {
+    char path[4200];
+};
+
 void chat_close(struct chat *c)
 {
     jinja_close(c->template);
+    jinja_close(c->tool_use);
+    tr_free(TR_MEM_TEXT, c->bad_tool_use);
     json_decref(c->tokens);
     tr_free(TR_MEM_TEXT, c->from);
     *c = (struct chat){0};
 }
 
-static int open_text(struct chat *c, const char *text, size_t bytes, const char *from)
-{
-    c->from = tr_strdup(TR_MEM_TEXT, from);
-    return c->from ? jinja_open(&c->template, text, bytes, from) : -ENOMEM;
-}
-
-static int open_file(struct chat *c, const char *path)
+static int open_file(struct jinja **out, const char *path)
 {
     char *text = NULL;
     size_t bytes;
     int r = tr_file_read(path, JINJA_SOURCE_MOST, &text, &bytes);
 
     if (r == 0)
-        r = open_text(c, text, bytes, path);
+        r = jinja_open(out, text, bytes, path);
     tr_free(TR_MEM_TEXT, text);
     return r;
 }
@@ -62,7 +65,7 @@ static int read_config(const char *folder, json_t **out)
     return r;
 }
 
-static const char *named_template(const json_t *list)
+static const char *listed_template(const json_t *list, const char *name)
 {
     const char *found = NULL;
     json_t *v;
@@ -70,30 +73,66 @@ static const char *named_template(const json_t *list)
 
     json_array_foreach(list, i, v)
     {
-        const char *name = json_string_value(json_object_get(v, "name"));
+        const char *is = json_string_value(json_object_get(v, "name"));
         const char *text = json_string_value(json_object_get(v, "template"));
 
-        if (name && text && (!strcmp(name, "default") || json_array_size(list) == 1))
+        if (is && text && !strcmp(is, name))
             found = text;
     }
     return found;
 }
 
-static int open_folder(struct chat *c, const struct chat_params *p, const json_t *config)
+/* A list of one has no other, whatever it is called. */
+static const char *default_template(const json_t *v)
 {
-    json_t *v = json_object_get(config, "chat_template");
-    const char *text = json_is_array(v) ? named_template(v) : json_string_value(v);
+    const char *text = json_is_array(v) ? listed_template(v, "default") : json_string_value(v);
+
+    return text || json_array_size(v) != 1
+               ? text
+               : json_string_value(json_object_get(json_array_get(v, 0), "template"));
+}
+
+static int read_tool_use(struct chat *c, const struct chat_params *p, const json_t *list)
+{
+    static const char file[] = "additional_chat_templates/tool_use.jinja";
+    const char *text = listed_template(list, "tool_use");
     char where[4200];
 
-    if (p->folder && tr_folder_has(p->folder, "chat_template.jinja")) {
-        snprintf(where, sizeof(where), "%s/chat_template.jinja", p->folder);
-        return open_file(c, where);
+    if (p->folder && tr_folder_has(p->folder, file)) {
+        snprintf(where, sizeof(where), "%s/%s", p->folder, file);
+        return open_file(&c->tool_use, where);
     }
     if (!text)
+        return 0;
+    snprintf(where, sizeof(where), "%s/tokenizer_config.json: tool_use", p->folder);
+    return jinja_open(&c->tool_use, text, strlen(text), where);
+}
+
+static int open_tool_use(struct chat *c, const struct chat_params *p, const json_t *list)
+{
+    if (read_tool_use(c, p, list) < 0)
+        c->bad_tool_use = tr_strdup(TR_MEM_TEXT, tr_error_message());
+    return 0;
+}
+
+static int open_folder(struct chat *c, const struct chat_params *p, const json_t *config,
+                       struct where *at)
+{
+    json_t *v = json_object_get(config, "chat_template");
+    const char *text = default_template(v);
+    int r;
+
+    if (p->folder && tr_folder_has(p->folder, "chat_template.jinja")) {
+        snprintf(at->path, sizeof(at->path), "%s/chat_template.jinja", p->folder);
+        r = open_file(&c->template, at->path);
+    } else if (text) {
+        snprintf(at->path, sizeof(at->path), "%s/tokenizer_config.json: chat_template", p->folder);
+        r = jinja_open(&c->template, text, strlen(text), at->path);
+    } else {
         return tr_error(-ENOENT, "%s: has no chat template; give --template, one of %s or a file",
                         p->folder ? p->folder : "the tokenizer", chat_builtin_names());
-    snprintf(where, sizeof(where), "%s/tokenizer_config.json: chat_template", p->folder);
-    return open_text(c, text, strlen(text), where);
+    }
+    return r < 0 ? r : open_tool_use(c, p, v);
 }
 
 static int open_named(struct chat *c, const char *name)
@@ -101,11 +140,11 @@ static int open_named(struct chat *c, const char *name)
     const char *text = chat_builtin(name);
 
     if (text)
-        return open_text(c, text, strlen(text), name);
+        return jinja_open(&c->template, text, strlen(text), name);
     if (!strchr(name, '/') && !strchr(name, '.'))
         return tr_error(-EINVAL, "template \"%s\" is not known: give one of %s, or a file", name,
                         chat_builtin_names());
-    return open_file(c, name);
+    return open_file(&c->template, name);
 }
 
 static void add_token(struct chat *c, const json_t *config, const char *key, const char *piece)
@@ -136,11 +175,14 @@ static int add_tokens(struct chat *c, const struct chat_params *p, const json_t 
     add_token(c, config, "eos_token", piece_of(t, t ? tr_tokenizer_eos(t) : -1));
     add_token(c, config, "pad_token", NULL);
     add_token(c, config, "unk_token", NULL);
+    if (t && tr_tokenizer_adds_bos(t))
+        add_token(c, NULL, "added_bos", piece_of(t, tr_tokenizer_bos(t)));
     return 0;
 }
 
 int chat_open(struct chat *c, const struct chat_params *p)
 {
+    struct where at = {""};
     json_t *config = NULL;
     int r = read_config(p->folder, &config);
 
@@ -148,7 +190,9 @@ int chat_open(struct chat *c, const struct chat_params *p)
     if (r == 0)
         r = add_tokens(c, p, config);
     if (r == 0)
-        r = p->name ? open_named(c, p->name) : open_folder(c, p, config);
+        r = p->name ? open_named(c, p->name) : open_folder(c, p, config, &at);
+    if (r == 0 && !(c->from = tr_strdup(TR_MEM_TEXT, p->name ? p->name : at.path)))
+        r = -ENOMEM;
     json_decref(config);
     if (r < 0)
         chat_close(c);
@@ -157,42 +201,56 @@ int chat_open(struct chat *c, const struct chat_params *p)
 
 /* A content of null is for a template that asks whether it is one. In another's text it would be
  * the word "None", which nobody has said. */
-static json_t *message_for(const struct chat *c, json_t *m)
+static json_t *message_for(const struct jinja *t, json_t *m)
 {
-    if (!json_is_null(json_object_get(m, "content")) || jinja_uses(c->template, "none") ||
-        jinja_uses(c->template, "None"))
+    if (!json_is_null(json_object_get(m, "content")) || jinja_uses(t, "none") ||
+        jinja_uses(t, "None"))
         return json_incref(m);
     m = json_copy(m);
     json_object_del(m, "content");
     return m;
 }
 
+static json_t *first_messages(const struct jinja *t, const struct chat_conversation *of, size_t n)
+{
+    json_t *messages = json_array();
+
+    for (size_t i = 0; i < n; i++)
+        if (json_array_append_new(messages, message_for(t, json_array_get(of->messages, i))) < 0)
+            return json_decref(messages), NULL;
+    return messages;
+}
+
+/* The reference passes tools and documents on in every case. */
+static json_t *variables_of(const struct chat *c, const struct chat_conversation *of,
+                            json_t *messages, int prompt)
+{
+    json_t *v = json_copy(c->tokens), *tools = of->tools ? json_incref(of->tools) : json_null();
+
+    if (json_object_set(v, "messages", messages) < 0 ||
+        json_object_set_new(v, "add_generation_prompt", json_boolean(prompt)) < 0 ||
+        json_object_set_new(v, "tools", tools) < 0 ||
+        json_object_set_new(v, "documents", json_null()) < 0)
+        return json_decref(v), NULL;
+    return v;
+}
+
 int chat_render(const struct chat *c, const struct chat_conversation *of, size_t n, int prompt,
                 struct jinja_output *out)
 {
-    json_t *variables = json_copy(c->tokens), *messages = json_array();
-    int r = variables && messages ? 0 : -ENOMEM;
+    const struct jinja *t = chat_template(c, of);
+    struct jinja_input in = {0};
+    int r;
 
-    for (size_t i = 0; r == 0 && i < n; i++)
-        r = json_array_append_new(messages, message_for(c, json_array_get(of->messages, i)));
-    if (r == 0)
-        r = json_object_set(variables, "messages", messages);
-    if (r == 0)
-        r = json_object_set_new(variables, "add_generation_prompt", json_boolean(prompt));
-    if (r == 0 && of->tools)
-        r = json_object_set(variables, "tools", of->tools);
-    else if (r == 0) /* the reference passes both on in every case */
-        r = json_object_set_new(variables, "tools", json_null());
-    if (r == 0)
-        r = json_object_set_new(variables, "documents", json_null());
     *out = (struct jinja_output){0};
-    r = r < 0 ? tr_error(-ENOMEM, "out of memory")
-              : jinja_render(c->template,
-                             &(struct jinja_input){.variables = variables, .messages = messages},
-                             out);
+    if (of->tools && c->bad_tool_use)
+        return tr_error(-ENOTSUP, "%s", c->bad_tool_use);
+    in.messages = first_messages(t, of, n);
+    in.variables = in.messages ? variables_of(c, of, in.messages, prompt) : NULL;
+    r = in.variables ? jinja_render(t, &in, out) : tr_error(-ENOMEM, "out of memory");
     if (r < 0)
         jinja_output_free(out);
-    json_decref(messages);
-    json_decref(variables);
+    json_decref(in.messages);
+    json_decref(in.variables);
     return r;
 }

@@ -24,8 +24,10 @@
 
 struct chat {
     struct jinja *template;
-    json_t *tokens; /* bos_token and its like, as variables */
-    char *from;     /* where the template comes from, for people */
+    struct jinja *tool_use; /* for conversations with tools; NULL: the same */
+    char *bad_tool_use;     /* or why it cannot be used, for the first that has any */
+    json_t *tokens;         /* bos_token and its like, as variables */
+    char *from;             /* where the template comes from, for people */
 };
 
 struct chat_params {
@@ -63,6 +65,13 @@ struct chat_conversation {
 
 int chat_write(const struct chat *c, const struct chat_conversation *of, struct chat_text *out);
 void chat_text_free(struct chat_text *t);
+
+/* The template that writes this conversation. */
+static inline const struct jinja *chat_template(const struct chat *c,
+                                                const struct chat_conversation *of)
+{
+    return of->tools && c->tool_use ? c->tool_use : c->template;
+}
 
 /* The template's output for the first n messages; prompt: add_generation_prompt. */
 int chat_render(const struct chat *c, const struct chat_conversation *of, size_t n, int prompt,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Built-in templates, in the language of all templates: the formats that the families were trained
- * with.
+ * with. Alpaca's was none: its text was encoded as any other, with the BOS that the tokenizer adds.
  */
 #include "src/text/chat.h"
 
@@ -35,7 +35,7 @@ static const struct {
      "{% elif m.role == 'assistant' %}{{ ' ' + m.content | trim + eos_token }}"
      "{% else %}{{ raise_exception('mistral has no role ' ~ m.role) }}{% endif %}{% endfor %}"},
     {"alpaca",
-     "{% if not messages or messages[0].role != 'system' %}"
+     "{{ added_bos }}{% if not messages or messages[0].role != 'system' %}"
      "{{ 'Below is an instruction that describes a task. Write a response that appropriately "
      "completes the request.\\n\\n' }}{% endif %}{% for m in messages %}"
      "{% if m.role == 'system' %}{{ m.content + '\\n\\n' }}"

@@ -190,7 +190,7 @@ static int add_turn(const struct chat *c, const struct chat_conversation *of,
                         "the template writes message %zu outside of a loop over the messages: what "
                         "is learnt cannot be told; mark it with {%% generation %%} in the template",
                         message);
-    if (r > 0 && jinja_uses(c->template, "add_generation_prompt"))
+    if (r > 0 && jinja_uses(chat_template(c, of), "add_generation_prompt"))
         r = header_bytes(c, of, whole, &s, &header);
     if (r >= 0)
         r = is_rewritten(c, of, whole, &s);
@@ -231,7 +231,7 @@ int chat_write(const struct chat *c, const struct chat_conversation *of, struct 
         return r;
     out->turn = tr_alloc_array(TR_MEM_TEXT, n + whole.n_spans + 1, sizeof(*out->turn));
     r = out->turn ? 0 : -ENOMEM;
-    if (r == 0 && jinja_has_generation(c->template))
+    if (r == 0 && jinja_has_generation(chat_template(c, of)))
         add_blocks(&whole, out);
     else
         for (size_t i = 0; r == 0 && i < n; i++)

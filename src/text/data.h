@@ -69,6 +69,7 @@ struct tr_data_info {
     uint64_t bytes;          /* of text that has targets; 0: pre-tokenised */
     uint64_t without_target; /* samples kept out, because nothing could be learnt from them */
     uint64_t rewritten;      /* turns learnt as the template shows them in hindsight (chat.h) */
+    uint64_t endless;        /* turns learnt whose last token is no special one */
     char template_from[256]; /* "" where no conversation was read */
 };
 

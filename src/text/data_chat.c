@@ -56,6 +56,8 @@ static int push_part(struct tr_data *d, const char *where, const char *text, siz
         same++;
     for (size_t i = 0; r == 0 && i < ids.n; i++)
         r = data_push(d, where, ids.v[i], i >= same);
+    if (same)
+        d->info.endless += !tr_tokenizer_is_special(d->p.tokenizer, ids.v[same - 1]);
     tr_ids_free(&alone);
     tr_ids_free(&ids);
     return r;

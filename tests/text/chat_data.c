@@ -210,7 +210,7 @@ static void there_is_one_bos(void **state)
 
 static void instructions_have_a_format(void **state)
 {
-    static const struct part want[] = {{"S\n\n### Instruction:\nq\ni\n\n### Response:\n", 0},
+    static const struct part want[] = {{"<s>S\n\n### Instruction:\nq\ni\n\n### Response:\n", 0},
                                        {"c</s>", 1},
                                        {"\n\n", 0},
                                        {NULL, 0}};
@@ -353,6 +353,77 @@ static void the_folder_says_the_template(void **state)
     tr_tokenizer_close(t);
 }
 
+static void expect_targets(const struct tr_data_params *p, uint64_t targets)
+{
+    struct tr_data *d = text_open_data(p);
+    struct tr_data_info info;
+
+    tr_data_info(d, &info);
+    assert_int_equal(info.targets, targets);
+    tr_data_close(d);
+}
+
+/* Conversations with tools have a template of their own, in a list or in a file; one that cannot be
+ * read is in the way of these alone. */
+static void tools_have_a_template(void **state)
+{
+    static const char records[] = "{\"messages\":[" USER("q") "," SAYS(
+        "a") "]}\n"
+             "{\"messages\":[" USER("q") "," SAYS(
+                 "a") "],\"tools\":"
+                      "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]}\n";
+    static const char list[] =
+        "{\"chat_template\":[{\"name\":\"tool_use\",\"template\":\"{% for m in messages %}"
+        "{{ m.content ~ tools[0].function.name }}{% endfor %}\"},{\"name\":\"default\",\"template"
+        "\":\"{% for m in messages %}{{ m.content }}{% endfor %}\"}]}";
+    static const char file[] = "{% for m in messages %}{{ m.content ~ 'xyz' }}{% endfor %}";
+    static const char bad[] = "{% for %}";
+    struct tr_tokenizer *t = text_toy_marked();
+    struct tr_data_params p = params(text_file("t.jsonl", records, strlen(records)), t);
+    char folder[512];
+    struct tr_data *d;
+
+    (void)state;
+    snprintf(folder, sizeof(folder), "%s", text_path("tools"));
+    assert_int_equal(mkdir(folder, 0777), 0);
+    assert_int_equal(mkdir(text_path("tools/additional_chat_templates"), 0777), 0);
+    p.template_name = NULL;
+    p.folder = folder;
+    text_file("tools/tokenizer_config.json", list, strlen(list));
+    expect_targets(&p, 1 + 2); /* a, and a with f */
+    text_file("tools/additional_chat_templates/tool_use.jinja", file, strlen(file));
+    expect_targets(&p, 1 + 4);
+    text_file("tools/additional_chat_templates/tool_use.jinja", bad, strlen(bad));
+    TEXT_ERROR(tr_data_open(&d, &p), "t.jsonl:2: ", "tool_use.jinja");
+    unlink(text_path("tools/additional_chat_templates/tool_use.jinja"));
+    rmdir(text_path("tools/additional_chat_templates"));
+    unlink(text_path("tools/tokenizer_config.json"));
+    rmdir(folder);
+    tr_tokenizer_close(t);
+}
+
+/* </s> is a token of the toy's; <|im_end|> is a text of ten letters to it. */
+static void an_answer_ends_with_a_special_token(void **state)
+{
+    static const char record[] = TALK(USER("q") "," SAYS("a") "," USER("r") "," SAYS("b"));
+    static const char *const template[] = {"mistral", "chatml"};
+    struct tr_tokenizer *t = text_toy_marked();
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct tr_data_params p = params(text_file("e.jsonl", record, strlen(record)), t);
+        struct tr_data_info info;
+        struct tr_data *d;
+
+        p.template_name = template[i];
+        d = text_open_data(&p);
+        tr_data_info(d, &info);
+        assert_int_equal(info.endless, i ? 2 : 0);
+        tr_data_close(d);
+    }
+    tr_tokenizer_close(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -367,6 +438,8 @@ int main(void)
         cmocka_unit_test(a_long_conversation_loses_its_end),
         cmocka_unit_test(a_folder_has_a_file_to_learn_and_one_held_out),
         cmocka_unit_test(the_folder_says_the_template),
+        cmocka_unit_test(tools_have_a_template),
+        cmocka_unit_test(an_answer_ends_with_a_special_token),
     };
 
     return cmocka_run_group_tests(tests, text_setup, text_teardown);
