@@ -53,6 +53,7 @@ struct held {
 static struct observed *seen;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint32_t last_unit;
+static enum phase ahead; /* what reads have come to while a commit is under way: forward, or norm */
 static int record_written;
 static struct held *held;
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -126,17 +127,44 @@ static void enter(enum phase phase)
 }
 
 /* A read tells a pass by its direction. */
+static enum phase pass_of(enum phase phase, uint32_t unit)
+{
+    if (phase == PHASE_OPEN || (phase == PHASE_BACKWARD && unit > last_unit))
+        return PHASE_FORWARD;
+    if (phase == PHASE_FORWARD && unit < last_unit)
+        return seen->clips ? PHASE_NORM : PHASE_BACKWARD;
+    return phase == PHASE_NORM && unit > last_unit ? PHASE_BACKWARD : phase;
+}
+
+/* A step may read, but not write, while the commit before it is under way: on a slow disk it is
+ * through its norm pass by then. */
 static void turn(uint32_t unit)
 {
-    uint32_t phase = seen->phase;
+    enum phase next;
 
-    if (phase == PHASE_OPEN || (phase == PHASE_BACKWARD && unit > last_unit))
-        enter(PHASE_FORWARD);
-    else if (phase == PHASE_FORWARD && unit < last_unit)
-        enter(seen->clips ? PHASE_NORM : PHASE_BACKWARD);
-    else if (phase == PHASE_NORM && unit > last_unit)
-        enter(PHASE_BACKWARD);
+    if (seen->phase == PHASE_FLUSH) {
+        next = pass_of(ahead, unit);
+        seen->entered[next] += next != ahead;
+        ahead = next;
+    } else {
+        enter(pass_of((enum phase)seen->phase, unit));
+    }
     last_unit = unit;
+}
+
+static void enter_flush(void)
+{
+    if (seen->phase != PHASE_FLUSH)
+        ahead = PHASE_OPEN;
+    enter(PHASE_FLUSH);
+}
+
+static void leave_flush(void)
+{
+    if (seen->phase == PHASE_FLUSH && ahead != PHASE_OPEN)
+        seen->phase = ahead;
+    else
+        enter(seen->phase == PHASE_IMPORT ? PHASE_OPEN : PHASE_FORWARD);
 }
 
 /* Opening a file tries whether its first block can be read directly. */
@@ -158,7 +186,7 @@ static void move(const struct event *e)
     else if (kind == KIND_GENERATION && act == ACT_READ && seen->phase != PHASE_EXPORT)
         turn(unit_of(e->offset));
     else if (act != ACT_READ && !imports)
-        enter(PHASE_FLUSH);
+        enter_flush();
     if (kind == KIND_RECORD && act == ACT_WRITE && e->offset == 0) {
         record_written = 1;
         seen->begun++;
@@ -199,7 +227,7 @@ static void after(enum kind kind, enum act act)
         if (folders_fd >= 0)
             dprintf(folders_fd, "committed\n");
         die_if_due(1);
-        enter(seen->phase == PHASE_IMPORT ? PHASE_OPEN : PHASE_FORWARD);
+        leave_flush();
     }
     die_if_due(1);
     pthread_mutex_unlock(&lock);
