@@ -158,14 +158,12 @@ static int check(const struct tr_eval_params *p)
 {
     int r;
 
-    if (p->task && p->chat_template)
-        return tr_error(-EINVAL,
-                        "--task and --template exclude each other: a task has its prompts");
     if (p->task && p->exact_match)
         return tr_error(-EINVAL, "--task and --exact-match exclude each other");
     if (!p->model || !p->data)
         return tr_error(-EINVAL, "--%s is missing", p->model ? "data" : "model");
-    if ((r = tr_task_check(p->task)) < 0 || (r = tr_need_count(p->batch_size, "batch-size")) < 0 ||
+    if ((r = tr_task_check(p->task, p->chat_template)) < 0 ||
+        (r = tr_need_count(p->batch_size, "batch-size")) < 0 ||
         (r = tr_need_count(p->seq_len, "seq-len")) < 0 ||
         (r = tr_need_count(p->samples, "samples")) < 0 ||
         (r = tr_need_count(p->max_tokens, "max-tokens")) < 0)

@@ -397,9 +397,11 @@ static int open_all(struct tr_run *run, const struct tr_train_params *params)
     enum folder state;
     int r;
 
-    if ((r = run_copy_params(run, params)) < 0 || (r = look_at_folder(run, &state)) < 0 ||
-        (r = open_model(run, state)) < 0 || (r = run_resolve(run)) < 0 ||
-        (r = run_open_device(run)) < 0 || (r = open_tokenizer(run)) < 0 ||
+    if ((r = run_copy_params(run, params)) < 0 ||
+        (r = tr_task_check(params->task, params->chat_template)) < 0 ||
+        (r = look_at_folder(run, &state)) < 0 || (r = open_model(run, state)) < 0 ||
+        (r = run_resolve(run)) < 0 || (r = run_open_device(run)) < 0 ||
+        (r = open_tokenizer(run)) < 0 ||
         (r = open_data(run, run->params.data, 1, &run->data)) < 0 || (r = open_valid(run)) < 0 ||
         (r = count_steps(run)) < 0 || (r = make_plan(run)) < 0 || (r = run_place(run)) < 0 ||
         (r = run_choose_here(run)) < 0)

@@ -454,6 +454,8 @@ static int check(const struct tr_run *run)
                         "--state-dtype %s: this optimizer keeps nothing of an element; "
                         "adamw, adam-mini and sgd with --momentum do",
                         tr_dtype_name(state_dtype(p)));
+    if (p->momentum > 0 && p->optimizer != TR_OPT_SGD && p->lora_optimizer != TR_OPT_SGD)
+        return tr_error(-EINVAL, "--momentum: only --optimizer sgd has it");
     if (m->master && p->rounding == TR_ROUNDING_STOCHASTIC)
         return tr_error(-EINVAL,
                         "--master %s: goes without --rounding stochastic: nothing of an "

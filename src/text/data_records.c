@@ -18,18 +18,28 @@
 
 #define LOOK ((size_t)1 << 20) /* bytes that show whether a file is text */
 
-static int is_named_so(const char *path)
+static int ends_in(const char *path, const char *const *endings)
 {
-    static const char *const endings[] = {".jsonl", ".ndjson", ".json"};
     size_t n = strlen(path);
 
-    for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++) {
-        size_t k = strlen(endings[i]);
+    for (; *endings; endings++) {
+        size_t k = strlen(*endings);
 
-        if (n > k && !strcasecmp(path + n - k, endings[i]))
+        if (n > k && !strcasecmp(path + n - k, *endings))
             return 1;
     }
     return 0;
+}
+
+static int is_named_so(const char *path)
+{
+    return ends_in(path, (const char *const[]){".jsonl", ".ndjson", ".json", NULL});
+}
+
+/* Learnt as text, a table would teach its commas. */
+static int is_table(const char *path)
+{
+    return ends_in(path, (const char *const[]){".csv", ".tsv", ".parquet", ".arrow", NULL});
 }
 
 /* A text has no NUL: UTF-16, weights and archives nearly always have one near their beginning. */
@@ -89,6 +99,11 @@ int data_file_has_records(struct data_file *f)
 
     if (is_named_so(f->path))
         return 1;
+    if (is_table(f->path))
+        return tr_error(-EINVAL,
+                        "%s: tables are not read: make JSON records of it, a line each (or give "
+                        "it another name, to learn it as text)",
+                        f->path);
     r = check_text(f);
     if (r < 0)
         return r;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * messages        {"role", "content", ...}; beside them "tools"
- * conversations   {"from", "value"} with human, gpt, system, tool or observation; beside them
- *                 "system" and "tools"
+ * conversations   {"from", "value"} with human, gpt, system, tool or observation, or as messages;
+ *                 beside them "system" and "tools"
  * alpaca          "instruction", "input", "output"; beside them "system" and "history", a list of
  *                 pairs; the user says the instruction and, on a new line, the input
  * prompt          "prompt" and "completion", each a text or a list of messages; of the prompt
@@ -168,6 +168,8 @@ static int read_conversations(struct data_talk *t, const char *where, json_t *o)
 
     if (r == 0 && json_is_string(system) && json_string_length(system))
         r = say(t, "system", system);
+    if (r == 0 && json_object_get(json_array_get(list, 0), "role"))
+        return add_messages(t, where, list, "conversations", 1);
     json_array_foreach(list, i, m)
     {
         const char *from = json_string_value(json_object_get(m, "from")), *role = role_of(from);

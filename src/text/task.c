@@ -328,9 +328,14 @@ int tr_task_find(const char *name)
     return -1;
 }
 
-int tr_task_check(enum tr_task task)
+int tr_task_check(enum tr_task task, const char *template)
 {
-    return (unsigned)task < TR_TASKS ? 0 : tr_error(-EINVAL, "--task: %d names none", (int)task);
+    if ((unsigned)task >= TR_TASKS)
+        return tr_error(-EINVAL, "--task: %d names none", (int)task);
+    return !task || !template
+               ? 0
+               : tr_error(-EINVAL,
+                          "--task and --template exclude each other: a task has its prompts");
 }
 
 const char *tr_task_name(enum tr_task task)

@@ -27,8 +27,9 @@ struct tr_task_item {
     int64_t group; /* MultiRC: the question, counted in the record; else 0 */
 };
 
+/* -EINVAL: a number that names none, or a chat template beside one (NULL: none). */
+int tr_task_check(enum tr_task task, const char *template);
 /* -1: no such task. */
-int tr_task_check(enum tr_task task); /* -EINVAL: a number that names none */
 int tr_task_find(const char *name);
 const char *tr_task_name(enum tr_task task);
 

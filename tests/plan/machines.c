@@ -372,8 +372,11 @@ static void adapters_are_priced(void **state)
 static void bad_machines(void **state)
 {
     struct tr_train_params p = {.arch = "llama-7b"}, none = {0};
+    struct tr_train_params still = {.arch = "llama-7b", .optimizer = TR_OPT_ADAMW, .momentum = 0.9};
 
     (void)state;
+    refuses(&(struct tr_foretell_params){.train = &still, .machine = "rtx-3090"},
+            "only --optimizer sgd");
     refuses(&(struct tr_foretell_params){.train = &p, .machine = "rtx-9090"},
             "rtx-3090, rtx-4090, rtx-5090, h200");
     refuses(&(struct tr_foretell_params){.train = &p, .drives = 2}, "by name only");

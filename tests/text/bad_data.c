@@ -21,6 +21,7 @@ struct bad {
 static const struct bad cases[] = {
     {"e.txt", "", "e.txt: is empty"},
     {"qa.jsonl.gz", "\x1F\x8B\x08\x08xyz", "qa.jsonl.gz: is not text but packed with gzip"},
+    {"table.csv", "question,answer\nq,a\n", "table.csv: tables are not read: make JSON records"},
     {"qa", "\x28\xB5\x2F\xFDxyz", "qa: is not text but packed with zstd"},
     {"qa", "{\"text\":\"a\"}\nb\n", "qa:2: line 1, column"},
     {"qa", "[{\"a\":1}]", "qa:1: no known record: it has \"a\""},

@@ -109,6 +109,9 @@ static void every_shape_is_the_same_conversation(void **state)
            "{\"conversations\":[{\"from\":\"human\",\"value\":\"q\"},{\"from\":\"gpt\",\"value\":"
            "\"a b\"},{\"from\":\"human\",\"value\":\"r\"},{\"from\":\"gpt\",\"value\":\"c\"}]}",
            two_turns);
+    expect("r.jsonl", "chatml",
+           "{\"conversations\":[" USER("q") "," SAYS("a b") "," USER("r") "," SAYS("c") "]}",
+           two_turns);
     expect("a.json", "chatml",
            "[ {\"instruction\":\"r\",\"input\":\"\",\"output\":\"c\",\n\"history\":[[\"q\",\"a "
            "b\"]]} ]",

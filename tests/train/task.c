@@ -490,6 +490,10 @@ static void test_training_samples(void **state)
     p.out = scratch_path("none");
     p.task = TR_TASK_NONE;
     assert_int_equal(train(&p, &last), -EINVAL); /* no record of the usual kinds */
+    p.task = TR_TASK_CHOICE;
+    p.chat_template = "chatml";
+    assert_int_equal(train(&p, &last), -EINVAL);
+    assert_non_null(strstr(tr_message(), "--task and --template exclude each other"));
 }
 
 /* By the message that every count has; a text that came instead is freed. */
