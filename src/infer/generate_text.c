@@ -16,7 +16,8 @@
 #include "src/infer/prompts.h"
 
 #define MORE_TOKENS   64
-#define ANSWER_TOKENS 512 /* of a conversation */
+#define ANSWER_TOKENS 512             /* of a conversation */
+#define MOST_TOKENS   (INT32_MAX / 2) /* as many positions as there are at most */
 
 static int encode_prompts(struct prompts *p, const struct infer *f, const struct chat *c)
 {
@@ -219,6 +220,8 @@ int tr_generate_text(const struct tr_generate_params *params, char **out)
     *out = NULL;
     if (!p.max_tokens)
         p.max_tokens = p.ask ? ANSWER_TOKENS : MORE_TOKENS;
+    if (p.max_tokens > MOST_TOKENS)
+        p.max_tokens = MOST_TOKENS;
     if (r == 0 && p.prompt)
         r = prompts_add(&prompts, p.prompt, strlen(p.prompt));
     else if (r == 0 && p.prompts)

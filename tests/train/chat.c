@@ -176,6 +176,7 @@ static void test_conversation_that_is_too_long(void **state)
     p.chat = 1;
     p.ask = next_turn;
     p.ask_arg = &talk;
+    p.max_tokens = INT64_MAX; /* all the room that there is */
     assert_int_equal(tr_generate_text(&p, &out), -E2BIG);
     assert_non_null(strstr(tr_message(), "the conversation has"));
     p.prompt = "x";
