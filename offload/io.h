@@ -126,6 +126,9 @@ int tr_io_open_threads(struct tr_io **out, const struct tr_io_params *p);
 /* As openat: a descriptor, or -errno. *direct: the wish for O_DIRECT, and whether it is: not where
  * the file system has none, or none for blocks of TR_STORE_ALIGN. */
 int tr_io_openat(int folder_fd, const char *name, int flags, int *direct);
+/* The same of a new file that has no name, in `folder` (from folder_fd on, as `name`): where the
+ * file system has none such, `name` is its name for a moment. */
+int tr_io_open_nameless(int folder_fd, const char *folder, const char *name, int *direct);
 
 /* "O_DIRECT", "2 folders, buffered": of the generations' files. */
 void tr_io_describe_files(const struct tr_io_file *files, uint32_t n_folders, char *text,

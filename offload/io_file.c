@@ -83,6 +83,20 @@ int tr_io_openat(int folder_fd, const char *name, int flags, int *direct)
     return r;
 }
 
+int tr_io_open_nameless(int folder_fd, const char *folder, const char *name, int *direct)
+{
+    int flags = O_RDWR | O_CLOEXEC, wish = *direct;
+    int fd = tr_io_openat(folder_fd, folder, flags | O_TMPFILE, direct);
+
+    if (fd >= 0 || (fd != -EOPNOTSUPP && fd != -EISDIR && fd != -EINVAL))
+        return fd;
+    *direct = wish;
+    fd = tr_io_openat(folder_fd, name, flags | O_CREAT | O_TRUNC | O_NOFOLLOW, direct);
+    if (fd >= 0)
+        unlinkat(folder_fd, name, 0);
+    return fd;
+}
+
 void tr_io_describe_files(const struct tr_io_file *files, uint32_t n_folders, char *text,
                           size_t room)
 {

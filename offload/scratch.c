@@ -75,28 +75,23 @@ static int add_span(struct tr_offload *o, const struct tr_scratch *scratch, uint
     return 0;
 }
 
-/* Whether the file system takes O_DIRECT is known from the files beside it. */
+/* It takes O_DIRECT as the files beside it do. */
 static int open_file(struct tr_store *s, uint32_t folder, uint64_t bytes)
 {
     struct tr_io_file *f = &s->file[tr_file_in(TR_FILE_SCRATCH, folder)];
     const struct tr_io_file *beside = &s->file[tr_file_in(TR_FILE_GEN0, folder)];
-    int flags = O_RDWR | O_CLOEXEC | (beside->direct ? O_DIRECT : 0);
-    int at = tr_store_folder_fd(s, folder), r;
+    int r;
 
     f->direct = beside->direct;
     f->memory = beside->memory;
     f->path = tr_path(s->folders.path[folder], TR_SCRATCH_NAME);
     if (!f->path)
         return -ENOMEM;
-    f->fd = openat(at, ".", flags | O_TMPFILE, 0600);
-    if (f->fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
-        f->fd = openat(at, TR_SCRATCH_NAME, flags | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600);
-        if (f->fd >= 0)
-            unlinkat(at, TR_SCRATCH_NAME, 0);
-    }
-    if (f->fd < 0)
-        return tr_error(-errno, "%s: cannot make a file for what does not fit in memory: %s",
-                        f->path, strerror(errno));
+    r = tr_io_open_nameless(tr_store_folder_fd(s, folder), ".", TR_SCRATCH_NAME, &f->direct);
+    if (r < 0)
+        return tr_error(r, "%s: cannot make a file for what does not fit in memory: %s", f->path,
+                        strerror(-r));
+    f->fd = r;
     r = tr_store_reserve(f, bytes);
     return r < 0 ? tr_error_prefix(r, "activations that do not fit in memory") : 0;
 }

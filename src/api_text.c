@@ -7,6 +7,7 @@
 
 #include "src/base/err.h"
 #include "src/base/sysmem.h"
+#include "src/infer/infer.h"
 #include "src/text/preview.h"
 #include "src/text/task.h"
 #include "src/tailrace.h"
@@ -31,6 +32,16 @@ static int add_line(void *arg, const char *text, size_t bytes)
     return 0;
 }
 
+/* As train would cut them; more than can be asked for is as much as there may be. */
+static int row_tokens(const struct tr_preview_data_params *p)
+{
+    int64_t n = p->seq_len ? p->seq_len : TR_ROW_TOKENS;
+
+    if (!p->seq_len && p->model && infer_row_tokens(p->model, 0, 1, &n) < 0)
+        n = TR_ROW_TOKENS;
+    return n < INT32_MAX ? (int)n : INT32_MAX;
+}
+
 static int preview_text(const struct tr_preview_data_params *p, const struct tr_tokenizer *t,
                         char **out)
 {
@@ -52,9 +63,7 @@ static int preview_text(const struct tr_preview_data_params *p, const struct tr_
                                 .template_name = p->chat_template,
                                 .task = (int)p->task,
                                 .vocab = t ? tr_tokenizer_vocab(t) : INT32_MAX,
-                                .seq_len = !p->seq_len              ? 2048
-                                           : p->seq_len < INT32_MAX ? (int)p->seq_len
-                                                                    : INT32_MAX,
+                                .seq_len = row_tokens(p),
                                 .batch_size = 1,
                                 .grain_tokens = 512,
                                 .host_bytes = free_bytes / 10 * 8,

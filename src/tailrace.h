@@ -197,7 +197,7 @@ TR_API int64_t tr_fall_back_run(const char *run, const char *store);
 
 struct tr_preview_data_params {
     const char *data, *model, *tokenizer, *chat_template;
-    int64_t samples, seq_len; /* default 4, 2048 */
+    int64_t samples, seq_len; /* default 4, min(2048, the model's) */
     enum tr_task task; int json;
 };
 TR_API int tr_preview_data(const struct tr_preview_data_params *params, char **out);

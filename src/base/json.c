@@ -19,6 +19,14 @@ int tr_json_parse(const char *text, size_t bytes, const char *where, json_t **ou
     return 0;
 }
 
+int tr_json_says(const json_t *v)
+{
+    return v && !json_is_null(v) && !json_is_false(v) &&
+           !(json_is_number(v) && json_number_value(v) == 0) &&
+           !(json_is_object(v) && !json_object_size(v)) &&
+           !(json_is_array(v) && !json_array_size(v));
+}
+
 int tr_json_read(const char *path, size_t limit, json_t **out)
 {
     char *text;

@@ -11,6 +11,8 @@
 
 /* `where` names the text in messages (a path, or path:line). New reference in *out. */
 int tr_json_parse(const char *text, size_t bytes, const char *where, json_t **out);
+/* Says something: is there, and neither null, false, 0 nor empty (of a text alone: "" does). */
+int tr_json_says(const json_t *v);
 int tr_json_read(const char *path, size_t limit, json_t **out);
 /* Durable, atomic, indented, keys in insertion order. */
 int tr_json_write(const char *path, const json_t *value);

@@ -18,12 +18,6 @@
 #define CHUNK        1024
 
 /* Absent, null, false, empty: what an option says that is not used. */
-static int is_unused(const json_t *v)
-{
-    return !v || json_is_null(v) || json_is_false(v) ||
-           (json_is_object(v) && !json_object_size(v)) || (json_is_array(v) && !json_array_size(v));
-}
-
 static int check_unused(const json_t *root, const char *where)
 {
     static const char *const keys[] = {
@@ -35,7 +29,7 @@ static int check_unused(const json_t *root, const char *where)
     const char *init = json_string_value(json_object_get(root, "init_lora_weights"));
 
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-        if (!is_unused(json_object_get(root, keys[i])))
+        if (tr_json_says(json_object_get(root, keys[i])))
             return tr_error(-ENOTSUP, "%s: \"%s\" is not supported", where, keys[i]);
     /* The others change the model as well. */
     if (init && strcmp(init, "gaussian") && strcmp(init, "eva") && strcmp(init, "orthogonal"))

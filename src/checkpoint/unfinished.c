@@ -36,7 +36,7 @@ char *tr_unfinished_folder(const char *path)
 }
 
 /* NAME.tmp-NUMBER? */
-static int is_left(const char *entry, const char *name)
+int tr_unfinished_is(const char *entry, const char *name)
 {
     size_t n = strlen(name);
 
@@ -55,7 +55,7 @@ void tr_unfinished_sweep(const char *path, void (*sweep_one)(const char *left))
     struct dirent *e;
 
     while (d && (e = readdir(d))) {
-        char *left = is_left(e->d_name, name) ? tr_path(folder, e->d_name) : NULL;
+        char *left = tr_unfinished_is(e->d_name, name) ? tr_path(folder, e->d_name) : NULL;
 
         if (left)
             sweep_one(left);

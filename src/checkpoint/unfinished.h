@@ -15,6 +15,8 @@
 char *tr_unfinished_name(const char *path);
 char *tr_unfinished_folder(const char *path);
 
+/* Is this such a name of `name`, both without a folder? */
+int tr_unfinished_is(const char *entry, const char *name);
 /* Calls `sweep_one` with everything that such a name of PATH has, whoever's it is: that one removes
  * what is surely ours and nobody is at. What cannot be removed is no reason to fail. */
 void tr_unfinished_sweep(const char *path, void (*sweep_one)(const char *left));

@@ -12,8 +12,6 @@
 #include "src/infer/match.h"
 #include "src/infer/task_set.h"
 
-#define USUAL_TOKENS 2048 /* of a row, where nobody says */
-
 int infer_encode_prompt(const struct tr_tokenizer *t, const char *text, struct tr_ids *ids)
 {
     int r = tr_tokenizer_adds_bos(t) ? tr_ids_push(ids, tr_tokenizer_bos(t)) : 0;
@@ -78,9 +76,7 @@ int infer_positions(const char *model, int64_t wanted, int64_t *out)
         return r;
     most = tr_config_positions(&c);
     most = most < INT32_MAX / 2 ? most : INT32_MAX / 2;
-    wanted = wanted > USUAL_TOKENS           ? wanted
-             : c.max_position < USUAL_TOKENS ? c.max_position
-                                             : USUAL_TOKENS;
+    wanted = wanted > TR_ROW_TOKENS ? wanted : tr_config_row_tokens(&c);
     *out = wanted < most ? wanted : most;
     return 0;
 }
@@ -92,7 +88,7 @@ int infer_row_tokens(const char *model, int64_t asked, int64_t rows, int64_t *ou
 
     if (r < 0)
         return r;
-    *out = asked ? asked : c.max_position < USUAL_TOKENS ? c.max_position : USUAL_TOKENS;
+    *out = asked ? asked : tr_config_row_tokens(&c);
     if (*out > tr_config_positions(&c))
         return tr_error(-EINVAL, "--seq-len %lld: the model has %lld positions", (long long)asked,
                         (long long)tr_config_positions(&c));

@@ -87,10 +87,6 @@ int prompts_read(struct prompts *p, const char *path)
     while ((r = data_file_line(&f, &line, &n)) > 0) {
         char where[4200];
 
-        if (f.line == 1 && n >= 3 && !memcmp(line, "\xef\xbb\xbf", 3)) { /* a byte-order mark */
-            line += 3;
-            n -= 3;
-        }
         n -= n && line[n - 1] == '\r';
         snprintf(where, sizeof(where), "%s:%llu", path, (unsigned long long)f.line);
         r = !n                   ? 0

@@ -56,6 +56,9 @@ int tr_config_arch(const char *name_or_path, json_t **out);
 /* The longest sequence: max_position, or what linear and yarn scaling stretch a model to, beside
  * which max_position_embeddings stays as it was. */
 int64_t tr_config_positions(const struct tr_model_config *c);
+/* Tokens of a row where nobody says: so many, or max_position. */
+#define TR_ROW_TOKENS 2048
+int64_t tr_config_row_tokens(const struct tr_model_config *c);
 
 /* Radians per position of the pair of dimensions i and i + head_dim / 2. */
 double tr_rope_frequency(const struct tr_rope *r, int head_dim, int i);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "src/base/err.h"
+#include "src/base/json.h"
 
 const json_t *tr_keys_get(const struct tr_keys *k, const char *key)
 {
@@ -20,11 +21,7 @@ const json_t *tr_keys_get(const struct tr_keys *k, const char *key)
 
 int tr_keys_says(const struct tr_keys *k, const char *key)
 {
-    const json_t *v = tr_keys_get(k, key);
-
-    return v && !json_is_false(v) && !(json_is_number(v) && json_number_value(v) == 0) &&
-           !(json_is_object(v) && !json_object_size(v)) &&
-           !(json_is_array(v) && !json_array_size(v));
+    return tr_json_says(tr_keys_get(k, key));
 }
 
 void tr_keys_refuse(struct tr_keys *k, const char *key, const char *need)

@@ -76,6 +76,11 @@ int64_t tr_config_positions(const struct tr_model_config *c)
     return n > (double)c->max_position ? (int64_t)n : c->max_position;
 }
 
+int64_t tr_config_row_tokens(const struct tr_model_config *c)
+{
+    return c->max_position < TR_ROW_TOKENS ? c->max_position : TR_ROW_TOKENS;
+}
+
 int tr_rope_tables(const struct tr_model_config *c, int64_t n, float *cos_out, float *sin_out)
 {
     int half = c->head_dim / 2;

@@ -35,20 +35,6 @@ struct drive {
     char path[TR_STORE_FOLDERS][4096];
 };
 
-/* Without a name where the file system has such files. */
-static int open_nameless(const char *path, const char *folder, int *direct)
-{
-    int flags = O_RDWR | O_CLOEXEC, fd = tr_io_openat(AT_FDCWD, folder, flags | O_TMPFILE, direct);
-
-    if (fd >= 0 || (fd != -EOPNOTSUPP && fd != -EISDIR && fd != -EINVAL))
-        return fd;
-    *direct = 1;
-    fd = tr_io_openat(AT_FDCWD, path, flags | O_CREAT | O_EXCL, direct);
-    if (fd >= 0)
-        unlink(path);
-    return fd;
-}
-
 static int open_file(struct drive *d, uint32_t k, const char *folder)
 {
     struct tr_io_file *f = &d->file[tr_file_in(TR_FILE_GEN0, k)];
@@ -63,7 +49,7 @@ static int open_file(struct drive *d, uint32_t k, const char *folder)
     snprintf(d->path[k], sizeof(d->path[k]), "%s/tailrace-bench.%ld", folder, (long)getpid());
     f->path = d->path[k];
     f->direct = 1;
-    r = open_nameless(d->path[k], folder, &f->direct);
+    r = tr_io_open_nameless(AT_FDCWD, folder, d->path[k], &f->direct);
     if (r < 0)
         return tr_error(r, "%s: cannot make a file: %s", folder, strerror(-r));
     f->fd = r;

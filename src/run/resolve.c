@@ -376,7 +376,7 @@ static void resolve_data(struct tr_train_params *p, const struct tr_model *m)
     if (p->micro_batch > p->batch_size)
         p->micro_batch = p->batch_size;
     if (p->seq_len == 0)
-        p->seq_len = m->config.max_position < 2048 ? m->config.max_position : 2048;
+        p->seq_len = tr_config_row_tokens(&m->config);
 }
 
 /* A run that exists goes on as it began. */

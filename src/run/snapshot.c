@@ -13,6 +13,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/checkpoint/export.h"
+#include "src/checkpoint/unfinished.h"
 #include "src/run/open.h"
 #include "src/run/torn.h"
 
@@ -39,24 +40,17 @@ int run_export(struct tr_run *run, const char *out)
     return r;
 }
 
-/* Past `word` and a number, where the text begins with them; else NULL. */
-static const char *past_number(const char *text, const char *word)
-{
-    size_t n = strlen(word), digits;
-
-    if (strncmp(text, word, n))
-        return NULL;
-    digits = strspn(text + n, "0123456789");
-    return digits ? text + n + digits : NULL;
-}
-
-/* The names that tr_out_folder_begin makes of those of run_model_folder. */
+/* The names that tr_out_folder_begin makes of those of run_model_folder: "model", "model-STEP". */
 static int is_unfinished(const char *name)
 {
-    const char *end = past_number(name, "model-");
+    static const char word[] = "model";
+    size_t n = sizeof(word) - 1, digits = 0;
 
-    end = past_number(end ? end : name, end ? ".tmp-" : "model.tmp-");
-    return end && !*end;
+    if (strncmp(name, word, n))
+        return 0;
+    if (name[n] == '-' && (digits = strspn(name + n + 1, "0123456789")))
+        n += 1 + digits;
+    return tr_unfinished_is(name + n, "");
 }
 
 void run_sweep_exports(const struct tr_run *run)

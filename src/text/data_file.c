@@ -79,6 +79,14 @@ int data_file_more(struct data_file *f)
     return k > 0;
 }
 
+/* Bytes of a byte-order mark, with which only a file begins. */
+static int mark_bytes(struct data_file *f)
+{
+    int r = data_file_byte(f, 2);
+
+    return r < 0 ? r : f->n - f->at >= 3 && !memcmp(f->v + f->at, "\xEF\xBB\xBF", 3) ? 3 : 0;
+}
+
 /* The newline stays in the window: whether there is one is not known for a last line. */
 static int give(struct data_file *f, size_t bytes, const char **line, size_t *n)
 {
@@ -93,8 +101,11 @@ static int give(struct data_file *f, size_t bytes, const char **line, size_t *n)
 int data_file_line(struct data_file *f, const char **line, size_t *bytes)
 {
     size_t seen = 0;
-    int r;
+    int r = f->line ? 0 : mark_bytes(f);
 
+    if (r < 0)
+        return r;
+    f->at += (size_t)r;
     if (f->line && f->at < f->n && f->v[f->at] == '\n')
         f->at++; /* the newline of the line given out last */
     for (;;) {
@@ -154,11 +165,11 @@ int data_file_byte(struct data_file *f, size_t at)
 
 int data_file_skip(struct data_file *f, size_t *at)
 {
-    int b;
+    int b = *at ? 0 : mark_bytes(f);
 
-    if (!*at && data_file_byte(f, 2) >= 0 && f->n - f->at >= 3 &&
-        !memcmp(f->v + f->at, "\xEF\xBB\xBF", 3))
-        *at = 3;
+    if (b < 0)
+        return b;
+    *at += (size_t)b;
     while ((b = data_file_byte(f, *at)) > 0 && strchr(" \t\r\n", b))
         ++*at;
     return b;

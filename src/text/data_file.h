@@ -25,7 +25,8 @@ int data_file_open(struct data_file *f, const char *path);
 void data_file_close(struct data_file *f);
 /* Appends another block to the window. 1, or 0 at the end of the file. */
 int data_file_more(struct data_file *f);
-/* The next line without its newline, valid until the next call. 1, or 0 at the end. */
+/* The next line without its newline, and the first without a byte-order mark, valid until the next
+ * call. 1, or 0 at the end. */
 int data_file_line(struct data_file *f, const char **line, size_t *bytes);
 /* The file that a path means: itself, or of a folder the one with the data to learn, or those that
  * are held out. *out is TR_MEM_TEXT. */

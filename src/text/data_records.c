@@ -160,8 +160,6 @@ static int read_lines(struct data_file *f, data_record_fn *fn, void *owner)
     while ((r = data_file_line(f, &line, &bytes)) > 0) {
         size_t blank = 0;
 
-        if (f->line == 1 && bytes >= 3 && !memcmp(line, "\xEF\xBB\xBF", 3))
-            blank = 3;
         while (blank < bytes && strchr(" \t\r", line[blank]))
             blank++;
         if (blank == bytes)
