@@ -62,7 +62,7 @@ static void run_threads(struct fiber *self)
     struct shim_fiber *f = (struct shim_fiber *)(void *)self;
     struct shim_engine *e = (struct shim_engine *)self->owner;
 
-    fiber_entered(self, &e->main);
+    fiber_entered(self);
     for (;;) {
         SHIM_ACQUIRE(&e->grid_sync->start);
         e->body(e->arg);
@@ -87,7 +87,7 @@ static struct shim_fiber *fiber_new(struct shim_engine *e, int slot)
 {
     struct shim_fiber *f = (struct shim_fiber *)shim_alloc(sizeof *f);
 
-    if (!f || fiber_create(&f->fiber, run_threads, e, slot)) {
+    if (!f || fiber_create(&f->fiber, run_threads, e, &e->main, slot)) {
         shim_free(f);
         return NULL;
     }

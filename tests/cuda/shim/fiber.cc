@@ -119,11 +119,13 @@ void fiber_adopt(struct fiber *f)
 #endif
 }
 
-int fiber_create(struct fiber *f, void (*entry)(struct fiber *), void *owner, int index)
+int fiber_create(struct fiber *f, void (*entry)(struct fiber *), void *owner, struct fiber *main,
+                 int index)
 {
     memset(f, 0, sizeof *f);
     f->entry = entry;
     f->owner = owner;
+    f->main = main;
     f->map_bytes = SHIM_STACK_BYTES + GUARD_BYTES;
     void *map = mmap(NULL, f->map_bytes, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -154,6 +156,23 @@ void fiber_destroy(struct fiber *f)
     f->map = NULL;
 }
 
+/* The first of a thread's fibers that goes on, be it new or one that has waited, comes from the
+ * thread's own stack, whose place only ASan knows. */
+void fiber_entered(struct fiber *self)
+{
+    (void)self;
+#if TR_SHIM_ASAN
+    const void *bottom;
+    size_t bytes;
+
+    __sanitizer_finish_switch_fiber(self->asan, &bottom, &bytes);
+    if (self->main && !self->main->stack) {
+        self->main->stack = (char *)bottom;
+        self->main->stack_bytes = bytes;
+    }
+#endif
+}
+
 void fiber_switch(struct fiber *from, struct fiber *to)
 {
 #if TR_SHIM_ASAN
@@ -163,24 +182,5 @@ void fiber_switch(struct fiber *from, struct fiber *to)
     __tsan_switch_to_fiber(to->tsan, __tsan_switch_to_fiber_no_sync);
 #endif
     swap(from, to);
-#if TR_SHIM_ASAN
-    __sanitizer_finish_switch_fiber(from->asan, NULL, NULL);
-#endif
-}
-
-void fiber_entered(struct fiber *self, struct fiber *main)
-{
-    (void)self;
-    (void)main;
-#if TR_SHIM_ASAN
-    const void *bottom;
-    size_t bytes;
-
-    /* The first fiber is entered from the thread's own stack, whose place only ASan knows. */
-    __sanitizer_finish_switch_fiber(self->asan, &bottom, &bytes);
-    if (!main->stack) {
-        main->stack = (char *)bottom;
-        main->stack_bytes = bytes;
-    }
-#endif
+    fiber_entered(from);
 }

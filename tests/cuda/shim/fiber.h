@@ -18,16 +18,19 @@ struct fiber {
     void *asan, *tsan;
     void (*entry)(struct fiber *self);
     void *owner; // for the entry
+    struct fiber *main;
 };
 
 /* The calling thread's own stack. */
 void fiber_adopt(struct fiber *f);
 /* A fiber that calls entry(f) at the first switch to it; entry never returns. `index` spreads the
- * stacks over the sets of the caches. 0 or -ENOMEM. */
-int fiber_create(struct fiber *f, void (*entry)(struct fiber *), void *owner, int index);
+ * stacks over the sets of the caches. `main` is what has been adopted whenever one of its fibers is
+ * switched to: from its stack. 0 or -ENOMEM. */
+int fiber_create(struct fiber *f, void (*entry)(struct fiber *), void *owner, struct fiber *main,
+                 int index);
 void fiber_destroy(struct fiber *f);
 void fiber_switch(struct fiber *from, struct fiber *to);
 /* First thing on a fiber that was just entered. */
-void fiber_entered(struct fiber *self, struct fiber *main);
+void fiber_entered(struct fiber *self);
 
 #endif
