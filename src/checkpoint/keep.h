@@ -43,7 +43,14 @@ int tr_keep_write(const char *folder, const struct tr_model *m, const struct tr_
 /* The store that it names; "": none, as in older runs, or it cannot be read. */
 void tr_keep_store_uuid(const char *folder, char uuid[TR_KEEP_UUID]);
 
-/* Copies regular top-level files that are not weights (all: 0), or everything but our own file
+/* Chat templates beside the first one: the only sub-folder that is kept. */
+#define TR_KEEP_TEMPLATES "additional_chat_templates"
+/* Calls fn with every name in a folder and in that sub-folder of it ("." and folders too), until it
+ * fails. */
+typedef int tr_keep_name_fn(void *arg, const char *name);
+int tr_keep_names(const char *folder, tr_keep_name_fn *fn, void *arg);
+
+/* Copies regular files by these names that are not weights (all: 0), or everything but our own file
  * (all: 1). */
 int tr_keep_copy(const char *from, const char *to, int all);
 /* Says in `note` which file of a source is left out, for its size or as a link (reach.h), if any.

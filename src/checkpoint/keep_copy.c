@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Which files of a folder travel with a model. Links are followed (model caches are made of them)
- * as far as reach.h says, sub-folders and weights stay behind.
+ * as far as reach.h says, weights stay behind.
  */
-#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -40,14 +39,23 @@ static int is_weights(const char *name)
            (!strncmp(name, "pytorch_model", 13) || !strncmp(name, "adapter_model", 13));
 }
 
-/* A size that stat tells may be less than there is to read. */
+/* A name may have the sub-folder before it. A size that stat tells may be less than there is to
+ * read. */
 static int copy_named(const char *from, const char *to, const char *name, uint64_t most)
 {
     char *a = tr_path(from, name), *b = tr_path(to, name);
-    int r = a && b ? tr_file_copy(a, b, most) : -ENOMEM;
+    char *templates = strchr(name, '/') ? tr_path(to, TR_KEEP_TEMPLATES) : NULL;
+    int r = a && b ? 0 : -ENOMEM;
 
+    if (r == 0 && strchr(name, '/'))
+        r = templates ? tr_make_folder(templates) : -ENOMEM;
+    if (r == 0)
+        r = tr_file_copy(a, b, most);
+    if (r == 0 && templates)
+        r = tr_sync_folder(templates);
     tr_free(TR_MEM_MISC, a);
     tr_free(TR_MEM_MISC, b);
+    tr_free(TR_MEM_MISC, templates);
     return r;
 }
 
@@ -104,56 +112,65 @@ static int travels(const struct tr_reach *reach, const char *from, const char *n
     return all ? !ours : !stays(reach, from, name, &st);
 }
 
+struct journey {
+    struct tr_reach reach;
+    const char *from, *to;
+    int all;
+    char *note;
+    size_t room;
+};
+
+static int copy_one(void *arg, const char *name)
+{
+    const struct journey *j = arg;
+    int r = travels(&j->reach, j->from, name, j->all);
+
+    if (r > 0)
+        r = copy_named(j->from, j->to, name, j->all ? UINT64_MAX : TR_KEEP_FILE_BYTES);
+    return r;
+}
+
+static int note_one(void *arg, const char *name)
+{
+    const struct journey *j = arg;
+    struct stat st;
+    int r = stat_file(j->from, name, &st);
+    enum stays why = r > 0 ? stays(&j->reach, j->from, name, &st) : 0;
+
+    if (why > STAYS_WEIGHTS)
+        snprintf(j->note, j->room, "%s/%s: %s: left out", j->from, name, whys[why]);
+    return r;
+}
+
+static int go(struct journey *j, tr_keep_name_fn *fn)
+{
+    int r = tr_reach_open(&j->reach, j->from);
+
+    if (r >= 0)
+        r = tr_keep_names(j->from, fn, j);
+    tr_reach_close(&j->reach);
+    return r;
+}
+
 int tr_keep_copy(const char *from, const char *to, int all)
 {
-    struct tr_reach reach = {0};
-    DIR *d = opendir(from);
-    struct dirent *e;
-    int r;
-
-    if (!d)
-        return tr_error(-errno, "%s: cannot open the folder: %s", from, strerror(errno));
-    r = tr_reach_open(&reach, from);
-    while (r >= 0 && (e = readdir(d))) {
-        r = travels(&reach, from, e->d_name, all);
-        if (r > 0)
-            r = copy_named(from, to, e->d_name, all ? UINT64_MAX : TR_KEEP_FILE_BYTES);
-    }
-    tr_reach_close(&reach);
-    closedir(d);
-    return r < 0 ? r : 0;
+    return go(&(struct journey){.from = from, .to = to, .all = all}, copy_one);
 }
 
 int tr_keep_note(const char *from, char *note, size_t room)
 {
-    struct tr_reach reach = {0};
-    DIR *d = opendir(from);
-    struct dirent *e;
-    struct stat st;
-    int r;
-
-    if (!d)
-        return tr_error(-errno, "%s: cannot open the folder: %s", from, strerror(errno));
-    r = tr_reach_open(&reach, from);
-    while (r >= 0 && (e = readdir(d))) {
-        enum stays why = 0;
-
-        r = stat_file(from, e->d_name, &st);
-        if (r > 0)
-            why = stays(&reach, from, e->d_name, &st);
-        if (why > STAYS_WEIGHTS)
-            snprintf(note, room, "%s/%s: %s: left out", from, e->d_name, whys[why]);
-    }
-    tr_reach_close(&reach);
-    closedir(d);
-    return r < 0 ? r : 0;
+    return go(&(struct journey){.from = from, .note = note, .room = room}, note_one);
 }
 
 int tr_keep_copy_tokenizer(const char *from, const char *to)
 {
-    static const char *const names[] = {"tokenizer.json",          "tokenizer_config.json",
-                                        "special_tokens_map.json", "tokenizer.model",
-                                        "added_tokens.json",       "chat_template.jinja"};
+    static const char *const names[] = {"tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "tokenizer.model",
+                                        "added_tokens.json",
+                                        "chat_template.jinja",
+                                        TR_KEEP_TEMPLATES "/tool_use.jinja"};
     struct tr_reach reach = {0};
     struct stat st;
     int r = tr_reach_open(&reach, from);

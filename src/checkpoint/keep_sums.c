@@ -4,7 +4,6 @@
  * another model that trains almost right, so a run whose config.json has changed does not go on;
  * of the others, which an owner may want to edit before an export, `verify` tells.
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -58,25 +57,29 @@ static int sum_of(const char *folder, const char *name, char text[CHARS + 1])
     return r;
 }
 
+struct sums {
+    const char *folder;
+    json_t *of; /* name: checksum */
+};
+
+static int add_sum(void *arg, const char *name)
+{
+    struct sums *s = arg;
+    char text[CHARS + 1];
+    int r = sum_of(s->folder, name, text);
+
+    if (r < 0 || !text[0] || !strcmp(name, TR_KEEP_FILE))
+        return r;
+    return json_object_set_new(s->of, name, json_string(text));
+}
+
 json_t *tr_keep_sums(const char *folder)
 {
-    json_t *sums = json_object();
-    DIR *d = opendir(folder);
-    struct dirent *e;
-    int bad = !d || !sums;
+    struct sums s = {folder, json_object()};
 
-    while (!bad && (e = readdir(d))) {
-        char text[CHARS + 1];
-
-        bad = sum_of(folder, e->d_name, text) < 0;
-        if (!bad && text[0] && strcmp(e->d_name, TR_KEEP_FILE))
-            bad = json_object_set_new(sums, e->d_name, json_string(text)) < 0;
-    }
-    if (d)
-        closedir(d);
-    if (!bad)
-        return sums;
-    json_decref(sums);
+    if (s.of && tr_keep_names(folder, add_sum, &s) == 0)
+        return s.of;
+    json_decref(s.of);
     return NULL;
 }
 

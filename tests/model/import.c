@@ -611,6 +611,33 @@ static void adapters_stay(void **state)
     assert_true(make_exists(temp, "r-source/tokenizer.json"));
 }
 
+/* Of sub-folders the one with chat templates travels, and is watched; others stay behind. */
+static void templates_travel(void **state)
+{
+    static const char at[] = "additional_chat_templates/tool_use.jinja";
+    char model[256], source[256];
+    struct make_folder f;
+    json_t *sums;
+
+    (void)state;
+    make_table(&f, &make_small);
+    snprintf(model, sizeof(model), "%s", make_path(temp, "m"));
+    snprintf(source, sizeof(source), "%s", make_path(temp, "r-source"));
+    make_write(&f, model);
+    assert_int_equal(mkdir(make_path(model, "additional_chat_templates"), 0755), 0);
+    assert_int_equal(mkdir(make_path(model, "other"), 0755), 0);
+    make_file(model, at, "{{ tools }}");
+    make_file(model, "other/file", "x");
+    import_linked(model, "");
+    assert_true(make_exists(source, at));
+    assert_false(make_exists(source, "other"));
+    sums = tr_keep_sums(source);
+    assert_non_null(json_object_get(sums, at));
+    json_decref(sums);
+    assert_int_equal(run_export(temp, "out", -1), 0);
+    assert_true(make_exists(temp, "out/additional_chat_templates/tool_use.jinja"));
+}
+
 static const char *rival; /* a store that somebody makes just before its folder is made; or NULL */
 static struct tr_store *theirs;
 static int in_use; /* and they are still at it */
@@ -720,6 +747,7 @@ int main(void)
         TEST(links_lead_to_models),
         TEST(indices_of_others),
         TEST(adapters_stay),
+        TEST(templates_travel),
         TEST(a_store_that_comes_first),
         TEST(a_store_with_another_model),
     };

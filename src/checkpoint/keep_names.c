@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The names of a model folder's files: those at its top, and those of the one sub-folder that
+ * belongs to a tokenizer.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "src/base/err.h"
+#include "src/base/file.h"
+#include "src/base/mem.h"
+#include "src/checkpoint/keep.h"
+
+static int each_in(const char *folder, const char *before, tr_keep_name_fn *fn, void *arg)
+{
+    DIR *d = opendir(folder);
+    struct dirent *e;
+    int r = 0;
+
+    if (!d)
+        return tr_error(-errno, "%s: cannot open the folder: %s", folder, strerror(errno));
+    while (r >= 0 && (e = readdir(d))) {
+        char name[sizeof(TR_KEEP_TEMPLATES) + 1 + sizeof(e->d_name)];
+
+        snprintf(name, sizeof(name), "%s%s", before, e->d_name);
+        r = fn(arg, name);
+    }
+    closedir(d);
+    return r < 0 ? r : 0;
+}
+
+int tr_keep_names(const char *folder, tr_keep_name_fn *fn, void *arg)
+{
+    char *templates = tr_path(folder, TR_KEEP_TEMPLATES);
+    int r = templates ? each_in(folder, "", fn, arg) : -ENOMEM;
+
+    if (r == 0 && tr_folder_has(folder, TR_KEEP_TEMPLATES "/."))
+        r = each_in(templates, TR_KEEP_TEMPLATES "/", fn, arg);
+    tr_free(TR_MEM_MISC, templates);
+    return r;
+}
