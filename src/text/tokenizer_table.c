@@ -15,20 +15,25 @@ static int is_byte_level(const struct tr_tokenizer *t)
     return 0;
 }
 
-/* The one expression that cuts the text; steps that only change it may stand around. */
+/* The one expression that cuts the text; steps that only change it may stand around. One has a name
+ * of its own where digits are words before it. */
 static const char *find_pre(const struct tr_tokenizer *t)
 {
     const char *found = NULL;
+    int digits = 0;
 
     for (int i = 0; i < t->pre.n; i++) {
         const struct tok_pre *p = &t->pre.v[i];
 
         if (p->kind == TOK_PRE_BYTE_LEVEL && !p->split)
             continue;
-        if (found || !p->name || !tok_pre_isolates(p))
+        if (found || !tok_pre_isolates(p) || (!p->name && p->kind != TOK_PRE_DIGITS))
             return NULL;
+        digits |= p->kind == TOK_PRE_DIGITS;
         found = p->name;
     }
+    if (digits)
+        return found && !strcmp(found, "gpt-2") ? "smollm" : NULL;
     return found;
 }
 
@@ -97,7 +102,7 @@ static int check(const struct tr_tokenizer *t, int byte_level, const char *pre)
         return tr_error(-ENOTSUP, "the tokenizer is neither byte-level nor has it byte fallback");
     if (byte_level && !pre)
         return tr_error(-ENOTSUP, "the tokenizer's pre_tokenizer is none of those that have a name "
-                                  "(gpt-2, llama-bpe, qwen2, tekken)");
+                                  "(gpt-2, llama-bpe, qwen2, tekken, smollm)");
     return 0;
 }
 

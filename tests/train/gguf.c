@@ -598,18 +598,18 @@ static void test_scores(void **state)
     "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"                                                                \
     "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
-/* A byte-level tokenizer of a few letters with two merges. */
-static const char *byte_level(const char *pattern)
+/* A byte-level tokenizer of a few letters with two merges, which cuts by `first` and then, by its
+ * own expression or not at all, as bytes. */
+static const char *byte_level(json_t *first, int own)
 {
     static char made[4352], path[4400];
     json_t *root = json_pack(
-        "{s:{s:s, s:{s:i, s:i, s:i, s:i, s:i, s:i}, s:[s, s]}, s:{s:s, s:[{s:s, s:{s:s}, s:s, s:b},"
-        " {s:s, s:b, s:b}]}, s:{s:s}, s:[{s:i, s:s, s:b, s:b}]}",
+        "{s:{s:s, s:{s:i, s:i, s:i, s:i, s:i, s:i}, s:[s, s]}, s:{s:s, s:[o, {s:s, s:b, s:b}]},"
+        " s:{s:s}, s:[{s:i, s:s, s:b, s:b}]}",
         "model", "type", "BPE", "vocab", "t", 0, "h", 1, "e", 2, "th", 3, "the", 4, "\xC4\xA0", 5,
-        "merges", "t h", "th e", "pre_tokenizer", "type", "Sequence", "pretokenizers", "type",
-        "Split", "pattern", "Regex", pattern, "behavior", "Isolated", "invert", 0, "type",
-        "ByteLevel", "add_prefix_space", 0, "use_regex", 0, "decoder", "type", "ByteLevel",
-        "added_tokens", "id", 6, "content", "<|end|>", "special", 1, "normalized", 0);
+        "merges", "t h", "th e", "pre_tokenizer", "type", "Sequence", "pretokenizers", first,
+        "type", "ByteLevel", "add_prefix_space", 0, "use_regex", own, "decoder", "type",
+        "ByteLevel", "added_tokens", "id", 6, "content", "<|end|>", "special", 1, "normalized", 0);
 
     assert_non_null(root);
     snprintf(made, sizeof(made), "%s", scratch_path("bytes"));
@@ -620,9 +620,33 @@ static const char *byte_level(const char *pattern)
     return made;
 }
 
+static json_t *split(const char *pattern)
+{
+    return json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "Regex", pattern,
+                     "behavior", "Isolated", "invert", 0);
+}
+
+static json_t *digits(int alone)
+{
+    return json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", alone);
+}
+
+/* SmolLM2's: each digit is a word, and then GPT-2's expression. */
+static void test_digits(void **state)
+{
+    struct file f;
+
+    (void)state;
+    export_both(make_run(&examples[3], byte_level(digits(1), 1)), TR_TYPE_F32);
+    read_gguf(&f, gguf);
+    expect_text(&f, "tokenizer.ggml.pre", "smollm");
+    close_gguf(&f);
+    clear();
+}
+
 static void test_byte_level(void **state)
 {
-    const char *bytes = byte_level(QWEN2), *at;
+    const char *bytes = byte_level(split(QWEN2), 0), *at;
     const struct value *merges;
     struct file f;
     uint64_t n;
@@ -667,7 +691,9 @@ static void test_refused(void **state)
     refused(&factors, tokenizer, -ENOTSUP, "llama3");
     refused(&examples[0], NULL, -ENOENT, "tokenizer");
     refused(&small, tokenizer, -ENOTSUP, "290 tokens, the model 100");
-    refused(&examples[3], byte_level("[^ ]+| +"), -ENOTSUP, "pre_tokenizer");
+    refused(&examples[3], byte_level(split("[^ ]+| +"), 0), -ENOTSUP, "pre_tokenizer");
+    refused(&examples[3], byte_level(digits(0), 1), -ENOTSUP, "pre_tokenizer");
+    refused(&examples[3], byte_level(digits(1), 0), -ENOTSUP, "pre_tokenizer");
 }
 
 static int learn(void **state)
@@ -690,7 +716,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tensors),    cmocka_unit_test(test_rope),
         cmocka_unit_test(test_vocabulary), cmocka_unit_test(test_scores),
-        cmocka_unit_test(test_byte_level), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_byte_level), cmocka_unit_test(test_digits),
+        cmocka_unit_test(test_refused),
     };
 
     scratch();
