@@ -12,6 +12,7 @@
 
 #include <dlfcn.h>
 #include <limits.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,15 +68,26 @@ static const struct tr_module_host host = {
 
 /* ---- finding it ---- */
 
+/* The file that holds this code. Of a program the linker knows its first argument alone, which
+ * without a slash would be looked for in the working folder, where anybody's module may lie. */
+static int find_self(char self[PATH_MAX])
+{
+    struct link_map *map = NULL;
+    Dl_info info;
+
+    if (!dladdr1(&host, &info, (void **)&map, RTLD_DL_LINKMAP) || !map)
+        return 0;
+    return realpath(*map->l_name ? map->l_name : "/proc/self/exe", self) != NULL;
+}
+
 /* 1 and the path of the module, 0 where there is none. */
 static int find_module(char *path, size_t room)
 {
     static const char *const beside[] = {
         "", "tailrace/", "../lib/tailrace/", "../kernels/", "../../kernels/", "../../../kernels/"};
     char self[PATH_MAX];
-    Dl_info info;
 
-    if (dladdr(&host, &info) && info.dli_fname && realpath(info.dli_fname, self)) {
+    if (find_self(self)) {
         *(strrchr(self, '/') + 1) = '\0';
         for (size_t i = 0; i < sizeof(beside) / sizeof(beside[0]); i++)
             if (snprintf(path, room, "%s%s%s", self, beside[i], MODULE_FILE) < (int)room &&

@@ -41,6 +41,22 @@ build_example() {
     readelf -d "$folder/example" > "$folder/needs"
 }
 
+# A module is looked for beside the program, wherever it was found and whatever lies where it was
+# called.
+mkdir -p "$work/unpacked/bin" "$work/unpacked/lib/tailrace" "$work/here/tailrace"
+cp "$tailrace" "$work/unpacked/bin"
+for file in unpacked/lib/tailrace here here/tailrace; do
+    echo 'no module' > "$work/$file/tailrace-cuda.so"
+done
+(cd "$work/here" && touch tailrace/tailrace &&
+    env -u TAILRACE_CUDA_MODULE PATH="$work/unpacked/bin:$PATH" \
+        tailrace plan --arch llama-7b --device cuda) > "$work/said" 2>&1 && exit 1
+if ! grep -q "$work/unpacked/bin/../lib/tailrace/tailrace-cuda.so" "$work/said"; then
+    echo 'not the module beside the program:'
+    cat "$work/said"
+    exit 1
+fi
+
 build_example "$work/shared" "$@"
 grep -q 'NEEDED.*libtailrace' "$work/shared/needs"
 LD_LIBRARY_PATH=$libdir "$root/tests/house/example.sh" "$work/shared/example" "$tailrace"
