@@ -3,7 +3,7 @@
  * OpenBLAS is opened by name at run time, because its kernel type is chosen once, while it loads,
  * from OPENBLAS_CORETYPE: 0.3.21 does not know newer CPUs and falls back to kernels several times
  * slower. If some other part of the process has loaded it before, it is too late: it is used as it
- * is, and the report says so.
+ * is, and the device's remark says so.
  *
  * The library is told to use one thread (by variable and by call), so each call runs on the thread
  * that makes it; concurrent calls get separate packing buffers from its locked allocator (mapped
@@ -30,7 +30,7 @@ typedef void sgemm_fn(int order, int transa, int transb, int m, int n, int k, fl
 
 struct tr_blas {
     sgemm_fn *sgemm;
-    char bits[64], report[320];
+    char bits[64], remark[192];
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -56,23 +56,38 @@ static void describe(struct tr_blas *b, void *library)
     snprintf(b->bits, sizeof(b->bits), "%.*s %s", (int)(n < 30 ? n : 30), config, core);
 }
 
-static void report(struct tr_blas *b, const char *wanted, const char *user, int was_loaded)
+/* Do kernels of this name use all that the CPU has? Newer ones than we wish for do as well. */
+static int is_fast(const char *core)
+{
+    static const char *const wide[] = {"SkylakeX", "Cooperlake", "SapphireRapids", NULL};
+    static const char *const others[] = {"Haswell", "Zen", NULL};
+    enum tr_cpu_tier best = tr_cpu_tier_best();
+    const char *const *fast = best == TR_TIER_AVX512 ? wide : others;
+
+    while (*fast && strcasecmp(*fast, core))
+        fast++;
+    return *fast || best < TR_TIER_AVX2;
+}
+
+static void remark(struct tr_blas *b, const char *wanted, const char *user, int was_loaded)
 {
     const char *core = strrchr(b->bits, ' ') + 1;
-    int other = wanted && strcasecmp(core, wanted);
 
+    if (is_fast(core))
+        return;
     if (was_loaded)
-        snprintf(b->report, sizeof(b->report),
-                 "%s: was already loaded by this process and is used as it is%s%s%s", b->bits,
-                 other ? "; the fastest kernels here would be " : "", other ? wanted : "",
-                 other ? ", set OPENBLAS_CORETYPE to that before starting" : "");
+        snprintf(b->remark, sizeof(b->remark),
+                 "OpenBLAS had been loaded before, with kernels for %s: those for %s are several "
+                 "times faster; set OPENBLAS_CORETYPE to that before starting",
+                 core, wanted);
     else if (user)
-        snprintf(b->report, sizeof(b->report),
-                 "%s: kernels chosen by OPENBLAS_CORETYPE=%s of the environment%s%s", b->bits, user,
-                 other ? "; the fastest here would be " : "", other ? wanted : "");
+        snprintf(b->remark, sizeof(b->remark),
+                 "OPENBLAS_CORETYPE has OpenBLAS run kernels for %s: those for %s are faster here",
+                 core, wanted);
     else
-        snprintf(b->report, sizeof(b->report), "%s: kernels chosen for this CPU%s%s", b->bits,
-                 other ? "; this library has not followed the wish for " : "", other ? wanted : "");
+        snprintf(b->remark, sizeof(b->remark),
+                 "OpenBLAS runs kernels for %s: it has none for %s, which would be faster", core,
+                 wanted);
 }
 
 /* Loads the library under the two variables and puts the environment back. */
@@ -120,7 +135,7 @@ static int open_locked(struct tr_blas *b)
     }
     set_threads(1);
     describe(b, library);
-    report(b, wanted, user, was_loaded);
+    remark(b, wanted, user, was_loaded);
     return 0;
 }
 
@@ -142,9 +157,9 @@ const char *tr_blas_bits(const struct tr_blas *blas)
     return blas->bits;
 }
 
-const char *tr_blas_report(const struct tr_blas *blas)
+const char *tr_blas_remark(const struct tr_blas *blas)
 {
-    return blas->report;
+    return blas->remark;
 }
 
 void tr_blas_gemm(const struct tr_blas *blas, const struct tr_gemm *g)

@@ -19,9 +19,8 @@ int tr_blas_open(const struct tr_blas **out);
 
 /* "OpenBLAS 0.3.21 SkylakeX": what the bits of every product depend on. */
 const char *tr_blas_bits(const struct tr_blas *blas);
-/* A sentence for `tailrace env`: which kernels run, who chose them, and what to do if it was wrong.
- */
-const char *tr_blas_report(const struct tr_blas *blas);
+/* Where its kernels are not the best for this CPU: which they are, why, and what to do; else "". */
+const char *tr_blas_remark(const struct tr_blas *blas);
 
 /* C (rows, cols) = A B (times alpha, if scaled) + beta C, all row-major; A is (rows, k), or (k,
  * rows) if a_trans; B is (k, cols), or (cols, k) if b_trans. ld: elements from one stored row to

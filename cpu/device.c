@@ -193,6 +193,7 @@ static void device_info(const struct tr_device *device, struct tr_device_info *i
                                     .grain_tokens = GRAIN_TOKENS};
     snprintf(info->name, sizeof(info->name), "cpu (%s, %s)", tier, blas);
     snprintf(info->bits, sizeof(info->bits), "cpu %s, %s", tier, blas);
+    snprintf(info->remark, sizeof(info->remark), "%s", tr_blas_remark(d->context.cpu.blas));
 }
 
 static void device_close(struct tr_device *device)

@@ -211,6 +211,8 @@ void run_note_places(const struct tr_run *run)
     tr_pages_remark(memory, sizeof(memory));
     if (*memory)
         run_log(run, "host memory: %s", memory);
+    if (run->device_info.host_visible && *run->device_info.remark)
+        run_log(run, "device: %s", run->device_info.remark);
 }
 
 /* Empty where all block inputs and activations stay on the device. */
