@@ -94,7 +94,8 @@ struct tr_io_ops {
      * was called. Negative errno: the engine itself broke down. */
     int (*reap)(struct tr_io *io, int wait, struct tr_io_request **done);
     void (*wake)(struct tr_io *io);
-    void (*close)(struct tr_io *io); /* no request is under way any more */
+    /* Of what was submitted and not reaped some may have happened; none is under way any more. */
+    void (*close)(struct tr_io *io);
     void (*describe)(const struct tr_io *io, char *text, size_t room);
 };
 

@@ -6,6 +6,7 @@
  * little slower. A read of an eventfd stays in the ring: that is how other threads wake the
  * sleeper.
  */
+#include <assert.h>
 #include <liburing.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,7 +29,8 @@ struct uring {
     uint32_t n_parts;
     int event; /* eventfd, -1 before it is open */
     uint64_t event_value;
-    int armed; /* its read is in the ring */
+    int armed;          /* its read is in the ring */
+    uint32_t under_way; /* requests that have not been taken */
 };
 
 /* A read or write within one registered part needs no pinning of pages; others go without. */
@@ -48,10 +50,7 @@ static struct io_uring_sqe *next_sqe(struct uring *u)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
 
-    while (!sqe) {
-        io_uring_submit(&u->ring);
-        sqe = io_uring_get_sqe(&u->ring);
-    }
+    assert(sqe);
     return sqe;
 }
 
@@ -80,6 +79,7 @@ static void uring_submit(struct tr_io *io, struct tr_io_request *r)
     if (r->op != TR_IO_SYNC && (file->memory || !file->direct))
         sqe->flags |= IOSQE_ASYNC;
     io_uring_sqe_set_data(sqe, r);
+    u->under_way++;
 }
 
 static void arm(struct uring *u)
@@ -109,6 +109,7 @@ static void take(struct uring *u, struct tr_io_request **done)
             tr_io_forget(&u->files[r->file], r);
             *last = r;
             last = &r->next;
+            u->under_way--;
         } else {
             u->armed = 0;
         }
@@ -142,13 +143,28 @@ static void uring_wake(struct tr_io *io)
     while (n < 0 && errno == EINTR);
 }
 
+/* The kernel ends a closed ring's requests some time later; what they read into may be another's
+ * by then. Those that it was never given stay where they are. */
+static void drain(struct uring *u)
+{
+    struct tr_io_request *done;
+    struct io_uring_cqe *cqe;
+    int r = 0;
+
+    while (u->under_way > io_uring_sq_ready(&u->ring) && (r == 0 || r == -EINTR)) {
+        r = io_uring_wait_cqe(&u->ring, &cqe);
+        take(u, &done);
+    }
+}
+
 static void uring_close(struct tr_io *io)
 {
     struct uring *u = (struct uring *)io;
 
+    drain(u);
     if (u->n_parts) /* unpinned now: the kernel frees a ring some time after it has been closed */
         io_uring_unregister_buffers(&u->ring);
-    io_uring_queue_exit(&u->ring); /* cancels the read of the eventfd, waits for anything else */
+    io_uring_queue_exit(&u->ring); /* cancels the read of the eventfd */
     if (u->event >= 0)
         close(u->event);
     tr_free(TR_MEM_MISC, u->part);

@@ -51,7 +51,7 @@ int tr_store_transfer_error(struct tr_store *s, const struct tr_transfer *t)
 }
 
 /* The table of I/O has broken down: the transfer has no error of its own, and no end, so the queue
- * must forget it before its memory is anybody else's. */
+ * is closed, which waits for it, before its memory is anybody else's. */
 static int broken(struct tr_store *s, const struct tr_transfer *t, int error)
 {
     if (t->op != TR_IO_READ)

@@ -218,6 +218,36 @@ static void wake(void **state)
     io->ops->close(io);
 }
 
+/* What is under way when the engine is closed has ended by then: the memory is the caller's. */
+static void closed_under_way(void **state)
+{
+    static struct tr_io_request requests[8];
+    struct tr_io_params p = io_params();
+
+    (void)state;
+    for (int round = 0; round < 20; round++) {
+        struct tr_io_request *done;
+        struct tr_io *io;
+
+        assert_ok(tr_io_open(&io, kind, &p));
+        memset(memory + FILE_BYTES, 1, FILE_BYTES);
+        for (int i = 0; i < 8; i++) {
+            requests[i] = (struct tr_io_request){.op = TR_IO_READ,
+                                                 .file = TR_FILE_GEN0,
+                                                 .buf = memory + FILE_BYTES + i * (FILE_BYTES / 8),
+                                                 .offset = (uint64_t)i * (FILE_BYTES / 8),
+                                                 .bytes = FILE_BYTES / 8};
+            io->ops->submit(io, &requests[i]);
+        }
+        assert_ok(io->ops->reap(io, 0, &done));
+        io->ops->close(io);
+        memset(memory + FILE_BYTES, 2, FILE_BYTES);
+        usleep(5000);
+        for (size_t i = 0; i < FILE_BYTES; i += TR_STORE_ALIGN)
+            assert_int_equal(memory[FILE_BYTES + i], 2);
+    }
+}
+
 /* A table that keeps what it is given and writes down the order. */
 struct keeper {
     struct tr_io io;
@@ -384,9 +414,10 @@ static int run_suite(const char *name, int direct)
     int failed;
 
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain),         cmocka_unit_test(faulty),   cmocka_unit_test(truncated),
-        cmocka_unit_test(limit_of_size), cmocka_unit_test(injected), cmocka_unit_test(bad_sector),
-        cmocka_unit_test(wake),
+        cmocka_unit_test(plain),     cmocka_unit_test(faulty),
+        cmocka_unit_test(truncated), cmocka_unit_test(limit_of_size),
+        cmocka_unit_test(injected),  cmocka_unit_test(bad_sector),
+        cmocka_unit_test(wake),      cmocka_unit_test(closed_under_way),
     };
 
     print_message("engine: %s\n", name);
