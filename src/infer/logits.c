@@ -91,7 +91,8 @@ static int head_visit(const struct logits_work *w, const struct tr_pass_visit *v
 
     if (v->unit.first && (r = gather(w)) < 0)
         return r;
-    if ((r = norm(w, v->at[1])) < 0 || (r = multiply(w, s, v->at[0])) < 0)
+    if ((r = norm(w, pass_span(v, w->run->model->final_norm_span))) < 0 ||
+        (r = multiply(w, s, pass_span(v, s->params_span))) < 0)
         return r;
     return take_slice(w, s);
 }
@@ -115,7 +116,7 @@ int infer_logits(struct tr_run *run, const struct tr_batch *batch, const int32_t
     for (uint32_t i = 0; i < run->visits.forward && r == 0; i++) {
         struct tr_pass_visit v = {.unit = run->visits.units[i], .spans = &run->visits.spans[i]};
 
-        if ((r = tr_offload_acquire(run->offload, i, (void **)v.at)) < 0)
+        if ((r = tr_offload_acquire(run->offload, i, v.at)) < 0)
             break;
         run->pass.visit = &v;
         r = v.unit.work == TR_WORK_HEAD ? head_visit(&w, &v) : tr_pass_run(&run->pass, &v);

@@ -364,7 +364,7 @@ static void add_table(struct builder *b, struct tr_table *table, enum tr_role ro
         b->m->tensors[table->tensor].n_pieces = b->m->layout.n_pieces - first;
     }
     for (int32_t i = 0; !b->bad && i < table->n_slices; i++)
-        table->slices[i].state_span = TR_NONE;
+        table->slices[i].state_span = table->slices[i].parked_span = TR_NONE;
     if (!b->bad && b->m->has_state && tr_trains(b->m, table->tensor)) {
         add_segment(b, record, "state");
         add_slice_state(b, table);
@@ -490,7 +490,7 @@ static void add_final_norm(struct builder *b)
     add_segment(b, "final norm", "params");
     m->final_norm_span = add_span(b, TR_SLOTS_NORM);
     add_params(b, m->final_norm);
-    m->final_norm_state_span = TR_NONE;
+    m->final_norm_state_span = m->final_norm_parked_span = TR_NONE;
     if (m->has_state && !b->bad && tr_trains(m, m->final_norm)) {
         add_segment(b, "final norm", "state");
         m->final_norm_state_span = add_span(b, TR_SLOTS_NORM_STATE);

@@ -25,7 +25,7 @@ int pass_embed(struct tr_pass_state *p, const struct tr_pass_visit *v)
     const struct tr_slice *s = &p->model->embed.slices[v->unit.index];
 
     return pass_op(p, &(struct tr_op){.kind = TR_OP_EMBED,
-                                      .embed = {.table = v->at[0],
+                                      .embed = {.table = pass_span(v, s->params_span),
                                                 .dtype = p->model->dtype,
                                                 .row0 = s->row0,
                                                 .rows = s->rows,

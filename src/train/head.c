@@ -13,7 +13,7 @@
 
 #include "src/model/freeze.h"
 
-/* The spans of a visit of a table, in the order in which visits.c adds them. */
+/* The spans of a visit of a table: what it has of these. */
 struct table_spans {
     char *table, *state, *parked, *norm, *norm_state, *norm_parked;
 };
@@ -37,26 +37,20 @@ static int is_tied(const struct tr_pass_state *p)
 static struct slice_work slice_work(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
     const struct tr_model *m = p->model;
-    int embed = v->unit.place == TR_WORK_EMBED_GRAD, tied = is_tied(p), k = 0;
-    int update = tr_unit_updates(&v->unit), ends = tr_ends_final_norm(m, &v->unit);
-    int parks = m->parked && v->unit.place != TR_WORK_HEAD;
+    int embed = v->unit.place == TR_WORK_EMBED_GRAD;
     const struct tr_table *t = embed ? &m->embed : tr_model_head(m);
-    struct slice_work w = {
-        .p = p, .v = v, .tensor = &m->tensors[t->tensor], .slice = &t->slices[v->unit.index]};
+    const struct tr_slice *s = &t->slices[v->unit.index];
 
-    if (update || !embed || tied)
-        w.at.table = v->at[k++];
-    if (update && m->has_state && tr_trains(m, embed ? m->embed.tensor : m->head.tensor))
-        w.at.state = v->at[k++];
-    if (parks && (embed || !tied) && tr_trains(m, t->tensor))
-        w.at.parked = v->at[k++];
-    if ((!embed || tied) && !(update && parks))
-        w.at.norm = v->at[k++];
-    if (update && m->has_state && ends)
-        w.at.norm_state = v->at[k++];
-    if (parks && ends)
-        w.at.norm_parked = v->at[k++];
-    return w;
+    return (struct slice_work){.p = p,
+                               .v = v,
+                               .tensor = &m->tensors[t->tensor],
+                               .slice = s,
+                               .at = {.table = pass_find(v, s->params_span),
+                                      .state = pass_find(v, s->state_span),
+                                      .parked = pass_find(v, s->parked_span),
+                                      .norm = pass_find(v, m->final_norm_span),
+                                      .norm_state = pass_find(v, m->final_norm_state_span),
+                                      .norm_parked = pass_find(v, m->final_norm_parked_span)}};
 }
 
 static int32_t grain_token(const struct slice_work *w, int32_t g)
@@ -444,12 +438,12 @@ int pass_table_update(struct tr_pass_state *p, const struct tr_pass_visit *v)
 /* Of the final norm alone: parked for the next step. */
 int pass_norm_update(struct tr_pass_state *p, const struct tr_pass_visit *v)
 {
-    int k = 0;
-    struct slice_work w = {.p = p, .v = v};
+    const struct tr_model *m = p->model;
+    struct slice_work w = {.p = p,
+                           .v = v,
+                           .at = {.norm = pass_span(v, m->final_norm_span),
+                                  .norm_state = pass_find(v, m->final_norm_state_span),
+                                  .norm_parked = pass_span(v, m->final_norm_parked_span)}};
 
-    w.at.norm = v->at[k++];
-    if (p->model->has_state)
-        w.at.norm_state = v->at[k++];
-    w.at.norm_parked = v->at[k];
     return finish_final_norm(&w);
 }

@@ -8,14 +8,20 @@
 #include "src/base/mem.h"
 #include "src/train/apart.h"
 
+char *pass_find(const struct tr_pass_visit *v, uint32_t span)
+{
+    for (uint32_t k = 0; k < v->spans->n_spans; k++)
+        if (v->spans->span[k] == span)
+            return v->at[k];
+    return NULL;
+}
+
 char *pass_span(const struct tr_pass_visit *v, uint32_t span)
 {
-    uint32_t k = 0;
+    char *at = pass_find(v, span);
 
-    while (k + 1 < v->spans->n_spans && v->spans->span[k] != span)
-        k++;
-    assert(v->spans->span[k] == span);
-    return v->at[k];
+    assert(at);
+    return at;
 }
 
 void *pass_boundary(const struct tr_pass_state *p, int layer, int64_t token)
@@ -74,24 +80,18 @@ struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const str
 void *pass_weight(const struct tr_pass_state *p, const struct tr_pass_visit *v, enum tr_role r)
 {
     const struct tr_block *block = &p->model->blocks[v->unit.index];
+    const uint32_t *span = r >= TR_ROLE_LORA ? block->adapter_span : block->params_span;
     int32_t t = block->tensor[r];
 
-    if (t >= 0 && r >= TR_ROLE_LORA)
-        return pass_span(v, block->adapter_span[tr_model_part(r)]) + p->model->tensors[t].offset;
-    return t < 0 ? NULL : v->at[tr_model_part(r) - v->unit.from] + p->model->tensors[t].offset;
+    return t < 0 ? NULL : pass_span(v, span[tr_model_part(r)]) + p->model->tensors[t].offset;
 }
 
 char *pass_block_state(const struct tr_pass_state *p, const struct tr_pass_visit *v, enum tr_role r)
 {
     const struct tr_block *block = &p->model->blocks[v->unit.index];
-    const uint32_t *span = block->state_span;
-    int k = (int)v->unit.to + 1 - (int)v->unit.from; /* behind the parameters of the parts */
+    const uint32_t *span = r >= TR_ROLE_LORA ? block->adapter_span : block->state_span;
 
-    if (r >= TR_ROLE_LORA)
-        return pass_span(v, block->adapter_span[tr_model_part(r)]);
-    for (int part = v->unit.from; part < (int)tr_model_part(r); part++)
-        k += span[part] != TR_NONE;
-    return v->at[k];
+    return pass_span(v, span[tr_model_part(r)]);
 }
 
 char *pass_block_parked(const struct tr_pass_visit *v, const struct tr_model *m, enum tr_role r)

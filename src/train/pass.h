@@ -76,7 +76,7 @@ struct tr_pass_state {
     uint64_t drop_step; /* which of them follows from; an update at hand may be of the one before */
     struct tr_pass_cache cache;
     struct tr_apart *apart; /* updates run on the cpu (src/train/apart.h); NULL: on the device */
-    uint32_t n_sumsq;       /* entries written by the norm pass */
+    uint32_t n_sumsq;       /* entries of the norms that have been queued so far */
     const struct tr_pass_visit *visit;
 };
 
@@ -84,7 +84,7 @@ struct tr_pass_state {
 struct tr_pass_visit {
     struct tr_unit_visit unit;
     const struct tr_visit *spans;
-    char *at[TR_VISIT_SPANS]; /* params, state, ... in the order of visits.c */
+    void *at[TR_VISIT_SPANS]; /* of each of its spans */
 };
 
 /* Cuts the batch into micro-batches and copies it to the device. */
@@ -132,7 +132,8 @@ struct pass_frame {
 };
 struct pass_frame pass_frame(const struct tr_pass_state *p, int layer, const struct tr_micro *u);
 
-/* Where the visit has this span. */
+/* Where the visit has this span; NULL: it has not, as TR_NONE. The second where it must. */
+char *pass_find(const struct tr_pass_visit *v, uint32_t span);
 char *pass_span(const struct tr_pass_visit *v, uint32_t span);
 /* A block's weights in the slot of their part; NULL where the family has none. */
 void *pass_weight(const struct tr_pass_state *p, const struct tr_pass_visit *v, enum tr_role r);
@@ -164,7 +165,7 @@ int pass_adapter_da(const struct tr_pass_state *p, const struct pass_linear *l);
 
 int pass_embed(struct tr_pass_state *p, const struct tr_pass_visit *v);
 int pass_block(struct tr_pass_state *p, const struct tr_pass_visit *v);
-/* Forward of one micro-batch through parts `from` to `to` of the visit's block. */
+/* Forward of one micro-batch through the visit's block, from its first part to `to`. */
 int pass_block_forward(struct tr_pass_state *p, const struct tr_pass_visit *v,
                        const struct tr_micro *u, enum tr_part to);
 /* xn2 of a micro-batch again, where it has not stayed (struct tr_frame): for a visit of the up
