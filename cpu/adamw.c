@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * AdamW with decoupled weight decay: the arithmetic of device.h, operation by operation. The state
- * is f32 and the caller's bias corrections come in step_size and sqrt_bias2.
+ * AdamW with decoupled weight decay: the arithmetic of device.h, operation by operation, in f32
+ * whatever the state is kept in. The caller's bias corrections come in step_size and sqrt_bias2.
  */
 #include <math.h>
 

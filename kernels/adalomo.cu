@@ -114,7 +114,7 @@ static unsigned blocks_of(int64_t threads)
 
 int tr_cuda_adalomo_sum(const struct tr_cuda *cuda, const struct tr_op_update *op)
 {
-    int ret = update_refuse(op) ? update_refuse(op) : refuse_part(op);
+    int refused = update_refuse(op), ret = refused ? refused : refuse_part(op);
     int64_t rows = ret || !op->n ? 0 : op->n / op->block;
     double *weights = (double *)cuda->scratch;
     double *inverse = weights + rows;

@@ -194,7 +194,7 @@ mma_grad_sum(float sum[HD / 8][4], const float s[mma_step<HD>::columns / 8][4], 
 }
 
 /* Numbers of the queries of the lane's two rows, or with KEYS of the step's columns. */
-struct mma_queries {
+struct mma_query_numbers {
     float lse[2], delta[2];
     const float *columns;
 };
@@ -204,7 +204,8 @@ struct mma_queries {
 template <int HD, int KEYS, int MASK>
 static __device__ __forceinline__ void
 mma_grad_fold(float s[mma_step<HD>::columns / 8][4], float dp[mma_step<HD>::columns / 8][4],
-              const struct tr_op_attention *op, const struct mma_queries *queries, int32_t distance)
+              const struct tr_op_attention *op, const struct mma_query_numbers *queries,
+              int32_t distance)
 {
     constexpr int step = mma_step<HD>::columns;
     int lane = threadIdx.x & 31;
@@ -238,8 +239,8 @@ mma_grad_fold(float s[mma_step<HD>::columns / 8][4], float dp[mma_step<HD>::colu
 template <int DT, int HD, int KEYS>
 static __device__ __forceinline__ void
 mma_grad_step(float sums[KEYS ? 2 : 1][HD / 8][4], const struct tr_op_attention *op,
-              const uint16_t *rows, const uint16_t *columns, const struct mma_queries *queries,
-              int32_t distance)
+              const uint16_t *rows, const uint16_t *columns,
+              const struct mma_query_numbers *queries, int32_t distance)
 {
     constexpr int step = mma_step<HD>::columns;
     int32_t below = KEYS ? 15 : step - 1, above = KEYS ? step - 1 : 15;
@@ -299,7 +300,7 @@ static __device__ __forceinline__ void mma_grad_tile(const struct tr_op_attentio
     struct grad_walk w = grad_begin<KEYS>(op, t, MMA_ROWS, step);
     int32_t row0 = t->first + threadIdx.x / 32 * 16;
     float sums[KEYS ? 2 : 1][HD / 8][4], number;
-    struct mma_queries queries;
+    struct mma_query_numbers queries;
     bool more = true;
 
     for (int half = 0; !KEYS && half < 2; half++) {

@@ -8,7 +8,7 @@
 #include "kernels/device.h"
 
 #define ROUND     256 /* launches */
-#define OTHERWISE 3   /* of an op that is no product, at most */
+#define OTHERWISE 4   /* of an op whose launches do not grow with the grains, at most */
 
 static unsigned launches_of(const struct tr_op *op)
 {
@@ -17,6 +17,10 @@ static unsigned launches_of(const struct tr_op *op)
     case TR_OP_MATMUL_DX:
     case TR_OP_MATMUL_DW:
         return 1 + (unsigned)op->matmul.grains.n; /* of a bias, too */
+    case TR_OP_RMSNORM_GRAD:
+        return 1 + 2 * (unsigned)op->rmsnorm.grains.n;
+    case TR_OP_BIAS_GRAD:
+        return 1 + 2 * (unsigned)op->bias_grad.grains.n;
     default:
         return OTHERWISE;
     }

@@ -22,10 +22,9 @@
 
 #include "offload/store.h"
 
-#define TR_COMMIT_OPEN                                                                             \
-    1u /* the bytes on disk are being changed in place: not a state to resume                      \
-        */
-#define TR_UUID_CHARS 36
+/* The bytes on disk are being changed in place: not a state to resume. */
+#define TR_COMMIT_OPEN 1u
+#define TR_UUID_CHARS  36
 
 struct tr_commit {
     uint64_t sequence; /* 0: none yet */

@@ -7,13 +7,12 @@
 #include "offload/engine.h"
 
 #include <stdio.h>
-#include <time.h>
 
+#include "src/base/clock.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
-#define SECOND_NS   1000000000l
-#define PATIENCE_NS 100000000l /* of a waiting caller, before it asks how the device is */
+#define PATIENCE_NS 100000000u /* of a waiting caller, before it asks how the device is */
 
 void tr_engine_kick(struct tr_offload *o)
 {
@@ -65,16 +64,9 @@ void tr_engine_free(struct tr_offload *o)
 
 void tr_engine_wait(struct tr_offload *o)
 {
-    struct timespec until;
     int r;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += PATIENCE_NS;
-    if (until.tv_nsec >= SECOND_NS) {
-        until.tv_nsec -= SECOND_NS;
-        until.tv_sec++;
-    }
-    if (pthread_cond_timedwait(&o->changed, &o->lock, &until) == 0 || !o->calls || o->error)
+    if (tr_cond_wait_for(&o->changed, &o->lock, PATIENCE_NS) == 0 || !o->calls || o->error)
         return;
     pthread_mutex_unlock(&o->lock);
     r = o->device->ops->error(o->device);

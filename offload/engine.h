@@ -19,8 +19,9 @@
  * Threads. The caller, the I/O thread, and the device's own threads, which report that the compute
  * of a visit, or a copy, has passed. `lock` guards what stands below it in the struct; it is never
  * held during I/O, a checksum or a call of the device. The queue, the moves and the store (with its
- * `next` commit) belong to the I/O thread alone, from open to close. Whoever changes what the I/O
- * thread decides by calls tr_engine_kick.
+ * `next` commit) belong to the I/O thread alone, from open to close; but tr_offload_abandon, which
+ * has waited under the lock until that thread has nothing to do, changes `next` and the homes
+ * itself. Whoever changes what the I/O thread decides by calls tr_engine_kick.
  *
  * Epochs. Each commit closes an epoch; a changed slot belongs to the epoch in which it was
  * released. At most two are alive: the one being committed and the current one. Write-backs of the

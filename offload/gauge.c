@@ -8,10 +8,10 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "offload/store_private.h"
+#include "src/base/clock.h"
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
@@ -29,14 +29,6 @@ struct gauge {
     char *buffer;
 };
 
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static int transfer_all(struct gauge *g, enum tr_io_op op, uint64_t bytes)
 {
     int r = 0;
@@ -53,14 +45,14 @@ static int transfer_all(struct gauge *g, enum tr_io_op op, uint64_t bytes)
 static int time_file(struct gauge *g, uint64_t bytes, double *speed)
 {
     struct tr_transfer sync = {.op = TR_IO_SYNC};
-    double from = now(), seconds;
+    double from = tr_now(), seconds;
     int r = transfer_all(g, TR_IO_WRITE, bytes);
 
     if (r == 0)
         r = tr_queue_run(g->queue, &sync);
     for (uint32_t i = 0; i < READS && r == 0; i++)
         r = transfer_all(g, TR_IO_READ, bytes);
-    seconds = now() - from;
+    seconds = tr_now() - from;
     *speed = (double)((1 + READS) * bytes) / (seconds > 1e-6 ? seconds : 1e-6);
     return r < 0 ? tr_error(r, "%s: cannot measure this drive: %s", g->file[0].path, strerror(-r))
                  : 0;

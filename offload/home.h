@@ -12,7 +12,7 @@
  * from the home, never from the disk, and its next change waits in its slot until the write of the
  * one before is finished.
  *
- * Homes live as long as the engine. They belong to the I/O thread.
+ * Homes live as long as the engine. They belong to the I/O thread (but see engine.h on abandon).
  */
 #ifndef TR_OFFLOAD_HOME_H
 #define TR_OFFLOAD_HOME_H

@@ -10,19 +10,11 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "offload/engine.h"
+#include "src/base/clock.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /* Or will be, when the visit that is at it has passed. */
 static int is_newer(const struct tr_offload *o, const struct tr_slot *s)
@@ -174,11 +166,11 @@ int tr_offload_acquire(struct tr_offload *o, uint32_t visit, void *at[TR_VISIT_S
     tr_engine_kick(o);
     while (!o->error && !is_ready(o, visit)) {
         if (!from && !o->tickets) /* only now does the device have nothing to do */
-            from = now_ns();
+            from = tr_now_ns();
         tr_engine_wait(o);
     }
     if (from)
-        o->stats.wait_load_ns += now_ns() - from;
+        o->stats.wait_load_ns += tr_now_ns() - from;
     r = tr_engine_error(o);
     if (r == 0)
         pin(o, visit, at);
@@ -289,11 +281,11 @@ int tr_offload_drain(struct tr_offload *o)
 /* Lock held. */
 static int wait_committed(struct tr_offload *o)
 {
-    uint64_t from = now_ns();
+    uint64_t from = tr_now_ns();
 
     while (!o->error && o->flush.state != TR_FLUSH_IDLE)
         tr_engine_wait(o);
-    o->stats.wait_commit_ns += now_ns() - from;
+    o->stats.wait_commit_ns += tr_now_ns() - from;
     return tr_engine_error(o);
 }
 

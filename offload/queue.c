@@ -9,8 +9,8 @@
 #include "offload/watch.h"
 
 #include <string.h>
-#include <time.h>
 
+#include "src/base/clock.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
@@ -56,14 +56,6 @@ struct tr_queue {
     int is_slow; /* and nobody has asked for it yet */
 };
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 int tr_queue_open(struct tr_queue **out, struct tr_io *io, uint32_t depth,
                   const struct tr_stripes *stripes)
 {
@@ -82,8 +74,8 @@ int tr_queue_open(struct tr_queue **out, struct tr_io *io, uint32_t depth,
     q->stripes = stripes;
     q->depth = depth;
     q->n_folders = n_folders;
-    q->clock = now_ns;
-    q->looked_ns = now_ns();
+    q->clock = tr_now_ns;
+    q->looked_ns = tr_now_ns();
     for (uint32_t i = 0; i < depth * n_folders; i++) {
         requests[i].next_free = q->free;
         q->free = &requests[i];

@@ -45,8 +45,7 @@ struct tr_schedule {
     uint32_t n_loads;
     uint32_t *slot;  /* (visits, TR_VISIT_SPANS): where each visit finds each of its spans */
     uint32_t *saved; /* (visits): bit k: scratch, or where lazy any span, to be saved after it */
-    uint32_t
-        *again; /* (visits): bit k: of the store, changed again in its slot before it is dropped */
+    uint32_t *again; /* (visits): bit k: of the store, and changed again before it is dropped */
     unsigned char *carried; /* (slots): newer than the store, and dropped before it is changed */
     uint32_t n_visits;
 };

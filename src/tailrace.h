@@ -8,7 +8,8 @@
  * person. The library never exits, prints or installs signal handlers; OpenBLAS it sets to one
  * thread, for the whole process, and its environment while it is loaded. In params zero (NULL) is
  * the default; strings are copied where they are kept. Objects are not thread-safe; different
- * objects may be used from different threads, once the first run or model has been opened. */
+ * objects may be used from different threads, once the first run or model has been opened. Memory
+ * budgets and peaks count what all of them hold: they are meant for one run at a time. */
 #ifndef TAILRACE_H
 #define TAILRACE_H
 
@@ -110,7 +111,7 @@ struct tr_step_report {
     int64_t step, steps;        /* 1-based, of this line; in all */
     double loss, lr, grad_norm; /* grad_norm: NaN with fused_gemm; 0 where not measured */
     int64_t tokens, targets;    /* in the batch; those with a loss */
-    int skipped;        /* no target, or an overflow: nothing was updated */
+    int skipped;        /* loss or gradient was not finite: nothing was updated */
     double seconds, tokens_per_s, wait_load_s, wait_commit_s; /* waits: of the caller */
     uint64_t read_bytes, written_bytes, spilled_bytes; /* spilled: activations, to host or disk */
     uint64_t device_peak_bytes, host_peak_bytes; /* device: as planned; the outcome has measured */
@@ -121,7 +122,6 @@ struct tr_step_report {
 struct tr_memory_row { const char *kind; uint64_t bytes; }; /* "block slots (3 x 88.1 MiB)" */
 
 typedef struct tr_run tr_run;
-
 /* Imports (or continues) and plans. On failure *out is NULL, nothing half-made is left behind. */
 TR_API int tr_train_open(tr_run **out, const struct tr_train_params *params);
 /* One step. 1: done, 0: there are no more steps (all is durable), or an error. Then step and finish
@@ -135,9 +135,9 @@ TR_API void tr_train_close(tr_run *run); /* NULL is allowed; all committed steps
 TR_API int tr_train_memory(const tr_run *run, struct tr_memory_row *rows, int n);
 /* A text of "key: value" lines: what will be done with what (resolved options, sizes). */
 TR_API const char *tr_train_summary(const tr_run *run);
-/* After finish: predicted beside measured, or "" (lives as long as the run); bytes of the disk. */
+/* After finish: predicted beside measured, or "". Lives as long as the run. */
 TR_API const char *tr_train_outcome(const tr_run *run);
-TR_API void tr_train_moved(const tr_run *run, uint64_t *read, uint64_t *written);
+TR_API void tr_train_moved(const tr_run *run, uint64_t *read, uint64_t *written); /* disk, bytes */
 
 /* ---- before training ------------------------------------------------------------------------ */
 
@@ -168,7 +168,7 @@ TR_API int tr_foretell(const struct tr_foretell_params *params, char **out);
 /* ---- everything else ------------------------------------------------------------------------ */
 
 struct tr_init_params {
-    const char *arch, *tokenizer, *out;
+    const char *arch, *tokenizer, *out; /* tokenizer: copied, or NULL; out: absent or empty */
     uint64_t seed; enum tr_type dtype; /* default 0; f32 */
 };
 TR_API int tr_init_model(const struct tr_init_params *params);
@@ -181,7 +181,7 @@ struct tr_export_run_params {
 /* Exports the newest whole commit; *step is the step it was made at (may be NULL). */
 TR_API int tr_export_run(const struct tr_export_run_params *params, int64_t *step);
 
-struct tr_learn_params { const char *data, *out; int64_t vocab; };
+struct tr_learn_params { const char *data, *out; int64_t vocab; }; /* at least 261 */
 TR_API int tr_learn_tokenizer(const struct tr_learn_params *params);
 
 /* Texts returned through `out` are freed with tr_free_text (NULL is allowed). After an error *out
@@ -216,7 +216,7 @@ struct tr_eval_report {
     int64_t samples, tokens, targets, matched, truncated; /* truncated: samples cut to seq_len */
     double accuracy[3]; /* task: by sum, per token, per byte of a choice */
     double interval[2]; /* 95 % of the first, by Wilson: never empty, even if all are right */
-    double majority, f1, exact; /* of always the commonest answer; NaN: no such */
+    double majority, f1, exact; /* commonest answer; cb and multirc; its questions; or NaN */
 };
 TR_API int tr_eval_data(const struct tr_eval_params *params, struct tr_eval_report *report);
 

@@ -60,43 +60,44 @@ int tr_pwrite(int fd, const char *path, const void *buf, size_t n, uint64_t offs
     return 0;
 }
 
+static int check_regular(int fd, const char *path, size_t limit, size_t *bytes)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return fail("cannot stat", path);
+    if (!S_ISREG(st.st_mode))
+        return tr_error(-EINVAL, "%s: not a regular file", path);
+    if ((uint64_t)st.st_size > limit)
+        return tr_error(-EFBIG, "%s: %lld bytes, at most %zu are read", path, (long long)st.st_size,
+                        limit);
+    *bytes = (size_t)st.st_size;
+    return 0;
+}
+
 int tr_file_read(const char *path, size_t limit, char **out, size_t *bytes)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), r; /* a fifo must not block */
-    struct stat st;
-    char *buf;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a fifo must not block */
+    char *buf = NULL;
+    size_t n = 0;
+    int r;
 
     if (fd < 0)
         return fail("cannot open", path);
-    if (fstat(fd, &st) < 0) {
-        r = fail("cannot stat", path);
-        goto fail_open;
-    }
-    if (!S_ISREG(st.st_mode)) {
-        r = tr_error(-EINVAL, "%s: not a regular file", path);
-        goto fail_open;
-    }
-    if ((uint64_t)st.st_size > limit) {
-        r = tr_error(-EFBIG, "%s: %lld bytes, at most %zu are read", path, (long long)st.st_size,
-                     limit);
-        goto fail_open;
-    }
-    buf = tr_alloc(TR_MEM_TEXT, (size_t)st.st_size + 1);
-    if (!buf) {
+    r = check_regular(fd, path, limit, &n);
+    if (r == 0 && !(buf = tr_alloc(TR_MEM_TEXT, n + 1)))
         r = -ENOMEM;
-        goto fail_open;
-    }
-    r = tr_pread(fd, path, buf, (size_t)st.st_size, 0);
+    if (r == 0)
+        r = tr_pread(fd, path, buf, n, 0);
+    close(fd);
     if (r < 0) {
         tr_free(TR_MEM_TEXT, buf);
-        goto fail_open;
+        return r;
     }
     *out = buf;
     if (bytes)
-        *bytes = (size_t)st.st_size;
-fail_open:
-    close(fd);
-    return r;
+        *bytes = n;
+    return 0;
 }
 
 int tr_sync_folder(const char *path)

@@ -262,14 +262,3 @@ int tr_export(const struct tr_export_params *p)
     tr_keep_close(k);
     return r;
 }
-
-int tr_export_bytes(const char *keep, int dtype, uint64_t *bytes)
-{
-    struct tr_kept *k;
-    int r = tr_keep_open(&k, keep);
-
-    if (r == 0)
-        *bytes = folder_bytes(k, dtype);
-    tr_keep_close(k);
-    return r;
-}

@@ -47,7 +47,4 @@ int tr_export_fill(void *reader, const struct tr_tensor *t, uint64_t from, size_
 /* -ENOSPC where the disk of a folder has less than that. */
 int tr_export_check_space(const char *folder, uint64_t need);
 
-/* Bytes that the folder will take at most: for the plan. */
-int tr_export_bytes(const char *keep, int dtype, uint64_t *bytes);
-
 #endif

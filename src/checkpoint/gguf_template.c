@@ -35,8 +35,7 @@ static const char *find_template(const json_t *config)
     const char *found = json_string_value(t);
     size_t i;
 
-    json_array_foreach(t, i, v)
-    {
+    json_array_foreach(t, i, v) {
         const char *name = json_string_value(json_object_get(v, "name"));
 
         if (name && !strcmp(name, "default"))

@@ -9,10 +9,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "src/base/err.h"
 #include "src/base/file.h"
+#include "src/base/hash.h"
 #include "src/base/mem.h"
 #include "src/checkpoint/keep.h"
 
@@ -102,8 +102,7 @@ int tr_keep_verify(const struct tr_kept *k, const char *folder,
     json_t *sum;
     int damaged = 0;
 
-    json_object_foreach(k->sums, name, sum)
-    {
+    json_object_foreach(k->sums, name, sum) {
         if (tr_keep_check_sum(k, folder, name) == 0)
             continue;
         damaged++;

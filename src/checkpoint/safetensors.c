@@ -182,10 +182,9 @@ static int read_metadata(const json_t *v, const char *where, struct tr_st_header
 
     if (!json_is_object(v))
         return tr_error(-EINVAL, "%s: __metadata__ is not an object", where);
-    json_object_foreach((json_t *)(uintptr_t)v, key, text) if (
-        !json_is_string(text)) return tr_error(-EINVAL,
-                                               "%s: __metadata__: \"%.60s\" is not a string", where,
-                                               key);
+    json_object_foreach((json_t *)(uintptr_t)v, key, text)
+        if (!json_is_string(text))
+            return tr_error(-EINVAL, "%s: __metadata__: \"%.60s\" is not a string", where, key);
     out->metadata = json_incref((json_t *)(uintptr_t)v);
     return 0;
 }
@@ -244,8 +243,7 @@ static int read_header(const json_t *root, uint64_t data_bytes, const char *wher
     out->tensors = tr_alloc_array(TR_MEM_MISC, n, sizeof(*out->tensors));
     if (!out->tensors)
         return -ENOMEM;
-    json_object_foreach((json_t *)(uintptr_t)root, name, v)
-    {
+    json_object_foreach((json_t *)(uintptr_t)root, name, v) {
         if (!strcmp(name, "__metadata__"))
             r = read_metadata(v, where, out);
         else
@@ -318,8 +316,7 @@ int tr_safetensors_parse_index(const char *text, size_t bytes, const char *where
         r = tr_error(-EINVAL, "%s: no \"weight_map\"", where);
         goto fail;
     }
-    json_object_foreach(map, name, v)
-    {
+    json_object_foreach(map, name, v) {
         r = check_name(name, where);
         if (r < 0)
             goto fail;

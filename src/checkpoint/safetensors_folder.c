@@ -25,15 +25,18 @@
 
 static int open_regular(const char *path, struct stat *st)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), e; /* a fifo must not block */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), e = 0; /* a fifo must not block */
 
     if (fd < 0)
         return tr_error(-errno, "%s: cannot open: %s", path, strerror(errno));
-    if (fstat(fd, st) == 0 && S_ISREG(st->st_mode))
+    if (fstat(fd, st) < 0)
+        e = tr_error(-errno, "%s: cannot look at it: %s", path, strerror(errno));
+    else if (!S_ISREG(st->st_mode))
+        e = tr_error(-EINVAL, "%s: not a regular file", path);
+    if (e == 0)
         return fd;
-    e = S_ISREG(st->st_mode) ? -errno : -EINVAL;
     close(fd);
-    return tr_error(e, "%s: not a regular file", path);
+    return e;
 }
 
 /* The file begins with the length of its header, eight bytes little-endian, in no text. Both bounds
@@ -184,8 +187,7 @@ static int add_index_shards(struct tr_safetensors *s, const char *folder, json_t
     json_t *file;
     int r = seen ? 0 : -ENOMEM;
 
-    json_object_foreach(map, tensor, file)
-    {
+    json_object_foreach(map, tensor, file) {
         const char *name = json_string_value(file);
 
         if (r < 0 || s->n_tensors > json_object_size(map))
@@ -213,8 +215,7 @@ static int check_index(struct tr_safetensors *s, const char *where, json_t *map)
         if (!json_object_get(map, s->tensors[i].name))
             return tr_error(-EINVAL, "%s: weight_map: tensor %s of %s is missing", where,
                             s->tensors[i].name, tr_safetensors_path(s, &s->tensors[i]));
-    json_object_foreach(map, name, file)
-    {
+    json_object_foreach(map, name, file) {
         const struct tr_st_tensor *t = tr_safetensors_find(s, name);
 
         if (!t && tr_shards_ignored(name)) /* dropped from the file alone by some writers */
@@ -244,8 +245,7 @@ static int names_only(json_t *map, const char *file)
     const char *name;
     json_t *of;
 
-    json_object_foreach(map, name, of)
-    {
+    json_object_foreach(map, name, of) {
         if (!json_is_string(of) || strcmp(json_string_value(of), file))
             return 0;
     }

@@ -157,7 +157,7 @@ static int write_file(struct out_file *o, const struct tr_shards_write_params *p
     o->fd = open(o->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (o->fd < 0) {
         r = tr_error(-errno, "%s: cannot create: %s", o->path, strerror(errno));
-        goto fail_open;
+        goto out;
     }
     r = write_header(o, f, p->model, p->dtype);
     for (uint32_t i = 0; r == 0 && i < f->n_tensors; i++)
@@ -166,7 +166,7 @@ static int write_file(struct out_file *o, const struct tr_shards_write_params *p
         r = tr_error(-errno, "%s: cannot sync: %s", o->path, strerror(errno));
     if (close(o->fd) < 0 && r == 0)
         r = tr_error(-errno, "%s: cannot close: %s", o->path, strerror(errno));
-fail_open:
+out:
     tr_free(TR_MEM_MISC, o->path);
     return r;
 }

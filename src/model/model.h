@@ -171,9 +171,9 @@ int tr_model_like(struct tr_model **out, const struct tr_model *m, const struct 
 int tr_model_park(struct tr_model **out, const struct tr_model *m, enum tr_parked parked);
 /* And with adapters. */
 int tr_model_adapt(struct tr_model **out, const struct tr_model *m, const struct tr_lora *lora);
-/* What the optimizer keeps of a tensor. */
 /* Whether there is anything of it but weights: state or a master. */
 int tr_model_keeps(const struct tr_model *m, const struct tr_tensor *t);
+/* What the optimizer keeps of a tensor. */
 enum tr_state_kind tr_model_state(const struct tr_model *m, const struct tr_tensor *t);
 enum tr_dtype tr_parked_dtype(enum tr_parked parked);
 const char *tr_parked_name(enum tr_parked parked);

@@ -3,9 +3,9 @@
  * The plan: where every byte of device memory goes. Pure: from the model's table, the shapes of the
  * batches and a budget it chooses whether blocks stream whole or part by part, the size of
  * micro-batches, how many blocks keep their activations and how many slots each pool gets, and lays
- * all buffers out in the arena. What it chooses never
- * changes a bit of the result (invariant 1): only ways with equal bits are chosen among. Nothing is
- * allocated on the device later, so the predicted peak is the measured one (invariant 6).
+ * all buffers out in the arena. What it chooses never changes a bit of the result (invariant 1):
+ * only ways with equal bits are chosen among. Nothing is allocated on the device later, so the
+ * predicted peak is the measured one (invariant 6).
  *
  * The inputs of the blocks are scratch spans of the offload engine: boundary l, (N, hidden) in the
  * storage dtype, is the input of block l, the last one the output of the last block. Behind them

@@ -183,13 +183,6 @@ double tr_prediction_seconds(const struct tr_prediction *p)
     return p->sim.seconds + extra;
 }
 
-double tr_prediction_wear(const struct tr_prediction *p)
-{
-    double commit = p->commit_every ? (double)p->sim.kept_bytes / (double)p->commit_every : 0;
-
-    return (double)p->sim.written_bytes + commit;
-}
-
 double tr_prediction_drive_wear(const struct tr_prediction *p, uint32_t drive)
 {
     const struct tr_sim_drive *d = &p->sim.drive[drive];

@@ -76,9 +76,7 @@ struct tr_drive_bytes {
 };
 struct tr_drive_bytes tr_prediction_drive(const struct tr_prediction *p, uint32_t drive,
                                           int64_t steps);
-/* Bytes written a step, what the commits among many steps write included. */
-double tr_prediction_wear(const struct tr_prediction *p);
-/* The same of one drive. */
+/* Bytes written to a drive a step, what the commits among many steps write included. */
 double tr_prediction_drive_wear(const struct tr_prediction *p, uint32_t drive);
 /* Steps until the first drive is worn out; life: bytes of each, or of every one where only one is
  * said. 0: not asked, or nothing is written. */

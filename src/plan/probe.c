@@ -8,7 +8,6 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "src/base/err.h"
@@ -19,14 +18,6 @@
 
 #define ARENA_BYTES (1100ull << 20)
 #define QUICK_BYTES (160ull << 20)
-
-double probe_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int by_value(const void *a, const void *b)
 {
@@ -56,14 +47,14 @@ void probe_log(const struct probe *p, const char *fmt, ...)
 
 static int run_rounds(struct probe *p, probe_fn *fn, void *arg, int rounds, double *seconds)
 {
-    double start = probe_now();
+    double start = tr_now();
     int r = 0;
 
     for (int i = 0; i < rounds && r == 0; i++)
         r = fn(p, arg);
     for (int s = 0; s < TR_STREAMS && r == 0; s++)
         r = p->device->ops->sync(p->device, (enum tr_stream)s);
-    *seconds = (probe_now() - start) / rounds;
+    *seconds = (tr_now() - start) / rounds;
     return r;
 }
 

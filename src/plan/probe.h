@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 
+#include "src/base/clock.h"
 #include "src/plan/figures.h"
 #include "src/run/devices.h"
 #include "src/tailrace.h"
@@ -35,7 +36,6 @@ struct probe {
     double compute_factor, drive_factor;      /* seconds, bytes/s: of a run to what was probed */
 };
 
-double probe_now(void);
 double probe_median(double *values, int n); /* sorts them */
 /* Does something on the device and waits for it. */
 typedef int probe_fn(struct probe *p, void *arg);

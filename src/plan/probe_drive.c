@@ -135,7 +135,7 @@ static void set_idle(struct tr_transfer *t)
 
     l->busy = 0;
     l->side->bytes += t->bytes;
-    l->side->until = probe_now();
+    l->side->until = tr_now();
 }
 
 static void start_piece(struct drive *d, struct lane *l)
@@ -216,7 +216,7 @@ static int failure(struct drive *d, const struct side *sides)
 static int pass(struct drive *d, struct ways w, double rate[TR_STORE_FOLDERS])
 {
     struct side sides[TR_STORE_FOLDERS] = {{.passes = 0}};
-    double start = probe_now();
+    double start = tr_now();
     int r = 0, failed = 0, busy = 1;
 
     for (uint32_t k = 0; k < d->n; k++)
@@ -300,10 +300,10 @@ static int measure_flush(struct drive *d, double *flush)
 
         r = tr_queue_run(d->queue, &t);
         t = (struct tr_transfer){.op = TR_IO_SYNC};
-        start = probe_now();
+        start = tr_now();
         if (r == 0)
             r = tr_queue_run(d->queue, &t);
-        times[i] = probe_now() - start;
+        times[i] = tr_now() - start;
     }
     *flush = probe_median(times, n);
     return r;
@@ -333,7 +333,7 @@ static int time_products(struct drive *d, double *seconds, double *bytes)
 {
     struct tr_device *device = d->p->device;
     int done = 0, r = 0, synced, products = d->p->p->quick ? 2 : 100;
-    double start = probe_now();
+    double start = tr_now();
 
     for (int i = 0; i < products && r == 0; i++)
         r = probe_queue_product(d->p);
@@ -344,7 +344,7 @@ static int time_products(struct drive *d, double *seconds, double *bytes)
         *bytes += (double)PIECE;
     }
     synced = device->ops->sync(device, TR_STREAM_COMPUTE);
-    *seconds = probe_now() - start;
+    *seconds = tr_now() - start;
     return r < 0 ? r : synced;
 }
 

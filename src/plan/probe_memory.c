@@ -27,13 +27,13 @@ int probe_memory(struct probe *p)
         return -ENOMEM;
     memset(buffer, 1, 2 * PIECE); /* pages that nobody touched are all the same one */
     for (int i = 0; i < n; i++) {
-        double start = probe_now();
+        double start = tr_now();
 
         sink ^= probe_hash(buffer, PIECE);
-        hash[i] = (double)PIECE / (probe_now() - start);
-        start = probe_now();
+        hash[i] = (double)PIECE / (tr_now() - start);
+        start = tr_now();
         memcpy(buffer + PIECE, buffer, PIECE);
-        copy[i] = (double)PIECE / (probe_now() - start);
+        copy[i] = (double)PIECE / (tr_now() - start);
     }
     (void)sink;
     p->figures.hash = probe_median(hash, n);

@@ -56,8 +56,7 @@ static void write_rows(FILE *out, const json_t *list, int indent)
         json_t *v;
 
         fprintf(out, "%*s", indent, "");
-        json_object_foreach(json_array_get(list, i), key, v)
-        {
+        json_object_foreach(json_array_get(list, i), key, v) {
             fputs(gap, out);
             write_value(out, key, v);
             if (json_is_integer(v) && !is_bytes(key))
@@ -73,8 +72,7 @@ static void write_object(FILE *out, const json_t *o, int indent)
     const char *key;
     json_t *v;
 
-    json_object_foreach((json_t *)(uintptr_t)o, key, v)
-    {
+    json_object_foreach((json_t *)(uintptr_t)o, key, v) {
         int table = json_is_array(v) && json_is_object(json_array_get(v, 0));
 
         if (json_is_null(v))

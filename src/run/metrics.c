@@ -36,7 +36,7 @@ int metrics_open(struct tr_metrics *m, const char *run_folder)
         return -ENOMEM;
     m->file = metrics_open_file(m->path, O_WRONLY | O_APPEND | O_CREAT, "a");
     m->next = m->file ? metrics_open_file(m->next_path, O_RDWR | O_APPEND | O_CREAT, "a+") : NULL;
-    return m->next ? 0
+    return m->next ? tr_sync_folder(run_folder) /* what a sync of the files does not hold */
                    : tr_error(-errno, "%s: cannot open for writing: %s",
                               m->file ? m->next_path : m->path, strerror(errno));
 }

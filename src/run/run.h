@@ -131,7 +131,6 @@ struct tr_run {
     struct tr_metrics metrics;
     struct tr_prediction foreseen;
     struct tr_measured measured;
-    int final_eval_done;
     char *summary;
     struct tr_plan_row rows[TR_PLAN_ROWS];
 };

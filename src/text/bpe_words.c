@@ -162,8 +162,7 @@ static int add_talk(struct bpe_words *w, const char *where, enum tr_data_format 
 
     if (r < 0)
         return r;
-    json_array_foreach(talk.messages, i, m)
-    {
+    json_array_foreach(talk.messages, i, m) {
         json_t *v = json_object_get(m, "content");
 
         if (r == 0 && json_is_string(v))

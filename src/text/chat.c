@@ -71,8 +71,7 @@ static const char *listed_template(const json_t *list, const char *name)
     json_t *v;
     size_t i;
 
-    json_array_foreach(list, i, v)
-    {
+    json_array_foreach(list, i, v) {
         const char *is = json_string_value(json_object_get(v, "name"));
         const char *text = json_string_value(json_object_get(v, "template"));
 

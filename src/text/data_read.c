@@ -121,12 +121,12 @@ static int check_attention(json_t *o, const char *where, size_t n)
         return 0;
     if (json_array_size(mask) != n)
         return tr_error(-EINVAL, "%s: attention_mask and input_ids differ in length", where);
-    json_array_foreach(mask, i, v) if (!json_is_integer(v) ||
-                                       json_integer_value(v) !=
-                                           1) return tr_error(-ENOTSUP,
-                                                              "%s: attention_mask[%zu] is not 1: "
-                                                              "leave padding out of the rows",
-                                                              where, i);
+    json_array_foreach(mask, i, v)
+        if (!json_is_integer(v) || json_integer_value(v) != 1)
+            return tr_error(-ENOTSUP,
+                            "%s: attention_mask[%zu] is not 1: "
+                            "leave padding out of the rows",
+                            where, i);
     return 0;
 }
 
@@ -165,8 +165,7 @@ static int unknown(const char *where, json_t *o)
     const char *key;
     json_t *v;
 
-    json_object_foreach(o, key, v)
-    {
+    json_object_foreach(o, key, v) {
         size_t n = strlen(keys);
 
         snprintf(keys + n, sizeof(keys) - n, "%s\"%.24s\"", n ? ", " : "", key);

@@ -64,10 +64,10 @@ static json_t *content_of(json_t *content)
     size_t i;
     int r = 0;
 
-    json_array_foreach(content, i,
-                       part) if (!json_is_string(text_of(part))) return json_incref(content);
     json_array_foreach(content, i, part)
-    {
+        if (!json_is_string(text_of(part)))
+            return json_incref(content);
+    json_array_foreach(content, i, part) {
         json_t *text = text_of(part);
 
         if (r == 0)
@@ -99,7 +99,7 @@ static int read_weight(const char *where, json_t *m, const char *role, size_t i,
         return tr_error(-ENOTSUP, "%s: message %zu: only the assistant's messages are learnt",
                         where, i);
     if (*weight > 0 && !is_absent(w))
-        *weight = json_number_value(w);
+        *weight = (float)json_number_value(w); /* what is too small for it counts nothing */
     if (json_is_false(train))
         *weight = 0;
     return 0;
@@ -122,9 +122,10 @@ static int add_message(struct data_talk *t, const char *where, json_t *m, size_t
     copy = json_object();
     /* Tables write null for what a row has not; but of a content it is a value that templates ask.
      */
-    json_object_foreach(m, key, v) if ((!json_is_null(v) || !strcmp(key, "content")) &&
-                                       strcmp(key, "weight") != 0 && strcmp(key, "train") != 0)
-        json_object_set(copy, key, v);
+    json_object_foreach(m, key, v)
+        if ((!json_is_null(v) || !strcmp(key, "content")) && strcmp(key, "weight") != 0 &&
+            strcmp(key, "train") != 0)
+            json_object_set(copy, key, v);
     if (json_is_array(json_object_get(copy, "content")))
         json_object_set_new(copy, "content", content_of(json_object_get(m, "content")));
     return add(t, copy, json_real(learn ? weight : 0));
@@ -139,7 +140,9 @@ static int add_messages(struct data_talk *t, const char *where, json_t *list, co
                 ? 0
                 : tr_error(-EINVAL, "%s: \"%s\" must be a list of messages", where, key);
 
-    json_array_foreach(list, i, m) if (r == 0) r = add_message(t, where, m, i, learn);
+    json_array_foreach(list, i, m)
+        if (r == 0)
+            r = add_message(t, where, m, i, learn);
     return r;
 }
 
@@ -170,8 +173,7 @@ static int read_conversations(struct data_talk *t, const char *where, json_t *o)
         r = say(t, "system", system);
     if (r == 0 && json_object_get(json_array_get(list, 0), "role"))
         return add_messages(t, where, list, "conversations", 1);
-    json_array_foreach(list, i, m)
-    {
+    json_array_foreach(list, i, m) {
         const char *from = json_string_value(json_object_get(m, "from")), *role = role_of(from);
         json_t *value = json_object_get(m, "value");
         double weight;
@@ -197,8 +199,7 @@ static int read_history(struct data_talk *t, const char *where, json_t *history)
     size_t i;
     int r = 0;
 
-    json_array_foreach(history, i, pair)
-    {
+    json_array_foreach(history, i, pair) {
         json_t *q = json_array_get(pair, 0), *a = json_array_get(pair, 1);
 
         if (r == 0 && (json_array_size(pair) != 2 || !json_is_string(q) || !json_is_string(a)))

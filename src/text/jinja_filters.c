@@ -215,8 +215,7 @@ static struct jinja_value join(struct jinja_eval *e, struct jinja_value v,
     struct tok_buf b = {0};
     size_t i;
 
-    json_array_foreach(items, i, item)
-    {
+    json_array_foreach(items, i, item) {
         struct jinja_value one = jinja_json(item);
 
         if (i)
@@ -284,8 +283,7 @@ static struct jinja_value chosen(struct jinja_eval *e, struct jinja_value v,
         return jinja_fail(e, -EINVAL, "selectattr needs an attribute's name");
     if (test.kind != VALUE_UNDEFINED && (test.kind != VALUE_JSON || !json_is_string(test.json)))
         return jinja_fail(e, -EINVAL, "a test's name is expected");
-    json_array_foreach(items, i, item)
-    {
+    json_array_foreach(items, i, item) {
         struct jinja_value one = jinja_json(item), of = one;
 
         if (attribute)
@@ -333,8 +331,7 @@ static struct jinja_value map(struct jinja_eval *e, struct jinja_value v,
 
     if (name.kind != VALUE_JSON || !json_is_string(name.json))
         return jinja_fail(e, -EINVAL, "map needs an attribute's or a filter's name");
-    json_array_foreach(items, i, item)
-    {
+    json_array_foreach(items, i, item) {
         struct jinja_value one = jinja_json(item);
 
         jinja_append(e, out.json,

@@ -41,8 +41,10 @@ static struct jinja_value added_lists(struct jinja_eval *e, json_t *a, json_t *b
     json_t *item;
     size_t i;
 
-    json_array_foreach(a, i, item) jinja_append(e, list.json, jinja_json(item));
-    json_array_foreach(b, i, item) jinja_append(e, list.json, jinja_json(item));
+    json_array_foreach(a, i, item)
+        jinja_append(e, list.json, jinja_json(item));
+    json_array_foreach(b, i, item)
+        jinja_append(e, list.json, jinja_json(item));
     return list;
 }
 
@@ -122,14 +124,16 @@ static int equal_json(struct jinja_eval *e, json_t *a, json_t *b, int depth)
     if (json_is_array(a)) {
         if (json_array_size(a) != json_array_size(b))
             return 0;
-        json_array_foreach(
-            a, n, item) if (!equal_json(e, item, json_array_get(b, n), depth + 1)) return 0;
+        json_array_foreach(a, n, item)
+            if (!equal_json(e, item, json_array_get(b, n), depth + 1))
+                return 0;
     } else if (json_is_object(a)) {
         if (json_object_size(a) != json_object_size(b))
             return 0;
-        json_object_foreach(
-            a, key, item) if (!json_object_get(b, key) ||
-                              !equal_json(e, item, json_object_get(b, key), depth + 1)) return 0;
+        json_object_foreach(a, key, item)
+            if (!json_object_get(b, key) ||
+                !equal_json(e, item, json_object_get(b, key), depth + 1))
+                return 0;
     }
     return 1;
 }
@@ -149,7 +153,9 @@ static int within(struct jinja_eval *e, struct jinja_value a, struct jinja_value
     if (b.kind == VALUE_UNDEFINED)
         return 0;
     if (b.kind == VALUE_JSON && json_is_array(b.json)) {
-        json_array_foreach(b.json, i, item) if (equal(e, a, jinja_json(item))) return 1;
+        json_array_foreach(b.json, i, item)
+            if (equal(e, a, jinja_json(item)))
+                return 1;
         return 0;
     }
     if (a.kind == VALUE_JSON && json_is_string(a.json) && b.kind == VALUE_JSON) {
@@ -225,7 +231,8 @@ static struct jinja_value joined_items(struct jinja_eval *e, json_t *items)
     json_t *item;
     size_t i;
 
-    json_array_foreach(items, i, item) jinja_write(e, &b, jinja_json(item));
+    json_array_foreach(items, i, item)
+        jinja_write(e, &b, jinja_json(item));
     return jinja_take(e, &b);
 }
 

@@ -44,8 +44,8 @@ static struct jinja_value starts(struct jinja_eval *e, json_t *s, const struct j
     int is = 0;
 
     if (v.kind == VALUE_JSON && json_is_array(v.json)) {
-        json_array_foreach(v.json, i, item) is |=
-            json_is_string(item) && stands_at(e, s, item, end);
+        json_array_foreach(v.json, i, item)
+            is |= json_is_string(item) && stands_at(e, s, item, end);
         return jinja_bool(is);
     }
     item = text_argument(e, a, 0, end ? "endswith" : "startswith");
@@ -87,8 +87,7 @@ static struct jinja_value join(struct jinja_eval *e, json_t *s, const struct jin
     struct tok_buf b = {0};
     size_t i;
 
-    json_array_foreach(items, i, item)
-    {
+    json_array_foreach(items, i, item) {
         if (i)
             jinja_write(e, &b, jinja_json(s));
         if (!json_is_string(item))
@@ -183,8 +182,7 @@ static struct jinja_value listed(struct jinja_eval *e, json_t *dict, char kind)
     const char *key;
     json_t *item;
 
-    json_object_foreach(dict, key, item)
-    {
+    json_object_foreach(dict, key, item) {
         struct jinja_value name = jinja_text(e, key, strlen(key)), two;
 
         if (kind == 'i') {

@@ -179,7 +179,8 @@ static void write_json_dict(struct jinja_eval *e, struct tok_buf *b, json_t *v,
         e->r = -ENOMEM;
         return;
     }
-    json_object_foreach(v, key, item) keys[i++] = key;
+    json_object_foreach(v, key, item)
+        keys[i++] = key;
     if (f->sorted)
         qsort(keys, n, sizeof(*keys), by_name);
     add_text(e, b, "{");
@@ -213,8 +214,7 @@ void jinja_write_json(struct jinja_eval *e, struct tok_buf *b, json_t *v,
         write_json_dict(e, b, v, f, depth);
     } else if (json_is_array(v)) {
         add_text(e, b, "[");
-        json_array_foreach(v, i, item)
-        {
+        json_array_foreach(v, i, item) {
             if (i)
                 add_text(e, b, f->comma);
             new_line(e, b, f, depth + 1);
@@ -257,9 +257,13 @@ static int too_deep(struct jinja_eval *e, json_t *v, int depth)
     if (depth > VALUE_DEPTH || jinja_spend(e, 0) < 0)
         return 1;
     if (json_is_array(v))
-        json_array_foreach(v, i, item) if (too_deep(e, item, depth + 1)) return 1;
+        json_array_foreach(v, i, item)
+            if (too_deep(e, item, depth + 1))
+                return 1;
     if (json_is_object(v))
-        json_object_foreach(v, key, item) if (too_deep(e, item, depth + 1)) return 1;
+        json_object_foreach(v, key, item)
+            if (too_deep(e, item, depth + 1))
+                return 1;
     return 0;
 }
 

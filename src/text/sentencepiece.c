@@ -323,8 +323,7 @@ static int make_merges(struct spm *s)
     json_t *id;
     int r = 0;
 
-    json_object_foreach(s->vocab, piece, id)
-    {
+    json_object_foreach(s->vocab, piece, id) {
         uint32_t i = (uint32_t)json_integer_value(id);
 
         if (r == 0 && s->score[i] > -INFINITY)
@@ -344,8 +343,7 @@ static int add_config(struct spm *s, json_t *config)
     const char *key;
     json_t *v;
 
-    json_object_foreach(json_object_get(config, "added_tokens_decoder"), key, v)
-    {
+    json_object_foreach(json_object_get(config, "added_tokens_decoder"), key, v) {
         char *end;
         long id = strtol(key, &end, 10);
         json_t *token = json_deep_copy(v);
@@ -425,8 +423,7 @@ static json_t *pre_tokenizer(const struct spm *s)
     const char *piece;
     json_t *id;
 
-    json_object_foreach(s->vocab, piece, id)
-    {
+    json_object_foreach(s->vocab, piece, id) {
         float score = s->score[json_integer_value(id)];
 
         if (score != -INFINITY && strstr(piece + 1, SPACE))
@@ -463,8 +460,7 @@ static const char *unk_name(const struct spm *s)
     const char *piece;
     json_t *id;
 
-    json_object_foreach(s->vocab, piece, id)
-    {
+    json_object_foreach(s->vocab, piece, id) {
         if ((uint64_t)json_integer_value(id) == s->unk)
             return piece;
     }
@@ -495,8 +491,7 @@ static json_t *unigram(struct spm *s)
     float most = highest_score(s);
     const char *piece;
 
-    json_object_foreach(s->vocab, piece, id)
-    {
+    json_object_foreach(s->vocab, piece, id) {
         double score = s->score[json_integer_value(id)];
 
         if (isnan(score))

@@ -248,8 +248,7 @@ static int ask_answers(const struct record *r, const char *passage, const json_t
         return e;
     if (!json_array_size(answers))
         return missing(r, "answers", "a list of them");
-    json_array_foreach(answers, i, answer)
-    {
+    json_array_foreach(answers, i, answer) {
         if ((e = ask_multirc(r, passage, asked, answer, group)) < 0)
             return e;
     }
@@ -270,8 +269,7 @@ static int read_multirc(const struct record *r)
         return e;
     if (!json_array_size(questions))
         return missing(r, "questions", "a list of them");
-    json_array_foreach(questions, i, question)
-    {
+    json_array_foreach(questions, i, question) {
         if ((e = ask_answers(r, text, question, (int64_t)i)) < 0)
             return e;
     }
@@ -291,8 +289,7 @@ static int read_choice(const struct record *r)
         return e;
     if (json_array_size(choices) < 2 || json_array_size(choices) > TR_TASK_CHOICES)
         return missing(r, "choices", "a list of 2 to 64 texts");
-    json_array_foreach(choices, i, v)
-    {
+    json_array_foreach(choices, i, v) {
         item.choices[i] = json_string_value(v);
         if (!item.choices[i] || !*item.choices[i])
             return missing(r, "choices", "a list of 2 to 64 texts");
@@ -336,11 +333,6 @@ int tr_task_check(enum tr_task task, const char *template)
                ? 0
                : tr_error(-EINVAL,
                           "--task and --template exclude each other: a task has its prompts");
-}
-
-const char *tr_task_name(enum tr_task task)
-{
-    return tasks[task].name;
 }
 
 int tr_task_read(enum tr_task task, const json_t *record, const char *where, tr_task_fn *fn,

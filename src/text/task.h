@@ -31,7 +31,6 @@ struct tr_task_item {
 int tr_task_check(enum tr_task task, const char *template);
 /* -1: no such task. */
 int tr_task_find(const char *name);
-const char *tr_task_name(enum tr_task task);
 
 /* Calls fn for each item of a record; stops at its first error. `where` names the record. */
 typedef int tr_task_fn(void *arg, const struct tr_task_item *item);

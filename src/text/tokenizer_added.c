@@ -50,8 +50,7 @@ int tok_load_added(struct tr_tokenizer *t, const char *where, json_t *root)
     t->added = tr_alloc_array(TR_MEM_TEXT, json_array_size(list), sizeof(*t->added));
     if (!t->added)
         return -ENOMEM;
-    json_array_foreach(list, i, v)
-    {
+    json_array_foreach(list, i, v) {
         struct tok_added *a = &t->added[t->n_added];
         size_t bytes;
         int r = tok_get_text(v, "content", where, &a->text, &bytes);

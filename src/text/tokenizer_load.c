@@ -18,8 +18,7 @@ static int measure(const char *where, json_t *vocab, json_int_t *pieces)
     json_t *v;
 
     *pieces = 0;
-    json_object_foreach(vocab, key, v)
-    {
+    json_object_foreach(vocab, key, v) {
         int r = tok_check_id(where, key, v);
 
         if (r < 0)
@@ -41,8 +40,7 @@ static int load_vocab(struct tr_tokenizer *t, const char *where, json_t *vocab, 
         r = tok_open_vocab(t, where, pieces, added);
     if (r < 0)
         return r;
-    json_object_foreach(vocab, key, v)
-    {
+    json_object_foreach(vocab, key, v) {
         int32_t id = (int32_t)json_integer_value(v);
 
         if (t->piece[id])
@@ -131,8 +129,7 @@ static int load_merges(struct tr_tokenizer *t, const char *where, json_t *merges
     size_t i;
     int r = bpe_init(&t->bpe, json_array_size(merges));
 
-    json_array_foreach(merges, i, v)
-    {
+    json_array_foreach(merges, i, v) {
         const char *half[2], *line = json_string_value(v);
         size_t bytes[2];
 

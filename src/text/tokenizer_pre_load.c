@@ -188,8 +188,7 @@ static int read_all(struct tok_pres *p, json_t *o, const char *where, int depth)
     if (!json_is_array(list) || depth == DEPTH)
         return tr_error(
             -EINVAL, "%s: pre_tokenizer: a Sequence without \"pretokenizers\" or too deep", where);
-    json_array_foreach(list, i, v)
-    {
+    json_array_foreach(list, i, v) {
         int r = read_all(p, v, where, depth + 1);
 
         if (r < 0)

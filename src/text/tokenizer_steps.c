@@ -239,8 +239,7 @@ static int read_component(struct reader *r, json_t *o, const char *inner, int de
     if (!json_is_array(list) || depth == DEPTH)
         return tr_error(-EINVAL, "%s: %s: a Sequence without \"%s\" or too deep", r->where, r->what,
                         inner);
-    json_array_foreach(list, i, v)
-    {
+    json_array_foreach(list, i, v) {
         e = read_component(r, v, inner, depth + 1);
         if (e < 0)
             break;

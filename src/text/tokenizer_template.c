@@ -33,8 +33,7 @@ static int load_single(struct tr_tokenizer *t, const char *where, json_t *o)
     size_t i;
     int seen = 0;
 
-    json_array_foreach(single, i, v)
-    {
+    json_array_foreach(single, i, v) {
         json_t *special = json_object_get(v, "SpecialToken");
         int id;
 
@@ -106,8 +105,7 @@ int tok_load_template(struct tr_tokenizer *t, const char *where, json_t *root)
         return 0;
     if (strcmp(tok_type(o), "Sequence"))
         return load_one(t, where, o);
-    json_array_foreach(json_object_get(o, "processors"), i, v)
-    {
+    json_array_foreach(json_object_get(o, "processors"), i, v) {
         int r = load_one(t, where, v);
 
         if (r < 0)

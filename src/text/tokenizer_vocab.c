@@ -49,8 +49,7 @@ int tok_open_vocab(struct tr_tokenizer *t, const char *where, json_int_t pieces,
     json_t *v;
     size_t i;
 
-    json_array_foreach(added, i, v)
-    {
+    json_array_foreach(added, i, v) {
         json_t *id = json_object_get(v, "id");
         const char *text = json_string_value(json_object_get(v, "content"));
         int r = tok_check_id(where, text ? text : "added token", id);

@@ -3,13 +3,13 @@
 
 #include <assert.h>
 #include <pthread.h>
-#include <time.h>
 
+#include "src/base/clock.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
 #define TENSORS     (TR_ROLES + 1) /* of a visit, at most */
-#define PATIENCE_MS 100
+#define PATIENCE_NS 100000000u
 
 struct gradient {
     int32_t tensor;
@@ -125,9 +125,10 @@ static int fetch_weight(struct tr_apart *a, const struct pass_grad *g, const str
     struct tr_device *d = a->device;
     int r = 0;
 
-    *out = w - 1;
-    if (a->n_weights && w[-1].slot == op->update.w)
+    if (a->n_weights && w[-1].slot == op->update.w) {
+        *out = w - 1;
         return 0;
+    }
     *out = w;
     assert(a->n_weights < TENSORS);
     *w = (struct weight){.slot = op->update.w,
@@ -187,13 +188,7 @@ static int await_copies(struct tr_apart *a)
     pthread_mutex_lock(&a->lock);
     a->asked++;
     while (a->arrived < a->asked && r == 0) {
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        t.tv_nsec += PATIENCE_MS * 1000000L;
-        t.tv_sec += t.tv_nsec / 1000000000L;
-        t.tv_nsec %= 1000000000L;
-        if (pthread_cond_timedwait(&a->changed, &a->lock, &t) == 0)
+        if (tr_cond_wait_for(&a->changed, &a->lock, PATIENCE_NS) == 0)
             continue;
         pthread_mutex_unlock(&a->lock);
         r = d->ops->error(d);

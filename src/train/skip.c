@@ -5,10 +5,10 @@
  * The loss, and the global norm where one is asked for, are known before the first weight changes:
  * such a step updates nothing. Without a norm every gradient is applied as soon as it exists, and
  * with one for each group of layers as soon as its group is whole: whether all were finite is known
- * only after the last one. Then the commit of the step before is
- * the way back: what was changed since is given up, as long as nothing but this step has changed it
- * and a second generation holds what was before. Otherwise the run ends, and says where it stands.
- * With --fused-gemm there is no gradient to look at: the weights are looked at instead.
+ * only after the last one. Then the commit of the step before is the way back: what was changed
+ * since is given up, as long as nothing but this step has changed it and a second generation holds
+ * what was before. Otherwise the run ends, and says where it stands. With --fused-gemm there is no
+ * gradient to look at: the weights are looked at instead.
  *
  * Gradients in f16 are scaled up, so that small ones do not vanish, by as much as they bear: a step
  * that overflows lowers the scale, a thousand that do not raise it. Scale and count stand in every
@@ -97,12 +97,11 @@ int run_check_skips(struct tr_run *run, int skip)
                     (unsigned long long)run->cursor.step, MOST_SKIPS);
 }
 
-/* A step without targets is skipped as well, and says nothing of the scale. */
 int run_rescale(struct tr_run *run, int skipped)
 {
     struct tr_cursor *c = &run->cursor;
 
-    if (run->model->dtype != TR_F16 || (skipped && !(run->pass.batch->weight_sum > 0)))
+    if (run->model->dtype != TR_F16)
         return 0;
     c->clean = skipped ? 0 : c->clean + 1;
     if (skipped && c->loss_scale <= 1)
@@ -127,8 +126,7 @@ void run_note_skips(const struct tr_run *run)
         return;
     run_log(run,
             "note: without --clip-norm, or by groups, a gradient that is not finite is noticed "
-            "after it has been "
-            "applied; %s",
+            "after it has been applied; %s",
             tr_store_generations(run->store) < 2
                 ? "with --durability none the run would be lost"
                 : "the run would then end and go back to its last commit");

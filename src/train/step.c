@@ -10,20 +10,12 @@
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
+#include "src/base/clock.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
 #include "src/infer/task_set.h"
 #include "src/train/lr.h"
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 uint32_t run_visits(const struct tr_run *run, enum run_begun what, const struct tr_visits **v)
 {
@@ -50,7 +42,7 @@ int run_begin(struct tr_run *run, enum run_begun what)
 int run_visit(struct tr_run *run, const struct tr_visits *list, uint32_t i, int compute)
 {
     struct tr_pass_visit v = {.unit = list->units[i], .spans = &list->spans[i]};
-    int r = tr_offload_acquire(run->offload, i, (void **)v.at);
+    int r = tr_offload_acquire(run->offload, i, v.at);
 
     if (r == 0 && compute)
         r = tr_pass_run(&run->pass, &v);
@@ -286,7 +278,7 @@ static void measure(struct tr_run *run, struct tr_step_report *report,
     struct tr_offload_stats s;
 
     tr_offload_stats(run->offload, &s);
-    report->seconds = now() - t0;
+    report->seconds = tr_now() - t0;
     report->tokens = run->pass.batch->n_tokens;
     report->tokens_per_s = (double)report->tokens / report->seconds;
     report->wait_load_s = 1e-9 * (double)(s.wait_load_ns - before->wait_load_ns);
@@ -355,7 +347,7 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
 {
     struct tr_offload_stats before;
     struct tr_batch batch;
-    double t0 = now();
+    double t0 = tr_now();
     int skip = 0, r;
 
     memset(report, 0, sizeof(*report));

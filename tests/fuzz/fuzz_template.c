@@ -59,7 +59,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t i;
 
     if (jinja_open(&c.template, (const char *)data, size, "fuzz") == 0)
-        json_array_foreach(talks, i, talk) write_talk(&c, talk, i ? NULL : tools);
+        json_array_foreach(talks, i, talk)
+            write_talk(&c, talk, i ? NULL : tools);
     chat_close(&c);
     json_decref(tools);
     json_decref(talks);

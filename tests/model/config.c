@@ -49,8 +49,7 @@ static int read_patched(const char *base, const char *patch, struct tr_model_con
     const char *key;
     int r;
 
-    json_object_foreach(p, key, v)
-    {
+    json_object_foreach(p, key, v) {
         const char *text = json_string_value(v);
 
         if (text && !strcmp(text, "absent"))

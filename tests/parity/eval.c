@@ -47,8 +47,7 @@ static void test_cases(void **state)
 
     (void)state;
     assert_true(json_array_size(cases) > 10 && json_array_size(cases) <= MOST);
-    json_array_foreach(cases, i, c)
-    {
+    json_array_foreach(cases, i, c) {
         size_t first;
 
         assert_int_equal(
@@ -61,8 +60,7 @@ static void test_cases(void **state)
     }
     if (score_requests(&f->run, requests, (int64_t)json_array_size(cases), most) < 0)
         fail_msg("%s", tr_message());
-    json_array_foreach(cases, i, c)
-    {
+    json_array_foreach(cases, i, c) {
         double want = recorded_number(c, "sum"), off = fabs(requests[i].sum - want);
 
         worst = off > worst ? off : worst;

@@ -40,10 +40,8 @@ static void read_sequences(struct sequences *s, const char *model)
 
     memset(s, 0, sizeof(*s));
     s->list = recorded_json(recorded_path(path, "%s/logits.json", model));
-    json_array_foreach(json_object_get(s->list, "sequences"), i, sequence)
-    {
-        json_array_foreach(json_object_get(sequence, "ids"), k, id)
-        {
+    json_array_foreach(json_object_get(s->list, "sequences"), i, sequence) {
+        json_array_foreach(json_object_get(sequence, "ids"), k, id) {
             assert_true(s->n_tokens < TOKENS && s->n < SEQUENCES);
             s->ids[s->n_tokens] = (int32_t)json_integer_value(id);
             s->targets[s->n_tokens] = -1;

@@ -172,7 +172,7 @@ static void a_message_has_a_weight(void **state)
     (void)state;
     expect("w.jsonl", "chatml",
            TALK(USER("q") ",{\"role\":\"assistant\",\"content\":\"a\",\"weight\":0.25},"
-                          "{\"role\":\"assistant\",\"content\":\"b\",\"weight\":0}," SAYS(
+                          "{\"role\":\"assistant\",\"content\":\"b\",\"weight\":1e-60}," SAYS(
                               "c") ","
                                    "{\"role\":\"assistant\",\"content\":\"d\",\"train\":false}"),
            want);

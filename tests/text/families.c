@@ -87,8 +87,7 @@ static void every_family_agrees_with_the_reference(void **state)
 
     (void)state;
     assert_true(json_array_size(texts) >= 2000);
-    json_object_foreach(families, name, f)
-    {
+    json_object_foreach(families, name, f) {
         struct tr_tokenizer *t = open_family(name);
 
         if (!t)
@@ -147,8 +146,7 @@ static void a_byte_level_text_comes_back(void **state)
 
         if (!t)
             skip();
-        json_array_foreach(texts, k, v)
-        {
+        json_array_foreach(texts, k, v) {
             size_t n;
             char *text = text_bytes(v, &n);
 
@@ -306,8 +304,7 @@ static void every_code_point_is_what_the_reference_says(void **state)
 
     (void)state;
     assert_true(json_object_size(facts) >= 25);
-    json_object_foreach(facts, name, v)
-    {
+    json_object_foreach(facts, name, v) {
         if (fact_crc(name) != (uint32_t)json_integer_value(v)) {
             print_error("%s is not what the reference says\n", name);
             bad++;

@@ -88,8 +88,7 @@ static void compare_cases(const char *name, const char *template, const json_t *
     json_t *talks = json_object_get(records, "conversations"), *one;
     size_t i;
 
-    json_array_foreach(json_object_get(entry, "cases"), i, one)
-    {
+    json_array_foreach(json_object_get(entry, "cases"), i, one) {
         const char *talk = json_string_value(json_object_get(one, "talk"));
         json_t *variables = json_copy(json_object_get(records, "tokens"));
         char what[256];
@@ -110,8 +109,7 @@ static void conversations_are_written_as_the_reference_does(void **state)
     int compared = 0;
 
     (void)state;
-    json_object_foreach(json_object_get(records, "templates"), name, entry)
-    {
+    json_object_foreach(json_object_get(records, "templates"), name, entry) {
         char *template = template_text(name, entry);
 
         if (template)
@@ -128,8 +126,7 @@ static void constructs_are_written_as_the_reference_does(void **state)
     size_t i;
 
     (void)state;
-    json_array_foreach(json_object_get(records, "lines"), i, one)
-    {
+    json_array_foreach(json_object_get(records, "lines"), i, one) {
         const char *template = json_string_value(json_object_get(one, "template"));
 
         compare(template, json_object_get(records, "variables"), one, template);

@@ -67,8 +67,7 @@ struct tr_tokenizer *text_toy(json_t *patch, const char *config)
     char *json;
     int r;
 
-    json_object_foreach(patch, key, v)
-    {
+    json_object_foreach(patch, key, v) {
         if (!strcmp(key, "model"))
             json_object_update(json_object_get(root, "model"), v);
         else
@@ -342,8 +341,7 @@ int text_compare_crcs(const struct tr_tokenizer *t, const char *name, json_t *te
     int bad = 0;
 
     assert_int_equal(strlen(crcs), 8 * json_array_size(texts));
-    json_array_foreach(texts, i, v)
-    {
+    json_array_foreach(texts, i, v) {
         size_t n;
         char *text = text_bytes(v, &n), hex[9];
 

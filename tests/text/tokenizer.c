@@ -36,8 +36,7 @@ static void compare(const struct tr_tokenizer *t, json_t *texts, json_t *ids, js
     size_t i;
 
     assert_true(json_array_size(texts) > 10);
-    json_array_foreach(texts, i, text)
-    {
+    json_array_foreach(texts, i, text) {
         struct tr_ids got = {0};
 
         assert_int_equal(
@@ -53,12 +52,12 @@ static void compare_random(const struct tr_tokenizer *t, json_t *random)
     json_t *list, *id;
     size_t i, k;
 
-    json_array_foreach(json_object_get(random, "ids"), i, list)
-    {
+    json_array_foreach(json_object_get(random, "ids"), i, list) {
         int32_t ids[64];
 
         assert_true(json_array_size(list) <= 64);
-        json_array_foreach(list, k, id) ids[k] = (int32_t)json_integer_value(id);
+        json_array_foreach(list, k, id)
+            ids[k] = (int32_t)json_integer_value(id);
         expect_text(t, ids, json_array_size(list),
                     json_array_get(json_object_get(random, "decoded"), i));
     }
@@ -108,8 +107,7 @@ static void every_variant_agrees_with_the_reference(void **state)
     size_t i;
 
     (void)state;
-    json_array_foreach(json_object_get(toy, "variants"), i, v)
-    {
+    json_array_foreach(json_object_get(toy, "variants"), i, v) {
         struct tr_tokenizer *t = text_toy(json_object_get(v, "patch"), NULL);
 
         compare(t, json_object_get(toy, "texts"), json_object_get(v, "ids"),
@@ -194,8 +192,7 @@ static void a_text_comes_back(void **state)
 
     (void)state;
     assert_int_equal(tr_tokenizer_open(&t, text_path("trained")), 0);
-    json_array_foreach(texts, i, text)
-    {
+    json_array_foreach(texts, i, text) {
         struct tr_ids ids = {0};
         const char *s = json_string_value(text);
 
@@ -251,12 +248,12 @@ static void parts_have_the_ids_of_the_whole(void **state)
     size_t i, k;
 
     (void)state;
-    json_array_foreach(json_object_get(toy, "variants"), i, v)
-    {
+    json_array_foreach(json_object_get(toy, "variants"), i, v) {
         struct tr_tokenizer *t = text_toy(json_object_get(v, "patch"), NULL);
 
-        json_array_foreach(json_object_get(toy, "texts"), k, text) changed +=
-            text_compare_parts(t, json_string_value(text), json_string_length(text), &cuts);
+        json_array_foreach(json_object_get(toy, "texts"), k, text)
+            changed +=
+                text_compare_parts(t, json_string_value(text), json_string_length(text), &cuts);
         tr_tokenizer_close(t);
     }
     assert_true(cuts > 100);

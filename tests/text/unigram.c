@@ -28,8 +28,10 @@ static void put_charsmap(json_t *v)
 
     if (json_object_get(v, "precompiled_charsmap"))
         json_object_set(v, "precompiled_charsmap", json_object_get(records, "charsmap"));
-    json_object_foreach(v, key, member) put_charsmap(member);
-    json_array_foreach(v, i, member) put_charsmap(member);
+    json_object_foreach(v, key, member)
+        put_charsmap(member);
+    json_array_foreach(v, i, member)
+        put_charsmap(member);
 }
 
 static int parse(struct tr_tokenizer **t, json_t *root)
@@ -98,8 +100,7 @@ static void every_family_agrees_with_the_reference(void **state)
 
     (void)state;
     assert_true(json_array_size(texts) >= 2000);
-    json_object_foreach(json_object_get(records, "families"), name, f)
-    {
+    json_object_foreach(json_object_get(records, "families"), name, f) {
         struct tr_tokenizer *t = open_family(name);
 
         bad += text_compare_crcs(t, name, texts, json_string_value(json_object_get(f, "crc")));
