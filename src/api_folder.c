@@ -7,7 +7,7 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 #include "src/checkpoint/init.h"
-#include "src/infer/infer.h"
+#include "src/run/find.h"
 #include "src/run/inspect.h"
 #include "src/tailrace.h"
 
@@ -33,7 +33,7 @@ int tr_inspect_path(const char *path, int json, char **out)
     int r;
 
     *out = NULL;
-    if ((r = tr_need(path, "PATH")) == 0 && infer_is_run(path))
+    if ((r = tr_need(path, "PATH")) == 0 && run_is_folder(path))
         r = run_store_path(path, &store);
     if (r == 0)
         r = tr_inspect(path, store, &found);

@@ -26,7 +26,7 @@ int infer_run_options(const char *model, struct tr_train_params *out)
     int r = yaml ? 0 : -ENOMEM;
 
     memset(out, 0, sizeof(*out));
-    if (r == 0 && infer_is_run(model))
+    if (r == 0 && run_is_folder(model))
         r = tr_run_file_read(yaml, out);
     tr_free(TR_MEM_MISC, yaml);
     return r;

@@ -12,58 +12,6 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 #include "src/options/options.h"
-#include "src/run/papers.h"
-
-int infer_is_run(const char *folder)
-{
-    return tr_folder_has(folder, "run.yaml");
-}
-
-int run_store_path(const char *run, char **out)
-{
-    char *yaml = tr_path(run, "run.yaml");
-    struct tr_train_params options = {0};
-    int r = yaml ? 0 : -ENOMEM;
-
-    if (r == 0 && tr_folder_has(run, ".") && !infer_is_run(run))
-        r = tr_error(-EINVAL, "%s: is not a run: it has no run.yaml", run);
-    if (r == 0)
-        r = tr_options_read(yaml, &options);
-    if (r == 0) {
-        *out =
-            options.store ? tr_strdup(TR_MEM_MISC, options.store) : tr_folders_below(run, "store");
-        r = *out ? 0 : -ENOMEM;
-    }
-    tr_options_free(&options);
-    tr_free(TR_MEM_MISC, yaml);
-    return r;
-}
-
-int run_store_open(const char *run, const char *store, enum tr_store_mode mode,
-                   struct tr_store **out)
-{
-    char *path = NULL;
-    int r = store ? 0 : run_store_path(run, &path);
-
-    if (r == 0 && (r = tr_store_open(out, store ? store : path, mode)) == 0 &&
-        (r = run_check_store(run, *out)) < 0) {
-        tr_store_close(*out);
-        *out = NULL;
-    }
-    tr_free(TR_MEM_MISC, path);
-    return r;
-}
-
-int run_keep_open(const char *run, const struct tr_store *store, struct tr_kept **out)
-{
-    char *keep = tr_path(run, "source");
-    int r = keep ? run_check_store(run, store) : -ENOMEM;
-
-    if (r == 0)
-        r = tr_keep_open(out, keep);
-    tr_free(TR_MEM_MISC, keep);
-    return r < 0 ? r : tr_keep_check_store(*out, store);
-}
 
 static int open_run_store(struct infer *f, const char *folder)
 {
@@ -120,7 +68,7 @@ int infer_tokenizer(const char *model, char **out)
         if (options.tokenizer && tr_tokenizer_is_in(options.tokenizer))
             *out = tr_strdup(TR_MEM_MISC, options.tokenizer);
         else
-            *out = infer_is_run(model) ? tr_path(model, "source") : tr_strdup(TR_MEM_MISC, model);
+            *out = run_is_folder(model) ? tr_path(model, "source") : tr_strdup(TR_MEM_MISC, model);
         r = *out ? 0 : -ENOMEM;
     }
     tr_options_free(&options);
@@ -171,7 +119,7 @@ static int add_stops(struct infer *f, const char *folder, const char *name)
 static int read_stops(struct infer *f, const struct infer_params *p)
 {
     char *keep = tr_path(p->model, "source");
-    const char *folder = infer_is_run(p->model) ? keep : p->model;
+    const char *folder = run_is_folder(p->model) ? keep : p->model;
     int r = keep ? 0 : -ENOMEM;
 
     if (f->run.tokenizer)
@@ -204,12 +152,12 @@ int infer_open_model(struct infer **out, const struct infer_params *p)
         return -ENOMEM;
     f->run.lock = -1;
     f->run.cursor.loss_scale = 1;
-    if (infer_is_run(p->model) && p->adapter)
+    if (run_is_folder(p->model) && p->adapter)
         r = tr_error(-EINVAL,
                      "--adapter: %s is a run, which has its own or none; name the folder "
                      "of a model",
                      p->model);
-    else if (infer_is_run(p->model))
+    else if (run_is_folder(p->model))
         r = open_run_store(f, p->model);
     else
         r = import_folder(f, p->model, p->adapter);

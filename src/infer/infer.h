@@ -9,6 +9,7 @@
 
 #include "src/infer/sample.h"
 #include "src/infer/stops.h"
+#include "src/run/find.h"
 #include "src/run/run.h"
 #include "src/run/temporary.h"
 #include "src/text/chat.h"
@@ -50,19 +51,7 @@ int infer_fits(const struct infer *f, const struct infer_shape *shape);
 int infer_start(struct infer *f, const struct infer_shape *shape);
 /* Both. */
 int infer_open(struct infer **out, const struct infer_params *p);
-void infer_close(struct infer *f);    /* NULL is allowed */
-int infer_is_run(const char *folder); /* rather than a model folder */
-
-/* Where run.yaml says that the store is; freed with tr_free(TR_MEM_MISC, ...). */
-int run_store_path(const char *run, char **out);
-/* The store of a run folder (`store`: where it is, NULL: where run.yaml says), and
- * what was kept of its source, checked to fit it. */
-int run_store_open(const char *run, const char *store, enum tr_store_mode mode,
-                   struct tr_store **out);
-/* Where a run was cut off between a step and its update, makes that update, for good: the store is
- * written. Before a run's parameters are read. (settle.c) */
-int run_settle_folder(const char *run, const char *store);
-int run_keep_open(const char *run, const struct tr_store *store, struct tr_kept **out);
+void infer_close(struct infer *f); /* NULL is allowed */
 
 /* -EINVAL where it holds adapters and no model. */
 int infer_check_folder(const char *model);

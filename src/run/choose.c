@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What is chosen by time: the way to an exact global norm (src/train/clip.c), where updates run
- * (src/train/update_on.c), how often a step is made durable (durability.c) and what the device's
+ * What is chosen by time: the way to an exact global norm (clip_method.c), where updates run
+ * (update_on.c), how often a step is made durable (durability.c) and what the device's
  * memory is for where it is too small for all: activations that need not be made again, or records
  * that need not be loaded again; and whether activations pass the time in host memory. All ways
  * have the same bits, so the machine may decide; and as each is the faster or the slower by what

@@ -9,7 +9,7 @@
  * RUN/store/      the store (or where --store says; its UUID stands in RUN/plan.json and
  *                 RUN/source/tailrace-shards.json)
  */
-#include "src/infer/infer.h"
+#include "src/run/find.h"
 #include "src/run/open.h"
 
 #include <fcntl.h>

@@ -11,7 +11,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/thread.h"
-#include "src/infer/infer.h"
+#include "src/run/find.h"
 #include "src/options/options.h"
 #include "src/run/open.h"
 

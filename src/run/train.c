@@ -11,7 +11,7 @@
 #include "src/infer/task_set.h"
 #include "src/options/options.h"
 #include "src/run/open.h"
-#include "src/train/range.h"
+#include "src/run/range.h"
 
 /* After an error parameters may be half updated and the cursor ahead of them: nothing of that is to
  * be committed or exported, by whatever is called next. What is committed is whole, and opening the

@@ -17,7 +17,7 @@
 
 #include "src/base/file.h"
 #include "src/options/options.h"
-#include "src/train/range.h"
+#include "src/run/range.h"
 #include "tests/device/budget.h"
 #include "tests/train/common.h"
 

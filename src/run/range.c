@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "src/train/range.h"
+#include "src/run/range.h"
 
 #include <math.h>
 

@@ -10,8 +10,8 @@
  * Then all of it is given up: no step of it is committed, the commit of the import still names what
  * was before, and the run starts from there with the first batch.
  */
-#ifndef TR_SRC_TRAIN_RANGE_H
-#define TR_SRC_TRAIN_RANGE_H
+#ifndef TR_SRC_RUN_RANGE_H
+#define TR_SRC_RUN_RANGE_H
 
 #include "src/run/run.h"
 
