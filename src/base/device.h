@@ -67,6 +67,53 @@ enum tr_op_kind {
     TR_OP_KINDS
 };
 
+/* Every op once: its kind, its name (tr_cpu_NAME, tr_cuda_NAME), its member of struct tr_op. A
+ * switch made of it, without a default, does not compile where one is missing. */
+#define TR_OPS(X)                                                                                  \
+    X(EMBED, embed, embed)                                                                         \
+    X(EMBED_GRAD, embed_grad, embed)                                                               \
+    X(RMSNORM, rmsnorm, rmsnorm)                                                                   \
+    X(RMSNORM_GRAD, rmsnorm_grad, rmsnorm)                                                         \
+    X(MATMUL, matmul, matmul)                                                                      \
+    X(MATMUL_DX, matmul_dx, matmul)                                                                \
+    X(MATMUL_DW, matmul_dw, matmul)                                                                \
+    X(BIAS_GRAD, bias_grad, bias_grad)                                                             \
+    X(ROPE, rope, rope)                                                                            \
+    X(ATTENTION, attention, attention)                                                             \
+    X(ATTENTION_GRAD, attention_grad, attention)                                                   \
+    X(ATTENTION_CACHED, attention_cached, attention_cached)                                        \
+    X(SWIGLU, swiglu, swiglu)                                                                      \
+    X(SWIGLU_GRAD, swiglu_grad, swiglu)                                                            \
+    X(ADD, add, add)                                                                               \
+    X(XENT, xent, xent)                                                                            \
+    X(XENT_LOSS, xent_loss, xent)                                                                  \
+    X(XENT_GRAD, xent_grad, xent)                                                                  \
+    X(CAST, cast, cast)                                                                            \
+    X(SUMSQ, sumsq, sumsq)                                                                         \
+    X(ROUND, round, round)                                                                         \
+    X(DROPOUT, dropout, dropout)                                                                   \
+    X(SGD, sgd, update)                                                                            \
+    X(ADAMW, adamw, update)                                                                        \
+    X(MOMENTUM, momentum, update)                                                                  \
+    X(ADAM_MINI, adam_mini, update)                                                                \
+    X(ADALOMO_SUM, adalomo_sum, update)                                                            \
+    X(ADALOMO_FACTOR, adalomo_factor, update)                                                      \
+    X(ADALOMO, adalomo, update)
+
+static inline const char *tr_op_name(enum tr_op_kind kind)
+{
+    switch (kind) {
+#define TR_OP_NAME(kind, name, member)                                                             \
+    case TR_OP_##kind:                                                                             \
+        return #name;
+        TR_OPS(TR_OP_NAME)
+#undef TR_OP_NAME
+    case TR_OP_KINDS:
+        break;
+    }
+    return "of no kind";
+}
+
 struct tr_op_embed {     /* EMBED: out <- table; EMBED_GRAD: grad <- dy */
     const void *table;   /* (rows, cols) rows row0.. of the vocabulary */
     enum tr_dtype dtype; /* of table and out */
