@@ -14,6 +14,7 @@
 #include "src/options/options.h"
 #include "src/plan/counter.h"
 #include "src/run/open.h"
+#include "src/text/task.h"
 
 #define MAX_TOKENS (INT32_MAX / 2)
 
@@ -41,12 +42,15 @@ static int read_machine(struct foretell *f)
 
     memcpy(changes.drive_read, p->drive_read, sizeof(p->drive_read));
     memcpy(changes.drive_write, p->drive_write, sizeof(p->drive_write));
+    if (p->machine_memory & TR_SHARE(0))
+        return tr_error(-EINVAL, "--ram: is said in bytes, as there is no other to be a share of");
     if (p->machine && !strchr(p->machine, '/') && access(p->machine, F_OK) < 0) {
         f->elsewhere = f->timed = 1;
         return tr_figures_named(p->machine, &changes, &f->figures);
     }
     if (changed)
-        return tr_error(-EINVAL, "pcie, drives and memory can be said of a machine by name only");
+        return tr_error(-EINVAL, "--pcie, --ram, --drives, --drive-read and --drive-write: can be "
+                                 "said of a machine by name only");
     if (!p->machine)
         return 0;
     f->elsewhere = f->timed = 1;
@@ -112,7 +116,7 @@ static int resolve(struct foretell *f)
     int r;
 
     *p = *f->p->train;
-    if ((r = tr_options_check(p)) < 0)
+    if ((r = tr_options_check(p)) < 0 || (r = tr_task_check(p->task, p->chat_template)) < 0)
         return r;
     if (!p->model == !p->arch)
         return tr_error(-EINVAL, "one of --model and --arch is needed");
@@ -295,6 +299,10 @@ int tr_foretell(const struct tr_foretell_params *params, char **out)
     *out = NULL;
     if (!f.run)
         return -ENOMEM;
+    if (!params->train) {
+        tr_free(TR_MEM_MISC, f.run);
+        return tr_error(-EINVAL, "the options of the run are missing (train)");
+    }
     f.run->lock = -1;
     tr_mem_restart_peaks();
     if ((r = find_machine(&f)) == 0 && (r = resolve(&f)) == 0 && (r = place(&f)) == 0 &&

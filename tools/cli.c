@@ -113,18 +113,41 @@ void cli_json_real(FILE *f, const char *key, double x)
         fprintf(f, "\"%s\": null", key);
 }
 
+/* Bytes of the character that begins there, none of which is below 0x80; 0: it is none of UTF-8. */
+static int long_character(const unsigned char *p)
+{
+    int n = p[0] >= 0xF0 && p[0] <= 0xF4   ? 4
+            : p[0] >= 0xE0 && p[0] <= 0xEF ? 3
+            : p[0] >= 0xC2 && p[0] <= 0xDF ? 2
+                                           : 0;
+
+    for (int i = 1; i < n; i++)
+        if ((p[i] & 0xC0) != 0x80)
+            return 0;
+    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) ||
+        (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
+        return 0; /* longer than needed, half a pair, or past the last */
+    return n;
+}
+
+/* A path may have any bytes, JSON has only characters. */
 void cli_json_text(FILE *f, const char *key, const char *text)
 {
-    fprintf(f, "\"%s\": \"", key);
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
+    const unsigned char *p = (const unsigned char *)text;
 
-        if (c == '"' || c == '\\')
-            fprintf(f, "\\%c", c);
-        else if (c < 0x20)
-            fprintf(f, "\\u%04x", c);
+    fprintf(f, "\"%s\": \"", key);
+    while (*p) {
+        int n = *p < 0x80 ? 1 : long_character(p);
+
+        if (*p == '"' || *p == '\\')
+            fprintf(f, "\\%c", *p);
+        else if (*p < 0x20)
+            fprintf(f, "\\u%04x", *p);
+        else if (n)
+            fwrite(p, 1, (size_t)n, f);
         else
-            fputc(c, f);
+            fputs("\\ufffd", f);
+        p += n ? n : 1;
     }
     fputc('"', f);
 }

@@ -84,7 +84,7 @@ int main(int argc, char **argv)
         return close_output(print_help(stdout));
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
         print_version(stdout, NULL);
-        return CLI_DONE;
+        return close_output(CLI_DONE);
     }
     command = find_command(argv[1]);
     if (!command)

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static _Thread_local char message[1024];
+static _Thread_local char message[8192]; /* two paths and what is said of them */
 
 int tr_error(int code, const char *fmt, ...)
 {
@@ -28,7 +28,7 @@ int tr_error_prefix(int code, const char *fmt, ...)
     n = vsnprintf(message, sizeof(message), fmt, ap);
     va_end(ap);
     if (n >= 0 && (size_t)n < sizeof(message))
-        snprintf(message + n, sizeof(message) - n, ": %.900s", old);
+        snprintf(message + n, sizeof(message) - n, ": %s", old);
     return code;
 }
 
@@ -41,6 +41,18 @@ int tr_need_count(int64_t value, const char *option)
 {
     return value >= 0 ? 0
                       : tr_error(-EINVAL, "--%s: %lld is less than 1", option, (long long)value);
+}
+
+int tr_need_text(const char *value, const char *option)
+{
+    return !value || *value ? 0 : tr_error(-EINVAL, "--%s: is empty", option);
+}
+
+int tr_need_threads(int64_t value)
+{
+    return value <= TR_MOST_THREADS ? tr_need_count(value, "threads")
+                                    : tr_error(-EINVAL, "--threads: %lld is more than %d",
+                                               (long long)value, TR_MOST_THREADS);
 }
 
 const char *tr_error_message(void)

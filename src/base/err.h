@@ -21,6 +21,9 @@ int tr_need(const char *value, const char *option);
 
 /* A count is at least 1; 0: not given. */
 int tr_need_count(int64_t value, const char *option);
+int tr_need_text(const char *value, const char *option); /* NULL is the default, "" is none */
+#define TR_MOST_THREADS 1024
+int tr_need_threads(int64_t value);
 
 /* The last message of this thread, "" where there was none. Valid until the next tr_error. */
 const char *tr_error_message(void);

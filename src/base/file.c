@@ -248,8 +248,10 @@ int tr_folder_is_empty(const char *path)
 
     if (!d && errno == ENOENT && lstat(path, &st) < 0)
         return -ENOENT;
-    if (!d) /* a file, or a link to nothing, is not empty; what cannot even be looked at is an error
-             */
+    /* A file, or a link to nothing, is not empty; what cannot be looked at is an error. */
+    if (!d && errno != ENOTDIR && errno != ENOENT && errno != ELOOP)
+        return fail("cannot open", path);
+    if (!d)
         return lstat(path, &st) < 0 ? fail("cannot open", path) : 0;
     while (empty && (e = readdir(d)))
         empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
@@ -308,6 +310,8 @@ int tr_remove_tree(const char *path)
         close(fd);
         return tr_error(-ENOMEM, "%s: out of memory", path);
     }
+    if (!d && errno != ENOTDIR && errno != ELOOP && errno != ENOENT)
+        return fail("cannot open", path);
     if (!d)
         return unlink(path) < 0 && errno != ENOENT ? fail("cannot remove", path) : 0;
     while (r == 0 && (e = readdir(d))) {

@@ -13,6 +13,8 @@ int tr_json_parse(const char *text, size_t bytes, const char *where, json_t **ou
     json_error_t e;
 
     *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &e);
+    if (!*out && json_error_code(&e) == json_error_out_of_memory)
+        return tr_error(-ENOMEM, "%s: out of memory", where);
     if (!*out)
         return tr_error(-EINVAL, "%s: line %d, column %d: not valid JSON: %s", where, e.line,
                         e.column, e.text);
@@ -25,6 +27,11 @@ int tr_json_says(const json_t *v)
            !(json_is_number(v) && json_number_value(v) == 0) &&
            !(json_is_object(v) && !json_object_size(v)) &&
            !(json_is_array(v) && !json_array_size(v));
+}
+
+int tr_json_put(json_t *object, const char *key, json_t *value)
+{
+    return json_object_set_new(object, key, value) < 0 ? tr_error(-ENOMEM, "out of memory") : 0;
 }
 
 int tr_json_read(const char *path, size_t limit, json_t **out)

@@ -13,6 +13,8 @@
 int tr_json_parse(const char *text, size_t bytes, const char *where, json_t **out);
 /* Says something: is there, and neither null, false, 0 nor empty (of a text alone: "" does). */
 int tr_json_says(const json_t *v);
+/* json_object_set_new, or -ENOMEM with a message. */
+int tr_json_put(json_t *object, const char *key, json_t *value);
 int tr_json_read(const char *path, size_t limit, json_t **out);
 /* Durable, atomic, indented, keys in insertion order. */
 int tr_json_write(const char *path, const json_t *value);

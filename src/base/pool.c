@@ -225,8 +225,8 @@ int tr_pool_open(struct tr_pool **out, int threads)
     struct tr_pool *pool;
     int error = 0;
 
-    if (threads < 1 || threads > 1024)
-        return tr_error(-EINVAL, "threads must be 1 to 1024, not %d", threads);
+    if (threads < 1 || threads > TR_MOST_THREADS)
+        return tr_error(-EINVAL, "threads must be 1 to %d, not %d", TR_MOST_THREADS, threads);
     pool = tr_alloc(TR_MEM_MISC, sizeof(*pool));
     if (!pool)
         return -ENOMEM;

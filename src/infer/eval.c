@@ -156,15 +156,20 @@ static int check(const struct tr_eval_params *p)
 
     if (p->task && p->exact_match)
         return tr_error(-EINVAL, "--task and --exact-match exclude each other");
-    if (!p->model || !p->data)
-        return tr_error(-EINVAL, "--%s is missing", p->model ? "data" : "model");
+    if ((r = tr_need(p->model, "model")) < 0 || (r = tr_need(p->data, "data")) < 0 ||
+        (r = infer_check_texts(p->tokenizer, p->adapter, p->device, p->chat_template)) < 0)
+        return r;
+    if (p->samples > 0 && !p->task && !p->exact_match)
+        return tr_error(-EINVAL, "--samples: is for --task and --exact-match; a loss is of all");
+    if (p->max_tokens > 0 && !p->exact_match)
+        return tr_error(-EINVAL, "--max-tokens: is for --exact-match");
     if ((r = tr_task_check(p->task, p->chat_template)) < 0 ||
         (r = tr_need_count(p->batch_size, "batch-size")) < 0 ||
         (r = tr_need_count(p->seq_len, "seq-len")) < 0 ||
         (r = tr_need_count(p->samples, "samples")) < 0 ||
         (r = tr_need_count(p->max_tokens, "max-tokens")) < 0)
         return r;
-    return tr_need_count(p->threads, "threads");
+    return tr_need_threads(p->threads);
 }
 
 int tr_eval_data(const struct tr_eval_params *p, struct tr_eval_report *report)

@@ -114,7 +114,7 @@ static int answer_all(const struct infer *f, const struct prompts *p, char **out
             break;
         line = json_pack("{s:s, s:s}", "prompt", p->text[i], "text", text);
         if (!line || json_dumpf(line, to, JSON_COMPACT) < 0 || fputc('\n', to) == EOF)
-            r = tr_error(-EINVAL, "prompt %d of %d: is not UTF-8", i + 1, p->n);
+            r = tr_error(-ENOMEM, "out of memory");
         json_decref(line);
         tr_free(TR_MEM_TEXT, text);
     }
@@ -196,8 +196,11 @@ static int check(const struct tr_generate_params *p)
 {
     int r;
 
-    if (!p->model || (!p->prompt && !p->prompts && !p->ask))
-        return tr_error(-EINVAL, "--%s is missing", p->model ? "prompt" : "model");
+    if ((r = tr_need(p->model, "model")) < 0 ||
+        (r = infer_check_texts(p->tokenizer, p->adapter, p->device, p->chat_template)) < 0)
+        return r;
+    if (!p->prompt && !p->prompts && !p->ask)
+        return tr_error(-EINVAL, "--prompt is missing");
     if (p->ask && (p->prompt || p->prompts || !p->chat))
         return tr_error(-EINVAL, "a conversation is a chat, without --prompt or --prompts");
     if (p->prompt && p->prompts)
@@ -207,7 +210,7 @@ static int check(const struct tr_generate_params *p)
                         p->temperature, p->top_p);
     if ((r = tr_need_count(p->max_tokens, "max-tokens")) < 0)
         return r;
-    return tr_need_count(p->threads, "threads");
+    return tr_need_threads(p->threads);
 }
 
 int tr_generate_text(const struct tr_generate_params *params, char **out)

@@ -13,6 +13,17 @@
 #include "src/base/mem.h"
 #include "src/options/options.h"
 
+int infer_check_texts(const char *tokenizer, const char *adapter, const char *device,
+                      const char *chat_template)
+{
+    int r;
+
+    if ((r = tr_need_text(tokenizer, "tokenizer")) < 0 ||
+        (r = tr_need_text(adapter, "adapter")) < 0 || (r = tr_need_text(device, "device")) < 0)
+        return r;
+    return tr_need_text(chat_template, "template");
+}
+
 static int open_run_store(struct infer *f, const char *folder)
 {
     int r = run_settle_folder(folder, NULL);

@@ -53,6 +53,9 @@ int infer_start(struct infer *f, const struct infer_shape *shape);
 int infer_open(struct infer **out, const struct infer_params *p);
 void infer_close(struct infer *f); /* NULL is allowed */
 
+/* -EINVAL where one of these is the empty text. */
+int infer_check_texts(const char *tokenizer, const char *adapter, const char *device,
+                      const char *chat_template);
 /* -EINVAL where it holds adapters and no model. */
 int infer_check_folder(const char *model);
 

@@ -8,6 +8,7 @@
 #include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/text/data_file.h"
+#include "src/text/tokenizer_utf8.h"
 
 void prompts_free(struct prompts *p)
 {
@@ -64,6 +65,8 @@ static int add_line(struct prompts *p, const char *line, size_t n, const char *w
     json_t *json;
     int r;
 
+    if (tr_utf8_valid(line, n) < n)
+        return tr_error(-EINVAL, "%s: is not UTF-8", where);
     if (from == line + n || *from != '{')
         return prompts_add(p, line, n);
     if ((r = tr_json_parse(from, (size_t)(line + n - from), where, &json)) < 0)

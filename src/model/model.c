@@ -178,9 +178,13 @@ static uint64_t add_bytes(struct builder *b, const char *prefix, const char *nam
                           uint64_t bytes)
 {
     struct tr_layout *l = &b->m->layout;
-    struct tr_span *s = b->bad ? NULL : &l->spans[l->n_spans - 1];
-    uint64_t at = s ? s->bytes : 0, done = 0;
+    uint64_t at, done = 0;
+    struct tr_span *s;
 
+    if (b->bad)
+        return 0;
+    s = &l->spans[l->n_spans - 1];
+    at = s->bytes;
     while (done < bytes) {
         struct tr_piece *p;
 

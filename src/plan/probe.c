@@ -255,6 +255,36 @@ static int measure(struct probe *p)
     return r;
 }
 
+static int check_place(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = tr_strdup(TR_MEM_MISC, slash == path ? "/" : slash ? path : ".");
+    int r = folder ? 0 : -ENOMEM;
+
+    if (r == 0 && slash > path)
+        folder[slash - path] = 0;
+    if (r == 0 && access(folder, W_OK | X_OK) < 0)
+        r = tr_error(-errno, "%s: cannot create: %s", path, strerror(errno));
+    tr_free(TR_MEM_MISC, folder);
+    return r;
+}
+
+/* Before a minute is spent on it. Figures take the place of figures, and of nothing else. */
+static int check_out(const char *path)
+{
+    struct tr_figures *there;
+    int r;
+
+    if (!path || access(path, F_OK) < 0)
+        return path && *path ? check_place(path) : tr_need_text(path, "out");
+    there = tr_alloc(TR_MEM_MISC, sizeof(*there));
+    r = there ? tr_figures_read(path, there) : -ENOMEM;
+    tr_free(TR_MEM_MISC, there);
+    return r == 0 || r == -ENOMEM
+               ? r
+               : tr_error(-EEXIST, "%s: exists and holds no figures; nothing is overwritten", path);
+}
+
 int tr_bench_machine(const struct tr_bench_params *params, char **out)
 {
     struct probe *p = tr_alloc(TR_MEM_MISC, sizeof(*p));
@@ -262,6 +292,8 @@ int tr_bench_machine(const struct tr_bench_params *params, char **out)
     int r = p && path ? 0 : -ENOMEM;
 
     *out = NULL;
+    if (r == 0 && (r = tr_need_threads(params->threads)) == 0)
+        r = check_out(params->out);
     if (r == 0) {
         p->p = params;
         r = measure(p);

@@ -10,6 +10,7 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
+#include "src/base/json.h"
 #include "src/checkpoint/peft.h"
 
 static json_t *windows_json(const struct tr_model_config *c)
@@ -55,7 +56,7 @@ static int add_weights(json_t *o, const struct tr_safetensors *s)
 {
     json_t *files = json_array(), *tensors = json_array();
     uint64_t bytes = 0;
-    int bad = json_object_set_new(o, "files", files);
+    int bad = tr_json_put(o, "files", files);
 
     for (uint32_t i = 0; i < s->n_shards; i++) {
         json_t *f =
@@ -70,10 +71,10 @@ static int add_weights(json_t *o, const struct tr_safetensors *s)
         bad |= json_array_append_new(tensors, tensor_json(s, &s->tensors[i]));
         bytes += s->tensors[i].bytes;
     }
-    bad |= json_object_set_new(o, "tensor_bytes", json_integer((json_int_t)bytes));
+    bad |= tr_json_put(o, "tensor_bytes", json_integer((json_int_t)bytes));
     if (s->note[0])
-        bad |= json_object_set_new(o, "note", json_string(s->note));
-    bad |= json_object_set_new(o, "tensors", tensors);
+        bad |= tr_json_put(o, "note", json_string(s->note));
+    bad |= tr_json_put(o, "tensors", tensors);
     return bad ? tr_error(-ENOMEM, "no memory for a description") : 0;
 }
 
@@ -95,7 +96,7 @@ static int describe_model(json_t *o, const char *folder)
     int r = path && c ? tr_config_read(path, c) : -ENOMEM;
 
     if (r == 0)
-        r = json_object_set_new(o, "config", config_json(c));
+        r = tr_json_put(o, "config", config_json(c));
     if (r == 0)
         r = describe_weights(o, folder, 1);
     tr_free(TR_MEM_MISC, path);
@@ -119,7 +120,7 @@ static int describe_adapters(json_t *o, const char *folder)
 
     if (r < 0)
         return r;
-    r = json_object_set_new(o, "adapters", adapters_json(&p->lora));
+    r = tr_json_put(o, "adapters", adapters_json(&p->lora));
     if (r == 0)
         r = add_weights(o, p->weights);
     tr_peft_close(p);
@@ -133,18 +134,18 @@ static int describe_run(json_t *o, const char *folder, const char *store)
     int r = keep_path && beside ? tr_keep_open(&k, keep_path) : -ENOMEM;
 
     if (r == 0) {
-        r = json_object_set_new(o, "config", config_json(&k->model->config));
-        r |= json_object_set_new(o, "parameters", json_integer((json_int_t)k->model->n_params));
-        r |= json_object_set_new(o, "dtype", json_string(tr_dtype_name(k->model->dtype)));
-        r |= json_object_set_new(o, "optimizer_state", json_boolean(k->model->state));
-        r |= json_object_set_new(o, "master", json_string(tr_master_name(k->model->master)));
+        r = tr_json_put(o, "config", config_json(&k->model->config));
+        r |= tr_json_put(o, "parameters", json_integer((json_int_t)k->model->n_params));
+        r |= tr_json_put(o, "dtype", json_string(tr_dtype_name(k->model->dtype)));
+        r |= tr_json_put(o, "optimizer_state", json_boolean(k->model->state));
+        r |= tr_json_put(o, "master", json_string(tr_master_name(k->model->master)));
         if (k->model->lora.rank)
-            r |= json_object_set_new(o, "adapters", adapters_json(&k->model->lora));
+            r |= tr_json_put(o, "adapters", adapters_json(&k->model->lora));
     }
     if (r == 0)
         r = tr_inspect_store(o, store ? store : beside, folder);
     if (r == 0 && json_object_get(o, "steps_done"))
-        r = json_object_set_new(o, "resume", tr_inspect_resume(o, folder));
+        r = tr_json_put(o, "resume", tr_inspect_resume(o, folder));
     tr_keep_close(k);
     tr_free(TR_MEM_MISC, keep_path);
     tr_free(TR_MEM_MISC, beside);
@@ -201,7 +202,7 @@ int tr_inspect(const char *path, const char *store, json_t **out)
 
     *out = NULL;
     if (r == 0)
-        r = json_object_set_new(o, "kind", json_string(kind));
+        r = tr_json_put(o, "kind", json_string(kind));
     if (r < 0)
         json_decref(o);
     else

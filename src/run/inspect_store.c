@@ -4,6 +4,7 @@
  * whose store it is.
  */
 #include "src/base/err.h"
+#include "src/base/json.h"
 #include "src/run/cursor.h"
 #include "src/run/inspect.h"
 #include "src/run/papers.h"
@@ -64,21 +65,20 @@ int tr_inspect_store(json_t *o, const char *folders, const char *run)
     }
     l = tr_store_layout(s);
     sequence = tr_store_payload(s, payload, sizeof(payload), &bytes);
-    r = json_object_set_new(o, "store",
-                            json_pack("{s:s, s:i, s:I, s:I, s:I, s:i, s:i, s:o}", "uuid",
-                                      tr_store_uuid(s), "generations", tr_store_generations(s),
-                                      "commit", (json_int_t)sequence, "payload_bytes",
-                                      (json_int_t)bytes, "generation_bytes",
-                                      (json_int_t)tr_layout_bytes(l), "spans", (int)l->n_spans,
-                                      "pieces", (int)l->n_pieces, "segments", segments_json(l)));
+    r = tr_json_put(o, "store",
+                    json_pack("{s:s, s:i, s:I, s:I, s:I, s:i, s:i, s:o}", "uuid", tr_store_uuid(s),
+                              "generations", tr_store_generations(s), "commit",
+                              (json_int_t)sequence, "payload_bytes", (json_int_t)bytes,
+                              "generation_bytes", (json_int_t)tr_layout_bytes(l), "spans",
+                              (int)l->n_spans, "pieces", (int)l->n_pieces, "segments",
+                              segments_json(l)));
     if (tr_store_folders(s) > 1)
-        r |= json_object_set_new(json_object_get(o, "store"), "folders", folders_json(s));
+        r |= tr_json_put(json_object_get(o, "store"), "folders", folders_json(s));
     if (tr_cursor_parse(payload, bytes, &cursor) == 0) { /* a store need not be a run's */
-        r |= json_object_set_new(o, "steps_done", json_integer((json_int_t)cursor.step));
-        r |= json_object_set_new(o, "stands", tr_inspect_stands(s, &cursor));
+        r |= tr_json_put(o, "steps_done", json_integer((json_int_t)cursor.step));
+        r |= tr_json_put(o, "stands", tr_inspect_stands(s, &cursor));
         if (run_torn(run, s, cursor.step, text, sizeof(text)))
-            r |=
-                json_object_set_new(json_object_get(o, "stands"), "passed_over", json_string(text));
+            r |= tr_json_put(json_object_get(o, "stands"), "passed_over", json_string(text));
     }
     tr_store_close(s);
     return r < 0 ? tr_error(-ENOMEM, "no memory for a description") : 0;

@@ -19,10 +19,23 @@
 #define LORA_ALPHA   8
 #define LORA_TARGETS "q_proj,v_proj" /* as PEFT has them by default */
 
-static void copy_string(const char **s)
+/* run.yaml names it, and the host program may go to another folder while the run is open. */
+static int make_out_absolute(const char **out)
 {
-    if (*s)
-        *s = tr_strdup(TR_MEM_MISC, *s);
+    char *here, *whole;
+
+    if (**out == '/')
+        return 0;
+    here = getcwd(NULL, 0);
+    if (!here)
+        return tr_error(-errno, "%s: %s", *out, strerror(errno));
+    whole = tr_path(here, *out);
+    free(here);
+    if (!whole)
+        return -ENOMEM;
+    tr_free(TR_MEM_MISC, (void *)*out);
+    *out = whole;
+    return 0;
 }
 
 /* run.yaml must name the store's folders for whoever reads it from another folder. */
@@ -150,8 +163,11 @@ static int order_targets(struct tr_train_params *p)
         return r < 0 ? tr_error_prefix(r, "--lora-targets") : 0;
     tr_lora_targets_text(targets, text);
     tr_free(TR_MEM_MISC, (void *)p->lora_targets);
-    p->lora_targets = strcmp(text, LORA_TARGETS) ? tr_strdup(TR_MEM_MISC, text) : NULL;
-    return 0;
+    p->lora_targets = NULL;
+    if (!strcmp(text, LORA_TARGETS))
+        return 0;
+    p->lora_targets = tr_strdup(TR_MEM_MISC, text);
+    return p->lora_targets ? 0 : -ENOMEM;
 }
 
 /* The strings of the options, which a run has copies of. */
@@ -169,6 +185,21 @@ static const char **string_at(struct tr_train_params *p, size_t i)
     return (const char **)((char *)p + strings[i]);
 }
 
+/* All of them are the run's own from here on, whatever fails. */
+static int copy_strings(struct tr_train_params *p)
+{
+    int r = 0;
+
+    for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++) {
+        const char **s = string_at(p, i), *from = *s;
+
+        *s = from ? tr_strdup(TR_MEM_MISC, from) : NULL;
+        if (from && !*s)
+            r = -ENOMEM;
+    }
+    return r;
+}
+
 int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
 {
     struct tr_train_params *p = &run->params;
@@ -177,16 +208,15 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
     *p = *params;
     run->device_asked = p->device_memory;
     run->host_asked = p->host_memory;
-    for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
-        copy_string(string_at(p, i));
-    if ((r = tr_need(p->data, "data")) < 0 || (r = tr_need(p->out, "out")) < 0 ||
-        (r = tr_options_check(p)) < 0)
+    if ((r = copy_strings(p)) < 0 || (r = tr_need(p->data, "data")) < 0 ||
+        (r = tr_need(p->out, "out")) < 0 || (r = tr_options_check(p)) < 0)
         return r;
-    if (!p->valid && tr_data_has_held_out(p->data))
-        p->valid = tr_strdup(TR_MEM_MISC, p->data);
+    if (!p->valid && tr_data_has_held_out(p->data) && !(p->valid = tr_strdup(TR_MEM_MISC, p->data)))
+        return -ENOMEM;
     if (!p->model == !p->arch)
         return tr_error(-EINVAL, "one of --model and --arch is needed");
-    if ((r = order_targets(p)) < 0 || (r = choose_places(run)) < 0)
+    if ((r = order_targets(p)) < 0 || (r = make_out_absolute(&p->out)) < 0 ||
+        (r = choose_places(run)) < 0)
         return r;
     if (p->model && (r = check_outside("--out", p->out, p->model)) == 0)
         r = check_store_outside(p->store, p->model);

@@ -208,6 +208,7 @@ int tr_tokenizer_open(struct tr_tokenizer **out, const char *folder)
         r = tr_tokenizer_parse(out, &text);
     if (r == 0 && !((*out)->folder = tr_strdup(TR_MEM_TEXT, folder))) {
         tr_tokenizer_close(*out);
+        *out = NULL;
         r = -ENOMEM;
     }
     tr_free(TR_MEM_TEXT, json);

@@ -256,11 +256,33 @@ static int gather(const struct tr_tokenizer *t, const int32_t *ids, size_t n, st
     return r;
 }
 
+/* What a text that ends with NUL cannot hold stands in it as what cannot be shown. */
+static int replace_nuls(char **text, size_t bytes)
+{
+    struct tok_buf whole = {0};
+    int r = 0;
+
+    if (!memchr(*text, 0, bytes))
+        return 0;
+    for (size_t at = 0; at < bytes && r == 0;) {
+        size_t n = strlen(*text + at);
+
+        r = tok_buf_add(&whole, *text + at, n);
+        at += n + 1;
+        if (r == 0 && at <= bytes)
+            r = tok_buf_add(&whole, "\xEF\xBF\xBD", 3);
+    }
+    tr_free(TR_MEM_TEXT, *text);
+    *text = whole.v;
+    return r;
+}
+
 int tr_tokenizer_decode(const struct tr_tokenizer *t, const int32_t *ids, size_t n, char **out)
 {
     size_t bytes;
+    int r = tr_tokenizer_decode_bytes(t, ids, n, out, &bytes);
 
-    return tr_tokenizer_decode_bytes(t, ids, n, out, &bytes);
+    return r == 0 ? replace_nuls(out, bytes) : r;
 }
 
 int tr_tokenizer_decode_bytes(const struct tr_tokenizer *t, const int32_t *ids, size_t n,

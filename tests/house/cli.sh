@@ -178,6 +178,18 @@ gives 0 '' init --arch piece.json --tokenizer piece --out small
 gives 0 '' generate --model small --prompt 'Line 3' --max-tokens 4
 gives 0 '' eval --model small --data text.txt --seq-len 32
 
+# counts have bounds, and what would do nothing is refused
+for command in 'eval --data text.txt' 'generate --prompt x'; do
+    # shellcheck disable=SC2086 # two or three words
+    gives 1 '--threads: 4294967297 is more than 1024' ${command%% *} --model model ${command#* } \
+        --threads 4294967297
+done
+gives 1 '--threads' bench --quick --threads 9223372036854775807 --out figures.json
+gives 1 'exists and holds no figures' bench --quick --out text.txt
+gives 1 'cannot create' bench --quick --out nowhere/figures.json
+gives 1 '--samples: is for' eval --model model --data text.txt --samples 3
+gives 1 '--max-tokens: is for' eval --model model --data text.txt --max-tokens 3
+
 # prompts: a mark of UTF-8 and blanks before an object, ids that the model has not, long ones
 printf '\xef\xbb\xbf{"prompt": "Line 3"}\n  {"prompt": "Line 4"}\n' > marked.jsonl
 gives 0 '' generate --model lent --prompts marked.jsonl --max-tokens 2

@@ -341,6 +341,28 @@ static void saved_inputs_grow(void **state)
     hides_never(&f);
 }
 
+/* A shape whose parameters fit into a layout, and whose state does not: its pieces are too many. */
+static void too_many_pieces(void **state)
+{
+    static const char shape[] =
+        "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\","
+        " \"hidden_act\": \"silu\", \"hidden_size\": 65536, \"intermediate_size\": 262144,"
+        " \"num_hidden_layers\": 170, \"num_attention_heads\": 512, \"num_key_value_heads\": 512,"
+        " \"vocab_size\": 320, \"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-05,"
+        " \"rope_theta\": 10000.0, \"tie_word_embeddings\": true, \"torch_dtype\": \"float32\"}";
+    static const enum tr_optimizer with[] = {TR_OPT_ADAM_MINI, TR_OPT_SGD, TR_OPT_ADAMW};
+    const char *path = scratch_path("huge.json");
+
+    (void)state;
+    assert_int_equal(tr_file_write(path, shape, sizeof(shape) - 1), 0);
+    for (int i = 0; i < 3; i++) {
+        struct tr_train_params p = {
+            .arch = path, .optimizer = with[i], .momentum = with[i] == TR_OPT_SGD ? 0.9 : 0};
+
+        refuses(&(struct tr_foretell_params){.train = &p, .machine = "rtx-3090"}, "too large");
+    }
+}
+
 static double arithmetic(const struct tr_foretell_params *f)
 {
     json_t *o = foretold(f);
@@ -372,9 +394,18 @@ static void adapters_are_priced(void **state)
 static void bad_machines(void **state)
 {
     struct tr_train_params p = {.arch = "llama-7b"}, none = {0};
+    struct tr_train_params task = {
+        .arch = "llama-7b", .task = TR_TASK_RTE, .chat_template = "chatml"};
     struct tr_train_params still = {.arch = "llama-7b", .optimizer = TR_OPT_ADAMW, .momentum = 0.9};
 
     (void)state;
+    refuses(&(struct tr_foretell_params){.train = NULL}, "train");
+    refuses(&(struct tr_foretell_params){.train = &p,
+                                         .machine = "rtx-3090",
+                                         .machine_memory = TR_SHARE(80)},
+            "--ram: is said in bytes");
+    refuses(&(struct tr_foretell_params){.train = &task, .machine = "rtx-3090"},
+            "--task and --template");
     refuses(&(struct tr_foretell_params){.train = &still, .machine = "rtx-3090"},
             "only --optimizer sgd");
     refuses(&(struct tr_foretell_params){.train = &p, .machine = "rtx-9090"},
@@ -506,6 +537,7 @@ int main(void)
         cmocka_unit_test(hides_if_it_fits),
         cmocka_unit_test(saved_inputs_grow),
         cmocka_unit_test(adapters_are_priced),
+        cmocka_unit_test(too_many_pieces),
     };
 
     setenv("XDG_CACHE_HOME", scratch_path("cache"), 1);

@@ -20,13 +20,25 @@ static void expect_ids(const struct tr_ids *ids, json_t *want, const char *text)
             fail_msg("id %zu of \"%.80s\" is %d", i, text, ids->v[i]);
 }
 
-/* A text with NUL inside decodes to one that C sees only the beginning of. */
+/* A NUL of the text is U+FFFD in what ends with NUL, and itself where the length is told. */
 static void expect_text(const struct tr_tokenizer *t, const int32_t *ids, size_t n, json_t *want)
 {
+    const char *all = json_string_value(want);
+    size_t bytes, length = json_string_length(want), at = 0;
     char *text;
 
+    assert_int_equal(tr_tokenizer_decode_bytes(t, ids, n, &text, &bytes), 0);
+    assert_int_equal(bytes, length);
+    assert_memory_equal(text, all, length);
+    tr_free(TR_MEM_TEXT, text);
     assert_int_equal(tr_tokenizer_decode(t, ids, n, &text), 0);
-    assert_string_equal(text, json_string_value(want));
+    for (size_t i = 0; i < length; i++) {
+        size_t k = all[i] ? 1 : 3;
+
+        assert_memory_equal(text + at, all[i] ? all + i : "\xEF\xBF\xBD", k);
+        at += k;
+    }
+    assert_int_equal(text[at], 0);
     tr_free(TR_MEM_TEXT, text);
 }
 

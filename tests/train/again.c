@@ -49,6 +49,49 @@ static void test_source_is_gone(void **state)
     unlink(text);
 }
 
+/* A host program may go to another folder while a run is open, even to one with a run of that
+ * name: what is written stays where the run is. */
+static void test_other_folder(void **state)
+{
+    struct tr_train_params p = own_job("moving"), stranger = p;
+    char here[4096], *before = NULL, *after = NULL, other[4352], plan[4400];
+    struct tr_step_report report;
+    size_t bytes[2];
+    tr_run *run;
+    int r;
+
+    (void)state;
+    assert_non_null(getcwd(here, sizeof(here)));
+    assert_int_equal(tr_make_folder(scratch_path("other-place")), 0);
+    snprintf(other, sizeof(other), "%s", scratch_path("other-place/run"));
+    stranger.out = other;
+    stranger.seed = 5;
+    if (train(&stranger, &report) < 0)
+        fail_msg("%s", tr_message());
+    snprintf(plan, sizeof(plan), "%s/plan.json", other);
+    assert_int_equal(tr_file_read(plan, 1 << 20, &before, &bytes[0]), 0);
+    assert_int_equal(tr_make_folder(scratch_path("place")), 0);
+    assert_int_equal(chdir(scratch_path("place")), 0);
+    p.out = "run";
+    if (tr_train_open(&run, &p) < 0)
+        fail_msg("%s", tr_message());
+    while ((r = tr_train_step(run, &report)) == 1)
+        ;
+    assert_int_equal(r, 0);
+    assert_int_equal(chdir(scratch_path("other-place")), 0);
+    assert_int_equal(tr_train_finish(run), 0);
+    tr_train_close(run);
+    assert_int_equal(chdir(here), 0);
+    assert_int_equal(tr_file_read(plan, 1 << 20, &after, &bytes[1]), 0);
+    assert_int_equal(bytes[0], bytes[1]);
+    assert_memory_equal(before, after, bytes[0]);
+    assert_true(tr_folder_has(scratch_path("place/run/model"), "config.json"));
+    tr_free(TR_MEM_TEXT, before);
+    tr_free(TR_MEM_TEXT, after);
+    tr_remove_tree(scratch_path("place"));
+    tr_remove_tree(scratch_path("other-place"));
+}
+
 /* run.yaml has budgets as they were asked for: a share, or nothing, fits another machine as well.
  */
 static void test_budgets_as_asked(void **state)
@@ -76,6 +119,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_source_is_gone),
         cmocka_unit_test(test_budgets_as_asked),
+        cmocka_unit_test(test_other_folder),
     };
 
     return cmocka_run_group_tests_name("again", tests, NULL, NULL);

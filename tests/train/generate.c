@@ -317,6 +317,7 @@ static void test_bad_prompts(void **state)
     refused("{\"text\": \"no prompt\"}", "\"prompt\"");
     refused("{\"prompt\": 3}", "\"prompt\"");
     refused("{\"prompt\": \"a\"", "");
+    refused("not \xff\xfe UTF-8", "is not UTF-8");
 }
 
 /* Where keys and values have no room they are computed again, with the same result; asked for by
