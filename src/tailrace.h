@@ -41,7 +41,7 @@ enum tr_rounding_choice { TR_ROUNDING_AUTO, TR_ROUNDING_NEAREST, TR_ROUNDING_STO
 enum tr_master_choice { TR_MASTERS_AUTO, TR_MASTERS_NONE, TR_MASTERS_SPLIT, TR_MASTERS_F32 };
 enum tr_keep { TR_KEEP_AUTO, TR_KEEP_STEP, TR_KEEP_CHECKPOINT, TR_KEEP_NONE }; /* --durability */
 enum tr_update_on { TR_UPDATE_AUTO, TR_UPDATE_DEVICE, TR_UPDATE_CPU };
-enum tr_io_choice { TR_IO_BEST, TR_IO_RING, TR_IO_POOL };
+enum tr_engine { TR_ENGINE_AUTO, TR_ENGINE_URING, TR_ENGINE_THREADS };
 enum tr_task { TR_TASK_NONE, TR_TASK_RTE, TR_TASK_CB, TR_TASK_BOOLQ, TR_TASK_COPA, TR_TASK_WIC,
     TR_TASK_WSC, TR_TASK_MULTIRC, TR_TASK_CHOICE, TR_TASKS };
 enum tr_type { TR_TYPE_SOURCE, TR_TYPE_F32, TR_TYPE_BF16, TR_TYPE_F16, TR_TYPE_8BIT /* state */ };
@@ -97,7 +97,7 @@ struct tr_train_params { /* of each value the command line's bounds hold here, t
     int64_t checkpoint_every; /* steps between commits with durability checkpoint; default 100 */
     uint64_t device_memory, host_memory; /* bytes or TR_SHARE; default 80 % (GPU: 90) of free */
     int64_t threads, prefetch; /* default: the cores of this process; as slots allow */
-    enum tr_io_choice io;
+    enum tr_engine io; /* what reads and writes the store */
     int64_t eval_every;       /* steps; default: only at the end */
     enum tr_choice export_model; /* write OUT/model at the end; default yes */
     int serial;               /* measurement: nothing overlaps */

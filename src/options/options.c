@@ -51,8 +51,10 @@ static const struct tr_choice_name durabilities[] = {{"auto", TR_KEEP_AUTO},
                                                      {"checkpoint", TR_KEEP_CHECKPOINT},
                                                      {"none", TR_KEEP_NONE},
                                                      {NULL, 0}};
-static const struct tr_choice_name engines[] = {
-    {"auto", TR_IO_BEST}, {"uring", TR_IO_RING}, {"threads", TR_IO_POOL}, {NULL, 0}};
+static const struct tr_choice_name engines[] = {{"auto", TR_ENGINE_AUTO},
+                                                {"uring", TR_ENGINE_URING},
+                                                {"threads", TR_ENGINE_THREADS},
+                                                {NULL, 0}};
 
 static const struct tr_choice_name update_places[] = {
     {"auto", TR_UPDATE_AUTO}, {"device", TR_UPDATE_DEVICE}, {"cpu", TR_UPDATE_CPU}, {NULL, 0}};

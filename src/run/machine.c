@@ -117,8 +117,9 @@ void run_set_update(struct tr_run *run)
 
 int run_open_offload(struct tr_run *run)
 {
-    static const enum tr_io_kind io[] = {
-        [TR_IO_BEST] = TR_IO_AUTO, [TR_IO_RING] = TR_IO_URING, [TR_IO_POOL] = TR_IO_THREADS};
+    static const enum tr_io_kind io[] = {[TR_ENGINE_AUTO] = TR_IO_AUTO,
+                                         [TR_ENGINE_URING] = TR_IO_URING,
+                                         [TR_ENGINE_THREADS] = TR_IO_THREADS};
     static const enum tr_durability durability[] = {[TR_KEEP_AUTO] = TR_DURABLE_STEP,
                                                     [TR_KEEP_STEP] = TR_DURABLE_STEP,
                                                     [TR_KEEP_CHECKPOINT] = TR_DURABLE_CHECKPOINT,

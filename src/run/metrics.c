@@ -25,7 +25,7 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 #include "src/base/number.h"
-#include "src/run/torn.h"
+#include "src/run/metrics_lines.h"
 
 int metrics_open(struct tr_metrics *m, const char *run_folder)
 {

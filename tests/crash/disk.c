@@ -229,7 +229,7 @@ static int open_when_full(const struct tr_train_params *p)
 
 /* The place of the next step's bytes is taken away and the disk filled: what the kernel makes of a
  * write into a hole then, a part of it at most, meets the engine itself. */
-static void full_store(enum tr_io_choice io)
+static void full_store(enum tr_engine io)
 {
     char store[4400];
     struct tr_train_params p;
@@ -261,8 +261,8 @@ static void test_full_store(void **state)
 {
     (void)state;
     NEEDS_DISK();
-    full_store(TR_IO_POOL);
-    full_store(TR_IO_BEST);
+    full_store(TR_ENGINE_THREADS);
+    full_store(TR_ENGINE_AUTO);
 }
 
 static void test_full_run(void **state)

@@ -150,7 +150,7 @@ static void values_are_held_to_the_same_rule(void **state)
         {"--eval-every: -9223372036854775808 is less than 1", {.eval_every = INT64_MIN}},
         {"--optimizer: '77' is none of: lomo, sgd, ", {.optimizer = (enum tr_optimizer)77}},
         {"--streaming: '3' is none of: ", {.streaming = (enum tr_streaming)3}},
-        {"--io: '-1' is none of: ", {.io = (enum tr_io_choice) - 1}},
+        {"--io: '-1' is none of: ", {.io = (enum tr_engine) - 1}},
         {"--dtype: '4' is none of: ", {.dtype = TR_TYPE_8BIT}},
         {"--clip-method: '3' is none of: ", {.clip_method = TR_CLIP_GROUP}},
         {"--clip-method: '2147483647' is", {.clip_method = (enum tr_clip)INT32_MAX}},

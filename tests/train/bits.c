@@ -30,9 +30,9 @@ static const struct tiny shapes[] = {
 
 static const struct variant variants[] = {
     {"smallest budget", .smallest = 1},
-    {"smallest budget, threads", .smallest = 1, .io = TR_IO_POOL},
+    {"smallest budget, threads", .smallest = 1, .io = TR_ENGINE_THREADS},
     {"io_uring where it can be had, prefetch 1", .prefetch = 1},
-    {"threads engine", .io = TR_IO_POOL},
+    {"threads engine", .io = TR_ENGINE_THREADS},
     {"matrices, smallest budget", .smallest = 1, .streaming = TR_STREAMING_MATRICES},
     {"matrices, smallest budget, all kept, micro-batches of one grain", .smallest = 1,
      .streaming = TR_STREAMING_MATRICES, .recompute = TR_RECOMPUTE_NONE, .micro_batch = 1},
@@ -60,8 +60,8 @@ static const struct variant variants[] = {
     {"nothing overlaps", .serial = 1, .smallest = 1},
     {"two folders", .folders = 2},
     {"three folders, smallest budget, interrupted", .folders = 3, .smallest = 1, .interrupted = 1},
-    {"two folders, threads engine, durability none", .folders = 2, .smallest = 1, .io = TR_IO_POOL,
-     .durability = TR_KEEP_NONE},
+    {"two folders, threads engine, durability none", .folders = 2, .smallest = 1,
+     .io = TR_ENGINE_THREADS, .durability = TR_KEEP_NONE},
 };
 
 static void check(const struct tiny *shape, enum tr_type dtype, enum tr_optimizer optimizer)
@@ -150,7 +150,7 @@ static void test_60m(void **state)
     static const struct tiny shape = {"llama", 256, 768, 64, 8, 4, 32, 8192, 512, ""};
     static const struct variant eighth[] = {
         {"an eighth", .interrupted = 0},
-        {"an eighth, threads engine", .io = TR_IO_POOL},
+        {"an eighth, threads engine", .io = TR_ENGINE_THREADS},
         {"an eighth, prefetch 1, one thread", .prefetch = 1, .threads = 1},
         {"an eighth, random pauses", .delay_seed = 9},
     };
@@ -168,7 +168,7 @@ static void test_pieces(void **state)
     static const struct tiny shape = {"llama", 1024, 64, 1, 34, 1, 128, 300, 512, ""};
     static const struct variant cut[] = {
         {"two pieces, blocks", .smallest = 1, .streaming = TR_STREAMING_BLOCKS},
-        {"two pieces, matrices, threads engine", .smallest = 1, .io = TR_IO_POOL,
+        {"two pieces, matrices, threads engine", .smallest = 1, .io = TR_ENGINE_THREADS,
          .streaming = TR_STREAMING_MATRICES},
     };
     struct tr_train_params p = large_job(&shape);

@@ -29,7 +29,7 @@ static const struct tiny shapes[] = {
 
 static const struct variant variants[] = {
     {"smallest budget, streamed from disk", .smallest = 1, .host_memory = LITTLE},
-    {"streamed from disk, threads engine", .host_memory = LITTLE, .io = TR_IO_POOL},
+    {"streamed from disk, threads engine", .host_memory = LITTLE, .io = TR_ENGINE_THREADS},
     {"micro-batches of one grain, all kept", .micro_batch = 1, .recompute = TR_RECOMPUTE_NONE},
     {"interrupted and resumed", .interrupted = 1, .smallest = 1},
     {"matrices, streamed from disk", .smallest = 1, .host_memory = LITTLE,

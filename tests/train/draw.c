@@ -71,7 +71,7 @@ static void set_prefetch(struct part *t, int64_t v)
 
 static void set_io(struct part *t, int64_t v)
 {
-    t->p.io = (enum tr_io_choice)v;
+    t->p.io = (enum tr_engine)v;
 }
 
 static void set_threads(struct part *t, int64_t v)
@@ -152,7 +152,7 @@ static const struct dimension dimensions[] = {
     {"io",
      EACH_PART,
      set_io,
-     {{"best", TR_IO_BEST}, {"threads", TR_IO_POOL}, {"best", TR_IO_BEST}}},
+     {{"best", TR_ENGINE_AUTO}, {"threads", TR_ENGINE_THREADS}, {"best", TR_ENGINE_AUTO}}},
     {"threads", EACH_PART, set_threads, {{"1", 1}, {"2", 2}, {"3", 3}, {"5", 5}}},
     {"micro-batch", EACH_PART, set_micro, {{"auto", 0}, {"1", 1}, {"5", 5}, {"all", 1000}}},
     {"recompute",

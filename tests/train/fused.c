@@ -189,7 +189,7 @@ static void test_step(void **state)
 
 static const struct variant variants[] = {
     {"smallest budget", .smallest = 1},
-    {"one thread, threads engine", .threads = 1, .io = TR_IO_POOL, .smallest = 1},
+    {"one thread, threads engine", .threads = 1, .io = TR_ENGINE_THREADS, .smallest = 1},
     {"matrices, smallest budget", .smallest = 1, .streaming = TR_STREAMING_MATRICES},
     {"matrices, all kept", .streaming = TR_STREAMING_MATRICES, .recompute = TR_RECOMPUTE_NONE},
     {"blocks, all recomputed, random pauses", .streaming = TR_STREAMING_BLOCKS, .delay_seed = 5,

@@ -120,7 +120,8 @@ static void test_split_is_f32(void **state)
 
 static const struct variant variants[] = {
     {"smallest budget", .smallest = 1},
-    {"one thread, threads engine, smallest budget", .threads = 1, .io = TR_IO_POOL, .smallest = 1},
+    {"one thread, threads engine, smallest budget", .threads = 1, .io = TR_ENGINE_THREADS,
+     .smallest = 1},
     {"micro-batches of one grain", .micro_batch = 1},
     {"matrices, random pauses", .streaming = TR_STREAMING_MATRICES, .delay_seed = 6},
     {"durability checkpoint", .durability = TR_KEEP_CHECKPOINT, .smallest = 1},

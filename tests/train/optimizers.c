@@ -20,7 +20,8 @@ static const struct tiny shapes[] = {
 
 static const struct variant variants[] = {
     {"smallest budget", .smallest = 1},
-    {"one thread, threads engine, smallest budget", .threads = 1, .io = TR_IO_POOL, .smallest = 1},
+    {"one thread, threads engine, smallest budget", .threads = 1, .io = TR_ENGINE_THREADS,
+     .smallest = 1},
     {"three threads", .threads = 3},
     {"micro-batches of one grain", .micro_batch = 1},
     {"micro-batches of one grain, all kept", .micro_batch = 1, .recompute = TR_RECOMPUTE_NONE},

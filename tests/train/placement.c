@@ -44,12 +44,12 @@ static void expect_engine(const struct tr_run *run)
     const char *engine = tr_offload_io_name(run->offload);
     int ring = !strncmp(engine, "io_uring", 8);
 
-    if (run->params.io == TR_IO_BEST && !ring && (getenv("TAILRACE_IO") || !have_uring())) {
+    if (run->params.io == TR_ENGINE_AUTO && !ring && (getenv("TAILRACE_IO") || !have_uring())) {
         if (!told++)
             print_message("skipped: io_uring, refused here by the kernel or TAILRACE_IO\n");
         return;
     }
-    if (run->params.io == TR_IO_POOL ? !strstr(engine, " threads, ") : !ring)
+    if (run->params.io == TR_ENGINE_THREADS ? !strstr(engine, " threads, ") : !ring)
         fail_msg("another engine than asked for: %s", engine);
 }
 

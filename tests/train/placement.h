@@ -12,7 +12,7 @@ struct variant {
     const char *name;
     int smallest;         /* device memory: the smallest that fits */
     uint64_t host_memory; /* 0: the default */
-    enum tr_io_choice io;
+    enum tr_engine io;
     int64_t prefetch, threads, micro_batch;
     enum tr_recompute recompute;
     enum tr_streaming streaming;

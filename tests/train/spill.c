@@ -40,7 +40,7 @@ struct way {
 static const struct way ways[] = {
     {"one slot, or two", 0, 0, {0}},
     {"all kept, little host memory", 0, 1, {.recompute = TR_RECOMPUTE_NONE}},
-    {"threads engine, little host memory", 0, 1, {.io = TR_IO_POOL}},
+    {"threads engine, little host memory", 0, 1, {.io = TR_ENGINE_THREADS}},
     {"one more", 1, 0, {0}},
     {"pauses, little host memory", 0, 1, {.delay_seed = 4}},
     {"one more, one load ahead", 1, 1, {.prefetch = 1}},
