@@ -70,7 +70,7 @@ static int visit_all(struct tr_run *run, struct point at[3])
     uint32_t n = run_visits(run, RUN_TRAIN, &v);
     int r = run_begin(run, RUN_TRAIN);
 
-    run->begun = RUN_NOTHING; /* the next step begins another one */
+    run->step.begun = RUN_NOTHING; /* the next step begins another one */
     look(&at[0], run->offload);
     for (uint32_t i = 0; i < n && r == 0; i++) {
         if (i == v->forward)

@@ -123,6 +123,6 @@ int infer_logits(struct tr_run *run, const struct tr_batch *batch, const int32_t
         if (r == 0)
             r = tr_offload_release(run->offload, i);
     }
-    run->begun = RUN_NOTHING;
+    run->step.begun = RUN_NOTHING;
     return r;
 }

@@ -105,7 +105,7 @@ static int score_rows(struct tr_run *run, const struct rows *b, struct score_req
         q[i].sum = 0;
         for (int32_t t = b->start[i]; t < b->start[i + 1]; t++)
             if (b->batch.targets[t] >= 0)
-                q[i].sum -= (double)run->nll[t];
+                q[i].sum -= (double)run->step.nll[t];
     }
     return r;
 }

@@ -78,11 +78,12 @@ static void visible_end(const char *arena, uint64_t *end)
 static int opaque_end(struct tr_run *run, uint64_t *end)
 {
     struct tr_device *d = run->device;
-    const char *page = (const char *)run->nll;
+    const char *page = (const char *)run->step.nll;
     int r = 0;
 
     while (*end && r == 0) {
-        r = d->ops->copy_out(d, TR_STREAM_COMPUTE, run->nll, run->pass.arena + *end - PAGE, PAGE);
+        r = d->ops->copy_out(d, TR_STREAM_COMPUTE, run->step.nll, run->pass.arena + *end - PAGE,
+                             PAGE);
         if (r == 0)
             r = d->ops->sync(d, TR_STREAM_COMPUTE);
         if (r == 0 && !is_fresh(page, MARK))

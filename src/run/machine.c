@@ -171,9 +171,9 @@ int run_start_machine(struct tr_run *run)
     run->pass.model = run->model;
     run->pass.plan = &run->plan;
     run->pass.arena = run->device->ops->arena(run->device);
-    run->nll = run->device->ops->host_alloc(run->device, nll_bytes(run));
-    run->sumsq = run->device->ops->host_alloc(run->device, sumsq_bytes(run));
-    if (!run->nll || !run->sumsq)
+    run->step.nll = run->device->ops->host_alloc(run->device, nll_bytes(run));
+    run->step.sumsq = run->device->ops->host_alloc(run->device, sumsq_bytes(run));
+    if (!run->step.nll || !run->step.sumsq)
         return -ENOMEM;
     if ((r = run_mark_arena(run)) < 0 || (r = hash_names(run)) < 0 ||
         (r = copy_rope_tables(run)) < 0 || (run->plan.in.apart && (r = run_open_apart(run)) < 0))
@@ -188,7 +188,7 @@ void run_close_offload(struct tr_run *run)
         run->device->ops->sync(run->device, TR_STREAM_COMPUTE);
     tr_offload_close(run->offload);
     run->offload = NULL;
-    run->begun = RUN_NOTHING;
+    run->step.begun = RUN_NOTHING;
 }
 
 void run_stop_machine(struct tr_run *run)
@@ -199,13 +199,13 @@ void run_stop_machine(struct tr_run *run)
     tr_pass_free(&run->pass);
     tr_free(TR_MEM_MISC, run->pass.update.names);
     tr_free(TR_MEM_MISC, run->pass.adapter.measured);
-    if (run->nll)
-        run->device->ops->host_free(run->device, run->nll, nll_bytes(run));
-    if (run->sumsq)
-        run->device->ops->host_free(run->device, run->sumsq, sumsq_bytes(run));
+    if (run->step.nll)
+        run->device->ops->host_free(run->device, run->step.nll, nll_bytes(run));
+    if (run->step.sumsq)
+        run->device->ops->host_free(run->device, run->step.sumsq, sumsq_bytes(run));
     if (run->device)
         run->device->ops->close(run->device);
-    run->nll = NULL;
-    run->sumsq = NULL;
+    run->step.nll = NULL;
+    run->step.sumsq = NULL;
     run->device = NULL;
 }

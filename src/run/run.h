@@ -71,6 +71,18 @@ struct tr_memory {
 
 struct task_set;
 
+/* The step at hand, and how it stands between steps. */
+struct tr_step_state {
+    enum run_begun begun;
+    enum run_begun since_commit; /* RUN_SETTLE, or with steps RUN_TRAIN: what has changed bytes */
+    int skips;                   /* steps in a row that were skipped */
+    int groups;                  /* of this step that have been clipped by a norm of their own */
+    uint32_t read_sumsq;         /* entries of this step's norms that have been read */
+    double norms[2];             /* of what was read last: the model's, adapters' */
+    float *nll;                  /* pinned host, (batch tokens) */
+    double *sumsq;               /* pinned host */
+};
+
 struct tr_run {
     struct tr_train_params params;     /* resolved: no field is "default" any more */
     uint64_t device_asked, host_asked; /* its budgets before that */
@@ -120,14 +132,7 @@ struct tr_run {
     int snapshot_stays;      /* RUN/checkpoint, which cannot be removed */
     int exported;            /* tr_train_finish has written the model */
     int64_t model_step;      /* at which RUN/model was written; -1: not known */
-    int skips;               /* steps in a row that were skipped */
-    uint32_t read_sumsq;     /* entries of this step's norms that have been read */
-    double norms[2];         /* of what was read last: the model's, adapters' */
-    int groups;              /* of this step that have been clipped by a norm of their own */
-    enum run_begun begun;
-    enum run_begun since_commit; /* RUN_SETTLE, or with steps RUN_TRAIN: what has changed bytes */
-    float *nll;                  /* host, (batch tokens) */
-    double *sumsq;               /* host */
+    struct tr_step_state step;
     struct tr_metrics metrics;
     struct tr_prediction foreseen;
     struct tr_measured measured;
@@ -155,7 +160,7 @@ uint32_t run_visits(const struct tr_run *run, enum run_begun what, const struct 
 /* Visit i of the list that has been begun. */
 int run_visit(struct tr_run *run, const struct tr_visits *v, uint32_t i, int compute);
 /* One forward pass over a batch that has been copied (tr_pass_batch): its visits, losses in
- * run->nll. */
+ * run->step.nll. */
 int run_forward(struct tr_run *run);
 /* Mean loss over all targets of a data set. */
 int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t *targets);

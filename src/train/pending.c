@@ -56,7 +56,7 @@ static void count_settled(struct tr_run *run)
     m->settled++;
     m->foreseen_read += s->read;
     m->foreseen_bytes += s->written;
-    if (run->since_commit == RUN_TRAIN)
+    if (run->step.since_commit == RUN_TRAIN)
         m->foreseen_bytes -= s->spared;
 }
 
@@ -72,13 +72,13 @@ int run_settle(struct tr_run *run)
     r = run_begin(run, RUN_SETTLE);
     for (uint32_t i = 0; i < n && r == 0; i++)
         r = run_visit(run, v, i, 1);
-    run->begun = RUN_NOTHING;
+    run->step.begun = RUN_NOTHING;
     if (r < 0 || (r = run->device->ops->sync(run->device, TR_STREAM_COMPUTE)) < 0)
         return r;
     run->cursor.pending = (struct tr_pending){0};
     count_settled(run);
-    if (run->since_commit == RUN_NOTHING)
-        run->since_commit = RUN_SETTLE;
+    if (run->step.since_commit == RUN_NOTHING)
+        run->step.since_commit = RUN_SETTLE;
     return 0;
 }
 

@@ -26,18 +26,18 @@ int run_read_norm(struct tr_run *run, double *norm)
 {
     const unsigned char *adapter = run->pass.adapter.measured;
     double sums[2] = {0};
-    uint32_t first = run->read_sumsq;
-    int r = run->device->ops->copy_out(run->device, TR_STREAM_COMPUTE, run->sumsq,
+    uint32_t first = run->step.read_sumsq;
+    int r = run->device->ops->copy_out(run->device, TR_STREAM_COMPUTE, run->step.sumsq,
                                        run->pass.arena + run->plan.sumsq.offset,
                                        (size_t)run->pass.n_sumsq * 8);
 
     if (r < 0 || (r = run->device->ops->sync(run->device, TR_STREAM_COMPUTE)) < 0)
         return r;
     for (uint32_t i = first; i < run->pass.n_sumsq; i++)
-        sums[adapter && adapter[i]] += run->sumsq[i];
-    run->read_sumsq = run->pass.n_sumsq;
+        sums[adapter && adapter[i]] += run->step.sumsq[i];
+    run->step.read_sumsq = run->pass.n_sumsq;
     for (int i = 0; i < 2; i++)
-        run->norms[i] = sqrt(sums[i]) / run->cursor.loss_scale;
+        run->step.norms[i] = sqrt(sums[i]) / run->cursor.loss_scale;
     *norm = sqrt(sums[0] + sums[1]) / run->cursor.loss_scale;
     return 0;
 }
@@ -63,7 +63,7 @@ static int give_up(struct tr_run *run)
 {
     if (tr_store_generations(run->store) < 2 || run->cursor.t != run->last.t)
         return no_way_back(run);
-    run->begun = run->since_commit = RUN_NOTHING;
+    run->step.begun = run->step.since_commit = RUN_NOTHING;
     return tr_offload_abandon(run->offload);
 }
 
@@ -73,7 +73,7 @@ int run_check_applied(struct tr_run *run, double *norm, int *skip)
 
     if (*skip || run->plan.in.norm) {
         r = run->device->ops->sync(run->device, TR_STREAM_COMPUTE);
-        return r == 0 && *skip && run->groups > 1 ? give_up(run) : r;
+        return r == 0 && *skip && run->step.groups > 1 ? give_up(run) : r;
     }
     r = run_read_norm(run, norm);
     finite = isfinite(*norm);
@@ -88,8 +88,8 @@ int run_check_applied(struct tr_run *run, double *norm, int *skip)
 int run_check_skips(struct tr_run *run, int skip)
 {
     if (!skip || run->cursor.loss_scale > 1)
-        run->skips = 0;
-    if (!skip || ++run->skips < MOST_SKIPS)
+        run->step.skips = 0;
+    if (!skip || ++run->step.skips < MOST_SKIPS)
         return 0;
     return tr_error(-EDOM,
                     "step %llu: loss or gradient was not finite in %d steps in a row; nothing of "

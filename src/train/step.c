@@ -31,11 +31,11 @@ int run_begin(struct tr_run *run, enum run_begun what)
     uint32_t n = run_visits(run, what, &v);
     int r;
 
-    if (run->begun == what || what == RUN_NOTHING)
+    if (run->step.begun == what || what == RUN_NOTHING)
         return 0;
     r = tr_offload_begin(run->offload, v->spans, n, v->spans, n); /* much of the same follows */
     if (r == 0)
-        run->begun = what;
+        run->step.begun = what;
     return r;
 }
 
@@ -56,7 +56,7 @@ static int sync_compute(struct tr_run *run)
 
 static int copy_losses(struct tr_run *run)
 {
-    return run->device->ops->copy_out(run->device, TR_STREAM_COMPUTE, run->nll,
+    return run->device->ops->copy_out(run->device, TR_STREAM_COMPUTE, run->step.nll,
                                       run->pass.arena + run->plan.nll.offset,
                                       (size_t)run->pass.batch->n_tokens * 4);
 }
@@ -68,7 +68,7 @@ static double weighted_loss(const struct tr_run *run)
     double sum = 0;
 
     for (int32_t t = 0; t < b->n_tokens; t++)
-        sum += (double)b->weight[t] * (double)run->nll[t];
+        sum += (double)b->weight[t] * (double)run->step.nll[t];
     return sum / b->weight_sum;
 }
 
@@ -95,12 +95,12 @@ static int clip(struct tr_run *run, double *norm)
 
     if (r < 0)
         return r;
-    here = p->adapter.is && isfinite(all) ? run->norms[0] : all;
-    *norm = run->groups++ ? hypot(*norm, here) : here;
+    here = p->adapter.is && isfinite(all) ? run->step.norms[0] : all;
+    *norm = run->step.groups++ ? hypot(*norm, here) : here;
     if (!isfinite(all))
         return 1;
     p->update.coefficient = coefficient(run->params.clip_norm, here);
-    p->adapter.coefficient = coefficient(run->params.lora_clip_norm, run->norms[1]);
+    p->adapter.coefficient = coefficient(run->params.lora_clip_norm, run->step.norms[1]);
     return 0;
 }
 
@@ -132,8 +132,8 @@ static void prepare_update(struct tr_run *run, struct tr_step_report *report)
 
     report->lr = rate_at(run, run->params.lr, step);
     run->pass.drop_step = run->cursor.t + 1;
-    run->pass.n_sumsq = run->read_sumsq = 0;
-    run->groups = 0;
+    run->pass.n_sumsq = run->step.read_sumsq = 0;
+    run->step.groups = 0;
     if (run->model->parked) {
         run_take_pending(run);
         return;
@@ -260,12 +260,12 @@ int run_commit(struct tr_run *run)
 
     if (r < 0 || (r = metrics_begin(&run->metrics)) < 0)
         return r;
-    if (run->since_commit == RUN_TRAIN)
+    if (run->step.since_commit == RUN_TRAIN)
         run->measured.foreseen_bytes += tr_prediction_kept(&run->foreseen, run->measured.walked);
-    else if (run->since_commit == RUN_SETTLE)
+    else if (run->step.since_commit == RUN_SETTLE)
         run->measured.foreseen_bytes +=
             tr_prediction_settle(&run->foreseen, run->measured.walked)->kept;
-    run->since_commit = RUN_NOTHING;
+    run->step.since_commit = RUN_NOTHING;
     run->measured.committed = 1;
     run->last = run->cursor;
     tr_cursor_pack(&run->cursor, payload);
@@ -357,8 +357,8 @@ int run_step(struct tr_run *run, struct tr_step_report *report)
     prepare_update(run, report);
     if ((r = walk(run, report, &skip)) < 0)
         return r;
-    run->begun = RUN_NOTHING;
-    run->since_commit = RUN_TRAIN;
+    run->step.begun = RUN_NOTHING;
+    run->step.since_commit = RUN_TRAIN;
     run->measured.walked++;
     count_step(run);
     if ((r = begin_next(run)) < 0 || (r = park(run, report, &skip)) < 0 ||
@@ -385,7 +385,7 @@ int run_trial(struct tr_run *run, double lr, double *loss)
         run->pass.update.lr = lr;
     if ((r = walk(run, &report, &skip)) < 0)
         return r;
-    run->begun = RUN_NOTHING;
+    run->step.begun = RUN_NOTHING;
     count_step(run);
     if ((r = run_begin(run, RUN_TRAIN)) < 0 || (r = park(run, &report, &skip)) < 0 ||
         (r = sync_compute(run)) < 0)
@@ -408,7 +408,7 @@ int run_forward(struct tr_run *run)
 
     for (uint32_t i = 0; i < n && r == 0; i++)
         r = run_visit(run, v, i, 1);
-    run->begun = RUN_NOTHING;
+    run->step.begun = RUN_NOTHING;
     if (r < 0 || (r = copy_losses(run)) < 0)
         return r;
     return sync_compute(run);

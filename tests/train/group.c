@@ -49,11 +49,11 @@ int __wrap_run_read_norm(struct tr_run *run, double *norm)
 {
     int r = __real_run_read_norm(run, norm);
 
-    if (run->groups == 0)
+    if (run->step.groups == 0)
         first_norm = *norm;
     if (defect)
         *norm = first_norm;
-    if (run->groups == bad_group && run->cursor.step == 1)
+    if (run->step.groups == bad_group && run->cursor.step == 1)
         *norm = NAN;
     return r;
 }
