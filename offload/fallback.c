@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "offload/offload.h"
 #include "offload/store_private.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"

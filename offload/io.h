@@ -14,8 +14,8 @@
 #include <stdint.h>
 
 #include "src/base/folders.h"
-#include "offload/offload.h"
 
+enum tr_io_kind { TR_IO_AUTO, TR_IO_URING, TR_IO_THREADS };
 enum tr_io_op { TR_IO_READ, TR_IO_WRITE, TR_IO_SYNC, TR_IO_OPS }; /* SYNC: data and size, durable */
 
 /* The files of a store, in this order everywhere; then the scratch file of an engine, which has no

@@ -28,10 +28,9 @@
 #ifndef TR_OFFLOAD_OFFLOAD_H
 #define TR_OFFLOAD_OFFLOAD_H
 
-#include "offload/store.h"
+#include "offload/io.h"
+#include "offload/stripes.h"
 #include "src/base/device.h"
-
-enum tr_io_kind { TR_IO_AUTO, TR_IO_URING, TR_IO_THREADS };
 
 #define TR_VISIT_SPANS 24
 #define TR_NONE        UINT32_MAX /* no span */
@@ -41,16 +40,6 @@ struct tr_visit {
     uint32_t span[TR_VISIT_SPANS];
     uint32_t changed; /* bit i: span[i] is changed by this visit */
     uint32_t fresh;   /* bit i: span[i] is made here: what it held before is of no use, not read */
-};
-
-/* Scratch: bytes that live within a step, numbered after the spans of the store. Made by a visit
- * that marks them fresh, and saved only where the schedule must drop them before their last use: to
- * a home in host memory, or to files without a name in the store's folders. No commit names them.
- */
-struct tr_scratch {
-    uint32_t pool;
-    uint64_t bytes; /* a multiple of 4096 */
-    int spills;     /* has a place in those files, behind those that spill before it */
 };
 
 /* Slots of one size, in device memory unless said otherwise. Where the host can see them, disk I/O

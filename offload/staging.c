@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "src/base/device.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
 

@@ -15,8 +15,17 @@
 #include <jansson.h>
 
 #include "src/base/folders.h"
-#include "offload/offload.h"
 #include "offload/store.h"
+
+/* Scratch: bytes that live within a step, numbered after the spans of the store. Made by a visit
+ * that marks them fresh, and saved only where the schedule must drop them before their last use: to
+ * a home in host memory, or to files without a name in the store's folders. No commit names them.
+ */
+struct tr_scratch {
+    uint32_t pool;
+    uint64_t bytes; /* a multiple of 4096 */
+    int spills;     /* has a place in those files, behind those that spill before it */
+};
 
 struct tr_stripe {
     uint64_t from;   /* in the generation */
