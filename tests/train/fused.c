@@ -260,8 +260,8 @@ static void test_not_finite(void **state)
 {
     struct tr_train_params p = params(&shapes[2]);
     struct tr_step_report report;
+    int skipped = 0, r;
     tr_run *run;
-    int r;
 
     (void)state;
     p.fused_gemm = 1;
@@ -271,8 +271,9 @@ static void test_not_finite(void **state)
     if (tr_train_open(&run, &p) < 0)
         fail_msg("%s", tr_message());
     while ((r = tr_train_step(run, &report)) == 1)
-        assert_true(!report.skipped || isnan(report.grad_norm));
+        skipped += report.skipped;
     assert_int_equal(r, -EDOM);
+    assert_true(skipped > 0);
     assert_non_null(strstr(tr_message(), "not finite"));
     tr_train_close(run);
     assert_int_equal(
