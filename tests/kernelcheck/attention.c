@@ -291,6 +291,9 @@ static void check_dtype(struct check *c, enum tr_dtype dtype)
         {2, 1, 128, 0, 2, {0, 130, 201}},
         {2, 2, 80, 77, 2, {0, 65, 230}},
         {2, 1, 64, 0, 4, {0, 3, 20, 37, 90}},
+        {2, 1, 256, 0, 2, {0, 65, 130}},
+        {7, 1, 64, 0, 2, {0, 33, 70}},
+        {8, 1, 96, 0, 1, {0, 66}},
     };
     static const struct shape small[] = {
         {1, 1, 1, 0, 1, {0, 1}},
@@ -302,6 +305,7 @@ static void check_dtype(struct check *c, enum tr_dtype dtype)
         {2, 2, 80, 33, 2, {0, 65, 80}},
         {1, 1, 96, 0, 2, {0, 33, 66}},
         {2, 1, 64, 0, 4, {0, 3, 20, 37, 70}},
+        {8, 1, 32, 0, 1, {0, 40}},
     };
     const struct shape *shapes = check_small(c) ? small : all;
     size_t n = check_small(c) ? sizeof(small) / sizeof(small[0]) : sizeof(all) / sizeof(all[0]);

@@ -218,6 +218,32 @@ static void wake(void **state)
     io->ops->close(io);
 }
 
+/* Invariant 3 hangs on it: a sync is one of the file that was meant. A pipe has none, and says so.
+ */
+static void sync_of_its_file(void **state)
+{
+    int ends[2];
+
+    (void)state;
+    assert_int_equal(pipe(ends), 0);
+    for (int i = 0; i < TR_FILES; i++) {
+        int fd = files[i].fd;
+        struct tr_queue *q;
+
+        files[i].fd = ends[0];
+        q = open_queue(NULL);
+        for (int k = 0; k < TR_FILES; k++) {
+            struct tr_transfer s = transfer(TR_IO_SYNC, (enum tr_file)k);
+
+            assert_int_equal(tr_queue_run(q, &s), i == k ? -EINVAL : 0);
+        }
+        tr_queue_close(q);
+        files[i].fd = fd;
+    }
+    close(ends[0]);
+    close(ends[1]);
+}
+
 /* What is under way when the engine is closed has ended by then: the memory is the caller's. */
 static void closed_under_way(void **state)
 {
@@ -414,10 +440,15 @@ static int run_suite(const char *name, int direct)
     int failed;
 
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain),     cmocka_unit_test(faulty),
-        cmocka_unit_test(truncated), cmocka_unit_test(limit_of_size),
-        cmocka_unit_test(injected),  cmocka_unit_test(bad_sector),
-        cmocka_unit_test(wake),      cmocka_unit_test(closed_under_way),
+        cmocka_unit_test(plain),
+        cmocka_unit_test(faulty),
+        cmocka_unit_test(truncated),
+        cmocka_unit_test(limit_of_size),
+        cmocka_unit_test(injected),
+        cmocka_unit_test(bad_sector),
+        cmocka_unit_test(wake),
+        cmocka_unit_test(closed_under_way),
+        cmocka_unit_test(sync_of_its_file),
     };
 
     print_message("engine: %s\n", name);

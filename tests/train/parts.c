@@ -315,6 +315,21 @@ static void gradients_have_places(const struct tr_plan *plan, int by_parts)
         }
 }
 
+/* Invariant 4: whole blocks with several micro-batches have one block's gradients on the device,
+ * and not a byte of another's. */
+static uint64_t block_gradients(const struct tr_model *m)
+{
+    uint64_t bytes = 0;
+
+    for (int i = 0; i < TR_ROLES; i++) {
+        int32_t t = m->blocks[0].tensor[i];
+
+        if (t >= 0)
+            bytes += tr_round_up((uint64_t)(m->tensors[t].rows * m->tensors[t].cols), 16) * 4;
+    }
+    return bytes;
+}
+
 /* The largest shape there is: what has to be on the device at once is one matrix and its gradient
  * where it was a block and, with several micro-batches, all of the block's gradients. */
 static void largest_shape(void **state)
@@ -336,6 +351,7 @@ static void largest_shape(void **state)
     p.budget = blocks = smallest(p);
     assert_int_equal(tr_plan_make(&plan, &p), 0);
     gradients_have_places(&plan, 0);
+    assert_int_equal(plan.grad.bytes, block_gradients(m));
     assert_true(2 * parts < blocks);
     p.streams = TR_STREAMS_AUTO;
     assert_int_equal(smallest(p), parts);
