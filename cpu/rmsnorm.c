@@ -91,6 +91,29 @@ static const float *widen_w(const struct job *j, float *buffer)
     return widen(j->cpu->kernels, j->op->w, j->op->w_dtype, (int64_t[2]){0, j->op->cols}, buffer);
 }
 
+/* A lane that adds up a whole long row loses more than its mean may be off: rows are summed in
+ * pieces, and those are added. */
+#define PIECE 2048
+
+static float sum_squares(const struct tr_cpu_kernels *k, const float *x, int64_t n)
+{
+    float sum = 0;
+
+    for (int64_t at = 0; at < n; at += PIECE)
+        sum += k->rmsnorm_sumsq(x + at, n - at < PIECE ? n - at : PIECE);
+    return sum;
+}
+
+static float sum_dot(const struct tr_cpu_kernels *k, const struct tr_rmsnorm_row *row)
+{
+    float sum = 0;
+
+    for (int64_t at = 0; at < row->n; at += PIECE)
+        sum += k->rmsnorm_dot(row->dy + at, row->w + at, row->x + at,
+                              row->n - at < PIECE ? row->n - at : PIECE);
+    return sum;
+}
+
 static void forward(void *arg, int64_t begin, int64_t end, int worker)
 {
     const struct job *j = arg;
@@ -101,7 +124,7 @@ static void forward(void *arg, int64_t begin, int64_t end, int worker)
 
     for (int64_t r = begin; r < end; r++) {
         const float *x = widen_row(j, r, scratch + op->cols);
-        float mean = k->rmsnorm_sumsq(x, op->cols) / (float)op->cols;
+        float mean = sum_squares(k, x, op->cols) / (float)op->cols;
 
         op->rstd[r] = 1.0f / sqrtf(mean + op->eps);
         k->rmsnorm_scale((float *)op->y + r * op->cols, x, w, op->rstd[r], op->cols);
@@ -122,7 +145,7 @@ static void backward(void *arg, int64_t begin, int64_t end, int worker)
         row.dy = (const float *)op->dy + r * op->cols;
         row.dx = (float *)op->dx + r * op->cols;
         row.rstd = op->rstd[r];
-        row.mean = k->rmsnorm_dot(row.dy, row.w, row.x, op->cols) * row.rstd / (float)op->cols;
+        row.mean = sum_dot(k, &row) * row.rstd / (float)op->cols;
         k->rmsnorm_dx(&row);
     }
 }

@@ -268,6 +268,8 @@ void check_rmsnorm(struct check *c)
         one(c, &(struct shape){{0, 33, 33, 101}, 1, 72}, &middle); /* a grain of no tokens */
         one(c, &(struct shape){{0, 5, 17, 41}, 3, 64}, &head);
         one(c, &(struct shape){{0, 40, 90, 100}, 1, check_small(c) ? 300 : 777}, &block);
+        if (!check_small(c)) /* as wide as models are: sums that are long */
+            one(c, &(struct shape){{0, 3, 3, 5}, 1, 8192}, &block);
         if (check_bench_on(c) && s != TR_F16)
             bench(c, s);
     }
