@@ -611,6 +611,36 @@ static void adapters_stay(void **state)
     assert_true(make_exists(temp, "r-source/tokenizer.json"));
 }
 
+/* What invariant 7 is seen by sees a byte, a time, a file and a folder. */
+static void a_print_sees_changes(void **state)
+{
+    struct timespec times[2] = {{1, 0}, {1, 0}};
+    char model[256];
+    struct make_folder f;
+    uint64_t print[5];
+
+    (void)state;
+    make_table(&f, &make_small);
+    snprintf(model, sizeof(model), "%s", make_path(temp, "m"));
+    make_write(&f, model);
+    make_file(model, "notes", "a");
+    assert_int_equal(utimensat(AT_FDCWD, make_path(model, "notes"), times, 0), 0);
+    print[0] = make_print(model);
+    assert_true(print[0] == make_print(model));
+    make_file(model, "notes", "b");
+    assert_int_equal(utimensat(AT_FDCWD, make_path(model, "notes"), times, 0), 0);
+    print[1] = make_print(model);
+    times[1].tv_nsec = 1;
+    assert_int_equal(utimensat(AT_FDCWD, make_path(model, "notes"), times, 0), 0);
+    print[2] = make_print(model);
+    assert_int_equal(mkdir(make_path(model, "more"), 0755), 0);
+    print[3] = make_print(model);
+    make_file(model, "more/file", "");
+    print[4] = make_print(model);
+    for (int i = 0; i < 4; i++)
+        assert_true(print[i] != print[i + 1]);
+}
+
 /* Of sub-folders the one with chat templates travels, and is watched; others stay behind. */
 static void templates_travel(void **state)
 {
@@ -748,6 +778,7 @@ int main(void)
         TEST(indices_of_others),
         TEST(adapters_stay),
         TEST(templates_travel),
+        TEST(a_print_sees_changes),
         TEST(a_store_that_comes_first),
         TEST(a_store_with_another_model),
     };

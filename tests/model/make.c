@@ -388,31 +388,48 @@ int make_same(const char *a, const char *b)
     return compare(a, b) && compare(b, a);
 }
 
+static uint64_t print_text(uint64_t h, const char *s)
+{
+    for (; *s; s++)
+        h = (h ^ (unsigned char)*s) * 1099511628211u;
+    return h;
+}
+
+static uint64_t print_file(uint64_t h, const char *path)
+{
+    FILE *in = fopen(path, "rb");
+    int c;
+
+    if (!in)
+        abort();
+    while ((c = getc_unlocked(in)) != EOF)
+        h = (h ^ (uint64_t)c) * 1099511628211u;
+    fclose(in);
+    return h;
+}
+
 uint64_t make_print(const char *folder)
 {
     DIR *d = opendir(folder);
     struct dirent *e;
     uint64_t sum = 0;
 
-    while (d && (e = readdir(d))) {
+    if (!d)
+        abort();
+    while ((e = readdir(d))) {
+        uint64_t h = print_text(14695981039346656037u, e->d_name);
         char path[600];
         struct stat st;
-        uint64_t h = 14695981039346656037u;
-        FILE *in;
-        int c;
 
-        snprintf(path, sizeof(path), "%s/%s", folder, e->d_name);
-        if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || !(in = fopen(path, "rb")))
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
             continue;
-        for (const char *s = e->d_name; *s; s++)
-            h = (h ^ (unsigned char)*s) * 1099511628211u;
-        while ((c = getc_unlocked(in)) != EOF)
-            h = (h ^ (uint64_t)c) * 1099511628211u;
-        fclose(in);
-        sum += h ^ (uint64_t)st.st_mtim.tv_nsec ^ (uint64_t)st.st_mtim.tv_sec << 30;
+        snprintf(path, sizeof(path), "%s/%s", folder, e->d_name);
+        if (stat(path, &st) < 0)
+            abort();
+        h = S_ISDIR(st.st_mode) ? h ^ make_print(path) * 31 : print_file(h, path);
+        sum += h ^ (uint64_t)st.st_mtim.tv_nsec ^ (uint64_t)st.st_mtim.tv_sec << 30 ^ st.st_mode;
     }
-    if (d)
-        closedir(d);
+    closedir(d);
     return sum;
 }
 

@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
+#include "src/checkpoint/keep.h"
 #include "tests/train/common.h"
 
 enum defect { NONE, SAYS, CATCHES };
@@ -133,9 +134,21 @@ static int in_child(enum defect defect, size_t *bytes)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+/* The checksums of all files of a folder, in order. */
+static char *print_of(const char *folder)
+{
+    json_t *sums = tr_keep_sums(folder);
+    char *print = sums ? json_dumps(sums, JSON_SORT_KEYS) : NULL;
+
+    assert_non_null(print);
+    json_decref(sums);
+    return print;
+}
+
 static void the_library_is_quiet(void **state)
 {
     static const struct tiny small = {"llama", 32, 48, 2, 4, 2, 8, 262, 64, ""};
+    char *before, *after;
     size_t bytes;
 
     (void)state;
@@ -149,8 +162,13 @@ static void the_library_is_quiet(void **state)
             &(struct tr_learn_params){.data = text, .out = tokenizer, .vocab = 262}) < 0)
         fail_msg("%s", tr_message());
     tiny_model(model, &small, TR_TYPE_F32, 5);
+    before = print_of(model);
     assert_int_equal(in_child(NONE, &bytes), 0);
     assert_int_equal(bytes, 0);
+    after = print_of(model);
+    assert_string_equal(before, after); /* invariant 7 */
+    free(before);
+    free(after);
     assert_int_equal(in_child(SAYS, &bytes), 0);
     assert_true(bytes > 0);
     assert_int_equal(in_child(CATCHES, &bytes), 3);
