@@ -90,6 +90,16 @@ static void run(struct check *c, const struct logits *l, const struct result *r)
     }
 }
 
+/* Beside the target a gradient is a probability, most of them far below any absolute error that the
+ * target's may have: each is to be right as it is. */
+static int is_share(enum tr_dtype dtype, double got, double want)
+{
+    static const double unit[TR_DTYPES] = {0, 0x1p-8, 0x1p-11};
+    static const double least[TR_DTYPES] = {1e-37, 1e-37, 0x1p-25};
+
+    return fabs(got - want) <= (2e-5 + unit[dtype]) * fabs(want) + least[dtype];
+}
+
 static void judge(struct check *c, const struct logits *l, const struct result *r)
 {
     int64_t v = l->vocabulary;
@@ -110,6 +120,10 @@ static void judge(struct check *c, const struct logits *l, const struct result *
             float got = tr_load_f32(r->grad, l->dtype, (size_t)(t * v + i));
 
             grad[t * v + i] = (exp(x[i] - lse[t]) - (i == l->targets[t])) * l->scale[t];
+            if (i != l->targets[t])
+                check_true(c, is_share(l->dtype, got, grad[t * v + i]),
+                           "token %d, %d: %.9g, not %.9g", (int)t, (int)i, (double)got,
+                           grad[t * v + i]);
             if (l->scale[t] == 0)
                 check_true(c, tr_f32_bits(got) == 0, "token %d: not zero", (int)t);
         }
