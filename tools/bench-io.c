@@ -13,9 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include "offload/queue.h"
+#include "src/base/clock.h"
 #include "src/base/err.h"
 #include "src/options/options.h"
 #include "src/run/run.h"
@@ -33,20 +33,12 @@ struct point {
     struct tr_offload_stats stats;
 };
 
-static double seconds(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static void look(struct point *p, struct tr_offload *e)
 {
     struct rusage used;
 
     getrusage(RUSAGE_SELF, &used);
-    p->time = seconds();
+    p->time = tr_now();
     p->cpu = (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
              1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
     tr_offload_stats(e, &p->stats);
@@ -96,7 +88,7 @@ static int play_step(struct tr_run *run, int told)
         return r;
     print_phase("forward", &at[0], &at[1]);
     print_phase("backward", &at[1], &at[2]);
-    printf("commit    %.3f s\n", seconds() - at[2].time);
+    printf("commit    %.3f s\n", tr_now() - at[2].time);
     return 0;
 }
 

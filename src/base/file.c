@@ -114,13 +114,11 @@ int tr_sync_folder(const char *path)
 
 static int sync_parent(const char *path)
 {
-    char folder[4096];
-    const char *slash = strrchr(path, '/');
+    char *folder = tr_folder_of(path);
+    int r = folder ? tr_sync_folder(folder) : -ENOMEM;
 
-    if (!slash)
-        return tr_sync_folder(".");
-    snprintf(folder, sizeof(folder), "%.*s", slash == path ? 1 : (int)(slash - path), path);
-    return tr_sync_folder(folder);
+    tr_free(TR_MEM_MISC, folder);
+    return r;
 }
 
 /* A new file of this name, locked. Another writer is waited for: then its file has the final name.
@@ -373,4 +371,14 @@ char *tr_path(const char *folder, const char *name)
     if (p)
         snprintf(p, n, "%s%s%s", folder, slash ? "" : "/", name);
     return p;
+}
+
+char *tr_folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = tr_strdup(TR_MEM_MISC, slash == path ? "/" : slash ? path : ".");
+
+    if (folder && slash > path)
+        folder[slash - path] = 0;
+    return folder;
 }

@@ -55,5 +55,7 @@ int tr_free_bytes_of(int fd, const char *path, uint64_t *out);
 
 /* Joins with '/', into a TR_MEM_MISC string. NULL on failure. */
 char *tr_path(const char *folder, const char *name);
+/* The folder that PATH is in, likewise. */
+char *tr_folder_of(const char *path);
 
 #endif

@@ -73,7 +73,7 @@ static int sync_file(const struct tr_out_file *o)
  * does as little as can be done. */
 static int give_name(const struct tr_out_file *o)
 {
-    char *folder = tr_unfinished_folder(o->path);
+    char *folder = tr_folder_of(o->path);
     int r = folder ? 0 : -ENOMEM, linked = r == 0 && link(o->tmp, o->path) == 0;
 
     if (r == 0 && !linked && (errno == EEXIST || access(o->path, F_OK) == 0))

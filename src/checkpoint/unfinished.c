@@ -25,16 +25,6 @@ char *tr_unfinished_name(const char *path)
     return name;
 }
 
-char *tr_unfinished_folder(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder = tr_strdup(TR_MEM_MISC, slash == path ? "/" : slash ? path : ".");
-
-    if (folder && slash > path)
-        folder[slash - path] = 0;
-    return folder;
-}
-
 /* NAME.tmp-NUMBER? */
 int tr_unfinished_is(const char *entry, const char *name)
 {
@@ -50,7 +40,7 @@ int tr_unfinished_is(const char *entry, const char *name)
 void tr_unfinished_sweep(const char *path, void (*sweep_one)(const char *left))
 {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    char *folder = tr_unfinished_folder(path);
+    char *folder = tr_folder_of(path);
     DIR *d = folder ? opendir(folder) : NULL;
     struct dirent *e;
 

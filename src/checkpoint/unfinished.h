@@ -11,9 +11,8 @@
 #define TR_UNFINISHED_MARK "tailrace-unfinished"
 
 /* PATH.tmp-PID, or the next number that is free: in a container a process has always the same one.
- * And the folder that PATH is in. TR_MEM_MISC, NULL on failure. */
+ * TR_MEM_MISC, NULL on failure. */
 char *tr_unfinished_name(const char *path);
-char *tr_unfinished_folder(const char *path);
 
 /* Is this such a name of `name`, both without a folder? */
 int tr_unfinished_is(const char *entry, const char *name);

@@ -257,12 +257,9 @@ static int measure(struct probe *p)
 
 static int check_place(const char *path)
 {
-    const char *slash = strrchr(path, '/');
-    char *folder = tr_strdup(TR_MEM_MISC, slash == path ? "/" : slash ? path : ".");
+    char *folder = tr_folder_of(path);
     int r = folder ? 0 : -ENOMEM;
 
-    if (r == 0 && slash > path)
-        folder[slash - path] = 0;
     if (r == 0 && access(folder, W_OK | X_OK) < 0)
         r = tr_error(-errno, "%s: cannot create: %s", path, strerror(errno));
     tr_free(TR_MEM_MISC, folder);

@@ -18,11 +18,6 @@
 
 #define CONFIG_MOST ((size_t)16 << 20)
 
-/* Where a template comes from, for people. */
-struct where {
-    char path[4200];
-};
-
 void chat_close(struct chat *c)
 {
     jinja_close(c->template);
@@ -107,43 +102,45 @@ static int read_tool_use(struct chat *c, const struct chat_params *p, const json
     return jinja_open(&c->tool_use, text, strlen(text), where);
 }
 
-static int open_tool_use(struct chat *c, const struct chat_params *p, const json_t *list)
+static int remember(struct chat *c, const char *from)
 {
-    if (read_tool_use(c, p, list) < 0)
-        c->bad_tool_use = tr_strdup(TR_MEM_TEXT, tr_error_message());
-    return 0;
+    c->from = tr_strdup(TR_MEM_TEXT, from);
+    return c->from ? 0 : -ENOMEM;
 }
 
-static int open_folder(struct chat *c, const struct chat_params *p, const json_t *config,
-                       struct where *at)
+static int open_folder(struct chat *c, const struct chat_params *p, const json_t *config)
 {
     json_t *v = json_object_get(config, "chat_template");
     const char *text = default_template(v);
+    char where[4200];
     int r;
 
     if (p->folder && tr_folder_has(p->folder, "chat_template.jinja")) {
-        snprintf(at->path, sizeof(at->path), "%s/chat_template.jinja", p->folder);
-        r = open_file(&c->template, at->path);
+        snprintf(where, sizeof(where), "%s/chat_template.jinja", p->folder);
+        r = open_file(&c->template, where);
     } else if (text) {
-        snprintf(at->path, sizeof(at->path), "%s/tokenizer_config.json: chat_template", p->folder);
-        r = jinja_open(&c->template, text, strlen(text), at->path);
+        snprintf(where, sizeof(where), "%s/tokenizer_config.json: chat_template", p->folder);
+        r = jinja_open(&c->template, text, strlen(text), where);
     } else {
         return tr_error(-ENOENT, "%s: has no chat template; give --template, one of %s or a file",
                         p->folder ? p->folder : "the tokenizer", chat_builtin_names());
     }
-    return r < 0 ? r : open_tool_use(c, p, v);
+    if (r == 0 && read_tool_use(c, p, v) < 0 &&
+        !(c->bad_tool_use = tr_strdup(TR_MEM_TEXT, tr_error_message())))
+        r = -ENOMEM;
+    return r < 0 ? r : remember(c, where);
 }
 
 static int open_named(struct chat *c, const char *name)
 {
     const char *text = chat_builtin(name);
+    int r;
 
-    if (text)
-        return jinja_open(&c->template, text, strlen(text), name);
-    if (!strchr(name, '/') && !strchr(name, '.'))
+    if (!text && !strchr(name, '/') && !strchr(name, '.'))
         return tr_error(-EINVAL, "template \"%s\" is not known: give one of %s, or a file", name,
                         chat_builtin_names());
-    return open_file(&c->template, name);
+    r = text ? jinja_open(&c->template, text, strlen(text), name) : open_file(&c->template, name);
+    return r < 0 ? r : remember(c, name);
 }
 
 static void add_token(struct chat *c, const json_t *config, const char *key, const char *piece)
@@ -181,7 +178,6 @@ static int add_tokens(struct chat *c, const struct chat_params *p, const json_t 
 
 int chat_open(struct chat *c, const struct chat_params *p)
 {
-    struct where at = {""};
     json_t *config = NULL;
     int r = read_config(p->folder, &config);
 
@@ -189,9 +185,7 @@ int chat_open(struct chat *c, const struct chat_params *p)
     if (r == 0)
         r = add_tokens(c, p, config);
     if (r == 0)
-        r = p->name ? open_named(c, p->name) : open_folder(c, p, config, &at);
-    if (r == 0 && !(c->from = tr_strdup(TR_MEM_TEXT, p->name ? p->name : at.path)))
-        r = -ENOMEM;
+        r = p->name ? open_named(c, p->name) : open_folder(c, p, config);
     json_decref(config);
     if (r < 0)
         chat_close(c);

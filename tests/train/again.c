@@ -29,13 +29,8 @@ static void test_source_is_gone(void **state)
                                 .threads = 1};
 
     (void)state;
-    snprintf(text, sizeof(text), "%s", scratch_path("text.txt"));
-    snprintf(tokenizer, sizeof(tokenizer), "%s", scratch_path("tokenizer"));
+    tiny_tokenizer(text, tokenizer);
     snprintf(model, sizeof(model), "%s", scratch_path("gone"));
-    assert_int_equal(tr_file_write(text, "the cat sat on the mat, the cat ran", 35), 0);
-    if (tr_learn_tokenizer(
-            &(struct tr_learn_params){.data = text, .out = tokenizer, .vocab = 262}) < 0)
-        fail_msg("%s", tr_message());
     tiny_model(model, &small, TR_TYPE_F32, 5);
     assert_int_equal(tr_keep_copy_tokenizer(tokenizer, model), 0);
     assert_int_equal(train_part(&p, 1), 0);

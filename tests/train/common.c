@@ -100,6 +100,16 @@ void tiny_model(const char *out, const struct tiny *t, enum tr_type dtype, uint6
         fail_msg("init: %s", tr_message());
 }
 
+void tiny_tokenizer(char text[4352], char tokenizer[4352])
+{
+    snprintf(text, 4352, "%s", scratch_path("text.txt"));
+    snprintf(tokenizer, 4352, "%s", scratch_path("tokenizer"));
+    assert_int_equal(tr_file_write(text, "the cat sat on the mat, the cat ran", 35), 0);
+    if (tr_learn_tokenizer(
+            &(struct tr_learn_params){.data = text, .out = tokenizer, .vocab = 262}) < 0)
+        fail_msg("%s", tr_message());
+}
+
 void token_data(const char *path, int rows, int shortest, int longest, int vocab)
 {
     FILE *f = fopen(path, "w");

@@ -34,6 +34,9 @@ struct tiny {
 void tiny_config(const char *path, const struct tiny *t);
 void tiny_model(const char *folder, const struct tiny *t, enum tr_type dtype, uint64_t seed);
 
+/* SCRATCH/text.txt, a line of text, and SCRATCH/tokenizer, which has learnt 262 pieces of it. */
+void tiny_tokenizer(char text[4352], char tokenizer[4352]);
+
 /* JSONL of `rows` samples with random ids below vocab, lengths from `shortest` to `longest`. */
 void token_data(const char *path, int rows, int shortest, int longest, int vocab);
 

@@ -607,13 +607,8 @@ static void test_prompts(void **state)
     struct tr_generate_params p = {.model = model, .tokenizer = tokenizer, .prompt = "a b"};
 
     (void)state;
-    snprintf(text, sizeof(text), "%s", scratch_path("text.txt"));
-    snprintf(tokenizer, sizeof(tokenizer), "%s", scratch_path("tokenizer"));
+    tiny_tokenizer(text, tokenizer);
     snprintf(model, sizeof(model), "%s", scratch_path("prompted"));
-    spit(text, "the cat sat on the mat, the cat ran", 35);
-    if (tr_learn_tokenizer(
-            &(struct tr_learn_params){.data = text, .out = tokenizer, .vocab = 262}) < 0)
-        fail_msg("%s", tr_message());
     tiny_model(model, &small, TR_TYPE_F32, 5);
     p.device_memory = 64 << 20;
     p.max_tokens = INT64_MAX;
