@@ -66,7 +66,7 @@ int run_foresee(struct tr_run *run)
     return 0;
 }
 
-int run_measure_step(struct tr_run *run, const struct tr_step_report *report)
+void run_measure_step(struct tr_run *run, const struct tr_step_report *report)
 {
     struct tr_measured *m = &run->measured;
     int follows = m->follows && run->params.durability == TR_KEEP_CHECKPOINT;
@@ -74,18 +74,10 @@ int run_measure_step(struct tr_run *run, const struct tr_step_report *report)
     m->follows = m->committed;
     m->committed = 0;
     if (m->steps++ == 0)
-        return 0;
-    if (m->n == m->room) {
-        size_t room = 2 * m->room + 64;
-        struct tr_measured_step *p = tr_realloc(TR_MEM_MISC, m->step, room * sizeof(*p));
-
-        if (!p)
-            return -ENOMEM;
-        m->step = p;
-        m->room = room;
-    }
-    m->step[m->n++] = (struct tr_measured_step){report->seconds, follows};
-    return 0;
+        return;
+    m->step[m->next] = (struct tr_measured_step){report->seconds, follows};
+    m->next = (m->next + 1) % TR_MEASURED_STEPS;
+    m->n += m->n < TR_MEASURED_STEPS;
 }
 
 static int by_kind_and_value(const void *a, const void *b)
@@ -98,7 +90,7 @@ static int by_kind_and_value(const void *a, const void *b)
 }
 
 /* Of the steps that follow a commit, or of the others; 0: there are none. */
-static double median(const struct tr_measured *m, int after_commit)
+static double median(struct tr_measured *m, int after_commit)
 {
     const struct tr_measured_step *s = m->step;
     size_t from = 0, n = 0;

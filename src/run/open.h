@@ -73,7 +73,7 @@ void run_all_drives(struct tr_figures *f);
  * store is dealt out; else it measures. */
 int run_drive_speeds(const struct tr_run *run, double speed[TR_STORE_FOLDERS]);
 /* A step that was done; all of them, when every byte of theirs has been written. */
-int run_measure_step(struct tr_run *run, const struct tr_step_report *report);
+void run_measure_step(struct tr_run *run, const struct tr_step_report *report);
 int run_measure_end(struct tr_run *run);
 
 /* The nearest existing folder at or above `path`, and the device it is on. */

@@ -30,14 +30,17 @@ struct tr_metrics {
     int settled;  /* all that .next holds has been added to the file */
 };
 
+#define TR_MEASURED_STEPS 1024
+
 /* What this process's steps really took. */
 struct tr_measured {
-    /* Of each step but the first, whose loads begin from nothing. */
+    /* Of the latest steps but the first, whose loads begin from nothing: a ring, so that a long run
+     * takes no more memory than a short one. */
     struct tr_measured_step {
         double seconds;
         int after_commit; /* of those that are not at the end of every step */
-    } * step;
-    size_t n, room;
+    } step[TR_MEASURED_STEPS];
+    size_t n, next;
     int committed, follows; /* a commit was started after the step at hand, or the one before */
     int64_t steps, settled; /* passes of updates alone */
     int64_t walked;         /* steps, with the one at hand */

@@ -58,8 +58,8 @@ static int step(struct tr_run *run, struct tr_step_report *report)
     run->trained = 1;
     if (tr_offload_remark(run->offload, remark, sizeof(remark)))
         run_log(run, "%s", remark);
-    r = run_measure_step(run, report);
-    return r < 0 ? r : run_snapshot_if_asked(run);
+    run_measure_step(run, report);
+    return run_snapshot_if_asked(run);
 }
 
 int tr_train_step(tr_run *run, struct tr_step_report *report)
@@ -169,7 +169,6 @@ void tr_train_close(tr_run *run)
     if (run->lock >= 0)
         close(run->lock);
     run_free_params(run);
-    tr_free(TR_MEM_MISC, run->measured.step);
     tr_free(TR_MEM_MISC, run->measured.text);
     tr_free(TR_MEM_MISC, run->summary);
     tr_free(TR_MEM_MISC, run);

@@ -10,12 +10,16 @@
  * The host: what is counted never passes --host-memory, the least that is named suffices, and one
  * page less is refused.
  *
+ * Over time: after the first steps none makes the memory grow that is counted, nor the heap; a step
+ * that keeps 64 bytes is seen.
+ *
  * The whole process: the program itself trains, in a memory cgroup where this may make one, a model
  * that is larger than both budgets and 150 MiB together, and its resident size stays below that
  * sum.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -38,6 +42,13 @@
 
 #define PAGE 4096u
 #define MIB  ((uint64_t)1 << 20)
+
+/* AddressSanitizer's shadow memory is no part of the program, nor is its heap the C library's. */
+#ifdef __SANITIZE_ADDRESS__
+#define MEASURABLE 0
+#else
+#define MEASURABLE 1
+#endif
 
 struct kind {
     const char *name;
@@ -265,17 +276,77 @@ static void test_vocabulary(void **state)
     }
 }
 
+/* --- over time ------------------------------------------------------------------------------- */
+
+#define WARM   20 /* steps until tables, caches and free lists have their sizes */
+#define STEADY 60
+#define LAST   5  /* steps more: the last of a run gives back what no other needs */
+#define LEAK   64 /* bytes a step */
+
+struct growth {
+    uint64_t counted, heap;
+};
+
+/* The heap of an AddressSanitizer tells nothing of itself: zero. */
+static struct growth memory_now(void)
+{
+    return (struct growth){tr_mem_host_now(), mallinfo2().uordblks};
+}
+
+/* Steps with an evaluation now and then; with a leak, each of them keeps some memory. */
+static struct growth grown(struct tr_train_params p, int leak)
+{
+    struct growth early = {0}, late = {0};
+    struct tr_step_report report;
+    void *kept[WARM + STEADY];
+    tr_run *run;
+
+    p.steps = WARM + STEADY + LAST;
+    p.valid = data;
+    p.eval_every = 5;
+    if (tr_train_open(&run, &p) < 0)
+        fail_msg("%s", tr_message());
+    for (int i = 0; i < WARM + STEADY; i++) {
+        assert_int_equal(tr_train_step(run, &report), 1);
+        kept[i] = leak ? tr_alloc(TR_MEM_MISC, LEAK) : NULL;
+        if (i == WARM - 1)
+            early = memory_now();
+    }
+    late = memory_now();
+    for (int i = 0; i < WARM + STEADY; i++)
+        tr_free(TR_MEM_MISC, kept[i]);
+    while (tr_train_step(run, &report) == 1)
+        continue;
+    assert_int_equal(tr_train_finish(run), 0);
+    tr_train_close(run);
+    remove_run();
+    return (struct growth){late.counted > early.counted ? late.counted - early.counted : 0,
+                           late.heap > early.heap ? late.heap - early.heap : 0};
+}
+
+static void test_steady(void **state)
+{
+    struct tr_train_params p = params(&kinds[1]);
+    struct growth sound, leaking;
+
+    (void)state;
+    p.device_memory = smallest_budget(p);
+    sound = grown(p, 0);
+    leaking = grown(p, 1);
+    print_message("%d steps: %llu bytes counted, heap %llu; where each keeps %d, %llu and %llu\n",
+                  STEADY, (unsigned long long)sound.counted, (unsigned long long)sound.heap, LEAK,
+                  (unsigned long long)leaking.counted, (unsigned long long)leaking.heap);
+    assert_int_equal(sound.counted, 0);
+    assert_true(sound.heap < STEADY * LEAK / 2);
+    assert_true(leaking.counted >= STEADY * LEAK);
+    assert_true(!MEASURABLE || leaking.heap >= STEADY * LEAK);
+}
+
 /* --- the whole process ----------------------------------------------------------------------- */
 
 #define DEVICE (64 * MIB)
 #define HOST   (24 * MIB)
 #define ABOVE  (64 * MIB) /* code, stacks, buffers of the BLAS; 150 are allowed */
-
-#ifdef __SANITIZE_ADDRESS__ /* whose shadow memory is no part of the program */
-#define MEASURABLE 0
-#else
-#define MEASURABLE 1
-#endif
 
 /* What was in the group left its trace there. */
 static void close_group(const struct cgroup *g)
@@ -344,9 +415,8 @@ static void test_process(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_device),
-        cmocka_unit_test(test_host),
-        cmocka_unit_test(test_vocabulary),
+        cmocka_unit_test(test_device),     cmocka_unit_test(test_host),
+        cmocka_unit_test(test_vocabulary), cmocka_unit_test(test_steady),
         cmocka_unit_test(test_process),
     };
 
