@@ -174,12 +174,12 @@ static void uring_close(struct tr_io *io)
 static void uring_describe(const struct tr_io *io, char *text, size_t room)
 {
     const struct uring *u = (const struct uring *)io;
-
     char way[64];
 
     tr_io_describe_files(u->files, u->n_folders, way, sizeof(way));
-    snprintf(text, room, "io_uring, %s, %s", way,
-             u->n_parts ? "registered buffers" : "unregistered buffers");
+    snprintf(text, room, "io_uring, %s, %s%s", way,
+             u->n_parts ? "registered buffers" : "unregistered buffers",
+             u->registered_files ? "" : ", unregistered files");
 }
 
 static const struct tr_io_ops uring_ops = {

@@ -6,12 +6,14 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/io_uring.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -367,21 +369,34 @@ static int describes(enum tr_io_kind asked, const char *word)
     return told && strstr(text, word) != NULL;
 }
 
-/* As a container's seccomp filter does. */
-static int without_uring(void)
+/* As a container's seccomp filter does: from now on this process is refused system call nr; with an
+ * operation (the second argument) that is not negative, only this one of it. */
+static int refuse_call(unsigned nr, int operation)
 {
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, operation < 0 ? 1 : 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)operation, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {sizeof(filter) / sizeof(filter[0]), filter};
+
+    if (operation < 0) { /* of any operation: the two that look at it go */
+        memmove(filter + 2, filter + 4, 2 * sizeof(filter[0]));
+        program.len -= 2;
+    }
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+static int without_uring(void)
+{
     struct tr_io_params p = io_params();
     struct tr_io *io;
 
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
-        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+    if (refuse_call(SYS_io_uring_setup, -1))
         return 77;
     if (tr_io_open(&io, TR_IO_URING, &p) != -EPERM && !strstr(tr_error_message(), "built without"))
         return 1;
@@ -425,6 +440,72 @@ static void low_memlock(void **state)
         skip();
     }
     assert_int_equal(r, 0);
+}
+
+/* The files may not be registered: each request names its own, a sync above all. */
+static int with_files_refused(void)
+{
+    if (refuse_call(SYS_io_uring_register, IORING_REGISTER_FILES))
+        return 77;
+    if (!describes(TR_IO_URING, "unregistered files"))
+        return 1;
+    round_trip(NULL, 4);
+    sync_of_its_file(NULL);
+    return 0;
+}
+
+static void files_refused(void **state)
+{
+    int r = in_child(with_files_refused);
+
+    (void)state;
+    if (r == 77) {
+        print_message("skipped: no system call can be refused here\n");
+        skip();
+    }
+    assert_int_equal(r, 0);
+}
+
+/* More memory than one registration takes: at the end of the first part, at the beginning of the
+ * second, and across both, which goes without. */
+static void parts(void **state)
+{
+    static const int64_t places[] = {-(int64_t)FILE_BYTES, 0,
+                                     (int64_t)TR_STORE_ALIGN - FILE_BYTES / 2};
+    const uint64_t part = 1ull << 30, bytes = part + FILE_BYTES;
+    char *big = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    struct tr_io_region region = {big, bytes};
+    struct tr_io_params p = io_params();
+    char text[96];
+    struct tr_queue *q;
+    struct tr_io *io;
+
+    (void)state;
+    assert_ptr_not_equal(big, MAP_FAILED);
+    p.regions = &region;
+    p.n_regions = 1;
+    assert_ok(tr_io_open(&io, TR_IO_URING, &p));
+    io->ops->describe(io, text, sizeof(text));
+    assert_ok(tr_queue_open(&q, io, 8, NULL));
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        struct tr_transfer w = transfer(TR_IO_WRITE, TR_FILE_GEN1);
+        struct tr_transfer r = transfer(TR_IO_READ, TR_FILE_GEN1);
+
+        w.buf = r.buf = big + part + places[i];
+        fill_bytes(w.buf, FILE_BYTES, 5 + i);
+        memcpy(memory, w.buf, FILE_BYTES);
+        assert_ok(tr_queue_run(q, &w));
+        memset(w.buf, 0, FILE_BYTES);
+        assert_ok(tr_queue_run(q, &r));
+        assert_memory_equal(memory, r.buf, FILE_BYTES);
+    }
+    tr_queue_close(q);
+    munmap(big, bytes);
+    if (strstr(text, "unregistered buffers")) {
+        print_message("skipped: a gigabyte may not be locked here\n");
+        skip();
+    }
 }
 
 static void close_files(void)
@@ -477,7 +558,11 @@ static int test_threads(void)
 
 static int test_uring(void)
 {
-    const struct CMUnitTest low[] = {cmocka_unit_test(low_memlock)};
+    const struct CMUnitTest registrations[] = {
+        cmocka_unit_test(parts),
+        cmocka_unit_test(low_memlock),
+        cmocka_unit_test(files_refused),
+    };
     struct tr_io_params p = {.files = files, .depth = 4};
     struct tr_io *io;
     int failed = tr_io_open_uring(&io, &p);
@@ -493,7 +578,7 @@ static int test_uring(void)
     failed = run_suite("io_uring", 1);
     failed += run_suite("io_uring, buffered", 0);
     open_files(1);
-    failed += cmocka_run_group_tests_name("low memlock", low, NULL, NULL);
+    failed += cmocka_run_group_tests_name("registrations", registrations, NULL, NULL);
     close_files();
     return failed;
 }
