@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -381,4 +382,17 @@ char *tr_folder_of(const char *path)
     if (folder && slash > path)
         folder[slash - path] = 0;
     return folder;
+}
+
+int tr_ends_in(const char *path, const char *const *endings)
+{
+    size_t n = strlen(path);
+
+    for (; *endings; endings++) {
+        size_t k = strlen(*endings);
+
+        if (n >= k && !strcasecmp(path + n - k, *endings))
+            return 1;
+    }
+    return 0;
 }

@@ -57,5 +57,7 @@ int tr_free_bytes_of(int fd, const char *path, uint64_t *out);
 char *tr_path(const char *folder, const char *name);
 /* The folder that PATH is in, likewise. */
 char *tr_folder_of(const char *path);
+/* 1 where a name or path has one of these endings, in whatever case; NULL closes the list. */
+int tr_ends_in(const char *path, const char *const *endings);
 
 #endif

@@ -13,13 +13,6 @@
 #include "src/checkpoint/keep.h"
 #include "src/checkpoint/reach.h"
 
-static int ends_in(const char *s, const char *end)
-{
-    size_t n = strlen(s), e = strlen(end);
-
-    return n >= e && !strcmp(s + n - e, end);
-}
-
 static int is_weights(const char *name)
 {
     static const char *const ends[] = {".safetensors",
@@ -30,13 +23,12 @@ static int is_weights(const char *name)
                                        ".gguf",
                                        ".h5",
                                        ".msgpack",
-                                       ".ckpt"};
+                                       ".ckpt",
+                                       NULL};
 
-    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
-        if (ends_in(name, ends[i]))
-            return 1;
-    return ends_in(name, ".bin") &&
-           (!strncmp(name, "pytorch_model", 13) || !strncmp(name, "adapter_model", 13));
+    return tr_ends_in(name, ends) ||
+           (tr_ends_in(name, (const char *const[]){".bin", NULL}) &&
+            (!strncmp(name, "pytorch_model", 13) || !strncmp(name, "adapter_model", 13)));
 }
 
 /* A name may have the sub-folder before it. A size that stat tells may be less than there is to

@@ -288,16 +288,10 @@ static int open_indexed(struct tr_safetensors *s, const char *folder, const char
     return r;
 }
 
-static int ends_in(const char *s, const char *end)
-{
-    size_t n = strlen(s), e = strlen(end);
-
-    return n >= e && !strcmp(s + n - e, end);
-}
-
 /* Says why: weights in a format that can run code when it is read are the usual reason. */
 static int no_weights(const char *folder)
 {
+    static const char *const pickled[] = {".bin", ".pth", ".pt", NULL};
     DIR *d = opendir(folder);
     struct dirent *e;
     char pickle[128] = "";
@@ -305,7 +299,7 @@ static int no_weights(const char *folder)
     if (!d)
         return tr_error(-errno, "%s: cannot open the folder: %s", folder, strerror(errno));
     while ((e = readdir(d)))
-        if (ends_in(e->d_name, ".bin") || ends_in(e->d_name, ".pth") || ends_in(e->d_name, ".pt"))
+        if (tr_ends_in(e->d_name, pickled))
             snprintf(pickle, sizeof(pickle), "%.100s", e->d_name);
     closedir(d);
     if (pickle[0])

@@ -11,35 +11,22 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #include "src/base/err.h"
+#include "src/base/file.h"
 #include "src/base/json.h"
 
 #define LOOK ((size_t)1 << 20) /* bytes that show whether a file is text */
 
-static int ends_in(const char *path, const char *const *endings)
-{
-    size_t n = strlen(path);
-
-    for (; *endings; endings++) {
-        size_t k = strlen(*endings);
-
-        if (n > k && !strcasecmp(path + n - k, *endings))
-            return 1;
-    }
-    return 0;
-}
-
 static int is_named_so(const char *path)
 {
-    return ends_in(path, (const char *const[]){".jsonl", ".ndjson", ".json", NULL});
+    return tr_ends_in(path, (const char *const[]){".jsonl", ".ndjson", ".json", NULL});
 }
 
 /* Learnt as text, a table would teach its commas. */
 static int is_table(const char *path)
 {
-    return ends_in(path, (const char *const[]){".csv", ".tsv", ".parquet", ".arrow", NULL});
+    return tr_ends_in(path, (const char *const[]){".csv", ".tsv", ".parquet", ".arrow", NULL});
 }
 
 /* A text has no NUL: UTF-16, weights and archives nearly always have one near their beginning. */
@@ -116,6 +103,21 @@ int data_file_has_records(struct data_file *f)
     return n > 0 && is_object(f->v + f->at + at, (size_t)n);
 }
 
+/* A number beyond 64 bits, as hashes and ids of rows are, hinders nothing that reads other keys. */
+static int parse(const char *text, size_t bytes, const char *where, json_t **o)
+{
+    int r = tr_json_parse(text, bytes, where, o);
+    json_error_t e;
+
+    if (r != -EINVAL)
+        return r;
+    *o = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &e);
+    if (*o && !json_object_get(*o, "input_ids"))
+        return 0;
+    json_decref(*o); /* with the message of the first try */
+    return r;
+}
+
 static int take(const struct data_file *f, const char *text, size_t bytes, data_record_fn *fn,
                 void *owner)
 {
@@ -124,7 +126,7 @@ static int take(const struct data_file *f, const char *text, size_t bytes, data_
     int r;
 
     snprintf(where, sizeof(where), "%s:%llu", f->path, (unsigned long long)f->line);
-    r = tr_json_parse(text, bytes, where, &o);
+    r = parse(text, bytes, where, &o);
     if (r < 0)
         return r;
     r = json_is_object(o) ? fn(owner, where, o) : tr_error(-EINVAL, "%s: not a JSON object", where);

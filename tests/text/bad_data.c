@@ -76,6 +76,8 @@ static const struct bad cases[] = {
     {"i.jsonl", "{\"input_ids\":[1,9223372036854775807]}",
      "i.jsonl:1: input_ids[1] is 9223372036854775807"},
     {"i.jsonl", "{\"input_ids\":[1,92233720368547758070]}", "i.jsonl:1: line 1"},
+    {"i.jsonl", "{\"id\":18446744073709551615,\"input_ids\":[1,2]}", "too big integer"},
+    {"j.jsonl", "{\"id\":1e999,\"text\":\"a\"}", "j.jsonl:1: line 1, column"},
     {"i.jsonl", "{\"input_ids\":[1,2.0]}", "i.jsonl:1: input_ids[1] is not a whole number"},
     {"i.jsonl", "{\"input_ids\":[1,2],\"labels\":[1]}", "i.jsonl:1: 1 labels for 2 input_ids"},
     {"i.jsonl", "{\"input_ids\":[1,2],\"labels\":[1,3]}",
