@@ -226,7 +226,7 @@ static int read_drives(const json_t *o, const char *where, struct tr_figures *ou
 
 static int read_head(const json_t *o, const char *where, struct tr_figures *out)
 {
-    static const struct field threads = {"threads", 0, 0, 65536};
+    static const struct field threads = {"threads", 0, 0, TR_MOST_THREADS};
     const char *format = json_string_value(json_object_get(o, "format"));
     const json_t *cuda = json_object_get(o, "cuda"), *version = json_object_get(o, "version");
     double n;

@@ -25,6 +25,8 @@
 #define WORKSPACE    (640ull << 20) /* context, code, cuBLASLt's workspace */
 #define DRIVE_READ   7e9
 #define DRIVE_WRITE  6e9
+#define LEAST_SPEED  1e6 /* what may be said of copies and drives, bytes a second */
+#define MOST_SPEED   1e15
 
 struct machine {
     const char *name;
@@ -93,6 +95,25 @@ static int64_t count(const double list[TR_STORE_FOLDERS])
     return n;
 }
 
+/* Zero: not said. Beyond the bounds the time of a step could come out as no number. */
+static int check_speed(const char *what, double speed)
+{
+    if (speed == 0 || (speed >= LEAST_SPEED && speed <= MOST_SPEED))
+        return 0;
+    return tr_error(-EINVAL, "%s: %g GB/s is no speed (%g to %g)", what, speed * 1e-9,
+                    LEAST_SPEED * 1e-9, MOST_SPEED * 1e-9);
+}
+
+static int check_speeds(const struct tr_figures_changes *c)
+{
+    int r = check_speed("--pcie", c->pcie);
+
+    for (uint32_t i = 0; i < TR_STORE_FOLDERS && r == 0; i++)
+        if ((r = check_speed("--drive-read", c->drive_read[i])) == 0)
+            r = check_speed("--drive-write", c->drive_write[i]);
+    return r;
+}
+
 static int check_drives(const char *what, int64_t said, int64_t drives)
 {
     if (drives > (int64_t)TR_STORE_FOLDERS)
@@ -132,7 +153,10 @@ static int fill_drives(struct tr_figures *f, const struct tr_figures_changes *c)
 int tr_figures_named(const char *name, const struct tr_figures_changes *c, struct tr_figures *out)
 {
     const struct machine *m = machines;
+    int r = check_speeds(c);
 
+    if (r < 0)
+        return r;
     while (m < machines + N_MACHINES && strcasecmp(name, m->name))
         m++;
     if (m == machines + N_MACHINES)

@@ -498,15 +498,13 @@ static int check(const struct tr_run *run)
     if (p->lr == TR_REAL_AUTO && p->durability == TR_KEEP_NONE)
         return tr_error(-EINVAL, "--lr auto: its test is undone through the second generation, "
                                  "which --durability none has not");
-    if (p->threads > INT32_MAX)
-        return tr_error(-EINVAL, "--threads %lld: too many", (long long)p->threads);
     if (p->seed > UINT32_MAX)
         return tr_error(-EINVAL, "--seed %llu: at most %u", (unsigned long long)p->seed,
                         UINT32_MAX);
     if (p->batch_size > INT32_MAX / 2 / p->seq_len)
         return tr_error(-EINVAL, "--batch-size %lld of --seq-len %lld: too many tokens a step",
                         (long long)p->batch_size, (long long)p->seq_len);
-    return 0;
+    return tr_need_threads(p->threads);
 }
 
 int run_resolve(struct tr_run *run)

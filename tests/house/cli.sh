@@ -44,6 +44,7 @@ gives 2 "--drive-read: 'x' is not a number" plan --arch llama-7b --drive-read 7,
 gives 2 "--drive-life: '' is not a number" plan --arch llama-7b --drive-life 600,
 gives 1 '--drive-write: 2 speeds for 3 drives' plan --arch llama-7b --machine h200 --drives 3 \
     --drive-write 6,3
+gives 1 '--pcie: 1e-300 GB/s is no speed' plan --arch llama-7b --machine h200 --pcie 1e-300
 gives 1 'rtx-3090, rtx-4090, rtx-5090, h200' plan --arch llama-7b --machine rtx-2090
 gives 1 'no-such-shape: neither a known shape' plan --arch no-such-shape --machine h200
 gives 2 '--model or --arch is missing' train --data x --out y

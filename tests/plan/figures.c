@@ -84,6 +84,24 @@ static void named_drives(void **state)
     assert_int_equal(tr_figures_named("rtx-3090", &two, &f), -EINVAL);
 }
 
+/* With a speed that is none a step would take no time, or no number of seconds. */
+static void no_speeds(void **state)
+{
+    static const double none[] = {-1, 1e-300, 1e5, 1e16, 1e300};
+    struct tr_figures f;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
+        struct tr_figures_changes c[3] = {
+            {.pcie = none[i]}, {.drive_read = {7e9, none[i]}}, {.drive_write = {none[i]}}};
+
+        for (int k = 0; k < 3; k++) {
+            assert_int_equal(tr_figures_named("rtx-3090", &c[k], &f), -EINVAL);
+            assert_non_null(strstr(tr_error_message(), "is no speed"));
+        }
+    }
+}
+
 /* Pairs of a query and its keys: inside documents, inside the window. */
 static void attention_pairs(void **state)
 {
@@ -301,11 +319,11 @@ static void hostile_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(named_machines),  cmocka_unit_test(attention_pairs),
-        cmocka_unit_test(named_drives),    cmocka_unit_test(drives_read_back),
-        cmocka_unit_test(every_op_costs),  cmocka_unit_test(fit_finds_factors),
-        cmocka_unit_test(file_reads_back), cmocka_unit_test(hostile_files),
-        cmocka_unit_test(older_file),
+        cmocka_unit_test(named_machines),    cmocka_unit_test(attention_pairs),
+        cmocka_unit_test(named_drives),      cmocka_unit_test(no_speeds),
+        cmocka_unit_test(drives_read_back),  cmocka_unit_test(every_op_costs),
+        cmocka_unit_test(fit_finds_factors), cmocka_unit_test(file_reads_back),
+        cmocka_unit_test(hostile_files),     cmocka_unit_test(older_file),
     };
     int r;
 
