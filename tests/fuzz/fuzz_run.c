@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a run reads back from its own folder (invariant 9). As many bytes as a cursor has are taken
- * as the payload of a commit: what passes must be packed to the same bytes. Other input is taken as
- * run.yaml: what passes must be printed and read again to the same options, for that is what a run
- * is compared with when it is continued. (store.json and commit records: fuzz_commit.c.)
+ * What a run reads back from its own folder (invariant 9). What begins like a cursor is taken as
+ * the payload of a commit: what passes must be packed to the same bytes, and what its version knew
+ * nothing of to zeros. Other input is taken as run.yaml: what passes must be printed and read again
+ * to the same options, for that is what a run is compared with when it is continued. (store.json
+ * and commit records: fuzz_commit.c.)
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -21,6 +22,12 @@ static void must(int truth)
         abort();
 }
 
+/* How much a payload of so many bytes says; its versions differ in size (src/run/cursor.c). */
+static size_t known_bytes(size_t size)
+{
+    return size == 88 ? 72 : size; /* 16 bytes of the first version meant nothing */
+}
+
 static void fuzz_cursor(const uint8_t *data, size_t size)
 {
     unsigned char again[TR_CURSOR_BYTES];
@@ -28,8 +35,11 @@ static void fuzz_cursor(const uint8_t *data, size_t size)
 
     if (tr_cursor_parse(data, size, &c) < 0)
         return;
+    must(size <= sizeof(again));
     tr_cursor_pack(&c, again);
-    must(!memcmp(again + 16, data + 16, TR_CURSOR_BYTES - 16)); /* behind its head */
+    must(!memcmp(again + 16, data + 16, known_bytes(size) - 16)); /* behind its head */
+    for (size_t i = known_bytes(size); i < sizeof(again); i++)
+        must(again[i] == 0);
 }
 
 static void compare(const struct tr_train_params *a, const struct tr_train_params *b)
@@ -62,7 +72,7 @@ static void fuzz_options(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size == TR_CURSOR_BYTES)
+    if (size >= 4 && !memcmp(data, "TRCR", 4))
         fuzz_cursor(data, size);
     else
         fuzz_options(data, size);

@@ -59,17 +59,23 @@ static void one(const char *name, struct tr_op_attention op)
 void grad_attention(void)
 {
     static const int32_t whole[2] = {0, TOKENS}, docs[4] = {0, 9, 80, TOKENS};
+    static const struct {
+        const char *name;
+        int heads, kv_heads, head_dim, window;
+        struct tr_ranges docs;
+    } cases[] = {
+        {"attention", 2, 2, 8, 0, {1, whole}},
+        {"attention, grouped queries", 6, 2, 8, 0, {1, whole}},
+        {"attention, documents, one kv head", 3, 1, 5, 0, {3, docs}},
+        {"attention, grouped, window, docs", 4, 2, 8, 7, {3, docs}},
+        {"attention, heads as models have", 2, 1, 64, 0, {3, docs}},
+    };
 
-    one("attention",
-        (struct tr_op_attention){
-            .n = TOKENS, .heads = 2, .kv_heads = 2, .head_dim = 8, .docs = {1, whole}});
-    one("attention, grouped queries",
-        (struct tr_op_attention){
-            .n = TOKENS, .heads = 6, .kv_heads = 2, .head_dim = 8, .docs = {1, whole}});
-    one("attention, documents, one kv head",
-        (struct tr_op_attention){
-            .n = TOKENS, .heads = 3, .kv_heads = 1, .head_dim = 5, .docs = {3, docs}});
-    one("attention, grouped, window, docs",
-        (struct tr_op_attention){
-            .n = TOKENS, .heads = 4, .kv_heads = 2, .head_dim = 8, .window = 7, .docs = {3, docs}});
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        one(cases[i].name, (struct tr_op_attention){.n = TOKENS,
+                                                    .heads = cases[i].heads,
+                                                    .kv_heads = cases[i].kv_heads,
+                                                    .head_dim = cases[i].head_dim,
+                                                    .window = cases[i].window,
+                                                    .docs = cases[i].docs});
 }
