@@ -130,11 +130,25 @@ static int drop_settled(struct tr_metrics *m)
     return 0;
 }
 
+/* All of them or none: what a full disk cuts short would become the beginning of another line by a
+ * second try. Not through the buffer of f, which would be written again, too. */
 static int add_lines(FILE *f, const char *path, const char *lines, size_t bytes)
 {
-    if (fwrite(lines, 1, bytes, f) == bytes && fflush(f) == 0)
+    off_t before = lseek(fileno(f), 0, SEEK_END);
+    size_t done = 0;
+    ssize_t n = 0;
+    int r;
+
+    while (done < bytes &&
+           ((n = write(fileno(f), lines + done, bytes - done)) > 0 || (n < 0 && errno == EINTR)))
+        done += n > 0 ? (size_t)n : 0;
+    if (done == bytes)
         return 0;
-    return tr_error(-errno, "%s: cannot write %zu bytes: %s", path, bytes, strerror(errno));
+    r = tr_error(-errno, "%s: cannot write %zu bytes: %s", path, bytes, strerror(errno));
+    if (ftruncate(fileno(f), before) < 0)
+        r = tr_error(-errno, "%s: cannot be cut to %lld bytes: %s", path, (long long)before,
+                     strerror(errno));
+    return r;
 }
 
 int metrics_begin(struct tr_metrics *m)

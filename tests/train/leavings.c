@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -683,18 +684,60 @@ static void test_cut_off_validation(void **state)
     assert_int_equal(validated, 2);
 }
 
+/* The disk is full in the middle of a line: none of it stays, and later all of them are whole. */
+static void test_cut_short(void **state)
+{
+    struct tr_step_report report = {.step = 1, .steps = 3};
+    const char *folder = scratch_path("cut-short");
+    struct rlimit old, full;
+    struct tr_metrics m;
+    struct stat st;
+    char path[4400];
+    int validated;
+
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    snprintf(path, sizeof(path), "%s/metrics.jsonl", folder);
+    assert_int_equal(tr_make_folder(folder), 0);
+    assert_int_equal(metrics_open(&m, folder), 0);
+    for (; report.step <= 2; report.step++)
+        assert_int_equal(metrics_add(&m, &report), 0);
+    assert_int_equal(metrics_begin(&m), 0);
+    getrlimit(RLIMIT_FSIZE, &old);
+    full = (struct rlimit){500, old.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &full);
+    assert_int_equal(metrics_settle(&m), -EFBIG);
+    setrlimit(RLIMIT_FSIZE, &old);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 0);
+    assert_int_equal(metrics_settle(&m), 0);
+    metrics_close(&m);
+    assert_int_equal(metrics_lines(folder, &validated), 2);
+    assert_int_equal(tr_folder_holds_only(folder, "metrics.jsonl"), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inference),          cmocka_unit_test(test_swept),
-        cmocka_unit_test(test_swept_export),       cmocka_unit_test(test_swept_file),
-        cmocka_unit_test(test_named_meanwhile),    cmocka_unit_test(test_stopped_import),
-        cmocka_unit_test(test_made_between),       cmocka_unit_test(test_failed_behind_import),
-        cmocka_unit_test(test_cut_off_validation), cmocka_unit_test(test_damaged_within_a_step),
-        cmocka_unit_test(test_late_lines),         cmocka_unit_test(test_lines_without_power),
-        cmocka_unit_test(test_endless_line),       cmocka_unit_test(test_pipes),
-        cmocka_unit_test(test_small_file),         cmocka_unit_test(test_many_writers),
-        cmocka_unit_test(test_removed_link),       cmocka_unit_test(test_begun),
+        cmocka_unit_test(test_inference),
+        cmocka_unit_test(test_swept),
+        cmocka_unit_test(test_swept_export),
+        cmocka_unit_test(test_swept_file),
+        cmocka_unit_test(test_named_meanwhile),
+        cmocka_unit_test(test_stopped_import),
+        cmocka_unit_test(test_made_between),
+        cmocka_unit_test(test_failed_behind_import),
+        cmocka_unit_test(test_cut_off_validation),
+        cmocka_unit_test(test_damaged_within_a_step),
+        cmocka_unit_test(test_late_lines),
+        cmocka_unit_test(test_lines_without_power),
+        cmocka_unit_test(test_endless_line),
+        cmocka_unit_test(test_pipes),
+        cmocka_unit_test(test_cut_short),
+        cmocka_unit_test(test_small_file),
+        cmocka_unit_test(test_many_writers),
+        cmocka_unit_test(test_removed_link),
+        cmocka_unit_test(test_begun),
         cmocka_unit_test(test_export_again),
     };
 
