@@ -104,6 +104,8 @@ int run_check_options(struct tr_run *run)
         r = tr_options_read(path, &before);
     if (r == 0 && run->params.lr == TR_REAL_AUTO) /* it has been found, or is still to be */
         run->params.lr = before.lr;
+    if (before.lr == TR_REAL_AUTO) /* none was found: no step has been done at any */
+        before.lr = run->params.lr;
     if (before.clip_method == TR_CLIP_AUTO && before.clip_norm > 0) /* from before it was asked */
         before.clip_method = TR_CLIP_TWO_PASS;
     if (r == 0)

@@ -180,13 +180,35 @@ static void test_refusals(void **state)
     assert_non_null(strstr(tr_message(), "--lr auto"));
 }
 
+/* A run whose test has found nothing yet, or could not, takes a rate by hand; then it has one. */
+static void test_given_instead(void **state)
+{
+    struct tr_train_params p = params(TR_OPT_SGD, TR_TYPE_F32);
+    char out[4352];
+    tr_run *run;
+
+    (void)state;
+    snprintf(out, sizeof(out), "%s", scratch_path("instead"));
+    p.out = out;
+    assert_int_equal(train_part(&p, 0), 0);
+    p.lr = 0.01;
+    assert_int_equal(train_part(&p, 1), 0);
+    assert_true(rate_of(out) == 0.01);
+    p.lr = 0.02;
+    assert_true(tr_train_open(&run, &p) < 0);
+    assert_non_null(strstr(tr_message(), "lr differ"));
+    p.lr = TR_REAL_AUTO;
+    assert_int_equal(train_part(&p, 1), 0);
+    assert_true(rate_of(out) == 0.01);
+    assert_int_equal(tr_remove_tree(out), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rule),
-        cmocka_unit_test(test_undone),
-        cmocka_unit_test(test_mutant),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_rule),          cmocka_unit_test(test_undone),
+        cmocka_unit_test(test_mutant),        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_given_instead),
     };
 
     return cmocka_run_group_tests_name("the range test", tests, NULL, NULL);
