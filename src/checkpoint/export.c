@@ -14,8 +14,7 @@
 #include "src/checkpoint/out_folder.h"
 #include "src/checkpoint/peft.h"
 
-#define SPARE_BYTES (16u << 20) /* headers, the folder, what rounding up takes */
-#define VALUES      (1u << 20)  /* of masters at a time */
+#define VALUES (1u << 20) /* of masters at a time */
 
 struct bytes {
     char *at;
@@ -159,7 +158,7 @@ int tr_export_fill(void *arg, const struct tr_tensor *t, uint64_t from, size_t n
 
 static uint64_t folder_bytes(const struct tr_kept *k, int dtype)
 {
-    return tr_shards_bytes(&k->shards, k->model, dtype) + SPARE_BYTES;
+    return tr_shards_bytes(&k->shards, k->model, dtype) + TR_EXPORT_SPARE;
 }
 
 int tr_export_check_space(const char *folder, uint64_t need)

@@ -14,6 +14,9 @@
 #include "offload/store.h"
 #include "src/model/master.h"
 
+/* What a folder takes beside its weights: headers, small files, what rounding up takes. */
+#define TR_EXPORT_SPARE (16u << 20)
+
 struct tr_export_params {
     struct tr_store *store;
     const char *keep;      /* RUN/source */

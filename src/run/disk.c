@@ -9,6 +9,7 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
+#include "src/checkpoint/export.h"
 #include "src/run/open.h"
 
 int run_nearest_folder(const char *path, char *out, size_t room, dev_t *device)
@@ -78,19 +79,34 @@ static int look_at_places(const char *store, dev_t device, struct places *p)
     return r;
 }
 
+static uint64_t exported_bytes(const struct tr_run *run)
+{
+    const struct tr_model *m = run->model;
+    uint64_t bytes = 0;
+
+    for (int32_t t = tr_lora_freezes(&m->lora) ? m->n_base : 0; t < m->n_tensors; t++)
+        bytes += m->tensors[t].bytes;
+    return bytes;
+}
+
+int run_check_snapshot(const struct tr_run *run)
+{
+    uint64_t bytes = exported_bytes(run) + TR_EXPORT_SPARE;
+
+    return run->spill_bytes ? check(run->params.out, bytes, "a snapshot") : 0;
+}
+
 int run_check_disk(const struct tr_run *run)
 {
     const struct tr_train_params *p = &run->params;
-    uint64_t generations = p->durability == TR_KEEP_NONE ? 1 : 2, weights = 0;
+    uint64_t generations = p->durability == TR_KEEP_NONE ? 1 : 2;
+    uint64_t weights = p->export_model != TR_NO ? exported_bytes(run) : 0;
     uint64_t store = generations * tr_layout_bytes(&run->model->layout) + run->spill_bytes;
     struct places places = {.left = 0};
     char out_at[4096];
     dev_t out_device = 0;
     int r;
 
-    for (int32_t t = tr_lora_freezes(&run->model->lora) ? run->model->n_base : 0;
-         p->export_model != TR_NO && t < run->model->n_tensors; t++)
-        weights += run->model->tensors[t].bytes;
     if ((r = run_nearest_folder(p->out, out_at, sizeof(out_at), &out_device)) < 0 ||
         (r = look_at_places(p->store, out_device, &places)) < 0)
         return r;

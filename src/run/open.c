@@ -78,11 +78,16 @@ static int look_again(const char *out)
 }
 
 /* An import that was cut off starts over; what it made is ours to remove, as long as no commit has
- * made a run of it (the store refuses otherwise). */
-static int clear_folder(struct tr_run *run)
+ * made a run of it (the store refuses otherwise). Before the disk is looked at, of which it may
+ * have taken all that the run needs. */
+static int start_over(struct tr_run *run)
 {
-    int r = tr_store_discard(run->params.store);
+    int r = lock_folder(run);
 
+    if (r < 0)
+        return r;
+    run_log(run, "%s: an import was cut off here; starting over", run->params.out);
+    r = tr_store_discard(run->params.store);
     if (r == -ENOENT) /* cut off before its first file */
         r = 0;
     if (r == 0 && tr_folder_has(run->params.out, "source")) {
@@ -275,15 +280,10 @@ static int start_new(struct tr_run *run, enum folder state)
 {
     int made = tr_folder_is_empty(run->params.out) == -ENOENT, r;
 
-    if ((r = tr_make_folder(run->params.out)) < 0 || (r = lock_folder(run)) < 0)
+    if (state == FOLDER_NEW &&
+        ((r = tr_make_folder(run->params.out)) < 0 || (r = lock_folder(run)) < 0 ||
+         (r = look_again(run->params.out)) < 0))
         return r;
-    if (state == FOLDER_NEW && (r = look_again(run->params.out)) < 0)
-        return r;
-    if (state == FOLDER_CUT_OFF) {
-        run_log(run, "%s: an import was cut off here; starting over", run->params.out);
-        if ((r = clear_folder(run)) < 0)
-            return r;
-    }
     if ((r = run_write_options(run)) < 0 || (r = import(run)) < 0) {
         run_unmake(run, made);
         return r;
@@ -404,7 +404,7 @@ static int open_all(struct tr_run *run, const struct tr_train_params *params)
         (r = open_tokenizer(run)) < 0 ||
         (r = open_data(run, run->params.data, 1, &run->data)) < 0 || (r = open_valid(run)) < 0 ||
         (r = count_steps(run)) < 0 || (r = make_plan(run)) < 0 || (r = run_place(run)) < 0 ||
-        (r = run_choose_here(run)) < 0)
+        (state == FOLDER_CUT_OFF && (r = start_over(run)) < 0) || (r = run_choose_here(run)) < 0)
         return r;
     if (state != FOLDER_OURS && (r = run_check_disk(run)) < 0)
         return r;

@@ -75,11 +75,16 @@ int run_drive_speeds(const struct tr_run *run, double speed[TR_STORE_FOLDERS]);
 /* A step that was done; all of them, when every byte of theirs has been written. */
 void run_measure_step(struct tr_run *run, const struct tr_step_report *report);
 int run_measure_end(struct tr_run *run);
+/* The engine is closed, and another will go on with the next step. */
+void run_measure_engine(struct tr_run *run);
 
 /* The nearest existing folder at or above `path`, and the device it is on. */
 int run_nearest_folder(const char *path, char *out, size_t room, dev_t *device);
 /* Is there room for the store and the export? (a new run) */
 int run_check_disk(const struct tr_run *run);
+/* And for a snapshot beside the file that block inputs spill to? That has no name while the model
+ * is exported, and must find its place again afterwards. */
+int run_check_snapshot(const struct tr_run *run);
 int run_write_options(const struct tr_run *run);
 /* The options of the run that is here already must be the same where they make its identity, and so
  * must its data. */

@@ -43,12 +43,17 @@ struct tr_measured {
     size_t n, next;
     int committed, follows; /* a commit was started after the step at hand, or the one before */
     int64_t steps, settled; /* passes of updates alone */
-    int64_t walked;         /* steps, with the one at hand */
+    /* By the engine at hand, which a snapshot closes and opens again: steps, and with the one that
+     * is being done. Foreseen of those before it are their sums. */
+    int64_t since, walked;
     /* Beside what steps move themselves: by the commits so far, and to finish steps. */
     uint64_t foreseen_bytes, foreseen_read;
-    uint64_t read_bytes, written_bytes, device_bytes, pinned_bytes;
-    uint64_t read_by[TR_STORE_FOLDERS], written_by[TR_STORE_FOLDERS]; /* by folder of the store */
-    char *text;                                                       /* beside what was foreseen */
+    uint64_t device_bytes, pinned_bytes;
+    struct tr_moved {
+        uint64_t read, written;
+        uint64_t read_by[TR_STORE_FOLDERS], written_by[TR_STORE_FOLDERS]; /* folder of the store */
+    } closed, moved; /* by engines that were closed; by all of them */
+    char *text;      /* beside what was foreseen */
 };
 
 /* --durability and --checkpoint-every. */

@@ -69,18 +69,25 @@ void run_sweep_exports(const struct tr_run *run)
         closedir(d);
 }
 
+static int export_between(struct tr_run *run, const char *out)
+{
+    run_measure_engine(run);
+    run_close_offload(run);
+    if (run_export(run, out) < 0)
+        run_log(run, "no snapshot was made: %s", tr_error_message());
+    return run_open_offload(run);
+}
+
 /* A snapshot that fails, for want of space perhaps, is no reason to end a run of days. */
 static int take_snapshot(struct tr_run *run)
 {
     char *out = run_model_folder(run, 1);
     int r = out ? run_commit_rest(run) : -ENOMEM;
 
-    if (r == 0) {
-        run_close_offload(run);
-        if (run_export(run, out) < 0)
-            run_log(run, "no snapshot was made: %s", tr_error_message());
-        r = run_open_offload(run);
-    }
+    if (r == 0 && run_check_snapshot(run) < 0)
+        run_log(run, "no snapshot was made: %s", tr_error_message());
+    else if (r == 0)
+        r = export_between(run, out);
     tr_free(TR_MEM_MISC, out);
     return r;
 }

@@ -72,21 +72,24 @@ int tr_train_step(tr_run *run, struct tr_step_report *report)
     return r < 0 ? fail(run, r) : 1;
 }
 
+/* Steps, skipped ones too, and parameters that no commit has. */
+static int has_news(const struct tr_run *run)
+{
+    return run->step.since_commit != RUN_NOTHING || run->cursor.step != run->last.step ||
+           run->cursor.pending.is != run->last.pending.is;
+}
+
 /* The last commit, made durable: with less than step durability it may not have been started, and
- * one that left an update to the next step is followed by one of the finished parameters. */
+ * one that left an update to the next step is followed by one of the finished parameters. One
+ * without news would take the place of the commit before, and with it the way back. */
 int run_commit_rest(struct tr_run *run)
 {
     int r = run_settle(run);
-    int settled = run->cursor.pending.is != run->last.pending.is;
 
-    if (r < 0 || (r = run_commit_wait(run)) < 0)
+    if (r < 0 || (r = run_commit_wait(run)) < 0 || !has_news(run))
         return r;
-    if (settled || run->params.durability != TR_KEEP_STEP) {
-        if ((r = run_commit(run)) < 0)
-            return r;
-        r = run_commit_wait(run);
-    }
-    return r;
+    r = run_commit(run);
+    return r < 0 ? r : run_commit_wait(run);
 }
 
 /* RUN/model, or RUN/model-STEP where a run that was finished before has been taken further: what is
@@ -193,8 +196,8 @@ const char *tr_train_summary(const tr_run *run)
 
 void tr_train_moved(const tr_run *run, uint64_t *read, uint64_t *written)
 {
-    *read = run->measured.read_bytes;
-    *written = run->measured.written_bytes;
+    *read = run->measured.moved.read;
+    *written = run->measured.moved.written;
 }
 
 const char *tr_train_outcome(const tr_run *run)

@@ -70,6 +70,20 @@ static void touch(const char *path)
     close(fd);
 }
 
+/* Bytes are counted over the engines before the snapshot and behind it, as they were foreseen. */
+static void expect_foreseen(const tr_run *run)
+{
+    static const char *const lines[] = {"read, all steps", "written, all steps"};
+    const char *text = tr_train_outcome(run);
+
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        const char *line = strstr(text, lines[i]), *equal = line ? strstr(line, ", equal") : NULL;
+
+        if (!equal || equal > strchr(line, '\n'))
+            fail_msg("%s", text);
+    }
+}
+
 /* Asks for a snapshot before the second step; its bytes are those of a run stopped there. */
 static void snapshot(enum tr_optimizer optimizer, enum tr_keep keep)
 {
@@ -91,6 +105,7 @@ static void snapshot(enum tr_optimizer optimizer, enum tr_keep keep)
     }
     assert_int_equal(r, 0);
     assert_int_equal(tr_train_finish(run), 0);
+    expect_foreseen(run);
     tr_train_close(run);
     assert_true(model_hash("asked", "model") == expected(optimizer));
     p = job(scratch_path("part"), optimizer, TR_KEEP_STEP);
@@ -230,6 +245,27 @@ static void test_fall_back(void **state)
     assert_int_equal(tr_remove_tree(out), 0);
 }
 
+/* A finished run keeps its way back, too: nothing is committed at its end that was before. */
+static void test_fall_back_finished(void **state)
+{
+    struct tr_step_report last;
+    struct tr_train_params p;
+    char out[4352];
+
+    (void)state;
+    snprintf(out, sizeof(out), "%s", scratch_path("ended"));
+    p = job(out, TR_OPT_LOMO, TR_KEEP_CHECKPOINT);
+    p.checkpoint_every = 1;
+    stop_after(&p, STEPS);
+    assert_int_equal(train(&p, NULL), 0); /* nothing left to do */
+    damage(out, 0);
+    p.steps = STEPS + 2;
+    assert_int_equal(train(&p, &last), 0);
+    assert_non_null(strstr(notices, "goes on after step 3"));
+    assert_int_equal(last.step, STEPS + 2);
+    assert_int_equal(tr_remove_tree(out), 0);
+}
+
 /* Both damaged: there is nothing to go back to, and the run says what is wrong. */
 static void test_no_way_back(void **state)
 {
@@ -314,9 +350,13 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_snapshot),          cmocka_unit_test(test_snapshot_refused),
-        cmocka_unit_test(test_folders_of_others), cmocka_unit_test(test_fall_back),
-        cmocka_unit_test(test_no_way_back),       cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_snapshot),
+        cmocka_unit_test(test_snapshot_refused),
+        cmocka_unit_test(test_folders_of_others),
+        cmocka_unit_test(test_fall_back),
+        cmocka_unit_test(test_fall_back_finished),
+        cmocka_unit_test(test_no_way_back),
+        cmocka_unit_test(test_verify),
         cmocka_unit_test(test_verify_cut_off),
     };
 

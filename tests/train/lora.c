@@ -162,7 +162,7 @@ static uint64_t train_counted(struct tr_train_params p, const char *name)
         ;
     if (r < 0 || tr_train_finish(run) < 0)
         fail_msg("%s", tr_message());
-    bytes = run->measured.written_bytes;
+    bytes = run->measured.moved.written;
     tr_train_close(run);
     return bytes;
 }
@@ -367,7 +367,7 @@ static void test_written_once(void **state)
         r = tr_train_step(run, &report);
     if (r < 0 || tr_train_finish(run) < 0)
         fail_msg("%s", tr_message());
-    assert_int_equal(run->measured.written_bytes, (uint64_t)p.steps * step + end);
+    assert_int_equal(run->measured.moved.written, (uint64_t)p.steps * step + end);
     assert_int_equal(run->foreseen.sim.written_bytes, step);
     assert_int_equal(tr_prediction_settle(&run->foreseen, p.steps)->written, end);
     tr_train_close(run);
