@@ -29,6 +29,8 @@ TR_API const char *tr_message(void);
 typedef void tr_log_fn(void *arg, const char *line);
 /* How far an import is; non-zero stops it: -EINTR, and nothing of it stays on the disk. */
 typedef int tr_import_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+/* Asked within long calls; non-zero: a validation but the last is left out, a range test -EINTR. */
+typedef int tr_stop_fn(void *arg);
 
 enum tr_optimizer { TR_OPT_DEFAULT, TR_OPT_LOMO, TR_OPT_SGD, TR_OPT_ADAMW, TR_OPT_ADAM_MINI,
     TR_OPT_ADALOMO };
@@ -90,20 +92,18 @@ struct tr_train_params { /* of each value the command line's bounds hold here, t
     enum tr_type dtype;    /* of storage; default: as the source */
     enum tr_rounding_choice rounding; /* default: stochastic for bf16, else nearest */
     enum tr_master_choice master; /* what 16-bit parameters have beside them; default none */
-    enum tr_recompute recompute;
+    enum tr_recompute recompute; enum tr_keep durability;
     enum tr_streaming streaming; /* what moves at once; default: blocks where two of them fit */
     enum tr_update_on update_on; /* of a GPU's run: default the faster; the bits are the same */
-    enum tr_keep durability;
     int64_t checkpoint_every; /* steps between commits with durability checkpoint; default 100 */
     uint64_t device_memory, host_memory; /* bytes or TR_SHARE; default 80 % (GPU: 90) of free */
     int64_t threads, prefetch; /* default: the cores of this process; as slots allow */
     enum tr_engine io; /* what reads and writes the store */
     int64_t eval_every;       /* steps; default: only at the end */
     enum tr_choice export_model; /* write OUT/model at the end; default yes */
-    int serial;               /* measurement: nothing overlaps */
     int force;                /* continue a run although what decides its bits has changed */
-    unsigned delay_seed;      /* test: device streams pause at random */
-    tr_log_fn *log; void *log_arg;
+    int serial; unsigned delay_seed; /* measurement: nothing overlaps; test: streams pause */
+    tr_log_fn *log; void *log_arg; tr_stop_fn *stop; void *stop_arg;
     tr_import_fn *importing; void *importing_arg;
 };
 

@@ -75,6 +75,12 @@ static int on_import(void *arg, uint64_t done, uint64_t total)
     return cli_interrupted();
 }
 
+static int is_stopped(void *arg)
+{
+    (void)arg;
+    return cli_interrupted();
+}
+
 static void print_memory(const struct train *train, const tr_run *run)
 {
     int n = tr_train_memory(run, NULL, 0);
@@ -206,7 +212,7 @@ static int run_steps(struct train *train, tr_run *run)
     while (!cli_interrupted() && (rc = tr_train_step(run, &report)) == 1)
         take_report(train, &report);
     progress_end(&train->progress);
-    if (rc >= 0)
+    if (rc >= 0 || rc == -EINTR)
         rc = tr_train_finish(run);
     return rc < 0 ? cli_fail() : CLI_DONE;
 }
@@ -223,6 +229,7 @@ static int run(void *arg)
     train->params.log_arg = &train->progress;
     train->params.importing = on_import;
     train->params.importing_arg = train;
+    train->params.stop = is_stopped;
     code = tr_train_open(&run, &train->params);
     progress_end(&train->progress);
     if (code < 0) {

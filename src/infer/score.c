@@ -121,6 +121,8 @@ int score_requests(struct tr_run *run, struct score_request *requests, int64_t n
         if (r < 0)
             return r;
         done += count;
+        if (done < n && run_stop_asked(run))
+            return -EINTR;
     }
     return 0;
 }

@@ -31,7 +31,7 @@ int tr_range_add(struct tr_range *r, double loss)
     return smooth > TR_RANGE_RISEN * r->lowest;
 }
 
-/* All steps of the test; nothing of them is committed. */
+/* All steps of the test, as long as nobody stops it (-EINTR); nothing of them is committed. */
 static int sweep(struct tr_run *run, double middle, struct tr_range *range)
 {
     for (int i = 0; i < TR_RANGE_STEPS; i++) {
@@ -42,6 +42,8 @@ static int sweep(struct tr_run *run, double middle, struct tr_range *range)
             return r;
         if (tr_range_add(range, loss))
             break;
+        if (run_stop_asked(run))
+            return tr_error(-EINTR, "--lr auto: the test was stopped, and is undone");
     }
     return 0;
 }
@@ -61,12 +63,12 @@ int run_find_rate(struct tr_run *run)
     struct tr_train_params *p = &run->params;
     double middle = run_default_rate(run);
     struct tr_range range = {.n = 0};
-    int r = sweep(run, middle, &range);
+    int r = sweep(run, middle, &range), stopped = r == -EINTR;
 
-    if (r == 0)
+    if (r == 0 || stopped)
         r = undo(run, &before);
-    if (r < 0)
-        return r;
+    if (r < 0 || stopped)
+        return r < 0 ? r : -EINTR;
     if (range.best == 0)
         return tr_error(-EDOM,
                         "--lr auto: the loss only rises, from %g on, at rates from %.3g on; "

@@ -170,8 +170,10 @@ int run_visit(struct tr_run *run, const struct tr_visits *v, uint32_t i, int com
 /* One forward pass over a batch that has been copied (tr_pass_batch): its visits, losses in
  * run->step.nll. */
 int run_forward(struct tr_run *run);
-/* Mean loss over all targets of a data set. */
+/* Mean loss over all targets of a data set; -EINTR: it was stopped. */
 int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t *targets);
+/* 1 where the caller wants no long call to go on; not after the last step, whose end is near. */
+int run_stop_asked(const struct tr_run *run);
 /* 1 when a validation loss is due after the steps done so far. */
 int run_eval_due(const struct tr_run *run);
 

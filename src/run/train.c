@@ -69,6 +69,8 @@ int tr_train_step(tr_run *run, struct tr_step_report *report)
     if (r < 0 || (int64_t)run->cursor.step >= run->steps)
         return r;
     r = step(run, report);
+    if (r == -EINTR) /* the range test: the run stands where it stood */
+        return r;
     return r < 0 ? fail(run, r) : 1;
 }
 

@@ -310,8 +310,15 @@ static int begin_next(struct tr_run *run)
     return run_begin(run, run_eval_due(run) ? eval : next_step(run));
 }
 
+int run_stop_asked(const struct tr_run *run)
+{
+    const struct tr_train_params *p = &run->params;
+
+    return p->stop && (int64_t)run->cursor.step < run->steps && p->stop(p->stop_arg);
+}
+
 /* The questions first: the loss leaves the engine told of the next step. */
-static int evaluate(struct tr_run *run, struct tr_step_report *report)
+static int ask(struct tr_run *run, struct tr_step_report *report)
 {
     struct task_metrics m;
     int r = run->questions ? task_set_answer(run, run->questions, (int32_t)run->params.seq_len) : 0;
@@ -323,6 +330,17 @@ static int evaluate(struct tr_run *run, struct tr_step_report *report)
         report->eval_accuracy = m.accuracy[0];
     }
     return run_evaluate(run, run->valid, &report->eval_loss, NULL);
+}
+
+/* One that is stopped has told nothing; its step counts. */
+static int evaluate(struct tr_run *run, struct tr_step_report *report)
+{
+    int r = ask(run, report);
+
+    if (r != -EINTR)
+        return r;
+    report->eval_loss = report->eval_accuracy = NAN;
+    return run_begin(run, next_step(run));
 }
 
 /* What comes between the last visit and the commit, which finds the line of its step kept. The
@@ -428,6 +446,8 @@ int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t
         sum += weighted_loss(run) * batch.weight_sum;
         weights += batch.weight_sum;
         n += count_targets(&batch);
+        if (s + 1 < steps && run_stop_asked(run))
+            return -EINTR;
         r = run_begin(run, s + 1 < steps ? RUN_FORWARD : next_step(run));
         if (r < 0)
             return r;

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -684,6 +685,39 @@ static void test_cut_off_validation(void **state)
     assert_int_equal(validated, 2);
 }
 
+static int always(void *arg)
+{
+    (void)arg;
+    return 1;
+}
+
+/* Who wants the run to stop need not wait for a validation: its step counts, without its figure.
+ * The last one ends by itself. */
+static void test_stopped_validation(void **state)
+{
+    struct tr_train_params p = own_job("unheard");
+    struct tr_step_report report;
+    tr_run *run = NULL;
+    uint64_t expected;
+    int validated;
+
+    (void)state;
+    p.valid = p.data;
+    p.eval_every = 2;
+    assert_int_equal(train(&p, NULL), 0);
+    expected = file_hash(scratch_path("unheard-run/model/model.safetensors"));
+    assert_int_equal(tr_remove_tree(p.out), 0);
+    p.stop = always;
+    assert_int_equal(tr_train_open(&run, &p), 0);
+    while (tr_train_step(run, &report) == 1)
+        assert_int_equal(isfinite(report.eval_loss) != 0, report.step == 4);
+    assert_int_equal(tr_train_finish(run), 0);
+    tr_train_close(run);
+    assert_int_equal(metrics_lines(p.out, &validated), 4);
+    assert_int_equal(validated, 1);
+    assert_true(file_hash(scratch_path("unheard-run/model/model.safetensors")) == expected);
+}
+
 /* The disk is full in the middle of a line: none of it stays, and later all of them are whole. */
 static void test_cut_short(void **state)
 {
@@ -728,6 +762,7 @@ int main(void)
         cmocka_unit_test(test_made_between),
         cmocka_unit_test(test_failed_behind_import),
         cmocka_unit_test(test_cut_off_validation),
+        cmocka_unit_test(test_stopped_validation),
         cmocka_unit_test(test_damaged_within_a_step),
         cmocka_unit_test(test_late_lines),
         cmocka_unit_test(test_lines_without_power),

@@ -5,6 +5,7 @@
  * before it had written the rate down; and the rate is the same whatever the placement
  * (invariant 1). A mutant that commits the test ends with other bytes.
  */
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -203,12 +204,50 @@ static void test_given_instead(void **state)
     assert_int_equal(tr_remove_tree(out), 0);
 }
 
+static int asked;
+
+static int after_three(void *arg)
+{
+    (void)arg;
+    return ++asked >= 3;
+}
+
+static int never(void *arg)
+{
+    (void)arg;
+    return 0;
+}
+
+/* Stopped within it, nothing of it stays: the same command makes the whole test. */
+static void test_stopped(void **state)
+{
+    struct tr_train_params p = params(TR_OPT_SGD, TR_TYPE_F32);
+    struct tr_step_report report;
+    struct end want = trained(p, "unstopped");
+    char out[4352];
+    tr_run *run;
+
+    (void)state;
+    snprintf(out, sizeof(out), "%s", scratch_path("stopped"));
+    p.out = out;
+    p.stop = after_three;
+    assert_int_equal(tr_train_open(&run, &p), 0);
+    assert_int_equal(tr_train_step(run, &report), -EINTR);
+    assert_int_equal(asked, 3);
+    assert_int_equal(tr_train_finish(run), 0);
+    tr_train_close(run);
+    assert_true(rate_of(out) == TR_REAL_AUTO);
+    p.stop = never;
+    expect(trained(p, "stopped"), want, "stopped");
+    assert_int_equal(tr_remove_tree(scratch_path("unstopped")), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rule),          cmocka_unit_test(test_undone),
         cmocka_unit_test(test_mutant),        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_given_instead),
+        cmocka_unit_test(test_given_instead), cmocka_unit_test(test_stopped),
     };
 
     return cmocka_run_group_tests_name("the range test", tests, NULL, NULL);
