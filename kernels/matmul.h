@@ -12,9 +12,10 @@
 /* Fixed, because the library's choice of an algorithm depends on it. */
 #define TR_CUDA_MATMUL_WORKSPACE_BYTES (32u << 20)
 
-/* Kept at a time. A step asks for about twelve shapes for every length of a grain, in every layer
- * again: so many that a step of 64 grains finds all of them, few looked at for each. */
-#define TR_CUDA_SETS    128
+/* Kept at a time. A step asks for about ten shapes for every length of a grain, in every layer
+ * again: so many that a step of 64 grains finds all of them (with a fourth of the sets some were
+ * asked for anew in each layer), few looked at for each. */
+#define TR_CUDA_SETS    512
 #define TR_CUDA_WAYS    8
 #define TR_CUDA_CHOICES (TR_CUDA_SETS * TR_CUDA_WAYS)
 #define TR_CUDA_ALIGNED 16 /* what the widest loads of the library's kernels need */

@@ -3,6 +3,7 @@
  * What is bound by the device's memory: the ops that touch every element once, by the bytes they
  * must move, against what only copies: a kernel or the driver, whichever is faster.
  */
+#include "src/base/code8.h"
 #include "tests/cuda/bench/bench.h"
 
 #define COLS 4096
@@ -21,6 +22,36 @@ static double rate(const struct bench *b, struct tr_op op, double bytes)
 static char *part(const struct bench *b, int i, int64_t n)
 {
     return b->arena + (size_t)i * (size_t)n * sizeof(float);
+}
+
+/* State in fewer bits: of arithmetic there is more to each byte. */
+static void bench_states(const struct bench *b, struct tr_op adamw, int64_t n)
+{
+    adamw.update.state_dtype = TR_BF16;
+    bench_row("update adamw, bf16 stochastic, bf16 state", rate(b, adamw, 16.0 * (double)n), "GB/s",
+              b->copy_rate);
+    adamw.update.state_dtype = TR_8BIT;
+    bench_row("update adamw, bf16 stochastic, 8-bit state",
+              rate(b, adamw, 8.0 * (double)n + 4.0 * (double)tr_state_bytes(TR_8BIT, (uint64_t)n)),
+              "GB/s", b->copy_rate);
+}
+
+/* The gradient goes by twice for the sums, along rows and along columns. */
+static void bench_adalomo(const struct bench *b, struct tr_op sgd, int64_t n)
+{
+    struct tr_op update = sgd, sum;
+
+    update.kind = TR_OP_ADALOMO;
+    update.update.block = b->quick ? 64 : COLS;
+    update.update.factored = 1;
+    update.update.m = (float *)part(b, 2, n);
+    update.update.sums = (double *)part(b, 3, n);
+    update.update.factor = (float *)part(b, 4, n);
+    sum = update;
+    sum.kind = TR_OP_ADALOMO_SUM;
+    bench_row("sums of adalomo, bf16", rate(b, sum, 10.0 * (double)n), "GB/s", b->copy_rate);
+    bench_row("update adalomo, bf16 stochastic", rate(b, update, 8.0 * (double)n), "GB/s",
+              b->copy_rate);
 }
 
 static void bench_updates(const struct bench *b, int64_t n)
@@ -48,6 +79,8 @@ static void bench_updates(const struct bench *b, int64_t n)
     bench_row("update sgd, bf16 stochastic", rate(b, sgd, 8.0 * (double)n), "GB/s", b->copy_rate);
     bench_row("update adamw, bf16 stochastic", rate(b, adamw, 24.0 * (double)n), "GB/s",
               b->copy_rate);
+    bench_states(b, adamw, n);
+    bench_adalomo(b, sgd, n);
     bench_row("sum of squares", rate(b, sumsq, 4.0 * (double)n), "GB/s", b->copy_rate);
 }
 
