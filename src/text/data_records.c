@@ -10,11 +10,13 @@
 #include "src/text/data_file.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/json.h"
+#include "src/text/buf.h"
 
 #define LOOK ((size_t)1 << 20) /* bytes that show whether a file is text */
 
@@ -103,18 +105,71 @@ int data_file_has_records(struct data_file *f)
     return n > 0 && is_object(f->v + f->at + at, (size_t)n);
 }
 
-/* A number beyond 64 bits, as hashes and ids of rows are, hinders nothing that reads other keys. */
+/* The bytes of the number at text[0..n). */
+static size_t number_bytes(const char *text, size_t n)
+{
+    size_t k = 0;
+
+    while (k < n && text[k] && strchr("+-.0123456789eE", text[k]))
+        k++;
+    return k;
+}
+
+/* 1 for a whole number, as written, that no 64 bits hold. */
+static int is_too_long(const char *text, size_t n)
+{
+    char copy[32];
+
+    for (size_t i = 0; i < n; i++)
+        if (strchr(".eE", text[i]))
+            return 0;
+    if (n >= sizeof(copy))
+        return 1;
+    memcpy(copy, text, n);
+    copy[n] = 0;
+    errno = 0;
+    strtoll(copy, NULL, 10);
+    return errno == ERANGE;
+}
+
+/* The text with ".0" behind each such number that is in no string. *n counts them. */
+static int make_real(const char *text, size_t bytes, struct tok_buf *out, size_t *n)
+{
+    size_t from = 0, k;
+    int quoted = 0, r = 0;
+
+    for (size_t at = 0; at < bytes && r == 0; at += k) {
+        int number = !quoted && (text[at] == '-' || (text[at] >= '0' && text[at] <= '9'));
+
+        k = number ? number_bytes(text + at, bytes - at) : 1 + (size_t)(quoted && text[at] == '\\');
+        quoted ^= text[at] == '"';
+        if (!number || !is_too_long(text + at, k))
+            continue;
+        ++*n;
+        r = tok_buf_add(out, text + from, at + k - from);
+        if (r == 0)
+            r = tok_buf_add(out, ".0", 2);
+        from = at + k;
+    }
+    return r < 0 || !*n ? r : tok_buf_add(out, text + from, bytes - from);
+}
+
+/* A number beyond 64 bits, as hashes and ids of rows are, hinders nothing that reads other keys: it
+ * becomes a real, and it alone. */
 static int parse(const char *text, size_t bytes, const char *where, json_t **o)
 {
-    int r = tr_json_parse(text, bytes, where, o);
-    json_error_t e;
+    int r = tr_json_parse(text, bytes, where, o), made;
+    struct tok_buf real = {0};
+    size_t n = 0;
 
     if (r != -EINVAL)
         return r;
-    *o = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &e);
-    if (*o && !json_object_get(*o, "input_ids"))
-        return 0;
-    json_decref(*o); /* with the message of the first try */
+    made = make_real(text, bytes, &real, &n);
+    if (made < 0)
+        r = tr_error(made, "%s: out of memory", where);
+    else if (n)
+        r = tr_json_parse(real.v, real.n, where, o);
+    tok_buf_free(&real);
     return r;
 }
 

@@ -136,6 +136,28 @@ static void null_is_a_content(void **state)
            want);
 }
 
+/* Only the number that fits in no integer is written as a real, and none in a text. */
+static void a_long_number_leaves_the_others(void **state)
+{
+    static const char template[] =
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }} {{ m.args|tojson }};{% endfor %}";
+    static const struct part want[] = {
+        {"<user>q\"18446744073709551615 {\"a\": 5, \"b\": -9223372036854775808, "
+         "\"c\": 1.8446744073709552e+19};",
+         0},
+        {"<assistant>c {};", 1},
+        {NULL, 0}};
+    char path[512];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s", text_file("args.jinja", template, strlen(template)));
+    expect("n.jsonl", path,
+           TALK("{\"role\":\"user\",\"content\":\"q\\\"18446744073709551615\",\"args\":{\"a\":5,"
+                "\"b\":-9223372036854775808,\"c\":18446744073709551615}},"
+                "{\"role\":\"assistant\",\"content\":\"c\",\"args\":{}}"),
+           want);
+}
+
 static void of_a_prompt_nothing_is_learnt(void **state)
 {
     static const struct part want[] = {
@@ -432,6 +454,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_shape_is_the_same_conversation),
         cmocka_unit_test(null_is_a_content),
+        cmocka_unit_test(a_long_number_leaves_the_others),
         cmocka_unit_test(of_a_prompt_nothing_is_learnt),
         cmocka_unit_test(a_message_has_a_weight),
         cmocka_unit_test(a_message_may_have_many_parts),

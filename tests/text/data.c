@@ -234,6 +234,7 @@ static void labels_are_aligned_and_shifted_here(void **state)
     expect_one("i.jsonl", "{\"input_ids\":[7,8,9,10],\"attention_mask\":[1,1,1,1]}", NULL, 4,
                plain);
     expect_one("i.jsonl", "{\"input_ids\":[7,8,9,10],\"labels\":null}", NULL, 4, plain);
+    expect_one("i.jsonl", "{\"id\":18446744073709551615,\"input_ids\":[7,8,9,10]}", NULL, 4, plain);
     expect_one("i.jsonl", "{\"input_ids\":[7,8,9,10],\"labels\":[7,-100,9,-100]}", NULL, 4, masked);
 }
 
