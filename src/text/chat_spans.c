@@ -97,32 +97,59 @@ static size_t begins(const char *prompt, size_t n, const char *turn, size_t byte
     return k ? b + k : 0;
 }
 
+/* The conversation with another answer in the place of one; calls: with its tool calls, which a
+ * template may write before the content. */
+static json_t *with_other(const struct chat_conversation *of, size_t message, int calls)
+{
+    json_t *messages = json_copy(of->messages), *m = json_copy(json_array_get(messages, message));
+
+    if (m && !calls)
+        json_object_del(m, "tool_calls");
+    if (m && json_object_set_new(m, "content", json_string(OTHER)) == 0 &&
+        json_array_set(messages, message, m) == 0) {
+        json_decref(m);
+        return messages;
+    }
+    json_decref(m);
+    json_decref(messages);
+    return NULL;
+}
+
 /* An answer may begin by chance as the prompt goes on: with another one in its place the header is
- * what both turns have of it. A template that refuses the other has its first word. */
+ * what both turns have of it. The other one stands in the whole conversation, since a turn may look
+ * otherwise where it is the last. A template that refuses a result without its call is asked again:
+ * with the call, and with nothing behind the turn. One that refuses all has its first word. */
 static int leave_answer(const struct chat *c, const struct chat_conversation *of,
                         const struct jinja_span *s, const struct tok_buf *prompt, size_t same,
                         size_t *header)
 {
-    json_t *messages = json_copy(of->messages);
-    json_t *m = json_copy(json_array_get(of->messages, (size_t)s->message));
-    struct chat_conversation other = *of;
-    struct jinja_output then = {0};
-    struct jinja_span t;
-    int r = -ENOMEM;
+    size_t message = (size_t)s->message, all = json_array_size(of->messages);
+    const struct {
+        int calls;
+        size_t n;
+    } ways[] = {{0, all}, {1, all}, {0, message + 1}};
+    int told = 0;
 
-    if (messages && m && json_object_set_new(m, "content", json_string(OTHER)) == 0)
-        r = json_array_set(messages, (size_t)s->message, m) < 0 ? -ENOMEM : 0;
-    other.messages = messages;
-    if (r == 0 && chat_render(c, &other, (size_t)s->message + 1, 0, &then) == 0 &&
-        round_of(&then, s->message, &t) > 0) {
-        size_t k = begins(prompt->v + same, prompt->n - same, then.text.v + t.from, t.to - t.from);
+    for (int i = 0; i < 3 && !(i && told); i++) {
+        struct chat_conversation other = *of;
+        struct jinja_output then = {0};
+        struct jinja_span t;
 
-        *header = k && k < *header ? k : *header;
+        other.messages = with_other(of, message, ways[i].calls);
+        if (!other.messages)
+            return tr_error(-ENOMEM, "out of memory");
+        if (chat_render(c, &other, ways[i].n, 0, &then) == 0 &&
+            round_of(&then, s->message, &t) > 0) {
+            size_t k =
+                begins(prompt->v + same, prompt->n - same, then.text.v + t.from, t.to - t.from);
+
+            *header = k && k < *header ? k : *header;
+            told = !i;
+        }
+        jinja_output_free(&then);
+        json_decref(other.messages);
     }
-    jinja_output_free(&then);
-    json_decref(m);
-    json_decref(messages);
-    return r;
+    return 0;
 }
 
 /* How many bytes of a turn are the generation prompt's. Before a first message there may be nothing

@@ -241,6 +241,32 @@ static void a_header_ends_before_the_answer(void **state)
                  TALK, "!message 1 does not begin with the template's generation prompt");
 }
 
+/* A turn that calls a tool, and begins by chance as the prompt goes on. */
+#define CALLING                                                                                    \
+    "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":null,"             \
+    "\"tool_calls\":[{\"name\":\"f\"}]},{\"role\":\"tool\",\"content\":\"3\"},"                    \
+    "{\"role\":\"assistant\",\"content\":\"b\"}]"
+
+#define CALLS   "{% if m.tool_calls %}<tool_call>{{ m.tool_calls[0].name }}</tool_call>{% endif %}"
+#define CONTENT "{% if m.content is not none %}{{ m.content }}{% endif %}"
+/* The last turn alone shows its reasoning. */
+#define ROUNDS(...) "{% for m in messages %}<{{ m.role }}>" __VA_ARGS__ ";{% endfor %}"
+#define LATE        ROUNDS("{% if loop.last %}<think>\n{% endif %}" CONTENT CALLS)
+#define THINK       "{% if add_generation_prompt %}<assistant><think>\n{% endif %}"
+#define STRICT                                                                                     \
+    "{% for m in messages %}{% if m.role == 'tool' and "                                           \
+    "not messages[loop.index0 - 1].tool_calls %}{{ raise_exception('no call') }}{% endif %}"       \
+    "{% endfor %}"
+
+static void a_header_ends_before_the_call(void **state)
+{
+    (void)state;
+    expect_turns(ROUNDS(CALLS CONTENT) THINK, CALLING, "1:<tool_call>f</tool_call>;|3:b;|0");
+    expect_turns(LATE THINK, CALLING, "1:<tool_call>f</tool_call>;|3:b;|1");
+    expect_turns(STRICT ROUNDS(CALLS CONTENT) THINK, CALLING, "1:<tool_call>f</tool_call>;|3:b;|0");
+    expect_turns(STRICT LATE THINK, CALLING, "1:<tool_call>f</tool_call>;|3:b;|1");
+}
+
 static void what_cannot_be_told_is_refused(void **state)
 {
     (void)state;
@@ -417,6 +443,7 @@ int main(void)
         cmocka_unit_test(a_template_may_mark_what_is_learnt),
         cmocka_unit_test(hindsight_is_told),
         cmocka_unit_test(a_header_ends_before_the_answer),
+        cmocka_unit_test(a_header_ends_before_the_call),
         cmocka_unit_test(what_cannot_be_told_is_refused),
         cmocka_unit_test(a_long_conversation_is_written_quickly),
         cmocka_unit_test(what_is_not_supported_has_a_line),
