@@ -69,6 +69,13 @@ static double weight_of(const struct data_talk *talk, int message)
     return message < 0 ? 1 : json_number_value(json_array_get(talk->weights, (size_t)message));
 }
 
+/* Where what is learnt of a turn begins: not inside of a token of the text behind `at`. */
+static size_t begin_of(const struct tr_data *d, const struct chat_text *text, size_t at,
+                       const struct chat_turn *turn)
+{
+    return at + tr_tokenizer_whole(d->p.tokenizer, text->text + at, turn->to - at, turn->from - at);
+}
+
 /* The text is cut only where something learnt begins, as a prompt ends there. Turns that count 0
  * are text like any other. */
 static int push_text(struct tr_data *d, const char *where, const struct chat_text *text,
@@ -81,11 +88,13 @@ static int push_text(struct tr_data *d, const char *where, const struct chat_tex
 
     for (size_t i = 0; i <= text->n_turns && r == 0; i++) {
         double next = i < text->n_turns ? weight_of(talk, text->turn[i].message) : 0;
-        size_t end = i < text->n_turns ? text->turn[i].from : text->bytes;
+        size_t end = text->bytes;
         uint64_t from = d->tokens.n;
 
         if (i < text->n_turns && next == 0)
             continue;
+        if (i < text->n_turns)
+            end = begin_of(d, text, at, &text->turn[i]);
         if (at < end)
             r = push_part(d, where, text->text + at, end - at, learnt, &place);
         if (r == 0)

@@ -59,6 +59,10 @@ int tr_tokenizer_encode_more(const struct tr_tokenizer *t, const char *text, siz
  * encode_more(before) followed by encode_more(behind); 0 where there is none. */
 size_t tr_tokenizer_cut(const struct tr_tokenizer *t, const char *text, size_t bytes);
 
+/* Where the added token of text[0..bytes) begins that `at` is inside of; `at` where it is in none.
+ */
+size_t tr_tokenizer_whole(const struct tr_tokenizer *t, const char *text, size_t bytes, size_t at);
+
 /* NUL-terminated UTF-8 in a TR_MEM_TEXT buffer; special tokens are left out, and a NUL of the text
  * itself is U+FFFD. */
 int tr_tokenizer_decode(const struct tr_tokenizer *t, const int32_t *ids, size_t n, char **out);

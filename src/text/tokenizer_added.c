@@ -272,3 +272,18 @@ int tok_scan_next(struct tok_scan *s, struct tok_span *span)
     s->holding = 0;
     return 1;
 }
+
+/* A match is given out with the blanks that it strips, but the scan stands behind its text. Tokens
+ * of the normalised text have no place in this one. */
+size_t tr_tokenizer_whole(const struct tr_tokenizer *t, const char *text, size_t bytes, size_t at)
+{
+    struct tok_scan scan;
+    struct tok_span span;
+    size_t from = at;
+
+    tok_scan_start(&scan, t, &t->raw, text, bytes);
+    while (scan.done < at && tok_scan_next(&scan, &span))
+        if (span.added >= 0 && scan.at > at)
+            from = scan.at - strlen(t->added[span.added].text);
+    return from < at ? from : at;
+}

@@ -449,6 +449,27 @@ static void an_answer_ends_with_a_special_token(void **state)
     tr_tokenizer_close(t);
 }
 
+/* A template that writes no other answer has a header by chance: it ends inside of a token, and the
+ * turn begins where the token does. */
+static void a_turn_begins_with_a_whole_token(void **state)
+{
+    static const char template[] =
+        "{% for m in messages %}{% if m.content is string and m.content not in ['q', 'r', '</s>b'] "
+        "%}{{ raise_exception('another') }}{% endif %}<{{ m.role }}>{{ m.content }};{% endfor %}"
+        "{% if add_generation_prompt %}<assistant><think>{% endif %}";
+    static const struct part want[] = {{"<user>q;<assistant>", 0},
+                                       {"</s>b;", 1},
+                                       {"<user>r;<assistant>", 0},
+                                       {"</s>b;", 1},
+                                       {NULL, 0}};
+    char path[512];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s", text_file("whole.jinja", template, strlen(template)));
+    expect("w.jsonl", path, TALK(USER("q") "," SAYS("</s>b") "," USER("r") "," SAYS("</s>b")),
+           want);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -466,6 +487,7 @@ int main(void)
         cmocka_unit_test(the_folder_says_the_template),
         cmocka_unit_test(tools_have_a_template),
         cmocka_unit_test(an_answer_ends_with_a_special_token),
+        cmocka_unit_test(a_turn_begins_with_a_whole_token),
     };
 
     return cmocka_run_group_tests(tests, text_setup, text_teardown);
