@@ -178,23 +178,31 @@ static int unknown(const char *where, json_t *o)
                     where, *keys ? keys : "nothing");
 }
 
+/* Tables write null for what a row has not. */
+static int has(const json_t *o, const char *key)
+{
+    const json_t *v = json_object_get(o, key);
+
+    return v && !json_is_null(v);
+}
+
 /* Formats are tried from the most to the least special: a pre-tokenised record may carry its text.
  */
 int data_format_of(const char *where, json_t *o, enum tr_data_format *out)
 {
-    if (json_object_get(o, "input_ids"))
+    if (has(o, "input_ids"))
         *out = TR_DATA_IDS;
-    else if (json_object_get(o, "messages"))
+    else if (has(o, "messages"))
         *out = TR_DATA_MESSAGES;
-    else if (json_object_get(o, "conversations"))
+    else if (has(o, "conversations"))
         *out = TR_DATA_CONVERSATIONS;
-    else if (json_object_get(o, "instruction") && json_object_get(o, "output"))
+    else if (has(o, "instruction") && has(o, "output"))
         *out = TR_DATA_ALPACA;
-    else if (json_object_get(o, "prompt") && json_object_get(o, "completion"))
+    else if (has(o, "prompt") && has(o, "completion"))
         *out = TR_DATA_PROMPT;
-    else if (json_object_get(o, "text"))
+    else if (has(o, "text"))
         *out = TR_DATA_JSONL_TEXT;
-    else if (json_object_get(o, "question") && json_object_get(o, "answer"))
+    else if (has(o, "question") && has(o, "answer"))
         *out = TR_DATA_QUESTION;
     else
         return unknown(where, o);

@@ -57,6 +57,7 @@ static const struct bad cases[] = {
     {"j.jsonl", "{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"}],\"tools\":7}",
      "j.jsonl:1: \"tools\" must be a list"},
     {"j.jsonl", "{\"prompt\":\"a\"}", "j.jsonl:1: no known record"},
+    {"j.jsonl", "{\"prompt\":\"a\",\"completion\":null}", "j.jsonl:1: no known record"},
     {"j.jsonl", "{\"question\":\"a\"}", "j.jsonl:1: no known record: it has \"question\", and"},
     {"j.jsonl", "{\"question\":\"a\",\"answer\":7}",
      "j.jsonl:1: \"question\" and \"answer\" must be strings"},

@@ -152,6 +152,22 @@ static void records_need_no_name(void **state)
     tr_tokenizer_close(t);
 }
 
+/* Tables write null for what a row has not. */
+static void null_is_absent(void **state)
+{
+    struct tr_tokenizer *t = text_toy_marked();
+    int32_t a = id_of(t, " a"), d = id_of(t, "d");
+    const int32_t want[2][32] = {{BOS, a, d, EOS}, {a, d, EOS, -1}};
+
+    (void)state;
+    expect_one("n.jsonl",
+               "{\"input_ids\":null,\"messages\":null,\"conversations\":null,\"instruction\":null,"
+               "\"output\":null,\"prompt\":\"q\",\"completion\":null,\"text\":\"ad\"}",
+               t, 4, want);
+    expect_one("n.jsonl", "{\"text\":null,\"prompt\":\"\",\"completion\":\"ad\"}", t, 4, want);
+    tr_tokenizer_close(t);
+}
+
 static void without_bos_the_first_token_is_no_target(void **state)
 {
     struct tr_tokenizer *t = text_toy(NULL, NULL);
@@ -662,6 +678,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_text_is_learnt_from_its_second_token_on),
         cmocka_unit_test(records_need_no_name),
+        cmocka_unit_test(null_is_absent),
         cmocka_unit_test(without_bos_the_first_token_is_no_target),
         cmocka_unit_test(only_the_completion_is_learnt),
         cmocka_unit_test(a_question_is_laid_out_and_its_answer_learnt),
