@@ -32,7 +32,7 @@ int data_file_line(struct data_file *f, const char **line, size_t *bytes);
  * are held out. *out is TR_MEM_TEXT. */
 int data_file_find(const char *path, int held_out, char **out);
 /* The next element of a JSON list, from behind its "[" on; f->line is where it begins. 1, or 0
- * behind the "]". */
+ * before the "]". */
 int data_file_element(struct data_file *f, const char **text, size_t *bytes);
 /* The first byte that is no white space is taken where it is `c`: 1. Lines are counted. */
 int data_file_begins(struct data_file *f, char c);

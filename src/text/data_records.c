@@ -189,6 +189,20 @@ static int take(const struct data_file *f, const char *text, size_t bytes, data_
     return r;
 }
 
+/* A list is all of its file: two of them in one, of which the first was read, would lose data. */
+static int check_end(struct data_file *f)
+{
+    int b;
+
+    for (f->at++; (b = data_file_byte(f, 0)) > 0 && strchr(" \t\r\n", b); f->at++)
+        f->line += b == '\n';
+    if (b == 0 && f->n == f->at)
+        return 0;
+    return b < 0 ? b
+                 : tr_error(-EINVAL, "%s:%llu: text behind the end of the list", f->path,
+                            (unsigned long long)f->line);
+}
+
 static int read_list(struct data_file *f, data_record_fn *fn, void *owner)
 {
     const char *text;
@@ -205,7 +219,7 @@ static int read_list(struct data_file *f, data_record_fn *fn, void *owner)
             break;
         f->line += lines;
     }
-    return r;
+    return r ? r : check_end(f);
 }
 
 static int read_lines(struct data_file *f, data_record_fn *fn, void *owner)

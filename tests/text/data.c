@@ -132,6 +132,7 @@ static void records_need_no_name(void **state)
     expect_one("one.jsonlines", "\xEF\xBB\xBF{\"text\":\"ad\"}", t, 4, want);
     /* a hash as some data sets have: a number that fits in no integer */
     expect_one("one", "{\"id\":18446744073709551615,\"text\":\"ad\"}", t, 4, want);
+    expect_one("one", "[{\"text\":\"ad\"}]\n \t\r\n", t, 4, want);
     for (int i = 0; i < 3; i++) {
         p.path = i < 2 ? pipe_with(i ? list : line) : text_file("list", list, strlen(list));
         data = text_open_data(&p);
