@@ -8,17 +8,41 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 
-int tr_json_parse(const char *text, size_t bytes, const char *where, json_t **out)
+static int parse(const char *text, size_t bytes, const char *where, size_t flags, json_t **out)
 {
     json_error_t e;
 
-    *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &e);
+    *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | flags, &e);
     if (!*out && json_error_code(&e) == json_error_out_of_memory)
         return tr_error(-ENOMEM, "%s: out of memory", where);
     if (!*out)
         return tr_error(-EINVAL, "%s: line %d, column %d: not valid JSON: %s", where, e.line,
                         e.column, e.text);
     return 0;
+}
+
+int tr_json_parse(const char *text, size_t bytes, const char *where, json_t **out)
+{
+    return parse(text, bytes, where, 0, out);
+}
+
+int tr_json_parse_nul(const char *text, size_t bytes, const char *where, json_t **out)
+{
+    return parse(text, bytes, where, JSON_ALLOW_NUL, out);
+}
+
+int tr_json_has_nul(const json_t *v)
+{
+    const char *key;
+    const json_t *one;
+    size_t i;
+    int has = json_is_string(v) && strlen(json_string_value(v)) != json_string_length(v);
+
+    json_array_foreach(v, i, one)
+        has |= tr_json_has_nul(one);
+    json_object_foreach((json_t *)v, key, one)
+        has |= tr_json_has_nul(one);
+    return has;
 }
 
 int tr_json_says(const json_t *v)

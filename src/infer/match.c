@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/text/data_file.h"
 #include "src/text/data_talk.h"
@@ -160,8 +161,11 @@ static int recognise(struct questions *q, const char *where, json_t *o)
 static int read_question(void *owner, const char *where, json_t *o)
 {
     struct questions *q = owner;
-    int r = q->n ? 0 : recognise(q, where, o);
+    int r;
 
+    if (tr_json_has_nul(o))
+        return tr_error(-EINVAL, "%s: a text with a NUL character (\\u0000)", where);
+    r = q->n ? 0 : recognise(q, where, o);
     if (r < 0)
         return r;
     r = q->chat.template ? add_talk(q, where, o) : add_plain(q, where, o);

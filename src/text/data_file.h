@@ -47,7 +47,7 @@ int64_t data_file_value(struct data_file *f, size_t from);
  * consumed; 0 where it is plain text; an error where it is not text at all. */
 int data_file_has_records(struct data_file *f);
 /* Hands on each record of a JSONL file or a file of one JSON list; `where` names file and line.
- * Anything but 0 ends it, 1 without an error. */
+ * A text of it may hold a NUL. Anything but 0 ends it, 1 without an error. */
 typedef int data_record_fn(void *owner, const char *where, json_t *o);
 int data_file_each(struct data_file *f, data_record_fn *fn, void *owner);
 int data_file_records(const char *path, data_record_fn *fn, void *owner);

@@ -23,8 +23,10 @@ int data_pair_plain(struct data_pair *p, const char *where, enum tr_data_format 
     if (r < 0)
         return r;
     if (format == TR_DATA_QUESTION) {
-        p->first = json_sprintf("Question: %s\nAnswer:", json_string_value(raw.first));
-        p->second = json_sprintf(" %s", json_string_value(raw.second));
+        p->first = json_pack("s+%+", "Question: ", json_string_value(raw.first),
+                             json_string_length(raw.first), "\nAnswer:");
+        p->second =
+            json_pack("s+%", " ", json_string_value(raw.second), json_string_length(raw.second));
     } else {
         p->first = json_incref(raw.first);
         p->second = json_incref(raw.second);

@@ -73,7 +73,7 @@ static int64_t line_bytes(struct data_file *f, size_t from)
 static int is_object(const char *text, size_t bytes)
 {
     json_error_t e;
-    json_t *v = json_loadb(text, bytes, JSON_DECODE_INT_AS_REAL, &e);
+    json_t *v = json_loadb(text, bytes, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &e);
     int is = json_is_object(v);
 
     json_decref(v);
@@ -158,7 +158,7 @@ static int make_real(const char *text, size_t bytes, struct tok_buf *out, size_t
  * becomes a real, and it alone. */
 static int parse(const char *text, size_t bytes, const char *where, json_t **o)
 {
-    int r = tr_json_parse(text, bytes, where, o), made;
+    int r = tr_json_parse_nul(text, bytes, where, o), made;
     struct tok_buf real = {0};
     size_t n = 0;
 
@@ -168,7 +168,7 @@ static int parse(const char *text, size_t bytes, const char *where, json_t **o)
     if (made < 0)
         r = tr_error(made, "%s: out of memory", where);
     else if (n)
-        r = tr_json_parse(real.v, real.n, where, o);
+        r = tr_json_parse_nul(real.v, real.n, where, o);
     tok_buf_free(&real);
     return r;
 }

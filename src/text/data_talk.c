@@ -215,7 +215,8 @@ static int read_history(struct data_talk *t, const char *where, json_t *history)
 static json_t *joined(json_t *a, json_t *b)
 {
     return json_is_string(b) && json_string_length(b)
-               ? json_sprintf("%s\n%s", json_string_value(a), json_string_value(b))
+               ? json_pack("s%++%", json_string_value(a), json_string_length(a), "\n",
+                           json_string_value(b), json_string_length(b))
                : json_incref(a);
 }
 

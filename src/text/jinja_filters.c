@@ -356,7 +356,8 @@ static struct jinja_value indent(struct jinja_eval *e, struct jinja_value v,
     v = as_text(e, v);
     if (e->r < 0)
         return v;
-    for (s = json_string_value(v.json); *s && e->r == 0; s++) {
+    s = json_string_value(v.json);
+    for (const char *end = s + json_string_length(v.json); s < end && e->r == 0; s++) {
         for (int64_t i = 0; at_start && *s != '\n' && i < n && e->r == 0; i++)
             jinja_add(e, &b, " ", 1);
         at_start = *s == '\n';

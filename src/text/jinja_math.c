@@ -172,6 +172,14 @@ static int within(struct jinja_eval *e, struct jinja_value a, struct jinja_value
     return 0;
 }
 
+static int compare_texts(const json_t *a, const json_t *b)
+{
+    size_t n = json_string_length(a), m = json_string_length(b);
+    int by_bytes = memcmp(json_string_value(a), json_string_value(b), n < m ? n : m);
+
+    return by_bytes ? by_bytes : (n > m) - (n < m);
+}
+
 /* Below 0, 0, above 0; texts by bytes, which for UTF-8 is by code points. */
 static int order(struct jinja_eval *e, struct jinja_value a, struct jinja_value b)
 {
@@ -185,7 +193,7 @@ static int order(struct jinja_eval *e, struct jinja_value a, struct jinja_value 
     }
     if (a.kind == VALUE_JSON && b.kind == VALUE_JSON && json_is_string(a.json) &&
         json_is_string(b.json) && jinja_look(e, json_string_length(a.json)) == 0)
-        return strcmp(json_string_value(a.json), json_string_value(b.json));
+        return compare_texts(a.json, b.json);
     jinja_fail(e, -EINVAL, "values of different kinds are not ordered");
     return 0;
 }

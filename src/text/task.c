@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/text/tokenizer_utf8.h"
 
@@ -338,6 +339,8 @@ int tr_task_check(enum tr_task task, const char *template)
 int tr_task_read(enum tr_task task, const json_t *record, const char *where, tr_task_fn *fn,
                  void *arg)
 {
+    if (tr_json_has_nul(record))
+        return tr_error(-EINVAL, "%s: a text with a NUL character (\\u0000)", where);
     return tasks[task].read(&(struct record){record, where, fn, arg});
 }
 

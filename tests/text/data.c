@@ -242,6 +242,29 @@ static void a_question_is_laid_out_and_its_answer_learnt(void **state)
     tr_tokenizer_close(t);
 }
 
+/* A text may hold a NUL: crawled ones do. */
+static void a_nul_is_a_character(void **state)
+{
+    struct tr_tokenizer *t = text_toy_marked();
+    int32_t a = id_of(t, " a"), d = id_of(t, "d");
+    const int32_t text[2][32] = {{BOS, a, 3, d, EOS}, {a, 3, d, EOS, -1}};
+    const int32_t pair[2][32] = {{BOS, a, 3, 3, d, EOS}, {-1, -1, 3, d, EOS, -1}};
+
+    (void)state;
+    expect_one("n.jsonl", "{\"text\":\"a\\u0000d\"}", t, 5, text);
+    expect_one("n.jsonl", "{\"id\":18446744073709551615,\"text\":\"a\\u0000d\"}", t, 5, text);
+    expect_one("n", "{\"text\":\"a\\u0000d\"}", t, 5, text);
+    expect_one("n.jsonl", "{\"prompt\":\"a\\u0000\",\"completion\":\"\\u0000d\"}", t, 6, pair);
+    expect_alike(NULL, "{\"question\":\"a\\u0000d\",\"answer\":\"h\\u0000e\"}\n",
+                 "{\"prompt\":\"Question: a\\u0000d\\nAnswer:\","
+                 "\"completion\":\" h\\u0000e\"}\n",
+                 t);
+    expect_alike("chatml",
+                 "{\"instruction\":\"a\\u0000d\",\"input\":\"h\\u0000e\",\"output\":\"\\u0000\"}\n",
+                 "{\"prompt\":\"a\\u0000d\\nh\\u0000e\",\"completion\":\"\\u0000\"}\n", t);
+    tr_tokenizer_close(t);
+}
+
 static void labels_are_aligned_and_shifted_here(void **state)
 {
     const int32_t plain[2][32] = {{7, 8, 9, 10}, {8, 9, 10, -1}};
@@ -683,6 +706,7 @@ int main(void)
         cmocka_unit_test(without_bos_the_first_token_is_no_target),
         cmocka_unit_test(only_the_completion_is_learnt),
         cmocka_unit_test(a_question_is_laid_out_and_its_answer_learnt),
+        cmocka_unit_test(a_nul_is_a_character),
         cmocka_unit_test(labels_are_aligned_and_shifted_here),
         cmocka_unit_test(a_text_file_is_cut_into_windows),
         cmocka_unit_test(too_long_samples_lose_their_end),

@@ -134,6 +134,28 @@ static void constructs_are_written_as_the_reference_does(void **state)
     assert_true(i > 90);
 }
 
+/* What comes behind a NUL of a text is not lost on the way. */
+static void a_nul_is_kept(void **state)
+{
+    static const char template[] = "{% set x = m.strip().split('d') %}{{ x|join('-') }} {{ "
+                                   "m|indent }} {{ m|tojson }} {{ [m] }} "
+                                   "{{ m > 'a' }} {{ m|length }} {{ m[2] }}",
+                      want[] = "a\0- a\0d \"a\\u0000d\" ['a\\x00d'] True 3 d";
+    json_t *variables = json_object();
+    struct jinja_output o = {0};
+    struct jinja *j = NULL;
+
+    (void)state;
+    json_object_set_new(variables, "m", json_stringn("a\0d", 3));
+    assert_int_equal(jinja_open(&j, template, strlen(template), "t"), 0);
+    assert_int_equal(jinja_render(j, &(struct jinja_input){.variables = variables}, &o), 0);
+    assert_int_equal(o.text.n, sizeof(want) - 1);
+    assert_memory_equal(o.text.v, want, o.text.n);
+    jinja_output_free(&o);
+    jinja_close(j);
+    json_decref(variables);
+}
+
 /* message, generation prompt, and the learnt parts of what is written, between bars. */
 static void expect_turns(const char *template, const char *messages, const char *want)
 {
@@ -438,6 +460,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(conversations_are_written_as_the_reference_does),
         cmocka_unit_test(constructs_are_written_as_the_reference_does),
+        cmocka_unit_test(a_nul_is_kept),
         cmocka_unit_test(the_turns_of_the_assistant_are_learnt),
         cmocka_unit_test(a_turn_is_found_by_its_place),
         cmocka_unit_test(a_template_may_mark_what_is_learnt),

@@ -336,6 +336,7 @@ static void test_bad_questions(void **state)
     refused("{\"messages\":[{\"role\":\"assistant\",\"content\":\"b\"}]}", "ends with a text");
     refused("{\"prompt\":\"a\",\"completion\":\"b\"}\n{\"prompt\":\"a\"}", "bad.jsonl:2");
     refused("{\"text\":\"a\"}", "exact match needs");
+    refused("{\"prompt\":\"a\",\"completion\":\"b\\u0000c\"}", "bad.jsonl:1: a text with a NUL");
     refused("{\"messages\":[{\"role\":\"user\",\"content\":\"b\"}]}", "");
 }
 

@@ -36,7 +36,7 @@ static int add_item(void *arg, const struct tr_task_item *item)
 static int read_record(const char *task, const char *line, char *text)
 {
     json_t *o;
-    int r = tr_json_parse(line, strlen(line), "file:7", &o);
+    int r = tr_json_parse_nul(line, strlen(line), "file:7", &o);
 
     assert_int_equal(r, 0);
     *text = 0;
@@ -116,6 +116,8 @@ static void test_bad_records(void **state)
         {"rte", "{\"premise\": \"A\", \"label\": \"entailment\"}", "\"hypothesis\""},
         {"rte", "{\"premise\": \"A\", \"hypothesis\": \"B\", \"label\": \"neutral\"}", "\"label\""},
         {"rte", "{\"premise\": \"A\", \"hypothesis\": \"B\"}", "\"label\" is not there"},
+        {"rte", "{\"premise\": \"A\", \"hypothesis\": \"B\\u0000\", \"label\": 1}",
+         "a NUL character"},
         {"cb", "[]", "\"premise\""},
         {"boolq", "{\"passage\": \"A\", \"question\": \"B\", \"label\": 2}",
          "\"label\" is 2; this task's are true, false"},
