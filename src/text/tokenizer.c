@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A tokenizer's life: read, ask, close. Which names BOS and EOS have stands in
- * tokenizer_config.json (or special_tokens_map.json); whether BOS is put before a text, in the
- * post_processor.
+ * tokenizer_config.json, or in special_tokens_map.json of older folders; whether BOS is put before
+ * a text, in the post_processor.
  */
 #include "src/text/tokenizer_parts.h"
 
@@ -68,19 +68,50 @@ static int read_name(struct tr_tokenizer *t, const char *where, json_t *config, 
 }
 
 /* Numbers are read as reals: model_max_length is often 1e30, written out. */
-static int parse_config(const struct tr_tokenizer_text *text, json_t **out)
+static int parse_one(const char *text, size_t bytes, const char *where, const char *name,
+                     json_t **out)
 {
     json_error_t e;
 
     *out = NULL;
-    if (!text->config)
+    if (!text)
         return 0;
-    *out = json_loadb(text->config, text->config_bytes,
+    *out = json_loadb(text, bytes,
                       JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &e);
     if (!*out)
-        return tr_error(-EINVAL, "%s: tokenizer_config: line %d: not valid JSON: %s", text->where,
-                        e.line, e.text);
+        return tr_error(-EINVAL, "%s: %s: line %d: not valid JSON: %s", where, name, e.line,
+                        e.text);
     return 0;
+}
+
+/* A config that lists its added tokens names all that it has; to an older one the map adds. */
+static int add_map(json_t *config, json_t *map)
+{
+    static const char *const keys[] = {"bos_token", "eos_token"};
+    int r = 0;
+
+    for (int i = 0; i < 2 && !json_object_get(config, "added_tokens_decoder"); i++) {
+        json_t *v = json_object_get(config, keys[i]), *named = json_object_get(map, keys[i]);
+
+        if ((!v || json_is_null(v)) && named && json_object_set(config, keys[i], named) < 0)
+            r = tr_error(-ENOMEM, "out of memory");
+    }
+    return r;
+}
+
+static int parse_config(const struct tr_tokenizer_text *text, json_t **out)
+{
+    json_t *map = NULL;
+    int r = parse_one(text->config, text->config_bytes, text->where, "tokenizer_config", out);
+
+    if (r == 0)
+        r = parse_one(text->map, text->map_bytes, text->where, "special_tokens_map", &map);
+    if (r == 0 && *out && map)
+        r = add_map(*out, map);
+    else if (r == 0 && map)
+        *out = json_incref(map);
+    json_decref(map);
+    return r;
 }
 
 /* What these classes put before a text they take from the configuration, where a file's own
@@ -184,7 +215,7 @@ int tr_tokenizer_is_in(const char *folder)
 int tr_tokenizer_open(struct tr_tokenizer **out, const char *folder)
 {
     char *path = tr_path(folder, "tokenizer.json"), *model = tr_path(folder, "tokenizer.model");
-    char *json = NULL, *config = NULL;
+    char *json = NULL, *config = NULL, *map = NULL;
     struct tr_tokenizer_text text = {.where = path};
     int r;
 
@@ -200,10 +231,11 @@ int tr_tokenizer_open(struct tr_tokenizer **out, const char *folder)
     r = tr_file_read(text.where, FILE_MOST, &json, &text.json_bytes);
     if (r == 0)
         r = read_optional(folder, "tokenizer_config.json", &config, &text.config_bytes);
-    if (r == 0 && !config)
-        r = read_optional(folder, "special_tokens_map.json", &config, &text.config_bytes);
+    if (r == 0)
+        r = read_optional(folder, "special_tokens_map.json", &map, &text.map_bytes);
     text.json = json;
     text.config = config;
+    text.map = map;
     if (r == 0)
         r = tr_tokenizer_parse(out, &text);
     if (r == 0 && !((*out)->folder = tr_strdup(TR_MEM_TEXT, folder))) {
@@ -213,6 +245,7 @@ int tr_tokenizer_open(struct tr_tokenizer **out, const char *folder)
     }
     tr_free(TR_MEM_TEXT, json);
     tr_free(TR_MEM_TEXT, config);
+    tr_free(TR_MEM_TEXT, map);
     tr_free(TR_MEM_MISC, path);
     tr_free(TR_MEM_MISC, model);
     return r;

@@ -22,10 +22,11 @@ struct tr_ids {
  * for the names of BOS and EOS). */
 int tr_tokenizer_open(struct tr_tokenizer **out, const char *folder);
 int tr_tokenizer_is_in(const char *folder); /* 1 where there is either */
-/* The same from memory; config may be NULL. `where` names the texts in messages. */
+/* The same from memory; config and map (special_tokens_map.json: the names that the config does not
+ * say) may be NULL. `where` names the texts in messages. */
 struct tr_tokenizer_text {
-    const char *json, *config;
-    size_t json_bytes, config_bytes;
+    const char *json, *config, *map;
+    size_t json_bytes, config_bytes, map_bytes;
     int is_model; /* `json` is a tokenizer.model of sentencepiece */
     const char *where;
 };

@@ -6,7 +6,10 @@
  */
 #include "tests/text/text_test.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "src/base/file.h"
 #include "src/base/mem.h"
@@ -196,6 +199,44 @@ static int must_return(const char *text, size_t n)
            !strstr(text, "</s") && !strstr(text, "<unk") && !strstr(text, "<|");
 }
 
+/* Of a folder with these two files (NULL: none). */
+static void expect_marks(const char *config, const char *map, int32_t bos, int32_t eos)
+{
+    json_t *base = json_object_get(json_object_get(text_golden(), "toy"), "base");
+    char *json = json_dumps(base, JSON_COMPACT), folder[512];
+    struct tr_tokenizer *t = NULL;
+
+    snprintf(folder, sizeof(folder), "%s", text_path("marks"));
+    assert_int_equal(mkdir(folder, 0777), 0);
+    text_file("marks/tokenizer.json", json, strlen(json));
+    if (config)
+        text_file("marks/tokenizer_config.json", config, strlen(config));
+    if (map)
+        text_file("marks/special_tokens_map.json", map, strlen(map));
+    if (tr_tokenizer_open(&t, folder) < 0)
+        fail_msg("%s", tr_error_message());
+    assert_int_equal(tr_tokenizer_bos(t), bos);
+    assert_int_equal(tr_tokenizer_eos(t), eos);
+    tr_tokenizer_close(t);
+    free(json);
+    unlink(text_path("marks/tokenizer.json"));
+    unlink(text_path("marks/tokenizer_config.json"));
+    unlink(text_path("marks/special_tokens_map.json"));
+    rmdir(folder);
+}
+
+static void a_map_names_what_the_config_does_not(void **state)
+{
+    static const char map[] = "{\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"</s>\"}}";
+
+    (void)state;
+    expect_marks(NULL, NULL, -1, -1);
+    expect_marks(NULL, map, 1, 2);
+    expect_marks("{\"model_max_length\":512}", map, 1, 2);
+    expect_marks("{\"bos_token\":null,\"eos_token\":\"<unk>\"}", map, 1, 0);
+    expect_marks("{\"added_tokens_decoder\":{},\"eos_token\":\"<unk>\"}", map, -1, 0);
+}
+
 static void a_text_comes_back(void **state)
 {
     json_t *texts = json_object_get(json_object_get(text_golden(), "trained"), "texts"), *text;
@@ -300,6 +341,7 @@ int main(void)
         cmocka_unit_test(vectors_are_reproduced),
         cmocka_unit_test(the_golden_checkpoint_has_its_ids),
         cmocka_unit_test(names_and_pieces_are_known),
+        cmocka_unit_test(a_map_names_what_the_config_does_not),
         cmocka_unit_test(a_text_comes_back),
         cmocka_unit_test(broken_utf8_becomes_replacement_characters),
         cmocka_unit_test(parts_have_the_ids_of_the_whole),
