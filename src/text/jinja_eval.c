@@ -16,6 +16,7 @@
 #define STEPS_MOST   4000000u
 #define BYTES_MOST   ((uint64_t)128 << 20)
 #define BYTES_A_STEP 64 /* of a text that is searched, compared or measured */
+#define NAMES_A_STEP 16 /* of variables, where one is looked for */
 #define DEPTH_MOST   400
 
 struct jinja_value jinja_fail(struct jinja_eval *e, int code, const char *fmt, ...)
@@ -52,6 +53,11 @@ int jinja_look(struct jinja_eval *e, size_t bytes)
     return jinja_spend(e, 0);
 }
 
+void jinja_walk(struct jinja_eval *e, size_t names)
+{
+    e->steps += names / NAMES_A_STEP;
+}
+
 struct jinja_value jinja_keep(struct jinja_eval *e, json_t *json)
 {
     json_t **v = e->pool;
@@ -84,15 +90,19 @@ static struct jinja_value name_value(struct jinja_eval *e, const char *name)
 {
     static const char *const functions[] = {"raise_exception", "strftime_now", "namespace", "range",
                                             "dict"};
+    size_t i = e->n_variables;
     json_t *v;
 
-    for (size_t i = e->n_variables; i-- > 0;)
-        if ((i < e->n_global || i >= e->hidden) && !strcmp(e->variable[i].name, name))
-            return e->variable[i].value;
+    while (i > 0 &&
+           ((i > e->n_global && i <= e->hidden) || strcmp(e->variable[i - 1].name, name) != 0))
+        i--;
+    jinja_walk(e, e->n_variables - i);
+    if (i > 0)
+        return e->variable[i - 1].value;
     v = json_object_get(e->in->variables, name);
     if (v)
         return jinja_json(v);
-    for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
+    for (i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
         if (!strcmp(functions[i], name))
             return (struct jinja_value){.kind = VALUE_FUNCTION, .name = functions[i]};
     return (struct jinja_value){.name = name};

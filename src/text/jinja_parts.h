@@ -165,6 +165,8 @@ struct jinja_value jinja_fail(struct jinja_eval *e, int code, const char *fmt, .
 int jinja_spend(struct jinja_eval *e, size_t bytes);
 /* Counts steps for `bytes` that are about to be looked at, but not made into anything. */
 int jinja_look(struct jinja_eval *e, size_t bytes);
+/* The same for as many names that are walked over. */
+void jinja_walk(struct jinja_eval *e, size_t names);
 /* Takes over the reference (NULL: out of memory). */
 struct jinja_value jinja_keep(struct jinja_eval *e, json_t *json);
 struct jinja_value jinja_text(struct jinja_eval *e, const char *text, size_t bytes);

@@ -16,13 +16,18 @@
 
 int jinja_assign(struct jinja_eval *e, const char *name, struct jinja_value v)
 {
+    size_t i = e->n_variables;
+
     if (e->r < 0)
         return e->r;
-    for (size_t i = e->n_variables; i-- > 0 && e->variable[i].depth == e->scope;)
-        if (!strcmp(e->variable[i].name, name)) {
-            e->variable[i].value = v;
-            return 0;
-        }
+    while (i > 0 && e->variable[i - 1].depth == e->scope &&
+           strcmp(e->variable[i - 1].name, name) != 0)
+        i--;
+    jinja_walk(e, e->n_variables - i);
+    if (i > 0 && e->variable[i - 1].depth == e->scope) {
+        e->variable[i - 1].value = v;
+        return 0;
+    }
     if (e->n_variables == e->variables_room) {
         size_t room = e->variables_room ? e->variables_room * 2 : 32;
         struct jinja_variable *grown = tr_realloc(TR_MEM_TEXT, e->variable, room * sizeof(*grown));

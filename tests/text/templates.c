@@ -425,6 +425,37 @@ static void looking_has_a_bound(void **state)
     json_decref(none);
 }
 
+/* Names that are looked for among many cost what it takes, where they are set and where they are
+ * read. */
+static void names_have_a_bound(void **state)
+{
+    static const struct {
+        int names;
+        const char *read;
+    } cases[] = {{60000, ""}, {5000, "{% for i in range(99999) %}{{ a0 }}{{ x }}{% endfor %}"}};
+    size_t room = 2 << 20;
+    char *text = malloc(room);
+    json_t *none = json_object();
+
+    (void)state;
+    for (int c = 0; c < 2; c++) {
+        struct jinja_output o = {0};
+        struct jinja *j = NULL;
+        size_t n = 0;
+
+        for (int i = 0; i < cases[c].names; i++)
+            n += (size_t)snprintf(text + n, room - n, "{%%set a%d=1%%}", i);
+        n += (size_t)snprintf(text + n, room - n, "%s", cases[c].read);
+        assert_int_equal(jinja_open(&j, text, n, "t"), 0);
+        TEXT_ERROR(jinja_render(j, &(struct jinja_input){.variables = none}, &o),
+                   "t:1: the template takes more than");
+        jinja_output_free(&o);
+        jinja_close(j);
+    }
+    json_decref(none);
+    free(text);
+}
+
 static void nesting_has_a_bound(void **state)
 {
     static const char *const nested[] = {"(", "[", "not ", "-", "x.", "1+", "1 if ", "{1:"};
@@ -471,6 +502,7 @@ int main(void)
         cmocka_unit_test(a_long_conversation_is_written_quickly),
         cmocka_unit_test(what_is_not_supported_has_a_line),
         cmocka_unit_test(looking_has_a_bound),
+        cmocka_unit_test(names_have_a_bound),
         cmocka_unit_test(nesting_has_a_bound),
     };
 
