@@ -313,7 +313,7 @@ static const struct {
     {"output in the model folder", inside_model, {"--out", "never written"}},
     {"store in the model folder", store_inside_model, {"--store", "never written"}},
     {"rows past counting", huge_batch, {"--batch-size 9223372036854775807", "too many"}},
-    {"threads past counting", huge_threads, {"--threads 4294967296", ""}},
+    {"threads past counting", huge_threads, {"--threads: 4294967296 is more than 1024", ""}},
     {"a rate below zero", negative_rate, {"--lr: -3", "above 0"}},
     {"streaming by a number that names none", unknown_streaming, {"--streaming: '7'", "matrices"}},
     {"output that is a link to nothing", hanging_link, {"out", "run.yaml"}, 1},
