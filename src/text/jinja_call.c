@@ -152,7 +152,8 @@ static struct jinja_value now(struct jinja_eval *e, const struct jinja_arguments
 static struct jinja_value range(struct jinja_eval *e, const struct jinja_arguments *a)
 {
     struct jinja_value list = jinja_keep(e, json_array());
-    int64_t v[3] = {0, 0, 1};
+    int64_t v[3] = {0, 0, 1}, at;
+    int past = 0;
 
     for (int i = 0; i < a->n && i < 3; i++) {
         if (a->v[i].kind != VALUE_JSON || !json_is_integer(a->v[i].json))
@@ -165,10 +166,11 @@ static struct jinja_value range(struct jinja_eval *e, const struct jinja_argumen
     }
     if (v[2] == 0 || v[2] > INT32_MAX || v[2] < INT32_MIN)
         return jinja_fail(e, -EINVAL, "range by such a step");
-    for (int64_t i = v[0]; (v[2] > 0 ? i < v[1] : i > v[1]) && e->r == 0; i += v[2]) {
+    for (at = v[0]; !past && (v[2] > 0 ? at < v[1] : at > v[1]) && e->r == 0;) {
         if (json_array_size(list.json) >= RANGE_MOST)
             return jinja_fail(e, -E2BIG, "a range of more than %d", RANGE_MOST);
-        jinja_append(e, list.json, jinja_int(e, i));
+        jinja_append(e, list.json, jinja_int(e, at));
+        past = __builtin_add_overflow(at, v[2], &at);
     }
     return list;
 }

@@ -156,6 +156,23 @@ static void a_nul_is_kept(void **state)
     json_decref(variables);
 }
 
+/* The next number of a range may be none. */
+static void a_range_ends_at_the_last_number(void **state)
+{
+    json_t *variables = json_pack("{s:I,s:I,s:I,s:I}", "high", (json_int_t)INT64_MAX - 1, "most",
+                                  (json_int_t)INT64_MAX, "low", (json_int_t)INT64_MIN + 1, "least",
+                                  (json_int_t)INT64_MIN);
+    json_t *want =
+        json_pack("{s:s}", "text", "[9223372036854775806] [-9223372036854775807] [4, 2, 0, -2]");
+
+    (void)state;
+    compare("{{ range(high, most, 5)|list }} {{ range(low, least, -9)|list }} "
+            "{{ range(4, -3, -2)|list }}",
+            variables, want, "range");
+    json_decref(variables);
+    json_decref(want);
+}
+
 /* message, generation prompt, and the learnt parts of what is written, between bars. */
 static void expect_turns(const char *template, const char *messages, const char *want)
 {
@@ -492,6 +509,7 @@ int main(void)
         cmocka_unit_test(conversations_are_written_as_the_reference_does),
         cmocka_unit_test(constructs_are_written_as_the_reference_does),
         cmocka_unit_test(a_nul_is_kept),
+        cmocka_unit_test(a_range_ends_at_the_last_number),
         cmocka_unit_test(the_turns_of_the_assistant_are_learnt),
         cmocka_unit_test(a_turn_is_found_by_its_place),
         cmocka_unit_test(a_template_may_mark_what_is_learnt),
