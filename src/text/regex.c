@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Compiling and matching. The compiler of PCRE2 makes machine code where it can; a match that
- * outgrows its stack is done again by the interpreter, which has the heap. Limits of PCRE2 stop a
- * hostile expression with an error: an expression of a file must never hang or eat the memory.
+ * outgrows its stack is done again by the interpreter, which has the heap. Limits stop a hostile
+ * expression with an error: an expression of a file must never hang or eat the memory. The one of
+ * PCRE2 for the heap is 20 GB.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -12,8 +13,11 @@
 #include "src/text/regex.h"
 #include "src/text/regex_translate.h"
 
+#define HEAP_MOST_KIB (64 << 10) /* of a search */
+
 struct tr_regex {
     pcre2_code *code;
+    pcre2_match_context *limits;
 };
 
 static int compile(struct tr_regex *r, const struct tok_buf *pattern)
@@ -38,12 +42,23 @@ static int compile(struct tr_regex *r, const struct tok_buf *pattern)
     return tr_error(-EINVAL, "bad regular expression: %s", (const char *)text);
 }
 
+static int set_limits(struct tr_regex *r)
+{
+    r->limits = pcre2_match_context_create(NULL);
+    if (!r->limits)
+        return tr_error(-ENOMEM, "out of memory for an expression");
+    pcre2_set_heap_limit(r->limits, HEAP_MOST_KIB);
+    return 0;
+}
+
 int tr_regex_open(struct tr_regex **out, const char *pattern, size_t bytes)
 {
     struct tr_regex *r = tr_alloc(TR_MEM_TEXT, sizeof(*r));
     struct tok_buf translated = {0};
     int e = r ? tr_regex_translate(pattern, bytes, &translated) : -ENOMEM;
 
+    if (e == 0)
+        e = set_limits(r);
     if (e == 0)
         e = compile(r, &translated);
     tok_buf_free(&translated);
@@ -59,6 +74,7 @@ void tr_regex_close(struct tr_regex *r)
 {
     if (!r)
         return;
+    pcre2_match_context_free(r->limits);
     pcre2_code_free(r->code);
     tr_free(TR_MEM_TEXT, r);
 }
@@ -73,10 +89,10 @@ int tr_regex_next(const struct tr_regex *r, struct tr_regex_find *f, const char 
         f->match = pcre2_match_data_create(1, NULL);
     if (!f->match)
         return tr_error(-ENOMEM, "out of memory for a search");
-    e = pcre2_match(r->code, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK, f->match, NULL);
+    e = pcre2_match(r->code, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK, f->match, r->limits);
     if (e == PCRE2_ERROR_JIT_STACKLIMIT)
         e = pcre2_match(r->code, (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-                        f->match, NULL);
+                        f->match, r->limits);
     if (e == PCRE2_ERROR_NOMATCH)
         return 0;
     if (e < 0)

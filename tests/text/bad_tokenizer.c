@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/text/regex.h"
 #include "src/text/tokenizer.h"
 
 struct bad {
@@ -319,6 +320,27 @@ static void an_absent_folder_is_named(void **state)
     TEXT_ERROR(tr_tokenizer_open(&t, "/nonexistent"), "/nonexistent/tokenizer.json: cannot open");
 }
 
+/* A group that repeats keeps a place for each time round. */
+static void a_search_has_a_share_of_memory(void **state)
+{
+    static const char pattern[] = "(?:a|ba)+";
+    struct tr_regex_find find = {0};
+    struct tr_regex *r = NULL;
+    size_t n = 2 << 20, place[2];
+    char *text = malloc(n);
+
+    (void)state;
+    memset(text, 'a', n);
+    assert_int_equal(tr_regex_open(&r, pattern, strlen(pattern)), 0);
+    assert_int_equal(tr_regex_next(r, &find, text, 100000, 0, place), 1);
+    assert_int_equal(place[1], 100000);
+    TEXT_ERROR(tr_regex_next(r, &find, text, n, 0, place),
+               "a regular expression of the tokenizer takes too much");
+    tr_regex_find_free(&find);
+    tr_regex_close(r);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -330,6 +352,7 @@ int main(void)
         cmocka_unit_test(a_growing_normalizer_is_stopped),
         cmocka_unit_test(a_small_model_has_few_merges),
         cmocka_unit_test(an_absent_folder_is_named),
+        cmocka_unit_test(a_search_has_a_share_of_memory),
     };
 
     return cmocka_run_group_tests(tests, text_setup, text_teardown);
