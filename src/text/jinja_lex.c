@@ -104,61 +104,89 @@ static size_t put_point(char *to, uint32_t c)
         to[1] = (char)(0x80 | (c & 63));
         return 2;
     }
-    to[0] = (char)(0xE0 | c >> 12);
-    to[1] = (char)(0x80 | (c >> 6 & 63));
-    to[2] = (char)(0x80 | (c & 63));
-    return 3;
+    if (c < 0x10000) {
+        to[0] = (char)(0xE0 | c >> 12);
+        to[1] = (char)(0x80 | (c >> 6 & 63));
+        to[2] = (char)(0x80 | (c & 63));
+        return 3;
+    }
+    to[0] = (char)(0xF0 | c >> 18);
+    to[1] = (char)(0x80 | (c >> 12 & 63));
+    to[2] = (char)(0x80 | (c >> 6 & 63));
+    to[3] = (char)(0x80 | (c & 63));
+    return 4;
 }
 
-/* \xNN and \uNNNN; 0 where the digits are missing or name half of a pair, or nothing. */
+/* The digits of an escape behind its letter: *base is 16, or 8 for those that are digits alone. */
+static size_t escape_digits(char letter, uint32_t *base)
+{
+    *base = letter >= '0' && letter <= '7' ? 8 : 16;
+    return *base == 8 ? 3 : letter == 'x' ? 2 : letter == 'u' ? 4 : letter == 'U' ? 8 : 0;
+}
+
+static int is_digit_of(char c, uint32_t base)
+{
+    return base == 8 ? c >= '0' && c <= '7' : isxdigit((unsigned char)c) != 0;
+}
+
+/* \xNN, \uNNNN, \UNNNNNNNN and \NNN from behind the backslash; 0 where digits are missing, or they
+ * name half of a pair, or nothing. */
 static size_t unescape_number(const char *s, size_t n, char *to, size_t *wrote)
 {
-    size_t digits = *s == 'x' ? 2 : 4;
-    uint32_t c = 0;
+    uint32_t base, c = 0;
+    size_t digits = escape_digits(*s, &base), from = base == 16, i = from;
 
-    if (n < digits + 1)
-        return 0;
-    for (size_t i = 1; i <= digits; i++) {
-        if (!isxdigit((unsigned char)s[i]))
-            return 0;
-        c = c << 4 | (uint32_t)hex_digit(s[i]);
-    }
-    if (!c || (c >= 0xD800 && c < 0xE000))
+    for (; i < n && i < from + digits && is_digit_of(s[i], base); i++)
+        c = c * base + (uint32_t)hex_digit(s[i]);
+    if ((base == 16 && i < from + digits) || (c >= 0xD800 && c < 0xE000) || c > 0x10FFFF)
         return 0;
     *wrote = put_point(to, c);
-    return digits + 1;
+    return i;
 }
 
-/* An escape that is not known keeps its backslash. */
+/* What an escape means, from behind the backslash: the bytes that it takes, 0 where it is broken.
+ * One that is not known keeps its backslash. */
+static size_t unescape(const char *s, size_t n, char *to, size_t *wrote)
+{
+    static const char named[] = "n\nt\tr\r\\\\''\"\"b\bf\fv\va\a";
+    uint32_t base;
+
+    *wrote = 0;
+    if (*s == '\n') /* a line that goes on */
+        return 1;
+    for (const char *k = named; *k; k += 2)
+        if (*k == *s) {
+            to[(*wrote)++] = k[1];
+            return 1;
+        }
+    if (escape_digits(*s, &base))
+        return unescape_number(s, n, to, wrote);
+    if (*s == 'N') /* a character by its name */
+        return 0;
+    to[(*wrote)++] = '\\';
+    to[(*wrote)++] = *s;
+    return 1;
+}
+
 static int push_string(struct lex *l, size_t from, size_t to)
 {
-    static const char named[] = "n\nt\tr\r\\\\'\'\"\"b\bf\fv\va\a";
     char *copy = jinja_alloc(l->j, to - from + 1);
     size_t n = 0;
 
     if (!copy)
         return -ENOMEM;
-    for (size_t i = from; i < to; i++) {
-        const char *p = NULL;
-        size_t wrote = 0, used = 0;
+    for (size_t i = from; i < to;) {
+        size_t wrote, used;
 
         if (l->s[i] != '\\' || i + 1 == to) {
-            copy[n++] = l->s[i];
+            copy[n++] = l->s[i++];
             continue;
         }
-        for (const char *k = named; *k && !p; k += 2)
-            p = *k == l->s[i + 1] ? k + 1 : NULL;
-        if (l->s[i + 1] == 'x' || l->s[i + 1] == 'u')
-            used = unescape_number(l->s + i + 1, to - i - 1, copy + n, &wrote);
-        if (p)
-            copy[n++] = *p;
-        else if (used)
-            n += wrote;
-        else if (l->s[i + 1] == '\n')
-            ; /* a line that goes on */
-        else
-            copy[n++] = '\\';
-        i += p || l->s[i + 1] == '\n' ? 1 : used;
+        used = unescape(l->s + i + 1, to - i - 1, copy + n, &wrote);
+        if (!used)
+            return bad(l, "an escape in a text that names no character, or by its name");
+        n += wrote;
+        i += 1 + used;
     }
     return push(l, TOKEN_STRING, copy, n);
 }

@@ -143,6 +143,7 @@ a {%- if true -%} b {%- endif -%} c  {{- 'd' -}}  e {# comment #} f {#- comment 
 {{ -1 | string }} {{ 'a' in ['a'] and 'b' not in ['a'] }}
 {{ l | map('string') | join('+') }} {{ q | map(attribute='n') | list }}
 {{ 'x' * 0 if false else 'y' }} {{ loop is defined }}
+{{ '\U0001F600' }} {{ '\101\0601' }} {{ '\x00'|length }} {{ '\0'|tojson }} {{ '\8\q' }} {{ '\777' }}
 """.strip().split("\n")
 
 LAYOUT = {
