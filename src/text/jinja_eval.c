@@ -193,6 +193,8 @@ static struct jinja_value eval_kind(struct jinja_eval *e, const struct jinja_nod
         return jinja_json(n->literal);
     case NODE_NAME:
         return name_value(e, n->text);
+    case NODE_TUPLE:
+        return jinja_tuple(e, list_value(e, n));
     case NODE_LIST:
         return list_value(e, n);
     case NODE_DICT:
@@ -239,6 +241,7 @@ int jinja_render(const struct jinja *j, const struct jinja_input *in, struct jin
     struct jinja_eval e = {.j = j, .in = in, .output = out, .out = &out->text};
 
     jinja_run(&e, j->body);
+    bpe_map_free(&e.tuples);
     for (size_t i = 0; i < e.n_pool; i++)
         json_decref(e.pool[i]);
     tr_free(TR_MEM_TEXT, e.pool);

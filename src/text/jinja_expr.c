@@ -105,7 +105,7 @@ static struct jinja_node *parse_bracket(struct jinja_parser *p)
     if (!jinja_accept(p, TOKEN_OP, "("))
         return jinja_parse_fail(p, "a value is expected");
     if (jinja_accept(p, TOKEN_OP, ")"))
-        return jinja_node(p, NODE_LIST);
+        return jinja_node(p, NODE_TUPLE);
     n = jinja_parse_tuple(p);
     jinja_expect(p, TOKEN_OP, ")", "a bracket is not closed");
     return n;
@@ -430,7 +430,7 @@ struct jinja_node *jinja_parse_tuple(struct jinja_parser *p)
 
     if (!n || !jinja_is(p, TOKEN_OP, ","))
         return n;
-    list = pair(p, NODE_LIST, NULL, n);
+    list = pair(p, NODE_TUPLE, NULL, n);
     while (n && list && jinja_accept(p, TOKEN_OP, ",") && !jinja_is(p, TOKEN_OP, ")") &&
            !jinja_is(p, TOKEN_BLOCK_CLOSE, NULL) && !jinja_is(p, TOKEN_PRINT_CLOSE, NULL))
         n = n->next = jinja_parse_expression(p);

@@ -4,11 +4,13 @@
  */
 #include "src/text/jinja_parts.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "src/base/err.h"
+#include "src/base/number.h"
 
 typedef struct jinja_value filter_fn(struct jinja_eval *e, struct jinja_value v,
                                      const struct jinja_arguments *a);
@@ -61,7 +63,7 @@ static struct jinja_value title(struct jinja_eval *e, struct jinja_value v,
                                 const struct jinja_arguments *a)
 {
     (void)a;
-    return recased(e, v, CASE_TITLE);
+    return recased(e, v, CASE_WORDS);
 }
 
 static struct jinja_value capitalize(struct jinja_eval *e, struct jinja_value v,
@@ -122,8 +124,17 @@ static struct jinja_value last(struct jinja_eval *e, struct jinja_value v,
 static struct jinja_value list(struct jinja_eval *e, struct jinja_value v,
                                const struct jinja_arguments *a)
 {
+    json_t *items = jinja_items(e, v), *item;
+    struct jinja_value copy;
+    size_t i;
+
     (void)a;
-    return jinja_json(jinja_items(e, v));
+    if (!jinja_is_tuple(e, items))
+        return jinja_json(items);
+    copy = jinja_keep(e, json_array());
+    json_array_foreach(items, i, item)
+        jinja_append(e, copy.json, jinja_json(item));
+    return copy;
 }
 
 static struct jinja_value reverse(struct jinja_eval *e, struct jinja_value v,
@@ -135,31 +146,56 @@ static struct jinja_value reverse(struct jinja_eval *e, struct jinja_value v,
     return jinja_slice(e, v, part);
 }
 
-/* As int() and float() read texts: the whole text, else the default. */
+static struct jinja_value whole(struct jinja_eval *e, double x, struct jinja_value other)
+{
+    if (x != x)
+        return other;
+    return x > -9e18 && x < 9e18 ? jinja_int(e, (int64_t)x)
+                                 : jinja_fail(e, -ERANGE, "a whole number out of bounds");
+}
+
+/* As int() reads a text, and where it does not, float(); else the default. Both pass over white
+ * space at the sides. */
+static struct jinja_value int_of_text(struct jinja_eval *e, json_t *s, struct jinja_value other)
+{
+    struct jinja_value v = jinja_strip(e, s, SIDE_BOTH, (struct jinja_value){0});
+    const char *text = json_string_value(v.json);
+    size_t n = json_string_length(v.json), sign;
+    char *end;
+    long long i;
+    double x;
+
+    if (e->r < 0 || !n || jinja_look(e, n) < 0 || strspn(text, "+-.0123456789eE_") != n)
+        return other;
+    if (strchr(text, '_'))
+        return jinja_fail(e, -ENOTSUP, "int of a number with _ in it is not supported");
+    sign = *text == '-' || *text == '+';
+    errno = 0;
+    i = strtoll(text, &end, 10);
+    if (n > sign && strspn(text + sign, "0123456789") == n - sign)
+        return errno ? jinja_fail(e, -ERANGE, "a whole number out of bounds") : jinja_int(e, i);
+    x = tr_number_read(text, &end);
+    return end != text && !*end && x > -HUGE_VAL && x < HUGE_VAL ? whole(e, x, other) : other;
+}
+
 static struct jinja_value to_int(struct jinja_eval *e, struct jinja_value v,
                                  const struct jinja_arguments *a)
 {
-    struct jinja_value other = a->n ? jinja_argument(a, 0, "default") : jinja_int(e, 0);
-    char *end;
-    long long i;
+    struct jinja_value other = jinja_argument(a, 0, "default");
 
+    if (jinja_argument(a, 1, "base").kind != VALUE_UNDEFINED)
+        return jinja_fail(e, -ENOTSUP, "int with a base is not supported");
+    if (other.kind == VALUE_UNDEFINED)
+        other = jinja_int(e, 0);
     if (v.kind != VALUE_JSON)
         return other;
     if (json_is_integer(v.json))
         return v;
     if (json_is_boolean(v.json))
         return jinja_int(e, json_is_true(v.json));
-    if (json_is_real(v.json)) {
-        double x = json_real_value(v.json);
-
-        return x > -9e18 && x < 9e18 ? jinja_int(e, (int64_t)x) : other;
-    }
-    if (!json_is_string(v.json) || !json_string_length(v.json) ||
-        jinja_look(e, json_string_length(v.json)) < 0)
-        return other;
-    errno = 0;
-    i = strtoll(json_string_value(v.json), &end, 10);
-    return *end || errno ? other : jinja_int(e, i);
+    if (json_is_real(v.json))
+        return whole(e, json_real_value(v.json), other);
+    return json_is_string(v.json) ? int_of_text(e, v.json, other) : other;
 }
 
 static struct jinja_value pairs(struct jinja_eval *e, struct jinja_value v,
@@ -206,6 +242,22 @@ static struct jinja_value replace(struct jinja_eval *e, struct jinja_value v,
     return e->r < 0 ? v : jinja_method(e, v, "replace", a);
 }
 
+/* "a.b.0": item by item, of which those made of digits are places. */
+static struct jinja_value walk(struct jinja_eval *e, struct jinja_value v, struct jinja_value name)
+{
+    const char *at, *dot;
+
+    if (name.kind != VALUE_JSON || !json_is_string(name.json))
+        return jinja_item(e, v, name);
+    for (at = json_string_value(name.json); at && e->r == 0; at = dot ? dot + 1 : NULL) {
+        size_t n = (size_t)((dot = strchr(at, '.')) ? dot - at : (long)strlen(at));
+        int place = n && n < 10 && strspn(at, "0123456789") >= n;
+
+        v = jinja_item(e, v, place ? jinja_int(e, atoi(at)) : jinja_text(e, at, n));
+    }
+    return v;
+}
+
 static struct jinja_value join(struct jinja_eval *e, struct jinja_value v,
                                const struct jinja_arguments *a)
 {
@@ -220,7 +272,7 @@ static struct jinja_value join(struct jinja_eval *e, struct jinja_value v,
 
         if (i)
             jinja_write(e, &b, between);
-        jinja_write(e, &b, name.kind == VALUE_UNDEFINED ? one : jinja_item(e, one, name));
+        jinja_write(e, &b, name.kind == VALUE_UNDEFINED ? one : walk(e, one, name));
     }
     return jinja_take(e, &b);
 }
@@ -287,7 +339,7 @@ static struct jinja_value chosen(struct jinja_eval *e, struct jinja_value v,
         struct jinja_value one = jinja_json(item), of = one;
 
         if (attribute)
-            of = jinja_attribute(e, one, json_string_value(name.json));
+            of = walk(e, one, name);
         if ((test.kind == VALUE_JSON ? jinja_test(e, json_string_value(test.json), of, &more)
                                      : jinja_true(of)) == keep)
             jinja_append(e, out.json, one);
@@ -335,13 +387,14 @@ static struct jinja_value map(struct jinja_eval *e, struct jinja_value v,
         struct jinja_value one = jinja_json(item);
 
         jinja_append(e, out.json,
-                     attribute ? jinja_item(e, one, name)
+                     attribute ? walk(e, one, name)
                                : jinja_filter(e, json_string_value(name.json), one, &more));
     }
     return out;
 }
 
-/* Lines behind the first, and those that are not empty, moved to the right. */
+/* Lines behind the first (first: it too) are moved to the right, but for empty ones (blank: these
+ * too). */
 static struct jinja_value indent(struct jinja_eval *e, struct jinja_value v,
                                  const struct jinja_arguments *a)
 {
@@ -349,19 +402,26 @@ static struct jinja_value indent(struct jinja_eval *e, struct jinja_value v,
     int64_t n = width.kind == VALUE_JSON && json_is_integer(width.json)
                     ? json_integer_value(width.json)
                     : 4;
-    int at_start = jinja_true(jinja_argument(a, 1, "first"));
+    int blank = jinja_true(jinja_argument(a, 2, "blank")), moved;
     struct tok_buf b = {0};
-    const char *s;
+    const char *s, *end;
 
+    if (width.kind == VALUE_JSON && !json_is_integer(width.json))
+        return jinja_fail(e, -ENOTSUP, "indent by something that is no whole number");
     v = as_text(e, v);
     if (e->r < 0)
         return v;
     s = json_string_value(v.json);
-    for (const char *end = s + json_string_length(v.json); s < end && e->r == 0; s++) {
-        for (int64_t i = 0; at_start && *s != '\n' && i < n && e->r == 0; i++)
+    end = s + json_string_length(v.json);
+    for (moved = jinja_true(jinja_argument(a, 1, "first")); e->r == 0; s++) {
+        for (int64_t i = 0; moved && i < n && e->r == 0; i++)
             jinja_add(e, &b, " ", 1);
-        at_start = *s == '\n';
-        jinja_add(e, &b, s, 1);
+        if (s == end)
+            break;
+        s += *s == '\r' && s + 1 < end && s[1] == '\n';
+        moved = *s == '\n' || *s == '\r';
+        jinja_add(e, &b, moved ? "\n" : s, 1);
+        moved = moved && (blank || (s + 1 < end && s[1] != '\n' && s[1] != '\r'));
     }
     return jinja_take(e, &b);
 }

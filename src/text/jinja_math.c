@@ -92,8 +92,11 @@ struct jinja_value jinja_math(struct jinja_eval *e, const char *op, struct jinja
     if (*op == '+' && a.kind == VALUE_JSON && b.kind == VALUE_JSON) {
         if (json_is_string(a.json) && json_is_string(b.json))
             return joined(e, a, b);
-        if (json_is_array(a.json) && json_is_array(b.json))
-            return added_lists(e, a.json, b.json);
+        if (json_is_array(a.json) && json_is_array(b.json)) {
+            struct jinja_value list = added_lists(e, a.json, b.json);
+
+            return jinja_is_tuple(e, a.json) ? jinja_tuple(e, list) : list;
+        }
     }
     if (!is_a || !is_b)
         return jinja_fail(e, -EINVAL, "\"%s\" between values that it does not fit%s%.64s", op,
@@ -267,5 +270,7 @@ struct jinja_value jinja_slice(struct jinja_eval *e, struct jinja_value v,
     p[0] = given[0] ? bound(p[0], n, p[2]) : p[2] < 0 ? n - 1 : 0;
     p[1] = given[1] ? bound(p[1], n, p[2]) : p[2] < 0 ? -1 : n;
     v = sliced_list(e, items, p[0], p[1], p[2]);
+    if (jinja_is_tuple(e, items))
+        return jinja_tuple(e, v);
     return is_text ? joined_items(e, v.json) : v;
 }

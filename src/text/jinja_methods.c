@@ -26,12 +26,56 @@ static int64_t count_argument(const struct jinja_arguments *a, int place, const 
     return v.kind == VALUE_JSON && json_is_integer(v.json) ? json_integer_value(v.json) : -1;
 }
 
-static int stands_at(struct jinja_eval *e, json_t *s, json_t *part, int end)
-{
-    size_t n = json_string_length(s), k = json_string_length(part);
+/* The bytes of a text that a search with a start and an end looks at. */
+struct part {
+    const char *v;
+    size_t n;
+    size_t before; /* code points in front of it */
+    int none;      /* the start lies behind the end: not even an empty text is found */
+};
 
-    return k <= n && jinja_look(e, k) == 0 &&
-           !memcmp(json_string_value(s) + (end ? n - k : 0), json_string_value(part), k);
+/* A place as slices count it, from the end where it is below 0; `otherwise` where it is left out.
+ */
+static int64_t place_of(struct jinja_eval *e, struct jinja_value v, int64_t points,
+                        int64_t otherwise)
+{
+    int64_t at;
+
+    if (v.kind == VALUE_UNDEFINED || (v.kind == VALUE_JSON && json_is_null(v.json)))
+        return otherwise;
+    if (v.kind != VALUE_JSON || !json_is_integer(v.json))
+        return jinja_fail(e, -EINVAL, "a place in a text is a whole number"), 0;
+    at = json_integer_value(v.json);
+    return at >= 0 ? at : at < -points ? 0 : at + points;
+}
+
+/* Arguments 1 and 2 of a search are where it starts and ends. */
+static struct part part_of(struct jinja_eval *e, json_t *s, const struct jinja_arguments *a)
+{
+    struct part p = {json_string_value(s), json_string_length(s), 0, 0};
+    int64_t points, from, to;
+    size_t skip;
+
+    if (a->n < 2 || jinja_look(e, p.n) < 0)
+        return p;
+    points = (int64_t)jinja_points(p.v, p.n);
+    from = place_of(e, jinja_argument(a, 1, NULL), points, 0);
+    to = place_of(e, jinja_argument(a, 2, NULL), points, points);
+    to = to < points ? to : points;
+    p.none = from > to;
+    p.before = p.none ? 0 : (size_t)from;
+    skip = jinja_offset(p.v, p.n, p.before);
+    p.n = p.none ? 0 : jinja_offset(p.v + skip, p.n - skip, (size_t)(to - from));
+    p.v += skip;
+    return p;
+}
+
+static int stands_at(struct jinja_eval *e, const struct part *p, json_t *what, int end)
+{
+    size_t k = json_string_length(what);
+
+    return !p->none && k <= p->n && jinja_look(e, k) == 0 &&
+           !memcmp(p->v + (end ? p->n - k : 0), json_string_value(what), k);
 }
 
 /* Of one text, or of any in a list. */
@@ -39,43 +83,44 @@ static struct jinja_value starts(struct jinja_eval *e, json_t *s, const struct j
                                  int end)
 {
     struct jinja_value v = jinja_argument(a, 0, NULL);
+    struct part p = part_of(e, s, a);
     json_t *item;
     size_t i;
     int is = 0;
 
     if (v.kind == VALUE_JSON && json_is_array(v.json)) {
         json_array_foreach(v.json, i, item)
-            is |= json_is_string(item) && stands_at(e, s, item, end);
+            is |= json_is_string(item) && stands_at(e, &p, item, end);
         return jinja_bool(is);
     }
     item = text_argument(e, a, 0, end ? "endswith" : "startswith");
-    return item ? jinja_bool(stands_at(e, s, item, end)) : v;
+    return item ? jinja_bool(stands_at(e, &p, item, end)) : v;
 }
 
 static struct jinja_value find(struct jinja_eval *e, json_t *s, const struct jinja_arguments *a)
 {
-    json_t *part = text_argument(e, a, 0, "find");
-    const char *v = json_string_value(s);
-    const char *p =
-        part && jinja_look(e, json_string_length(s)) == 0
-            ? memmem(v, json_string_length(s), json_string_value(part), json_string_length(part))
-            : NULL;
+    json_t *what = text_argument(e, a, 0, "find");
+    struct part p = part_of(e, s, a);
+    const char *at = NULL;
 
-    return jinja_int(e, p ? (int64_t)jinja_points(v, (size_t)(p - v)) : -1);
+    if (what && !p.none && jinja_look(e, p.n) == 0)
+        at = memmem(p.v, p.n, json_string_value(what), json_string_length(what));
+    return jinja_int(e, at ? (int64_t)(p.before + jinja_points(p.v, (size_t)(at - p.v))) : -1);
 }
 
 static struct jinja_value count(struct jinja_eval *e, json_t *s, const struct jinja_arguments *a)
 {
-    json_t *part = text_argument(e, a, 0, "count");
-    const char *v = json_string_value(s), *end = v + json_string_length(s);
+    json_t *what = text_argument(e, a, 0, "count");
+    struct part p = part_of(e, s, a);
+    const char *v = p.v, *end = v + p.n;
     int64_t n = 0;
 
-    if (!part || !json_string_length(part))
+    if (!what || !json_string_length(what))
         return jinja_fail(e, -EINVAL, "count needs a text");
-    if (jinja_look(e, json_string_length(s)) < 0)
+    if (jinja_look(e, p.n) < 0)
         return (struct jinja_value){0};
-    while ((v = memmem(v, (size_t)(end - v), json_string_value(part), json_string_length(part)))) {
-        v += json_string_length(part);
+    while ((v = memmem(v, (size_t)(end - v), json_string_value(what), json_string_length(what)))) {
+        v += json_string_length(what);
         n++;
     }
     return jinja_int(e, n);
@@ -100,8 +145,9 @@ static struct jinja_value join(struct jinja_eval *e, json_t *s, const struct jin
 static struct jinja_value cut(struct jinja_eval *e, json_t *s, const struct jinja_arguments *a,
                               int end)
 {
-    json_t *part = text_argument(e, a, 0, end ? "removesuffix" : "removeprefix");
-    size_t k = part && stands_at(e, s, part, end) ? json_string_length(part) : 0;
+    json_t *what = text_argument(e, a, 0, end ? "removesuffix" : "removeprefix");
+    struct part all = {json_string_value(s), json_string_length(s), 0, 0};
+    size_t k = what && stands_at(e, &all, what, end) ? json_string_length(what) : 0;
 
     return jinja_text(e, json_string_value(s) + (end ? 0 : k), json_string_length(s) - k);
 }
@@ -169,7 +215,8 @@ static struct jinja_value text_method(struct jinja_eval *e, json_t *s, const cha
     if (!strcmp(name, "removeprefix") || !strcmp(name, "removesuffix"))
         return cut(e, s, a, name[6] == 's');
     if (!strcmp(name, "splitlines"))
-        return lines(e, s);
+        return a->n ? jinja_fail(e, -ENOTSUP, "splitlines with arguments is not supported")
+                    : lines(e, s);
     if (!strcmp(name, "isdigit"))
         return is_digits(e, s);
     return jinja_fail(e, -ENOTSUP, "a text's .%.64s() is not supported", name);
@@ -186,7 +233,7 @@ static struct jinja_value listed(struct jinja_eval *e, json_t *dict, char kind)
         struct jinja_value name = jinja_text(e, key, strlen(key)), two;
 
         if (kind == 'i') {
-            two = jinja_keep(e, json_array());
+            two = jinja_tuple(e, jinja_keep(e, json_array()));
             jinja_append(e, two.json, name);
             jinja_append(e, two.json, jinja_json(item));
         } else {

@@ -12,6 +12,7 @@
 
 #include <stdint.h>
 
+#include "src/text/bpe_map.h"
 #include "src/text/jinja.h"
 
 enum jinja_token_kind {
@@ -48,6 +49,7 @@ enum jinja_kind {
     NODE_LITERAL,
     NODE_NAME,
     NODE_LIST,    /* items a; as a target: names */
+    NODE_TUPLE,   /* the same, written otherwise */
     NODE_DICT,    /* key, value, key, ... from a */
     NODE_ATTR,    /* a.text */
     NODE_ITEM,    /* a[b] */
@@ -135,6 +137,7 @@ struct jinja_eval {
     struct tok_buf *out; /* output->text, or what a block or macro writes */
     json_t **pool;
     size_t n_pool, pool_room;
+    struct bpe_map tuples;           /* addresses of the lists that are written as tuples */
     struct jinja_variable *variable; /* innermost last */
     size_t n_variables, variables_room;
     size_t n_global;  /* how many of them a macro sees */
@@ -214,6 +217,9 @@ void jinja_write_json(struct jinja_eval *e, struct tok_buf *b, json_t *v,
 /* What a loop or a filter goes through, as a list; undefined is empty. NULL with eval.r. */
 json_t *jinja_items(struct jinja_eval *e, struct jinja_value v);
 void jinja_append(struct jinja_eval *e, json_t *list, struct jinja_value v);
+/* A list of the pool that is a tuple: it differs from others only where it is written as text. */
+struct jinja_value jinja_tuple(struct jinja_eval *e, struct jinja_value list);
+int jinja_is_tuple(const struct jinja_eval *e, const json_t *v);
 /* jinja_argument: by place or by name; undefined where it is not given. */
 struct jinja_value jinja_argument(const struct jinja_arguments *a, int place, const char *name);
 
@@ -225,7 +231,7 @@ enum jinja_side { SIDE_LEFT = 1, SIDE_RIGHT = 2, SIDE_BOTH = 3 };
 /* Without white space, or without the code points of `chars`, at the sides. */
 struct jinja_value jinja_strip(struct jinja_eval *e, json_t *s, enum jinja_side side,
                                struct jinja_value chars);
-enum jinja_case { CASE_UPPER, CASE_LOWER, CASE_TITLE, CASE_CAPITAL };
+enum jinja_case { CASE_UPPER, CASE_LOWER, CASE_TITLE, CASE_WORDS, CASE_CAPITAL };
 struct jinja_value jinja_recase(struct jinja_eval *e, json_t *s, enum jinja_case to);
 struct jinja_value jinja_replace(struct jinja_eval *e, json_t *s, json_t *from, json_t *to,
                                  int64_t most);

@@ -80,6 +80,12 @@ struct jinja_value jinja_strip(struct jinja_eval *e, json_t *s, enum jinja_side 
     return jinja_text(e, v + from, to - from);
 }
 
+/* Where the filter `title` begins a word: behind one of these, not behind any sign. */
+static int is_word_break(int32_t c)
+{
+    return is_space(c) || (c > 0 && c < 128 && strchr("-({[<", c) != NULL);
+}
+
 /* One code point to one, and "ß", which becomes two; the rest of those that grow are rare. */
 struct jinja_value jinja_recase(struct jinja_eval *e, json_t *s, enum jinja_case to)
 {
@@ -91,16 +97,17 @@ struct jinja_value jinja_recase(struct jinja_eval *e, json_t *s, enum jinja_case
     for (size_t i = 0; i < n && e->r == 0; i += used) {
         int32_t c = point(v + i, n - i, &used);
         int letter = utf8proc_tolower(c) != c || utf8proc_toupper(c) != c;
-        int upper = to == CASE_UPPER || (to == CASE_TITLE && !inside) || (to == CASE_CAPITAL && !i);
+        int upper = to == CASE_UPPER || (to == CASE_CAPITAL && !i) ||
+                    ((to == CASE_TITLE || to == CASE_WORDS) && !inside);
         utf8proc_uint8_t out[4];
         utf8proc_ssize_t k =
             utf8proc_encode_char(upper ? utf8proc_toupper(c) : utf8proc_tolower(c), out);
 
         if (c == 0xDF && upper)
-            jinja_add(e, &b, to == CASE_UPPER ? "SS" : "Ss", 2);
+            jinja_add(e, &b, to == CASE_UPPER || to == CASE_WORDS ? "SS" : "Ss", 2);
         else
             jinja_add(e, &b, (const char *)out, (size_t)k);
-        inside = letter;
+        inside = to == CASE_WORDS ? !is_word_break(c) : letter;
     }
     return jinja_take(e, &b);
 }

@@ -198,13 +198,43 @@ static void write_json_dict(struct jinja_eval *e, struct tok_buf *b, json_t *v,
     free(keys);
 }
 
+struct jinja_value jinja_tuple(struct jinja_eval *e, struct jinja_value list)
+{
+    if (e->r == 0 && bpe_map_put(&e->tuples, (uintptr_t)list.json, 1) < 0)
+        e->r = -ENOMEM;
+    return list;
+}
+
+int jinja_is_tuple(const struct jinja_eval *e, const json_t *v)
+{
+    return bpe_map_find(&e->tuples, (uintptr_t)v) != NULL;
+}
+
+/* A tuple of one has a comma behind it. */
+static void write_json_list(struct jinja_eval *e, struct tok_buf *b, json_t *v,
+                            const struct jinja_json_form *f, int depth)
+{
+    int tuple = f->repr && jinja_is_tuple(e, v);
+    size_t i;
+    json_t *item;
+
+    add_text(e, b, tuple ? "(" : "[");
+    json_array_foreach(v, i, item) {
+        if (i)
+            add_text(e, b, f->comma);
+        new_line(e, b, f, depth + 1);
+        jinja_write_json(e, b, item, f, depth + 1);
+    }
+    if (i)
+        new_line(e, b, f, depth);
+    add_text(e, b, !tuple ? "]" : i == 1 ? ",)" : ")");
+}
+
 void jinja_write_json(struct jinja_eval *e, struct tok_buf *b, json_t *v,
                       const struct jinja_json_form *f, int depth)
 {
     static const char *const constants[2][3] = {{"true", "false", "null"},
                                                 {"True", "False", "None"}};
-    size_t i;
-    json_t *item;
 
     if (depth > VALUE_DEPTH) {
         jinja_fail(e, -ELOOP, "a value nested more than %d deep", VALUE_DEPTH);
@@ -213,16 +243,7 @@ void jinja_write_json(struct jinja_eval *e, struct tok_buf *b, json_t *v,
     } else if (json_is_object(v)) {
         write_json_dict(e, b, v, f, depth);
     } else if (json_is_array(v)) {
-        add_text(e, b, "[");
-        json_array_foreach(v, i, item) {
-            if (i)
-                add_text(e, b, f->comma);
-            new_line(e, b, f, depth + 1);
-            jinja_write_json(e, b, item, f, depth + 1);
-        }
-        if (i)
-            new_line(e, b, f, depth);
-        add_text(e, b, "]");
+        write_json_list(e, b, v, f, depth);
     } else if (json_is_string(v)) {
         write_json_text(e, b, json_string_value(v), json_string_length(v), f);
     } else if (json_is_number(v)) {

@@ -144,6 +144,34 @@ a {%- if true -%} b {%- endif -%} c  {{- 'd' -}}  e {# comment #} f {#- comment 
 {{ l | map('string') | join('+') }} {{ q | map(attribute='n') | list }}
 {{ 'x' * 0 if false else 'y' }} {{ loop is defined }}
 {{ '\U0001F600' }} {{ '\101\0601' }} {{ '\x00'|length }} {{ '\0'|tojson }} {{ '\8\q' }} {{ '\777' }}
+{{ d | selectattr('f.name') | list | length }} {{ d | rejectattr('f.name') | list | length }}
+{{ d | selectattr('f.name', 'equalto', 'x') | map(attribute='f.l.1') | join }}
+{{ d | map(attribute='f.name') | join(',') }} {{ d | join('+', attribute='f.name') }}
+{{ d | selectattr('nosuch.name') | list }}
+{{ 'abc'.startswith('b', 1) }} {{ 'abc'.startswith('b', 1, 1) }} {{ 'abc'.startswith('', 3) }}
+{{ 'abc'.startswith('', 4) }} {{ 'abc'.startswith('', 2, 1) }}
+{{ 'abc'.startswith(('c', 'b'), -2) }}
+{{ 'abc'.endswith('b', 0, 2) }} {{ 'abc'.endswith('b', 0, -1) }} {{ 'abc'.endswith('ab', 1, 2) }}
+{{ 'aéaéa'.find('a', 1) }} {{ 'aéaéa'.find('a', 3, -1) }} {{ 'aéaéa'.find('é', -2) }}
+{{ 'abc'.find('', 3) }} {{ 'abc'.find('', 4) }} {{ 'abc'.find('c', none, none) }}
+{{ 'abc'.find('a', -9) }}
+{{ 'aéaéa'.count('a', 1) }} {{ 'aéaéa'.count('a', 1, 4) }} {{ 'aéaéa'.count('a', 4, 1) }}
+{{ 'abc'.find('c', 'x') }}
+{{ 'tool_response' | title }} {{ "it's a(b) c-d {e} [f] <g> é/h ß" | title }} {{ 'ABC' | title }}
+{{ 'tool_response'.title() }}
+{{ '3.7' | int }} {{ ' 5 ' | int }} {{ '-3.7\n' | int }} {{ '1e3' | int }} {{ '.5' | int }}
+{{ '5.' | int }} {{ '+7' | int }} {{ '0x10' | int }} {{ 'inf' | int(3) }}
+{{ 'nan' | int }} {{ '' | int }}
+{{ '1e999' | int(4) }} {{ '- 3' | int }} {{ '-' | int }} {{ '1.2.3' | int }}
+{{ [] | int }} {{ none | int }}
+{{ '5a' | int(default=2) }} {{ '\u00a05' | int }} {{ '007' | int }}
+{{ 'a\n\nb' | indent(2, blank=true) }}|{{ 'a\n' | indent(2, false, true) }}|{{ 'a\n' | indent(2) }}|
+{{ '\na' | indent(2, true) }}|{{ '' | indent(2, first=true) }}|{{ 'a\r\nb\rc' | indent(1) }}|
+{{ ('a', 'b') }} {{ (1,) }} {{ () }} {{ [(1, 2), [3]] }} {{ 1, 2 }} {{ ('a', 'b') | tojson }}
+{{ m.items() | list }} {{ m | items | list }} {{ m | dictsort }} {{ ('a', 'b') | list }}
+{% for p in m.items() %}{{ p }}{% endfor %} {% set p = 1, (2, 3) %}{{ p }} {{ p[1] }}
+{{ 'a' ~ (1,) }}
+{{ (1, 2, 3)[1:] }} {{ (1, 2) | string }} {{ (1, 2) + (3,) }} {{ (1, 2) | reverse | list }}
 """.strip().split("\n")
 
 LAYOUT = {
@@ -207,7 +235,8 @@ def main():
         own = name.startswith("builtin ")
         out["templates"][name] = {"template": template if own else None, "cases": cases}
     variables = {"m": {"a": 1, "b": [1, "é"], "A": {"c": None, "d": False}}, "l": [1, 2, 3],
-                 "q": [{"n": 1, "s": "a"}, {"n": 2, "s": "b"}, {"n": 0, "s": "c"}]}
+                 "q": [{"n": 1, "s": "a"}, {"n": 2, "s": "b"}, {"n": 0, "s": "c"}],
+                 "d": [{"f": {"name": "x", "l": [4, 5]}}, {"f": {"name": "", "l": []}}]}
     variables.update(TOKENS)
     out["variables"] = variables
     for template in ONE_LINERS + list(LAYOUT.values()):
