@@ -56,11 +56,15 @@ struct chat_text {
     struct chat_turn *turn; /* TR_MEM_TEXT, in order, apart from each other */
     size_t n_turns;
     size_t rewritten;
+    size_t told; /* bytes of which all turns are told: all, but where `most` has left some out */
 };
 
 struct chat_conversation {
     json_t *messages; /* a list of objects, each with a "role" */
     json_t *tools;    /* a list, or NULL */
+    /* Turns that begin this many bytes into the text, or later, may be left out; 0: none is. To
+     * tell a turn takes renderings of all before it. */
+    size_t most;
 };
 
 int chat_write(const struct chat *c, const struct chat_conversation *of, struct chat_text *out);

@@ -205,6 +205,7 @@ static int is_rewritten(const struct chat *c, const struct chat_conversation *of
     return r;
 }
 
+/* 0 where the turn begins beyond what is asked for. */
 static int add_turn(const struct chat *c, const struct chat_conversation *of,
                     const struct jinja_output *whole, size_t message, struct chat_text *out)
 {
@@ -217,6 +218,10 @@ static int add_turn(const struct chat *c, const struct chat_conversation *of,
                         "the template writes message %zu outside of a loop over the messages: what "
                         "is learnt cannot be told; mark it with {%% generation %%} in the template",
                         message);
+    if (r > 0 && of->most && s.from >= of->most) {
+        out->told = s.from;
+        return 0;
+    }
     if (r > 0 && jinja_uses(chat_template(c, of), "add_generation_prompt"))
         r = header_bytes(c, of, whole, &s, &header);
     if (r >= 0)
@@ -229,7 +234,18 @@ static int add_turn(const struct chat *c, const struct chat_conversation *of,
         to--;
     if (to > s.from + header)
         out->turn[out->n_turns++] = (struct chat_turn){s.from + header, to, (int)message};
-    return 0;
+    return 1;
+}
+
+static int add_turns(const struct chat *c, const struct chat_conversation *of,
+                     const struct jinja_output *whole, struct chat_text *out)
+{
+    int r = 1;
+
+    for (size_t i = 0; r > 0 && i < json_array_size(of->messages); i++)
+        if (is_assistant(of, i))
+            r = add_turn(c, of, whole, i, out);
+    return r < 0 ? r : 0;
 }
 
 /* A block belongs to the round that it stands in. */
@@ -258,12 +274,11 @@ int chat_write(const struct chat *c, const struct chat_conversation *of, struct 
         return r;
     out->turn = tr_alloc_array(TR_MEM_TEXT, n + whole.n_spans + 1, sizeof(*out->turn));
     r = out->turn ? 0 : -ENOMEM;
+    out->told = whole.text.n;
     if (r == 0 && jinja_has_generation(chat_template(c, of)))
         add_blocks(&whole, out);
-    else
-        for (size_t i = 0; r == 0 && i < n; i++)
-            if (is_assistant(of, i))
-                r = add_turn(c, of, &whole, i, out);
+    else if (r == 0)
+        r = add_turns(c, of, &whole, out);
     for (size_t i = 1; r == 0 && i < out->n_turns; i++)
         if (out->turn[i].from < out->turn[i - 1].to)
             r = tr_error(-ENOTSUP, "the template writes the messages in another order");

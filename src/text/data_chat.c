@@ -13,6 +13,9 @@
 #include "src/base/mem.h"
 #include "src/text/data_talk.h"
 
+#define BYTES_A_TOKEN 16 /* more than there are in any text, nearly */
+#define MARGIN        64 /* tokens by which two ways to cut a text may differ in its first part */
+
 /* Instructions have a format of their own, where neither the user nor the model names one. */
 int data_chat_open(struct tr_data *d)
 {
@@ -106,6 +109,40 @@ static int push_text(struct tr_data *d, const char *where, const struct chat_tex
     return r;
 }
 
+/* 1 where the turns that are told are all that a row can hold. */
+static int is_told(const struct tr_data *d, const struct chat_text *text)
+{
+    enum tr_text_place place = TR_TEXT_START;
+    struct tr_ids ids = {0};
+    int r;
+
+    if (text->told == text->bytes)
+        return 1;
+    r = tr_tokenizer_encode_more(d->p.tokenizer, text->text, text->told, &place, &ids);
+    if (r == 0)
+        r = ids.n > (size_t)d->p.seq_len + MARGIN;
+    tr_ids_free(&ids);
+    return r;
+}
+
+/* Of a conversation that is longer than a row by far, only what comes first is looked at. */
+static int write_talk(const struct tr_data *d, const struct data_talk *talk, struct chat_text *text)
+{
+    struct chat_conversation of = {.messages = talk->messages,
+                                   .tools = talk->tools,
+                                   .most = (size_t)d->p.seq_len * BYTES_A_TOKEN};
+    int r = chat_write(&d->chat, &of, text);
+
+    if (r < 0)
+        return r;
+    r = is_told(d, text);
+    if (r > 0)
+        return 0;
+    chat_text_free(text);
+    of.most = 0;
+    return r < 0 ? r : chat_write(&d->chat, &of, text);
+}
+
 int data_read_talk(struct tr_data *d, const char *where, json_t *o)
 {
     struct data_talk talk;
@@ -114,9 +151,7 @@ int data_read_talk(struct tr_data *d, const char *where, json_t *o)
 
     if (r < 0)
         return r;
-    r = chat_write(&d->chat,
-                   &(struct chat_conversation){.messages = talk.messages, .tools = talk.tools},
-                   &text);
+    r = write_talk(d, &talk, &text);
     if (r < 0) {
         tr_error_prefix(r, "%s", where);
     } else {

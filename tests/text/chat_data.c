@@ -470,6 +470,79 @@ static void a_turn_begins_with_a_whole_token(void **state)
            want);
 }
 
+/* A conversation of n questions and answers. */
+static char *long_talk(int n, const char *answer)
+{
+    char *record = malloc((size_t)n * (100 + strlen(answer)) + 100), *p = record;
+
+    if (!record)
+        abort();
+    p += sprintf(p, "{\"messages\":[");
+    for (int i = 0; i < n; i++)
+        p += sprintf(p, "%s" USER("a ad he d a ad he d") "," SAYS("%s"), i ? "," : "", answer);
+    sprintf(p, "]}\n");
+    return record;
+}
+
+/* What a row holds of a conversation is the same, however long the conversation is. */
+static void a_row_of_a_long_conversation_is_that_of_a_short_one(void **state)
+{
+    struct tr_tokenizer *t = text_toy_marked();
+    struct tr_batch b[2];
+    struct tr_data *d[2];
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        char *record = long_talk(i ? 4000 : 40, "d a he");
+        struct tr_data_params p =
+            params(text_file(i ? "long.jsonl" : "short.jsonl", record, strlen(record)), t);
+
+        p.seq_len = 200;
+        d[i] = text_open_data(&p);
+        assert_int_equal(tr_data_batch(d[i], 0, 0, &b[i]), 0);
+        assert_int_equal(b[i].n_tokens, 200);
+        free(record);
+    }
+    assert_memory_equal(b[0].ids, b[1].ids, 200 * sizeof(int32_t));
+    assert_memory_equal(b[0].targets, b[1].targets, 200 * sizeof(int32_t));
+    tr_data_close(d[0]);
+    tr_data_close(d[1]);
+    tr_tokenizer_close(t);
+}
+
+/* Tokens of many bytes: a row holds more of the text than is looked at first. */
+static void a_row_may_hold_many_bytes(void **state)
+{
+    static const char word[] =
+        "<a-token-of-the-tokenizer-that-is-as-long-as-seventy-letters-or-so-is>";
+    static const char template[] = "{% for m in messages %}{{ m.content }};{% endfor %}";
+    json_t *patch =
+        json_pack("{s:[{s:i,s:s},{s:i,s:s},{s:i,s:s},{s:i,s:s,s:b,s:b}]}", "added_tokens", "id", 0,
+                  "content", "<unk>", "id", 1, "content", "<s>", "id", 2, "content", "</s>", "id",
+                  289, "content", word, "normalized", 0, "special", 0);
+    struct tr_tokenizer *t = text_toy(patch, NULL);
+    char answer[16 * sizeof(word)] = "", *record;
+    struct tr_data_params p;
+    struct tr_data_info info;
+    struct tr_data *d;
+
+    (void)state;
+    for (int i = 0; i < 15; i++)
+        strcat(answer, word);
+    record = long_talk(6, answer);
+    p = params(text_file("wide.jsonl", record, strlen(record)), t);
+    p.template_name = text_file("wide.jinja", template, strlen(template));
+    p.seq_len = 256;
+    d = text_open_data(&p);
+    tr_data_info(d, &info);
+    assert_int_equal(info.truncated, 0);
+    assert_true(info.targets >= 6 * 15);
+    tr_data_close(d);
+    json_decref(patch);
+    free(record);
+    tr_tokenizer_close(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -488,6 +561,8 @@ int main(void)
         cmocka_unit_test(tools_have_a_template),
         cmocka_unit_test(an_answer_ends_with_a_special_token),
         cmocka_unit_test(a_turn_begins_with_a_whole_token),
+        cmocka_unit_test(a_row_of_a_long_conversation_is_that_of_a_short_one),
+        cmocka_unit_test(a_row_may_hold_many_bytes),
     };
 
     return cmocka_run_group_tests(tests, text_setup, text_teardown);
