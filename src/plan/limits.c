@@ -162,6 +162,7 @@ static int hides(struct grown *g, double scale, double arithmetic)
     grow_scratch(g, scale);
     grow_homes(g);
     grow_slots(g, scale);
+    p.most = TR_SIM_STEPS;
     p.seconds = g->seconds;
     p.spans = g->spans;
     p.in_host = g->in_host;

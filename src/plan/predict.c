@@ -48,23 +48,28 @@ static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
     out->spill_host_bytes = run->spill_host_bytes;
 }
 
+#define AFTER_COMMIT 2 /* steps */
+
 /* The steps behind those that are played anyway, with a commit before them and without. */
 static int play_commit(const struct play *y, struct tr_prediction *out)
 {
     struct tr_sim_params p = y->p;
     struct tr_sim_result without, with;
+    double first;
     int r;
 
     if (p.durability != TR_DURABLE_CHECKPOINT || !out->timed)
         return 0;
-    p.steps = TR_SIM_STEPS;
+    p.steps = TR_PREDICT_STEPS + AFTER_COMMIT;
+    p.most = 0;
     if ((r = tr_simulate(&p, &without)) < 0)
         return r;
     p.commit_after = TR_PREDICT_STEPS;
     if ((r = tr_simulate(&p, &with)) < 0)
         return r;
-    out->after_commit = with.step_seconds[TR_PREDICT_STEPS];
-    for (int i = TR_PREDICT_STEPS; i < TR_SIM_STEPS; i++)
+    first = with.step_seconds[TR_PREDICT_STEPS] - without.step_seconds[TR_PREDICT_STEPS];
+    out->after_commit = out->sim.seconds + first;
+    for (uint32_t i = TR_PREDICT_STEPS; i < p.steps; i++)
         out->commit_extra += with.step_seconds[i] - without.step_seconds[i];
     return 0;
 }
@@ -103,6 +108,7 @@ int run_predict(struct tr_run *run, const struct tr_figures *figures, const stru
     snprintf(out->machine, sizeof(out->machine), "%s", figures ? figures->name : "");
     r = play_open(&y, run, figures, batch);
     y.p.steps = TR_PREDICT_STEPS;
+    y.p.most = figures ? TR_SIM_STEPS : 0;
     if (r == 0)
         r = tr_simulate(&y.p, &out->sim);
     if (r == 0)

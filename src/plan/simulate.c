@@ -12,7 +12,8 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
-#define UPDATE 2 /* TR_PASS_UPDATE: no step changes anything before its losses have been seen */
+#define ALIKE  0.01 /* steps that differ by no more */
+#define UPDATE 2    /* TR_PASS_UPDATE: no step changes anything before its losses have been seen */
 
 static uint64_t end_of_step(const struct sim *s)
 {
@@ -47,8 +48,11 @@ static int is_newer(const struct sim *s, const struct tr_slot *t)
     return t->newer || (t->state == TR_SLOT_IN_USE && !t->due && !sim_is_scratch(s, t->span));
 }
 
+/* Bytes are of the steps that were asked for, however many more are played. */
 static void keep(struct sim *s, uint32_t span)
 {
+    if (s->step >= s->p->steps)
+        return;
     s->out->kept_bytes += s->p->spans[span].bytes;
     for (uint32_t d = 0; d < s->n_drives; d++)
         s->out->drive[d].kept_bytes += sim_on(s, span, d);
@@ -72,12 +76,19 @@ static void keep_at_home(struct sim *s)
     tr_free(TR_MEM_MISC, seen);
 }
 
-/* The next step's schedule is made: what it drops is written, the rest is kept. */
-static void sort_newer(struct sim *s)
+static void forget_kept(struct sim *s)
 {
+    if (s->step >= s->p->steps)
+        return;
     s->out->kept_bytes = 0;
     for (uint32_t d = 0; d < s->n_drives; d++)
         s->out->drive[d].kept_bytes = 0;
+}
+
+/* The next step's schedule is made: what it drops is written, the rest is kept. */
+static void sort_newer(struct sim *s)
+{
+    forget_kept(s);
     keep_at_home(s);
     for (uint32_t i = 0; i < s->slots.n; i++) {
         const struct tr_slot *t = &s->slots.slot[i];
@@ -87,7 +98,8 @@ static void sort_newer(struct sim *s)
         if (is_newer(s, t))
             keep(s, t->span);
     }
-    s->out->kept[s->step] = s->out->kept_bytes;
+    if (s->step < s->p->steps)
+        s->out->kept[s->step] = s->out->kept_bytes;
 }
 
 /* Of the loads into one slot none may begin before the one ahead of it. */
@@ -347,6 +359,138 @@ static void begin_commit(struct sim *s)
     s->kicked = 1;
 }
 
+/* ---- when steps are alike ---- */
+
+/* The seconds that a drive takes for so many bytes at least: the one way after the other or, as far
+ * as there are both, by turns. */
+static double least_of_drive(const struct tr_drive_rates *r, const uint64_t bytes[SIM_WAYS])
+{
+    double ways, turns, read = (double)bytes[SIM_READ], write = (double)bytes[SIM_WRITE];
+    double reads = fmax(r->alone.read, r->beside.read);
+    double writes = fmax(r->alone.write, r->beside.write);
+    double mixed = fmax(r->alone.mixed, r->beside.mixed), both = fmin(read, write);
+
+    if (!(reads > 0 && writes > 0 && mixed > 0))
+        return 0;
+    ways = read / reads + write / writes;
+    turns = 2 * both / mixed + (read - both) / reads + (write - both) / writes;
+    return fmin(ways, turns);
+}
+
+/* As long as a step takes at least that moves this. *server, *drive: whose seconds they are. */
+static double least_seconds(const struct sim *s, const struct sim_work *w, int *server,
+                            uint32_t *drive)
+{
+    const struct tr_sim_rates *r = &s->p->rates;
+    const double rates[TR_SERVERS] = {
+        [TR_SERVE_HASH] = r->hash, [TR_SERVE_IN] = r->in, [TR_SERVE_OUT] = r->out};
+    double least = 0;
+
+    for (int i = TR_SERVE_HASH; i < TR_SERVE_CPU; i++)
+        if (rates[i] > 0 && (double)w->server[i] / rates[i] > least) {
+            least = (double)w->server[i] / rates[i];
+            *server = i;
+        }
+    for (uint32_t d = 0; d < s->n_drives; d++) {
+        double seconds = least_of_drive(&r->drive[d], w->drive[d]);
+
+        if (seconds > least) {
+            least = seconds;
+            *server = TR_SERVE_DRIVE;
+            *drive = d;
+        }
+    }
+    return least;
+}
+
+/* Does this step take as long as the one before, and as what that one has moved? Else more waits
+ * behind every step. */
+static int is_alike(const struct sim *s)
+{
+    const double *t = &s->out->step_seconds[s->step];
+    uint32_t drive, before = s->step < s->p->steps ? s->step - 1 : s->p->steps - 1;
+    int server;
+
+    return s->step > 0 && fabs(t[0] - t[-1]) <= ALIKE * t[0] &&
+           least_seconds(s, &s->work[before], &server, &drive) <= (1 + ALIKE) * t[0];
+}
+
+/* Where steps go on in turns, or change by little for long, the last ones are taken together. */
+static int is_last(const struct sim *s)
+{
+    uint32_t n = s->step + 1;
+
+    if (n < s->p->steps)
+        return 0;
+    return n >= s->p->most || (n + TR_SIM_CYCLE <= s->p->most && is_alike(s));
+}
+
+static int is_counted(const struct sim *s)
+{
+    return !s->ended && s->step + 1 >= s->p->steps;
+}
+
+/* A step begins that may be the last one. */
+static void forget_seconds(struct sim *s)
+{
+    struct tr_sim_result *r = s->out;
+
+    if (s->step + TR_SIM_CYCLE > s->p->most)
+        return;
+    s->counted = 0;
+    r->seconds = r->commit = 0;
+    memset(r->pass, 0, sizeof(r->pass));
+    memset(r->busy, 0, sizeof(r->busy));
+    memset(r->idle, 0, sizeof(r->idle));
+    for (uint32_t d = 0; d < s->n_drives; d++)
+        r->drive[d].busy = r->drive[d].waited = 0;
+}
+
+static void divide(double *seconds, size_t n, double by)
+{
+    for (size_t i = 0; i < n; i++)
+        seconds[i] /= by;
+}
+
+static void take_mean(struct sim *s)
+{
+    struct tr_sim_result *r = s->out;
+    double n = s->counted;
+
+    divide(&r->seconds, 1, n);
+    divide(&r->commit, 1, n);
+    divide(r->pass, TR_SIM_PASSES, n);
+    divide(r->busy, TR_SERVERS, n);
+    divide(r->idle, TR_SERVERS, n);
+    for (uint32_t d = 0; d < s->n_drives; d++) {
+        divide(&r->drive[d].busy, 1, n);
+        divide(&r->drive[d].waited, 1, n);
+    }
+}
+
+/* No server does more than it can: what is still missing is waited for in the long run, at the end
+ * of a step that is durable, else by its updates. */
+static void wait_for_work(struct sim *s)
+{
+    struct tr_sim_result *r = s->out;
+    uint32_t drive = 0;
+    int server = 0;
+    double more = least_seconds(s, &s->work[s->p->steps - 1], &server, &drive) - r->seconds;
+
+    if (!s->p->most || more <= 0)
+        return;
+    r->seconds += more;
+    r->idle[server] += more;
+    r->busy[server] += more;
+    *(s->p->durability == TR_DURABLE_STEP ? &r->commit : &r->pass[TR_SIM_PASSES - 1]) += more;
+    if (server != TR_SERVE_DRIVE)
+        return;
+    r->drive[drive].busy += more;
+    r->drive[drive].waited += more;
+}
+
+/* ---- the end of a step ---- */
+
 /* All of the step is queued, and the next one's loads are begun. */
 static int end_step(struct sim *s)
 {
@@ -356,14 +500,18 @@ static int end_step(struct sim *s)
         return 0;
     begin_commit(s);
     s->out->step_seconds[s->step] = s->now - s->begun;
-    if (s->step + 1 == s->p->steps) {
-        s->out->seconds = s->now - s->begun;
+    if (is_counted(s)) {
+        s->out->seconds += s->now - s->begun;
+        s->counted++;
+    }
+    if (is_last(s)) {
         s->ended = 1;
         return 0;
     }
     s->begun = s->now;
     s->step++;
     s->at = 0;
+    forget_seconds(s);
     return 1;
 }
 
@@ -504,7 +652,7 @@ static void account(struct sim *s, double seconds)
     int idle = !s->server[TR_SERVE_COMPUTE].busy;
     enum tr_server what;
 
-    if (s->ended || s->step + 1 < s->p->steps)
+    if (!is_counted(s))
         return;
     for (int i = 0; i < TR_SERVERS; i++)
         r->busy[i] += is_busy(s, (enum tr_server)i) ? seconds : 0;
@@ -579,9 +727,14 @@ int tr_simulate(const struct tr_sim_params *params, struct tr_sim_result *out)
 
     memset(out, 0, sizeof(*out));
     p.steps = p.steps ? p.steps : 2;
+    p.most = p.most > p.steps ? p.most : 0;
     r = open_sim(&s);
     if (r == 0)
         r = play(&s);
+    if (r == 0) {
+        take_mean(&s);
+        wait_for_work(&s);
+    }
     sim_moves_close(&s);
     tr_slots_close(&s.slots);
     tr_schedule_free(&s.schedule);

@@ -20,9 +20,14 @@
  * engine's way, too: drives that reach the slots take from the span what is theirs, each at its own
  * pace, while chunks of host memory are filled in the order of the span.
  *
- * Steps are played from empty slots; the second one is the steady state. What a commit alone writes
- * (not every step being durable) is counted, and played where a step is to be followed by one: then
- * what homes and slots have kept is written while the next step runs.
+ * Steps are played from empty slots. The second or third one moves the bytes of all that follow,
+ * but may be shorter than those: what is written a little slower than it is computed waits in homes
+ * and slots, more of it at every step, until the steps themselves wait for it. So seconds are of
+ * the first step that takes as long as the one before, and as long as each server needs for all
+ * that a step gives it; bytes never depend on how many steps that takes.
+ *
+ * What a commit alone writes (not every step being durable) is counted, and played where a step is
+ * to be followed by one: then what homes and slots have kept is written while the next step runs.
  */
 #ifndef TR_SRC_PLAN_SIMULATE_H
 #define TR_SRC_PLAN_SIMULATE_H
@@ -49,8 +54,9 @@ struct tr_sim_rates {
     double drag; /* seconds of compute lost per byte that is hashed */
 };
 
-#define TR_SIM_STEPS  5 /* at most */
-#define TR_SIM_PASSES 3 /* forward, norm, update: enum tr_pass */
+#define TR_SIM_STEPS  12 /* at most */
+#define TR_SIM_CYCLE  4  /* steps that are never alike: the mean of so many */
+#define TR_SIM_PASSES 3  /* forward, norm, update: enum tr_pass */
 
 struct tr_sim_params {
     const struct tr_visit *visits;
@@ -76,6 +82,7 @@ struct tr_sim_params {
     uint32_t commit_after;         /* after so many steps, fewer than are played; 0: none */
     struct tr_sim_rates rates;
     uint32_t steps; /* to be played, at most TR_SIM_STEPS; 0: 2 */
+    uint32_t most;  /* seconds: played on for, until steps are alike; 0: the last step's as it is */
 };
 
 /* One drive's part of a result. */
@@ -85,11 +92,11 @@ struct tr_sim_drive {
     uint64_t written[TR_SIM_STEPS];
 };
 
-/* Of the last step played. Seconds are from one step's end of compute to the next one's; bytes are
- * of its loads and of its changes, whenever they move. */
+/* Of the last of `steps`. Seconds are from one step's end of compute to the next one's, and with
+ * `most` of the last one played; bytes are of its loads and of its changes, whenever they move. */
 struct tr_sim_result {
     double seconds, pass[TR_SIM_PASSES], commit; /* commit: waited for, at the step's end */
-    double step_seconds[TR_SIM_STEPS];           /* of every step */
+    double step_seconds[TR_SIM_STEPS];           /* of every step played */
     double busy[TR_SERVERS];                     /* [DRIVE]: any of them */
     double idle[TR_SERVERS]; /* of compute, by what it waited for; [COMPUTE]: commits, latency */
     uint64_t read_bytes, written_bytes, host_bytes, loads;
@@ -98,7 +105,7 @@ struct tr_sim_result {
     uint64_t kept_bytes;    /* changed, and left in homes and slots until there is a commit */
     uint64_t written[TR_SIM_STEPS], kept[TR_SIM_STEPS]; /* the same of every step */
     uint64_t first_read_bytes, first_host_bytes;        /* of the first step, from empty slots */
-    uint64_t total_read_bytes, total_written_bytes;     /* of all steps played */
+    uint64_t total_read_bytes, total_written_bytes;     /* of all `steps` */
     uint32_t n_drives;
     struct tr_sim_drive drive[TR_STORE_FOLDERS];
 };

@@ -317,6 +317,7 @@ static void enqueue(struct sim *s, struct sim_part *part)
     if (which != TR_SERVE_DRIVE) {
         part->turn[0].bytes = part->bytes;
         part->under_way = 1;
+        s->work[part->move->step].server[which] += part->bytes;
         join(&s->server[which].line[SIM_READ], &part->turn[0]);
         return;
     }
@@ -326,6 +327,7 @@ static void enqueue(struct sim *s, struct sim_part *part)
             continue;
         part->turn[d].bytes = on[d];
         part->under_way++;
+        s->work[part->move->step].drive[d][part->move->way] += on[d];
         join(&s->drive[d].line[part->move->way], &part->turn[d]);
     }
 }

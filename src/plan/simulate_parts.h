@@ -64,6 +64,11 @@ struct sim_ring { /* slots that wait to be written, oldest first */
     uint32_t *slot, first, n;
 };
 
+struct sim_work {                /* bytes */
+    uint64_t server[TR_SERVERS]; /* but the drives: */
+    uint64_t drive[TR_STORE_FOLDERS][SIM_WAYS];
+};
+
 enum sim_flush { SIM_IDLE, SIM_WRITES, SIM_SYNC };
 
 struct sim {
@@ -101,6 +106,8 @@ struct sim {
     struct sim_part *parts, *free[SIM_POOLS];
     uint64_t part_bytes[SIM_POOLS];
     enum sim_way gave[SIM_POOLS];
+    struct sim_work work[TR_SIM_STEPS + 1]; /* of each step's moves; the last is only begun */
+    uint32_t counted;                       /* steps that the result's seconds are the sum of */
     struct tr_sim_result *out;
 };
 

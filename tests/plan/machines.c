@@ -517,6 +517,44 @@ static void disk_decides(void **state)
     umount2(disk, MNT_DETACH); /* the ring lets go of its files later */
 }
 
+/* No step takes less than a drive of 7 and 6 GB/s does for its bytes. */
+static void no_faster_than_drives(const struct tr_train_params *p, const char *machine)
+{
+    struct tr_foretell_params f = {.train = p, .machine = machine, .json = 1};
+    json_t *o = foretold(&f);
+    const json_t *all = json_object_get(o, "predicted");
+    double seconds = real(json_object_get(all, "seconds"), "all");
+    double least = real(all, "read_bytes") / 7e9 + real(all, "written_bytes") / 6e9;
+
+    if (seconds < 0.9999 * least)
+        fail_msg("%s, %s: %g s for what takes the drive %g s", p->arch, machine, seconds, least);
+    json_decref(o);
+}
+
+/* What is written a little slower than it is computed is waited for all the same, however much of
+ * it may wait in homes and slots, and however few loads are made ahead. */
+static void backlogs_are_waited_for(void **state)
+{
+    static const char *const arch[] = {"tinyllama-1.1b", "llama-7b"};
+    static const char *const machine[] = {"rtx-4090", "h200"};
+    static const int64_t ahead[] = {0, 4};
+    static const enum tr_optimizer with[] = {TR_OPT_ADALOMO, TR_OPT_ADAM_MINI};
+
+    (void)state;
+    for (int i = 0; i < 32; i++) {
+        struct tr_train_params p = {.arch = arch[i & 1],
+                                    .dtype = TR_TYPE_BF16,
+                                    .batch_size = i & 16 ? 2 : 8,
+                                    .seq_len = 2048,
+                                    .optimizer = with[i >> 1 & 1],
+                                    .clip_norm = -1,
+                                    .prefetch = ahead[i >> 2 & 1],
+                                    .durability = TR_KEEP_STEP};
+
+        no_faster_than_drives(&p, machine[i >> 3 & 1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -534,6 +572,7 @@ int main(void)
         cmocka_unit_test(saved_inputs_grow),
         cmocka_unit_test(adapters_are_priced),
         cmocka_unit_test(too_many_pieces),
+        cmocka_unit_test(backlogs_are_waited_for),
     };
 
     setenv("XDG_CACHE_HOME", scratch_path("cache"), 1);

@@ -274,6 +274,66 @@ static void commit_of_homes(void **state)
     assert_int_equal(r.total_written_bytes, BYTES);
 }
 
+/* All in slots and in homes, every step durable: 80 seconds of visits, and what they change takes
+ * the drive 90. The first steps do not wait for it yet: what they leave waits in homes, until each
+ * step finds its slots 10 seconds later than the one before did. As long take all that follow. The
+ * bytes are those of the steps that were asked for. */
+static void backlog_grows(void **state)
+{
+    struct tr_sim_result few, settled, many;
+    struct step s;
+
+    (void)state;
+    open_step(&s, 8, 8);
+    memset(s.in_host, 1, sizeof(s.in_host));
+    s.p.in_host = s.in_host;
+    s.p.staged = 1;
+    s.p.durability = TR_DURABLE_STEP;
+    s.p.rates.drive[0].alone = (struct tr_drive_ways){100, 8 * BYTES / 90.0, 100};
+    s.p.steps = 3;
+    few = play(&s, tr_simulate);
+    s.p.most = TR_SIM_STEPS;
+    settled = play(&s, tr_simulate);
+    s.p.steps = TR_SIM_STEPS;
+    s.p.most = 0;
+    many = play(&s, tr_simulate);
+    assert_true(few.seconds < 89);
+    assert_true(settled.seconds >= 90 && settled.seconds < 91);
+    assert_true(settled.seconds < 1.01 * many.seconds && many.seconds < 1.01 * settled.seconds);
+    equal(settled.busy[TR_SERVE_COMPUTE], 80);
+    equal(settled.pass[0] + settled.pass[2] + settled.commit, settled.seconds);
+    assert_int_equal(settled.written_bytes, few.written_bytes);
+    assert_int_equal(settled.total_written_bytes, few.total_written_bytes);
+    assert_int_equal(settled.total_read_bytes, few.total_read_bytes);
+}
+
+/* What is hardly slower than the visits makes a step wait only after very many: it does all the
+ * same. Seconds are the mean of the last steps, then, and their parts are. */
+static void backlog_grows_slowly(void **state)
+{
+    struct tr_sim_result r;
+    double idle = 0;
+    struct step s;
+
+    (void)state;
+    open_step(&s, 8, 8);
+    memset(s.in_host, 1, sizeof(s.in_host));
+    s.p.in_host = s.in_host;
+    s.p.staged = 1;
+    s.p.durability = TR_DURABLE_STEP;
+    s.p.rates.drive[0].alone = (struct tr_drive_ways){100, 8 * BYTES / 82.0, 100};
+    s.p.steps = 3;
+    s.p.most = TR_SIM_STEPS;
+    r = play(&s, tr_simulate);
+    assert_true(r.step_seconds[2] < 81);
+    assert_true(r.seconds >= 82 - 1e-6 && r.seconds < 82.5);
+    for (int i = 0; i < TR_SERVERS; i++)
+        idle += r.idle[i];
+    equal(r.busy[TR_SERVE_COMPUTE], 80);
+    equal(r.busy[TR_SERVE_COMPUTE] + idle, r.seconds);
+    equal(r.pass[0] + r.pass[2] + r.commit, r.seconds);
+}
+
 /* Staged loads pass the drive, the checksums and the copy one after the other. */
 static void staged_loads(void **state)
 {
@@ -563,6 +623,8 @@ int main(void)
         cmocka_unit_test(host_tier),
         cmocka_unit_test(commit_of_slots),
         cmocka_unit_test(commit_of_homes),
+        cmocka_unit_test(backlog_grows),
+        cmocka_unit_test(backlog_grows_slowly),
         cmocka_unit_test(staged_loads),
         cmocka_unit_test(drag_and_serial),
         cmocka_unit_test(more_is_not_slower),
