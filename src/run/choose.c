@@ -39,7 +39,7 @@ struct search {
     const struct tr_batch *batch;
     int clips;     /* the clip method is to be chosen */
     struct way at; /* what is placed */
-    int parked;    /* all gradients have room on the device, where records come first */
+    int at_best;   /* of the way just tried: no other clip method can be faster */
     /* The fastest: every step durable (or whatever is not to be chosen); and not every step. */
     struct way way[2];
     double seconds[2]; /* of a step; 0: there is none */
@@ -225,13 +225,24 @@ static int try_kept(struct search *s, struct way *w, double *seconds)
     return r;
 }
 
+/* All gradients stay on the device, no activation is made again, and nothing that moves is waited
+ * for: where seconds are not known, nothing moves. */
+static int is_at_best(const struct search *s, const struct tr_prediction *p)
+{
+    const struct tr_plan *plan = &s->run->plan;
+
+    return plan->parked && plan->keep == plan->in.model->config.layers &&
+           (p->timed ? p->sim.seconds <= 1.01 * p->arithmetic
+                     : !p->sim.copied_bytes && !p->sim.read_bytes && !p->sim.written_bytes);
+}
+
 static int try_way(struct search *s, struct way w)
 {
     struct tr_prediction p;
     double seconds;
     int r = try_one(s, &w, &p, &seconds);
 
-    s->parked = s->run->plan.parked;
+    s->at_best = seconds > 0 && is_at_best(s, &p);
     if (r == 0 && seconds > 0 && may_keep_more(s, &p))
         r = try_kept(s, &w, &seconds);
     if (r == 0 && seconds > 0)
@@ -239,13 +250,13 @@ static int try_way(struct search *s, struct way w)
     return r;
 }
 
-/* Where all gradients have room on the device, none is made twice and none leaves it: nothing is
- * faster. */
+/* Where all gradients have room on the device, none is made twice and none leaves it. That may be
+ * room for activations, though, all of which are made again then: so both ways are tried. */
 static int try_clips(struct search *s, struct way w)
 {
     int r = try_way(s, w);
 
-    if (r < 0 || !s->clips || s->parked)
+    if (r < 0 || !s->clips || s->at_best)
         return r;
     w.parked = TR_PARKED_F32;
     return try_way(s, w);
