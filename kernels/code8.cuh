@@ -106,6 +106,7 @@ static __device__ __forceinline__ void code8_put(void *state, int64_t i, int64_t
 
     for (int j = 0; j < VEC; j++)
         code[j] = by == 0 ? 0 : code8_round<K>(__fmul_rn(x[j], by), tr_philox_half(random, j));
+    __syncwarp(); /* all lanes have read the old scale: shuffles alone put memory in no order */
     if (i % TR_CODE8_BLOCK == 0 && i < n)
         *(float *)code8_block(state, i) = scale;
     if constexpr (whole) {
