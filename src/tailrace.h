@@ -124,8 +124,8 @@ struct tr_memory_row { const char *kind; uint64_t bytes; }; /* "block slots (3 x
 typedef struct tr_run tr_run;
 /* Imports (or continues) and plans. On failure *out is NULL, nothing half-made is left behind. */
 TR_API int tr_train_open(tr_run **out, const struct tr_train_params *params);
-/* One step. 1: done, 0: there are no more steps (all is durable), or an error. Then step and finish
- * return that error for good, and commit and export nothing; opened anew, the run goes on. */
+/* One step. 1: done, 0: no more steps (all is durable), -EINTR: stopped, or an error. Then step and
+ * finish return that error for good, commit and export nothing; opened anew, the run goes on. */
 TR_API int tr_train_step(tr_run *run, struct tr_step_report *report);
 /* Commits; where all steps are done and export is on exports OUT/model, or, if that is of another
  * step, OUT/model-STEP. After an error of the export (a full disk) another call tries again. */
