@@ -145,8 +145,8 @@ static void compare_drives(FILE *f, const struct tr_run *run)
 }
 
 /* All steps of this process: the first one's loads begin with empty slots, and so do those of the
- * first behind a snapshot. A validation in between
- * reads too, and then nothing is said about reads. */
+ * first behind a snapshot. A validation in between reads too, and then nothing is said about reads.
+ */
 static void compare(FILE *f, struct tr_run *run)
 {
     const struct tr_prediction *p = &run->foreseen;

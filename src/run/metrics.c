@@ -135,17 +135,9 @@ static int drop_settled(struct tr_metrics *m)
 static int add_lines(FILE *f, const char *path, const char *lines, size_t bytes)
 {
     off_t before = lseek(fileno(f), 0, SEEK_END);
-    size_t done = 0;
-    ssize_t n = 0;
-    int r;
+    int r = tr_pwrite(fileno(f), path, lines, bytes, (uint64_t)before);
 
-    while (done < bytes &&
-           ((n = write(fileno(f), lines + done, bytes - done)) > 0 || (n < 0 && errno == EINTR)))
-        done += n > 0 ? (size_t)n : 0;
-    if (done == bytes)
-        return 0;
-    r = tr_error(-errno, "%s: cannot write %zu bytes: %s", path, bytes, strerror(errno));
-    if (ftruncate(fileno(f), before) < 0)
+    if (r < 0 && ftruncate(fileno(f), before) < 0)
         r = tr_error(-errno, "%s: cannot be cut to %lld bytes: %s", path, (long long)before,
                      strerror(errno));
     return r;
