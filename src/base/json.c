@@ -31,7 +31,7 @@ int tr_json_parse_nul(const char *text, size_t bytes, const char *where, json_t 
     return parse(text, bytes, where, JSON_ALLOW_NUL, out);
 }
 
-int tr_json_has_nul(const json_t *v)
+static int has_nul(const json_t *v)
 {
     const char *key;
     const json_t *one;
@@ -39,10 +39,15 @@ int tr_json_has_nul(const json_t *v)
     int has = json_is_string(v) && strlen(json_string_value(v)) != json_string_length(v);
 
     json_array_foreach(v, i, one)
-        has |= tr_json_has_nul(one);
+        has |= has_nul(one);
     json_object_foreach((json_t *)v, key, one)
-        has |= tr_json_has_nul(one);
+        has |= has_nul(one);
     return has;
+}
+
+int tr_json_refuse_nul(const json_t *v, const char *where)
+{
+    return has_nul(v) ? tr_error(-EINVAL, "%s: a text with a NUL character (\\u0000)", where) : 0;
 }
 
 int tr_json_says(const json_t *v)

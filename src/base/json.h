@@ -13,8 +13,8 @@
 int tr_json_parse(const char *text, size_t bytes, const char *where, json_t **out);
 /* The same, but a string may hold a NUL (\u0000): for who asks every string its length. */
 int tr_json_parse_nul(const char *text, size_t bytes, const char *where, json_t **out);
-/* 1 where a string of the value, or in it, holds a NUL. */
-int tr_json_has_nul(const json_t *v);
+/* -EINVAL where a string of the value, or in it, holds one: for who takes them for C's. */
+int tr_json_refuse_nul(const json_t *v, const char *where);
 /* Says something: is there, and neither null, false, 0 nor empty (of a text alone: "" does). */
 int tr_json_says(const json_t *v);
 /* json_object_set_new, or -ENOMEM with a message. */

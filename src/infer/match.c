@@ -161,11 +161,10 @@ static int recognise(struct questions *q, const char *where, json_t *o)
 static int read_question(void *owner, const char *where, json_t *o)
 {
     struct questions *q = owner;
-    int r;
+    int r = tr_json_refuse_nul(o, where);
 
-    if (tr_json_has_nul(o))
-        return tr_error(-EINVAL, "%s: a text with a NUL character (\\u0000)", where);
-    r = q->n ? 0 : recognise(q, where, o);
+    if (r == 0 && !q->n)
+        r = recognise(q, where, o);
     if (r < 0)
         return r;
     r = q->chat.template ? add_talk(q, where, o) : add_plain(q, where, o);

@@ -339,9 +339,9 @@ int tr_task_check(enum tr_task task, const char *template)
 int tr_task_read(enum tr_task task, const json_t *record, const char *where, tr_task_fn *fn,
                  void *arg)
 {
-    if (tr_json_has_nul(record))
-        return tr_error(-EINVAL, "%s: a text with a NUL character (\\u0000)", where);
-    return tasks[task].read(&(struct record){record, where, fn, arg});
+    int r = tr_json_refuse_nul(record, where);
+
+    return r < 0 ? r : tasks[task].read(&(struct record){record, where, fn, arg});
 }
 
 static int encode(const struct tr_tokenizer *t, const char *text, size_t bytes, struct tr_ids *ids)
