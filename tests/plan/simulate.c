@@ -275,22 +275,28 @@ static void commit_of_homes(void **state)
 }
 
 /* All in slots and in homes, every step durable: 80 seconds of visits, and what they change takes
- * the drive 90. The first steps do not wait for it yet: what they leave waits in homes, until each
- * step finds its slots 10 seconds later than the one before did. As long take all that follow. The
- * bytes are those of the steps that were asked for. */
+ * the drive so many. */
+static void open_backlog(struct step *s, double seconds)
+{
+    open_step(s, 8, 8);
+    memset(s->in_host, 1, sizeof(s->in_host));
+    s->p.in_host = s->in_host;
+    s->p.staged = 1;
+    s->p.durability = TR_DURABLE_STEP;
+    s->p.rates.drive[0].alone = (struct tr_drive_ways){100, 8 * BYTES / seconds, 100};
+    s->p.steps = 3;
+}
+
+/* The drive takes 90 seconds. The first steps do not wait for it yet: what they leave waits in
+ * homes, until each step finds its slots 10 seconds later than the one before did. As long take all
+ * that follow. The bytes are those of the steps that were asked for. */
 static void backlog_grows(void **state)
 {
     struct tr_sim_result few, settled, many;
     struct step s;
 
     (void)state;
-    open_step(&s, 8, 8);
-    memset(s.in_host, 1, sizeof(s.in_host));
-    s.p.in_host = s.in_host;
-    s.p.staged = 1;
-    s.p.durability = TR_DURABLE_STEP;
-    s.p.rates.drive[0].alone = (struct tr_drive_ways){100, 8 * BYTES / 90.0, 100};
-    s.p.steps = 3;
+    open_backlog(&s, 90);
     few = play(&s, tr_simulate);
     s.p.most = TR_SIM_STEPS;
     settled = play(&s, tr_simulate);
@@ -316,13 +322,7 @@ static void backlog_grows_slowly(void **state)
     struct step s;
 
     (void)state;
-    open_step(&s, 8, 8);
-    memset(s.in_host, 1, sizeof(s.in_host));
-    s.p.in_host = s.in_host;
-    s.p.staged = 1;
-    s.p.durability = TR_DURABLE_STEP;
-    s.p.rates.drive[0].alone = (struct tr_drive_ways){100, 8 * BYTES / 82.0, 100};
-    s.p.steps = 3;
+    open_backlog(&s, 82);
     s.p.most = TR_SIM_STEPS;
     r = play(&s, tr_simulate);
     assert_true(r.step_seconds[2] < 81);

@@ -23,22 +23,13 @@
 #define STEPS 4
 
 static const struct tiny shape = {"llama", 64, 96, 3, 4, 2, 16, 300, 256, ""};
-static char notices[4096];
-
-static void note(void *arg, const char *line)
-{
-    size_t n = strlen(notices);
-
-    (void)arg;
-    snprintf(notices + n, sizeof(notices) - n, "%s\n", line);
-}
 
 static struct tr_train_params job(const char *out, enum tr_optimizer optimizer, enum tr_keep keep)
 {
     struct tr_train_params p = tiny_job(out, optimizer, keep, STEPS);
 
     notices[0] = 0;
-    p.log = note;
+    p.log = take_notice;
     return p;
 }
 

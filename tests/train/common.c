@@ -363,3 +363,13 @@ float *read_tensor(const char *dir, const char *name, size_t *n)
     tr_safetensors_close(s);
     return x;
 }
+
+char notices[4096];
+
+void take_notice(void *arg, const char *line)
+{
+    size_t n = strlen(notices);
+
+    (void)arg;
+    snprintf(notices + n, sizeof(notices) - n, "%s\n", line);
+}

@@ -73,4 +73,8 @@ uint64_t file_hash(const char *path);
 /* All f32 values of a tensor in FOLDER/model.safetensors; count in *n. Freed with free. */
 float *read_tensor(const char *folder, const char *name, size_t *n);
 
+/* A tr_log_fn: what a run says, a line each, until notices[0] = 0. */
+extern char notices[4096];
+void take_notice(void *arg, const char *line);
+
 #endif

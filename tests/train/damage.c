@@ -69,14 +69,6 @@ static void test_changed_beside(void **state)
         fail_msg("%s", tr_message());
 }
 
-static char told[4096];
-
-static void hear(void *arg, const char *line)
-{
-    (void)arg;
-    snprintf(told + strlen(told), sizeof(told) - strlen(told), "%s\n", line);
-}
-
 static char *inspected(const char *run)
 {
     char *text = NULL;
@@ -147,11 +139,11 @@ static void test_damaged_plan(void **state)
     text = inspected(p.out);
     assert_non_null(strstr(text, "makes plan.json anew, which is damaged, then goes on"));
     tr_free_text(text);
-    told[0] = 0;
-    p.log = hear;
+    notices[0] = 0;
+    p.log = take_notice;
     if (train(&p, NULL) < 0)
         fail_msg("%s", tr_message());
-    assert_non_null(strstr(told, "it is made anew, for the store "));
+    assert_non_null(strstr(notices, "it is made anew, for the store "));
     assert_int_equal(tr_plan_file_read(p.out, &plan), 0);
     assert_int_equal(strlen(plan.store_uuid), 36);
     assert_int_equal(verified(p.out, ""), 0);
@@ -256,12 +248,12 @@ static void say_torn(struct tr_train_params p, const char *word, int64_t damaged
     tr_free_text(text);
     assert_int_equal(verified(p.out, word), damaged);
     assert_int_equal(verified(p.out, file), damaged);
-    told[0] = 0;
-    p.log = hear;
+    notices[0] = 0;
+    p.log = take_notice;
     if (train(&p, NULL) < 0)
         fail_msg("%s", tr_message());
-    if (!strstr(told, file) || !strstr(told, word))
-        fail_msg("a resume does not say '%s': %s", word, told);
+    if (!strstr(notices, file) || !strstr(notices, word))
+        fail_msg("a resume does not say '%s': %s", word, notices);
 }
 
 /* The newest record is torn: by a crash, before anything was said to be durable; or on a disk that

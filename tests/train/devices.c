@@ -192,7 +192,7 @@ static void change_choice(const char *path)
 static void test_choices(void **state)
 {
     char model[4352], data[4352], out[4352];
-    int notices = 0;
+    int n_notices = 0;
     struct tr_train_params p = {.model = model,
                                 .data = data,
                                 .out = out,
@@ -203,7 +203,7 @@ static void test_choices(void **state)
                                 .device_memory = test_budget("cuda", 256 << 20),
                                 .export_model = TR_NO,
                                 .log = count_notices,
-                                .log_arg = &notices};
+                                .log_arg = &n_notices};
 
     (void)state;
     snprintf(model, sizeof(model), "%s", scratch_path("model-choices"));
@@ -213,10 +213,10 @@ static void test_choices(void **state)
     token_data(data, 12, 64, 64, shapes[0].vocab); /* every step has the same shapes */
     assert_int_equal(train_part(&p, 1), 0);
     assert_int_equal(train_part(&p, 1), 0);
-    assert_int_equal(notices, 0);
+    assert_int_equal(n_notices, 0);
     change_choice(scratch_path("run-choices/matmuls.txt"));
     assert_int_equal(train_part(&p, 1), 0);
-    assert_int_equal(notices, 1);
+    assert_int_equal(n_notices, 1);
 }
 
 int main(void)

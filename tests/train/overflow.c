@@ -33,7 +33,6 @@
 #define WIDTH 64
 
 static const struct tiny shape = {"llama", WIDTH, 96, 3, 4, 2, 16, 300, 64, ""};
-static char notices[4096];
 static int keeps_step, kept;            /* the defect, and how often it struck */
 static uint64_t order_seed, read_bytes; /* the second: of the last step */
 
@@ -44,14 +43,6 @@ int __wrap_tr_offload_abandon(struct tr_offload *o)
 {
     kept += keeps_step;
     return keeps_step ? 0 : __real_tr_offload_abandon(o);
-}
-
-static void note(void *arg, const char *line)
-{
-    size_t n = strlen(notices);
-
-    (void)arg;
-    snprintf(notices + n, sizeof(notices) - n, "%s\n", line);
 }
 
 /* Sets elements first, first + step, ... of a tensor of a model folder. */
@@ -159,7 +150,7 @@ static struct tr_train_params job(const char *out, const char *data)
                                     .checkpoint_every = 3,
                                     .device = getenv("TAILRACE_DEVICE"),
                                     .threads = 1,
-                                    .log = note};
+                                    .log = take_notice};
 }
 
 static uint64_t model_hash(const char *out)

@@ -43,16 +43,6 @@ static void make_job(struct job *j)
                                     .threads = 1};
 }
 
-static char heard[4096];
-
-static void hear(void *arg, const char *line)
-{
-    size_t n = strlen(heard);
-
-    (void)arg;
-    snprintf(heard + n, sizeof(heard) - n, "%s\n", line);
-}
-
 static void clear_job(const struct job *j)
 {
     tr_remove_tree(j->model);
@@ -430,7 +420,7 @@ static void test_other_data(void **state)
     (void)state;
     make_job(&j);
     j.p.steps = 7;
-    j.p.log = hear;
+    j.p.log = take_notice;
     assert_int_equal(train_part(&j.p, 1), 0);
     change_data(&j, 1);
     assert_int_equal(train_part(&j.p, 1), -EINVAL);
@@ -439,10 +429,10 @@ static void test_other_data(void **state)
     change_data(&j, 9); /* as they were */
     assert_int_equal(train_part(&j.p, 1), 0);
     change_data(&j, 2);
-    heard[0] = 0;
+    notices[0] = 0;
     j.p.force = 1;
     assert_int_equal(train_part(&j.p, 1), 0);
-    assert_non_null(strstr(heard, "goes on with other data than before"));
+    assert_non_null(strstr(notices, "goes on with other data than before"));
     j.p.force = 0;
     assert_int_equal(train_part(&j.p, 1), 0);
     change_data(&j, 3);
@@ -677,7 +667,7 @@ static void test_late_export(void **state)
     make_job(&j);
     j.p.steps = 2;
     j.p.schedule = TR_LR_CONSTANT;
-    j.p.log = hear;
+    j.p.log = take_notice;
     assert_int_equal(train(&j.p, NULL), 0);
     first = file_hash(scratch_path("out/model/model.safetensors"));
     j.p.steps = 3;
@@ -686,9 +676,9 @@ static void test_late_export(void **state)
     assert_int_equal(tr_folder_is_empty(scratch_path("out/model-3")), -ENOENT);
     j.p.export_model = TR_AUTO;
     for (int i = 0; i < 2; i++) {
-        heard[0] = 0;
+        notices[0] = 0;
         assert_int_equal(train(&j.p, NULL), 0);
-        assert_non_null(strstr(heard, i ? "out/model-3 (as it was)\n" : "out/model-3\n"));
+        assert_non_null(strstr(notices, i ? "out/model-3 (as it was)\n" : "out/model-3\n"));
     }
     second = file_hash(scratch_path("out/model-3/model.safetensors"));
     assert_true(file_hash(scratch_path("out/model/model.safetensors")) == first);
@@ -708,12 +698,12 @@ static void test_export_of_old_run(void **state)
     (void)state;
     make_job(&j);
     j.p.steps = 2;
-    j.p.log = hear;
+    j.p.log = take_notice;
     assert_int_equal(train(&j.p, NULL), 0);
     assert_int_equal(unlink(scratch_path("out/plan.json")), 0);
-    heard[0] = 0;
+    notices[0] = 0;
     assert_int_equal(train(&j.p, NULL), 0);
-    assert_non_null(strstr(heard, "out/model (as it was)\n"));
+    assert_non_null(strstr(notices, "out/model (as it was)\n"));
     assert_int_equal(unlink(scratch_path("out/plan.json")), 0);
     j.p.steps = 3;
     j.p.export_model = TR_NO;

@@ -83,16 +83,6 @@ static void test_killed_import(void **state)
     disk = 0;
 }
 
-static char notices[2048];
-
-static void hear(void *arg, const char *line)
-{
-    size_t n = strlen(notices);
-
-    (void)arg;
-    snprintf(notices + n, sizeof(notices) - n, "%s\n", line);
-}
-
 /* A snapshot that would take what block inputs spill to is none, and the run goes on. */
 static void test_no_room_for_snapshot(void **state)
 {
@@ -102,7 +92,7 @@ static void test_no_room_for_snapshot(void **state)
     FILE *f;
 
     (void)state;
-    p.log = hear;
+    p.log = take_notice;
     if (tr_train_open(&run, &p) < 0)
         fail_msg("%s", tr_message());
     snprintf(disk_store, sizeof(disk_store), "%s/store", p.out);
