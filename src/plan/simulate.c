@@ -577,6 +577,7 @@ static void pass(struct sim *s)
 
 /* ---- time ---- */
 
+/* What the caller waits for comes with a kick: nobody asks it at the end of each part. */
 static int advance(struct sim *s)
 {
     int did;
@@ -584,26 +585,28 @@ static int advance(struct sim *s)
     do {
         if (s->kicked) {
             s->kicked = 0;
+            s->stands = 0;
             advance_flush(s);
             advance_writeback(s);
             advance_prefetch(s);
         }
         did = sim_moves_advance(s) | advance_compute(s);
-        if (!did)
+        if (!did && !s->stands) {
             did = advance_caller(s);
+            s->stands = did == 0;
+        }
     } while (did > 0 || (did == 0 && s->kicked));
     return did;
 }
 
 static double next_event(const struct sim *s)
 {
-    double t = s->flush == SIM_SYNC ? s->flush_until : INFINITY;
+    double t = sim_moves_next(s);
 
-    if (s->server[TR_SERVE_COMPUTE].busy)
-        t = fmin(t, s->server[TR_SERVE_COMPUTE].until);
-    if (s->server[TR_SERVE_CPU].busy)
-        t = fmin(t, s->server[TR_SERVE_CPU].until);
-    return fmin(t, sim_moves_next(s));
+    if (s->flush == SIM_SYNC && s->flush_until < t)
+        t = s->flush_until;
+    t = sim_earlier(&s->server[TR_SERVE_COMPUTE], t);
+    return sim_earlier(&s->server[TR_SERVE_CPU], t);
 }
 
 static int is_busy(const struct sim *s, enum tr_server which)
@@ -676,8 +679,10 @@ static void step_time(struct sim *s, double t)
     }
     if (s->server[TR_SERVE_COMPUTE].busy && s->server[TR_SERVE_COMPUTE].until <= t)
         pass(s);
-    if (s->server[TR_SERVE_CPU].busy && s->server[TR_SERVE_CPU].until <= t)
+    if (s->server[TR_SERVE_CPU].busy && s->server[TR_SERVE_CPU].until <= t) {
         s->server[TR_SERVE_CPU].busy = 0;
+        s->kicked = 1;
+    }
     sim_moves_done(s);
 }
 

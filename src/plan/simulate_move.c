@@ -208,6 +208,7 @@ static void add(struct sim *s, struct sim_move *m)
     struct sim_move *last = s->last[m->way];
 
     tally(s, m);
+    s->offers = 1;
     *(last ? &last->next : &s->list[m->way]) = m;
     s->last[m->way] = m;
     for (int i = 0; i < SIM_POOLS; i++)
@@ -474,8 +475,9 @@ int sim_moves_advance(struct sim *s)
 {
     int did = 0;
 
-    for (int i = 0; i < SIM_POOLS; i++)
+    for (int i = 0; s->offers && i < SIM_POOLS; i++)
         did |= hand_out(s, (enum sim_pool)i);
+    s->offers = 0;
     for (uint32_t d = 0; d < s->n_drives; d++)
         did |= serve_drive(s, d);
     for (int i = TR_SERVE_HASH; i < TR_SERVE_CPU; i++)
@@ -488,9 +490,9 @@ double sim_moves_next(const struct sim *s)
     double t = INFINITY;
 
     for (uint32_t d = 0; d < s->n_drives; d++)
-        t = s->drive[d].busy ? fmin(t, s->drive[d].until) : t;
+        t = sim_earlier(&s->drive[d], t);
     for (int i = TR_SERVE_HASH; i < TR_SERVE_CPU; i++)
-        t = s->server[i].busy ? fmin(t, s->server[i].until) : t;
+        t = sim_earlier(&s->server[i], t);
     return t;
 }
 
@@ -501,6 +503,7 @@ static void end_part(struct sim *s, struct sim_part *part)
     m->done += part->bytes;
     part->next = s->free[part->pool];
     s->free[part->pool] = part;
+    s->offers = 1;
     if (m->done == s->p->spans[m->span].bytes)
         finish_move(s, m);
 }

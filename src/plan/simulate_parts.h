@@ -93,6 +93,8 @@ struct sim {
     enum sim_flush flush;
     uint32_t flush_step;
     int kicked, ended;
+    int stands; /* the caller cannot go on before the next kick */
+    int offers; /* a move has come or a part is free: parts may be handed out */
 
     struct sim_server server[TR_SERVERS]; /* but the drives: */
     struct sim_server drive[TR_STORE_FOLDERS];
@@ -124,6 +126,12 @@ static inline int sim_is_scratch(const struct sim *s, uint32_t span)
 static inline uint32_t sim_drive_of(const struct sim *s, uint32_t folder)
 {
     return s->p->drive_of ? s->p->drive_of[folder] : folder;
+}
+
+/* When the server is done, if it is before t. */
+static inline double sim_earlier(const struct sim_server *v, double t)
+{
+    return v->busy && v->until < t ? v->until : t;
 }
 
 /* Bytes of the span on this drive. */

@@ -128,9 +128,8 @@ static void protect(const struct fake_object *o, int access)
 
 static void protect_all(int access)
 {
-    for (struct fake_object *o = fake_state.objects; o; o = o->next)
-        if (o->kind == FAKE_DEVICE_MEMORY)
-            protect(o, access);
+    for (struct fake_object *o = fake_state.objects[FAKE_DEVICE_MEMORY]; o; o = o->next)
+        protect(o, access);
 }
 
 void fake_memory_open(void)
@@ -250,41 +249,45 @@ cudaError_t fake_free_host(void *p)
     return cudaSuccess;
 }
 
-static int is_memory(const struct fake_object *o)
+/* The memory that any of the bytes [start, end) lies in; empty: or that ends there. */
+static const struct fake_object *memory_at(uintptr_t start, uintptr_t end)
 {
-    return o->kind == FAKE_DEVICE_MEMORY || o->kind == FAKE_PINNED || o->kind == FAKE_REGISTERED;
+    static const enum fake_kind memory[] = {FAKE_DEVICE_MEMORY, FAKE_PINNED, FAKE_REGISTERED};
+
+    for (size_t i = 0; i < sizeof(memory) / sizeof(memory[0]); i++)
+        for (const struct fake_object *o = fake_state.objects[memory[i]]; o; o = o->next) {
+            uintptr_t from = (uintptr_t)o->p, to = from + o->bytes;
+
+            if (start == end ? start >= from && start <= to : end > from && start < to)
+                return o;
+        }
+    return NULL;
 }
 
 int fake_device_sees(const void *p)
 {
-    uintptr_t a = (uintptr_t)p;
-    int sees = 0;
+    int sees;
 
     pthread_mutex_lock(&fake_state.lock);
-    for (struct fake_object *o = fake_state.objects; o && !sees; o = o->next)
-        sees = is_memory(o) && a >= (uintptr_t)o->p && a <= (uintptr_t)o->p + o->bytes;
+    sees = memory_at((uintptr_t)p, (uintptr_t)p) != NULL;
     pthread_mutex_unlock(&fake_state.lock);
     return sees;
 }
 
 enum fake_place fake_place_of(const void *p, size_t n)
 {
-    enum fake_place place = FAKE_AT_PAGEABLE;
     uintptr_t a = (uintptr_t)p, b = a + n;
+    enum fake_place place = FAKE_AT_PAGEABLE;
+    const struct fake_object *o;
 
     if (!p || b < a)
         return FAKE_AT_NOWHERE;
     pthread_mutex_lock(&fake_state.lock);
-    for (struct fake_object *o = fake_state.objects; o; o = o->next) {
-        uintptr_t start = (uintptr_t)o->p, end = start + o->bytes;
-
-        if (!is_memory(o) || b <= start || a >= end)
-            continue;
-        place = o->kind == FAKE_DEVICE_MEMORY ? FAKE_AT_DEVICE : FAKE_AT_PINNED;
-        if (a < start || b > end)
-            place = FAKE_AT_NOWHERE;
-        break;
-    }
+    o = memory_at(a, b);
+    if (o)
+        place = a < (uintptr_t)o->p || b > (uintptr_t)o->p + o->bytes ? FAKE_AT_NOWHERE
+                : o->kind == FAKE_DEVICE_MEMORY                       ? FAKE_AT_DEVICE
+                                                                      : FAKE_AT_PINNED;
     pthread_mutex_unlock(&fake_state.lock);
     return place;
 }

@@ -27,15 +27,15 @@ void fake_object_add(enum fake_kind kind, void *p, size_t bytes)
     if (!o)
         abort();
     pthread_mutex_lock(&fake_state.lock);
-    *o = (struct fake_object){kind, p, bytes, fake_calls(), fake_state.objects};
-    fake_state.objects = o;
+    *o = (struct fake_object){kind, p, bytes, fake_calls(), fake_state.objects[kind]};
+    fake_state.objects[kind] = o;
     pthread_mutex_unlock(&fake_state.lock);
 }
 
 struct fake_object *fake_object_find_locked(enum fake_kind kind, const void *p)
 {
-    for (struct fake_object *o = fake_state.objects; o; o = o->next)
-        if (o->kind == kind && o->p == p)
+    for (struct fake_object *o = fake_state.objects[kind]; o; o = o->next)
+        if (o->p == p)
             return o;
     return NULL;
 }
@@ -55,8 +55,8 @@ int fake_object_remove(enum fake_kind kind, const void *p, size_t *bytes)
     struct fake_object **at, *found = NULL;
 
     pthread_mutex_lock(&fake_state.lock);
-    for (at = &fake_state.objects; *at; at = &(*at)->next)
-        if ((*at)->kind == kind && (*at)->p == p) {
+    for (at = &fake_state.objects[kind]; *at; at = &(*at)->next)
+        if ((*at)->p == p) {
             found = *at;
             *at = found->next;
             break;
@@ -73,9 +73,10 @@ size_t fake_leaks(void)
     size_t n = 0;
 
     pthread_mutex_lock(&fake_state.lock);
-    for (struct fake_object *o = fake_state.objects; o; o = o->next, n++)
-        fake_say("left behind: %s of call %llu (%zu bytes)", names[o->kind],
-                 (unsigned long long)o->call, o->bytes);
+    for (int kind = 0; kind < FAKE_KINDS; kind++)
+        for (struct fake_object *o = fake_state.objects[kind]; o; o = o->next, n++)
+            fake_say("left behind: %s of call %llu (%zu bytes)", names[kind],
+                     (unsigned long long)o->call, o->bytes);
     pthread_mutex_unlock(&fake_state.lock);
     return n;
 }
@@ -83,13 +84,12 @@ size_t fake_leaks(void)
 /* Frees one thing; 0 when nothing is left. Streams come first: others may be in use by them. */
 static int free_one(void)
 {
-    struct fake_object *o, found;
+    struct fake_object found = {.kind = FAKE_KINDS};
 
     pthread_mutex_lock(&fake_state.lock);
-    for (o = fake_state.objects; o && o->kind != FAKE_STREAM; o = o->next)
-        ;
-    o = o ? o : fake_state.objects;
-    found = o ? *o : (struct fake_object){.kind = FAKE_KINDS};
+    for (int kind = 0; kind < FAKE_KINDS && found.kind == FAKE_KINDS; kind++)
+        if (fake_state.objects[kind])
+            found = *fake_state.objects[kind];
     pthread_mutex_unlock(&fake_state.lock);
     if (found.kind == FAKE_KINDS)
         return 0;

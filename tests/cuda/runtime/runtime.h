@@ -63,7 +63,7 @@ struct fake_object {
 struct fake_state {
     pthread_mutex_t lock;
     struct fake_options options;
-    struct fake_object *objects;
+    struct fake_object *objects[FAKE_KINDS]; /* newest first */
     size_t used, pinned; /* bytes charged */
     int leaked;          /* something was left behind at a reset */
     int streams_made;

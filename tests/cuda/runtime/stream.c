@@ -252,14 +252,12 @@ void fake_drain_all(void)
     int n = 0;
 
     pthread_mutex_lock(&fake_state.lock);
-    for (struct fake_object *o = fake_state.objects; o; o = o->next)
-        if (o->kind == FAKE_STREAM) {
-            if (n == 64)
-                abort();
-            wait[n].stream = o->p;
-            wait[n].mark = push_mark(o->p, &wait[n].number);
-            n++;
-        }
+    for (struct fake_object *o = fake_state.objects[FAKE_STREAM]; o; o = o->next, n++) {
+        if (n == 64)
+            abort();
+        wait[n].stream = o->p;
+        wait[n].mark = push_mark(o->p, &wait[n].number);
+    }
     pthread_mutex_unlock(&fake_state.lock);
     while (n--)
         wait_for(wait[n].stream, wait[n].mark, wait[n].number);
