@@ -17,8 +17,8 @@
 #include "tests/support/uring.h"
 
 #ifdef __SANITIZE_THREAD__ /* ten times as slow; what races does so in few steps */
-#define STEPS 4
-#define SEEDS 4
+#define STEPS 3
+#define SEEDS 3
 #else
 #define STEPS 9
 #define SEEDS 10
