@@ -32,6 +32,14 @@ int tr_trains_table(const struct tr_model *m);
 /* The table's gradient, and with it the end of the final norm's use, comes with the embedding. */
 int tr_trains_tied(const struct tr_model *m);
 
+/* An untied embedding has the last gradient of a step, made of what is still there when the norm is
+ * known: where the others wait in the store it is made once more then, and applied at once. So it
+ * never takes more room than a slice, of which only the rows in the batch are not zero. */
+static inline int tr_embeds_at_once(const struct tr_model *m)
+{
+    return m->parked && tr_trains(m, m->embed.tensor) && !tr_trains_tied(m);
+}
+
 struct tr_lowest {
     int32_t layer;     /* -1: the embedding trains; layers: no block does */
     enum tr_part part; /* of that block */

@@ -373,7 +373,8 @@ static void add_table(struct builder *b, struct tr_table *table, enum tr_role ro
         add_segment(b, record, "state");
         add_slice_state(b, table);
     }
-    if (!b->bad && b->p->parked && tr_trains(b->m, table->tensor)) {
+    if (!b->bad && b->p->parked && tr_trains(b->m, table->tensor) &&
+        (role != TR_ROLE_EMBED || b->m->config.tied)) { /* tr_embeds_at_once */
         add_segment(b, record, "gradient");
         add_slice_parked(b, table);
     }

@@ -102,8 +102,8 @@ uint64_t plan_grad_floats(const struct tr_plan *p, uint64_t slice_rows)
         return m->n_trained;
     if (p->in.group)
         return group_floats(p);
-    if (m->parked == TR_PARKED_F32)
-        return 0; /* made in the slots where they are kept */
+    if (m->parked == TR_PARKED_F32) /* the others are made in the slots where they are kept */
+        return tr_embeds_at_once(m) ? slice_rows * (uint64_t)m->config.hidden : 0;
     return plan_max(plan_block_grad_floats(p), rows * (uint64_t)m->config.hidden);
 }
 

@@ -59,7 +59,7 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
         p->parked     ? "weight gradients (all, until the norm is known)"
         : p->in.fused ? "weight gradients (norms and biases alone)"
         : p->in.group ? "weight gradients (a group, until its norm is known)"
-        : p->in.model->parked == TR_PARKED_F32 ? "weight gradient (of the final norm)"
+        : p->in.model->parked == TR_PARKED_F32 ? "weight gradients (embedding slice, final norm)"
         : p->held                              ? "weight gradients (a table, for its second sweep)"
         : !p->several && !p->in.apart          ? "weight gradient (one tensor)"
         : p->by_parts ? "weight gradients (one matrix and its small tensors)"

@@ -256,7 +256,7 @@ static void add_slice_apply(struct tr_visits *v, const struct tr_model *m,
 static void add_embed(struct tr_visits *v, const struct tr_visits_params *p)
 {
     const struct tr_model *m = p->model;
-    int update = defers(p) && tr_trains(m, m->embed.tensor);
+    int update = defers(p) && tr_trains_tied(m);
 
     if (update)
         add_slice_sums(v, m, TR_WORK_EMBED_GRAD);
@@ -323,7 +323,7 @@ static void add_table_sweep(struct tr_visits *v, const struct tr_model *m,
     int tied = tr_trains_tied(m), head = unit->work == TR_WORK_HEAD_GRAD;
     const struct tr_table *t = head ? tr_model_head(m) : &m->embed;
     int update = unit->pass == TR_PASS_UPDATE, owns = updates_table(m, unit);
-    int parks = m->parked && (!head || !tied) && tr_trains(m, t->tensor);
+    int parks = (!head || !tied) && t->slices[0].parked_span != TR_NONE;
 
     for (int32_t i = t->n_slices - 1; i >= 0; i--) {
         struct tr_unit_visit one = slice_unit(unit->work, t, i, 1);
@@ -539,6 +539,8 @@ static void add_training(struct tr_visits *v, const struct tr_visits_params *p)
     update = v->n;
     if (!p->model->parked)
         add_backward(v, p, TR_PASS_UPDATE);
+    else if (tr_embeds_at_once(p->model))
+        add_table_grad(v, p->model, TR_WORK_EMBED_GRAD, TR_PASS_UPDATE);
     if (p->parked)
         only_update(v, p->model, update);
 }

@@ -28,7 +28,9 @@
  *   head' n..0  block' L-1 .. 0  embed' n..0                             norm pass: parked
  *
  * There the final norm has an update of its own before the head, since all visits of that need it;
- * the sums of AdaLomo's tables are made by a run of update visits before.
+ * the sums of AdaLomo's tables are made by a run of update visits before. An untied embedding does
+ * not wait: when the norm pass has come to it the norm is known, and what its gradient is made of
+ * is there still; so behind that pass it is made again and applied (embed' n..0, changed).
  *
  * Clipped group by group the backward pass is one of both kinds in turn: a norm pass over the
  * group's units, which leaves their gradients, and the updates of these units.

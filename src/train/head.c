@@ -176,7 +176,7 @@ static float *slice_grad(const struct slice_work *w)
 {
     const struct tr_plan *plan = w->p->plan;
 
-    if (w->p->model->parked == TR_PARKED_F32) /* made where it is kept */
+    if (w->p->model->parked == TR_PARKED_F32 && w->at.parked) /* made where it is kept */
         return (float *)w->at.parked;
     return (float *)((char *)pass_at(w->p, &plan->grad) +
                      tr_plan_table_grad(plan, w->tensor, w->slice->row0));

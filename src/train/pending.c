@@ -6,7 +6,7 @@
  * parameters and the state of its unit, and the next step's forward pass, which loads the
  * parameters anyway, loads it with them and applies it first. So a step costs the bytes of its
  * gradients, once each way, instead of a second backward pass, and its numbers are the same to the
- * last bit.
+ * last bit. An untied embedding, whose gradient is the last one, does not wait (tr_embeds_at_once).
  *
  * In between the step is finished, but the parameters are not: "the parameters from before, their
  * gradients, the clip's coefficient, the learning rate and the loss scale" is what its commit names

@@ -125,9 +125,18 @@ double run_adapter_rate(const struct tr_run *run, int64_t step)
     return rate_at(run, run->params.lora_lr, step);
 }
 
-static void prepare_update(struct tr_run *run, struct tr_step_report *report)
+/* For updates by this step's own gradients. */
+static void take_step(struct tr_run *run, double lr)
 {
     struct tr_update *u = &run->pass.update;
+
+    u->lr = lr;
+    u->t = run->cursor.t + 1;
+    u->unscale = (float)(1 / run->cursor.loss_scale);
+}
+
+static void prepare_update(struct tr_run *run, struct tr_step_report *report)
+{
     int64_t step = (int64_t)run->cursor.step + 1;
 
     report->lr = rate_at(run, run->params.lr, step);
@@ -138,12 +147,10 @@ static void prepare_update(struct tr_run *run, struct tr_step_report *report)
         run_take_pending(run);
         return;
     }
-    u->lr = report->lr;
-    u->t = run->cursor.t + 1;
-    u->coefficient = 1;
+    take_step(run, report->lr);
+    run->pass.update.coefficient = 1;
     run->pass.adapter.coefficient = 1;
     run->pass.adapter.lr = run_adapter_rate(run, step);
-    u->unscale = (float)(1 / run->cursor.loss_scale);
     report->grad_norm = run->plan.in.fused ? NAN : 0;
 }
 
@@ -162,25 +169,36 @@ static int before_update(struct tr_run *run, enum tr_pass done, struct tr_step_r
     return 0;
 }
 
-/* The same where the update waits for the next step: when all of this one has been queued. */
+/* Between the passes. Where gradients wait, the updates until here were the step's before. */
+static int turn(struct tr_run *run, enum tr_pass done, struct tr_step_report *report, int *skip)
+{
+    if (run->model->parked)
+        take_step(run, report->lr);
+    return before_update(run, done, report, skip);
+}
+
+/* The same where updates wait for the next step: when all of this one has been queued, unless the
+ * embedding's came at once. */
 static int park(struct tr_run *run, struct tr_step_report *report, int *skip)
 {
-    int r;
+    int r = 0;
 
     if (!run->model->parked)
         return 0;
-    r = before_update(run, TR_PASS_NORM, report, skip);
+    if (run->visits.units[run->visits.n - 1].pass != TR_PASS_UPDATE)
+        r = before_update(run, TR_PASS_NORM, report, skip);
     if (r == 0)
         run_leave_pending(run, report->lr, *skip);
     return r;
 }
 
-/* A skipped step's visits pass through: their write-backs change no byte. */
+/* A skipped step's visits pass through: their write-backs change no byte. What the step before has
+ * left is applied ahead of the forward pass. */
 static int computes(const struct tr_run *run, const struct tr_unit_visit *u, int skip)
 {
     if (!tr_unit_updates(u) && !u->leaves)
         return 1;
-    return run->model->parked ? (int)run->cursor.pending.is : !skip;
+    return u->pass == TR_PASS_FORWARD ? (int)run->cursor.pending.is : !skip;
 }
 
 int run_commit_wait(struct tr_run *run)
@@ -211,7 +229,7 @@ static int walk(struct tr_run *run, struct tr_step_report *report, int *skip)
         if (i == v->forward)
             r = copy_losses(run);
         if (r == 0 && pass == TR_PASS_UPDATE && done != TR_PASS_UPDATE)
-            r = before_update(run, done, report, skip);
+            r = turn(run, done, report, skip);
         if (r == 0)
             r = run_visit(run, v, i, computes(run, &v->units[i], *skip));
         if (r == 0)

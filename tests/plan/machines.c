@@ -195,7 +195,7 @@ static void clip_is_chosen(void **state)
         passes = clipped("rtx-3090", rows[i], TR_CLIP_TWO_PASS, &parked);
         assert_true(parked == 0);
         deferred = clipped("rtx-3090", rows[i], TR_CLIP_DEFERRED, &parked);
-        assert_true(parked > 8 * 13e9); /* two generations of f32 */
+        assert_true(parked > 8 * 12.8e9); /* two generations of f32, the embedding's apart */
         chosen = clipped("rtx-3090", rows[i], TR_CLIP_AUTO, &parked);
         close_to(chosen, deferred < passes ? deferred : passes);
         assert_int_equal(parked > 0, deferred < passes);
@@ -218,8 +218,9 @@ static double mean_seconds(const struct tr_train_params *p)
 }
 
 /* Gradients that stay on the device may take the room of activations: what is chosen is as fast as
- * the better way by name, and more memory never makes it slower (but for 2 % that either way
- * differs by from budget to budget where every step is written). */
+ * the better way by name (but for a thousandth: where one of them waits for nothing, the other is
+ * not looked at), and more memory never makes it slower (but for 2 % that either way differs by
+ * from budget to budget where every step is written). */
 static void clip_makes_room(void **state)
 {
     static const struct tiny shape = {"llama", 2560, 6912, 32, 20, 20, 128, 32000, 2048, ""};
@@ -235,7 +236,7 @@ static void clip_makes_room(void **state)
                                     .seq_len = 2048,
                                     .optimizer = TR_OPT_LOMO,
                                     .durability = keeps[k & 1]};
-        double before = INFINITY, chosen, named[2];
+        double before = INFINITY, chosen, best, named[2];
 
         for (uint64_t memory = k & 2 ? 10 : 19; memory < (k & 2 ? 13u : 24u); memory += 2) {
             p.device_memory = memory << 30;
@@ -245,7 +246,8 @@ static void clip_makes_room(void **state)
             named[0] = mean_seconds(&p);
             p.clip_method = TR_CLIP_DEFERRED;
             named[1] = mean_seconds(&p);
-            close_to(chosen, fmin(named[0], named[1]));
+            best = fmin(named[0], named[1]);
+            assert_true(chosen >= best * (1 - 1e-6) && chosen <= best * 1.001);
             assert_true(chosen < (k & 1 ? 1.02 : 1.01) * before);
             before = chosen;
         }
@@ -544,13 +546,13 @@ static void disk_decides(void **state)
     snprintf(out, sizeof(out), "%s/run", disk);
     tiny_model(model, &shape, TR_TYPE_BF16, 3);
     token_data(data, 4, 500, 500, shape.vocab);
-    p.device_memory = smallest_budget(p) + (256 << 10); /* not all gradients have room in it */
+    p.device_memory = smallest_budget(p) + (512 << 10); /* not all gradients have room in it */
     mkdir(disk, 0755);
     deferred = disk_of(&p, TR_CLIP_DEFERRED);
     p.clip_method = TR_CLIP_TWO_PASS;
     passes = disk_of(&p, TR_CLIP_TWO_PASS);
     p.clip_method = TR_CLIP_AUTO;
-    assert_true(deferred > 2 * passes);
+    assert_true(deferred > passes + passes / 2);
     snprintf(size, sizeof(size), "size=%llu", (unsigned long long)(passes + deferred) / 2);
     if (mount("tmpfs", disk, "tmpfs", 0, size) < 0) {
         print_message("skipped: a disk too small for one way, for want of the right to mount\n");

@@ -6,7 +6,8 @@
  * was cut off leaves is finished before it is exported, and can be continued all the same.
  *
  * The defects that this is for, shown to be caught: a step applied with the coefficient of the one
- * before; an update that comes after its unit's forward pass instead of before.
+ * before; an update that comes after its unit's forward pass instead of before; an embedding that
+ * is updated before all of the norm is known, or with the rate of the step before.
  */
 #include <errno.h>
 #include <math.h>
@@ -44,7 +45,7 @@ static const struct variant variants[] = {
 #define VARIANTS (sizeof(variants) / sizeof(variants[0]))
 
 static struct {
-    int stale, late; /* the defects */
+    int stale, late, early, slow; /* the defects */
     float before;
 } mutant;
 
@@ -63,21 +64,39 @@ void __wrap_run_leave_pending(struct tr_run *run, double lr, int skip)
     __real_run_leave_pending(run, lr, skip);
 }
 
-/* Every update of a block changes places with the forward visit that follows it. */
+int __real_run_read_norm(struct tr_run *run, double *norm);
+int __wrap_run_read_norm(struct tr_run *run, double *norm);
+
+int __wrap_run_read_norm(struct tr_run *run, double *norm)
+{
+    if (mutant.slow && run->cursor.pending.is)
+        run->pass.update.lr = run->cursor.pending.lr;
+    return __real_run_read_norm(run, norm);
+}
+
+static void exchange(struct tr_visits *v, uint32_t i)
+{
+    struct tr_unit_visit unit = v->units[i];
+    struct tr_visit spans = v->spans[i];
+
+    v->units[i] = v->units[i + 1];
+    v->spans[i] = v->spans[i + 1];
+    v->units[i + 1] = unit;
+    v->spans[i + 1] = spans;
+}
+
+/* Late: every update of a block changes places with the forward visit that follows it. Early: the
+ * first update of the embedding with the last visit that measures. */
 int __wrap_tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
 {
     int r = __real_tr_visits_make(v, p);
 
     for (uint32_t i = 0; mutant.late && r == 0 && i + 1 < v->forward; i++)
-        if (v->units[i].work == TR_WORK_UPDATE && v->units[i + 1].work == TR_WORK_BLOCK) {
-            struct tr_unit_visit unit = v->units[i];
-            struct tr_visit spans = v->spans[i];
-
-            v->units[i] = v->units[i + 1];
-            v->spans[i] = v->spans[i + 1];
-            v->units[i + 1] = unit;
-            v->spans[++i] = spans;
-        }
+        if (v->units[i].work == TR_WORK_UPDATE && v->units[i + 1].work == TR_WORK_BLOCK)
+            exchange(v, i++);
+    for (uint32_t i = v->forward; mutant.early && r == 0 && i + 1 < v->n; i++)
+        if (v->units[i].pass == TR_PASS_NORM && v->units[i + 1].pass == TR_PASS_UPDATE)
+            exchange(v, i++);
     return r;
 }
 
@@ -180,36 +199,65 @@ static void test_bf16_adalomo(void **state)
     check(&shapes[1], TR_TYPE_BF16, TR_OPT_ADALOMO, 2);
 }
 
-/* The defects change the model. */
+/* The defects change the model: the first two one whose table is tied, the others another. */
 static void test_mutants(void **state)
 {
-    struct tr_train_params p = job(&shapes[1], TR_TYPE_F32, TR_OPT_LOMO);
-    uint64_t expected = run_variant(p, &variants[0], ROOM);
-
     (void)state;
-    remove_run();
-    p.clip_method = TR_CLIP_DEFERRED;
-    for (int k = 0; k < 3; k++) {
-        uint64_t hash;
+    for (int tied = 0; tied < 2; tied++) {
+        struct tr_train_params p = job(&shapes[tied], TR_TYPE_F32, TR_OPT_LOMO);
+        uint64_t expected = run_variant(p, &variants[0], ROOM);
 
-        mutant.before = 0;
-        mutant.stale = k == 1;
-        mutant.late = k == 2;
-        hash = run_variant(p, &variants[0], ROOM);
-        assert_true((hash == expected) == (k == 0));
+        remove_run();
+        p.clip_method = TR_CLIP_DEFERRED;
+        for (int k = 0; k < 3; k++) {
+            uint64_t hash;
+
+            mutant.before = 0;
+            mutant.stale = tied && k == 1;
+            mutant.late = tied && k == 2;
+            mutant.early = !tied && k == 1;
+            mutant.slow = !tied && k == 2;
+            hash = run_variant(p, &variants[0], ROOM);
+            assert_true((hash == expected) == (k == 0));
+            remove_run();
+        }
+        mutant.stale = mutant.late = mutant.early = mutant.slow = 0;
+    }
+}
+
+/* Of a table that is not tied no gradient waits, nor is there any place for it. */
+static void test_embedding_at_once(void **state)
+{
+    (void)state;
+    for (int tied = 0; tied < 2; tied++) {
+        struct tr_train_params p = job(&shapes[tied], TR_TYPE_BF16, TR_OPT_LOMO);
+        uint64_t waiting = 0, table;
+        char out[4352];
+        tr_run *run;
+
+        snprintf(out, sizeof(out), "%s", scratch_path("run"));
+        p.out = out;
+        p.device_memory = ROOM;
+        p.clip_method = TR_CLIP_DEFERRED;
+        assert_int_equal(tr_train_open(&run, &p), 0);
+        table = (uint64_t)run->model->config.vocab * (uint64_t)run->model->config.hidden * 4;
+        for (uint32_t i = 0; i < run->n_spans; i++)
+            if (run->spans[i].pool == TR_SLOTS_TABLE_PARKED)
+                waiting += run->spans[i].bytes;
+        assert_true(waiting >= table && waiting < table + table / 2);
+        assert_int_equal(run->model->embed.slices[0].parked_span == TR_NONE, !tied);
+        tr_train_close(run);
         remove_run();
     }
-    mutant.stale = mutant.late = 0;
 }
 
 /* Validation needs finished parameters, and leaves the training what it is. */
-static void test_validation(void **state)
+static void validate(const struct tiny *t)
 {
-    struct tr_train_params p = job(&shapes[1], TR_TYPE_BF16, TR_OPT_LOMO);
+    struct tr_train_params p = job(t, TR_TYPE_BF16, TR_OPT_LOMO);
     struct tr_step_report last[2];
     uint64_t hash[2];
 
-    (void)state;
     p.valid = p.data;
     p.eval_every = 1;
     for (int k = 0; k < 2; k++) {
@@ -222,6 +270,13 @@ static void test_validation(void **state)
         remove_run();
     }
     assert_true(hash[0] == hash[1] && last[0].eval_loss == last[1].eval_loss);
+}
+
+static void test_validation(void **state)
+{
+    (void)state;
+    for (int i = 1; i < (on_cuda() ? 2 : 3); i++)
+        validate(&shapes[i]);
 }
 
 /* Cut off behind the commit of so many steps, the last of which is not applied yet. */
@@ -304,7 +359,7 @@ static void test_cut_off(void **state)
 
     (void)state;
     for (size_t o = on_cuda() && !take_all ? 2 : 0; o < 3; o++) {
-        struct tr_train_params p = job(&shapes[1], TR_TYPE_BF16, optimizers[o]);
+        struct tr_train_params p = job(&shapes[o == 1 ? 0 : 1], TR_TYPE_BF16, optimizers[o]);
         uint64_t at2[2], end[2];
 
         p.device_memory = ROOM;
@@ -450,6 +505,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_bf16_parked),
         cmocka_unit_test(test_mutants),
+        cmocka_unit_test(test_embedding_at_once),
         cmocka_unit_test(test_validation),
         cmocka_unit_test(test_cut_off),
         cmocka_unit_test(test_forced),

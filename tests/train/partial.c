@@ -49,6 +49,7 @@ static const struct job jobs[] = {
     {"all norms and both tables", "*norm*,*embed*,lm_head*", &qwen3, TR_TYPE_F32, TR_OPT_ADAM_MINI},
     {"biases alone train", "*.weight", &qwen2, TR_TYPE_BF16, TR_OPT_ADAMW},
     {"final norm alone trains", "*layers*,*embed*,lm_head*", &llama, TR_TYPE_F32, TR_OPT_LOMO},
+    {"table alone trains", "*layers*,*norm*,lm_head*", &llama, TR_TYPE_BF16, TR_OPT_ADAMW},
     {"adapters alone", NULL, &llama, TR_TYPE_BF16, TR_OPT_ADAMW, TR_OPT_DEFAULT, 3},
     {"beside adapters, table and a block frozen", "*embed*,*layers.1.*", &tied, TR_TYPE_BF16,
      TR_OPT_ADALOMO, TR_OPT_ADALOMO, 2},
