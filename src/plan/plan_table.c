@@ -28,6 +28,26 @@ static void row_slots(struct tr_plan_row *r, const struct tr_plan *p, const char
     snprintf(r->kind, sizeof(r->kind), "%s (%u x %.1f MiB)", kind, slots, (double)bytes / 1048576);
 }
 
+/* How many there are at once (invariant 4). */
+static const char *gradients(const struct tr_plan *p)
+{
+    if (p->parked)
+        return "weight gradients (all, until the norm is known)";
+    if (p->in.fused)
+        return "weight gradients (norms and biases alone)";
+    if (p->in.group)
+        return "weight gradients (a group, until its norm is known)";
+    if (p->in.model->parked == TR_PARKED_F32) /* the others are made where they wait */
+        return p->grad.bytes ? "weight gradients (an embedding's slice, final norm)"
+                             : "weight gradient (of the final norm)";
+    if (p->held)
+        return "weight gradients (a table, for its second sweep)";
+    if (!p->several && !p->in.apart)
+        return "weight gradient (one tensor)";
+    return p->by_parts ? "weight gradients (one matrix and its small tensors)"
+                       : "weight gradients (one layer)";
+}
+
 int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS])
 {
     uint64_t shared = p->shared_frame.bytes, known = 0;
@@ -55,15 +75,7 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
              p->slots[TR_SLOTS_FRAME], p->keep, (double)p->slot_bytes[TR_SLOTS_FRAME] / 1048576);
     rows[n++].bytes = p->pool[TR_SLOTS_FRAME].bytes;
     row(&rows[n++], p->dx.bytes + p->back_scratch.bytes, "activation gradients");
-    row(&rows[n++], p->grad.bytes + p->norm_grad.bytes,
-        p->parked     ? "weight gradients (all, until the norm is known)"
-        : p->in.fused ? "weight gradients (norms and biases alone)"
-        : p->in.group ? "weight gradients (a group, until its norm is known)"
-        : p->in.model->parked == TR_PARKED_F32 ? "weight gradients (embedding slice, final norm)"
-        : p->held                              ? "weight gradients (a table, for its second sweep)"
-        : !p->several && !p->in.apart          ? "weight gradient (one tensor)"
-        : p->by_parts ? "weight gradients (one matrix and its small tensors)"
-                      : "weight gradients (one layer)");
+    row(&rows[n++], p->grad.bytes + p->norm_grad.bytes, gradients(p));
     row(&rows[n++],
         p->logits.bytes + p->head_x.bytes +
             (p->dlogits.offset == p->logits.offset ? 0 : p->dlogits.bytes),
