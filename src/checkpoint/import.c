@@ -6,7 +6,6 @@
  */
 #include "src/checkpoint/import.h"
 
-#include <dirent.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -239,18 +238,13 @@ static int check_free_folder(const char *folder)
     return empty > 0;
 }
 
-static json_t *names_in(const char *folder)
+static int add_name(void *names, const char *name)
 {
-    json_t *names = json_array();
-    DIR *d = opendir(folder);
-    struct dirent *e;
+    const char *slash = strrchr(name, '/'), *last = slash ? slash + 1 : name;
 
-    while (d && (e = readdir(d)))
-        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-            json_array_append_new(names, json_string(e->d_name));
-    if (d)
-        closedir(d);
-    return names;
+    if (strcmp(last, ".") && strcmp(last, ".."))
+        json_array_append_new(names, json_string(name));
+    return 0;
 }
 
 /* Empty before, and written in a moment: then all that is in it is of this import. Later, while the
@@ -266,8 +260,21 @@ static int keep_files(struct tr_import *i, const char *uuid)
         return r;
     i->keep_made = !there;
     r = tr_source_keep(i->source, i->model, keep, uuid);
-    i->kept = names_in(keep);
+    i->kept = json_array();
+    tr_keep_names(keep, add_name, i->kept);
     return r;
+}
+
+/* Backwards: what is in a sub-folder stands behind it, and one that is not empty stays. */
+static void remove_kept(const struct tr_import *i)
+{
+    for (size_t k = json_array_size(i->kept); k-- > 0;) {
+        char *path = tr_path(i->p->keep, json_string_value(json_array_get(i->kept, k)));
+
+        if (path && unlink(path) < 0)
+            rmdir(path);
+        tr_free(TR_MEM_MISC, path);
+    }
 }
 
 /* What others have put into the folders stays, and so does a folder that was there before. */
@@ -276,13 +283,7 @@ static void undo(struct tr_import *i, struct tr_store *s)
     char *message = tr_strdup(TR_MEM_MISC, tr_error_message());
 
     tr_store_undo(s);
-    for (size_t k = 0; k < json_array_size(i->kept); k++) {
-        char *path = tr_path(i->p->keep, json_string_value(json_array_get(i->kept, k)));
-
-        if (path)
-            unlink(path);
-        tr_free(TR_MEM_MISC, path);
-    }
+    remove_kept(i);
     if (i->keep_made)
         rmdir(i->p->keep);
     if (message) /* the reason of the failure, not of the tidying */

@@ -467,6 +467,8 @@ static void what_others_add_stays(void **state)
     (void)state;
     make_table(&f, &make_small);
     make_write(&f, make_path(temp, "m"));
+    assert_int_equal(mkdir(make_path(temp, "m/additional_chat_templates"), 0755), 0);
+    make_file(temp, "m/additional_chat_templates/tool_use.jinja", "{{ tools }}");
     snprintf(store, sizeof(store), "%s/s1:%s/s2", temp, temp);
     snprintf(keep, sizeof(keep), "%s/k", temp);
     p.model = make_path(temp, "m");
