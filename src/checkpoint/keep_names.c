@@ -13,19 +13,31 @@
 #include "src/base/mem.h"
 #include "src/checkpoint/keep.h"
 
+/* NULL at the end. A folder that cannot be read to there would be a model without its config.json.
+ */
+static int next_entry(DIR *d, const char *folder, struct dirent **e)
+{
+    errno = 0;
+    *e = readdir(d);
+    if (*e || !errno)
+        return 0;
+    return tr_error(-errno, "%s: cannot read the folder: %s", folder, strerror(errno));
+}
+
 static int each_in(const char *folder, const char *before, tr_keep_name_fn *fn, void *arg)
 {
     DIR *d = opendir(folder);
     struct dirent *e;
-    int r = 0;
+    int r;
 
     if (!d)
         return tr_error(-errno, "%s: cannot open the folder: %s", folder, strerror(errno));
-    while (r >= 0 && (e = readdir(d))) {
+    while ((r = next_entry(d, folder, &e)) == 0 && e) {
         char name[sizeof(TR_KEEP_TEMPLATES) + 1 + sizeof(e->d_name)];
 
         snprintf(name, sizeof(name), "%s%s", before, e->d_name);
-        r = fn(arg, name);
+        if ((r = fn(arg, name)) < 0)
+            break;
     }
     closedir(d);
     return r < 0 ? r : 0;
