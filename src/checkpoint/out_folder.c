@@ -25,6 +25,20 @@
 
 #define MARK TR_UNFINISHED_MARK
 
+/* Nothing can be renamed to a folder that a file system or another folder is mounted on: to be
+ * known before the first byte, not after the last. Older kernels do not tell. */
+static int check_place(const char *path)
+{
+    struct statx st;
+
+    if (statx(AT_FDCWD, path, 0, 0, &st) < 0 || !(st.stx_attributes & STATX_ATTR_MOUNT_ROOT))
+        return 0;
+    return tr_error(-EBUSY,
+                    "%s: something is mounted there, and no folder can take its place: give one "
+                    "in it, such as %s/model",
+                    path, path);
+}
+
 /* An empty folder may be a link: the rename must meet the folder itself. */
 static char *resolve(const char *path, int exists)
 {
@@ -103,6 +117,23 @@ static int unmark(struct tr_out_folder *o)
                : tr_error(-errno, "%s/" MARK ": cannot remove: %s", o->tmp, strerror(errno));
 }
 
+/* Who may see into an empty folder may see into what takes its place, and nobody else: if it cannot
+ * be of the same group, then not that which it is of. */
+static int take_after(const struct tr_out_folder *o)
+{
+    struct stat st;
+    mode_t mode;
+
+    if (stat(o->path, &st) < 0)
+        return 0;
+    mode = (st.st_mode & 07777) | S_IRWXU;
+    if (fchown(o->lock, (uid_t)-1, st.st_gid) < 0)
+        mode &= ~(mode_t)(S_ISGID | S_IRWXG);
+    return fchmod(o->lock, mode) == 0
+               ? 0
+               : tr_error(-errno, "%s: cannot change who may use it: %s", o->tmp, strerror(errno));
+}
+
 static int make(struct tr_out_folder *o)
 {
     int r;
@@ -115,6 +146,8 @@ static int make(struct tr_out_folder *o)
         r = tr_error(-errno, "%s: cannot open: %s", o->tmp, strerror(errno));
     else
         r = flock(o->lock, LOCK_EX) == 0 || errno != EINTR ? mark(o) : -EINTR;
+    if (r == 0)
+        r = take_after(o);
     if (r < 0)
         remove_quietly(o->tmp);
     return r;
@@ -128,6 +161,8 @@ int tr_out_folder_begin(struct tr_out_folder *o, const char *path)
     if (empty == 0)
         return tr_error(-EEXIST, "%s: exists and is not an empty folder; nothing is overwritten",
                         path);
+    if (empty > 0 && (r = check_place(path)) < 0)
+        return r;
     o->path = resolve(path, empty > 0);
     o->tmp = o->path ? tr_unfinished_name(o->path) : NULL;
     if (!o->tmp) {
