@@ -14,6 +14,8 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
+#define FLUSH_BYTES (64u << 20) /* so that a small machine never holds many dirty pages */
+
 static int fail(const char *what, const char *path)
 {
     int e = errno;
@@ -58,6 +60,20 @@ int tr_pwrite(int fd, const char *path, const void *buf, size_t n, uint64_t offs
         n -= (size_t)r;
         offset += (uint64_t)r;
     }
+    return 0;
+}
+
+/* Left to itself the kernel would hold written pages until the end, and a memory cgroup counts
+ * them: the export of a large model must not need its size (the page cache of 2.2 GB would not fit
+ * in the 1 GiB that the whole run is promised to stay in). */
+int tr_file_flush(int fd, const char *path, uint64_t written, uint64_t *flushed)
+{
+    if (written - *flushed < FLUSH_BYTES)
+        return 0;
+    if (fdatasync(fd) < 0)
+        return fail("cannot sync", path);
+    posix_fadvise(fd, 0, (off_t)written, POSIX_FADV_DONTNEED);
+    *flushed = written;
     return 0;
 }
 

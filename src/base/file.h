@@ -17,6 +17,10 @@ int tr_file_read(const char *path, size_t limit, char **out, size_t *bytes);
 int tr_pread(int fd, const char *path, void *buf, size_t n, uint64_t offset);
 int tr_pwrite(int fd, const char *path, const void *buf, size_t n, uint64_t offset);
 
+/* For who writes a file from its beginning, after each write: as soon as 64 MiB are new since
+ * *flushed, they are made durable and the page cache gives up what it holds of the file. */
+int tr_file_flush(int fd, const char *path, uint64_t written, uint64_t *flushed);
+
 /* Closes a file that has no name any more, and gives its space back now: a ring that it was
  * registered with lets go of it some time after it has been closed. */
 void tr_file_drop(int fd);

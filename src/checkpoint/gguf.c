@@ -35,7 +35,7 @@ struct gguf {
     char head[TR_OUT_FILE_HEAD]; /* of the file, which is written last */
     void *chunk, *turned;        /* read, and in the order in which they are written */
     size_t chunk_bytes;
-    uint64_t at, total; /* of the file */
+    uint64_t at, flushed, total; /* of the file */
 };
 
 static const struct {
@@ -176,6 +176,8 @@ static int put(struct gguf *g, const void *data, size_t bytes)
     int r = tr_pwrite(g->out.fd, g->out.tmp, data, bytes, g->at);
 
     g->at += bytes;
+    if (r == 0)
+        r = tr_file_flush(g->out.fd, g->out.tmp, g->at, &g->flushed);
     if (r == 0 && g->params->progress)
         g->params->progress(g->params->progress_arg, g->at, g->total);
     return r;

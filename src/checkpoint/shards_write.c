@@ -17,7 +17,6 @@
 #include "src/checkpoint/shards.h"
 
 #define CHUNK_BYTES (4u << 20)
-#define FLUSH_BYTES (64u << 20) /* so that a small machine never holds many dirty pages */
 
 /* One file that is being written. */
 struct out_file {
@@ -106,22 +105,13 @@ static int write_header(struct out_file *o, const struct tr_shard_file *f, const
     return r;
 }
 
-/* Written pages are given back as it goes. Left to itself the kernel would hold them until the end,
- * and a memory cgroup counts them: the export of a large model must not need its size (the page
- * cache of 2.2 GB would not fit in the 1 GiB that the whole run is promised to stay in). */
 static int write_chunk(struct out_file *o, const void *buf, size_t n)
 {
     int r = tr_pwrite(o->fd, o->path, buf, n, o->at);
 
     o->at += n;
     *o->done += n;
-    if (r < 0 || o->at - o->flushed < FLUSH_BYTES)
-        return r;
-    if (fdatasync(o->fd) < 0)
-        return tr_error(-errno, "%s: cannot sync: %s", o->path, strerror(errno));
-    posix_fadvise(o->fd, 0, (off_t)o->at, POSIX_FADV_DONTNEED);
-    o->flushed = o->at;
-    return 0;
+    return r < 0 ? r : tr_file_flush(o->fd, o->path, o->at, &o->flushed);
 }
 
 static int write_tensor(struct out_file *o, const struct tr_shards_write_params *p,
