@@ -53,6 +53,11 @@ static int read_header_text(int fd, const char *path, uint64_t size, char **text
     r = tr_pread(fd, path, le, 8, 0);
     if (r < 0)
         return r;
+    if (!memcmp(le, "version ", 8)) /* as a length more than any file has */
+        return tr_error(-EINVAL,
+                        "%s: only a pointer to the file, as a clone without Git LFS leaves it: "
+                        "`git lfs pull' brings the file",
+                        path);
     for (int i = 0; i < 8; i++)
         n |= (uint64_t)le[i] << (8 * i);
     if (n > size - 8)

@@ -118,6 +118,10 @@ static void lengths_are_checked_first(void **state)
     assert_refused(tr_safetensors_open_file(&s, path), "truncated, or not a safetensors file");
     make_safetensors(path, "{}", SIZE_MAX - 7, 0);
     assert_refused(tr_safetensors_open_file(&s, path), "truncated, or not a safetensors file");
+    make_file(folder, "y.safetensors",
+              "version https://git-lfs.github.com/spec/v1\noid sha256:0\n");
+    assert_refused(tr_safetensors_open_file(&s, make_path(folder, "y.safetensors")),
+                   "git lfs pull");
     assert_int_equal(truncate(path, 7), 0);
     assert_refused(tr_safetensors_open_file(&s, path), "7 bytes: too short");
     assert_int_equal(truncate(path, 0), 0);
