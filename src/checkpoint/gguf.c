@@ -24,6 +24,7 @@
 #define CHUNK_BYTES (4u << 20)
 #define MAGIC       "GGUF"
 #define VERSION     3
+#define NAME_CHARS  256 /* no file has a longer name, so none is cut within a character */
 
 struct gguf {
     const struct tr_export_params *params;
@@ -308,11 +309,11 @@ static int write_file(struct gguf *g)
 }
 
 /* The file's own name without its ending. */
-static void name_model(struct gguf *g, char name[128])
+static void name_model(struct gguf *g, char name[NAME_CHARS])
 {
     const char *slash = strrchr(g->params->out, '/');
 
-    snprintf(name, 128, "%s", slash ? slash + 1 : g->params->out);
+    snprintf(name, NAME_CHARS, "%s", slash ? slash + 1 : g->params->out);
     if (strlen(name) > 5 && !strcmp(name + strlen(name) - 5, ".gguf"))
         name[strlen(name) - 5] = 0;
     g->told.name = name;
@@ -322,7 +323,7 @@ static void name_model(struct gguf *g, char name[128])
 static int write_told(struct gguf *g, const struct tr_tokenizer *tokenizer)
 {
     struct tr_token_table tokens = {0};
-    char *template = NULL, name[128];
+    char *template = NULL, name[NAME_CHARS];
     int r = tr_token_table_open(&tokens, tokenizer, g->told.config->vocab);
 
     name_model(g, name);

@@ -668,6 +668,26 @@ static void test_byte_level(void **state)
     clear();
 }
 
+/* Longer than most, and none of its characters is cut in two. */
+static void test_long_name(void **state)
+{
+    char title[301] = "", path[4352];
+    struct tr_export_run_params p = {.run = make_run(&examples[3], tokenizer), .gguf = path};
+    struct file f;
+
+    (void)state;
+    for (int i = 0; i < 60; i++)
+        strcat(title, "\xE5\xB1\xB1"); /* a mountain */
+    snprintf(path, sizeof(path), "%s.gguf", scratch_path("%s", title));
+    if (tr_export_run(&p, NULL) < 0)
+        fail_msg("%s", tr_message());
+    read_gguf(&f, path);
+    expect_text(&f, "general.name", title);
+    close_gguf(&f);
+    unlink(path);
+    clear();
+}
+
 static void refused(const struct example *e, const char *with, int code, const char *words)
 {
     const char *run = make_run(e, with);
@@ -717,7 +737,7 @@ int main(void)
         cmocka_unit_test(test_tensors),    cmocka_unit_test(test_rope),
         cmocka_unit_test(test_vocabulary), cmocka_unit_test(test_scores),
         cmocka_unit_test(test_byte_level), cmocka_unit_test(test_digits),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_refused),    cmocka_unit_test(test_long_name),
     };
 
     scratch();
