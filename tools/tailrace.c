@@ -4,8 +4,10 @@
  * usage, 130 interrupted.
  */
 #include <argp.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tools/cli.h"
 
@@ -67,11 +69,25 @@ static int close_output(int code)
     return CLI_FAILED;
 }
 
+/* The number of one that is closed would be that of the next file which is opened, and a line for
+ * people would be written into the parameters. Opened the wrong way round, reading and writing
+ * still fail. */
+static int fill_closed_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            return -1;
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const struct cli_command *command;
     char name[64];
 
+    if (fill_closed_streams() < 0)
+        return CLI_FAILED;
     signal(SIGXFSZ, SIG_IGN); /* past a limit on the size of files writing is an error, no end */
     argp_program_version_hook = print_version;
     argp_err_exit_status = CLI_USAGE;

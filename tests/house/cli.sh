@@ -244,6 +244,14 @@ gives 1 'optimizer' train --config run/run.yaml --seed 8 --optimizer adamw --for
 code=$?
 [ $code -eq 1 ] && grep -q 'standard output: cannot write' "$work/err" ||
     say "exit $code where the output cannot be written"
+closed=$(mktemp -d -p /dev/shm 2> /dev/null || mktemp -d) # of memory: takes a write of any length
+gives 0 '' train --model model --data text.txt --out "$closed/run" --steps 3 --seq-len 32
+"$tailrace" train --model model --data text.txt --out "$closed/run" --steps 6 --seq-len 32 \
+    <&- >&- 2>&-
+gives 0 '' verify "$closed/run"
+gives 0 '' inspect "$closed/run"
+grep -q '^steps_done: 6' "$work/out" || say 'no six steps without a terminal'
+rm -rf "$closed"
 (ulimit -f 40 && exec "$tailrace" train --model model --data text.txt --out limited --steps 1) \
     > "$work/out" 2> "$work/err"
 code=$?
