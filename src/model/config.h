@@ -52,6 +52,7 @@ int tr_config_read(const char *path, struct tr_model_config *out);
  * llama-3.1-405b, llama-3.2-1b, mistral-7b, qwen2.5-7b, qwen3-8b, tinyllama-1.1b ...) as the JSON
  * of a config.json; a path to a file is read instead. New reference. */
 int tr_config_arch(const char *name_or_path, json_t **out);
+int tr_config_is_shape(const char *name); /* rather than a path */
 
 /* The longest sequence: max_position, or what linear and yarn scaling stretch a model to, beside
  * which max_position_embeddings stays as it was. */

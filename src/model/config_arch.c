@@ -124,13 +124,25 @@ static int read_file(const char *path, json_t **out)
     return r;
 }
 
+static const struct shape *find_shape(const char *name)
+{
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+        if (strcasecmp(name, shapes[i].name) == 0)
+            return &shapes[i];
+    return NULL;
+}
+
+int tr_config_is_shape(const char *name)
+{
+    return find_shape(name) != NULL;
+}
+
 int tr_config_arch(const char *name_or_path, json_t **out)
 {
-    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
-        if (strcasecmp(name_or_path, shapes[i].name))
-            continue;
-        *out = shape_json(&shapes[i]);
-        return *out ? 0 : tr_error(-ENOMEM, "%s: no memory for its configuration", name_or_path);
-    }
-    return read_file(name_or_path, out);
+    const struct shape *s = find_shape(name_or_path);
+
+    if (!s)
+        return read_file(name_or_path, out);
+    *out = shape_json(s);
+    return *out ? 0 : tr_error(-ENOMEM, "%s: no memory for its configuration", name_or_path);
 }

@@ -341,20 +341,28 @@ static int check_reals(const struct tr_option *o, const double list[TR_MOST_DRIV
     return r;
 }
 
-/* Absolute, also for a folder that is still to be made; a name without a slash may be no path. */
+/* Absolute, also where nothing is there yet, or any more: what there is of it, and the rest. So a
+ * path is the same before and after. */
 static char *whole_path(const char *text)
 {
-    const char *slash = strrchr(text, '/');
-    char *whole = realpath(text, NULL), *parent, *path = NULL;
+    size_t n = strlen(text), at;
+    char *part, *base = NULL, *path = NULL;
 
-    if (whole || !slash || slash == text)
-        return whole;
-    parent = strndup(text, (size_t)(slash - text));
-    whole = parent ? realpath(parent, NULL) : NULL;
-    if (whole && asprintf(&path, "%s%s", whole, slash) < 0)
+    while (n > 1 && text[n - 1] == '/')
+        n--;
+    part = n && n < PATH_MAX ? strndup(text, n) : NULL;
+    for (at = n; part && at && !(base = realpath(part, NULL)); part[at] = 0)
+        while (--at && part[at] != '/')
+            ;
+    if (part && !base)
+        base = realpath(*text == '/' ? "/" : ".", NULL);
+    free(part);
+    while (at < n && text[at] == '/')
+        at++;
+    if (base && asprintf(&path, "%s%s%.*s", base, at < n && base[1] ? "/" : "",
+                         at < n ? (int)(n - at) : 0, text + at) < 0)
         path = NULL;
-    free(whole);
-    free(parent);
+    free(base);
     return path;
 }
 
@@ -375,14 +383,12 @@ static int check_whole_text(const char *text)
     return is_utf8(text) ? 0 : tr_error(-EINVAL, "the value is not UTF-8");
 }
 
-/* Of what is still to be made the current folder will be a part. */
+/* With what it leads to, and the current folder where that is a part of it. */
 static int check_path(const char *text)
 {
     char *whole = whole_path(text);
     int r = check_text(text);
 
-    if (r == 0 && !whole && *text != '/')
-        whole = realpath(".", NULL);
     if (r == 0 && (!is_utf8(text) || (whole && !is_utf8(whole))))
         r = tr_error(-EINVAL, "'%s' is not UTF-8", is_utf8(text) ? whole : text);
     free(whole);
@@ -454,7 +460,8 @@ static void print_reals(FILE *f, const double list[TR_MOST_DRIVES])
 
 static void print_text(FILE *f, const struct tr_option *o, const char *text)
 {
-    char *whole = o->kind == TR_OPTION_PATH ? whole_path(text) : NULL;
+    int name = (o->flags & TR_OPTION_NAME) && !strchr(text, '/');
+    char *whole = o->kind == TR_OPTION_PATH && !name ? whole_path(text) : NULL;
 
     tr_yaml_print_quoted(f, whole ? whole : text);
     free(whole);

@@ -68,6 +68,7 @@ static const struct tr_choice_name update_places[] = {
 #define OFF        TR_OPTION_ZERO_OFF
 #define ZERO       TR_OPTION_ZERO
 #define AUTO       TR_OPTION_AUTO
+#define NAME       TR_OPTION_NAME
 
 const struct tr_choice_name tr_task_choices[] = {
     {"none", TR_TASK_NONE},     {"rte", TR_TASK_RTE},
@@ -81,7 +82,7 @@ const struct tr_option tr_train_options[] = {
     {"model", "DIR", TR_OPTION_PATH, FIXED | REQUIRED, AT(model), NULL,
      "Hugging Face folder to start from; it is never written",
      .section = "What is trained on what:", .rival = "arch"},
-    {"arch", "NAME|FILE", TR_OPTION_PATH, FIXED, AT(arch), NULL,
+    {"arch", "NAME|FILE", TR_OPTION_PATH, FIXED | NAME, AT(arch), NULL,
      "start from random parameters of this shape (a name such as llama-7b, or a config.json)",
      .rival = "model"},
     {"tokenizer", "DIR", TR_OPTION_PATH, FIXED, AT(tokenizer), "the model's",
@@ -90,7 +91,8 @@ const struct tr_option tr_train_options[] = {
      "text, or JSON records (a line each, or one list) with messages, conversations, instruction +"
      " output, prompt + completion, question + answer, text, or input_ids; or a folder with "
      "train.jsonl"},
-    {"template", "NAME|FILE", TR_OPTION_PATH, FIXED, AT(chat_template), "the tokenizer folder's",
+    {"template", "NAME|FILE", TR_OPTION_PATH, FIXED | NAME, AT(chat_template),
+     "the tokenizer folder's",
      "chat template: llama2, llama3, chatml, mistral, alpaca, zephyr, phi3, gemma, or a file"},
     {"valid", "FILE|DIR", TR_OPTION_PATH, 0, AT(valid), "valid.jsonl of a data folder",
      "held-out data of the same kind; its loss is reported"},

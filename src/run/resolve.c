@@ -19,25 +19,6 @@
 #define LORA_ALPHA   8
 #define LORA_TARGETS "q_proj,v_proj" /* as PEFT has them by default */
 
-/* run.yaml names it, and the host program may go to another folder while the run is open. */
-static int make_out_absolute(const char **out)
-{
-    char *here, *whole;
-
-    if (**out == '/')
-        return 0;
-    here = getcwd(NULL, 0);
-    if (!here)
-        return tr_error(-errno, "%s: %s", *out, strerror(errno));
-    whole = tr_path(here, *out);
-    free(here);
-    if (!whole)
-        return -ENOMEM;
-    tr_free(TR_MEM_MISC, (void *)*out);
-    *out = whole;
-    return 0;
-}
-
 /* run.yaml must name the store's folders for whoever reads it from another folder. */
 static int make_store_absolute(const char **store)
 {
@@ -215,8 +196,8 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
         return -ENOMEM;
     if (!p->model == !p->arch)
         return tr_error(-EINVAL, "one of --model and --arch is needed");
-    if ((r = order_targets(p)) < 0 || (r = make_out_absolute(&p->out)) < 0 ||
-        (r = choose_places(run)) < 0)
+    if ((r = order_targets(p)) < 0 || (r = run_make_absolute(&p->out)) < 0 ||
+        (r = run_tell_names(p)) < 0 || (r = choose_places(run)) < 0)
         return r;
     if (p->model && (r = check_outside("--out", p->out, p->model)) == 0)
         r = check_store_outside(p->store, p->model);

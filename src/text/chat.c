@@ -136,7 +136,7 @@ static int open_named(struct chat *c, const char *name)
     const char *text = chat_builtin(name);
     int r;
 
-    if (!text && !strchr(name, '/') && !strchr(name, '.'))
+    if (!text && chat_is_name(name))
         return tr_error(-EINVAL, "template \"%s\" is not known: give one of %s, or a file", name,
                         chat_builtin_names());
     r = text ? jinja_open(&c->template, text, strlen(text), name) : open_file(&c->template, name);

@@ -42,6 +42,7 @@ void chat_close(struct chat *c);
 
 /* The text of a built-in template; NULL for another name. */
 const char *chat_builtin(const char *name);
+int chat_is_name(const char *text); /* of such a one, or of none, rather than of a file */
 /* The names, separated by '|'. */
 const char *chat_builtin_names(void);
 

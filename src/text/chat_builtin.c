@@ -64,6 +64,11 @@ const char *chat_builtin(const char *name)
     return NULL;
 }
 
+int chat_is_name(const char *text)
+{
+    return !strpbrk(text, "/.");
+}
+
 const char *chat_builtin_names(void)
 {
     return "llama2|llama3|chatml|mistral|alpaca|zephyr|phi3|gemma";

@@ -171,6 +171,13 @@ gives 0 '' generate --model lent --prompt 'Line 3' --max-tokens 4
 gives 0 '' export lent --gguf lent.gguf
 gives 1 'no tokenizer.json' generate --model lent/model --prompt 'Line 3'
 
+# the same command goes on where the model folder has gone, in whatever way it was said
+cp -r model gone
+gives 0 '' train --model gone/ --data text.txt --out after --steps 1 --seq-len 32
+rm -r gone
+gives 0 '' train --model gone/ --data text.txt --out after --steps 2 --seq-len 32
+gives 0 '' train --model gone --data text.txt --out after --steps 3 --seq-len 32
+
 # a tokenizer that is only there as sentencepiece's file serves like any other
 mkdir piece
 cp "${0%/*}/../text/bpe.model" piece/tokenizer.model
@@ -238,6 +245,22 @@ gives 0 '' eval --model talk/model --data talk.jsonl --seq-len 64 --template cha
 gives 0 '' train --config run/run.yaml --seed 8 --steps 4 --force
 grep -q 'other settings than before (seed)' "$work/out" || say 'force says nothing'
 gives 1 'optimizer' train --config run/run.yaml --seed 8 --optimizer adamw --force
+
+# a name that is built in stays one where a folder is called so, a file stays that file
+mkdir chatml chat
+printf '{%% for m in messages %%}{{ m.content }} {%% endfor %%}' > chat/own.jinja
+cp talk.jsonl chat/chatml
+gives 0 '' train --model model --data talk.jsonl --out named --steps 1 --seq-len 64 \
+    --template chatml
+grep -qx 'template: "chatml"' named/run.yaml || say 'a folder has taken the place of a template'
+gives 0 '' train --resume named --steps 2
+gives 0 '' generate --model named --prompt a --chat --max-tokens 4
+cd chat || exit 1
+gives 0 '' train --resume ../named --steps 3
+gives 0 '' train --model ../model --data ../talk.jsonl --out ../filed --steps 1 --seq-len 64 \
+    --template own.jinja
+cd ..
+gives 0 '' train --resume filed --steps 2
 
 # what cannot be written is told, and leaves nothing
 "$tailrace" plan --arch arch.json > /dev/full 2> "$work/err"

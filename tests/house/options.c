@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -119,7 +120,7 @@ static void set_every_option(struct tr_train_params *p)
 {
     for (const struct tr_option *o = tr_train_options; o->name; o++) {
         static const char *const values[] = {[TR_OPTION_TEXT] = "cpu",
-                                             [TR_OPTION_PATH] = "a \"b\"\\c: #\n\x01\xc3\xa4",
+                                             [TR_OPTION_PATH] = "/a \"b\"\\c: #\n\x01\xc3\xa4",
                                              [TR_OPTION_SIZE] = "4098KiB",
                                              [TR_OPTION_COUNT] = "9223372036854775807",
                                              [TR_OPTION_SEED] = "18446744073709551615",
@@ -255,6 +256,70 @@ static void written_options_read_back(void **state)
     tr_options_free(&q);
 }
 
+static void print_path(const char *path, char *line, size_t room)
+{
+    const struct tr_train_params p = {.data = path};
+    FILE *f = fmemopen(line, room, "w");
+    char *at;
+
+    assert_non_null(f);
+    tr_options_print(f, &p);
+    fclose(f);
+    at = strstr(line, "\ndata: ");
+    assert_non_null(at);
+    memmove(line, at + 1, strcspn(at + 1, "\n"));
+    line[strcspn(at + 1, "\n")] = 0;
+}
+
+/* In whatever way it is said, and whether it is there or has gone. */
+static void a_path_stays_the_same(void **state)
+{
+    static const char *const ways[] = {"m", "m/", "m//", "./m", ".//m", NULL};
+    char here[4096], wanted[4200], line[16384];
+
+    (void)state;
+    assert_non_null(getcwd(here, sizeof(here)));
+    assert_int_equal(chdir(folder), 0);
+    snprintf(wanted, sizeof(wanted), "data: \"%s/m\"", folder);
+    for (int there = 1; there >= 0; there--) {
+        assert_int_equal(there ? mkdir("m", 0755) : rmdir("m"), 0);
+        for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++) {
+            char path[160];
+
+            snprintf(path, sizeof(path), "%s/m/", folder);
+            print_path(ways[i] ? ways[i] : path, line, sizeof(line));
+            assert_string_equal(line, wanted);
+        }
+    }
+    print_path("/no/such", line, sizeof(line));
+    assert_string_equal(line, "data: \"/no/such\"");
+    print_path("no/such", line, sizeof(line));
+    snprintf(wanted, sizeof(wanted), "data: \"%s/no/such\"", folder);
+    assert_string_equal(line, wanted);
+    assert_int_equal(chdir(here), 0);
+}
+
+/* What is built in is no path, whatever the folder holds. */
+static void a_name_stays_a_name(void **state)
+{
+    const struct tr_train_params p = {.arch = "llama-7b", .chat_template = "chatml"};
+    struct tr_train_params q = {0};
+    char here[4096], path[80];
+
+    (void)state;
+    assert_non_null(getcwd(here, sizeof(here)));
+    assert_int_equal(chdir(folder), 0);
+    assert_int_equal(mkdir("chatml", 0755) | mkdir("llama-7b", 0755), 0);
+    snprintf(path, sizeof(path), "%s/run.yaml", folder);
+    assert_int_equal(tr_options_write(path, &p), 0);
+    assert_int_equal(rmdir("chatml") | rmdir("llama-7b"), 0);
+    assert_int_equal(chdir(here), 0);
+    assert_int_equal(tr_options_read(path, &q), 0);
+    assert_string_equal(q.arch, p.arch);
+    assert_string_equal(q.chat_template, p.chat_template);
+    tr_options_free(&q);
+}
+
 static void clipping_off_reads_back(void **state)
 {
     struct tr_train_params p = {.clip_norm = -1, .warmup = -1}, q = {0};
@@ -366,6 +431,8 @@ int main(void)
         cmocka_unit_test(zero_turns_off),
         cmocka_unit_test(rivals_replace_each_other),
         cmocka_unit_test(written_options_read_back),
+        cmocka_unit_test(a_path_stays_the_same),
+        cmocka_unit_test(a_name_stays_a_name),
         cmocka_unit_test(clipping_off_reads_back),
         cmocka_unit_test(only_fixed_options_are_compared),
         cmocka_unit_test(names_are_suggested),
