@@ -79,10 +79,12 @@ static int look_at_places(const char *store, dev_t device, struct places *p)
     return r;
 }
 
+/* With what the export wants to be free beside it: a run that begins is not to be refused that at
+ * its end. */
 static uint64_t exported_bytes(const struct tr_run *run)
 {
     const struct tr_model *m = run->model;
-    uint64_t bytes = 0;
+    uint64_t bytes = TR_EXPORT_SPARE;
 
     for (int32_t t = tr_lora_freezes(&m->lora) ? m->n_base : 0; t < m->n_tensors; t++)
         bytes += m->tensors[t].bytes;
@@ -91,9 +93,7 @@ static uint64_t exported_bytes(const struct tr_run *run)
 
 int run_check_snapshot(const struct tr_run *run)
 {
-    uint64_t bytes = exported_bytes(run) + TR_EXPORT_SPARE;
-
-    return run->spill_bytes ? check(run->params.out, bytes, "a snapshot") : 0;
+    return run->spill_bytes ? check(run->params.out, exported_bytes(run), "a snapshot") : 0;
 }
 
 int run_check_disk(const struct tr_run *run)

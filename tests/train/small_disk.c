@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A disk with little room: what a killed import holds is given back before it is looked at, and a
- * snapshot that would take the place of what spills is none.
+ * A disk with little room: what a killed import holds is given back before it is looked at, what
+ * would not hold the export is refused at once, and a snapshot that would take the place of what
+ * spills is none.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -15,6 +16,7 @@
 #include <cmocka.h>
 
 #include "src/base/file.h"
+#include "src/checkpoint/export.h"
 #include "src/run/run.h"
 #include "tests/train/common.h"
 
@@ -83,6 +85,31 @@ static void test_killed_import(void **state)
     disk = 0;
 }
 
+/* What the export wants beside the model at the end is wanted at the beginning. */
+static void test_room_for_export(void **state)
+{
+    struct tr_train_params p = own_job("room");
+    tr_run *run;
+    uint64_t store;
+
+    (void)state;
+    if (tr_train_open(&run, &p) < 0)
+        fail_msg("%s", tr_message());
+    store = 2 * tr_layout_bytes(&run->model->layout) + run->spill_bytes;
+    tr_train_close(run);
+    p.out = scratch_path("room-less");
+    disk_store[0] = 0;
+    disk = store + TR_EXPORT_SPARE;
+    assert_int_equal(tr_train_open(&run, &p), -ENOSPC);
+    assert_non_null(strstr(tr_message(), "the store with the exported model takes"));
+    assert_int_equal(tr_folder_is_empty(p.out), -ENOENT);
+    p.export_model = TR_NO;
+    if (tr_train_open(&run, &p) < 0)
+        fail_msg("%s", tr_message());
+    tr_train_close(run);
+    disk = 0;
+}
+
 /* A snapshot that would take what block inputs spill to is none, and the run goes on. */
 static void test_no_room_for_snapshot(void **state)
 {
@@ -117,6 +144,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_killed_import),
+        cmocka_unit_test(test_room_for_export),
         cmocka_unit_test(test_no_room_for_snapshot),
     };
 
