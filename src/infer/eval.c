@@ -45,6 +45,7 @@ static int mean_loss(struct infer *f, const struct tr_eval_params *p, int64_t ba
         return r;
     tr_data_info(data, &info);
     report->tokens = (int64_t)info.tokens;
+    report->samples = p->exact_match ? 0 : (int64_t)info.samples; /* else the questions, later */
     r = run_evaluate(&f->run, data, &report->loss, &report->targets);
     report->perplexity = exp(report->loss);
     report->truncated = (int64_t)info.truncated;

@@ -162,6 +162,8 @@ printf 'Line 3\n\nLine 4\n' | "$tailrace" generate --model run/model --chat --te
     --max-tokens 4 > "$work/out" 2>&1 || say 'no conversation'
 gives 0 '' eval --model run/model --data text.txt --seq-len 32 --json
 grep -q '"loss": [0-9]' "$work/out" || say 'no loss'
+gives 0 '' eval --model run --data six.jsonl --json
+grep -q '"samples": 6,' "$work/out" || say 'a loss of no samples'
 
 # a run has the tokenizer that it was trained with, also where its model has none
 mkdir bare
