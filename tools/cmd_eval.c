@@ -134,6 +134,10 @@ static int run(void *arg)
     struct eval *eval = arg;
     struct tr_eval_report report = {0};
 
+    if (eval->show && !eval->params.exact_match) {
+        cli_error("--show needs --exact-match");
+        return CLI_USAGE;
+    }
     eval->params.log = print_answer;
     eval->params.log_arg = eval;
     if (tr_eval_data(&eval->params, &report) < 0)

@@ -64,6 +64,7 @@ gives 2 'PATH is missing' inspect
 gives 2 '--vocab is missing' tokenizer --data x --out y
 gives 2 '--prompt or --prompts is missing' generate --model x
 gives 2 '--json needs --prompt or --prompts' generate --model x --chat --json
+gives 2 '--show needs --exact-match' eval --model x --data y --show 3
 
 # help
 for command in init plan train eval generate export preview tokenizer inspect verify bench; do
