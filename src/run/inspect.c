@@ -144,6 +144,8 @@ static int describe_run(json_t *o, const char *folder, const char *store)
     }
     if (r == 0)
         r = tr_inspect_store(o, store ? store : beside, folder);
+    if (r == -EBUSY)
+        r = tr_inspect_busy(o, folder);
     if (r == 0 && json_object_get(o, "steps_done"))
         r = tr_json_put(o, "resume", tr_inspect_resume(o, folder));
     tr_keep_close(k);

@@ -23,5 +23,8 @@ struct tr_cursor;
 json_t *tr_inspect_stands(struct tr_store *s, const struct tr_cursor *c);
 /* What the run's command would do now, in words; `o` describes its store by now. */
 json_t *tr_inspect_resume(const json_t *o, const char *folder);
+/* Adds "told", how far metrics.jsonl says that a run is, and "resume", for one whose store cannot
+ * be read because a process trains it: the message of the last error. */
+int tr_inspect_busy(json_t *o, const char *folder);
 
 #endif

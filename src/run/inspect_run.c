@@ -4,6 +4,7 @@
  * one before, and what the same command would do now. Known from records alone; no parameter is
  * read.
  */
+#include <fcntl.h>
 #include <string.h>
 
 #include "src/base/err.h"
@@ -11,6 +12,7 @@
 #include "src/plan/plan_file.h"
 #include "src/run/cursor.h"
 #include "src/run/inspect.h"
+#include "src/run/metrics_lines.h"
 
 static json_t *before_json(const struct tr_cursor *c, const struct tr_glance *g)
 {
@@ -64,4 +66,29 @@ json_t *tr_inspect_resume(const json_t *o, const char *folder)
         snprintf(last, sizeof(last), "has nothing to do: all %lld steps are done", all);
     return json_sprintf("%s%s%s", r < 0 ? "makes plan.json anew, which is damaged, then " : "",
                         first, last);
+}
+
+static json_t *told_json(const char *folder)
+{
+    struct tr_plan_file plan = {.steps = 0};
+    char *path = tr_path(folder, METRICS_FILE);
+    FILE *f = path ? metrics_open_file(path, O_RDONLY, "r") : NULL;
+    uint64_t step = 0;
+
+    if (f) {
+        metrics_find_end(f, UINT64_MAX, &step);
+        fclose(f);
+    }
+    tr_free(TR_MEM_MISC, path);
+    tr_plan_file_read(folder, &plan);
+    return json_pack("{s:I, s:I}", "step", (json_int_t)step, "steps", (json_int_t)plan.steps);
+}
+
+int tr_inspect_busy(json_t *o, const char *folder)
+{
+    json_t *resume = json_sprintf("is refused: %s", tr_error_message());
+    int r = json_object_set_new(o, "told", told_json(folder));
+
+    r |= json_object_set_new(o, "resume", resume);
+    return r < 0 ? tr_error(-ENOMEM, "no memory for a description") : 0;
 }

@@ -292,6 +292,11 @@ for ((i = 0; i < 100; i++)); do
     grep -q '^step ' "$work/out" && break
     sleep 0.1
 done
+gives 0 '' inspect long
+grep -q '^resume: is refused: .* in use by another process' "$work/out" ||
+    say 'a run that trains is not told of'
+gives 0 '' inspect long --json
+grep -q '"steps": 100000' "$work/out" || say 'no steps of a run that trains'
 kill -TERM $pid
 wait $pid
 code=$?
