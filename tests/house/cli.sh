@@ -103,6 +103,20 @@ gives 1 'nothere' preview --data nothere --tokenizer nothere
 
 make_tiny_model "$tailrace" "$work" || say 'no tiny model'
 
+# the quickstart refuses half an own job before it does anything, and takes paths from here
+quickstart() {
+    local code=$1 words=$2
+    shift 2
+    env "$@" > "$work/out" 2> "$work/err"
+    [ $? -eq "$code" ] && grep -q -- "$words" "$work/out" "$work/err" || say "quickstart: $*"
+}
+script=${0%/*}/../../tools/quickstart
+quickstart 0 'MODEL=DIR DATA=FILE' "$script" --help
+quickstart 2 "unexpected argument 'x'" "$script" x
+quickstart 2 'DATA is missing' MODEL=model DATA= "$script"
+quickstart 2 'MODEL is missing' MODEL= DATA=text.txt "$script"
+quickstart 1 'nothere: No such file' MODEL=model DATA=nothere "$script"
+
 # a model folder is no run, and a vocabulary has bounds
 gives 1 'model: is not a run' export model --out x
 gives 1 'model: is not a run' verify model
