@@ -113,6 +113,11 @@ static int extend(const struct work *w, int32_t sequence, const float *logits)
     p.sequence = (uint64_t)sequence;
     p.position = s->n;
     id = sample_token(&p, logits, w->f->run.model->config.vocab, w->sorted);
+    if (id < 0)
+        return tr_error(-EDOM,
+                        "prompt %d: no logit of token %zu is a number: a parameter is not finite, "
+                        "or an activation overflows %s",
+                        sequence + 1, s->n, tr_dtype_name(w->f->run.model->dtype));
     if (infer_stops(w->f, id))
         return 0;
     if ((r = tr_ids_push(s, id)) < 0)

@@ -26,13 +26,22 @@ static double draw(const struct sample_params *s)
     return (double)((uint64_t)r.v[0] << 21 | r.v[1] >> 11) * 0x1p-53;
 }
 
-/* Shares that are not normed; returns their sum. */
-static double weigh(struct sample_entry *w, const float *x, int32_t n, double temperature)
+/* Of a logit, by the largest; infinite ones are not subtracted, as the largest may be one. */
+static double share_of(double x, double most, double temperature)
 {
-    double most = x[sample_likeliest(x, n)], sum = 0;
+    if (x == most)
+        return 1;
+    return isfinite(x) ? exp((x - most) / temperature) : 0;
+}
+
+/* Shares that are not normed; returns their sum. */
+static double weigh(struct sample_entry *w, const float *x, int32_t n,
+                    const struct sample_params *s, double most)
+{
+    double sum = 0;
 
     for (int32_t i = 0; i < n; i++) {
-        w[i] = (struct sample_entry){isnan(x[i]) ? 0 : exp((x[i] - most) / temperature), i};
+        w[i] = (struct sample_entry){share_of(x[i], most, s->temperature), i};
         sum += w[i].p;
     }
     return sum;
@@ -65,12 +74,14 @@ static int32_t keep_nucleus(struct sample_entry *w, int32_t n, double top_p, dou
 int32_t sample_token(const struct sample_params *s, const float *logits, int32_t n,
                      struct sample_entry *w)
 {
+    int32_t likeliest = sample_likeliest(logits, n), i = 0;
     double sum, at;
-    int32_t i = 0;
 
+    if (isnan(logits[likeliest]))
+        return -1;
     if (s->temperature <= 0)
-        return sample_likeliest(logits, n);
-    sum = weigh(w, logits, n, s->temperature);
+        return likeliest;
+    sum = weigh(w, logits, n, s, logits[likeliest]);
     if (s->top_p > 0 && s->top_p < 1)
         n = keep_nucleus(w, n, s->top_p, &sum);
     at = draw(s) * sum;

@@ -24,7 +24,7 @@ struct sample_entry {
 
 /* The first of the likeliest; logits that are not numbers are passed over. */
 int32_t sample_likeliest(const float *logits, int32_t n);
-/* work: (n), scratch. */
+/* -1 where no logit is a number. work: (n), scratch. */
 int32_t sample_token(const struct sample_params *s, const float *logits, int32_t n,
                      struct sample_entry *work);
 

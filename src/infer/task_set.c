@@ -185,19 +185,21 @@ void task_set_close(struct task_set *s)
     tr_free(TR_MEM_TEXT, s);
 }
 
-/* The first of the highest, by one of the three ways. */
+/* The first of the highest, by one of the three ways; -1, which is never right, where none of them
+ * is a number: what is not finite has no opinion. */
 static int best(const struct task_set *s, const struct task_question *q, int way)
 {
     double most = -INFINITY;
-    int found = 0;
+    int found = -1;
 
     for (int i = 0; i < q->n; i++) {
         const struct score_request *c = &s->request[q->first + i];
         int32_t bytes = s->bytes[q->first + i];
         double by = way == 0 ? 1 : way == 1 ? c->n - c->first : bytes > 1 ? bytes : 1;
+        double sum = c->sum / by;
 
-        if (c->sum / by > most) {
-            most = c->sum / by;
+        if (sum > most || (found < 0 && !isnan(sum))) {
+            most = sum;
             found = i;
         }
     }

@@ -14,7 +14,7 @@ struct task_question {
     int64_t group; /* one number for the answers to one question; those of a record differ in the
                       low 16 bits alone */
     int n, gold;
-    int answer[3]; /* by the sum, per token, per byte */
+    int answer[3]; /* by the sum, per token, per byte; -1: none */
 };
 
 struct task_set {

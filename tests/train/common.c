@@ -100,6 +100,20 @@ void tiny_model(const char *out, const struct tiny *t, enum tr_type dtype, uint6
         fail_msg("init: %s", tr_message());
 }
 
+void break_model(const char *path)
+{
+    char file[4352], *data;
+    uint64_t header;
+    size_t bytes;
+
+    snprintf(file, sizeof(file), "%s/model.safetensors", path);
+    assert_int_equal(tr_file_read(file, 64 << 20, &data, &bytes), 0);
+    memcpy(&header, data, sizeof(header));
+    memset(data + sizeof(header) + header, 0xff, bytes - sizeof(header) - header);
+    assert_int_equal(tr_file_write(file, data, bytes), 0);
+    tr_free(TR_MEM_TEXT, data);
+}
+
 void tiny_tokenizer(char text[4352], char tokenizer[4352])
 {
     snprintf(text, 4352, "%s", scratch_path("text.txt"));

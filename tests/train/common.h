@@ -33,6 +33,8 @@ struct tiny {
 };
 void tiny_config(const char *path, const struct tiny *t);
 void tiny_model(const char *folder, const struct tiny *t, enum tr_type dtype, uint64_t seed);
+/* All parameters of such a model are no numbers from now on. */
+void break_model(const char *folder);
 
 /* SCRATCH/text.txt, a line of text, and SCRATCH/tokenizer, which has learnt 262 pieces of it. */
 void tiny_tokenizer(char text[4352], char tokenizer[4352]);

@@ -140,6 +140,13 @@ static void test_likeliest(void **state)
     assert_int_equal(sample_likeliest(x, 6), 2);
     assert_int_equal(sample_likeliest(none, 2), 0);
     assert_int_equal(sample_token(&(struct sample_params){0}, x, 6, work), 2);
+    for (int t = 0; t < 2; t++) {
+        const struct sample_params p = {.temperature = t};
+        const float infinite[] = {1, 2, INFINITY, NAN}, broken[] = {NAN, -NAN};
+
+        assert_int_equal(sample_token(&p, infinite, 4, work), 2);
+        assert_int_equal(sample_token(&p, broken, 2, work), -1);
+    }
 }
 
 #define DRAWS 20000
@@ -390,6 +397,30 @@ static void test_stops(void **state)
     tr_remove_tree(folder);
 }
 
+/* No text where no logit is a number: any token would be as likely. */
+static void test_no_numbers(void **state)
+{
+    const char *folder = scratch_path("broken");
+    struct tr_ids s[PROMPTS];
+    struct infer *f;
+
+    (void)state;
+    tiny_model(folder, &blocks[0], TR_TYPE_F32, 3);
+    break_model(folder);
+    make_prompts(s);
+    if (infer_open(&f, &(struct infer_params){.model = folder,
+                                              .batch_tokens = 64,
+                                              .positions = 64,
+                                              .logit_rows = PROMPTS,
+                                              .device_memory = test_budget(NULL, 64 << 20)}) < 0)
+        fail_msg("%s", tr_message());
+    assert_int_equal(infer_greedy(f, s, PROMPTS, MORE), -EDOM);
+    assert_non_null(strstr(tr_message(), "prompt 1: no logit of token 1 is a number"));
+    infer_close(f);
+    free_ids(s);
+    tr_remove_tree(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -403,6 +434,7 @@ int main(void)
         cmocka_unit_test(test_prompts),
         cmocka_unit_test(test_bad_prompts),
         cmocka_unit_test(test_budget_of_cache),
+        cmocka_unit_test(test_no_numbers),
     };
 
     scratch();

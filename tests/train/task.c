@@ -540,6 +540,27 @@ static void test_bad_numbers(void **state)
     }
 }
 
+/* A model of no numbers has no answers: it is not right where the first choice is. */
+static void test_no_numbers(void **state)
+{
+    struct tr_eval_params e = {.model = scratch_path("broken"),
+                               .tokenizer = model,
+                               .data = choices,
+                               .task = TR_TASK_CHOICE,
+                               .seq_len = 48,
+                               .threads = 2,
+                               .device_memory = test_budget(NULL, 64 << 20)};
+    struct tr_eval_report report;
+
+    (void)state;
+    tiny_model(e.model, &shape, TR_TYPE_F32, 3);
+    break_model(e.model);
+    if (tr_eval_data(&e, &report) < 0)
+        fail_msg("%s", tr_message());
+    for (int way = 0; way < 3; way++)
+        equal(report.accuracy[way], 0);
+}
+
 /* What is only beside a model says so. */
 static void test_adapters_alone(void **state)
 {
@@ -568,6 +589,7 @@ int main(void)
         cmocka_unit_test(test_scores),      cmocka_unit_test(test_samples),
         cmocka_unit_test(test_bad_numbers), cmocka_unit_test(test_adapters_alone),
         cmocka_unit_test(test_training),    cmocka_unit_test(test_training_samples),
+        cmocka_unit_test(test_no_numbers),
     };
 
     scratch();
