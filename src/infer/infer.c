@@ -181,13 +181,22 @@ int infer_open_model(struct infer **out, const struct infer_params *p)
     return 0;
 }
 
+/* The most tokens of a grain, as in training: the device's, and the longest sequence came when it
+ * was one short. The head's scratch is that of a grain, and a micro-batch may be one. */
+static int32_t grain_tokens(const struct infer *f, const struct infer_shape *s)
+{
+    int64_t most = (int64_t)f->run.device_info.grain_tokens - 1 + s->positions;
+
+    return (int32_t)(most < s->batch_tokens ? most : s->batch_tokens);
+}
+
 static struct tr_plan_params plan_params(const struct infer *f, const struct infer_shape *s)
 {
     const struct tr_run *run = &f->run;
 
     return (struct tr_plan_params){.model = run->model,
                                    .batch_tokens = (int32_t)s->batch_tokens,
-                                   .grain_tokens = (int32_t)s->batch_tokens,
+                                   .grain_tokens = grain_tokens(f, s),
                                    .positions = s->positions,
                                    .compute = run->device_info.compute[run->model->dtype],
                                    .logit_rows = s->logit_rows,

@@ -540,6 +540,36 @@ static void test_bad_numbers(void **state)
     }
 }
 
+/* What a batch can be trained in its loss can be measured in: the head's scratch is a grain's. */
+static void test_memory(void **state)
+{
+    static const struct tiny wide = {"llama", 32, 48, 2, 4, 2, 8, 4096, 64, ""};
+    const char *folder = scratch_path("wide");
+    struct tr_train_params p = {.model = folder,
+                                .data = scratch_path("wide.jsonl"),
+                                .out = scratch_path("wide-run"),
+                                .steps = 1,
+                                .batch_size = 96,
+                                .seq_len = 48,
+                                .threads = 2,
+                                .device = "cpu"};
+    struct tr_eval_report report;
+
+    (void)state;
+    tiny_model(folder, &wide, TR_TYPE_F32, 3);
+    token_data(p.data, 96, 48, 48, 4096);
+    if (tr_eval_data(&(struct tr_eval_params){.model = folder,
+                                              .data = p.data,
+                                              .batch_size = p.batch_size,
+                                              .seq_len = p.seq_len,
+                                              .threads = p.threads,
+                                              .device = p.device,
+                                              .device_memory = smallest_budget(p)},
+                     &report) < 0)
+        fail_msg("%s", tr_message());
+    assert_int_equal(report.targets, 96 * 47);
+}
+
 /* A model of no numbers has no answers: it is not right where the first choice is. */
 static void test_no_numbers(void **state)
 {
@@ -589,7 +619,7 @@ int main(void)
         cmocka_unit_test(test_scores),      cmocka_unit_test(test_samples),
         cmocka_unit_test(test_bad_numbers), cmocka_unit_test(test_adapters_alone),
         cmocka_unit_test(test_training),    cmocka_unit_test(test_training_samples),
-        cmocka_unit_test(test_no_numbers),
+        cmocka_unit_test(test_no_numbers),  cmocka_unit_test(test_memory),
     };
 
     scratch();
