@@ -57,16 +57,33 @@ static int larger_first(const void *a, const void *b)
     return x->id < y->id ? -1 : 1;
 }
 
-/* Keeps the fewest whose shares reach top_p of the sum; returns how many, and their sum. */
+/* Moves those that are at least so large to the front; returns how many. */
+static int32_t move_up(struct sample_entry *w, int32_t n, double least)
+{
+    int32_t kept = 0;
+
+    for (int32_t i = 0; i < n; i++)
+        if (w[i].p >= least) {
+            struct sample_entry larger = w[i];
+
+            w[i] = w[kept];
+            w[kept++] = larger;
+        }
+    return kept;
+}
+
+/* Keeps the fewest whose shares reach top_p of the sum; returns how many, and their sum. A sort of
+ * a whole vocabulary takes longer than a small model's pass: what together is no more than half of
+ * what need not be reached is left out of it, as long as rounding cannot make up the other half. */
 static int32_t keep_nucleus(struct sample_entry *w, int32_t n, double top_p, double *sum)
 {
-    double enough = top_p * *sum, kept = 0;
-    int32_t i = 0;
+    double enough = top_p * *sum, rest = *sum - enough, kept = 0;
+    int32_t most = move_up(w, n, rest > 1e-9 * *sum ? rest / 2 / n : 0), i = 0;
 
-    qsort(w, (size_t)n, sizeof(*w), larger_first);
+    qsort(w, (size_t)most, sizeof(*w), larger_first);
     do
         kept += w[i++].p;
-    while (i < n && kept < enough);
+    while (i < most && kept < enough);
     *sum = kept;
     return i;
 }

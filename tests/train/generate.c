@@ -188,6 +188,64 @@ static void test_shares(void **state)
     expect_shares(count, (double[]){0, 1, 0, 0, 0, 0}, 6);
 }
 
+#define MANY 1000
+
+static int larger_first(const void *a, const void *b)
+{
+    const struct sample_entry *x = a, *y = b;
+
+    return x->p != y->p ? (x->p < y->p ? 1 : -1) : x->id - y->id;
+}
+
+/* Of how many of the largest shares, all of them sorted, a draw may be: these are moved to front.
+ */
+static int nucleus(const float *x, double top_p, struct sample_entry *w)
+{
+    double most = -INFINITY, sum = 0, kept = 0;
+    int n = 0;
+
+    for (int i = 0; i < MANY; i++)
+        most = x[i] > most ? x[i] : most;
+    for (int i = 0; i < MANY; i++)
+        sum += (w[i] = (struct sample_entry){exp(x[i] - most), i}).p;
+    qsort(w, MANY, sizeof(*w), larger_first);
+    while (n < MANY && kept < top_p * sum)
+        kept += w[n++].p;
+    return n;
+}
+
+/* Not all shares are sorted for a nucleus, which is the same. Without a share left out that belongs
+ * there no draw is outside of it, and of its last ones some are drawn where it is small. */
+static void test_nucleus(void **state)
+{
+    static const double tops[] = {0.01, 0.3, 0.9, 0.999, 1 - 1e-6, 1 - 1e-12};
+    static float x[MANY];
+    static struct sample_entry all[MANY], work[MANY];
+
+    (void)state;
+    for (uint32_t k = 0; k < 24; k++) {
+        double top = tops[k % 6], width = k < 6 ? 0 : k < 12 ? 1 : k < 18 ? 5 : 40;
+        struct sample_params p = {.temperature = 1, .top_p = top, .seed = k};
+        int in[MANY] = {0}, n, last = 0;
+
+        for (uint32_t i = 0; i < MANY; i++)
+            x[i] =
+                (float)(width * (int32_t)tr_philox4x32((struct tr_philox){{i / 2, k}}, 7, 8).v[0] *
+                        0x1p-31);
+        n = nucleus(x, top, all);
+        for (int i = 0; i < n; i++)
+            in[all[i].id] = i + 1;
+        for (p.position = 0; p.position < 200; p.position++) {
+            int rank = in[sample_token(&p, x, MANY, work)];
+
+            if (!rank)
+                fail_msg("top_p %g: a draw is not one of the %d likeliest", top, n);
+            last = rank > last ? rank : last;
+        }
+        assert_true(n > 8 || last == n);
+    }
+}
+
 /* Every word of what a draw is a function of matters. */
 static void test_draws_differ(void **state)
 {
@@ -424,17 +482,12 @@ static void test_no_numbers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_likeliest),
-        cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_draws_differ),
-        cmocka_unit_test(test_same_tokens),
-        cmocka_unit_test(test_same_draws),
-        cmocka_unit_test(test_stops),
-        cmocka_unit_test_setup(test_pieces, open_texts),
-        cmocka_unit_test(test_prompts),
-        cmocka_unit_test(test_bad_prompts),
-        cmocka_unit_test(test_budget_of_cache),
-        cmocka_unit_test(test_no_numbers),
+        cmocka_unit_test(test_likeliest),       cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_draws_differ),    cmocka_unit_test(test_nucleus),
+        cmocka_unit_test(test_same_tokens),     cmocka_unit_test(test_same_draws),
+        cmocka_unit_test(test_stops),           cmocka_unit_test_setup(test_pieces, open_texts),
+        cmocka_unit_test(test_prompts),         cmocka_unit_test(test_bad_prompts),
+        cmocka_unit_test(test_budget_of_cache), cmocka_unit_test(test_no_numbers),
     };
 
     scratch();
