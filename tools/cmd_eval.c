@@ -72,6 +72,18 @@ static void print_member(const char *key, double value)
     cli_json_real(stdout, key, value);
 }
 
+static void print_cut_json(const struct tr_eval_report *r)
+{
+    if (r->truncated)
+        printf(", \"truncated\": %lld", (long long)r->truncated);
+}
+
+static void print_cut(const struct tr_eval_report *r, const char *what)
+{
+    if (r->truncated)
+        printf("cut          %lld %s, to --seq-len\n", (long long)r->truncated, what);
+}
+
 static void print_task_json(const struct tr_eval_report *r)
 {
     printf("{\"samples\": %lld", (long long)r->samples);
@@ -83,6 +95,7 @@ static void print_task_json(const struct tr_eval_report *r)
     print_member("majority", r->majority);
     print_member("f1", r->f1);
     print_member("exact", r->exact);
+    print_cut_json(r);
     puts("}");
 }
 
@@ -97,6 +110,7 @@ static void print_task(const struct tr_eval_report *r)
         printf("F1           %.1f %%\n", 100 * r->f1);
     if (!isnan(r->exact))
         printf("exact        %.1f %%\n", 100 * r->exact);
+    print_cut(r, "questions");
 }
 
 static void print_json(const struct eval *eval, const struct tr_eval_report *report)
@@ -108,8 +122,7 @@ static void print_json(const struct eval *eval, const struct tr_eval_report *rep
         print_member("bits_per_byte", report->bits_per_byte);
     printf(", \"samples\": %lld, \"tokens\": %lld, \"targets\": %lld", (long long)report->samples,
            (long long)report->tokens, (long long)report->targets);
-    if (report->truncated)
-        printf(", \"truncated\": %lld", (long long)report->truncated);
+    print_cut_json(report);
     if (eval->params.exact_match)
         printf(", \"matched\": %lld", (long long)report->matched);
     puts("}");
@@ -121,8 +134,7 @@ static void print_plain(const struct eval *eval, const struct tr_eval_report *re
            report->perplexity, (long long)report->targets, (long long)report->tokens);
     if (report->bits_per_byte > 0)
         printf("bits a byte  %.4f\n", report->bits_per_byte);
-    if (report->truncated)
-        printf("cut          %lld samples, to --seq-len\n", (long long)report->truncated);
+    print_cut(report, "samples");
     if (eval->params.exact_match)
         printf("exact match  %.1f %% (%lld of %lld)\n",
                report->samples ? 100.0 * (double)report->matched / (double)report->samples : 0.0,

@@ -123,6 +123,7 @@ static int eval_task(struct infer *f, const struct tr_eval_params *p, int64_t se
         report->exact = m.exact;
         report->samples = s->n_questions;
         report->tokens = (int64_t)s->ids.n;
+        report->truncated = task_set_cut(s, (int32_t)seq);
     }
     task_set_close(s);
     return r;

@@ -216,6 +216,21 @@ int task_set_answer(struct tr_run *run, struct task_set *s, int32_t most)
     return r;
 }
 
+int64_t task_set_cut(const struct task_set *s, int32_t most)
+{
+    int64_t cut = 0;
+
+    for (int64_t i = 0; i < s->n_questions; i++) {
+        const struct task_question *q = &s->question[i];
+        int longer = 0;
+
+        for (int k = 0; k < q->n; k++)
+            longer |= s->request[q->first + k].n - 1 > most;
+        cut += longer;
+    }
+    return cut;
+}
+
 /* F1 of one answer: harmonic mean of precision and recall; 0 where it is never right. */
 static double f1_of(const struct task_set *s, int answer)
 {

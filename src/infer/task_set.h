@@ -43,6 +43,8 @@ void task_set_close(struct task_set *s); /* NULL is allowed */
 
 /* Answers all questions, and counts. `most`: tokens of a row. */
 int task_set_answer(struct tr_run *run, struct task_set *s, int32_t most);
+/* Questions that lose the beginning of a context by that. */
+int64_t task_set_cut(const struct task_set *s, int32_t most);
 
 struct task_metrics {
     double accuracy[3]; /* by the sum, per token, per byte */

@@ -540,6 +540,39 @@ static void test_bad_numbers(void **state)
     }
 }
 
+/* Questions whose contexts have lost their beginning are counted: their answers may mean nothing.
+ */
+static void test_cut(void **state)
+{
+    struct infer *f = open_model(1024);
+    struct task_set *s = open_set(f, 0, 0);
+    struct tr_eval_params e = {.model = model,
+                               .data = choices,
+                               .task = TR_TASK_CHOICE,
+                               .threads = 2,
+                               .device_memory = test_budget(NULL, 64 << 20)};
+    struct tr_eval_report report;
+
+    (void)state;
+    for (e.seq_len = 1; e.seq_len <= s->longest; e.seq_len++) {
+        int64_t cut = 0;
+
+        for (int64_t i = 0; i < 30; i++) {
+            int32_t n[3];
+
+            for (int k = 0; k < 3; k++)
+                n[k] = s->request[3 * i + k].n - 1;
+            cut += n[0] > e.seq_len || n[1] > e.seq_len || n[2] > e.seq_len;
+        }
+        if (tr_eval_data(&e, &report) < 0)
+            fail_msg("%s", tr_message());
+        assert_int_equal(report.truncated, cut);
+    }
+    assert_int_equal(report.truncated, 0);
+    task_set_close(s);
+    infer_close(f);
+}
+
 /* What a batch can be trained in its loss can be measured in: the head's scratch is a grain's. */
 static void test_memory(void **state)
 {
@@ -620,6 +653,7 @@ int main(void)
         cmocka_unit_test(test_bad_numbers), cmocka_unit_test(test_adapters_alone),
         cmocka_unit_test(test_training),    cmocka_unit_test(test_training_samples),
         cmocka_unit_test(test_no_numbers),  cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_cut),
     };
 
     scratch();
