@@ -216,7 +216,7 @@ struct tr_eval_report {
     int64_t samples, tokens, targets, matched, truncated; /* truncated: samples cut to seq_len */
     double accuracy[3]; /* task: by sum, per token, per byte of a choice */
     double interval[2]; /* 95 % of the first, by Wilson: never empty, even if all are right */
-    double majority, f1, exact; /* commonest answer; cb and multirc; its questions; or NaN */
+    double majority, f1, exact; /* commonest answer; cb and multirc; its questions, all; or NaN */
 };
 TR_API int tr_eval_data(const struct tr_eval_params *params, struct tr_eval_report *report);
 

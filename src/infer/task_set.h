@@ -27,6 +27,7 @@ struct task_set {
     struct tr_ids ids;
     int32_t longest; /* tokens of a request's input */
     int64_t record;
+    int drawn; /* some were left out, each by itself */
 };
 
 struct task_set_params {
@@ -52,7 +53,7 @@ struct task_metrics {
     double interval[2]; /* 95 %, by Wilson: lower and upper end of accuracy[0]; what belongs
                            together (MultiRC) counts for less than as many answers alone */
     double f1;          /* CB: macro-F1, MultiRC: F1 of all answers; else NaN */
-    double exact;       /* MultiRC: questions whose answers are all judged right; else NaN */
+    double exact; /* MultiRC, all of it: questions whose answers are all judged right; else NaN */
 };
 /* Of the first way of answering, where nothing else is said. */
 void task_set_metrics(const struct task_set *s, struct task_metrics *m);

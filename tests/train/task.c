@@ -220,6 +220,22 @@ static void test_metrics(void **state)
     is_interval(&m, 3); /* as many as there are questions, although their variance is below that */
 }
 
+/* Exact match is of whole questions: with some of their answers left out there is none. */
+static void test_drawn(void **state)
+{
+    struct task_question q[4] = {{.group = 1 << 16}, {.group = 1 << 16}, {.group = 2 << 16}};
+    struct task_set s = {.task = TR_TASK_MULTIRC, .question = q, .n_questions = 3};
+    struct task_metrics m;
+
+    (void)state;
+    task_set_metrics(&s, &m);
+    equal(m.exact, 1);
+    s.drawn = 1;
+    task_set_metrics(&s, &m);
+    assert_true(isnan(m.exact));
+    equal(m.f1, 1);
+}
+
 /* Four paragraphs of two questions: where a paragraph is right or wrong as a whole, its questions
  * say little more than one. */
 static void test_paragraphs(void **state)
@@ -388,6 +404,7 @@ static void test_scores(void **state)
 
     (void)state;
     assert_int_equal(a->n_questions, 30);
+    assert_false(a->drawn);
     assert_true(a->longest > 9); /* so that something is cut */
     for (int k = 0; k < 2; k++) {
         if (task_set_answer(&large->run, a, most[k]) < 0 ||
@@ -417,6 +434,7 @@ static void test_samples(void **state)
     (void)state;
     assert_true(a->n_questions == 12 && b->n_questions == 12 && c->n_questions == 12);
     assert_int_equal(a->n_requests, 36);
+    assert_true(a->drawn);
     for (int i = 0; i < 12; i++) {
         assert_int_equal(a->question[i].group, b->question[i].group);
         assert_int_equal(a->question[i].first, 3 * i);
@@ -653,7 +671,7 @@ int main(void)
         cmocka_unit_test(test_bad_numbers), cmocka_unit_test(test_adapters_alone),
         cmocka_unit_test(test_training),    cmocka_unit_test(test_training_samples),
         cmocka_unit_test(test_no_numbers),  cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_cut),         cmocka_unit_test(test_drawn),
     };
 
     scratch();
