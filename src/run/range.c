@@ -31,6 +31,12 @@ int tr_range_add(struct tr_range *r, double loss)
     return smooth > TR_RANGE_RISEN * r->lowest;
 }
 
+/* However few steps the run is to have: those of the test are counted as its own meanwhile. */
+static int is_stopped(const struct tr_run *run)
+{
+    return run->params.stop && run->params.stop(run->params.stop_arg);
+}
+
 /* All steps of the test, as long as nobody stops it (-EINTR); nothing of them is committed. */
 static int sweep(struct tr_run *run, double middle, struct tr_range *range)
 {
@@ -42,7 +48,7 @@ static int sweep(struct tr_run *run, double middle, struct tr_range *range)
             return r;
         if (tr_range_add(range, loss))
             break;
-        if (run_stop_asked(run))
+        if (is_stopped(run))
             return tr_error(-EINTR, "--lr auto: the test was stopped, and is undone");
     }
     return 0;

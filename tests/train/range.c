@@ -242,12 +242,35 @@ static void test_stopped(void **state)
     assert_int_equal(tr_remove_tree(scratch_path("unstopped")), 0);
 }
 
+/* Nor does it have to be of a run with more steps than the test. */
+static void test_short_stopped(void **state)
+{
+    struct tr_train_params p = params(TR_OPT_SGD, TR_TYPE_F32);
+    struct tr_step_report report;
+    char out[4352];
+    tr_run *run;
+
+    (void)state;
+    snprintf(out, sizeof(out), "%s", scratch_path("short"));
+    p.out = out;
+    p.steps = 1;
+    p.stop = after_three;
+    asked = 0;
+    assert_int_equal(tr_train_open(&run, &p), 0);
+    assert_int_equal(tr_train_step(run, &report), -EINTR);
+    assert_int_equal(asked, 3);
+    tr_train_close(run);
+    assert_true(rate_of(out) == TR_REAL_AUTO);
+    assert_int_equal(tr_remove_tree(out), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rule),          cmocka_unit_test(test_undone),
         cmocka_unit_test(test_mutant),        cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_given_instead), cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_short_stopped),
     };
 
     return cmocka_run_group_tests_name("the range test", tests, NULL, NULL);
