@@ -51,13 +51,20 @@ static int copy_named(const char *from, const char *to, const char *name, uint64
     return r;
 }
 
+/* 1: a regular file; 0: something else, or a link to nothing, or to where we may not look. */
 static int stat_file(const char *folder, const char *name, struct stat *st)
 {
     char *path = tr_path(folder, name);
-    int regular = path && stat(path, st) == 0 && S_ISREG(st->st_mode);
+    int r = path ? stat(path, st) : -ENOMEM;
 
+    if (path && r == 0)
+        r = S_ISREG(st->st_mode);
+    else if (path && tr_reach_leads_nowhere(errno))
+        r = 0;
+    else if (path)
+        r = tr_error(-errno, "%s: cannot look at it: %s", path, strerror(errno));
     tr_free(TR_MEM_MISC, path);
-    return path ? regular : -ENOMEM;
+    return r;
 }
 
 /* A configuration without its adapter would make readers look for that, or for another model. */
@@ -74,17 +81,29 @@ static const char *const whys[] = {
     [STAYS_OUTSIDE] = "a link that leads out of the folder",
 };
 
-/* Why a file of a source does not travel; 0: it does. */
-static enum stays stays(const struct tr_reach *reach, const char *from, const char *name,
-                        const struct stat *st)
+/* Why a file of a source does not travel (enum stays); 0: it does. */
+static int stays(const struct tr_reach *reach, const char *from, const char *name,
+                 const struct stat *st)
 {
+    int has;
+
     if (is_weights(name))
         return STAYS_WEIGHTS;
     if (is_adapter(name))
         return STAYS_ADAPTER;
     if ((uint64_t)st->st_size > TR_KEEP_FILE_BYTES)
         return STAYS_LARGE;
-    return tr_reach_has(reach, from, name) ? 0 : STAYS_OUTSIDE;
+    has = tr_reach_has(reach, from, name);
+    return has < 0 ? has : has ? 0 : STAYS_OUTSIDE;
+}
+
+static int check_reach(const struct tr_reach *reach, const char *from, const char *name)
+{
+    int has = tr_reach_has(reach, from, name);
+
+    return has ? has
+               : tr_error(-EINVAL, "%s/%s: %s; put the file itself there", from, name,
+                          whys[STAYS_OUTSIDE]);
 }
 
 /* 1: it travels; 0: it stays. */
@@ -98,10 +117,10 @@ static int travels(const struct tr_reach *reach, const char *from, const char *n
     if (ours && !all)
         return tr_error(-EINVAL, "%s: has a file %s, a name that this program keeps for itself",
                         from, TR_KEEP_FILE);
-    if (all && !ours && !tr_reach_has(reach, from, name))
-        return tr_error(-EINVAL, "%s/%s: %s; put the file itself there", from, name,
-                        whys[STAYS_OUTSIDE]);
-    return all ? !ours : !stays(reach, from, name, &st);
+    if (all)
+        return ours ? 0 : check_reach(reach, from, name);
+    r = stays(reach, from, name, &st);
+    return r < 0 ? r : !r;
 }
 
 struct journey {
@@ -127,10 +146,11 @@ static int note_one(void *arg, const char *name)
     const struct journey *j = arg;
     struct stat st;
     int r = stat_file(j->from, name, &st);
-    enum stays why = r > 0 ? stays(&j->reach, j->from, name, &st) : 0;
 
-    if (why > STAYS_WEIGHTS)
-        snprintf(j->note, j->room, "%s/%s: %s: left out", j->from, name, whys[why]);
+    if (r > 0)
+        r = stays(&j->reach, j->from, name, &st);
+    if (r > STAYS_WEIGHTS)
+        snprintf(j->note, j->room, "%s/%s: %s: left out", j->from, name, whys[r]);
     return r;
 }
 
@@ -169,11 +189,13 @@ int tr_keep_copy_tokenizer(const char *from, const char *to)
 
     for (size_t i = 0; r >= 0 && i < sizeof(names) / sizeof(names[0]); i++) {
         int must = i == 0 && !tr_folder_has(from, "tokenizer.model");
-        int there = r = stat_file(from, names[i], &st);
+        int there = stat_file(from, names[i], &st);
+        int why = there > 0 ? stays(&reach, from, names[i], &st) : 0;
 
-        if (there > 0 && stays(&reach, from, names[i], &st))
+        r = there < 0 ? there : why;
+        if (r > 0)
             r = must ? tr_error(-EINVAL, "%s/%s: no file of a tokenizer", from, names[i]) : 0;
-        else if (there > 0 || must) /* which says that it is missing */
+        else if (r == 0 && (there || must)) /* which says that it is missing */
             r = copy_named(from, to, names[i], TR_KEEP_FILE_BYTES);
     }
     tr_reach_close(&reach);

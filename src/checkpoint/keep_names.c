@@ -7,11 +7,13 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
 #include "src/checkpoint/keep.h"
+#include "src/checkpoint/reach.h"
 
 /* NULL at the end. A folder that cannot be read to there would be a model without its config.json.
  */
@@ -46,9 +48,11 @@ static int each_in(const char *folder, const char *before, tr_keep_name_fn *fn, 
 int tr_keep_names(const char *folder, tr_keep_name_fn *fn, void *arg)
 {
     char *templates = tr_path(folder, TR_KEEP_TEMPLATES);
+    struct stat st;
     int r = templates ? each_in(folder, "", fn, arg) : -ENOMEM;
 
-    if (r == 0 && tr_folder_has(folder, TR_KEEP_TEMPLATES "/."))
+    if (r == 0 &&
+        (stat(templates, &st) == 0 ? S_ISDIR(st.st_mode) : !tr_reach_leads_nowhere(errno)))
         r = each_in(templates, TR_KEEP_TEMPLATES "/", fn, arg);
     tr_free(TR_MEM_MISC, templates);
     return r;

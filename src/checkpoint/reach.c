@@ -76,13 +76,18 @@ int tr_reach_has(const struct tr_reach *r, const char *folder, const char *name)
     char *path = real_path(folder, name);
     int has = 0;
 
-    for (int i = 0; path && !has && i < 3; i++) {
+    if (!path && tr_reach_leads_nowhere(errno))
+        return 0;
+    if (!path)
+        return tr_error(-errno, "%s/%s: cannot tell where it lies: %s", folder, name,
+                        strerror(errno));
+    for (int i = 0; !has && i < 3; i++) {
         size_t n = r->place[i] ? strlen(r->place[i]) : 0;
 
         has = n && !strncmp(path, r->place[i], n) && path[n] == '/' &&
               (i == 0 || !strchr(path + n + 1, '/'));
     }
-    has = has || (path && is_tokenizer(path, name));
+    has = has || is_tokenizer(path, name);
     free(path);
     return has;
 }

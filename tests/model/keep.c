@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A folder that cannot be read to its end is an error wherever its files are copied: an import and
- * an export of half of them would both look whole.
+ * A folder that cannot be read to its end, or whose files cannot be looked at, is an error wherever
+ * they are copied: an import and an export of half of them would both look whole.
  */
 #include "tests/model/run.h"
 
@@ -9,6 +9,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static char temp[64];
 static char model[128];
@@ -29,6 +30,22 @@ struct dirent *readdir(DIR *d)
     return real(d);
 }
 
+static int looks_left = -1; /* until a path cannot be told; -1: all can */
+
+char *realpath(const char *path, char *out)
+{
+    static char *(*real)(const char *path, char *out);
+
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "realpath");
+    if (looks_left == 0) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    looks_left -= looks_left > 0;
+    return real(path, out);
+}
+
 static int fresh(void **state)
 {
     struct make_folder f;
@@ -38,6 +55,8 @@ static int fresh(void **state)
     make_table(&f, &make_small);
     snprintf(model, sizeof(model), "%s/m", temp);
     make_write(&f, model);
+    assert_int_equal(mkdir(make_path(model, "additional_chat_templates"), 0755), 0);
+    make_file(model, "additional_chat_templates/tool_use.jinja", "{{ tools }}");
     return 0;
 }
 
@@ -83,10 +102,36 @@ static void folders_are_read_to_their_end(void **state)
     assert_true(make_same(model, make_path(temp, "out")));
 }
 
+/* However many looks succeed: all is there, or nothing is. */
+static void files_are_looked_at(void **state)
+{
+    int r = -1;
+
+    (void)state;
+    for (int looks = 0; r < 0; looks++) {
+        looks_left = looks;
+        r = import();
+        looks_left = -1;
+        assert_int_equal(make_exists(temp, "r-source"), r == 0);
+    }
+    assert_int_equal(export(), 0);
+    assert_true(make_same(model, make_path(temp, "out")));
+    assert_true(make_exists(temp, "out/additional_chat_templates/tool_use.jinja"));
+    r = -1;
+    for (int looks = 0; r < 0; looks++) {
+        looks_left = looks;
+        r = run_export(temp, "again", -1);
+        looks_left = -1;
+        assert_int_equal(make_exists(temp, "again"), r == 0);
+    }
+    assert_true(make_same(model, make_path(temp, "again")));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(folders_are_read_to_their_end, fresh, clean),
+        cmocka_unit_test_setup_teardown(files_are_looked_at, fresh, clean),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
