@@ -13,7 +13,7 @@ static int parse(const char *text, size_t bytes, const char *where, size_t flags
     json_error_t e;
 
     *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | flags, &e);
-    if (!*out && json_error_code(&e) == json_error_out_of_memory)
+    if (!*out && !e.text[0]) /* of which jansson says nothing */
         return tr_error(-ENOMEM, "%s: out of memory", where);
     if (!*out)
         return tr_error(-EINVAL, "%s: line %d, column %d: not valid JSON: %s", where, e.line,
@@ -76,9 +76,22 @@ int tr_json_read(const char *path, size_t limit, json_t **out)
     return r;
 }
 
+char *tr_json_text(const json_t *value, size_t flags)
+{
+    size_t n = json_dumpb(value, NULL, 0, flags);
+    char *text = n ? malloc(n + 1) : NULL;
+
+    if (text && json_dumpb(value, text, n, flags) == n) {
+        text[n] = 0;
+        return text;
+    }
+    free(text);
+    return NULL;
+}
+
 static int write_value(const char *path, const json_t *value, size_t flags, size_t limit)
 {
-    char *text = json_dumps(value, flags);
+    char *text = tr_json_text(value, flags);
     size_t n;
     int r;
 

@@ -19,6 +19,8 @@ int tr_json_refuse_nul(const json_t *v, const char *where);
 int tr_json_says(const json_t *v);
 /* json_object_set_new, or -ENOMEM with a message. */
 int tr_json_put(json_t *object, const char *key, json_t *value);
+/* As json_dumps, NULL without memory: of that, jansson's own leaves keys out and goes on. */
+char *tr_json_text(const json_t *value, size_t flags);
 int tr_json_read(const char *path, size_t limit, json_t **out);
 /* Durable, atomic, indented, keys in insertion order. */
 int tr_json_write(const char *path, const json_t *value);

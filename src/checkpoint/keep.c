@@ -62,16 +62,17 @@ static json_t *lora_json(const struct tr_lora *l, const char *from)
 int tr_keep_write(const char *folder, const struct tr_model *m, const struct tr_shards *s,
                   const char *from, const char *uuid)
 {
-    json_t *o = json_pack(
-        "{s:s, s:i, s:s, s:s, s:s*, s:s, s:s, s:b, s:o, s:o, s:o, s:o*}", "format", FORMAT,
-        "version", VERSION, "store_uuid", uuid, "state", tr_state_name(m->state), "freeze",
-        m->freeze, "parked", tr_parked_name(m->parked), "master", tr_master_name(m->master),
-        "tied_as_head", tr_model_tied_as_head(m), "types_by_role", types_json(m), "shards",
-        tr_shards_to_json(s), "sums", tr_keep_sums(folder), "lora", lora_json(&m->lora, from));
+    json_t *lora = lora_json(&m->lora, from), *o;
     char *path = tr_path(folder, TR_KEEP_FILE);
     int r = -ENOMEM;
 
-    if (o && path)
+    o = json_pack("{s:s, s:i, s:s, s:s, s:s*, s:s, s:s, s:b, s:o, s:o, s:o, s:o*}", "format",
+                  FORMAT, "version", VERSION, "store_uuid", uuid, "state", tr_state_name(m->state),
+                  "freeze", m->freeze, "parked", tr_parked_name(m->parked), "master",
+                  tr_master_name(m->master), "tied_as_head", tr_model_tied_as_head(m),
+                  "types_by_role", types_json(m), "shards", tr_shards_to_json(s), "sums",
+                  tr_keep_sums(folder), "lora", lora);
+    if (o && path && (lora || !m->lora.rank)) /* without it, it would be of another layout */
         r = tr_json_write(path, o);
     else
         tr_error(r, "%s: no memory for %s", folder, TR_KEEP_FILE);

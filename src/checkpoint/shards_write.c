@@ -75,7 +75,7 @@ static char *header_text(const struct tr_shard_file *f, const struct tr_model *m
         at += bytes_of(t, dtype);
     }
     if (!bad)
-        text = json_dumps(o, JSON_COMPACT);
+        text = tr_json_text(o, JSON_COMPACT);
     json_decref(o);
     return text;
 }

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A folder that cannot be read to its end, or whose files cannot be looked at, is an error wherever
- * they are copied: an import and an export of half of them would both look whole.
+ * they are copied: an import and an export of half of them would both look whole. The same of what
+ * is written as JSON where memory runs out.
  */
 #include "tests/model/run.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include "src/base/json.h"
 
 static char temp[64];
 static char model[128];
@@ -127,11 +132,103 @@ static void files_are_looked_at(void **state)
     assert_true(make_same(model, make_path(temp, "again")));
 }
 
+static int blocks_left = -1; /* until jansson does not get one; -1: it gets all */
+
+static void *all_blocks_but_one(size_t n)
+{
+    int fails = blocks_left == 0;
+
+    blocks_left -= blocks_left >= 0;
+    return fails ? NULL : malloc(n);
+}
+
+/* A buffer that grows with it does so within a key. */
+static json_t *long_value(void)
+{
+    json_t *o = json_object();
+    char key[128];
+
+    for (int i = 0; i < 40; i++) {
+        snprintf(key, sizeof(key), "%0100d", i);
+        json_object_set_new(o, key, json_integer(i));
+    }
+    return o;
+}
+
+static void json_is_whole(void **state)
+{
+    json_t *value, *back = NULL;
+    char path[128];
+    int r = -1;
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/value.json", temp);
+    json_set_alloc_funcs(all_blocks_but_one, free);
+    value = long_value();
+    for (int blocks = 0; r < 0; blocks++) {
+        blocks_left = blocks;
+        r = tr_json_write(path, value);
+        blocks_left = -1;
+        assert_int_equal(make_exists(temp, "value.json"), r == 0);
+    }
+    assert_int_equal(tr_json_read(path, 1 << 20, &back), 0);
+    assert_true(json_equal(value, back));
+    json_decref(back);
+    r = -1;
+    for (int blocks = 0; r < 0; blocks++) {
+        blocks_left = blocks;
+        r = tr_json_read(path, 1 << 20, &back);
+        blocks_left = -1;
+        if (blocks == 0) /* later it may look like a mistake in the text */
+            assert_refused(r, "value.json: out of memory");
+    }
+    json_decref(value);
+    json_decref(back);
+    json_set_alloc_funcs(malloc, free);
+}
+
+/* Whichever block is missing: what was written describes the model, or nothing was. */
+static void what_is_kept_is_whole(void **state)
+{
+    const char *folder = make_path(temp, "r-source"), *file = make_path(folder, TR_KEEP_FILE);
+    struct tr_import_params p = {
+        .model = model, .dtype = -1, .lora = {.rank = 2, .targets = 1, .alpha = 4}};
+    struct tr_kept *k, *back;
+    int used = 1, whole = 0;
+
+    (void)state;
+    assert_int_equal(run_import(temp, p), 0);
+    json_set_alloc_funcs(all_blocks_but_one, free);
+    assert_int_equal(tr_keep_open(&k, folder), 0);
+    for (int blocks = 0; used; blocks++) {
+        int r;
+
+        unlink(file);
+        blocks_left = blocks;
+        r = tr_keep_write(folder, k->model, &k->shards, NULL, "store");
+        used = blocks_left < 0;
+        blocks_left = -1;
+        assert_int_equal(access(file, F_OK) == 0, r == 0);
+        if (r < 0)
+            continue;
+        assert_int_equal(tr_keep_open(&back, folder), 0);
+        assert_int_equal(back->model->lora.rank, 2);
+        assert_non_null(back->sums);
+        tr_keep_close(back);
+        whole++;
+    }
+    assert_true(whole > 0);
+    tr_keep_close(k);
+    json_set_alloc_funcs(malloc, free);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(folders_are_read_to_their_end, fresh, clean),
         cmocka_unit_test_setup_teardown(files_are_looked_at, fresh, clean),
+        cmocka_unit_test_setup_teardown(json_is_whole, fresh, clean),
+        cmocka_unit_test_setup_teardown(what_is_kept_is_whole, fresh, clean),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
