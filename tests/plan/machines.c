@@ -536,6 +536,7 @@ static void disk_decides(void **state)
                                 .seq_len = 500,
                                 .optimizer = TR_OPT_LOMO,
                                 .clip_norm = 1,
+                                .export_model = TR_NO, /* it has no room on so small a disk */
                                 .threads = 2};
     uint64_t deferred, passes;
 
