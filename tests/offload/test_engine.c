@@ -18,7 +18,7 @@
 
 #ifdef __SANITIZE_THREAD__ /* ten times as slow; what races does so in few steps */
 #define STEPS 3
-#define SEEDS 3
+#define SEEDS 4
 #else
 #define STEPS 9
 #define SEEDS 10
