@@ -4,7 +4,6 @@
  * one before, and what the same command would do now. Known from records alone; no parameter is
  * read.
  */
-#include <fcntl.h>
 #include <string.h>
 
 #include "src/base/err.h"
@@ -71,17 +70,10 @@ json_t *tr_inspect_resume(const json_t *o, const char *folder)
 static json_t *told_json(const char *folder)
 {
     struct tr_plan_file plan = {.steps = 0};
-    char *path = tr_path(folder, METRICS_FILE);
-    FILE *f = path ? metrics_open_file(path, O_RDONLY, "r") : NULL;
-    uint64_t step = 0;
 
-    if (f) {
-        metrics_find_end(f, UINT64_MAX, &step);
-        fclose(f);
-    }
-    tr_free(TR_MEM_MISC, path);
     tr_plan_file_read(folder, &plan);
-    return json_pack("{s:I, s:I}", "step", (json_int_t)step, "steps", (json_int_t)plan.steps);
+    return json_pack("{s:I, s:I}", "step", (json_int_t)metrics_last_step(folder), "steps",
+                     (json_int_t)plan.steps);
 }
 
 int tr_inspect_busy(json_t *o, const char *folder)

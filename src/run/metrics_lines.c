@@ -7,6 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "src/base/file.h"
+#include "src/base/mem.h"
+
 FILE *metrics_open_file(const char *path, int flags, const char *mode)
 {
     int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0644);
@@ -57,4 +60,18 @@ long metrics_find_end(FILE *f, uint64_t step, uint64_t *last)
         *last = whole ? is : *last;
     }
     return end;
+}
+
+uint64_t metrics_last_step(const char *run)
+{
+    char *path = tr_path(run, METRICS_FILE);
+    FILE *f = path ? metrics_open_file(path, O_RDONLY, "r") : NULL;
+    uint64_t last = 0;
+
+    if (f) {
+        metrics_find_end(f, UINT64_MAX, &last);
+        fclose(f);
+    }
+    tr_free(TR_MEM_MISC, path);
+    return last;
 }

@@ -23,5 +23,7 @@ int metrics_step_of(const char *line, long n, unsigned long long *step);
 /* Bytes as far as the last whole line of a step up to `step`, which is told in *last (0: there is
  * none); one behind it that is torn goes, and what lies before it stays, whatever it is. */
 long metrics_find_end(FILE *f, uint64_t step, uint64_t *last);
+/* The step of the last whole line of a run's folder, 0: there is none. */
+uint64_t metrics_last_step(const char *run);
 
 #endif

@@ -8,32 +8,13 @@
  */
 #include "src/run/torn.h"
 
-#include <fcntl.h>
-
 #include "src/base/err.h"
-#include "src/base/file.h"
-#include "src/base/mem.h"
 #include "src/run/metrics_lines.h"
-
-/* The step of the last whole line, 0: there is none. */
-static uint64_t last_step(const char *run)
-{
-    char *path = tr_path(run, METRICS_FILE);
-    FILE *f = path ? metrics_open_file(path, O_RDONLY, "r") : NULL;
-    uint64_t last = 0;
-
-    if (f) {
-        metrics_find_end(f, UINT64_MAX, &last);
-        fclose(f);
-    }
-    tr_free(TR_MEM_MISC, path);
-    return last;
-}
 
 int run_torn(const char *run, const struct tr_store *s, uint64_t step, char *text, size_t room)
 {
     const char *path = tr_store_torn(s);
-    uint64_t last = path && run ? last_step(run) : 0;
+    uint64_t last = path && run ? metrics_last_step(run) : 0;
 
     *text = 0;
     if (!path)
