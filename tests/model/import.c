@@ -4,6 +4,7 @@
  * that is wrong refused in one line with nothing half-made left behind.
  */
 #include "tests/model/run.h"
+#include "tests/model/temp.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -15,22 +16,6 @@
 #include <unistd.h>
 
 #include "tests/support/entries.h"
-
-static char temp[64];
-
-static int fresh(void **state)
-{
-    (void)state;
-    make_temp(temp);
-    return 0;
-}
-
-static int clean(void **state)
-{
-    (void)state;
-    make_clean(temp);
-    return 0;
-}
 
 static void there_and_back(const struct make_folder *f, int optimizer_state)
 {
@@ -755,7 +740,7 @@ static void a_store_with_another_model(void **state)
     assert_false(make_exists(temp, "out"));
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, fresh, clean)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fresh_temp, clean_temp)
 
 int main(void)
 {

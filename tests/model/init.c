@@ -4,6 +4,7 @@
  * distribution, and folders that import like any other.
  */
 #include "tests/model/run.h"
+#include "tests/model/temp.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -15,7 +16,6 @@
 
 #define N 400000
 
-static char temp[64];
 static const char shape[] =
     "{\"architectures\":[\"Qwen2ForCausalLM\"],\"model_type\":\"qwen2\",\"hidden_size\":48,"
     "\"intermediate_size\":64,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
@@ -27,13 +27,6 @@ static int fresh(void **state)
     (void)state;
     make_temp(temp);
     make_file(temp, "shape.json", shape);
-    return 0;
-}
-
-static int clean(void **state)
-{
-    (void)state;
-    make_clean(temp);
     return 0;
 }
 
@@ -179,7 +172,7 @@ static void tokenizers_are_copied(void **state)
                    "no-such-shape: neither a known shape");
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, fresh, clean)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fresh, clean_temp)
 
 int main(void)
 {

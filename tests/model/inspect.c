@@ -3,14 +3,13 @@
  * The four kinds of path that inspect knows, as JSON and as text, and what it says of others.
  */
 #include "tests/model/run.h"
+#include "tests/model/temp.h"
 
 #include <stdlib.h>
 #include <sys/stat.h>
 
 #include "src/run/cursor.h"
 #include "src/run/inspect.h"
-
-static char temp[64];
 
 static int fresh(void **state)
 {
@@ -22,13 +21,6 @@ static int fresh(void **state)
     make_temp(temp);
     make_table(&f, &s);
     make_write(&f, make_path(temp, "m"));
-    return 0;
-}
-
-static int clean(void **state)
-{
-    (void)state;
-    make_clean(temp);
     return 0;
 }
 
@@ -176,7 +168,7 @@ static void other_paths(void **state)
     assert_refused(tr_inspect(temp, NULL, &o), "store.json");
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, fresh, clean)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fresh, clean_temp)
 
 int main(void)
 {

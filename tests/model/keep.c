@@ -5,6 +5,7 @@
  * is written as JSON where memory runs out.
  */
 #include "tests/model/run.h"
+#include "tests/model/temp.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -16,7 +17,6 @@
 
 #include "src/base/json.h"
 
-static char temp[64];
 static char model[128];
 static int names_left = -1; /* until reading a folder fails; -1: it does not */
 
@@ -62,13 +62,6 @@ static int fresh(void **state)
     make_write(&f, model);
     assert_int_equal(mkdir(make_path(model, "additional_chat_templates"), 0755), 0);
     make_file(model, "additional_chat_templates/tool_use.jinja", "{{ tools }}");
-    return 0;
-}
-
-static int clean(void **state)
-{
-    (void)state;
-    make_clean(temp);
     return 0;
 }
 
@@ -225,10 +218,10 @@ static void what_is_kept_is_whole(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(folders_are_read_to_their_end, fresh, clean),
-        cmocka_unit_test_setup_teardown(files_are_looked_at, fresh, clean),
-        cmocka_unit_test_setup_teardown(json_is_whole, fresh, clean),
-        cmocka_unit_test_setup_teardown(what_is_kept_is_whole, fresh, clean),
+        cmocka_unit_test_setup_teardown(folders_are_read_to_their_end, fresh, clean_temp),
+        cmocka_unit_test_setup_teardown(files_are_looked_at, fresh, clean_temp),
+        cmocka_unit_test_setup_teardown(json_is_whole, fresh, clean_temp),
+        cmocka_unit_test_setup_teardown(what_is_kept_is_whole, fresh, clean_temp),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

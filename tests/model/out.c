@@ -10,23 +10,8 @@
 #include <unistd.h>
 
 #include "tests/model/test.h"
+#include "tests/model/temp.h"
 #include "tests/support/entries.h"
-
-static char temp[64];
-
-static int fresh(void **state)
-{
-    (void)state;
-    make_temp(temp);
-    return 0;
-}
-
-static int clean(void **state)
-{
-    (void)state;
-    make_clean(temp);
-    return 0;
-}
 
 static struct stat look(const char *path)
 {
@@ -104,7 +89,7 @@ static void a_mounted_folder_is_refused(void **state)
     assert_int_equal(count_entries(temp), 1);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, fresh, clean)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fresh_temp, clean_temp)
 
 int main(void)
 {

@@ -22,6 +22,7 @@
 #include "src/base/file.h"
 #include "src/run/run.h"
 #include "tests/train/placement.h"
+#include "tests/train/visits.h"
 
 #define ROOM (1ull << 30)
 
@@ -74,17 +75,6 @@ int __wrap_run_read_norm(struct tr_run *run, double *norm)
     return __real_run_read_norm(run, norm);
 }
 
-static void exchange(struct tr_visits *v, uint32_t i)
-{
-    struct tr_unit_visit unit = v->units[i];
-    struct tr_visit spans = v->spans[i];
-
-    v->units[i] = v->units[i + 1];
-    v->spans[i] = v->spans[i + 1];
-    v->units[i + 1] = unit;
-    v->spans[i + 1] = spans;
-}
-
 /* Late: every update of a block changes places with the forward visit that follows it. Early: the
  * first update of the embedding with the last visit that measures. */
 int __wrap_tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
@@ -93,10 +83,10 @@ int __wrap_tr_visits_make(struct tr_visits *v, const struct tr_visits_params *p)
 
     for (uint32_t i = 0; mutant.late && r == 0 && i + 1 < v->forward; i++)
         if (v->units[i].work == TR_WORK_UPDATE && v->units[i + 1].work == TR_WORK_BLOCK)
-            exchange(v, i++);
+            exchange_visits(v, i++);
     for (uint32_t i = v->forward; mutant.early && r == 0 && i + 1 < v->n; i++)
         if (v->units[i].pass == TR_PASS_NORM && v->units[i + 1].pass == TR_PASS_UPDATE)
-            exchange(v, i++);
+            exchange_visits(v, i++);
     return r;
 }
 

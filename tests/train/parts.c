@@ -19,7 +19,7 @@
 #include "src/base/err.h"
 #include "src/base/json.h"
 #include "src/plan/plan.h"
-#include "src/plan/visits.h"
+#include "tests/train/visits.h"
 
 static struct tr_model *open_model(const char *arch, int32_t layers, int state)
 {
@@ -131,17 +131,6 @@ static int is_block(const struct tr_unit_visit *u)
     return u->place == TR_WORK_BLOCK || u->place == TR_WORK_BLOCK_GRAD;
 }
 
-static void exchange(struct tr_visits *v, uint32_t i)
-{
-    struct tr_unit_visit u = v->units[i];
-    struct tr_visit s = v->spans[i];
-
-    v->units[i] = v->units[i + 1];
-    v->spans[i] = v->spans[i + 1];
-    v->units[i + 1] = u;
-    v->spans[i + 1] = s;
-}
-
 static void order_of_stages(void **state)
 {
     (void)state;
@@ -157,11 +146,11 @@ static void order_of_stages(void **state)
         for (uint32_t i = 0; i + 1 < v.n; i++) {
             if (!is_block(&v.units[i]) || !is_block(&v.units[i + 1]))
                 continue;
-            exchange(&v, i);
+            exchange_visits(&v, i);
             mutants++;
             if (is_right(&v, &p))
                 fail_msg("visits %u and %u exchanged: not seen", i, i + 1);
-            exchange(&v, i);
+            exchange_visits(&v, i);
         }
         assert_true(mutants > 3 * 3 * 5);
         tr_visits_free(&v);
