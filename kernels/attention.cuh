@@ -117,6 +117,19 @@ static inline bool attention_large(const struct tr_cuda *cuda)
     return cuda->sm == 80 || (cuda->sm >= 90 && cuda->sm < 120);
 }
 
+/* Bytes of shared memory that a multiprocessor has, and that a block of so many takes of them. */
+static inline size_t attention_room(const struct tr_cuda *cuda)
+{
+    if (!attention_large(cuda))
+        return 100 << 10;
+    return cuda->sm == 80 ? 164 << 10 : 228 << 10;
+}
+
+static constexpr size_t attention_takes(size_t bytes)
+{
+    return bytes + (1 << 10);
+}
+
 static inline dim3 attention_grid(const struct tr_op_attention *op, int size, int64_t heads)
 {
     return dim3((unsigned)((op->n + size - 1) / size), (unsigned)heads);

@@ -43,6 +43,19 @@ static __device__ __forceinline__ void mma_load_a(uint32_t a[4], const uint16_t 
     ptx_ldmatrix_x4(a, tile + mma_at<HD>(row0, lane & 15, chunk0, lane >> 4));
 }
 
+/* The reverse of mma_load_a. */
+template <int HD>
+static __device__ __forceinline__ void mma_store_a(uint16_t *tile, const uint32_t a[4], int row0,
+                                                   int chunk0)
+{
+    int lane = threadIdx.x & 31;
+
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        *(uint32_t *)(tile + mma_at<HD>(row0 + i % 2 * 8, lane / 4, chunk0, i / 2) + lane % 4 * 2) =
+            a[i];
+}
+
 /* B of two blocks: k runs along the tile's rows' values, n = row0.. (8) and the next 8. */
 template <int HD>
 static __device__ __forceinline__ void mma_load_b(uint32_t b[4], const uint16_t *tile, int row0,

@@ -140,6 +140,7 @@ int case_run(struct attention_case *c, int sm)
     int ret;
 
     cuda.sm = sm;
+    runtime_set_sm(sm);
     ret = tr_cuda_attention(&cuda, &c->op);
     return ret < 0 ? ret : tr_cuda_attention_grad(&cuda, &c->op);
 }

@@ -61,6 +61,7 @@ void reference_run(struct reference *r, const struct attention_case *c);
 /* bits.cc: a document's bits do not depend on what stands around it; returns the failures. */
 int bits_check(void);
 
+void runtime_set_sm(int sm);
 int runtime_launches(void); /* so far */
 int mutant_attention(const struct tr_cuda *cuda, const struct tr_op_attention *op);
 int mutant_attention_grad(const struct tr_cuda *cuda, const struct tr_op_attention *op);

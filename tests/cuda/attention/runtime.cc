@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The runtime that attention needs, without streams: a launch runs at once. What CUDA would refuse
- * (a configuration, shared memory over what was asked for or over sm_86's 99 KiB) is refused.
+ * (a configuration, shared memory over what was asked for or over what the GPU has) is refused.
  */
 #include "kernels/cuda.h"
 #include "kernels/launch.cuh"
@@ -13,7 +13,13 @@
 #include "tests/cuda/shim/shim.h"
 
 static cudaError_t kept;
-static int launches, allowed = 48 << 10;
+static int launches, allowed = 48 << 10, most;
+
+/* The most shared memory of a block, by the CUDA C++ programming guide. */
+void runtime_set_sm(int sm)
+{
+    most = (sm == 80 ? 163 : sm == 90 ? 227 : 99) << 10;
+}
 
 int runtime_launches(void)
 {
@@ -23,7 +29,7 @@ int runtime_launches(void)
 cudaError_t cudaFuncSetAttribute(const void *, enum cudaFuncAttribute, int value)
 {
     allowed = value;
-    return value > 99 << 10 ? cudaErrorInvalidValue : cudaSuccess;
+    return value > most ? cudaErrorInvalidValue : cudaSuccess;
 }
 
 cudaError_t tr_fake_launch(cudaStream_t, const struct tr_shim_grid *g, void (*body)(void *),

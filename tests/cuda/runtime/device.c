@@ -47,6 +47,15 @@ cudaError_t cudaGetDevice(int *device)
     return fake_leave(e);
 }
 
+int fake_shared_optin(void)
+{
+    int sm = fake_state.options.sm;
+
+    if (sm == 80 || sm == 87)
+        return 163 << 10;
+    return sm >= 90 && sm < 120 ? 227 << 10 : 99 << 10;
+}
+
 static void describe(struct cudaDeviceProp *p, int device)
 {
     *p = (struct cudaDeviceProp){.totalGlobalMem = fake_state.options.memory,
@@ -66,9 +75,9 @@ static void describe(struct cudaDeviceProp *p, int device)
                                  .memoryBusWidth = 384,
                                  .l2CacheSize = 6 << 20,
                                  .maxThreadsPerMultiProcessor = 1536,
-                                 .sharedMemPerMultiprocessor = 100 << 10,
+                                 .sharedMemPerMultiprocessor = (size_t)fake_shared_optin() + 1024,
                                  .regsPerMultiprocessor = 65536,
-                                 .sharedMemPerBlockOptin = FAKE_SHARED_OPTIN,
+                                 .sharedMemPerBlockOptin = (size_t)fake_shared_optin(),
                                  .hostRegisterSupported = 1};
     snprintf(p->name, sizeof(p->name), "fake CUDA device %d", device);
 }

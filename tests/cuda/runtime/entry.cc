@@ -84,7 +84,7 @@ cudaError_t cudaFuncSetAttribute(const void *func, enum cudaFuncAttribute attr, 
     if (!e && !func)
         e = cudaErrorInvalidDeviceFunction;
     if (!e && attr == cudaFuncAttributeMaxDynamicSharedMemorySize) {
-        if (value < 0 || value > FAKE_SHARED_OPTIN)
+        if (value < 0 || value > fake_shared_optin())
             e = cudaErrorInvalidValue;
         else
             set_shared_limit(func, value);

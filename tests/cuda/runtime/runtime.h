@@ -25,8 +25,7 @@ extern "C" {
 #include <stdatomic.h>
 #endif
 
-#define FAKE_SHARED_DEFAULT (48 << 10) /* sm_86 */
-#define FAKE_SHARED_OPTIN   (99 << 10)
+#define FAKE_SHARED_DEFAULT (48 << 10)
 #define FAKE_ALIGN          256 /* of every allocation, and no more than that */
 
 struct fake_options {
@@ -64,8 +63,8 @@ struct fake_state {
     pthread_mutex_t lock;
     struct fake_options options;
     struct fake_object *objects[FAKE_KINDS]; /* newest first */
-    size_t used, pinned; /* bytes charged */
-    int leaked;          /* something was left behind at a reset */
+    size_t used, pinned;                     /* bytes charged */
+    int leaked;                              /* something was left behind at a reset */
     int streams_made;
     uint64_t named; /* calls of the function that is to fail */
 };
@@ -97,6 +96,10 @@ int fake_object_live(enum fake_kind kind, const void *p);
 /* Takes it off the table: 1, or 0 where it was not there. */
 int fake_object_remove(enum fake_kind kind, const void *p, size_t *bytes);
 void fake_free_all(void);
+
+/* --- device.c --- */
+/* The most shared memory that a block of the GPU may have, by the CUDA C++ programming guide. */
+int fake_shared_optin(void);
 
 /* --- memory.c --- */
 enum fake_place { FAKE_AT_DEVICE, FAKE_AT_PINNED, FAKE_AT_PAGEABLE, FAKE_AT_NOWHERE };

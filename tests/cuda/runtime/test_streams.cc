@@ -398,6 +398,12 @@ static void shared_memory_is_raised_by_kernel(void **)
     assert_int_equal(peek(x), 7);
     OK(cudaStreamDestroy(s));
     OK(cudaFree(x));
+    fresh("sm=90");
+    OK(cudaFuncSetAttribute(use_shared, attribute, 227 << 10));
+    FAILS(cudaFuncSetAttribute(use_shared, attribute, (227 << 10) + 1), cudaErrorInvalidValue);
+    fresh("sm=80");
+    OK(cudaFuncSetAttribute(use_shared, attribute, 163 << 10));
+    FAILS(cudaFuncSetAttribute(use_shared, attribute, (163 << 10) + 1), cudaErrorInvalidValue);
 }
 
 static void never_called(void *called)

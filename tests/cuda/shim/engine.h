@@ -37,9 +37,9 @@ enum {
     SHIM_WARPS = 32,
     SHIM_THREADS = SHIM_LANES * SHIM_WARPS,
     SHIM_SHARED_NAMES = 32,
-    SHIM_STATIC_BYTES = 48 << 10, // nvcc refuses more
-    SHIM_SHARED_BYTES = 99 << 10, // sm_86's limit for a block
-    SHIM_ARENA_BYTES = 256 << 10, // with guards
+    SHIM_STATIC_BYTES = 48 << 10,  // nvcc refuses more
+    SHIM_SHARED_BYTES = 227 << 10, // for a block, of the widest GPU; others' limits: the runtime's
+    SHIM_ARENA_BYTES = 256 << 10,  // with guards
 };
 
 /* What speaks of failures has long texts, which would spread the stacks of those who never fail. */
