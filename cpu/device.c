@@ -20,8 +20,7 @@
 #include "src/base/pages.h"
 #include "src/base/thread.h"
 
-#define PAGE         4096
-#define GRAIN_TOKENS 512
+#define PAGE 4096
 
 struct tr_event {
     struct tr_cpu_stream *stream; /* of the last record; NULL before the first */
@@ -190,7 +189,7 @@ static void device_info(const struct tr_device *device, struct tr_device_info *i
     *info = (struct tr_device_info){.arena_bytes = d->arena_bytes,
                                     .workspace_bytes = d->workspace_bytes,
                                     .host_visible = !d->opaque, /* compute[]: f32 from any */
-                                    .grain_tokens = GRAIN_TOKENS};
+                                    .grain_tokens = TR_GRAIN_CPU};
     snprintf(info->name, sizeof(info->name), "cpu (%s, %s)", tier, blas);
     snprintf(info->bits, sizeof(info->bits), "cpu %s, %s", tier, blas);
     snprintf(info->remark, sizeof(info->remark), "%s", tr_blas_remark(d->context.cpu.blas));

@@ -318,7 +318,7 @@ template <int DT, int HD>
 static int mma_run(const struct tr_cuda *cuda, const struct tr_op_attention *op)
 {
     if constexpr (HD > 64)
-        if (!attention_large(cuda))
+        if (!tr_cuda_large(cuda))
             return mma_launch<DT, HD, 1>(cuda, op);
     return mma_launch<DT, HD, 2>(cuda, op);
 }

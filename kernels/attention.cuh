@@ -111,16 +111,10 @@ static inline bool attention_on_tensor_cores(const struct tr_op_attention *op)
     return op->dtype != TR_F32 && op->head_dim % 4 == 0 && op->head_dim <= 128;
 }
 
-/* Fast tensor cores and 164 KiB of shared memory or more: sm_80, 90, 100; not 86, 89, 120. */
-static inline bool attention_large(const struct tr_cuda *cuda)
-{
-    return cuda->sm == 80 || (cuda->sm >= 90 && cuda->sm < 120);
-}
-
 /* Bytes of shared memory that a multiprocessor has, and that a block of so many takes of them. */
 static inline size_t attention_room(const struct tr_cuda *cuda)
 {
-    if (!attention_large(cuda))
+    if (!tr_cuda_large(cuda))
         return 100 << 10;
     return cuda->sm == 80 ? 164 << 10 : 228 << 10;
 }

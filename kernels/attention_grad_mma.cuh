@@ -441,7 +441,7 @@ template <int DT, int HD>
 static int mma_grad_run(const struct tr_cuda *cuda, const struct tr_op_attention *op)
 {
     if constexpr (HD % 64 == 0)
-        if (attention_large(cuda))
+        if (tr_cuda_large(cuda))
             return mma_grad_launch_both<DT, HD, 2>(cuda, op);
     return mma_grad_launch_both<DT, HD, 1>(cuda, op);
 }

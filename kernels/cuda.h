@@ -31,6 +31,13 @@ struct tr_cuda {
     int sm; /* compute capability as 10 * major + minor */
 };
 
+/* A GPU of a data centre: fast tensor cores, and memory of both kinds to match: sm_80, 90, 100; not
+ * 86, 89, 120. */
+static inline int tr_cuda_large(const struct tr_cuda *cuda)
+{
+    return cuda->sm == 80 || (cuda->sm >= 90 && cuda->sm < 120);
+}
+
 /* Keeps "TEXT: NAME (what it means)" with a hint where there is one; returns a negative errno. */
 int tr_cuda_error(cudaError_t e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Keeps the message of an error that is not the runtime's (-EINVAL, -ENOTSUP); returns code. */

@@ -379,7 +379,7 @@ static void device_info(const struct tr_device *device, struct tr_device_info *i
     *info = {};
     info->arena_bytes = d->arena_bytes;
     info->workspace_bytes = d->workspace_bytes;
-    info->grain_tokens = 2048;
+    info->grain_tokens = tr_cuda_large(&d->cuda) ? TR_GRAIN_LARGE : TR_GRAIN_CUDA;
     for (int t = 0; t < TR_DTYPES; t++)
         info->compute[t] = (enum tr_dtype)t;
     snprintf(info->name, sizeof(info->name), "%s", d->name);

@@ -360,13 +360,18 @@ struct tr_op {
 struct tr_device;
 struct tr_event; /* a point in a stream */
 
+/* Tokens that gradients are summed over at a time (design: a grain), by what products cost. */
+#define TR_GRAIN_CPU   512
+#define TR_GRAIN_CUDA  2048
+#define TR_GRAIN_LARGE 4096 /* a GPU of a data centre */
+
 struct tr_device_info {
     char name[96];        /* "cpu (avx512, OpenBLAS 0.3.21 SkylakeX)" */
     char bits[96];        /* what the bits depend on: tier and BLAS version and kernel type */
     uint64_t arena_bytes; /* what the plan may hand out: the budget less the device's workspace */
     uint64_t workspace_bytes;
-    int host_visible; /* arena pointers can be read by the host and by disk I/O */
-    int grain_tokens;
+    int host_visible;                 /* arena pointers can be read by the host and by disk I/O */
+    int grain_tokens;                 /* TR_GRAIN_... */
     enum tr_dtype compute[TR_DTYPES]; /* dtype of activations, by storage dtype */
     char remark[192];                 /* what works, but slower than it could; "" where nothing */
 };

@@ -8,9 +8,7 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
-#define PAGE       4096u
-#define GRAIN_CPU  512
-#define GRAIN_CUDA 2048
+#define PAGE 4096u
 
 static struct tr_counter *of(const struct tr_device *d)
 {
@@ -200,7 +198,7 @@ int tr_counter_info(const struct tr_figures *figures, uint64_t budget, uint64_t 
     snprintf(info->bits, sizeof(info->bits), "%.*s", (int)sizeof(info->bits) - 1, figures->device);
     info->workspace_bytes = own;
     info->arena_bytes = (budget - own) / PAGE * PAGE;
-    info->grain_tokens = figures->cuda ? GRAIN_CUDA : GRAIN_CPU;
+    info->grain_tokens = figures->grain_tokens;
     info->host_visible = !figures->cuda;
     for (int t = 0; t < TR_DTYPES; t++)
         info->compute[t] = figures->cuda ? (enum tr_dtype)t : TR_F32;

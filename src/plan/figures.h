@@ -67,10 +67,11 @@ struct tr_figures_drive {
 };
 
 struct tr_figures {
-    char name[64];   /* of the table, or of the host that was probed */
-    char device[96]; /* as the device describes what its bits depend on; named: its name */
-    int cuda;        /* the kind of device: its dtypes, grains and ways */
-    int threads;     /* of the cpu device; else 0 */
+    char name[64];    /* of the table, or of the host that was probed */
+    char device[96];  /* as the device describes what its bits depend on; named: its name */
+    int cuda;         /* the kind of device: its dtypes and ways */
+    int grain_tokens; /* of the device: TR_GRAIN_... */
+    int threads;      /* of the cpu device; else 0 */
     uint64_t device_bytes, host_bytes; /* what there is */
     uint64_t workspace_bytes;          /* what the device takes for itself */
 

@@ -38,6 +38,8 @@ static const struct field reals[] = {
 /* In a file from before they were measured: what `update` is. */
 static const struct field later[] = {{REAL(update_bf16), 1e3, 1e14},
                                      {REAL(update_8bit), 1e3, 1e14}};
+/* In a file from before GPUs had two sizes of it: that of the kind of device. */
+static const struct field grain = {"grain_tokens", 0, 1, 1 << 16};
 
 static const struct field sizes[] = {
     {REAL(device_bytes), 0, 1e15},
@@ -97,9 +99,9 @@ static json_t *drives_json(const struct tr_figures *f)
 
 int tr_figures_write(const char *path, const struct tr_figures *f)
 {
-    json_t *o = json_pack("{s:s, s:i, s:s, s:s, s:b, s:i}", "format", FORMAT, "version",
+    json_t *o = json_pack("{s:s, s:i, s:s, s:s, s:b, s:i, s:i}", "format", FORMAT, "version",
                           f->n_drives ? VERSION : 1, "name", f->name, "device", f->device, "cuda",
-                          f->cuda, "threads", f->threads);
+                          f->cuda, "threads", f->threads, grain.name, f->grain_tokens);
     int r;
 
     for (size_t i = 0; o && i < COUNT(sizes); i++)
@@ -247,6 +249,26 @@ static int read_head(const json_t *o, const char *where, struct tr_figures *out)
     return 0;
 }
 
+/* What older files lack; adds to keys those that are there. */
+static int read_later(const json_t *o, const char *where, struct tr_figures *out, size_t *keys)
+{
+    double tokens = out->cuda ? TR_GRAIN_CUDA : TR_GRAIN_CPU;
+    int r = 0;
+
+    out->update_bf16 = out->update_8bit = out->update;
+    for (size_t i = 0; i < COUNT(later) && r == 0; i++)
+        if (json_object_get(o, later[i].name)) {
+            r = read_number(o, where, &later[i], (double *)((char *)out + later[i].offset));
+            (*keys)++;
+        }
+    if (r == 0 && json_object_get(o, grain.name)) {
+        r = read_number(o, where, &grain, &tokens);
+        (*keys)++;
+    }
+    out->grain_tokens = (int)tokens;
+    return r;
+}
+
 static int read_all(const json_t *o, const char *where, struct tr_figures *out)
 {
     size_t keys = 7 + COUNT(sizes) + COUNT(reals);
@@ -258,12 +280,8 @@ static int read_all(const json_t *o, const char *where, struct tr_figures *out)
             *(uint64_t *)((char *)out + sizes[i].offset) = (uint64_t)x;
     for (size_t i = 0; i < COUNT(reals) && r == 0; i++)
         r = read_number(o, where, &reals[i], (double *)((char *)out + reals[i].offset));
-    out->update_bf16 = out->update_8bit = out->update;
-    for (size_t i = 0; i < COUNT(later) && r == 0; i++)
-        if (json_object_get(o, later[i].name)) {
-            r = read_number(o, where, &later[i], (double *)((char *)out + later[i].offset));
-            keys++;
-        }
+    if (r == 0)
+        r = read_later(o, where, out, &keys);
     if (r == 0)
         r = read_costs(o, where, out);
     if (r == 0 && json_integer_value(json_object_get(o, "version")) == VERSION) {

@@ -34,17 +34,18 @@ struct machine {
     double memory;        /* GB/s of device memory */
     double pcie;          /* GB/s each way, as measured with pinned memory */
     uint64_t bytes;
+    int grain_tokens;
 };
 
 static const struct machine machines[] = {
     /* GA102 whitepaper: 71 TFLOPS, 936 GB/s, 24 GB; PCIe 4.0 x16 */
-    {"rtx-3090", 71, 0.80, 936, 25, 24ull << 30},
+    {"rtx-3090", 71, 0.80, 936, 25, 24ull << 30, TR_GRAIN_CUDA},
     /* Ada whitepaper: 165.2 TFLOPS, 1008 GB/s, 24 GB; PCIe 4.0 x16 */
-    {"rtx-4090", 165.2, 0.85, 1008, 25, 24ull << 30},
+    {"rtx-4090", 165.2, 0.85, 1008, 25, 24ull << 30, TR_GRAIN_CUDA},
     /* Blackwell GeForce whitepaper: 209.5 TFLOPS, 1792 GB/s, 32 GB; PCIe 5.0 x16 */
-    {"rtx-5090", 209.5, 0.85, 1792, 52, 32ull << 30},
+    {"rtx-5090", 209.5, 0.85, 1792, 52, 32ull << 30, TR_GRAIN_CUDA},
     /* H200 data sheet: 989 TFLOPS, 4800 GB/s, 141 GB; PCIe 5.0 x16 */
-    {"h200", 989, 0.65, 4800, 52, 141000000000ull},
+    {"h200", 989, 0.65, 4800, 52, 141000000000ull, TR_GRAIN_LARGE},
 };
 #define N_MACHINES (sizeof(machines) / sizeof(machines[0]))
 
@@ -165,6 +166,7 @@ int tr_figures_named(const char *name, const struct tr_figures_changes *c, struc
     snprintf(out->name, sizeof(out->name), "%s", m->name);
     snprintf(out->device, sizeof(out->device), "%s", m->name);
     out->cuda = 1;
+    out->grain_tokens = m->grain_tokens;
     out->device_bytes = m->bytes;
     out->host_bytes = c->host_bytes ? c->host_bytes : HOST_BYTES;
     out->workspace_bytes = WORKSPACE;

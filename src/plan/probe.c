@@ -135,6 +135,7 @@ static int describe(struct probe *p)
         strcpy(f->name, "this machine");
     snprintf(f->device, sizeof(f->device), "%s", p->info.bits);
     f->cuda = p->choice.cuda;
+    f->grain_tokens = p->info.grain_tokens;
     f->threads = p->choice.cuda ? 0 : p->p->threads > 0 ? (int)p->p->threads : tr_thread_cores();
     f->workspace_bytes = p->info.workspace_bytes;
     return r;

@@ -53,7 +53,7 @@ struct tr_data_params {
     int64_t samples;   /* of the file, drawn by seed; 0: all */
     int shuffle;       /* 0 for evaluation: file order */
     uint64_t seed;
-    int grain_tokens; /* 512 on cpu, 2048 on cuda */
+    int grain_tokens; /* the device's */
     /* What all host memory of this process may take (tr_mem_host_peak); 0: no bound. */
     uint64_t host_bytes;
 };

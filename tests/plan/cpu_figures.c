@@ -14,6 +14,7 @@ void figures_of_cpu(struct tr_figures *f, const char *bits)
     assert_int_equal(tr_figures_named("h200", &(struct tr_figures_changes){.drives = 0}, f), 0);
     snprintf(f->device, sizeof(f->device), "%s", bits);
     f->cuda = 0;
+    f->grain_tokens = TR_GRAIN_CPU;
     f->threads = 1;
 }
 

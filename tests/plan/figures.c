@@ -220,7 +220,8 @@ static void drives_read_back(void **state)
 }
 
 /* A file from before state in fewer bits was measured: it costs what its bytes do. With some of
- * these rows and not the others it is read as well; each is a row of its own. */
+ * these rows and not the others it is read as well; each is a row of its own. Nor did it say how
+ * long grains are. */
 static void older_file(void **state)
 {
     static const char *const rows[] = {"adamw", "momentum", "adam_mini"};
@@ -239,13 +240,16 @@ static void older_file(void **state)
         f.cost[row][TR_WIDTH_16][TR_TERM_WORK] *= 3;
     f.update_8bit = f.update / 5;
     f.update_bf16 = f.update / 2;
+    f.grain_tokens = 3 * TR_GRAIN_CUDA;
     assert_int_equal(tr_figures_write(path, &f), 0);
     assert_int_equal(tr_figures_read(path, &g), 0);
+    assert_int_equal(g.grain_tokens, f.grain_tokens);
     equal(g.update_8bit, f.update_8bit);
     equal(tr_figures_seconds(&g, &op), tr_figures_seconds(&f, &op));
     o = json_load_file(path, 0, NULL);
     costs = json_object_get(o, "costs");
     assert_int_equal(json_object_del(o, "update_8bit"), 0);
+    assert_int_equal(json_object_del(o, "grain_tokens"), 0);
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < 4; k++) {
             snprintf(key, sizeof(key), "%s_%s %s", rows[i], k & 1 ? "8bit" : "bf16",
@@ -256,6 +260,7 @@ static void older_file(void **state)
     assert_int_equal(tr_figures_parse(text, strlen(text), "f", &g), 0);
     equal(g.update_8bit, f.update);
     equal(g.update_bf16, f.update / 2);
+    assert_int_equal(g.grain_tokens, TR_GRAIN_CUDA);
     for (int row = TR_COST_ADAMW_BF16; row < TR_COST_ROWS; row++)
         assert_memory_equal(g.cost[row], f.cost[TR_COST_ADAMW + (row - TR_COST_ADAMW_BF16) % 3],
                             sizeof(g.cost[row]));
@@ -296,6 +301,7 @@ static void hostile_files(void **state)
     refused("\"drives\": [", "\"drives\": [{}, ", "drives: folder");
     refused("\"folder\": \"drive 1\"", "\"folder\": \"drive 1\", \"n\": 1", "no meaning");
     refused("\"beside_read\": 7", "\"beside_read\": -7", "drives: beside_read: -7");
+    refused("\"grain_tokens\": 2048", "\"grain_tokens\": 0", "grain_tokens: 0");
     refused("\"read\":", "\"raed\":", "read: is missing");
     refused("\"read\":", "\"read\": 1e3, \"read\":", "JSON");
     refused("\"flush\":", "\"speed\": 1, \"flush\":", "a key of no meaning");
