@@ -242,9 +242,10 @@ static int take_folders(struct tr_store *s)
     return r < 0 ? r : look_at_folders(s);
 }
 
+/* The last first: one may lie within one before it. */
 static void remove_folders(const struct tr_store *s)
 {
-    for (uint32_t i = 0; i < s->folders.n; i++)
+    for (uint32_t i = s->folders.n; i-- > 0;)
         if (s->made[i])
             rmdir(s->folders.path[i]);
 }

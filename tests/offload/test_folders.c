@@ -330,11 +330,15 @@ static void cut_off_twice(void **state)
 static void refused_whole(void **state)
 {
     char *path[N] = {test_folder(), test_folder(), test_folder()}, *file;
+    char *within = tr_path(path[0], "within");
     struct tr_layout l;
     struct tr_store *s;
 
     (void)state;
     test_layout(&l, &shape);
+    expect_error(tr_store_create(&s, join((char *[]){path[0], within}, 2), &l, 2), -EEXIST,
+                 path[0]);
+    assert_int_equal(access(path[0], F_OK), -1);
     assert_ok(tr_make_folder(path[2]));
     file = tr_path(path[2], "gen0");
     assert_ok(tr_file_write(file, "mine", 4));
@@ -347,6 +351,7 @@ static void refused_whole(void **state)
     assert_int_equal(access(path[0], F_OK), -1);
     assert_int_equal(access(path[1], F_OK), -1);
     assert_int_equal(tr_folder_is_empty(path[2]), 1);
+    tr_free(TR_MEM_MISC, within);
     tr_free(TR_MEM_MISC, file);
     tr_layout_free(&l);
 }
