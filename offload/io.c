@@ -26,6 +26,13 @@ static int ask_environment(enum tr_io_kind *kind)
     return 0;
 }
 
+int tr_io_check_environment(void)
+{
+    enum tr_io_kind kind = TR_IO_AUTO;
+
+    return ask_environment(&kind);
+}
+
 /* EPERM: sysctl or a container's seccomp filter; ENOSYS: not built in; ENOMEM: memory lock limit of
  * old kernels. Any other refusal is as good a reason: the threads do the same. */
 static int open_any(struct tr_io **out, const struct tr_io_params *p)

@@ -121,6 +121,8 @@ static inline uint32_t tr_io_folders(const struct tr_io_params *p)
 
 /* AUTO: io_uring, or threads where the kernel refuses it; TAILRACE_IO=uring|threads decides. */
 int tr_io_open(struct tr_io **out, enum tr_io_kind kind, const struct tr_io_params *p);
+/* -EINVAL where that says neither: for long jobs, which open their first engine late. */
+int tr_io_check_environment(void);
 int tr_io_open_uring(struct tr_io **out, const struct tr_io_params *p);
 int tr_io_open_threads(struct tr_io **out, const struct tr_io_params *p);
 

@@ -156,11 +156,11 @@ static int open_device(struct infer *f, const struct infer_params *p)
 
 int infer_open_model(struct infer **out, const struct infer_params *p)
 {
-    struct infer *f = tr_alloc(TR_MEM_MISC, sizeof(*f));
-    int r;
+    int r = tr_io_check_environment();
+    struct infer *f = r == 0 ? tr_alloc(TR_MEM_MISC, sizeof(*f)) : NULL;
 
     if (!f)
-        return -ENOMEM;
+        return r < 0 ? r : -ENOMEM;
     f->run.lock = -1;
     f->run.cursor.loss_scale = 1;
     if (run_is_folder(p->model) && p->adapter)

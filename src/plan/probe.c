@@ -290,7 +290,7 @@ int tr_bench_machine(const struct tr_bench_params *params, char **out)
     int r = p && path ? 0 : -ENOMEM;
 
     *out = NULL;
-    if (r == 0 && (r = tr_need_threads(params->threads)) == 0)
+    if (r == 0 && (r = tr_need_threads(params->threads)) == 0 && (r = probe_check_drive()) == 0)
         r = check_out(params->out);
     if (r == 0) {
         p->p = params;

@@ -437,6 +437,11 @@ static int measure_together(struct probe *p, struct drive *d)
     return r;
 }
 
+int probe_check_drive(void)
+{
+    return tr_io_check_environment();
+}
+
 int probe_drive(struct probe *p)
 {
     struct drive *d = tr_alloc(TR_MEM_MISC, sizeof(*d));

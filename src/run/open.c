@@ -397,6 +397,8 @@ static int open_all(struct tr_run *run, const struct tr_train_params *params)
     enum folder state;
     int r;
 
+    if (params->io == TR_ENGINE_AUTO && (r = tr_io_check_environment()) < 0)
+        return r;
     if ((r = run_copy_params(run, params)) < 0 ||
         (r = tr_task_check(params->task, params->chat_template)) < 0 ||
         (r = look_at_folder(run, &state)) < 0 || (r = open_model(run, state)) < 0 ||

@@ -212,6 +212,17 @@ done
 gives 1 '--threads' bench --quick --threads 9223372036854775807 --out figures.json
 gives 1 'exists and holds no figures' bench --quick --out text.txt
 gives 1 'cannot create' bench --quick --out nowhere/figures.json
+
+# a variable of the environment that says nothing is told before anything is done
+export TAILRACE_IO=nonsense
+for command in 'train --data text.txt --out odd' 'eval --data text.txt' 'generate --prompt x'; do
+    # shellcheck disable=SC2086 # several words
+    gives 1 'tailrace: TAILRACE_IO: "nonsense" is neither' $command --model model
+    [ ! -s "$work/out" ] || say "begins although TAILRACE_IO is wrong: $command"
+done
+gives 1 'tailrace: TAILRACE_IO: "nonsense" is neither' bench --quick --out figures.json
+[ ! -s "$work/out" ] || say 'a bench begins although TAILRACE_IO is wrong'
+unset TAILRACE_IO
 gives 1 '--samples: is for' eval --model model --data text.txt --samples 3
 gives 1 '--max-tokens: is for' eval --model model --data text.txt --max-tokens 3
 
