@@ -47,6 +47,8 @@ struct trainer {
     size_t n_pairs, room_pairs;
     struct entry *heap; /* greatest count, then smallest key, first; entries may be stale */
     size_t n_heap, room_heap;
+    int32_t n_chars;
+    int crowded; /* characters of the text had no room */
 };
 
 struct tally {
@@ -130,22 +132,29 @@ static int tally_chars(const struct bpe_words *w, uint64_t *count, uint64_t *tot
 
 /* At most half of what is left goes to characters: a vocabulary of letters alone would be useless
  * for texts in a script of thousands. */
+static int32_t most_chars(int32_t vocab)
+{
+    return (vocab - BPE_TRAIN_FIRST + 1) / 2;
+}
+
 static int add_chars(struct trainer *t, struct tally *order, size_t n, uint64_t total)
 {
-    size_t most = (size_t)(t->out->vocab - BPE_TRAIN_FIRST + 1) / 2;
     uint64_t covered = 0;
     int r = 0;
 
     qsort(order, n, sizeof(*order), by_count);
-    for (size_t i = 0; r == 0 && i < n && i < most && (double)covered < COVERAGE * (double)total;
-         i++) {
+    for (size_t i = 0; r == 0 && i < n && (double)covered < COVERAGE * (double)total; i++) {
         char text[4];
         int k = tr_utf8_encode(order[i].cp, text);
 
+        t->crowded = t->n_chars == most_chars(t->out->vocab);
+        if (t->crowded)
+            break;
         covered += order[i].count;
         r = bpe_map_put(&t->chars, order[i].cp, (uint32_t)t->out->n);
         if (r == 0)
             r = add_piece(t->out, text, (size_t)k, 1);
+        t->n_chars += r == 0;
     }
     return r;
 }
@@ -373,6 +382,22 @@ static int merge_pair(struct trainer *t, struct pair *p)
     return r;
 }
 
+/* A smaller vocabulary has room for fewer characters, and then less can be learnt. */
+static int too_few(const struct trainer *t)
+{
+    int32_t n = t->out->n;
+
+    if (t->crowded)
+        return tr_error(-ENODATA,
+                        "a vocabulary of %d pieces has room for %d of the text's characters, with "
+                        "which it comes to %d; ask for more",
+                        t->out->vocab, t->n_chars, n);
+    return tr_error(-ENODATA, "the text has only %d pieces to learn; %s", n,
+                    n >= BPE_TRAIN_LEAST && t->n_chars <= most_chars(n)
+                        ? "ask for a vocabulary of at most that"
+                        : "it must be longer");
+}
+
 /* An entry is true when its count is the pair's. A pair whose count has fallen below its entry is
  * put in again with the true one; one whose count has risen has an entry above already. */
 static int learn(struct trainer *t)
@@ -396,11 +421,7 @@ static int learn(struct trainer *t)
         if (r < 0)
             return r;
     }
-    if (t->out->n < t->out->vocab)
-        return tr_error(
-            -ENODATA, "the text has only %d pieces to learn; ask for a vocabulary of at most that",
-            t->out->n);
-    return 0;
+    return t->out->n < t->out->vocab ? too_few(t) : 0;
 }
 
 /* Only now, when all words have been counted: an entry for each count on the way would be stale. */

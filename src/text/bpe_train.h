@@ -10,6 +10,7 @@
 #include "src/text/bpe_words.h"
 
 #define BPE_TRAIN_FIRST 259 /* specials and bytes */
+#define BPE_TRAIN_LEAST (BPE_TRAIN_FIRST + 2)
 
 struct bpe_piece {
     size_t at; /* in text */

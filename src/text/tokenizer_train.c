@@ -150,9 +150,9 @@ int tr_tokenizer_train(const struct tr_tokenizer_train_params *p)
 
     if (state == 0)
         return tr_error(-EEXIST, "%s: exists and is not an empty folder", p->out);
-    if (p->vocab <= BPE_TRAIN_FIRST + 1 || p->vocab >= TOK_ID_LIMIT)
+    if (p->vocab < BPE_TRAIN_LEAST || p->vocab >= TOK_ID_LIMIT)
         return tr_error(-EINVAL, "a vocabulary of %lld pieces: it must be between %d and %d",
-                        (long long)p->vocab, BPE_TRAIN_FIRST + 2, TOK_ID_LIMIT - 1);
+                        (long long)p->vocab, BPE_TRAIN_LEAST, TOK_ID_LIMIT - 1);
     bpe_words_init(&words);
     r = bpe_words_read(&words, p->data);
     if (r == 0) {

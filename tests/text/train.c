@@ -314,7 +314,9 @@ static void bad_wishes_are_refused(void **state)
     refuse(text_path("absent"), out, 300, "absent: cannot open");
     refuse(text_file("empty.txt", "", 0), out, 300, "empty.txt: holds no text");
     refuse(file, out, 100, "100 pieces");
-    refuse(file, out, 5000, "small.txt: the text has only");
+    refuse(file, out, 5000, "only 266 pieces to learn; ask for a vocabulary of at most that");
+    refuse(file, out, 263, "small.txt: a vocabulary of 263 pieces has room for 2");
+    refuse(text_file("short.txt", "a\n", 2), out, 264, "only 263 pieces to learn; it must be");
     refuse(text_file("bad.jsonl", "{\"text\":\"a\"}\n{\"x\":1}\n", 21), out, 300,
            "bad.jsonl:2: no known record: it has \"x\", and needs");
     refuse(text_file("ids.jsonl", "{\"input_ids\":[1]}\n", 18), out, 300,
