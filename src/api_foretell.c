@@ -116,10 +116,9 @@ static int resolve(struct foretell *f)
     int r;
 
     *p = *f->p->train;
-    if ((r = tr_options_check(p)) < 0 || (r = tr_task_check(p->task, p->chat_template)) < 0)
+    if ((r = tr_options_check(p)) < 0 || (r = tr_task_check(p->task, p->chat_template)) < 0 ||
+        (r = run_check_source(p)) < 0)
         return r;
-    if (!p->model == !p->arch)
-        return tr_error(-EINVAL, "one of --model and --arch is needed");
     if (f->elsewhere) {
         f->memory = memory_of(&f->figures);
         run->elsewhere = &f->memory;

@@ -181,6 +181,13 @@ static int copy_strings(struct tr_train_params *p)
     return r;
 }
 
+int run_check_source(const struct tr_train_params *p)
+{
+    if (p->model && p->arch)
+        return tr_error(-EINVAL, "--model and --arch exclude each other");
+    return p->model || p->arch ? 0 : tr_error(-EINVAL, "--model or --arch is missing");
+}
+
 int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
 {
     struct tr_train_params *p = &run->params;
@@ -194,10 +201,9 @@ int run_copy_params(struct tr_run *run, const struct tr_train_params *params)
         return r;
     if (!p->valid && tr_data_has_held_out(p->data) && !(p->valid = tr_strdup(TR_MEM_MISC, p->data)))
         return -ENOMEM;
-    if (!p->model == !p->arch)
-        return tr_error(-EINVAL, "one of --model and --arch is needed");
-    if ((r = order_targets(p)) < 0 || (r = run_make_absolute(&p->out)) < 0 ||
-        (r = run_tell_names(p)) < 0 || (r = choose_places(run)) < 0)
+    if ((r = run_check_source(p)) < 0 || (r = order_targets(p)) < 0 ||
+        (r = run_make_absolute(&p->out)) < 0 || (r = run_tell_names(p)) < 0 ||
+        (r = choose_places(run)) < 0)
         return r;
     if (p->model && (r = check_outside("--out", p->out, p->model)) == 0)
         r = check_store_outside(p->store, p->model);

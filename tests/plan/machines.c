@@ -454,7 +454,12 @@ static void bad_machines(void **state)
     refuses(&(struct tr_foretell_params){.train = &p, .machine = "rtx-9090"},
             "rtx-3090, rtx-4090, rtx-5090, h200");
     refuses(&(struct tr_foretell_params){.train = &p, .drives = 2}, "by name only");
-    refuses(&(struct tr_foretell_params){.train = &none, .machine = "h200"}, "--model and --arch");
+    refuses(&(struct tr_foretell_params){.train = &none, .machine = "h200"},
+            "--model or --arch is missing");
+    p.model = "model";
+    refuses(&(struct tr_foretell_params){.train = &p, .machine = "h200"},
+            "--model and --arch exclude each other");
+    p.model = NULL;
     p.device_memory = 25ull << 30;
     refuses(&(struct tr_foretell_params){.train = &p, .machine = "rtx-3090"}, "--device-memory: ");
     p.device_memory = 0;

@@ -269,6 +269,11 @@ static void unknown_streaming(struct job *j)
     j->p.streaming = (enum tr_streaming)7;
 }
 
+static void two_sources(struct job *j)
+{
+    j->p.arch = "llama-7b";
+}
+
 static void hanging_link(struct job *j)
 {
     assert_int_equal(symlink("nowhere", j->out), 0);
@@ -306,6 +311,7 @@ static const struct {
     {"threads past counting", huge_threads, {"--threads: 4294967296 is more than 1024", ""}},
     {"a rate below zero", negative_rate, {"--lr: -3", "above 0"}},
     {"streaming by a number that names none", unknown_streaming, {"--streaming: '7'", "matrices"}},
+    {"a model and a shape", two_sources, {"--model and --arch", "exclude"}},
     {"output that is a link to nothing", hanging_link, {"out", "run.yaml"}, 1},
 };
 
