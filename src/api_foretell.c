@@ -117,7 +117,8 @@ static int resolve(struct foretell *f)
 
     *p = *f->p->train;
     if ((r = tr_options_check(p)) < 0 || (r = tr_task_check(p->task, p->chat_template)) < 0 ||
-        (r = run_check_source(p)) < 0)
+        (r = run_check_source(p)) < 0 ||
+        (p->device && (r = tr_devices_parse(p->device, &run->choice)) < 0))
         return r;
     if (f->elsewhere) {
         f->memory = memory_of(&f->figures);

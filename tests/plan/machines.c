@@ -460,6 +460,9 @@ static void bad_machines(void **state)
     refuses(&(struct tr_foretell_params){.train = &p, .machine = "h200"},
             "--model and --arch exclude each other");
     p.model = NULL;
+    p.device = "nonsense";
+    refuses(&(struct tr_foretell_params){.train = &p, .machine = "h200"}, "--device nonsense: ");
+    p.device = "cuda"; /* as a run.yaml says it: the machine's own is meant */
     p.device_memory = 25ull << 30;
     refuses(&(struct tr_foretell_params){.train = &p, .machine = "rtx-3090"}, "--device-memory: ");
     p.device_memory = 0;
