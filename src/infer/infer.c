@@ -154,9 +154,18 @@ static int open_device(struct infer *f, const struct infer_params *p)
     return run_open_device(run);
 }
 
+/* What would only be found once the model has been imported. */
+static int check_early(const struct infer_params *p)
+{
+    const struct tr_train_params budget = {.device_memory = p->device_memory};
+    int r = tr_options_check(&budget);
+
+    return r < 0 ? r : tr_io_check_environment();
+}
+
 int infer_open_model(struct infer **out, const struct infer_params *p)
 {
-    int r = tr_io_check_environment();
+    int r = check_early(p);
     struct infer *f = r == 0 ? tr_alloc(TR_MEM_MISC, sizeof(*f)) : NULL;
 
     if (!f)

@@ -51,8 +51,8 @@ int run_resolve_memory(struct tr_run *run)
     if (r < 0)
         return r;
     p->device_memory = share_of(p->device_memory, m.device_share, m.device);
-    if (!p->host_memory &&
-        m.shared) /* what the device leaves; else the two would be more than all */
+    run->host_left = !p->host_memory && m.shared; /* else the two would be more than all */
+    if (run->host_left)
         m.host -= p->device_memory < m.host ? p->device_memory : m.host;
     p->host_memory = share_of(p->host_memory, TR_SHARE(80), m.host);
     r = check_there_is("--device-memory", p->device_memory, m.most_device);

@@ -227,9 +227,11 @@ static int check_host(const struct tr_run *run)
         return -EAGAIN;
     return tr_error(-ENOMEM,
                     "the host budget is too small: %llu bytes are given, the smallest that would "
-                    "do for the data, tables%s and buffers is %llu (%.1f MiB); raise --host-memory",
+                    "do for the data, tables%s and buffers is %llu (%.1f MiB); %s",
                     (unsigned long long)given, plan->in.apart ? ", slots of state" : "",
-                    (unsigned long long)least, (double)least / 1048576);
+                    (unsigned long long)least, (double)least / 1048576,
+                    run->host_left ? "lower --device-memory, which leaves it that"
+                                   : "raise --host-memory");
 }
 
 /* First what updates need where they run on the cpu, then staging and homes, and with what is left

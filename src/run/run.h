@@ -94,6 +94,7 @@ struct tr_step_state {
 struct tr_run {
     struct tr_train_params params;     /* resolved: no field is "default" any more */
     uint64_t device_asked, host_asked; /* its budgets before that */
+    int host_left;                     /* that of the host is a share of what the device's leaves */
     int lock;                          /* the run folder, locked */
     struct tr_tokenizer *tokenizer;
     struct tr_data *data, *valid;

@@ -209,6 +209,8 @@ for command in 'eval --data text.txt' 'generate --prompt x'; do
     gives 1 '--threads: 4294967297 is more than 1024' ${command%% *} --model model ${command#* } \
         --threads 4294967297
 done
+gives 1 'lower --device-memory' eval --data text.txt --model model --seq-len 32 --device cpu \
+    --device-memory 100%
 gives 1 '--threads' bench --quick --threads 9223372036854775807 --out figures.json
 gives 1 'exists and holds no figures' bench --quick --out text.txt
 gives 1 'cannot create' bench --quick --out nowhere/figures.json

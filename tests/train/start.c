@@ -109,9 +109,13 @@ static void test_default_budgets(void **state)
     free_bytes = (double)run.params.device_memory / 0.8;
     assert_true((double)run.params.host_memory < 0.2 * free_bytes);
     assert_true((double)run.params.host_memory > 0.1 * free_bytes);
+    assert_true(run.host_left);
     run.params = (struct tr_train_params){.device_memory = 64 << 20};
     assert_int_equal(run_resolve_memory(&run), 0);
     assert_true((double)run.params.host_memory > 0.5 * free_bytes);
+    run.params.host_memory = 1 << 20;
+    assert_int_equal(run_resolve_memory(&run), 0);
+    assert_false(run.host_left);
 }
 
 int main(void)

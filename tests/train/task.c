@@ -544,7 +544,13 @@ static void test_bad_numbers(void **state)
         assert_int_equal(tr_eval_data(&e, &report), -EINVAL);
         assert_non_null(strstr(tr_message(), "--task"));
     }
+    e.device_memory = g.device_memory = TR_SHARE(101);
     p.task = e.task = TR_TASK_CHOICE;
+    assert_int_equal(tr_eval_data(&e, &report), -EINVAL);
+    assert_non_null(strstr(tr_message(), "--device-memory: a share of"));
+    assert_int_equal(tr_generate_text(&g, &text), -EINVAL);
+    assert_non_null(strstr(tr_message(), "--device-memory: a share of"));
+    e.device_memory = g.device_memory = 0;
     for (size_t i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
         int r = 0;
 
