@@ -7,6 +7,31 @@
 
 static _Thread_local char message[8192]; /* two paths and what is said of them */
 
+static int moves_the_line(unsigned char c)
+{
+    return c < 0x20 || c == 0x7f;
+}
+
+/* What is quoted in it, a path or a value of a file, may have ends of lines and whatever else moves
+ * a terminal's cursor: they are spelt out. */
+static void keep_to_one_line(void)
+{
+    char old[sizeof(message)];
+    size_t at = 0, plain = 0;
+
+    while (message[plain] && !moves_the_line((unsigned char)message[plain]))
+        plain++;
+    if (!message[plain])
+        return;
+    memcpy(old, message, sizeof(old));
+    for (const char *c = old; *c && at < sizeof(message); c++)
+        at += (size_t)snprintf(message + at, sizeof(message) - at,
+                               !moves_the_line((unsigned char)*c) ? "%c"
+                               : *c == '\n'                       ? "\\n"
+                                                                  : "\\x%02x",
+                               (unsigned char)*c);
+}
+
 int tr_error(int code, const char *fmt, ...)
 {
     va_list ap;
@@ -14,6 +39,7 @@ int tr_error(int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(message, sizeof(message), fmt, ap);
     va_end(ap);
+    keep_to_one_line();
     return code;
 }
 
@@ -29,6 +55,7 @@ int tr_error_prefix(int code, const char *fmt, ...)
     va_end(ap);
     if (n >= 0 && (size_t)n < sizeof(message))
         snprintf(message + n, sizeof(message) - n, ": %s", old);
+    keep_to_one_line();
     return code;
 }
 

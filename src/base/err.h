@@ -2,7 +2,7 @@
  *
  * Errors: every function that can fail returns 0 (or a count) or a negative errno. The text is
  * kept per thread, written once where the facts are known (file, tensor, offset, what to do), and
- * read by the tool at the end. Nothing here prints.
+ * read by the tool at the end. It is one line, whatever it quotes. Nothing here prints.
  */
 #ifndef TR_BASE_ERR_H
 #define TR_BASE_ERR_H

@@ -92,6 +92,7 @@ gives 1 'nothere.yaml' train --config nothere.yaml
 printf 'lr: 0.1\nbatch_size: 3\n' > bad.yaml
 gives 1 "bad.yaml:2: unknown option 'batch_size'; did you mean 'batch-size'?" \
     train --config bad.yaml
+gives 1 'no\nthere' inspect $'no\nthere'
 gives 1 'nothere' inspect nothere
 gives 1 'nothere' verify nothere
 gives 1 'nothere' export nothere --out x

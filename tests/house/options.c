@@ -364,6 +364,7 @@ static void bad_files_name_the_line(void **state)
         {"steps: 3\nepochs: 2\n", ":2: 'epochs' and 'steps' exclude each other"},
         {"lr: fast\n", ":1: lr: 'fast' is not a number"},
         {"lr:\n", ":1: lr: '' is not a number"},
+        {"lr: \"x\\ny\\e[2J\"\n", ":1: lr: 'x\\ny\\x1b[2J' is not a number"},
         {"\nlr: [1, 2]\n", ":2: lr must be one plain value"},
         {"lr: &a 1\nwarmup: *a\n", ":2: warmup must be one plain value"},
         {"? [lr]\n: 1\n", ":1: a key must be one plain value"},
