@@ -126,6 +126,11 @@ gives 1 'a vocabulary of 260 pieces: it must be between 261 and' \
 gives 1 'a vocabulary of 99999999999 pieces: it must be between 261 and' \
     tokenizer --data text.txt --vocab 99999999999 --out x
 
+# and a run is no model
+mkdir bare-run && : > bare-run/run.yaml
+gives 1 "is a run and no model: --resume" train --model bare-run --data text.txt --out x
+gives 1 "is a run and no model: --resume" plan --model bare-run
+
 # outputs are never overwritten
 gives 1 'model' init --arch arch.json --out model
 gives 1 'tokenizer' tokenizer --data text.txt --vocab 300 --out tokenizer
