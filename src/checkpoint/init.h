@@ -11,6 +11,7 @@
 struct tr_init_folder_params {
     const char *arch;      /* a name, or a path to a config.json */
     const char *tokenizer; /* folder whose tokenizer files are copied; NULL: none */
+    int32_t tokens;        /* that it has, at most the model's; 0: not known */
     const char *out;       /* absent or an empty folder */
     uint64_t seed;
     int dtype;   /* enum tr_dtype, or -1: as the configuration says, else f32 */

@@ -204,6 +204,10 @@ gives 0 '' train --model gone --data text.txt --out after --steps 3 --seq-len 32
 # a tokenizer that is only there as sentencepiece's file serves like any other
 mkdir piece
 cp "${0%/*}/../text/bpe.model" piece/tokenizer.model
+sed 's/"vocab_size": 320/"vocab_size": 799/' arch.json > piece.json
+gives 1 'piece: the tokenizer has 800 tokens, the model 799' \
+    init --arch piece.json --tokenizer piece --out small
+[ ! -e small ] || say 'a refused init left its folder'
 sed 's/"vocab_size": 320/"vocab_size": 800/' arch.json > piece.json
 gives 0 '' init --arch piece.json --tokenizer piece --out small
 gives 0 '' generate --model small --prompt 'Line 3' --max-tokens 4
