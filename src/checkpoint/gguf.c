@@ -13,7 +13,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "src/base/err.h"
 #include "src/base/file.h"
@@ -345,11 +344,8 @@ static int write_model(struct gguf *g)
 
     g->told.config = &g->kept->model->config;
     g->told.type = g->params->dtype < 0 ? g->kept->model->dtype : (enum tr_dtype)g->params->dtype;
-    if ((r = check_family(g)) < 0)
-        return r;
-    if (access(g->params->out, F_OK) == 0)
-        return tr_error(-EEXIST, "%s: exists", g->params->out);
-    if ((r = tr_tokenizer_open(&tokenizer, g->params->tokenizer)) < 0)
+    if ((r = check_family(g)) < 0 || (r = tr_out_file_check(g->params->out)) < 0 ||
+        (r = tr_tokenizer_open(&tokenizer, g->params->tokenizer)) < 0)
         return r;
     if (tr_tokenizer_vocab(tokenizer) > g->told.config->vocab)
         r = tr_error(-ENOTSUP, "the tokenizer has %d tokens, the model %d",

@@ -40,13 +40,25 @@ static void sweep_one(const char *path)
     close(fd);
 }
 
+static int refuse(const char *path)
+{
+    return tr_error(-EEXIST, "%s: exists", path);
+}
+
+int tr_out_file_check(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0 ? refuse(path) : 0;
+}
+
 int tr_out_file_begin(struct tr_out_file *o, const char *path)
 {
-    int r;
+    int r = tr_out_file_check(path);
 
     *o = (struct tr_out_file){.path = path, .fd = -1};
-    if (access(path, F_OK) == 0)
-        return tr_error(-EEXIST, "%s: exists", path);
+    if (r < 0)
+        return r;
     tr_unfinished_sweep(path, sweep_one);
     o->tmp = tr_unfinished_name(path);
     if (!o->tmp)
@@ -76,8 +88,8 @@ static int give_name(const struct tr_out_file *o)
     char *folder = tr_folder_of(o->path);
     int r = folder ? 0 : -ENOMEM, linked = r == 0 && link(o->tmp, o->path) == 0;
 
-    if (r == 0 && !linked && (errno == EEXIST || access(o->path, F_OK) == 0))
-        r = tr_error(-EEXIST, "%s: exists", o->path);
+    if (r == 0 && !linked)
+        r = errno == EEXIST ? refuse(o->path) : tr_out_file_check(o->path);
     if (r == 0 && (linked ? unlink(o->tmp) : rename(o->tmp, o->path)) < 0)
         r = tr_error(-errno, "%s: cannot rename to %s: %s", o->tmp, o->path, strerror(errno));
     if (r == 0)

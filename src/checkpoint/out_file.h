@@ -18,7 +18,9 @@ struct tr_out_file {
     int fd;           /* has a lock */
 };
 
-/* -EEXIST: `path` is there. */
+/* -EEXIST: `path` is there, if only as a link to nothing; for who has much to do before. */
+int tr_out_file_check(const char *path);
+/* The same, and what it is filled as is made. */
 int tr_out_file_begin(struct tr_out_file *o, const char *path);
 /* r is how filling went: 0 writes the head (TR_OUT_FILE_HEAD bytes), syncs and names the file, an
  * error removes what was made. Returns r or the first error; the struct is free afterwards. */

@@ -212,6 +212,9 @@ static void test_swept_file(void **state)
     fclose(f);
     assert_string_equal(text, "the first 20 bytes..data");
     assert_int_equal(tr_out_file_begin(&first, out), -EEXIST);
+    assert_int_equal(unlink(out), 0);
+    assert_int_equal(symlink("nowhere", out), 0);
+    assert_int_equal(tr_out_file_begin(&first, out), -EEXIST);
 }
 
 /* What somebody has put there meanwhile stays (invariant 7). */
