@@ -29,7 +29,7 @@ TR_API const char *tr_message(void);
 typedef void tr_log_fn(void *arg, const char *line);
 /* How far an import is; non-zero stops it: -EINTR, and nothing of it stays on the disk. */
 typedef int tr_import_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
-/* Asked within long calls; non-zero: a validation but the last is left out, a range test -EINTR. */
+/* Asked in long calls. Non-zero: only the last validation is made; reading, range test: -EINTR. */
 typedef int tr_stop_fn(void *arg);
 
 enum tr_optimizer { TR_OPT_DEFAULT, TR_OPT_LOMO, TR_OPT_SGD, TR_OPT_ADAMW, TR_OPT_ADAM_MINI,

@@ -137,6 +137,8 @@ static int open_data(struct tr_run *run, const char *path, int shuffle, struct t
                                  .seed = p->seed,
                                  .grain_tokens = run->device_info.grain_tokens,
                                  .host_bytes = p->host_memory,
+                                 .stop = p->stop,
+                                 .stop_arg = p->stop_arg,
                              });
 }
 

@@ -56,6 +56,8 @@ struct tr_data_params {
     int grain_tokens; /* the device's */
     /* What all host memory of this process may take (tr_mem_host_peak); 0: no bound. */
     uint64_t host_bytes;
+    int (*stop)(void *arg); /* asked on the way; non-zero: -EINTR. NULL: nobody is */
+    void *stop_arg;
 };
 
 struct tr_data;

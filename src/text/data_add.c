@@ -8,6 +8,8 @@
 #include "src/base/mem.h"
 #include "src/base/philox.h"
 
+#define ASK_TOKENS (1u << 16) /* between two questions: less than a second */
+
 int data_may_grow(const struct tr_data *d, uint64_t bytes)
 {
     uint64_t now = tr_mem_host_peak();
@@ -20,6 +22,11 @@ int data_may_grow(const struct tr_data *d, uint64_t bytes)
                     d->path, (unsigned long long)d->p.host_bytes, d->tokens.n);
 }
 
+static int is_stopped(struct tr_data *d)
+{
+    return ++d->pushed % ASK_TOKENS == 0 && d->p.stop && d->p.stop(d->p.stop_arg);
+}
+
 int data_push(struct tr_data *d, const char *where, int32_t id, int masked)
 {
     const char *piece = d->p.tokenizer ? tr_tokenizer_piece(d->p.tokenizer, id) : NULL;
@@ -27,6 +34,8 @@ int data_push(struct tr_data *d, const char *where, int32_t id, int masked)
     if (id < 0 || id >= d->p.vocab)
         return tr_error(-ERANGE, "%s: token %d%s%.64s is past the model's vocabulary of %d", where,
                         id, piece ? ", " : "", piece ? piece : "", d->p.vocab);
+    if (is_stopped(d))
+        return tr_error(-EINTR, "%s: reading it was interrupted", d->path);
     if (d->tokens.n == d->tokens.room && data_may_grow(d, d->tokens.room * 2) < 0)
         return -ENOMEM;
     return tr_ids_push(&d->tokens, masked ? id | DATA_MASKED : id);

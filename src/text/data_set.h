@@ -23,7 +23,8 @@ struct tr_data {
     uint64_t *start;      /* (n_samples + 1) first token of each sample */
     uint32_t *length;     /* (n_samples) its tokens, 0 where it is kept out of the rows */
     size_t n_samples, room;
-    float *scale; /* (n_scaled) weights of tokens; those behind have 1. NULL: all have */
+    uint64_t pushed; /* tokens so far, with those of samples that were cut */
+    float *scale;    /* (n_scaled) weights of tokens; those behind have 1. NULL: all have */
     size_t n_scaled, scale_room;
     struct chat chat;
     struct tr_data_info info;

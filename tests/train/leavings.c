@@ -344,6 +344,25 @@ static int stop_half_way(void *arg, uint64_t done, uint64_t total)
     return done > total / 2;
 }
 
+static int always(void *arg)
+{
+    (void)arg;
+    return 1;
+}
+
+static void test_stopped_reading(void **state)
+{
+    struct tr_train_params p = own_job("reading");
+    tr_run *run = NULL;
+
+    (void)state;
+    token_data(p.data, 8000, 16, 16, 40);
+    p.stop = always;
+    assert_int_equal(tr_train_open(&run, &p), -EINTR);
+    assert_non_null(strstr(tr_message(), "reading.jsonl: reading it was interrupted"));
+    assert_int_equal(tr_folder_is_empty(p.out), -ENOENT);
+}
+
 static void test_stopped_import(void **state)
 {
     struct tr_train_params p = own_job("stop");
@@ -688,12 +707,6 @@ static void test_cut_off_validation(void **state)
     assert_int_equal(validated, 2);
 }
 
-static int always(void *arg)
-{
-    (void)arg;
-    return 1;
-}
-
 /* Who wants the run to stop need not wait for a validation: its step counts, without its figure.
  * The last one ends by itself. */
 static void test_stopped_validation(void **state)
@@ -762,6 +775,7 @@ int main(void)
         cmocka_unit_test(test_swept_file),
         cmocka_unit_test(test_named_meanwhile),
         cmocka_unit_test(test_stopped_import),
+        cmocka_unit_test(test_stopped_reading),
         cmocka_unit_test(test_made_between),
         cmocka_unit_test(test_failed_behind_import),
         cmocka_unit_test(test_cut_off_validation),
