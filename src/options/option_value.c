@@ -6,7 +6,6 @@
 #include "src/options/option_value.h"
 
 #include <ctype.h>
-#include <jansson.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -16,6 +15,7 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 #include "src/base/number.h"
+#include "src/base/utf8.h"
 #include "src/tailrace.h"
 
 #define REAL_TEXT 40
@@ -369,11 +369,9 @@ static char *whole_path(const char *text)
 /* YAML is, and so is JSON: what is not could be written and never read again. */
 static int is_utf8(const char *text)
 {
-    json_t *copy = json_string(text);
-    int is = copy != NULL;
+    size_t n = strlen(text);
 
-    json_decref(copy);
-    return is;
+    return tr_utf8_valid(text, n) == n;
 }
 
 static int check_whole_text(const char *text)

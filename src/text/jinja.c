@@ -9,6 +9,7 @@
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
+#include "src/base/utf8.h"
 
 #define CHUNK ((size_t)16 << 10)
 
@@ -49,14 +50,6 @@ void jinja_close(struct jinja *j)
     tr_free(TR_MEM_TEXT, j);
 }
 
-static int is_utf8(const char *text, size_t bytes)
-{
-    json_t *v = json_stringn(text, bytes);
-
-    json_decref(v);
-    return v != NULL;
-}
-
 int jinja_open(struct jinja **out, const char *text, size_t bytes, const char *where)
 {
     struct jinja *j;
@@ -66,7 +59,7 @@ int jinja_open(struct jinja **out, const char *text, size_t bytes, const char *w
         return tr_error(-EFBIG, "%s: a template of more than %zu bytes", where, JINJA_SOURCE_MOST);
     if (memchr(text, 0, bytes))
         return tr_error(-EINVAL, "%s: a template with a NUL", where);
-    if (!is_utf8(text, bytes))
+    if (tr_utf8_valid(text, bytes) < bytes)
         return tr_error(-EINVAL, "%s: a template that is not UTF-8", where);
     j = tr_alloc(TR_MEM_TEXT, sizeof(*j));
     if (!j)
