@@ -10,6 +10,7 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/mem.h"
+#include "src/base/utf8.h"
 #include "src/checkpoint/keep.h"
 #include "src/checkpoint/reach.h"
 
@@ -73,11 +74,12 @@ static int is_adapter(const char *name)
     return !strcmp(name, "adapter_config.json");
 }
 
-enum stays { STAYS_WEIGHTS = 1, STAYS_ADAPTER, STAYS_LARGE, STAYS_OUTSIDE };
+enum stays { STAYS_WEIGHTS = 1, STAYS_ADAPTER, STAYS_LARGE, STAYS_NAME, STAYS_OUTSIDE };
 
 static const char *const whys[] = {
     [STAYS_ADAPTER] = "the adapter is no part of the model (--adapter; or merge it first)",
     [STAYS_LARGE] = "larger than 256 MiB",
+    [STAYS_NAME] = "its name is not UTF-8",
     [STAYS_OUTSIDE] = "a link that leads out of the folder",
 };
 
@@ -93,6 +95,8 @@ static int stays(const struct tr_reach *reach, const char *from, const char *nam
         return STAYS_ADAPTER;
     if ((uint64_t)st->st_size > TR_KEEP_FILE_BYTES)
         return STAYS_LARGE;
+    if (tr_utf8_valid(name, strlen(name)) < strlen(name)) /* what was kept is listed in JSON */
+        return STAYS_NAME;
     has = tr_reach_has(reach, from, name);
     return has < 0 ? has : has ? 0 : STAYS_OUTSIDE;
 }

@@ -125,6 +125,21 @@ static void files_are_looked_at(void **state)
     assert_true(make_same(model, make_path(temp, "again")));
 }
 
+/* A file whose name no list could have is left out, and told of. */
+static void names_are_text(void **state)
+{
+    char note[512] = "";
+
+    (void)state;
+    make_file(model, "caf\xe9.txt", "x");
+    assert_int_equal(tr_keep_note(model, note, sizeof(note)), 0);
+    assert_non_null(strstr(note, "m/caf\xe9.txt: its name is not UTF-8: left out"));
+    assert_int_equal(import(), 0);
+    assert_int_equal(unlink(make_path(model, "caf\xe9.txt")), 0);
+    assert_int_equal(export(), 0);
+    assert_true(make_same(model, make_path(temp, "out")));
+}
+
 static int blocks_left = -1; /* until jansson does not get one; -1: it gets all */
 
 static void *all_blocks_but_one(size_t n)
@@ -220,6 +235,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(folders_are_read_to_their_end, fresh, clean_temp),
         cmocka_unit_test_setup_teardown(files_are_looked_at, fresh, clean_temp),
+        cmocka_unit_test_setup_teardown(names_are_text, fresh, clean_temp),
         cmocka_unit_test_setup_teardown(json_is_whole, fresh, clean_temp),
         cmocka_unit_test_setup_teardown(what_is_kept_is_whole, fresh, clean_temp),
     };
