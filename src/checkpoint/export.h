@@ -29,6 +29,9 @@ struct tr_export_params {
 };
 
 int tr_export(const struct tr_export_params *p);
+/* 0 where p->out holds what that would write, as it is stored and not merged; -EEXIST: it holds
+ * something else (export_same.c). */
+int tr_export_same(const struct tr_export_params *p);
 
 /* Reads tensors out of a store, one piece in memory at a time (and one of its master): a tr_fill_fn
  * for whoever writes weights. of the model's type are the weights themselves, of another the values

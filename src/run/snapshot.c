@@ -28,12 +28,13 @@ char *run_model_folder(const struct tr_run *run, int numbered)
 
 int run_export(struct tr_run *run, const char *out)
 {
+    struct tr_export_params p = {.store = run->store, .out = out, .dtype = -1};
     char *keep = tr_path(run->params.out, "source");
     int r = keep ? 0 : -ENOMEM, there = tr_folder_is_empty(out) == 0;
 
-    if (r == 0 && !there)
-        r = tr_export(
-            &(struct tr_export_params){.store = run->store, .keep = keep, .out = out, .dtype = -1});
+    p.keep = keep;
+    if (r == 0)
+        r = (there ? tr_export_same : tr_export)(&p);
     if (r == 0)
         run_log(run, "model     %s%s", out, there ? " (as it was)" : "");
     tr_free(TR_MEM_MISC, keep);

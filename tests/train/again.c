@@ -2,6 +2,7 @@
  *
  * The same command again, where something around the run is not as it was.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -109,12 +110,80 @@ static void test_budgets_as_asked(void **state)
     tr_options_free(&read);
 }
 
+static char said[4400];
+
+static void keep_said(void *arg, const char *line)
+{
+    (void)arg;
+    if (!strncmp(line, "model ", 6))
+        snprintf(said, sizeof(said), "%s", line);
+}
+
+/* The model is there, with or without adapters: it is known again, and told to be there. */
+static void test_model_is_known_again(void **state)
+{
+    static const struct {
+        int64_t rank;
+        enum tr_optimizer beside; /* of adapters, where both train */
+    } cases[] = {{0, 0}, {2, 0}, {2, TR_OPT_ADAMW}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct tr_train_params p = own_job("known");
+
+        p.lora_rank = cases[i].rank;
+        p.lora_optimizer = cases[i].beside;
+        p.log = keep_said;
+        for (int again = 0; again < 2; again++) {
+            if (train(&p, NULL) < 0)
+                fail_msg("%s", tr_message());
+            assert_int_equal(strstr(said, "known-run/model (as it was)") != NULL, again);
+        }
+        tr_remove_tree(p.out);
+        tr_remove_tree(p.model);
+    }
+}
+
+/* What has the name of the model and is something else stays, and is told to be; once it has gone,
+ * the model is made. */
+static void test_something_else_is_there(void **state)
+{
+    static const struct tiny other = {"llama", 64, 64, 3, 4, 2, 16, 300, 256, ""};
+    struct tr_train_params p = own_job("else");
+    char place[4400], was[4400];
+
+    (void)state;
+    snprintf(place, sizeof(place), "%s/model", p.out);
+    snprintf(was, sizeof(was), "%s/was", p.out);
+    assert_int_equal(train(&p, NULL), 0);
+    assert_int_equal(rename(place, was), 0);
+    for (int i = 0; i < 3; i++) {
+        static const char *const says[] = {"config.json", "_proj.weight differs",
+                                           "lm_head.weight differs"};
+
+        if (i == 0)
+            assert_int_equal(tr_file_write(place, "mine", 4), 0);
+        else if (i == 1)
+            tiny_model(place, &other, TR_TYPE_F32, 5);
+        else
+            assert_int_equal(symlink(p.model, place), 0); /* as it was before the first step */
+        assert_int_equal(train(&p, NULL), -EEXIST);
+        if (!strstr(tr_message(), says[i]) || !strstr(tr_message(), "nothing is overwritten"))
+            fail_msg("%s", tr_message());
+        assert_int_equal(tr_remove_tree(place), 0);
+    }
+    assert_int_equal(train(&p, NULL), 0);
+    assert_int_equal(tr_folder_has(place, "model.safetensors"), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_source_is_gone),
         cmocka_unit_test(test_budgets_as_asked),
         cmocka_unit_test(test_other_folder),
+        cmocka_unit_test(test_model_is_known_again),
+        cmocka_unit_test(test_something_else_is_there),
     };
 
     return cmocka_run_group_tests_name("again", tests, NULL, NULL);
