@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "src/base/err.h"
-#include "src/base/file.h"
+#include "src/base/json.h"
 #include "src/options/options.h"
 #include "src/plan/counter.h"
 #include "src/run/open.h"
@@ -251,7 +251,7 @@ static int print_json(FILE *out, const struct foretell *f)
                   "kept_on_device", (int)run->plan.slots[TR_SLOTS_FRAME], "clip",
                   run_clip_text(run, clip, sizeof(clip)), "sweeps", run_sweeps_text(run),
                   "device_memory", device_json(f), "predicted", predicted);
-    text = o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    text = o ? tr_json_text(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(o);
     if (!text)
         return tr_error(-ENOMEM, "out of memory");

@@ -3,6 +3,7 @@
  * The public call that says what is in a folder or file. No logic.
  */
 #include "src/base/err.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/run/find.h"
 #include "src/run/inspect.h"
@@ -23,7 +24,7 @@ int tr_inspect_path(const char *path, int json, char **out)
     if (r < 0)
         return r;
     if (json) {
-        *out = json_dumps(found, JSON_INDENT(2));
+        *out = tr_json_text(found, JSON_INDENT(2));
     } else {
         *out = tr_inspect_text(found);
     }

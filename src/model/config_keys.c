@@ -27,7 +27,7 @@ int tr_keys_says(const struct tr_keys *k, const char *key)
 void tr_keys_refuse(struct tr_keys *k, const char *key, const char *need)
 {
     const json_t *v = json_object_get(k->object, key);
-    char *text = v ? json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+    char *text = v ? tr_json_text(v, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
 
     if (k->r == 0) {
         k->r = -EINVAL;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/base/json.h"
 #include "src/run/inspect.h"
 
 static void write_bytes(FILE *out, json_int_t n)
@@ -43,7 +44,7 @@ static void write_value(FILE *out, const char *key, const json_t *v)
     } else if (json_is_boolean(v)) {
         fputs(json_is_true(v) ? "yes" : "no", out);
     } else {
-        s = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+        s = tr_json_text(v, JSON_ENCODE_ANY | JSON_COMPACT);
         fputs(s ? s : "?", out);
         free(s);
     }

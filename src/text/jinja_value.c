@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/json.h"
 #include "src/base/number.h"
 
 #define VALUE_DEPTH 64 /* lists in lists that a template may make, or write */
@@ -137,7 +138,7 @@ static void write_json_text(struct jinja_eval *e, struct tok_buf *b, const char 
         return;
     }
     v = json_stringn(s, n);
-    text = v ? json_dumps(v, JSON_ENCODE_ANY | (f->ascii ? JSON_ENSURE_ASCII : 0)) : NULL;
+    text = v ? tr_json_text(v, JSON_ENCODE_ANY | (f->ascii ? JSON_ENSURE_ASCII : 0)) : NULL;
     json_decref(v);
     if (!text) {
         e->r = e->r < 0 ? e->r : -ENOMEM;

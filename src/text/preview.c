@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/json.h"
 #include "src/text/data_set.h"
 #include "src/text/tokenizer_parts.h"
 
@@ -93,16 +94,16 @@ static int show_json(const struct tr_preview_sample_params *p, size_t sample)
     const struct tr_data *d = p->data;
     json_t *ids = json_array(), *labels = json_array(), *o;
     char *text;
-    int r;
+    int bad = 0, r;
 
     for (uint64_t i = d->start[sample]; i < d->start[sample + 1]; i++) {
         int32_t token = d->tokens.v[i];
 
-        json_array_append_new(ids, json_integer(token & ~DATA_MASKED));
-        json_array_append_new(labels, json_integer(token >= 0 ? token : -100));
+        bad |= json_array_append_new(ids, json_integer(token & ~DATA_MASKED));
+        bad |= json_array_append_new(labels, json_integer(token >= 0 ? token : -100));
     }
     o = json_pack("{s:o,s:o}", "input_ids", ids, "labels", labels);
-    text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    text = o && !bad ? tr_json_text(o, JSON_COMPACT) : NULL;
     r = text ? p->line(p->arg, text, strlen(text)) : tr_error(-ENOMEM, "out of memory");
     free(text);
     json_decref(o);

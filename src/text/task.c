@@ -43,7 +43,7 @@ static const char *const truths[] = {"true", "false", NULL};
 
 static int bad_label(const struct record *r, const char *const names[])
 {
-    char *found = json_dumps(json_object_get(r->o, "label"), JSON_ENCODE_ANY | JSON_COMPACT);
+    char *found = tr_json_text(json_object_get(r->o, "label"), JSON_ENCODE_ANY | JSON_COMPACT);
     int e;
 
     if (!found)

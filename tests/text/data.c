@@ -697,6 +697,43 @@ static void a_preview_shows_the_mask(void **state)
     tr_tokenizer_close(t);
 }
 
+static int blocks_left = -1; /* until jansson does not get one; -1: it gets all */
+
+static void *all_blocks_but_one(size_t n)
+{
+    int fails = blocks_left == 0;
+
+    blocks_left -= blocks_left >= 0;
+    return fails ? NULL : malloc(n);
+}
+
+/* Where memory ends no token or key is left out: there is the whole line, or an error. */
+static void a_preview_is_whole(void **state)
+{
+    static const char content[] = "{\"input_ids\":[5,6,7,8,9,10,11,12,13,14,15,16]}\n";
+    struct tr_data_params p = params(text_file("whole.jsonl", content, strlen(content)), NULL);
+    struct tr_data *d = text_open_data(&p);
+    char whole[1000] = "", out[1000];
+    struct tr_preview_sample_params v = {d, NULL, 1, 1, collect, whole};
+    int r = -1, refused = 0;
+
+    (void)state;
+    assert_int_equal(tr_preview(&v), 0);
+    v.arg = out;
+    json_set_alloc_funcs(all_blocks_but_one, free);
+    for (int blocks = 0; r < 0; blocks++) {
+        *out = 0;
+        blocks_left = blocks;
+        r = tr_preview(&v);
+        blocks_left = -1;
+        refused += r < 0;
+        assert_string_equal(out, r < 0 ? "" : whole);
+    }
+    json_set_alloc_funcs(malloc, free);
+    assert_true(refused > 24); /* a block for each id and each label at least */
+    tr_data_close(d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -719,6 +756,7 @@ int main(void)
         cmocka_unit_test(evaluation_keeps_the_order_of_the_file),
         cmocka_unit_test(a_large_file_is_read_through_a_window),
         cmocka_unit_test(a_preview_shows_the_mask),
+        cmocka_unit_test(a_preview_is_whole),
     };
 
     return cmocka_run_group_tests(tests, text_setup, text_teardown);
