@@ -18,17 +18,28 @@
 
 #define SPACE "\xE2\x96\x81"
 
+/* NULL where something could not be added: what lacks a merge is another tokenizer. */
+static json_t *whole(json_t *value, int bad)
+{
+    if (!bad)
+        return value;
+    json_decref(value);
+    return NULL;
+}
+
 /* Not normalized: a "<s>" in a text is the token, wherever it stands. */
 static json_t *added_tokens(void)
 {
     static const char *const names[] = {"<unk>", "<s>", "</s>"};
     json_t *list = json_array();
+    int bad = 0;
 
     for (int i = 0; i < 3; i++)
-        json_array_append_new(list, json_pack("{s:i,s:s,s:b,s:b,s:b,s:b,s:b}", "id", i, "content",
-                                              names[i], "single_word", 0, "lstrip", 0, "rstrip", 0,
-                                              "normalized", 0, "special", 1));
-    return list;
+        bad |=
+            json_array_append_new(list, json_pack("{s:i,s:s,s:b,s:b,s:b,s:b,s:b}", "id", i,
+                                                  "content", names[i], "single_word", 0, "lstrip",
+                                                  0, "rstrip", 0, "normalized", 0, "special", 1));
+    return whole(list, bad);
 }
 
 static json_t *normalizer(void)
@@ -74,12 +85,15 @@ static json_t *merge_of(const struct bpe_learnt *l, int32_t id)
 static json_t *model(const struct bpe_learnt *l)
 {
     json_t *vocab = json_object(), *merges = json_array();
+    int bad = 0;
 
     for (int32_t id = 0; id < l->n; id++) {
-        json_object_setn_new(vocab, l->text.v + l->v[id].at, l->v[id].bytes, json_integer(id));
+        bad |=
+            json_object_setn_new(vocab, l->text.v + l->v[id].at, l->v[id].bytes, json_integer(id));
         if (l->v[id].left >= 0)
-            json_array_append_new(merges, merge_of(l, id));
+            bad |= json_array_append_new(merges, merge_of(l, id));
     }
+    vocab = whole(vocab, bad);
     return json_pack("{s:s,s:n,s:s,s:n,s:n,s:b,s:b,s:b,s:o,s:o}", "type", "BPE", "dropout",
                      "unk_token", "<unk>", "continuing_subword_prefix", "end_of_word_suffix",
                      "fuse_unk", 1, "byte_fallback", 1, "ignore_merges", 0, "vocab", vocab,

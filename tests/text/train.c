@@ -327,6 +327,41 @@ static void bad_wishes_are_refused(void **state)
     refuse(TEST_LICENSE, text_path("no/where"), 300, "no/where: cannot create");
 }
 
+static int blocks_left = -1; /* until jansson does not get one; -1: it gets all */
+
+static void *all_blocks_but_one(size_t n)
+{
+    int fails = blocks_left == 0;
+
+    blocks_left -= blocks_left >= 0;
+    return fails ? NULL : malloc(n);
+}
+
+/* Where memory ends there is the whole tokenizer, or none. */
+static void what_is_written_is_whole(void **state)
+{
+    const char *file = text_file("small.txt", "a b c", 5), *out = text_path("whole");
+    struct tr_tokenizer_train_params p = {file, out, 264};
+    char *want = train(file, text_path("want"), 264), *got;
+    int r = -1, refused = 0;
+
+    (void)state;
+    json_set_alloc_funcs(all_blocks_but_one, free);
+    for (int blocks = 0; r < 0; blocks += 5) {
+        blocks_left = blocks;
+        r = tr_tokenizer_train(&p);
+        blocks_left = -1;
+        refused += r < 0;
+        assert_int_equal(access(out, F_OK) == 0, r == 0);
+    }
+    json_set_alloc_funcs(malloc, free);
+    got = read_result(out, "tokenizer.json");
+    assert_string_equal(got, want);
+    assert_true(refused > 264 / 5);
+    tr_free(TR_MEM_TEXT, got);
+    tr_free(TR_MEM_TEXT, want);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,6 +373,7 @@ int main(void)
         cmocka_unit_test(awkward_texts_are_learnt),
         cmocka_unit_test(a_megabyte_trains_quickly),
         cmocka_unit_test(bad_wishes_are_refused),
+        cmocka_unit_test(what_is_written_is_whole),
     };
 
     return cmocka_run_group_tests(tests, text_setup, text_teardown);
