@@ -16,8 +16,8 @@
 /* Own copies of all strings; default paths (OUT/store). -EINVAL: something required is missing. */
 int run_copy_params(struct tr_run *run, const struct tr_train_params *params);
 void run_free_params(struct tr_run *run);
-int run_check_source(
-    const struct tr_train_params *p);     /* -EINVAL: neither model nor arch, or both */
+/* -EINVAL: neither a model nor a shape, or both. */
+int run_check_source(const struct tr_train_params *p);
 int run_make_absolute(const char **path); /* a TR_MEM_MISC string in place of such a one */
 /* What of the options is a built-in name or else a file says which of them it is (names.c). */
 int run_tell_names(struct tr_train_params *p);
