@@ -235,7 +235,9 @@ static int device_run(struct tr_device *device, enum tr_stream s, const struct t
     if (s != TR_STREAM_COMPUTE)
         return tr_cuda_refuse(-EINVAL, "ops run on the compute stream, not on stream %d", (int)s);
     pthread_mutex_lock(&d->run_lock);
+    tr_cuda_times_begin(d->times, op, d->cuda.stream);
     error = tr_cuda_run(&d->cuda, op);
+    tr_cuda_times_end(d->times, d->cuda.stream);
     if (!error)
         error = tr_cuda_pace_keep(&d->pace, d->cuda.stream, op);
     pthread_mutex_unlock(&d->run_lock);
@@ -400,6 +402,19 @@ static size_t device_choices(struct tr_device *device, char *text, size_t room)
     return n;
 }
 
+static size_t device_times(struct tr_device *device, char *text, size_t room)
+{
+    struct tr_cuda_device *d = of(device);
+    size_t n;
+
+    if (enter(d))
+        return 0;
+    pthread_mutex_lock(&d->run_lock);
+    n = tr_cuda_times_describe(d->times, text, room);
+    pthread_mutex_unlock(&d->run_lock);
+    return n;
+}
+
 static void close_streams(struct tr_cuda_device *d)
 {
     tr_cuda_pace_close(&d->pace);
@@ -426,6 +441,7 @@ void tr_cuda_close(struct tr_device *device)
         if (d->callers[s].stream)
             cudaStreamSynchronize(d->callers[s].stream);
     }
+    tr_cuda_times_close(d->times);
     tr_cuda_matmul_close(d->cuda.matmul);
     close_streams(d);
     if (d->memory) {
@@ -466,6 +482,7 @@ static struct tr_device_ops make_ops(void)
     t.sync = device_sync;
     t.error = device_error;
     t.choices = device_choices;
+    t.times = device_times;
     return t;
 }
 

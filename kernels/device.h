@@ -34,6 +34,15 @@ void tr_cuda_pace_close(struct tr_cuda_pace *p);
 /* An op has been queued: waits where too many are. */
 int tr_cuda_pace_keep(struct tr_cuda_pace *p, cudaStream_t stream, const struct tr_op *op);
 
+/* kernels/times.cu: what takes how long, where somebody asks; else NULL, and nothing is done. */
+struct tr_cuda_times;
+int tr_cuda_times_open(struct tr_cuda_times **out);
+void tr_cuda_times_close(struct tr_cuda_times *t);
+/* Around an op, one at a time. */
+void tr_cuda_times_begin(struct tr_cuda_times *t, const struct tr_op *op, cudaStream_t stream);
+void tr_cuda_times_end(struct tr_cuda_times *t, cudaStream_t stream);
+size_t tr_cuda_times_describe(struct tr_cuda_times *t, char *text, size_t room);
+
 /* Host memory of the driver's own, where it does not pin ours. */
 struct tr_cuda_pinned {
     struct tr_cuda_pinned *next;
@@ -52,7 +61,8 @@ struct tr_cuda_device {
     int ordinal, multiprocessors;
     cudaStream_t streams[TR_STREAMS];
     struct tr_cuda_caller callers[TR_STREAMS];
-    struct tr_cuda_pace pace; /* under run_lock */
+    struct tr_cuda_pace pace;    /* under run_lock, as the next */
+    struct tr_cuda_times *times;
     char *memory, *arena;
     uint64_t memory_bytes, arena_bytes, workspace_bytes;
     pthread_mutex_t run_lock; /* one op at a time is queued: choices and scratch have one owner */

@@ -247,6 +247,8 @@ int tr_cuda_open_all_but_memory(struct tr_cuda_device *d, int ordinal)
     error = open_context(d);
     if (!error)
         error = open_streams(d);
+    if (!error)
+        error = tr_cuda_times_open(&d->times);
     return error ? error : tr_cuda_matmul_open(&d->cuda.matmul);
 }
 

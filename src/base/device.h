@@ -402,6 +402,8 @@ struct tr_device_ops {
     /* Choices that the device made by shape and that bits depend on, a line each, for the record of
      * a run: the length of the whole text, of which room bytes are written. NULL: it makes none. */
     size_t (*choices)(struct tr_device *d, char *text, size_t room);
+    /* Likewise what each kind and shape of op has taken so far; waits for all of them. */
+    size_t (*times)(struct tr_device *d, char *text, size_t room);
 };
 
 /* First member of every device. */

@@ -3,6 +3,7 @@
  * RUN/matmuls.txt: which algorithm the device's library chose for each shape of product, a line
  * each, "SHAPE: ALGORITHM". Bits depend on it, so a run that goes on with another choice is told.
  * A shape that is recorded stays; there are as many lines as there are shapes of grains.
+ * RUN/times.txt: what ops have taken, by a device that was told to look.
  */
 #include "src/run/choices.h"
 
@@ -36,6 +37,26 @@ static int write_choices(const struct tr_run *run, const char *path, const char 
     }
     tr_free(TR_MEM_TEXT, all);
     tr_free(TR_MEM_TEXT, before);
+    return r;
+}
+
+int run_record_times(const struct tr_run *run)
+{
+    struct tr_device *d = run->device;
+    size_t room = d->ops->times ? d->ops->times(d, NULL, 0) + 1 : 1;
+    char *text, *path;
+    int r = -ENOMEM;
+
+    if (room == 1)
+        return 0;
+    text = tr_alloc(TR_MEM_TEXT, room);
+    path = tr_path(run->params.out, "times.txt");
+    if (text && path) {
+        d->ops->times(d, text, room);
+        r = tr_file_write(path, text, strlen(text));
+    }
+    tr_free(TR_MEM_MISC, path);
+    tr_free(TR_MEM_TEXT, text);
     return r;
 }
 

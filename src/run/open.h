@@ -105,6 +105,8 @@ void run_note_bits(const struct tr_run *run);
 /* Adds to RUN/matmuls.txt what the device has chosen by shape; a notice where it chose otherwise
  * before (choices.c). */
 int run_record_choices(const struct tr_run *run);
+/* Writes RUN/times.txt where the device has looked at what its ops take. */
+int run_record_times(const struct tr_run *run);
 /* Removes what this call has made in the run folder (`folder`: and the folder itself). */
 void run_unmake(struct tr_run *run, int folder);
 void run_make_summary(struct tr_run *run);

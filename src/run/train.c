@@ -127,6 +127,8 @@ static int end_training(struct tr_run *run)
     if ((r = run_commit_rest(run)) < 0)
         return fail(run, r);
     r = run_record_choices(run);
+    if (r == 0)
+        r = run_record_times(run);
     return r < 0 ? r : run_measure_end(run);
 }
 

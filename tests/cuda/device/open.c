@@ -323,6 +323,61 @@ static void pinned_memory_is_counted(void **state)
     d->ops->close(d);
 }
 
+/* More ops than are read at a time, and two products of one shape. */
+static void run_some(struct tr_device *d)
+{
+    int32_t start[2] = {0, 4};
+    char *a = d->ops->arena(d);
+    struct tr_op cast = {TR_OP_CAST, .cast = {.from = a,
+                                              .from_dtype = TR_F32,
+                                              .to_dtype = TR_F32,
+                                              .to = a + 4096,
+                                              .n = 16}};
+    struct tr_op product = {TR_OP_MATMUL, .matmul = {.w = a,
+                                                     .x = a + 4096,
+                                                     .y = a + 8192,
+                                                     .n = 4,
+                                                     .m = 16,
+                                                     .k = 8,
+                                                     .grains = {1, start}}};
+
+    assert_int_equal(d->ops->fill(d, TR_STREAM_COMPUTE, a, 0, 16384), 0);
+    for (int i = 0; i < 1100; i++)
+        assert_int_equal(d->ops->run(d, TR_STREAM_COMPUTE, &cast), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(d->ops->run(d, TR_STREAM_COMPUTE, &product), 0);
+    assert_int_equal(d->ops->sync(d, TR_STREAM_COMPUTE), 0);
+}
+
+/* Who asks is told what took how long. */
+static void times_are_told(void **state)
+{
+    struct tr_device_params p = {0};
+    struct tr_device *d = NULL;
+    char text[4096] = "";
+    size_t length;
+
+    (void)state;
+    assert_int_equal(test_device_open(&d, &p, ARENA), 0);
+    assert_int_equal(d->ops->times(d, NULL, 0), 0);
+    d->ops->close(d);
+    setenv("TAILRACE_CUDA_TIMES", "1", 1);
+    assert_int_equal(test_device_open(&d, &p, ARENA), 0);
+    unsetenv("TAILRACE_CUDA_TIMES");
+    run_some(d);
+    length = d->ops->times(d, NULL, 0);
+    assert_true(length > 100 && length < sizeof(text));
+    assert_int_equal(d->ops->times(d, text, sizeof(text)), length);
+    assert_int_equal(strlen(text), length);
+    assert_non_null(strstr(text, "cast | 1100 times | 0."));
+    assert_non_null(strstr(text, "matmul 4 x 16 x 8 in 1 | 2 times | 0."));
+    assert_non_null(strstr(text, "waits above 10 ms | "));
+    assert_null(strstr(text, "errors"));
+    d->ops->times(d, text, 10);
+    assert_int_equal(strlen(text), 9);
+    d->ops->close(d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -337,6 +392,7 @@ int main(void)
         cmocka_unit_test(memory_that_cannot_be_pinned_serves),
         cmocka_unit_test(memory_of_the_drivers_serves),
         cmocka_unit_test(pinned_memory_is_counted),
+        cmocka_unit_test(times_are_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
