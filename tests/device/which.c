@@ -8,7 +8,8 @@
 
 #include "src/base/err.h"
 
-#define GRANULE (2u << 20) /* what a GPU hands out at a time */
+#define GRANULE   ((uint64_t)2 << 20) /* what a GPU hands out at a time */
+#define MOST_MORE ((uint64_t)2 << 30)
 
 static const char *name(void)
 {
@@ -51,11 +52,34 @@ static void delay_fake(unsigned seed)
     fake->configure(all);
 }
 
+/* What the device takes for itself may have grown since it was asked: what libraries load at their
+ * first use, what a checker of memory keeps on the GPU, other programs. */
+static int open_cuda(struct tr_device **out, struct tr_device_params *p, uint64_t arena_bytes)
+{
+    struct tr_device_info info;
+    uint64_t workspace;
+    int error = tr_device_cuda_workspace(p->ordinal, &workspace);
+
+    for (uint64_t more = 2 * GRANULE; !error && more <= MOST_MORE; more *= 8) {
+        p->memory_bytes = workspace + arena_bytes + more;
+        error = tr_device_open_cuda(out, p);
+        if (error == -EINVAL) { /* too small for any arena */
+            error = 0;
+            continue;
+        }
+        if (error)
+            return error;
+        (*out)->ops->info(*out, &info);
+        if (info.arena_bytes >= arena_bytes)
+            return 0;
+        (*out)->ops->close(*out);
+        *out = NULL;
+    }
+    return error ? error : tr_error(-ENOMEM, "the device takes more of every budget");
+}
+
 int test_device_open(struct tr_device **out, struct tr_device_params *p, uint64_t arena_bytes)
 {
-    uint64_t workspace;
-    int error;
-
     if (test_device_is_cpu()) {
         p->memory_bytes = tr_device_cpu_workspace(p) + arena_bytes;
         return tr_device_open_cpu(out, p);
@@ -64,9 +88,5 @@ int test_device_open(struct tr_device **out, struct tr_device_params *p, uint64_
         return tr_error(-EINVAL, "TR_TEST_DEVICE: no device %s", name());
     p->ordinal = name()[4] == ':' ? atoi(name() + 5) : 0;
     delay_fake(p->delay_seed);
-    error = tr_device_cuda_workspace(p->ordinal, &workspace);
-    if (error)
-        return error;
-    p->memory_bytes = workspace + arena_bytes + 2 * GRANULE;
-    return tr_device_open_cuda(out, p);
+    return open_cuda(out, p, arena_bytes);
 }
