@@ -279,7 +279,7 @@ static cublasStatus_t check_workspace(const struct algo *a, const void *workspac
 {
     if (bytes < a->workspace)
         return refuse(CUBLAS_STATUS_INVALID_VALUE, "the workspace is too small");
-    if (bytes && ((uintptr_t)workspace % 16 || fake_place_of(workspace, bytes) != FAKE_AT_DEVICE))
+    if (bytes && ((uintptr_t)workspace % 256 || fake_place_of(workspace, bytes) != FAKE_AT_DEVICE))
         return refuse(CUBLAS_STATUS_INVALID_VALUE, "the workspace is not aligned device memory");
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -442,6 +442,12 @@ static void operands_are_checked(void **)
     b.x[0].device = device;
     p.workspace = 16; /* at NULL */
     LT_FAILS(multiply(&b, &p), CUBLAS_STATUS_INVALID_VALUE);
+    p.workspace = 512;
+    b.workspace = static_cast<char *>(device_bytes(1024)) + 256;
+    LT(multiply(&b, &p));
+    b.workspace -= 128; /* the real library wants 256 bytes */
+    LT_FAILS(multiply(&b, &p), CUBLAS_STATUS_INVALID_VALUE);
+    b.workspace -= 128;
     p.workspace = 0;
     OK(cudaStreamSynchronize(b.stream));
 
