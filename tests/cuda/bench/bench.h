@@ -21,6 +21,9 @@ struct bench {
 void bench_must(int error);
 /* Seconds of one round of fn, which queues work on any streams: the best of a few batches. */
 double bench_time(const struct bench *b, void (*fn)(const struct bench *b, void *arg), void *arg);
+/* The same after seconds of nothing else, when a GPU has found the clock that its power allows. */
+double bench_time_warm(const struct bench *b, void (*fn)(const struct bench *b, void *arg),
+                       void *arg);
 /* A row: what, figure in unit, and the ratio to peak where peak is not 0. */
 void bench_row(const char *what, double figure, const char *unit, double peak);
 

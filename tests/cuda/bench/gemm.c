@@ -17,7 +17,11 @@ static void run(const struct bench *b, void *arg)
     bench_must(b->d->ops->run(b->d, TR_STREAM_COMPUTE, arg));
 }
 
-static double product_rate(const struct bench *b, enum tr_op_kind kind, const struct shape *s)
+typedef double timer(const struct bench *b, void (*fn)(const struct bench *b, void *arg),
+                     void *arg);
+
+static double product_rate(const struct bench *b, enum tr_op_kind kind, const struct shape *s,
+                           timer *time)
 {
     int32_t start[9];
     char *w = b->arena, *x = w + 2 * s->m * s->k, *y = x + 2 * s->n * s->k;
@@ -38,7 +42,7 @@ static double product_rate(const struct bench *b, enum tr_op_kind kind, const st
 
     for (int32_t g = 0; g <= op.matmul.grains.n; g++)
         start[g] = g * s->grain;
-    return 2.0 * (double)s->n * (double)s->m * (double)s->k / bench_time(b, run, &op) * 1e-12;
+    return 2.0 * (double)s->n * (double)s->m * (double)s->k / time(b, run, &op) * 1e-12;
 }
 
 static void bench_attention(const struct bench *b, int64_t n, int64_t kv_heads)
@@ -95,7 +99,7 @@ static void product_row(const struct bench *b, enum tr_op_kind kind, const struc
 
     snprintf(what, sizeof(what), "%s %lld x %lld x %lld in grains of %d, bf16", name,
              (long long)s->n, (long long)s->m, (long long)s->k, (int)s->grain);
-    bench_row(what, product_rate(b, kind, s), "TFLOP/s", b->gemm_rate);
+    bench_row(what, product_rate(b, kind, s, bench_time), "TFLOP/s", b->gemm_rate);
 }
 
 void bench_gemm(struct bench *b)
@@ -105,8 +109,10 @@ void bench_gemm(struct bench *b)
 
     if (b->quick)
         best = mlp = square = (struct shape){32, 32, 32, 16};
-    b->gemm_rate = product_rate(b, TR_OP_MATMUL, &best);
+    b->gemm_rate = product_rate(b, TR_OP_MATMUL, &best, bench_time);
     product_row(b, TR_OP_MATMUL, &best);
+    bench_row("the same after seconds of nothing else",
+              product_rate(b, TR_OP_MATMUL, &best, bench_time_warm), "TFLOP/s", b->gemm_rate);
     product_row(b, TR_OP_MATMUL, &mlp);
     product_row(b, TR_OP_MATMUL_DX, &mlp);
     product_row(b, TR_OP_MATMUL_DW, &mlp);

@@ -8,6 +8,7 @@
 
 #define BATCH_SECONDS 0.15
 #define BATCHES       4
+#define WARM_BATCHES  20
 
 void bench_must(int error)
 {
@@ -52,6 +53,17 @@ double bench_time(const struct bench *b, void (*fn)(const struct bench *b, void 
         best = t < best ? t : best;
     }
     return best;
+}
+
+double bench_time_warm(const struct bench *b, void (*fn)(const struct bench *b, void *arg),
+                       void *arg)
+{
+    double t = bench_time(b, fn, arg);
+    int rounds = (int)(BATCH_SECONDS / t) + 1;
+
+    for (int i = 0; i < WARM_BATCHES && !b->quick; i++)
+        t = batch(b, fn, arg, rounds);
+    return t;
 }
 
 void bench_row(const char *what, double figure, const char *unit, double peak)
