@@ -26,6 +26,7 @@ for word; do
     --query-gpu=compute_cap) echo 8.6 ;;
     --query-gpu=memory.total*) echo 2048 ;;
     --query-gpu=memory.used) echo 40 ;;
+    --query-gpu=memory.used,*) echo '40, 1755, 690.5' ;;
     --query-gpu=*) echo 1 ;;
     --query-compute-apps=*) echo "/somewhere/tailrace, ${PRETENDED_MIB:-100}" ;;
     esac
@@ -73,9 +74,13 @@ has 'no figure here was measured on a GPU' \
     '^\| tiny: arithmetic of that step / best cuBLAS rate.*at least 0.75' \
     '^\| tiny: device memory, by the driver / the budget \(256 MiB.*\| 100 MiB.*\| 0.391 \|' \
     '^\| tiny: a step of [0-9]+ tokens, [1-5] of 6 blocks resident' \
+    '^\| tiny: a step of 128 tokens.* GB written; 1755 MHz at 690 W' \
+    '^\| tiny, 3 resident steps: time of matmul_dw 128 x 352 x 128 in 1, [0-9]+ times \| ' \
+    '^\| tiny, 3 resident steps: time between ops / in ops \| .*waits above 10 ms: ' \
+    '^\| tiny, 2 streaming steps: time between ops / in ops \| ' \
     '^\| tiny: streaming from pinned host memory / resident, tokens/s at [0-9]+ tokens \| [0-9.]+' \
     '^\| (PyTorch on the same GPU, 1.1B \| skipped|tailrace / PyTorch .*device peak)' \
-    '^\| tiny: a step of 128 tokens, LOMO.*of 8 blocks.*loss [0-9.]+ \|  \| is done'
+    '^\| tiny: a step of 128 tokens, LOMO.*of 8 blocks.* s predicted, loss [0-9.]+ \|  \| is done'
 ! grep -q 'FAILED' "$report" || { say 'something failed' && cat "$report"; }
 # No phase takes the time of those behind it, but for the last.
 grep -qE '^== device, at most 1[34][0-9] s' "$work/out" || say 'the first phase may take all'
@@ -99,10 +104,23 @@ has '^\| tiny: a step of 256 tokens, 6 of 6 blocks resident' \
     '^\| tiny: streaming from pinned host memory .* at 256 tokens \| [0-9.]+ s'
 link --link 0.000001 || { say 'no time for a link fails' && cat "$work/out"; }
 has '^\| tiny: streaming from host memory \| not run: no time left'
+# Where /dev/shm is too small, memory is mounted, if that is allowed.
+# shellcheck disable=SC2016 # expanded by the shell inside
+small_shm=(unshare --mount bash -c 'mount -t tmpfs -o size=1m tailrace /dev/shm && exec "$@"' sh)
+if "${small_shm[@]}" true 2> /dev/null; then
+    "${small_shm[@]}" "$root/tools/gpu-train" --build "$build" --tiny step > "$work/rows" \
+        2> "$work/out" || { say 'a small /dev/shm fails' && cat "$work/out"; }
+    has '^\| tiny: a step of 128 tokens, 6 of 6 blocks resident, store in memory'
+    [ -z "$(compgen -G "$build/gpu-train/tailrace-*")" ] || say 'a folder is left'
+fi
 unset TAILRACE_CUDA_MODULE
 # So is a run that fails; what came before it stands.
 TR_FAKE_CUDA=memory=2GiB,fail=cudaStreamCreateWithFlags:2 rehearse 1 --only train,torch
 has '^\| tiny: a resident step \| FAILED: ' '^\| PyTorch on the same GPU'
+# What a test said that failed is in the report.
+TR_FAKE_CUDA=memory=2GiB,fail=cublasLtCreate:1 rehearse 1 --only device
+has '^\| test_table \| FAILED' '^## What failed' '^### test_table' \
+    '^    .*cuBLASLt: it does not start'
 # Without time nothing is run, and the report says so.
 rehearse 0 --only device,train --seconds 0
 has '^\| test_table \| not run: no time left' '^\| train \| not run: no time left' \
