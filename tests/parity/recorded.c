@@ -15,10 +15,18 @@
 #include "src/base/json.h"
 #include "tests/parity/recorded.h"
 
+/* Of the tree that was built, or of a copy of it on another machine. */
+static const char *data_folder(void)
+{
+    const char *named = getenv("TR_PARITY_DATA");
+
+    return named && *named ? named : PARITY_DATA;
+}
+
 char *recorded_path(char *buf, const char *fmt, ...)
 {
     va_list args;
-    int n = snprintf(buf, PATH_MAX, "%s/", PARITY_DATA);
+    int n = snprintf(buf, PATH_MAX, "%s/", data_folder());
 
     va_start(args, fmt);
     n += vsnprintf(buf + n, (size_t)(PATH_MAX - n), fmt, args);
@@ -137,7 +145,7 @@ static int by_name(const void *a, const void *b)
 
 int recorded_models(char names[RECORDED_MODELS][64], const char *with)
 {
-    DIR *folder = opendir(PARITY_DATA);
+    DIR *folder = opendir(data_folder());
     char path[PATH_MAX];
     int n = 0;
 
