@@ -54,7 +54,7 @@ static void delay_fake(unsigned seed)
 
 /* What the device takes for itself may have grown since it was asked: what libraries load at their
  * first use, what a checker of memory keeps on the GPU, other programs. */
-static int open_cuda(struct tr_device **out, struct tr_device_params *p, uint64_t arena_bytes)
+int test_device_open_cuda(struct tr_device **out, struct tr_device_params *p, uint64_t arena_bytes)
 {
     struct tr_device_info info;
     uint64_t workspace;
@@ -88,5 +88,5 @@ int test_device_open(struct tr_device **out, struct tr_device_params *p, uint64_
         return tr_error(-EINVAL, "TR_TEST_DEVICE: no device %s", name());
     p->ordinal = name()[4] == ':' ? atoi(name() + 5) : 0;
     delay_fake(p->delay_seed);
-    return open_cuda(out, p, arena_bytes);
+    return test_device_open_cuda(out, p, arena_bytes);
 }

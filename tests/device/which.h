@@ -23,6 +23,8 @@ int test_device_is_cpu(void);
 const struct test_fake *test_device_fake(void);
 /* Whether delay_seed has an effect. */
 int test_device_delays(void);
+/* Opens GPU p->ordinal with an arena of at least that size; p's memory_bytes is set. */
+int test_device_open_cuda(struct tr_device **out, struct tr_device_params *p, uint64_t arena_bytes);
 /* Opens the device with an arena of at least that size; p's memory_bytes and ordinal are set. */
 int test_device_open(struct tr_device **out, struct tr_device_params *p, uint64_t arena_bytes);
 

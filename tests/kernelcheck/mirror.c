@@ -6,10 +6,10 @@
 
 #include "src/base/err.h"
 #include "src/base/mem.h"
+#include "tests/device/which.h"
 #include "tests/kernelcheck/fields.h"
 
-#define ALIGNMENT   256        /* of blocks: that of the plan's buffers is 4096 */
-#define GPU_GRANULE (2u << 20) /* what a GPU hands out at a time */
+#define ALIGNMENT 256 /* of blocks: that of the plan's buffers is 4096 */
 
 /* ---- the device ---- */
 
@@ -17,12 +17,8 @@ static int open_cuda(struct mirror *m, const struct mirror_params *p)
 {
     struct tr_device_params params = {.ordinal = p->device[4] == ':' ? atoi(p->device + 5) : 0};
     const char *module = getenv("TAILRACE_CUDA_MODULE");
-    uint64_t workspace = 0;
-    int error = tr_device_cuda_workspace(params.ordinal, &workspace);
+    int error = test_device_open_cuda(&m->device, &params, p->bytes);
 
-    params.memory_bytes = workspace + p->bytes + 2 * GPU_GRANULE;
-    if (!error)
-        error = tr_device_open_cuda(&m->device, &params);
     m->name = "cuda";
     /* A module that was asked for by name must be there. */
     return error == -ENOENT && !(module && *module) ? -ENODEV : error;
