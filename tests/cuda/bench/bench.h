@@ -32,6 +32,7 @@ void bench_memory(struct bench *b); /* sets copy_rate */
 /* GB/s of the driver's own copies from the arena's first bytes to those behind them, both ways
  * added; 0 where there is no driver. */
 double bench_driver_copy(const struct bench *b, size_t bytes);
-void bench_gemm(struct bench *b); /* sets gemm_rate; then attention against it */
+void bench_gemm(struct bench *b); /* sets gemm_rate */
+void bench_attentions(const struct bench *b);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What is bound by arithmetic: products of a 7B model's shapes, grain by grain, against the best
- * rate of one large product; then attention at 4096 tokens against the same.
+ * rate of one large product; and attention at 4096 tokens against the same.
  */
 #include <stdio.h>
 
@@ -117,6 +117,10 @@ void bench_gemm(struct bench *b)
     product_row(b, TR_OP_MATMUL_DX, &mlp);
     product_row(b, TR_OP_MATMUL_DW, &mlp);
     product_row(b, TR_OP_MATMUL, &square);
+}
+
+void bench_attentions(const struct bench *b)
+{
     bench_attention(b, b->quick ? 64 : 4096, b->quick ? 4 : 32);
     bench_attention(b, b->quick ? 64 : 4096, b->quick ? 2 : 8);
 }
