@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Copies, fills and host functions. A copy reads its source when it runs, not when it is queued,
- * but for pageable host memory, which CUDA stages: the source is read in the call, and a copy to
- * pageable memory is done when the call returns. Device pointers must lie in live device memory,
- * host pointers must not.
+ * but for pageable host memory, which CUDA may stage: the source is read in the call, and a copy to
+ * pageable memory is done when the call returns. CUDA promises neither ("might be synchronous"),
+ * and where streams are delayed neither is so. Device pointers must lie in live device memory, host
+ * pointers must not.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -74,16 +75,16 @@ static cudaError_t copy_async(void *dst, const void *src, size_t bytes, enum cud
 {
     enum fake_place to = fake_place_of(dst, bytes), from = fake_place_of(src, bytes);
     cudaError_t e = fake_stream_check(stream);
+    int stages = !fake_state.options.delay, waits;
     struct copy_command *c;
-    int waits;
 
     if (!e && bytes)
         e = check(to, from, kind);
     if (e || !bytes)
         return e;
-    waits = to == FAKE_AT_PAGEABLE;
+    waits = to == FAKE_AT_PAGEABLE && stages;
     c = new_command(dst, src, bytes);
-    if (from == FAKE_AT_PAGEABLE && !waits) {
+    if (from == FAKE_AT_PAGEABLE && stages && !waits) {
         c->staged = malloc(bytes);
         if (!c->staged)
             abort();

@@ -11,7 +11,8 @@
  *   devices=1       0: cudaErrorNoDevice
  *   sm=86           compute capability
  *   driver=13000    0: no driver; older than 13000: cudaErrorInsufficientDriver
- *   delay=SEED      streams pause at random before each command; 0: they do not
+ *   delay=SEED      streams pause at random before each command, and copies of pageable memory
+ *                   are as asynchronous as all others; 0: they do not, and are not
  *   blas=shape      sums of a product are cut as m, n and k say, as the real library may; without
  *                   it an element's bits depend on its row, its column and k alone
  *   fail=N:HOW      call N (counted from 1 over all functions that can fail) fails; N may be the

@@ -206,6 +206,28 @@ static void pinned_sources_are_read_late(void **)
     OK(cudaFreeHost(pinned));
 }
 
+/* CUDA need not stage pageable memory: where streams are delayed nothing is. */
+static void pageable_memory_may_be_used_late(void **)
+{
+    int *x, pageable = 1, back = 0;
+    cudaStream_t s;
+    struct gate *g;
+
+    fresh("delay=3");
+    x = static_cast<int *>(device_bytes(4));
+    s = new_stream();
+    g = gate_close(s);
+    OK(cudaMemcpyAsync(x, &pageable, 4, cudaMemcpyHostToDevice, s));
+    OK(cudaMemcpyAsync(&back, x, 4, cudaMemcpyDeviceToHost, s));
+    pageable = 2;
+    assert_int_equal(back, 0);
+    gate_open(g);
+    OK(cudaStreamSynchronize(s));
+    assert_int_equal(back, 2);
+    OK(cudaStreamDestroy(s));
+    OK(cudaFree(x));
+}
+
 static void registered_memory_is_pinned(void **)
 {
     static int source[2];
@@ -472,6 +494,7 @@ int main(void)
         cmocka_unit_test(delays_show_a_missing_event),
         cmocka_unit_test(tsan_sees_a_missing_event),
         cmocka_unit_test(pinned_sources_are_read_late),
+        cmocka_unit_test(pageable_memory_may_be_used_late),
         cmocka_unit_test(registered_memory_is_pinned),
         cmocka_unit_test(a_destroyed_stream_finishes),
         cmocka_unit_test(host_functions_run_in_order),
