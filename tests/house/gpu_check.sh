@@ -134,6 +134,17 @@ grep -q '^PCI_BUS_ID 3 1 --tool memcheck .*gpu-bench --quick' "$work/sanitized" 
 grep -q '^PCI_BUS_ID 3 1 --tool memcheck .*kernelcheck --device=cuda:0 --op=' "$work/sanitized" ||
     { say 'not on GPU 3' && cat "$work/sanitized"; }
 
+# What travels to another machine is all there, or the archive is a failure.
+if "$root/tools/gpu-check" --build "$build" --pack "$work/packed.tar" 2> "$work/out"; then
+    for file in kernels/tailrace-cuda.so tools/tailrace tests/parity/test_parity_train; do
+        tar -tf "$work/packed.tar" | grep -q "/$file\$" || say "no $file is packed"
+    done
+else
+    grep -q 'No such file' "$work/out" || { say 'packing fails' && cat "$work/out"; }
+fi
+! "$root/tools/gpu-check" --build "$work/none" --pack "$work/none.tar" 2> /dev/null ||
+    say 'packing nothing is no failure'
+
 # A second report of the day does not replace the first.
 cp "$report" "$work/first"
 "$root/tools/gpu-check" --no-build --build "$build" --reports "$work/reports" --seconds 0 \
