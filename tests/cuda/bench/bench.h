@@ -19,6 +19,7 @@ struct bench {
 
 /* Fails the program with the device's message. */
 void bench_must(int error);
+double bench_now(void);
 /* Seconds of one round of fn, which queues work on any streams: the best of a few batches. */
 double bench_time(const struct bench *b, void (*fn)(const struct bench *b, void *arg), void *arg);
 /* The same after seconds of nothing else, when a GPU has found the clock that its power allows. */

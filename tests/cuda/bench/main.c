@@ -36,15 +36,18 @@ int main(int argc, char **argv)
     struct bench b = {.quick = argc > 1 && !strcmp(argv[1], "--quick")};
     struct tr_device_params p = {0};
     struct tr_device_info info;
+    double opening;
     uint64_t room = b.quick ? 4u << 20 : (uint64_t)3 << 29;
 
+    opening = bench_now();
     bench_must(test_device_open(&b.d, &p, room));
+    opening = bench_now() - opening;
     b.d->ops->info(b.d, &info);
     b.arena = b.d->ops->arena(b.d);
     b.arena_bytes = room;
     fill_arena(&b);
-    printf("%s; bits: %s\n\nDevice memory of its own: %.0f MiB\n\n", info.name, info.bits,
-           (double)info.workspace_bytes / (1 << 20));
+    printf("%s; bits: %s\n\nDevice memory of its own: %.0f MiB; opened in %.1f s\n\n", info.name,
+           info.bits, (double)info.workspace_bytes / (1 << 20), opening);
     printf("| what | figure | ratio |\n|---|---|---|\n");
     bench_copies(&b);
     /* The peaks come before what might fail; and products of zeros, or of what kernels left there,

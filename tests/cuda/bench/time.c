@@ -18,7 +18,7 @@ void bench_must(int error)
     exit(1);
 }
 
-static double now(void)
+double bench_now(void)
 {
     struct timespec t;
 
@@ -29,13 +29,13 @@ static double now(void)
 static double batch(const struct bench *b, void (*fn)(const struct bench *b, void *arg), void *arg,
                     int rounds)
 {
-    double start = now();
+    double start = bench_now();
 
     for (int i = 0; i < rounds; i++)
         fn(b, arg);
     for (int s = 0; s < TR_STREAMS; s++)
         bench_must(b->d->ops->sync(b->d, (enum tr_stream)s));
-    return (now() - start) / rounds;
+    return (bench_now() - start) / rounds;
 }
 
 double bench_time(const struct bench *b, void (*fn)(const struct bench *b, void *arg), void *arg)
