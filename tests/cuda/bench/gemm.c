@@ -104,9 +104,12 @@ static void product_row(const struct bench *b, enum tr_op_kind kind, const struc
 
 void bench_gemm(struct bench *b)
 {
-    struct shape best = {8192, 8192, 8192, 8192}, mlp = {8192, 11008, 4096, 2048};
-    struct shape square = {8192, 4096, 4096, 2048};
+    struct shape best = {8192, 8192, 8192, 8192}, mlp = {8192, 11008, 4096, 0};
+    struct shape square = {8192, 4096, 4096, 0};
+    struct tr_device_info info;
 
+    b->d->ops->info(b->d, &info);
+    mlp.grain = square.grain = info.grain_tokens;
     if (b->quick)
         best = mlp = square = (struct shape){32, 32, 32, 16};
     b->gemm_rate = product_rate(b, TR_OP_MATMUL, &best, bench_time);
