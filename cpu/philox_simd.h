@@ -3,13 +3,15 @@
  * Philox4x32 (src/base/philox.h) on eight counters at once, for the templates that draw. Only the
  * low word of each lane counts; what stands above it is never read.
  */
-#define ROUNDS 10
+#include "src/base/philox.h"
+
+#define ROUNDS TR_PHILOX_ROUNDS
 
 static inline void philox_keys(v8q keys[ROUNDS][2], uint32_t seed, uint32_t name)
 {
     for (uint32_t round = 0; round < ROUNDS; round++) {
-        keys[round][0] = v8q_set(seed + round * 0x9E3779B9u);
-        keys[round][1] = v8q_set(name + round * 0xBB67AE85u);
+        keys[round][0] = v8q_set(seed + round * TR_PHILOX_BUMP0);
+        keys[round][1] = v8q_set(name + round * TR_PHILOX_BUMP1);
     }
 }
 

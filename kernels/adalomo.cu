@@ -206,51 +206,70 @@ static __device__ __forceinline__ float row_factor(const struct tr_op_update &op
     return __fdiv_rn(1.0f, __fsqrt_rn(__fdiv_rn(op.m[row], op.factor[op.block])));
 }
 
-/* A group may begin before element 0 and may lie in several rows. */
-template <enum tr_dtype D, enum update_way R, bool whole>
-static __device__ __forceinline__ void adalomo_group(const struct tr_op_update &op, int64_t i)
+/* What the group's elements are divided by, the other way round. It may begin before element 0 and
+ * may lie in several rows. */
+static __device__ __forceinline__ void group_factors(const struct tr_op_update &op, int64_t i,
+                                                     float f[VEC])
 {
-    int64_t row = i > 0 ? i / op.block : 0, end = (row + 1) * op.block;
+    int64_t row = i > 0 ? i / op.block : 0, begin = row * op.block;
     float a = i < op.n ? row_factor(op, row) : 0;
-    float rate = op.factor[op.block + 1], decay = op.factor[op.block + 2], w[VEC], g[VEC];
+
+    if (i >= 0 && i + VEC <= begin + op.block && vec_aligned<TR_F32>(op.factor, i - begin)) {
+        vec_get<TR_F32, true>(f, op.factor, i - begin, op.block);
+        for (int j = 0; j < VEC; j++)
+            f[j] = __fmul_rn(a, f[j]);
+        return;
+    }
+    for (int j = 0; j < VEC; j++) {
+        f[j] = 0;
+        if (i + j < 0 || i + j >= op.n)
+            continue;
+        if (i + j >= begin + op.block) {
+            a = row_factor(op, ++row);
+            begin += op.block;
+        }
+        f[j] = __fmul_rn(a, op.factor[i + j - begin]);
+    }
+}
+
+template <enum tr_dtype D, enum update_way R, bool whole>
+static __device__ __forceinline__ void adalomo_group(const struct update_args &a, int64_t i)
+{
+    const struct tr_op_update &op = a.op;
+    float rate = op.factor[op.block + 1], decay = op.factor[op.block + 2];
+    float w[VEC], g[VEC], f[VEC];
 
     update_get<D, R, whole>(op, i, w);
-    vec_get<TR_F32, whole>(g, op.g, i, op.n);
-    for (int j = 0; j < VEC; j++) {
-        if (!whole && (i + j < 0 || i + j >= op.n))
-            continue;
-        if (i + j >= end) {
-            a = row_factor(op, ++row);
-            end += op.block;
-        }
-        float f = __fmul_rn(a, op.factor[i + j - (end - op.block)]);
-
-        if (op.weight_decay != 0)
+    update_get_gradients<whole>(op, i, g);
+    group_factors(op, i, f);
+    if (op.weight_decay != 0)
+        for (int j = 0; j < VEC; j++)
             w[j] = __fmul_rn(w[j], decay);
-        w[j] = __fmaf_rn(-rate, __fmul_rn(f, update_gradient(op, g[j])), w[j]);
-    }
-    update_put<D, R, whole>(op, i, w);
+    for (int j = 0; j < VEC; j++)
+        w[j] = __fmaf_rn(-rate, __fmul_rn(f[j], g[j]), w[j]);
+    update_put<D, R, whole>(a, i, w);
 }
 
 template <enum tr_dtype D, enum update_way R>
-static __global__ void __launch_bounds__(VEC_THREADS) adalomo(const struct tr_op_update op)
+static __global__ void __launch_bounds__(VEC_THREADS) adalomo(const struct update_args a)
 {
-    int64_t i = update_index(op);
+    int64_t i = update_index(a);
 
-    if (update_whole<D, R>(op, i))
-        adalomo_group<D, R, true>(op, i);
+    if (update_whole(a, i))
+        adalomo_group<D, R, true>(a, i);
     else
-        adalomo_group<D, R, false>(op, i);
+        adalomo_group<D, R, false>(a, i);
 }
 
 int tr_cuda_adalomo(const struct tr_cuda *cuda, const struct tr_op_update *op)
 {
+    struct update_args args;
     unsigned blocks = 0;
     int ret = refuse_part(op);
 
-    if (ret || (ret = update_blocks(op, &blocks)) || !blocks)
+    if (ret || (ret = update_prepare(op, NULL, NULL, &args, &blocks)) || !blocks)
         return ret;
     UPDATE_BY_WEIGHTS(op, D, R,
-                      TR_LAUNCH((adalomo<D, R>), blocks, VEC_THREADS, 0, cuda->stream, *op));
+                      TR_LAUNCH((adalomo<D, R>), blocks, VEC_THREADS, 0, cuda->stream, args));
     return tr_cuda_launched(cuda, "adalomo");
 }

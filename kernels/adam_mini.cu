@@ -54,38 +54,54 @@ static __device__ __forceinline__ float adam_mini_scale(const struct tr_op_updat
     return __fdiv_rn(op.step_size, __fadd_rn(root, op.eps));
 }
 
-/* A group may begin before element 0 and may lie in several blocks. */
-template <enum tr_dtype D, enum update_way R, enum tr_dtype S, bool whole>
-static __device__ __forceinline__ void adam_mini_group(const struct tr_op_update &op, int64_t i)
+/* Of the group's elements. It may begin before element 0 and may lie in several blocks. */
+static __device__ __forceinline__ void adam_mini_scales(const struct tr_op_update &op, int64_t i,
+                                                        float scale[VEC])
 {
     int64_t block = i > 0 ? i / op.block : 0, end = (block + 1) * op.block;
-    float rest1 = __fsub_rn(1.0f, op.beta1), scale = i < op.n ? adam_mini_scale(op, block) : 0;
-    float w[VEC], g[VEC], m[VEC];
+    float first = i < op.n ? adam_mini_scale(op, block) : 0;
 
-    update_get<D, R, whole>(op, i, w);
-    vec_get<TR_F32, whole>(g, op.g, i, op.n);
-    update_get_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
-    for (int j = 0; j < VEC; j++) {
+    for (int j = 0; j < VEC; j++)
+        scale[j] = first;
+    if (i + VEC <= end)
+        return;
+    for (int j = 1; j < VEC; j++) {
+        scale[j] = scale[j - 1];
         if (i + j >= end && i + j < op.n) {
-            scale = adam_mini_scale(op, ++block);
+            scale[j] = adam_mini_scale(op, ++block);
             end += op.block;
         }
-        m[j] = __fmaf_rn(rest1, __fsub_rn(update_gradient(op, g[j]), m[j]), m[j]);
-        w[j] = __fmaf_rn(-scale, m[j], update_decayed(op, w[j]));
     }
-    update_put_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
-    update_put<D, R, whole>(op, i, w);
+}
+
+template <enum tr_dtype D, enum update_way R, enum tr_dtype S, bool whole>
+static __device__ __forceinline__ void adam_mini_group(const struct update_args &a, int64_t i)
+{
+    const struct tr_op_update &op = a.op;
+    float rest1 = __fsub_rn(1.0f, op.beta1), w[VEC], g[VEC], m[VEC], scale[VEC];
+
+    update_get<D, R, whole>(op, i, w);
+    update_get_gradients<whole>(op, i, g);
+    update_get_state<S, TR_CODE8_SIGNED, whole>(op, i, op.m, m);
+    adam_mini_scales(op, i, scale);
+    update_decay(op, w);
+    for (int j = 0; j < VEC; j++) {
+        m[j] = __fmaf_rn(rest1, __fsub_rn(g[j], m[j]), m[j]);
+        w[j] = __fmaf_rn(-scale[j], m[j], w[j]);
+    }
+    update_put_state<S, TR_CODE8_SIGNED, whole>(a, i, op.m, m);
+    update_put<D, R, whole>(a, i, w);
 }
 
 template <enum tr_dtype D, enum update_way R, enum tr_dtype S>
-static __global__ void __launch_bounds__(VEC_THREADS) adam_mini(const struct tr_op_update op)
+static __global__ void __launch_bounds__(VEC_THREADS) adam_mini(const struct update_args a)
 {
-    int64_t i = update_index(op);
+    int64_t i = update_index(a);
 
-    if (update_state_whole<S>(op, i, update_whole<D, R>(op, i), NULL))
-        adam_mini_group<D, R, S, true>(op, i);
+    if (update_whole<S>(a, i))
+        adam_mini_group<D, R, S, true>(a, i);
     else
-        adam_mini_group<D, R, S, false>(op, i);
+        adam_mini_group<D, R, S, false>(a, i);
 }
 
 /* The new second moments. */
@@ -111,12 +127,13 @@ static int moments(const struct tr_cuda *cuda, const struct tr_op_update *op)
 
 int tr_cuda_adam_mini(const struct tr_cuda *cuda, const struct tr_op_update *op)
 {
+    struct update_args args;
     unsigned blocks = 0;
-    int ret = update_blocks(op, &blocks);
+    int ret = update_prepare(op, op->m, NULL, &args, &blocks);
 
     if (ret || !blocks || (ret = moments(cuda, op)))
         return ret;
     UPDATE_BY_DTYPES(op, D, R, S,
-                     TR_LAUNCH((adam_mini<D, R, S>), blocks, VEC_THREADS, 0, cuda->stream, *op));
+                     TR_LAUNCH((adam_mini<D, R, S>), blocks, VEC_THREADS, 0, cuda->stream, args));
     return tr_cuda_launched(cuda, "adam_mini");
 }

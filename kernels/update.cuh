@@ -4,6 +4,11 @@
  * back to the storage dtype. A thread updates one group of eight elements; with stochastic rounding
  * that is the group whose random bits come from one call of Philox. The arithmetic is that of
  * device.h, operation by operation, and so are the bits those of the cpu device.
+ *
+ * Where memory is fast, an update is bound by its instructions: an H200 has moved a byte of each of
+ * a group's elements in the time of 58. What is the same for all groups is therefore made where a
+ * kernel is launched (struct update_args), and a rare case costs a group one branch, not each of
+ * its elements.
  */
 #ifndef TR_KERNELS_UPDATE_CUH
 #define TR_KERNELS_UPDATE_CUH
@@ -17,28 +22,62 @@
 
 #define UPDATE_PIECE 1024 /* elements that sums of squares are cut into */
 
-/* By how much the first group begins before element 0: groups count from the tensor's start. */
-static __host__ __device__ __forceinline__ int update_shift(const struct tr_op_update &op)
-{
-    bool weights = op.rounding == TR_ROUND_STOCHASTIC && op.dtype == TR_BF16 && !op.master_kind;
+/* What the random bits of a group are drawn for. */
+enum update_stream { UPDATE_OF_W, UPDATE_OF_M, UPDATE_OF_V, UPDATE_STREAMS };
 
-    return weights || op.state_dtype == TR_BF16 ? (int)(op.first % VEC) : 0;
-}
+/* An update, and what is the same for all its groups: made once, where it is launched. */
+struct update_args {
+    struct tr_op_update op;
+    int shift;    /* by how much the first group begins before element 0 */
+    bool aligned; /* groups lie on 16 bytes in all that is read and written by groups */
+    uint32_t seeds[TR_PHILOX_ROUNDS], names[UPDATE_STREAMS][TR_PHILOX_ROUNDS]; /* Philox's keys */
+};
 
 /* The first element of this thread's group: the first group may begin before element 0. */
-static __device__ __forceinline__ int64_t update_index(const struct tr_op_update &op)
+static __device__ __forceinline__ int64_t update_index(const struct update_args &a)
 {
-    return vec_index() - update_shift(op);
+    return vec_index() - a.shift;
+}
+
+/* Whether a group may be moved by 16-byte accesses. State in 8 bits makes the lanes of a warp
+ * agree, for they meet in its maxima. */
+template <enum tr_dtype S = TR_F32>
+static __device__ __forceinline__ bool update_whole(const struct update_args &a, int64_t i)
+{
+    bool whole = a.aligned && i >= 0 && i + VEC <= a.op.n;
+
+    if constexpr (S == TR_8BIT)
+        return __all_sync(0xffffffff, whole);
+    return whole;
+}
+
+/* One branch for all. */
+template <int N>
+static __device__ __forceinline__ void update_gradients(const struct tr_op_update &op, float g[N])
+{
+    for (int j = 0; j < N; j++)
+        g[j] = __fmul_rn(g[j], op.unscale);
+    if (op.clip_value > 0)
+        for (int j = 0; j < N; j++) {
+            g[j] = -op.clip_value > g[j] ? -op.clip_value : g[j];
+            g[j] = op.clip_value < g[j] ? op.clip_value : g[j];
+        }
+    for (int j = 0; j < N; j++)
+        g[j] = __fmul_rn(g[j], op.coefficient);
 }
 
 static __device__ __forceinline__ float update_gradient(const struct tr_op_update &op, float g)
 {
-    g = __fmul_rn(g, op.unscale);
-    if (op.clip_value > 0) {
-        g = -op.clip_value > g ? -op.clip_value : g;
-        g = op.clip_value < g ? op.clip_value : g;
-    }
-    return __fmul_rn(g, op.coefficient);
+    update_gradients<1>(op, &g);
+    return g;
+}
+
+template <bool whole>
+static __device__ __forceinline__ void update_get_gradients(const struct tr_op_update &op,
+                                                            int64_t i, float g[VEC])
+{
+    vec_get<TR_F32, whole>(g, op.g, i, op.n);
+    update_gradients<VEC>(op, g);
 }
 
 /* (double)x by integers, where x is normal or 0: on graphics cards the conversion takes as long as
@@ -54,29 +93,60 @@ static __device__ __forceinline__ double update_widen(float x)
                             (int)(u << 29));
 }
 
-static __device__ __forceinline__ float update_decayed(const struct tr_op_update &op, float w)
+static __device__ __forceinline__ void update_decay(const struct tr_op_update &op, float w[VEC])
 {
     float decay = __fsub_rn(1.0f, __fmul_rn(op.lr, op.weight_decay));
 
-    return op.weight_decay != 0 ? __fmul_rn(w, decay) : w;
+    if (op.weight_decay != 0)
+        for (int j = 0; j < VEC; j++)
+            w[j] = __fmul_rn(w[j], decay);
 }
 
-/* Infinity and NaN are kept, as in tr_f32_bf16_stochastic. */
-static __device__ __forceinline__ float update_stochastic(float x, uint16_t random)
+/* tr_philox_round, whose keys need not be made for every group. */
+static __device__ __forceinline__ struct tr_philox
+update_random(const struct update_args &a, int64_t i, enum update_stream stream)
 {
-    uint32_t u = __float_as_uint(x);
+    struct tr_philox c = tr_philox_counter((uint64_t)(a.op.first + i), a.op.step);
 
-    return (u & 0x7f800000) == 0x7f800000 ? x : __uint_as_float((u + random) & 0xffff0000);
+    for (int round = 0; round < TR_PHILOX_ROUNDS; round++)
+        c = tr_philox_turn(c, a.seeds[round], a.names[stream][round]);
+    return c;
 }
 
-/* What stochastic rounding leaves is exact in bf16. */
-static __device__ __forceinline__ void update_random(const struct tr_op_update &op, int64_t i,
-                                                     uint32_t name, float x[VEC])
+/* The upper halves of words, as they are. */
+template <bool whole>
+static __device__ __forceinline__ void update_put_halves(void *p, int64_t i, int64_t n,
+                                                         const uint32_t u[VEC])
 {
-    struct tr_philox r = tr_philox_round((uint64_t)(op.first + i), op.step, op.seed, name);
+    uint16_t *to = (uint16_t *)p + i;
 
-    for (int j = 0; j < VEC; j++)
-        x[j] = update_stochastic(x[j], tr_philox_half(r, j));
+    if constexpr (whole)
+        *(uint4 *)to = make_uint4(__byte_perm(u[0], u[1], 0x7632), __byte_perm(u[2], u[3], 0x7632),
+                                  __byte_perm(u[4], u[5], 0x7632), __byte_perm(u[6], u[7], 0x7632));
+    else
+        for (int j = 0; j < VEC; j++)
+            if (i + j >= 0 && i + j < n)
+                to[j] = (uint16_t)(u[j] >> 16);
+}
+
+/* Rounds as tr_f32_bf16_stochastic does, to bf16. Infinity stays what it is by itself. */
+template <bool whole>
+static __device__ __forceinline__ void update_put_rounded(const struct update_args &a, int64_t i,
+                                                          enum update_stream stream, void *p,
+                                                          const float x[VEC])
+{
+    struct tr_philox r = update_random(a, i, stream);
+    uint32_t u[VEC];
+    bool nan = false;
+
+    for (int j = 0; j < VEC; j++) {
+        u[j] = __float_as_uint(x[j]) + tr_philox_half(r, j);
+        nan |= x[j] != x[j];
+    }
+    if (nan)
+        for (int j = 0; j < VEC; j++)
+            u[j] = x[j] != x[j] ? __float_as_uint(x[j]) | 0x00400000 : u[j];
+    update_put_halves<whole>(p, i, a.op.n, u);
 }
 
 /* m, of kind signed, or v, squares. */
@@ -92,31 +162,17 @@ static __device__ __forceinline__ void update_get_state(const struct tr_op_updat
 
 /* With random bits of its own. */
 template <enum tr_dtype S, enum tr_code8 K, bool whole>
-static __device__ __forceinline__ void update_put_state(const struct tr_op_update &op, int64_t i,
-                                                        float *state, float x[VEC])
+static __device__ __forceinline__ void update_put_state(const struct update_args &a, int64_t i,
+                                                        float *state, const float x[VEC])
 {
-    uint32_t name = op.name ^ (K == TR_CODE8_SIGNED ? TR_PHILOX_M : TR_PHILOX_V);
+    constexpr enum update_stream stream = K == TR_CODE8_SIGNED ? UPDATE_OF_M : UPDATE_OF_V;
 
-    if constexpr (S == TR_8BIT) {
-        code8_put<K, whole>(state, i, op.n, x,
-                            tr_philox_round((uint64_t)(op.first + i), op.step, op.seed, name));
-    } else {
-        if constexpr (S == TR_BF16)
-            update_random(op, i, name, x);
-        vec_put<S, whole>(state, i, op.n, x);
-    }
-}
-
-/* Whether a group that lies whole and aligned in all else lies so in the state, too; state in 8
- * bits makes the lanes of a warp agree, for they meet in its shuffles. */
-template <enum tr_dtype S>
-static __device__ __forceinline__ bool update_state_whole(const struct tr_op_update &op, int64_t i,
-                                                          bool whole, const float *second)
-{
     if constexpr (S == TR_8BIT)
-        return reduce_lanes(whole ? 0 : 1, 32) == 0;
+        code8_put<K, whole>(state, i, a.op.n, x, update_random(a, i, stream));
+    else if constexpr (S == TR_BF16)
+        update_put_rounded<whole>(a, i, stream, state, x);
     else
-        return whole && vec_whole<S>(op.m, i, op.n) && (!second || vec_whole<S>(second, i, op.n));
+        vec_put<S, whole>(state, i, a.op.n, x);
 }
 
 /* How new weights are stored: rounded one way or the other, or with a master. */
@@ -133,18 +189,6 @@ static __device__ __forceinline__ float update_load(const struct tr_op_update &o
         return ((const float *)op.master)[i];
     else
         return vec_load<D>(op.w, i);
-}
-
-/* Whether a group lies whole and aligned in all that update_get and update_put touch. */
-template <enum tr_dtype D, enum update_way R>
-static __device__ __forceinline__ bool update_whole(const struct tr_op_update &op, int64_t i)
-{
-    constexpr enum tr_dtype M = R == UPDATE_F32 ? TR_F32 : TR_BF16; /* of the master, by size */
-
-    if constexpr (R == UPDATE_SPLIT || R == UPDATE_F32)
-        if (!vec_whole<M>(op.master, i, op.n))
-            return false;
-    return vec_whole<D>(op.w, i, op.n) && vec_whole<TR_F32>(op.g, i, op.n);
 }
 
 template <enum tr_dtype D, enum update_way R, bool whole>
@@ -164,23 +208,6 @@ static __device__ __forceinline__ void update_get(const struct tr_op_update &op,
     } else {
         vec_get<D, whole>(x, op.w, i, op.n);
     }
-}
-
-/* The upper halves of words, as they are. */
-template <bool whole>
-static __device__ __forceinline__ void update_put_halves(void *p, int64_t i, int64_t n,
-                                                         const uint32_t u[VEC])
-{
-    uint16_t *to = (uint16_t *)p + i;
-
-    if constexpr (whole)
-        *(uint4 *)to =
-            make_uint4(u[0] >> 16 | (u[1] & 0xffff0000), u[2] >> 16 | (u[3] & 0xffff0000),
-                       u[4] >> 16 | (u[5] & 0xffff0000), u[6] >> 16 | (u[7] & 0xffff0000));
-    else
-        for (int j = 0; j < VEC; j++)
-            if (i + j >= 0 && i + j < n)
-                to[j] = (uint16_t)(u[j] >> 16);
 }
 
 /* tr_master_split of dtype.h; of f16 weights round(x). */
@@ -206,16 +233,15 @@ static __device__ __forceinline__ void update_put_master(const struct tr_op_upda
 
 /* w = round(x), or x and w as the master has it. */
 template <enum tr_dtype D, enum update_way R, bool whole>
-static __device__ __forceinline__ void update_put(const struct tr_op_update &op, int64_t i,
-                                                  float x[VEC])
+static __device__ __forceinline__ void update_put(const struct update_args &a, int64_t i,
+                                                  const float x[VEC])
 {
-    if constexpr (R == UPDATE_SPLIT || R == UPDATE_F32) {
-        update_put_master<D, R, whole>(op, i, x);
-    } else {
-        if constexpr (R == UPDATE_STOCHASTIC)
-            update_random(op, i, op.name, x);
-        vec_put<D, whole>(op.w, i, op.n, x);
-    }
+    if constexpr (R == UPDATE_SPLIT || R == UPDATE_F32)
+        update_put_master<D, R, whole>(a.op, i, x);
+    else if constexpr (R == UPDATE_STOCHASTIC)
+        update_put_rounded<whole>(a, i, UPDATE_OF_W, a.op.w, x);
+    else
+        vec_put<D, whole>(a.op.w, i, a.op.n, x);
 }
 
 /* Checks. */
@@ -233,10 +259,47 @@ static inline int update_refuse(const struct tr_op_update *op)
     return 0;
 }
 
-/* Checks, and counts the blocks. */
-static inline int update_blocks(const struct tr_op_update *op, unsigned *blocks)
+/* Groups count from the tensor's start where random bits are drawn for them. */
+static inline int update_shift(const struct tr_op_update *op)
 {
-    *blocks = op->n ? vec_blocks(update_shift(*op) + op->n) : 0;
+    bool weights = op->rounding == TR_ROUND_STOCHASTIC && op->dtype == TR_BF16 && !op->master_kind;
+
+    return weights || op->state_dtype == TR_BF16 ? (int)(op->first % VEC) : 0;
+}
+
+/* Of an array that may be NULL; 8 bits lie as they have to. */
+static inline bool update_on_16_bytes(const void *p, enum tr_dtype dtype, int shift)
+{
+    return dtype == TR_8BIT || ((uintptr_t)p - (uintptr_t)shift * tr_dtype_size(dtype)) % 16 == 0;
+}
+
+static inline void update_keys(struct update_args *a)
+{
+    static const uint32_t streams[UPDATE_STREAMS] = {0, TR_PHILOX_M, TR_PHILOX_V};
+
+    for (uint32_t round = 0; round < TR_PHILOX_ROUNDS; round++) {
+        a->seeds[round] = a->op.seed + round * TR_PHILOX_BUMP0;
+        for (int s = 0; s < UPDATE_STREAMS; s++)
+            a->names[s][round] = (a->op.name ^ streams[s]) + round * TR_PHILOX_BUMP1;
+    }
+}
+
+/* Checks, prepares, and counts the blocks. m, v: state that the groups move, or NULL. */
+static inline int update_prepare(const struct tr_op_update *op, const void *m, const void *v,
+                                 struct update_args *a, unsigned *blocks)
+{
+    enum tr_dtype master = op->master_kind == TR_MASTER_F32 ? TR_F32 : TR_BF16; /* by size */
+    int shift = update_shift(op);
+
+    a->op = *op;
+    a->shift = shift;
+    a->aligned = update_on_16_bytes(op->w, op->dtype, shift) &&
+                 update_on_16_bytes(op->g, TR_F32, shift) &&
+                 (!op->master_kind || update_on_16_bytes(op->master, master, shift)) &&
+                 (!m || update_on_16_bytes(m, op->state_dtype, shift)) &&
+                 (!v || update_on_16_bytes(v, op->state_dtype, shift));
+    update_keys(a);
+    *blocks = op->n ? vec_blocks(shift + op->n) : 0;
     return update_refuse(op);
 }
 

@@ -94,11 +94,17 @@ template <enum tr_dtype D> static __device__ __forceinline__ void *vec_at(void *
     return (char *)p + i * (D == TR_F32 ? 4 : 2);
 }
 
+template <enum tr_dtype D>
+static __device__ __forceinline__ bool vec_aligned(const void *p, int64_t i)
+{
+    return (uintptr_t)vec_at<D>(p, i) % 16 == 0;
+}
+
 /* Whether elements [i, i + 8) lie inside p's n and on 16 bytes. */
 template <enum tr_dtype D>
 static __device__ __forceinline__ bool vec_whole(const void *p, int64_t i, int64_t n)
 {
-    return i >= 0 && i + VEC <= n && (uintptr_t)vec_at<D>(p, i) % 16 == 0;
+    return i >= 0 && i + VEC <= n && vec_aligned<D>(p, i);
 }
 
 /* Two halves of a 32-bit word, the first element low; NaN's bits too are those of dtype.h. */

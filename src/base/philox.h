@@ -19,15 +19,25 @@ struct tr_philox {
     uint32_t v[4];
 };
 
+#define TR_PHILOX_ROUNDS 10
+#define TR_PHILOX_BUMP0  0x9E3779B9u /* what a key grows by from round to round */
+#define TR_PHILOX_BUMP1  0xBB67AE85u
+
+TR_PHILOX_FN struct tr_philox tr_philox_turn(struct tr_philox c, uint32_t k0, uint32_t k1)
+{
+    uint64_t p0 = (uint64_t)0xD2511F53u * c.v[0], p1 = (uint64_t)0xCD9E8D57u * c.v[2];
+    struct tr_philox n = {{(uint32_t)(p1 >> 32) ^ c.v[1] ^ k0, (uint32_t)p1,
+                           (uint32_t)(p0 >> 32) ^ c.v[3] ^ k1, (uint32_t)p0}};
+
+    return n;
+}
+
 TR_PHILOX_FN struct tr_philox tr_philox4x32(struct tr_philox c, uint32_t k0, uint32_t k1)
 {
-    for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)0xD2511F53u * c.v[0], p1 = (uint64_t)0xCD9E8D57u * c.v[2];
-        struct tr_philox n = {{(uint32_t)(p1 >> 32) ^ c.v[1] ^ k0, (uint32_t)p1,
-                               (uint32_t)(p0 >> 32) ^ c.v[3] ^ k1, (uint32_t)p0}};
-        c = n;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
+    for (int round = 0; round < TR_PHILOX_ROUNDS; round++) {
+        c = tr_philox_turn(c, k0, k1);
+        k0 += TR_PHILOX_BUMP0;
+        k1 += TR_PHILOX_BUMP1;
     }
     return c;
 }
@@ -38,14 +48,21 @@ TR_PHILOX_FN struct tr_philox tr_philox4x32(struct tr_philox c, uint32_t k0, uin
 /* And those of dropout, whose name is that of a tensor, too. */
 #define TR_PHILOX_DROP 0x85ebca6bu
 
+/* The counter of the eight elements index/8*8 .. +7 of a tensor at optimizer step `step`. */
+TR_PHILOX_FN struct tr_philox tr_philox_counter(uint64_t index, uint64_t step)
+{
+    struct tr_philox c = {{(uint32_t)(index / 8), (uint32_t)(index / 8 >> 32), (uint32_t)step,
+                           (uint32_t)(step >> 32)}};
+
+    return c;
+}
+
 /* The 16 random bits of stochastic rounding for element `index` of a tensor at optimizer step
  * `step`: one Philox call serves the eight elements index/8*8 .. +7, low half-word first. */
 TR_PHILOX_FN struct tr_philox tr_philox_round(uint64_t index, uint64_t step, uint32_t seed,
                                               uint32_t name)
 {
-    struct tr_philox c = {{(uint32_t)(index / 8), (uint32_t)(index / 8 >> 32), (uint32_t)step,
-                           (uint32_t)(step >> 32)}};
-    return tr_philox4x32(c, seed, name);
+    return tr_philox4x32(tr_philox_counter(index, step), seed, name);
 }
 
 /* Words that decide which of the elements index/4*4 .. +3 of an input are dropped. */

@@ -74,6 +74,12 @@ TR_SHIM_MATH(int, __float2int_rn, (float a), (int)rintf(a))
 TR_SHIM_MATH(unsigned, __umulhi, (unsigned a, unsigned b), (unsigned)((uint64_t)a * b >> 32))
 TR_SHIM_MATH(unsigned long long, __umul64hi, (unsigned long long a, unsigned long long b),
              (unsigned long long)((unsigned __int128)a * b >> 64))
+/* Byte i of the result is the byte of y:x that digit i of the selector names. */
+TR_SHIM_MATH(unsigned, tr_shim_byte, (unsigned x, unsigned y, unsigned from),
+             (unsigned)(((uint64_t)y << 32 | x) >> from % 8 * 8 & 0xff))
+TR_SHIM_MATH(unsigned, __byte_perm, (unsigned x, unsigned y, unsigned s),
+             tr_shim_byte(x, y, s) | tr_shim_byte(x, y, s >> 4) << 8 |
+                 tr_shim_byte(x, y, s >> 8) << 16 | tr_shim_byte(x, y, s >> 12) << 24)
 TR_SHIM_MATH(int, __popc, (unsigned a), __builtin_popcount(a))
 TR_SHIM_MATH(int, __popcll, (unsigned long long a), __builtin_popcountll(a))
 TR_SHIM_MATH(int, __ffs, (int a), __builtin_ffs(a))
