@@ -179,6 +179,37 @@ TR_PTX float ptx_f16_f32(uint16_t h)
     return x;
 }
 
+/* The smaller, or the larger, as fminf and fmaxf have it, but NaN where either is. */
+TR_PTX float ptx_min_nan(float a, float b)
+{
+    float y;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+    return y;
+}
+
+TR_PTX float ptx_max_nan(float a, float b)
+{
+    float y;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+    return y;
+}
+
+/* 1 / x and 1 / sqrt(x) of normal numbers within about an ULP: one instruction, with which exact
+ * quotients and roots begin. */
+TR_PTX float ptx_rcp(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+TR_PTX float ptx_rsqrt(float x)
+{
+    float y;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* 2^x within 2 ULP, one instruction; below 2^-126: 0. */
 TR_PTX float ptx_exp2(float x)
 {

@@ -123,6 +123,17 @@ static inline T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 3
     return tr_shim_shuffle_as({TR_SHIM_SHFL_XOR, mask, lanes, width}, value, file, line);
 }
 
+/* By shuffles: all lanes of a full mask must come. */
+static inline unsigned __reduce_max_sync(unsigned mask, unsigned value, TR_SHIM_SITE)
+{
+    for (int half = 16; half; half /= 2) {
+        unsigned other = tr_shim_shuffle_as({TR_SHIM_SHFL_XOR, mask, half, 32}, value, file, line);
+
+        value = other > value ? other : value;
+    }
+    return value;
+}
+
 /* ---- memory ---- */
 
 static inline void __threadfence(void)

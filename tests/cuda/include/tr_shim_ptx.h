@@ -154,6 +154,26 @@ static inline float ptx_f16_high(uint32_t pair)
     return ptx_f16_fast((uint16_t)(pair >> 16));
 }
 
+static inline float ptx_min_nan(float a, float b)
+{
+    return a != a || b != b ? tr_bits_f32(0x7fffffff) : a < b ? a : b;
+}
+
+static inline float ptx_max_nan(float a, float b)
+{
+    return a != a || b != b ? tr_bits_f32(0x7fffffff) : a > b ? a : b;
+}
+
+static inline float ptx_rcp(float x)
+{
+    return 1.0f / x;
+}
+
+static inline float ptx_rsqrt(float x)
+{
+    return (float)(1.0 / sqrt((double)x));
+}
+
 static inline float ptx_exp2(float x)
 {
     float y = exp2f(x);
