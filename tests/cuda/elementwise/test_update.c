@@ -180,6 +180,45 @@ static void test_bytes(void **state)
         }
 }
 
+/* Of any exponent, or 0, or infinite. */
+static float any_size(void)
+{
+    uint32_t bits = harness_random();
+
+    if ((bits & 0x7f800000) == 0x7f800000)
+        bits &= 0xff800000;
+    return tr_bits_f32(bits % 16 ? bits : bits & 0x80000000);
+}
+
+/* AdamW's short way and its plain one have the same bits, whatever the state, also beyond the
+ * limits of the short one. */
+static void test_sizes(void **state)
+{
+    static const float eps[] = {1e-8f, 0x1p-44f, 1, 0x1p-45f, 0}, bias[] = {0.03f, 0x1p-16f, 1e-6f};
+    enum { N = 1 << 14 };
+
+    (void)state;
+    for (size_t e = 0; e < COUNT(eps) * COUNT(bias); e++) {
+        struct tr_op op = update(TR_OP_ADAMW, TR_F32, N), want, got;
+        float *w = op.update.w, *g = (float *)op.update.g;
+
+        op.update.eps = eps[e / COUNT(bias)];
+        op.update.sqrt_bias2 = bias[e % COUNT(bias)];
+        for (int i = 0; i < N; i++) {
+            op.update.m[i] = any_size();
+            op.update.v[i] = fabsf(any_size());
+            if (i % 32 && op.update.v[i] > 1) /* a large one sends its group the plain way */
+                op.update.v[i] = 1 / op.update.v[i];
+            g[i] = i % 8 ? 0 : g[i];
+            w[i] = i % 9 ? w[i] : any_size();
+        }
+        want = copied(&op), got = copied(&op);
+        run_cpu(&want);
+        run_cuda(&got);
+        expect_same("update of any size", &got, &want);
+    }
+}
+
 static void test_stochastic_f16(void **state)
 {
     struct tr_op op = update(TR_OP_SGD, TR_F16, 8);
@@ -211,7 +250,7 @@ static void test_widen(void **state)
         }
 }
 
-const struct CMUnitTest update_tests[] = {HARNESS_TEST(test_update), HARNESS_TEST(test_bytes),
-                                          HARNESS_TEST(test_stochastic_f16),
-                                          HARNESS_TEST(test_widen)};
+const struct CMUnitTest update_tests[] = {
+    HARNESS_TEST(test_update), HARNESS_TEST(test_bytes), HARNESS_TEST(test_sizes),
+    HARNESS_TEST(test_stochastic_f16), HARNESS_TEST(test_widen)};
 const size_t update_count = COUNT(update_tests);
