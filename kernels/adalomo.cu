@@ -9,28 +9,49 @@
 
 #define LANES   16
 #define COLUMNS 32 /* of a block that sums columns */
+#define SHARE   4  /* lanes of it: small blocks fill a GPU evenly */
+#define AHEAD   16 /* loads of a thread that are on their way: few threads have much to sum */
+
+static_assert(COLUMNS == 2 * LANES, "a warp of the columns' block sums the lanes");
+
+/* Adds N elements from i on, a lane's next each time: loaded together, added in their order. */
+template <enum tr_dtype D, enum update_way R, int N>
+static __device__ __forceinline__ void add_squares(const struct tr_op_update &op, int64_t i,
+                                                   double sums[2])
+{
+    float g[N], x[N];
+
+    for (int k = 0; k < N; k++) {
+        g[k] = op.g[i + k * LANES];
+        x[k] = update_load<D, R>(op, i + k * LANES);
+    }
+    update_gradients<N>(op, g);
+    for (int k = 0; k < N; k++) {
+        double q = update_widen(g[k]), s = update_widen(x[k]);
+
+        sums[0] = fma(q, q, sums[0]); /* the squares are exact */
+        sums[1] = fma(s, s, sums[1]);
+    }
+}
 
 /* The sums over a row of G * G and of the weights' squares, in pieces. */
 template <enum tr_dtype D, enum update_way R>
 static __device__ __forceinline__ void row_sums(const struct tr_op_update &op, int64_t row,
                                                 double sums[2])
 {
-    int64_t begin = row * op.block;
+    int64_t begin = row * op.block, n = row >= 0 ? op.block : 0;
 
     sums[0] = sums[1] = 0;
     for (int64_t at = 0; at < op.block; at += UPDATE_PIECE) {
-        int64_t end = at + UPDATE_PIECE < op.block ? at + UPDATE_PIECE : op.block;
-        double q = 0, s = 0;
+        int64_t i = at + threadIdx.x % LANES, end = at + UPDATE_PIECE < n ? at + UPDATE_PIECE : n;
+        double piece[2] = {0, 0};
 
-        for (int64_t i = at + threadIdx.x % LANES; row >= 0 && i < end; i += LANES) {
-            double g = update_widen(update_gradient(op, op.g[begin + i]));
-            double w = update_widen(update_load<D, R>(op, begin + i));
-
-            q = fma(g, g, q); /* the squares are exact */
-            s = fma(w, w, s);
-        }
-        sums[0] += reduce_lanes(q, LANES);
-        sums[1] += reduce_lanes(s, LANES);
+        for (; i + (AHEAD - 1) * LANES < end; i += AHEAD * LANES)
+            add_squares<D, R, AHEAD>(op, begin + i, piece);
+        for (; i < end; i += LANES)
+            add_squares<D, R, 1>(op, begin + i, piece);
+        sums[0] += reduce_lanes(piece[0], LANES);
+        sums[1] += reduce_lanes(piece[1], LANES);
     }
 }
 
@@ -62,8 +83,8 @@ static __device__ __forceinline__ int64_t last_row(const struct tr_op_update &op
 }
 
 /* One warp: half of it sums r, the other half the weights' squares. */
-static __global__ void __launch_bounds__(2 * LANES)
-    adalomo_lanes(const struct tr_op_update op, const double *weights)
+static __device__ __forceinline__ void sum_lanes(const struct tr_op_update &op,
+                                                 const double *weights)
 {
     int lane = threadIdx.x % LANES;
     double sum = op.add ? op.sums[threadIdx.x] : 0;
@@ -76,27 +97,52 @@ static __global__ void __launch_bounds__(2 * LANES)
     op.sums[threadIdx.x] = sum;
 }
 
-/* The rows' factors come in f64: on graphics cards a conversion takes as long as a sum, and there
- * would be one for every element. */
-static __global__ void __launch_bounds__(COLUMNS *LANES)
-    adalomo_columns(const struct tr_op_update op, const double *inverse)
+/* A lane's N rows of a column from that one back: loaded together, added in their order. */
+template <int N>
+static __device__ __forceinline__ void add_rows(const struct tr_op_update &op,
+                                                const double *inverse, int64_t row, int64_t column,
+                                                double sums[2])
 {
-    int64_t column = (int64_t)blockIdx.x * COLUMNS + threadIdx.x;
-    double *sums = op.sums + 2 * LANES + threadIdx.y * op.block + column;
-    double plain, weighted;
+    float g[N];
+    double by[N];
 
-    if (column >= op.block)
-        return;
-    plain = op.add ? sums[0] : 0;
-    weighted = op.add ? sums[LANES * op.block] : 0;
-    for (int64_t row = last_row(op, threadIdx.y); row >= 0; row -= LANES) {
-        double g = update_widen(update_gradient(op, op.g[row * op.block + column]));
-
-        plain = fma(g, g, plain);
-        weighted = fma(__dmul_rn(g, g), inverse[row], weighted);
+    for (int k = 0; k < N; k++) {
+        g[k] = op.g[(row - k * LANES) * op.block + column];
+        by[k] = inverse[row - k * LANES];
     }
-    sums[0] = plain;
-    sums[LANES * op.block] = weighted;
+    update_gradients<N>(op, g);
+    for (int k = 0; k < N; k++) {
+        double x = update_widen(g[k]);
+
+        sums[0] = fma(x, x, sums[0]);
+        sums[1] = fma(__dmul_rn(x, x), by[k], sums[1]);
+    }
+}
+
+/* The rows' factors come in f64: on graphics cards a conversion takes as long as a sum, and there
+ * would be one for every element. The first block sums lanes, which one warp can only do slowly: it
+ * does so while the others sum columns. */
+static __global__ void __launch_bounds__(COLUMNS *SHARE)
+    adalomo_columns(const struct tr_op_update op, const double *inverse, const double *weights)
+{
+    int lane = (int)blockIdx.y * SHARE + (int)threadIdx.y;
+    int64_t column = ((int64_t)blockIdx.x - 1) * COLUMNS + threadIdx.x, row = last_row(op, lane);
+    double *to = op.sums + 2 * LANES + lane * op.block + column, sums[2] = {0, 0};
+
+    if (blockIdx.x == 0 && lane == 0)
+        sum_lanes(op, weights);
+    if (blockIdx.x == 0 || column >= op.block)
+        return;
+    if (op.add) {
+        sums[0] = to[0];
+        sums[1] = to[LANES * op.block];
+    }
+    for (; row >= (AHEAD - 1) * LANES; row -= AHEAD * LANES)
+        add_rows<AHEAD>(op, inverse, row, column, sums);
+    for (; row >= 0; row -= LANES)
+        add_rows<1>(op, inverse, row, column, sums);
+    to[0] = sums[0];
+    to[LANES * op.block] = sums[1];
 }
 
 static int refuse_part(const struct tr_op_update *op)
@@ -126,9 +172,9 @@ int tr_cuda_adalomo_sum(const struct tr_cuda *cuda, const struct tr_op_update *o
     UPDATE_BY_WEIGHTS(op, D, R,
                       TR_LAUNCH((adalomo_rows<D, R>), blocks_of(rows * LANES), VEC_THREADS, 0,
                                 cuda->stream, *op, weights, inverse));
-    TR_LAUNCH(adalomo_lanes, 1, 2 * LANES, 0, cuda->stream, *op, weights);
-    TR_LAUNCH(adalomo_columns, (unsigned)((op->block + COLUMNS - 1) / COLUMNS),
-              dim3(COLUMNS, LANES), 0, cuda->stream, *op, inverse);
+    TR_LAUNCH(adalomo_columns,
+              dim3((unsigned)((op->block + COLUMNS - 1) / COLUMNS) + 1, LANES / SHARE),
+              dim3(COLUMNS, SHARE), 0, cuda->stream, *op, inverse, weights);
     return tr_cuda_launched(cuda, "adalomo_sum");
 }
 

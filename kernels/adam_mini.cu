@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Adam-mini: the arithmetic of device.h, operation by operation. Sixteen lanes sum a piece of a
- * block, whose sum waits in the scratch; a thread adds the pieces of a block in order and makes its
+ * block, whose sum waits in the scratch; a warp adds the pieces of a block in order and makes its
  * second moment; then the elements, like any other update. f64 is slow on graphics cards, but there
  * is only an fma of it for each element, which hides behind the element's memory.
  */
@@ -32,18 +32,35 @@ static __global__ void __launch_bounds__(VEC_THREADS)
         partial[piece] = sum;
 }
 
+/* In order; a head has hundreds, which the lanes of a warp load together. All get the sum. */
+static __device__ __forceinline__ double sum_pieces(const double *partial, int64_t pieces)
+{
+    int lane = threadIdx.x % 32;
+    double sum = 0;
+
+    for (int64_t at = 0; at < pieces; at += 32) {
+        double mine = at + lane < pieces ? partial[at + lane] : 0;
+        int n = pieces - at < 32 ? (int)(pieces - at) : 32;
+
+        for (int k = 0; k < n; k++)
+            sum += __shfl_sync(0xffffffff, mine, k);
+    }
+    return sum;
+}
+
+/* A warp makes a block's. */
 static __global__ void __launch_bounds__(VEC_THREADS)
     adam_mini_moments(const struct tr_op_update op, const double *partial, int64_t pieces)
 {
-    int64_t block = (int64_t)blockIdx.x * VEC_THREADS + threadIdx.x;
-    double sum = 0;
+    int64_t block = ((int64_t)blockIdx.x * VEC_THREADS + threadIdx.x) / 32;
+    double sum;
 
     if (block >= op.n / op.block)
         return;
-    for (int64_t i = 0; i < pieces; i++)
-        sum += partial[block * pieces + i];
-    op.v[block] = __fmaf_rn(__fsub_rn(1.0f, op.beta2), (float)(sum / (double)op.block),
-                            __fmul_rn(op.beta2, op.v[block]));
+    sum = sum_pieces(partial + block * pieces, pieces);
+    if (threadIdx.x % 32 == 0)
+        op.v[block] = __fmaf_rn(__fsub_rn(1.0f, op.beta2), (float)(sum / (double)op.block),
+                                __fmul_rn(op.beta2, op.v[block]));
 }
 
 static __device__ __forceinline__ float adam_mini_scale(const struct tr_op_update &op,
@@ -120,8 +137,8 @@ static int moments(const struct tr_cuda *cuda, const struct tr_op_update *op)
         return tr_cuda_refuse(-EINVAL, "%lld sums of blocks exceed the scratch", (long long)all);
     TR_LAUNCH(adam_mini_pieces, (unsigned)((all * LANES + VEC_THREADS - 1) / VEC_THREADS),
               VEC_THREADS, 0, cuda->stream, partial, *op, pieces, all);
-    TR_LAUNCH(adam_mini_moments, (unsigned)((blocks + VEC_THREADS - 1) / VEC_THREADS), VEC_THREADS,
-              0, cuda->stream, *op, partial, pieces);
+    TR_LAUNCH(adam_mini_moments, (unsigned)((blocks * 32 + VEC_THREADS - 1) / VEC_THREADS),
+              VEC_THREADS, 0, cuda->stream, *op, partial, pieces);
     return 0;
 }
 
