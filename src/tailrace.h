@@ -205,7 +205,7 @@ TR_API int tr_preview_data(const struct tr_preview_data_params *params, char **o
 /* Continuation and loss, streamed layer by layer like training; model: HF folder or run. */
 struct tr_eval_params {
     const char *model, *tokenizer, *data, *device, *chat_template, *adapter; /* adapter: PEFT's */
-    int64_t batch_size, seq_len, samples, max_tokens, threads; /* default of max_tokens: 32 */
+    int64_t batch_size, seq_len, samples, max_tokens, threads; /* max_tokens: 1.5 x the answers' */
     uint64_t device_memory;
     enum tr_task task; /* data: its official JSONL; choices by log-likelihood */
     int exact_match; /* prompt/completion data: generate and compare with the completion */

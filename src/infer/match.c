@@ -11,8 +11,8 @@
 #include "src/text/data_file.h"
 #include "src/text/data_talk.h"
 
-#define RESULT_BYTES  64
-#define ANSWER_TOKENS 32 /* at most, where not asked for */
+#define RESULT_BYTES 64
+#define LEAST_TOKENS 32 /* of an answer, where not asked for */
 
 struct question {
     char *shown, *expected; /* shown: what was asked last, for people */
@@ -27,6 +27,7 @@ struct questions {
     struct chat chat;           /* once it is needed */
     struct question *v;
     size_t n, room;
+    size_t longest; /* tokens of an expected answer, at most */
 };
 
 static void questions_free(struct questions *q)
@@ -57,12 +58,17 @@ static int add(struct questions *q, struct question **out)
     return 0;
 }
 
-static int keep(struct question *k, const char *shown, const char *expected)
+static int keep(struct questions *q, struct question *k, const char *shown, const char *expected)
 {
+    struct tr_ids answer = {0};
+    int r = tr_tokenizer_encode(q->f->run.tokenizer, expected, strlen(expected), &answer);
+
+    q->longest = answer.n > q->longest ? answer.n : q->longest;
+    tr_ids_free(&answer);
     k->shown = tr_strdup(TR_MEM_TEXT, shown);
     k->expected = tr_strdup(TR_MEM_TEXT, expected);
     k->prompt = k->ids.n;
-    return k->shown && k->expected ? 0 : -ENOMEM;
+    return r < 0 || (k->shown && k->expected) ? r : -ENOMEM;
 }
 
 /* Both are texts, and no template is named. */
@@ -78,7 +84,7 @@ static int add_plain(struct questions *q, const char *where, json_t *o)
     if (r == 0)
         r = infer_encode_prompt(q->f->run.tokenizer, json_string_value(pair.first), &k->ids);
     if (r == 0)
-        r = keep(k, json_string_value(pair.first), json_string_value(pair.second));
+        r = keep(q, k, json_string_value(pair.first), json_string_value(pair.second));
     data_pair_free(&pair);
     return r;
 }
@@ -110,7 +116,7 @@ static int add_messages(struct questions *q, const char *where, const struct dat
     if (r == 0)
         r = infer_encode_talk(q->f->run.tokenizer, &q->chat, before, talk->tools, &k->ids);
     if (r == 0)
-        r = keep(k, shown ? shown : "", expected);
+        r = keep(q, k, shown ? shown : "", expected);
     json_decref(before);
     return r < 0 ? tr_error_prefix(r, "%s", where) : 0;
 }
@@ -251,6 +257,17 @@ static int judge(const struct questions *q, const struct question *k, struct tr_
     return 0;
 }
 
+/* Unless asked for, half as many again as the longest right answer has: one that is worded in other
+ * tokens comes to its end, too. */
+static int64_t answer_tokens(const struct questions *q)
+{
+    int64_t room = (int64_t)(q->longest + q->longest / 2);
+
+    if (q->p->max_tokens)
+        return q->p->max_tokens;
+    return room > LEAST_TOKENS ? room : LEAST_TOKENS;
+}
+
 /* All that fit grow together; their ids lie in one array meanwhile. */
 static int answer_all(struct questions *q)
 {
@@ -262,8 +279,7 @@ static int answer_all(struct questions *q)
         if (fits(q, &q->v[i]))
             ids[n++] = q->v[i].ids;
     if (r == 0 && n)
-        r = infer_greedy(q->f, ids, (int32_t)n,
-                         q->p->max_tokens ? q->p->max_tokens : ANSWER_TOKENS);
+        r = infer_greedy(q->f, ids, (int32_t)n, answer_tokens(q));
     n = 0;
     for (size_t i = 0; ids && i < q->n; i++)
         if (fits(q, &q->v[i]))

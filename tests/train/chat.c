@@ -268,6 +268,44 @@ static void test_exact_match(void **state)
     tr_free_text(right);
 }
 
+static void keep_line(void *arg, const char *line)
+{
+    snprintf(arg, 1024, "%s", line);
+}
+
+/* Unless asked for, answers may be half as long again as the right ones. */
+static void test_room_for_answers(void **state)
+{
+    static const char right[] = "the cat sat on the mat, the cat ran; and the dog, too";
+    struct tr_generate_params g = asked("the cat", NULL);
+    char line[1024], said[1024] = "", *out;
+    struct tr_eval_params p = {.model = model,
+                               .tokenizer = tokenizer,
+                               .data = scratch_path("long.jsonl"),
+                               .exact_match = 1,
+                               .log = keep_line,
+                               .log_arg = said,
+                               .device_memory = test_budget(NULL, 64 << 20)};
+    struct tr_eval_report report;
+    struct tr_ids ids = {0};
+    struct tr_tokenizer *t;
+
+    (void)state;
+    snprintf(line, sizeof(line), "{\"prompt\":\"the cat\",\"completion\":\"%s\"}", right);
+    write_file(p.data, line);
+    assert_int_equal(tr_tokenizer_open(&t, tokenizer), 0);
+    assert_int_equal(tr_tokenizer_encode(t, right, strlen(right), &ids), 0);
+    assert_in_range(ids.n, 23, 36); /* more than 32, and within the model's 64 */
+    g.max_tokens = (int64_t)(ids.n + ids.n / 2);
+    if (tr_generate_text(&g, &out) < 0 || tr_eval_data(&p, &report) < 0)
+        fail_msg("%s", tr_message());
+    snprintf(line, sizeof(line), "miss the cat -> %s (expected %s)", out, right);
+    assert_string_equal(said, line);
+    tr_free_text(out);
+    tr_ids_free(&ids);
+    tr_tokenizer_close(t);
+}
+
 /* Without a template a question is laid out, and its answer is what the model then says. */
 static void test_laid_out_question(void **state)
 {
@@ -348,6 +386,7 @@ int main(void)
         cmocka_unit_test(test_conversation_that_is_too_long),
         cmocka_unit_test(test_end_of_turn),
         cmocka_unit_test(test_exact_match),
+        cmocka_unit_test(test_room_for_answers),
         cmocka_unit_test(test_laid_out_question),
         cmocka_unit_test(test_results_are_numbers),
         cmocka_unit_test(test_bad_questions),
