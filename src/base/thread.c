@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "src/base/cgroup.h"
 #include "src/base/err.h"
 
 int tr_thread_start(pthread_t *thread, const char *name, void *(*fn)(void *arg), void *arg)
@@ -24,6 +25,25 @@ int tr_thread_start(pthread_t *thread, const char *name, void *(*fn)(void *arg),
     return 0;
 }
 
+/* A container may have all cores and little of their time, microseconds in every period of so many:
+ * threads beyond that are put to sleep together. */
+static void bound_by_quota(void *arg, int version, const char *folder)
+{
+    uint64_t time[2], whole;
+    int *cores = arg, n;
+
+    if (version == 2)
+        n = tr_cgroup_numbers(folder, "cpu.max", time, 2);
+    else
+        n = tr_cgroup_numbers(folder, "cpu.cfs_quota_us", time, 1) +
+            tr_cgroup_numbers(folder, "cpu.cfs_period_us", time + 1, 1);
+    if (n < 2 || !time[1])
+        return;
+    whole = time[0] / time[1] + (time[0] % time[1] > 0); /* a quota of -1 is none, and very large */
+    if (whole < (uint64_t)*cores)
+        *cores = (int)whole;
+}
+
 int tr_thread_cores(void)
 {
     cpu_set_t set;
@@ -33,5 +53,6 @@ int tr_thread_cores(void)
         n = CPU_COUNT(&set);
     else /* a system with more cores than the set has places */
         n = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    tr_cgroup_walk("cpu", bound_by_quota, &n);
     return n > 0 ? n : 1;
 }

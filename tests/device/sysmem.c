@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Free memory inside a memory cgroup: its limit bounds it, and files that have been read do not
- * count against it, for the kernel drops them when memory is wanted.
+ * count against it, for the kernel drops them when memory is wanted. And cores, of which a cgroup
+ * may have all and little of their time.
  */
 #include <fcntl.h>
 #include <setjmp.h>
@@ -15,6 +16,7 @@
 #include <cmocka.h>
 
 #include "src/base/sysmem.h"
+#include "src/base/thread.h"
 #include "tests/support/cgroup.h"
 
 #define MIB        (1ull << 20)
@@ -71,7 +73,9 @@ static void group_of_its_own(void **state)
 
 /* ---- groups as they are written down here ---- */
 
-static const char *written; /* what lies at /sys/fs/cgroup/job */
+static const char *written;                    /* what lies in it */
+static const char *group = "0::/job\n";        /* as the process is told */
+static const char *at = "/sys/fs/cgroup/job/"; /* where it lies then */
 
 FILE *__real_fopen64(const char *path, const char *mode);
 FILE *__wrap_fopen64(const char *path, const char *mode);
@@ -92,12 +96,12 @@ static FILE *open_written(const char *name)
 
 FILE *__wrap_fopen64(const char *path, const char *mode)
 {
-    static char group[] = "0::/job\n";
-
     if (written && !strcmp(path, "/proc/self/cgroup"))
-        return fmemopen(group, sizeof(group) - 1, "r");
+        return fmemopen((char *)(uintptr_t)group, strlen(group), "r");
+    if (written && !strncmp(path, at, strlen(at)))
+        return open_written(path + strlen(at));
     if (written && !strncmp(path, "/sys/fs/cgroup/", 15))
-        return strncmp(path + 15, "job/", 4) ? NULL : open_written(path + 19);
+        return NULL;
     return __real_fopen64(path, mode);
 }
 
@@ -124,6 +128,36 @@ static void second_version(void **state)
     check_written("memory.max max\nmemory.high max\nmemory.current 1048576\n", tr_most_memory());
 }
 
+static void check_cores(const char *rows, int cores)
+{
+    written = rows;
+    assert_int_equal(tr_thread_cores(), cores);
+    written = NULL;
+}
+
+/* Half a core is one. */
+static void time_of_cores(void **state)
+{
+    int all = tr_thread_cores(), two = all < 2 ? all : 2;
+
+    (void)state;
+    check_cores("cpu.max max 100000\n", all);
+    check_cores("cpu.max 50000 100000\n", 1);
+    check_cores("cpu.max 100000 100000\n", 1);
+    check_cores("cpu.max 100001 100000\n", two);
+    check_cores("cpu.max 100000000 100000\n", all);
+    check_cores("memory.max max\n", all);
+    group = "3:memory:/else\n2:cpuacct,cpu:/job\n1:cpuset:/else\n";
+    at = "/sys/fs/cgroup/cpu/job/";
+    check_cores("cpu.cfs_quota_us -1\ncpu.cfs_period_us 100000\n", all);
+    check_cores("cpu.cfs_quota_us 30000\ncpu.cfs_period_us 100000\n", 1);
+    check_cores("cpu.cfs_quota_us 30000\n", all);
+    group = "2:cpuacct,cpus:/job\n";
+    check_cores("cpu.cfs_quota_us 30000\ncpu.cfs_period_us 100000\n", all);
+    group = "0::/job\n";
+    at = "/sys/fs/cgroup/job/";
+}
+
 static void no_group(void **state)
 {
     uint64_t bytes;
@@ -140,6 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_group),
         cmocka_unit_test(second_version),
+        cmocka_unit_test(time_of_cores),
         cmocka_unit_test_prestate(group_of_its_own, &g),
     };
 
