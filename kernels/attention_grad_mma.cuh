@@ -6,10 +6,11 @@
  * share a block's 64 rows in one of two ways:
  *
  *     across 1   each has 16 rows, all columns of a step and all of the head. Probabilities never
- *                leave its registers; 0.63 to 0.67 reads of ldmatrix a product of mma.
+ *                leave its registers; 0.56 to 0.67 reads of ldmatrix a product of mma, the most
+ *                where a step has 32 columns.
  *     across 2   two by two. Each makes the scores of 32 rows and half the columns, and sums 32
  *                rows over all columns for half of the head: p and ds of its own columns it has in
- *                registers, those of the warp beside it come through shared memory. 0.41 to 0.44
+ *                registers, those of the warp beside it come through shared memory. 0.41 to 0.46
  *                reads a product, for which sm_80, 90 and 100 have tensor cores fast enough and
  *                room for the wider step.
  */
