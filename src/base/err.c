@@ -7,9 +7,14 @@
 
 static _Thread_local char message[8192]; /* two paths and what is said of them */
 
-static int moves_the_line(unsigned char c)
+/* Bytes of the control character at c; 0: it is none. Those past ASCII move a cursor, too. */
+static int control_bytes(const char *c)
 {
-    return c < 0x20 || c == 0x7f;
+    unsigned char first = (unsigned char)c[0], second = first ? (unsigned char)c[1] : 0;
+
+    if (first < 0x20 || first == 0x7f)
+        return 1;
+    return first == 0xc2 && second >= 0x80 && second < 0xa0 ? 2 : 0;
 }
 
 /* What is quoted in it, a path or a value of a file, may have ends of lines and whatever else moves
@@ -19,17 +24,21 @@ static void keep_to_one_line(void)
     char old[sizeof(message)];
     size_t at = 0, plain = 0;
 
-    while (message[plain] && !moves_the_line((unsigned char)message[plain]))
+    while (message[plain] && !control_bytes(message + plain))
         plain++;
     if (!message[plain])
         return;
     memcpy(old, message, sizeof(old));
-    for (const char *c = old; *c && at < sizeof(message); c++)
+    for (const char *c = old; *c && at < sizeof(message); c++) {
+        int bytes = control_bytes(c);
+
+        c += bytes > 1;
         at += (size_t)snprintf(message + at, sizeof(message) - at,
-                               !moves_the_line((unsigned char)*c) ? "%c"
-                               : *c == '\n'                       ? "\\n"
-                                                                  : "\\x%02x",
+                               !bytes       ? "%c"
+                               : *c == '\n' ? "\\n"
+                                            : "\\x%02x",
                                (unsigned char)*c);
+    }
 }
 
 int tr_error(int code, const char *fmt, ...)

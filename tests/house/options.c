@@ -365,6 +365,7 @@ static void bad_files_name_the_line(void **state)
         {"lr: fast\n", ":1: lr: 'fast' is not a number"},
         {"lr:\n", ":1: lr: '' is not a number"},
         {"lr: \"x\\ny\\e[2J\"\n", ":1: lr: 'x\\ny\\x1b[2J' is not a number"},
+        {"lr: \"\\x9b2J\\xa9\"\n", ":1: lr: '\\x9b2J\xc2\xa9' is not a number"},
         {"\nlr: [1, 2]\n", ":2: lr must be one plain value"},
         {"lr: &a 1\nwarmup: *a\n", ":2: warmup must be one plain value"},
         {"? [lr]\n: 1\n", ":1: a key must be one plain value"},
