@@ -219,16 +219,22 @@ int match_is_right(enum tr_data_format format, const char *answer, const char *e
     return result_of(answer, got) && !strcmp(got, want);
 }
 
-static void log_answer(const struct tr_eval_params *p, const struct question *k, const char *answer,
-                       int ok)
+static int log_answer(const struct tr_eval_params *p, const struct question *k, const char *answer,
+                      int ok)
 {
-    char line[1024];
+    size_t room = strlen(k->shown) + strlen(answer) + strlen(k->expected) + 32;
+    char *line;
 
     if (!p->log)
-        return;
-    snprintf(line, sizeof(line), "%s %s -> %s (expected %s)", ok ? "ok  " : "miss", k->shown,
-             answer, k->expected);
+        return 0;
+    line = tr_alloc(TR_MEM_TEXT, room);
+    if (!line)
+        return -ENOMEM;
+    snprintf(line, room, "%s %s -> %s (expected %s)", ok ? "ok  " : "miss", k->shown, answer,
+             k->expected);
     p->log(p->log_arg, line);
+    tr_free(TR_MEM_TEXT, line);
+    return 0;
 }
 
 static int fits(const struct questions *q, const struct question *k)
@@ -242,19 +248,17 @@ static int judge(const struct questions *q, const struct question *k, struct tr_
     int ok, r;
 
     report->samples++;
-    if (!fits(q, k)) {
-        log_answer(q->p, k, "(the prompt does not fit into --seq-len)", 0);
-        return 0;
-    }
+    if (!fits(q, k))
+        return log_answer(q->p, k, "(the prompt does not fit into --seq-len)", 0);
     r = tr_tokenizer_decode(q->f->run.tokenizer, k->ids.v + k->prompt, k->ids.n - k->prompt,
                             &answer);
     if (r < 0)
         return r;
     ok = match_is_right(q->format, answer, k->expected);
     report->matched += ok;
-    log_answer(q->p, k, answer, ok);
+    r = log_answer(q->p, k, answer, ok);
     tr_free(TR_MEM_TEXT, answer);
-    return 0;
+    return r;
 }
 
 /* Unless asked for, half as many again as the longest right answer has: one that is worded in other

@@ -268,9 +268,11 @@ static void test_exact_match(void **state)
     tr_free_text(right);
 }
 
+#define SAID 4096 /* bytes of a line that is kept */
+
 static void keep_line(void *arg, const char *line)
 {
-    snprintf(arg, 1024, "%s", line);
+    snprintf(arg, SAID, "%s", line);
 }
 
 /* Unless asked for, answers may be half as long again as the right ones. */
@@ -278,7 +280,7 @@ static void test_room_for_answers(void **state)
 {
     static const char right[] = "the cat sat on the mat, the cat ran; and the dog, too";
     struct tr_generate_params g = asked("the cat", NULL);
-    char line[1024], said[1024] = "", *out;
+    char line[1024], said[SAID] = "", *out;
     struct tr_eval_params p = {.model = model,
                                .tokenizer = tokenizer,
                                .data = scratch_path("long.jsonl"),
@@ -304,6 +306,32 @@ static void test_room_for_answers(void **state)
     tr_free_text(out);
     tr_ids_free(&ids);
     tr_tokenizer_close(t);
+}
+
+/* However long an answer is, its line has what was expected instead. */
+static void test_long_answer(void **state)
+{
+    char right[1501], record[2048], said[SAID] = "", *end;
+    struct tr_eval_params p = {.model = model,
+                               .tokenizer = tokenizer,
+                               .data = scratch_path("longer.jsonl"),
+                               .exact_match = 1,
+                               .log = keep_line,
+                               .log_arg = said,
+                               .device_memory = test_budget(NULL, 64 << 20)};
+    struct tr_eval_report report;
+
+    (void)state;
+    memset(right, 'a', sizeof(right) - 1);
+    right[sizeof(right) - 1] = 0;
+    snprintf(record, sizeof(record), "{\"prompt\":\"the cat\",\"completion\":\"%s\"}", right);
+    write_file(p.data, record);
+    if (tr_eval_data(&p, &report) < 0)
+        fail_msg("%s", tr_message());
+    end = strstr(said, " (expected ");
+    snprintf(record, sizeof(record), " (expected %s)", right);
+    assert_non_null(end);
+    assert_string_equal(end, record);
 }
 
 /* Without a template a question is laid out, and its answer is what the model then says. */
@@ -387,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_end_of_turn),
         cmocka_unit_test(test_exact_match),
         cmocka_unit_test(test_room_for_answers),
+        cmocka_unit_test(test_long_answer),
         cmocka_unit_test(test_laid_out_question),
         cmocka_unit_test(test_results_are_numbers),
         cmocka_unit_test(test_bad_questions),
