@@ -214,6 +214,14 @@ uint64_t run_least_host(const struct tr_run *run)
     return least;
 }
 
+/* Who only reads a model has no budget of the host's to raise. */
+static const char *host_advice(const struct tr_run *run)
+{
+    if (run->host_left)
+        return "lower --device-memory, which leaves it that";
+    return run->plan.in.train ? "raise --host-memory" : "other programs must leave it that";
+}
+
 /* -EAGAIN: with fewer slots of state it may do, for when these were planned what else there is had
  * to be guessed. */
 static int check_host(const struct tr_run *run)
@@ -229,9 +237,7 @@ static int check_host(const struct tr_run *run)
                     "the host budget is too small: %llu bytes are given, the smallest that would "
                     "do for the data, tables%s and buffers is %llu (%.1f MiB); %s",
                     (unsigned long long)given, plan->in.apart ? ", slots of state" : "",
-                    (unsigned long long)least, (double)least / 1048576,
-                    run->host_left ? "lower --device-memory, which leaves it that"
-                                   : "raise --host-memory");
+                    (unsigned long long)least, (double)least / 1048576, host_advice(run));
 }
 
 /* First what updates need where they run on the cpu, then staging and homes, and with what is left
