@@ -29,16 +29,23 @@ static int differs(const struct tr_tensor *t)
     return tr_error(-EEXIST, "tensor %s differs", t->name);
 }
 
+/* What cannot be read as a model is something else; only memory may be lacking for one that is. An
+ * error of the run's own store is told as such. */
+static int unread(int r)
+{
+    return r == 0 || r == -ENOMEM ? r : -EEXIST;
+}
+
 static int compare(struct tr_export_reader *reader, const struct tr_tensor *t,
                    const struct there *there, int32_t i)
 {
-    char ours[VALUES * sizeof(float)], theirs[VALUES * sizeof(float)];
+    float ours[VALUES], theirs[VALUES]; /* or less of each: of any type */
     uint64_t all = (uint64_t)(t->rows * t->cols);
     size_t n = all < VALUES ? (size_t)all : VALUES;
     int r = tr_export_fill(reader, t, 0, n, t->dtype, ours);
 
     if (r == 0)
-        r = there->fill(there->arg, &there->tensors[i], 0, n, t->dtype, theirs);
+        r = unread(there->fill(there->arg, &there->tensors[i], 0, n, t->dtype, theirs));
     if (r < 0)
         return r;
     return memcmp(ours, theirs, n * tr_dtype_size(t->dtype)) ? differs(t) : 0;
@@ -76,7 +83,7 @@ static int compare_tables(const struct tr_model *m, const struct tr_model *their
 static int compare_model(const struct tr_export_params *p, const struct tr_model *m)
 {
     struct tr_source *s;
-    int r = tr_source_open(&s, &(struct tr_source_params){.folder = p->out, .dtype = -1});
+    int r = unread(tr_source_open(&s, &(struct tr_source_params){.folder = p->out, .dtype = -1}));
 
     if (r < 0)
         return r;
@@ -100,11 +107,11 @@ static int compare_adapters(const struct tr_export_params *p, const struct tr_mo
                             const char *folder)
 {
     struct tr_peft *peft;
-    int r = tr_peft_open(&peft, folder);
+    int r = unread(tr_peft_open(&peft, folder));
 
     if (r < 0)
         return r;
-    r = tr_peft_check(peft, m);
+    r = unread(tr_peft_check(peft, m));
     if (r == 0)
         r = compare_values(p, m, &(struct there){m->tensors, fill_adapter, peft}, m->n_base,
                            m->n_tensors);
@@ -138,7 +145,7 @@ int tr_export_same(const struct tr_export_params *p)
         return r;
     r = compare_all(p, k->model);
     tr_keep_close(k);
-    if (r == 0 || r == -ENOMEM)
+    if (r != -EEXIST)
         return r;
     return tr_error_prefix(-EEXIST,
                            "%s: exists and is not what this run exports now, nothing is "

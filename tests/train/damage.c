@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -289,6 +290,24 @@ static void turn_bit(const char *path, off_t at)
     close(fd);
 }
 
+/* Damage to the store of a run that has ended is no word on the model that it exported. */
+static void test_damage_behind_export(void **state)
+{
+    struct tr_train_params p = own_job("ended");
+    char path[4500];
+    struct stat st;
+
+    (void)state;
+    assert_int_equal(train(&p, NULL), 0);
+    for (int generation = 0; generation < 2; generation++) {
+        snprintf(path, sizeof(path), "%s/store/gen%d", p.out, generation);
+        assert_int_equal(stat(path, &st), 0);
+        turn_bit(path, st.st_size / 4 * 3);
+    }
+    assert_int_equal(train(&p, NULL), -EBADMSG);
+    assert_null(strstr(tr_message(), "exists"));
+}
+
 /* A damaged record is counted once, however it is known: by its bytes, by metrics.jsonl, or both;
  * and so is each further damage. */
 static void test_counted_once(void **state)
@@ -458,12 +477,12 @@ static void test_lost_line(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_changed_beside),      cmocka_unit_test(test_changed_options),
-        cmocka_unit_test(test_damaged_plan),        cmocka_unit_test(test_damaged_commit),
-        cmocka_unit_test(test_torn_commit),         cmocka_unit_test(test_short_record),
-        cmocka_unit_test(test_lost_line),           cmocka_unit_test(test_counted_once),
-        cmocka_unit_test(test_damaged_record),      cmocka_unit_test(test_falls_back_to),
-        cmocka_unit_test(test_damaged_only_record),
+        cmocka_unit_test(test_changed_beside), cmocka_unit_test(test_changed_options),
+        cmocka_unit_test(test_damaged_plan),   cmocka_unit_test(test_damaged_commit),
+        cmocka_unit_test(test_torn_commit),    cmocka_unit_test(test_short_record),
+        cmocka_unit_test(test_lost_line),      cmocka_unit_test(test_damage_behind_export),
+        cmocka_unit_test(test_counted_once),   cmocka_unit_test(test_damaged_record),
+        cmocka_unit_test(test_falls_back_to),  cmocka_unit_test(test_damaged_only_record),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
