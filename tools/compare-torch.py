@@ -191,7 +191,7 @@ def least_memory(message):
 def tailrace_round(options, torch, data, folder):
     memory = options.device_memory or torch["peak"] // 2
     result = None
-    for _ in range(3):
+    for _ in range(1 if options.device_memory else 3):
         result = tailrace_try(options, memory, data, folder)
         memory = least_memory(result.stderr) if result.returncode else None
         if not memory:
