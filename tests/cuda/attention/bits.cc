@@ -191,6 +191,7 @@ int bits_check(void)
     failures += check_kernels(&tensor, TR_F16, 86);
     failures += check_kernels(&wide, TR_BF16, 80);
     failures += check_kernels(&wide, TR_BF16, 86);
+    failures += check_kernels(&wide, TR_BF16, 90);
     failures += check_place(TR_BF16);
     failures += check_mutants(&plain, TR_F32);
     failures += check_mutants(&more, TR_F16); /* finer than bf16: more bits to tell by */
