@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "src/base/json.h"
+#include "tests/json_blocks.h"
 
 static char model[128];
 static int names_left = -1; /* until reading a folder fails; -1: it does not */
@@ -140,16 +141,6 @@ static void names_are_text(void **state)
     assert_true(make_same(model, make_path(temp, "out")));
 }
 
-static int blocks_left = -1; /* until jansson does not get one; -1: it gets all */
-
-static void *all_blocks_but_one(size_t n)
-{
-    int fails = blocks_left == 0;
-
-    blocks_left -= blocks_left >= 0;
-    return fails ? NULL : malloc(n);
-}
-
 /* A buffer that grows with it does so within a key. */
 static json_t *long_value(void)
 {
@@ -171,12 +162,11 @@ static void json_is_whole(void **state)
 
     (void)state;
     snprintf(path, sizeof(path), "%s/value.json", temp);
-    json_set_alloc_funcs(all_blocks_but_one, free);
     value = long_value();
     for (int blocks = 0; r < 0; blocks++) {
-        blocks_left = blocks;
+        blocks_lack(blocks);
         r = tr_json_write(path, value);
-        blocks_left = -1;
+        blocks_lack(-1);
         assert_int_equal(make_exists(temp, "value.json"), r == 0);
     }
     assert_int_equal(tr_json_read(path, 1 << 20, &back), 0);
@@ -184,15 +174,14 @@ static void json_is_whole(void **state)
     json_decref(back);
     r = -1;
     for (int blocks = 0; r < 0; blocks++) {
-        blocks_left = blocks;
+        blocks_lack(blocks);
         r = tr_json_read(path, 1 << 20, &back);
-        blocks_left = -1;
+        blocks_lack(-1);
         if (blocks == 0) /* later it may look like a mistake in the text */
             assert_refused(r, "value.json: out of memory");
     }
     json_decref(value);
     json_decref(back);
-    json_set_alloc_funcs(malloc, free);
 }
 
 /* Whichever block is missing: what was written describes the model, or nothing was. */
@@ -206,16 +195,15 @@ static void what_is_kept_is_whole(void **state)
 
     (void)state;
     assert_int_equal(run_import(temp, p), 0);
-    json_set_alloc_funcs(all_blocks_but_one, free);
     assert_int_equal(tr_keep_open(&k, folder), 0);
     for (int blocks = 0; used; blocks++) {
         int r;
 
         unlink(file);
-        blocks_left = blocks;
+        blocks_lack(blocks);
         r = tr_keep_write(folder, k->model, &k->shards, NULL, "store");
         used = blocks_left < 0;
-        blocks_left = -1;
+        blocks_lack(-1);
         assert_int_equal(access(file, F_OK) == 0, r == 0);
         if (r < 0)
             continue;
@@ -227,7 +215,6 @@ static void what_is_kept_is_whole(void **state)
     }
     assert_true(whole > 0);
     tr_keep_close(k);
-    json_set_alloc_funcs(malloc, free);
 }
 
 int main(void)

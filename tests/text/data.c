@@ -17,6 +17,7 @@
 #include "src/base/mem.h"
 #include "src/text/data.h"
 #include "src/text/preview.h"
+#include "tests/json_blocks.h"
 
 #define BOS 1
 #define EOS 2
@@ -697,16 +698,6 @@ static void a_preview_shows_the_mask(void **state)
     tr_tokenizer_close(t);
 }
 
-static int blocks_left = -1; /* until jansson does not get one; -1: it gets all */
-
-static void *all_blocks_but_one(size_t n)
-{
-    int fails = blocks_left == 0;
-
-    blocks_left -= blocks_left >= 0;
-    return fails ? NULL : malloc(n);
-}
-
 /* Where memory ends no token or key is left out: there is the whole line, or an error. */
 static void a_preview_is_whole(void **state)
 {
@@ -720,16 +711,14 @@ static void a_preview_is_whole(void **state)
     (void)state;
     assert_int_equal(tr_preview(&v), 0);
     v.arg = out;
-    json_set_alloc_funcs(all_blocks_but_one, free);
     for (int blocks = 0; r < 0; blocks++) {
         *out = 0;
-        blocks_left = blocks;
+        blocks_lack(blocks);
         r = tr_preview(&v);
-        blocks_left = -1;
+        blocks_lack(-1);
         refused += r < 0;
         assert_string_equal(out, r < 0 ? "" : whole);
     }
-    json_set_alloc_funcs(malloc, free);
     assert_true(refused > 24); /* a block for each id and each label at least */
     tr_data_close(d);
 }

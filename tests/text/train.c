@@ -16,6 +16,7 @@
 #include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/text/bpe_train.h"
+#include "tests/json_blocks.h"
 
 #define MOST 4096
 
@@ -327,16 +328,6 @@ static void bad_wishes_are_refused(void **state)
     refuse(TEST_LICENSE, text_path("no/where"), 300, "no/where: cannot create");
 }
 
-static int blocks_left = -1; /* until jansson does not get one; -1: it gets all */
-
-static void *all_blocks_but_one(size_t n)
-{
-    int fails = blocks_left == 0;
-
-    blocks_left -= blocks_left >= 0;
-    return fails ? NULL : malloc(n);
-}
-
 /* Where memory ends there is the whole tokenizer, or none. */
 static void what_is_written_is_whole(void **state)
 {
@@ -346,15 +337,13 @@ static void what_is_written_is_whole(void **state)
     int r = -1, refused = 0;
 
     (void)state;
-    json_set_alloc_funcs(all_blocks_but_one, free);
     for (int blocks = 0; r < 0; blocks += 5) {
-        blocks_left = blocks;
+        blocks_lack(blocks);
         r = tr_tokenizer_train(&p);
-        blocks_left = -1;
+        blocks_lack(-1);
         refused += r < 0;
         assert_int_equal(access(out, F_OK) == 0, r == 0);
     }
-    json_set_alloc_funcs(malloc, free);
     got = read_result(out, "tokenizer.json");
     assert_string_equal(got, want);
     assert_true(refused > 264 / 5);
