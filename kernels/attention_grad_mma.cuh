@@ -298,8 +298,10 @@ mma_grad_step(float sums[S::sums][S::pieces][S::dims / 8][4], const struct tr_op
             return;
 #pragma unroll
         for (int c = 0; c < S::own / 16; c++) {
-            mma_grad_take<S>(&x[c], shared->squares, w->row0, (w->side ^ 1) * chunks ^ c * 2);
-            mma_grad_add<S>(sums, &x[c], columns + (other + c * 16) * pitch, w->side);
+            struct grad_operands<S> theirs;
+
+            mma_grad_take<S>(&theirs, shared->squares, w->row0, (w->side ^ 1) * chunks ^ c * 2);
+            mma_grad_add<S>(sums, &theirs, columns + (other + c * 16) * pitch, w->side);
         }
     }
 }
@@ -376,7 +378,7 @@ static __device__ __forceinline__ void mma_grad_tile(const struct tr_op_attentio
     for (int i = 0; more; i++) {
         uint16_t *here = shared->columns + (stages > 1 ? i % 2 * stage : 0);
         uint16_t *there = shared->columns + (stages > 1 ? (i + 1) % 2 * stage : 0);
-        int32_t away = w.column - t->first - warp.row0; /* column - row */
+        int32_t column = w.column - t->first; /* from the first row */
 
         ptx_cp_async_wait<0>();
         __syncthreads(); /* this step is there, and no warp is in the one before */
@@ -384,7 +386,7 @@ static __device__ __forceinline__ void mma_grad_tile(const struct tr_op_attentio
         if (more && stages > 1)
             number = mma_fetch<S>(op, t, &w, there);
         queries.columns = shared->numbers + i % 2 * S::numbers + warp.side * S::own;
-        warp.distance = S::KEYS ? away : -away;
+        warp.distance = S::KEYS ? column - warp.row0 : warp.row0 - column;
         mma_grad_step<S>(sums, op, shared, here, &queries, &warp);
         if (more && stages == 1) {
             __syncthreads(); /* no warp reads the columns any more */
