@@ -65,7 +65,7 @@ static int preview_text(const struct tr_preview_data_params *p, const struct tr_
                                 .vocab = t ? tr_tokenizer_vocab(t) : INT32_MAX,
                                 .seq_len = row_tokens(p),
                                 .batch_size = 1,
-                                .grain_tokens = 512,
+                                .grain_tokens = TR_GRAIN_CPU,
                                 .host_bytes = free_bytes / 10 * 8,
                             });
     if (r == 0 && !p->json) {

@@ -363,7 +363,7 @@ struct tr_event; /* a point in a stream */
 /* Tokens that gradients are summed over at a time (design: a grain), by what products cost. */
 #define TR_GRAIN_CPU   512
 #define TR_GRAIN_CUDA  2048
-#define TR_GRAIN_LARGE 4096 /* a GPU of a data centre */
+#define TR_GRAIN_LARGE 4096 /* GPUs with fast tensor cores: tr_cuda_large */
 
 struct tr_device_info {
     char name[96];        /* "cpu (avx512, OpenBLAS 0.3.21 SkylakeX)" */
