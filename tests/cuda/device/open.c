@@ -369,8 +369,8 @@ static void times_are_told(void **state)
     assert_true(length > 100 && length < sizeof(text));
     assert_int_equal(d->ops->times(d, text, sizeof(text)), length);
     assert_int_equal(strlen(text), length);
-    assert_non_null(strstr(text, "cast | 1100 times | 0."));
-    assert_non_null(strstr(text, "matmul 4 x 16 x 8 in 1 | 2 times | 0."));
+    assert_non_null(strstr(text, "cast | 1100 times | "));
+    assert_non_null(strstr(text, "matmul 4 x 16 x 8 in 1 | 2 times | "));
     assert_non_null(strstr(text, "waits above 10 ms | "));
     assert_null(strstr(text, "errors"));
     d->ops->times(d, text, 10);
