@@ -61,7 +61,7 @@ struct tr_cuda_device {
     int ordinal, multiprocessors;
     cudaStream_t streams[TR_STREAMS];
     struct tr_cuda_caller callers[TR_STREAMS];
-    struct tr_cuda_pace pace;    /* under run_lock, as the next */
+    struct tr_cuda_pace pace; /* under run_lock, as the next */
     struct tr_cuda_times *times;
     char *memory, *arena;
     uint64_t memory_bytes, arena_bytes, workspace_bytes;

@@ -70,14 +70,18 @@ static struct row describe(const struct tr_op *op)
     return r;
 }
 
+static bool is_same(const struct row *a, const struct row *b)
+{
+    return a->kind == b->kind && a->n == b->n && a->m == b->m && a->k == b->k &&
+           a->grains == b->grains;
+}
+
 static int find(struct tr_cuda_times *t, const struct tr_op *op)
 {
     struct row r = describe(op);
     int i = 0;
 
-    while (i < t->n_rows && (t->rows[i].kind != r.kind || t->rows[i].n != r.n ||
-                             t->rows[i].m != r.m || t->rows[i].k != r.k ||
-                             t->rows[i].grains != r.grains))
+    while (i < t->n_rows && !is_same(&t->rows[i], &r))
         i++;
     if (i == t->n_rows && i == ROWS)
         return ROWS;

@@ -328,18 +328,13 @@ static void run_some(struct tr_device *d)
 {
     int32_t start[2] = {0, 4};
     char *a = d->ops->arena(d);
-    struct tr_op cast = {TR_OP_CAST, .cast = {.from = a,
-                                              .from_dtype = TR_F32,
-                                              .to_dtype = TR_F32,
-                                              .to = a + 4096,
-                                              .n = 16}};
-    struct tr_op product = {TR_OP_MATMUL, .matmul = {.w = a,
-                                                     .x = a + 4096,
-                                                     .y = a + 8192,
-                                                     .n = 4,
-                                                     .m = 16,
-                                                     .k = 8,
-                                                     .grains = {1, start}}};
+    struct tr_op cast = {
+        TR_OP_CAST,
+        .cast = {.from = a, .from_dtype = TR_F32, .to_dtype = TR_F32, .to = a + 4096, .n = 16}};
+    struct tr_op product = {
+        TR_OP_MATMUL,
+        .matmul = {
+            .w = a, .x = a + 4096, .y = a + 8192, .n = 4, .m = 16, .k = 8, .grains = {1, start}}};
 
     assert_int_equal(d->ops->fill(d, TR_STREAM_COMPUTE, a, 0, 16384), 0);
     for (int i = 0; i < 1100; i++)
