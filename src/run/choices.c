@@ -40,42 +40,41 @@ static int write_choices(const struct tr_run *run, const char *path, const char 
     return r;
 }
 
-int run_record_times(const struct tr_run *run)
+static int write_times(const struct tr_run *run, const char *path, const char *now)
 {
-    struct tr_device *d = run->device;
-    size_t room = d->ops->times ? d->ops->times(d, NULL, 0) + 1 : 1;
-    char *text, *path;
+    (void)run;
+    return tr_file_write(path, now, strlen(now));
+}
+
+/* Hands what the device tells by this call of its own to `write`, for a file of the run; nothing
+ * where it tells nothing. */
+static int record(const struct tr_run *run, size_t (*tell)(struct tr_device *, char *, size_t),
+                  const char *name,
+                  int (*write)(const struct tr_run *run, const char *path, const char *now))
+{
+    size_t room = tell ? tell(run->device, NULL, 0) + 1 : 1;
+    char *now, *path;
     int r = -ENOMEM;
 
     if (room == 1)
         return 0;
-    text = tr_alloc(TR_MEM_TEXT, room);
-    path = tr_path(run->params.out, "times.txt");
-    if (text && path) {
-        d->ops->times(d, text, room);
-        r = tr_file_write(path, text, strlen(text));
+    now = tr_alloc(TR_MEM_TEXT, room);
+    path = tr_path(run->params.out, name);
+    if (now && path) {
+        tell(run->device, now, room);
+        r = write(run, path, now);
     }
     tr_free(TR_MEM_MISC, path);
-    tr_free(TR_MEM_TEXT, text);
+    tr_free(TR_MEM_TEXT, now);
     return r;
+}
+
+int run_record_times(const struct tr_run *run)
+{
+    return record(run, run->device->ops->times, "times.txt", write_times);
 }
 
 int run_record_choices(const struct tr_run *run)
 {
-    struct tr_device *d = run->device;
-    size_t room = d->ops->choices ? d->ops->choices(d, NULL, 0) + 1 : 1;
-    char *now, *path;
-    int r = 0;
-
-    if (room == 1)
-        return 0;
-    now = tr_alloc(TR_MEM_TEXT, room);
-    path = tr_path(run->params.out, "matmuls.txt");
-    if (now && path) {
-        d->ops->choices(d, now, room);
-        r = write_choices(run, path, now);
-    }
-    tr_free(TR_MEM_MISC, path);
-    tr_free(TR_MEM_TEXT, now);
-    return now && path ? r : -ENOMEM;
+    return record(run, run->device->ops->choices, "matmuls.txt", write_choices);
 }
