@@ -275,31 +275,41 @@ static void keep_line(void *arg, const char *line)
     snprintf(arg, SAID, "%s", line);
 }
 
+/* The line that is said of the answer to "the cat", when nobody asks for a number of tokens. */
+static void judge_cat(const char *right, char said[SAID])
+{
+    char record[2048];
+    struct tr_eval_params p = {.model = model,
+                               .tokenizer = tokenizer,
+                               .data = scratch_path("cat.jsonl"),
+                               .exact_match = 1,
+                               .log = keep_line,
+                               .log_arg = said,
+                               .device_memory = test_budget(NULL, 64 << 20)};
+    struct tr_eval_report report;
+
+    snprintf(record, sizeof(record), "{\"prompt\":\"the cat\",\"completion\":\"%s\"}", right);
+    write_file(p.data, record);
+    if (tr_eval_data(&p, &report) < 0)
+        fail_msg("%s", tr_message());
+}
+
 /* Unless asked for, answers may be half as long again as the right ones. */
 static void test_room_for_answers(void **state)
 {
     static const char right[] = "the cat sat on the mat, the cat ran; and the dog, too";
     struct tr_generate_params g = asked("the cat", NULL);
     char line[1024], said[SAID] = "", *out;
-    struct tr_eval_params p = {.model = model,
-                               .tokenizer = tokenizer,
-                               .data = scratch_path("long.jsonl"),
-                               .exact_match = 1,
-                               .log = keep_line,
-                               .log_arg = said,
-                               .device_memory = test_budget(NULL, 64 << 20)};
-    struct tr_eval_report report;
     struct tr_ids ids = {0};
     struct tr_tokenizer *t;
 
     (void)state;
-    snprintf(line, sizeof(line), "{\"prompt\":\"the cat\",\"completion\":\"%s\"}", right);
-    write_file(p.data, line);
+    judge_cat(right, said);
     assert_int_equal(tr_tokenizer_open(&t, tokenizer), 0);
     assert_int_equal(tr_tokenizer_encode(t, right, strlen(right), &ids), 0);
     assert_in_range(ids.n, 23, 36); /* more than 32, and within the model's 64 */
     g.max_tokens = (int64_t)(ids.n + ids.n / 2);
-    if (tr_generate_text(&g, &out) < 0 || tr_eval_data(&p, &report) < 0)
+    if (tr_generate_text(&g, &out) < 0)
         fail_msg("%s", tr_message());
     snprintf(line, sizeof(line), "miss the cat -> %s (expected %s)", out, right);
     assert_string_equal(said, line);
@@ -311,27 +321,16 @@ static void test_room_for_answers(void **state)
 /* However long an answer is, its line has what was expected instead. */
 static void test_long_answer(void **state)
 {
-    char right[1501], record[2048], said[SAID] = "", *end;
-    struct tr_eval_params p = {.model = model,
-                               .tokenizer = tokenizer,
-                               .data = scratch_path("longer.jsonl"),
-                               .exact_match = 1,
-                               .log = keep_line,
-                               .log_arg = said,
-                               .device_memory = test_budget(NULL, 64 << 20)};
-    struct tr_eval_report report;
+    char right[1501], expected[2048], said[SAID] = "", *end;
 
     (void)state;
     memset(right, 'a', sizeof(right) - 1);
     right[sizeof(right) - 1] = 0;
-    snprintf(record, sizeof(record), "{\"prompt\":\"the cat\",\"completion\":\"%s\"}", right);
-    write_file(p.data, record);
-    if (tr_eval_data(&p, &report) < 0)
-        fail_msg("%s", tr_message());
+    judge_cat(right, said);
     end = strstr(said, " (expected ");
-    snprintf(record, sizeof(record), " (expected %s)", right);
+    snprintf(expected, sizeof(expected), " (expected %s)", right);
     assert_non_null(end);
-    assert_string_equal(end, record);
+    assert_string_equal(end, expected);
 }
 
 /* Without a template a question is laid out, and its answer is what the model then says. */
