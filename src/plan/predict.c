@@ -74,15 +74,22 @@ static int play_commit(const struct play *y, struct tr_prediction *out)
     return 0;
 }
 
-/* Of a long path the end, which tells more. */
+/* Of a long path the end, which tells more, from a whole character on: half of one is no JSON. */
+static const char *end_of(const char *path, size_t room)
+{
+    size_t n = strlen(path);
+
+    if (n > room)
+        path += n - room;
+    while ((*path & 0xc0) == 0x80)
+        path++;
+    return path;
+}
+
 static void name_drives(const struct tr_figures *f, struct tr_prediction *out)
 {
-    for (uint32_t i = 0; f && i < f->n_drives; i++) {
-        const char *name = f->drive[i].folder;
-        size_t n = strlen(name), room = sizeof(out->drive[i]) - 1;
-
-        strcpy(out->drive[i], n > room ? name + n - room : name);
-    }
+    for (uint32_t i = 0; f && i < f->n_drives; i++)
+        strcpy(out->drive[i], end_of(f->drive[i].folder, sizeof(out->drive[i]) - 1));
     if (!f)
         return;
     out->strangers = f->strangers;

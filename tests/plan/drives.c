@@ -15,6 +15,7 @@
 
 #include "offload/stripes.h"
 #include "src/base/file.h"
+#include "src/base/json.h"
 #include "src/run/open.h"
 #include "tests/plan/cpu_figures.h"
 #include "tests/train/common.h"
@@ -132,6 +133,45 @@ static void one_drive(void **state)
     close_run(run);
     for (int i = 0; i < 2; i++)
         assert_int_equal(tr_remove_tree(scratch_path(i ? "b" : "a")), 0);
+}
+
+static void drive_is_named(const char *folder)
+{
+    struct tr_figures_drive here = drive(folder, 1e8);
+    json_t *plan = NULL;
+    const char *name;
+    tr_run *run;
+
+    measured(1, &here);
+    run = open_run(NULL);
+    assert_int_equal(tr_json_read(scratch_path("run/plan.json"), 1 << 20, &plan), 0);
+    name = json_string_value(json_object_get(
+        json_array_get(json_object_get(json_object_get(plan, "predicted"), "drives"), 0),
+        "folder"));
+    assert_non_null(name);
+    assert_string_equal(name, folder + strlen(folder) - strlen(name));
+    assert_true(strlen(name) > 56);
+    json_decref(plan);
+    close_run(run);
+}
+
+/* The end of a long name is cut off where a character begins. */
+static void long_names(void **state)
+{
+    char folder[4352];
+    size_t n;
+
+    (void)state;
+    snprintf(folder, sizeof(folder), "%s", scratch_path("x"));
+    for (int i = 0; i < 40; i++)
+        strcat(folder, "\u00e4");
+    n = strlen(folder);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(mkdir(folder, 0755), 0);
+        drive_is_named(folder);
+        assert_int_equal(rmdir(folder), 0);
+        strcpy(folder + n, "x");
+    }
 }
 
 static void equal_stripes(const struct tr_run *run)
@@ -269,9 +309,8 @@ static void part_of_the_drives(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_drive),
-        cmocka_unit_test(as_measured),
-        cmocka_unit_test(strangers),
+        cmocka_unit_test(one_drive),          cmocka_unit_test(long_names),
+        cmocka_unit_test(as_measured),        cmocka_unit_test(strangers),
         cmocka_unit_test(part_of_the_drives),
     };
 
