@@ -129,14 +129,15 @@ static int write_json(const struct tr_store *s)
                           s->folders.n > 1 ? VERSION : 1, "uuid", s->shape.uuid, "generations",
                           (int)s->shape.generations);
     char *path = tr_path(s->folder, "store.json");
-    int r = o && path ? 0 : -ENOMEM;
+    int r;
 
+    if (s->folders.n > 1)
+        tr_json_add(&o, "folders", json_integer((json_int_t)s->folders.n));
+    r = o && path ? 0 : -ENOMEM;
     if (r == 0 && s->folders.n > 1)
-        r = json_object_set_new(o, "folders", json_integer((json_int_t)s->folders.n)) < 0
-                ? -ENOMEM
-                : tr_stripes_to_json(&s->stripes, o);
+        r = tr_stripes_to_json(&s->stripes, &o);
     if (r == 0)
-        r = tr_layout_to_json(&s->layout, o);
+        r = tr_layout_to_json(&s->layout, &o);
     if (r == 0)
         r = tr_json_write_line(path, o, TR_STORE_JSON_LIMIT);
     tr_free(TR_MEM_MISC, path);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 
 /* Bounds on what a file may ask for: far above any model, far below what would exhaust memory. */
@@ -169,37 +170,33 @@ static json_t *pieces_json(const struct tr_layout *l, const struct tr_span *s)
 
     for (uint32_t i = s->first_piece; i < s->first_piece + s->n_pieces; i++) {
         const struct tr_piece *p = &l->pieces[i];
-        json_t *piece = json_pack("{s:s, s:I, s:I, s:I}", "tensor", p->name, "from",
-                                  (json_int_t)p->tensor_offset, "offset", (json_int_t)p->offset,
-                                  "bytes", (json_int_t)p->bytes);
 
-        if (!piece || json_array_append_new(list, piece) < 0) {
-            json_decref(list);
-            return NULL;
-        }
+        tr_json_append(&list, json_pack("{s:s, s:I, s:I, s:I}", "tensor", p->name, "from",
+                                        (json_int_t)p->tensor_offset, "offset",
+                                        (json_int_t)p->offset, "bytes", (json_int_t)p->bytes));
     }
     return list;
 }
 
-int tr_layout_to_json(const struct tr_layout *l, json_t *object)
+int tr_layout_to_json(const struct tr_layout *l, json_t **object)
 {
     json_t *segments = json_array(), *spans = json_array();
-    int bad = json_object_set_new(object, "segments", segments) < 0;
 
-    bad |= json_object_set_new(object, "spans", spans) < 0;
-    for (uint32_t i = 0; !bad && i < l->n_segments; i++)
-        bad |=
-            json_array_append_new(segments, json_pack("{s:s, s:s}", "record", l->segments[i].record,
-                                                      "kind", l->segments[i].kind)) < 0;
-    for (uint32_t i = 0; !bad && i < l->n_spans; i++) {
+    for (uint32_t i = 0; i < l->n_segments; i++)
+        tr_json_append(&segments, json_pack("{s:s, s:s}", "record", l->segments[i].record, "kind",
+                                            l->segments[i].kind));
+    for (uint32_t i = 0; i < l->n_spans; i++) {
         const struct tr_span *s = &l->spans[i];
 
-        bad |= json_array_append_new(
-                   spans, json_pack("{s:i, s:i, s:I, s:I, s:o}", "segment", (int)s->segment, "pool",
-                                    (int)s->pool, "offset", (json_int_t)s->offset, "bytes",
-                                    (json_int_t)s->bytes, "pieces", pieces_json(l, s))) < 0;
+        tr_json_append(&spans,
+                       json_pack("{s:i, s:i, s:I, s:I, s:o}", "segment", (int)s->segment, "pool",
+                                 (int)s->pool, "offset", (json_int_t)s->offset, "bytes",
+                                 (json_int_t)s->bytes, "pieces", pieces_json(l, s)));
     }
-    return bad ? tr_error(-EINVAL, "a name in the layout is not valid UTF-8, or out of memory") : 0;
+    tr_json_add(object, "segments", segments);
+    tr_json_add(object, "spans", spans);
+    return *object ? 0
+                   : tr_error(-EINVAL, "a name in the layout is not valid UTF-8, or out of memory");
 }
 
 /* A missing member or a wrong type leaves *ok at 0, so that one test at the end is enough. */

@@ -15,7 +15,7 @@ int tr_layout_check(const struct tr_layout *l, const char *where);
 int tr_layout_copy(struct tr_layout *to, const struct tr_layout *from);
 
 /* Adds "segments" and "spans" to the object. */
-int tr_layout_to_json(const struct tr_layout *l, json_t *object);
+int tr_layout_to_json(const struct tr_layout *l, json_t **object);
 /* Reads and checks them. *out is empty after an error. */
 int tr_layout_from_json(struct tr_layout *out, const json_t *object, const char *where);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 
 /* A part smaller than a request stays where the one before it is, until as much as a request has
@@ -195,16 +196,15 @@ static uint64_t end_of(const struct tr_stripes *s, uint32_t i)
     return i + 1 < s->n ? s->stripe[i + 1].from : s->bytes;
 }
 
-int tr_stripes_to_json(const struct tr_stripes *s, json_t *object)
+int tr_stripes_to_json(const struct tr_stripes *s, json_t **object)
 {
     json_t *list = json_array();
-    int bad = json_object_set_new(object, "stripes", list) < 0;
 
-    for (uint32_t i = 0; !bad && i < s->n; i++)
-        bad |= json_array_append_new(list,
-                                     json_pack("[i, I]", (int)s->stripe[i].folder,
-                                               (json_int_t)(end_of(s, i) - s->stripe[i].from))) < 0;
-    return bad ? tr_error(-ENOMEM, "out of memory for the stripes of a store") : 0;
+    for (uint32_t i = 0; i < s->n; i++)
+        tr_json_append(&list, json_pack("[i, I]", (int)s->stripe[i].folder,
+                                        (json_int_t)(end_of(s, i) - s->stripe[i].from)));
+    tr_json_add(object, "stripes", list);
+    return *object ? 0 : tr_error(-ENOMEM, "out of memory for the stripes of a store");
 }
 
 /* Every stripe must begin where a piece does: a piece lies in one file. */

@@ -62,7 +62,7 @@ int tr_stripes_make_scratch(struct tr_stripes *s, const struct tr_scratch *scrat
 void tr_stripes_free(struct tr_stripes *s);
 
 /* Adds "stripes" to the object; reads and checks them against the layout. */
-int tr_stripes_to_json(const struct tr_stripes *s, json_t *object);
+int tr_stripes_to_json(const struct tr_stripes *s, json_t **object);
 int tr_stripes_from_json(struct tr_stripes *s, const json_t *object, const struct tr_layout *l,
                          const char *where);
 

@@ -223,16 +223,11 @@ static void print_text(FILE *out, const struct foretell *f)
 
 static json_t *device_json(const struct foretell *f)
 {
-    struct tr_plan_row rows[TR_PLAN_ROWS];
-    int n = tr_plan_table(&f->run->plan, rows);
-    json_t *a = json_array();
+    json_t *list = tr_plan_table_json(&f->run->plan);
 
-    for (int i = 0; i < n; i++)
-        json_array_append_new(
-            a, json_pack("{s:s, s:I}", "kind", rows[i].kind, "bytes", (json_int_t)rows[i].bytes));
-    json_array_append_new(a, json_pack("{s:s, s:I}", "kind", "the device itself", "bytes",
-                                       (json_int_t)f->run->device_info.workspace_bytes));
-    return a;
+    tr_json_append(&list, json_pack("{s:s, s:I}", "kind", "the device itself", "bytes",
+                                    (json_int_t)f->run->device_info.workspace_bytes));
+    return list;
 }
 
 static int print_json(FILE *out, const struct foretell *f)
@@ -241,7 +236,7 @@ static int print_json(FILE *out, const struct foretell *f)
     json_t *predicted = tr_prediction_json(&f->prediction, f->p->drive_life), *o;
     char *text, clip[160];
 
-    json_object_set_new(predicted, "durability", run_durability_json(run));
+    tr_json_add(&predicted, "durability", run_durability_json(run));
     o = json_pack("{s:s, s:I, s:i, s:s, s:I, s:I, s:i, s:i, s:i, s:s, s:s, s:o, s:o}",
                   "architecture", run->model->config.architecture, "parameters",
                   (json_int_t)run->model->n_params, "layers", (int)run->model->config.layers,

@@ -58,9 +58,31 @@ int tr_json_says(const json_t *v)
            !(json_is_array(v) && !json_array_size(v));
 }
 
-int tr_json_put(json_t *object, const char *key, json_t *value)
+static json_t *drop(json_t *v)
 {
-    return json_object_set_new(object, key, value) < 0 ? tr_error(-ENOMEM, "out of memory") : 0;
+    json_decref(v);
+    return NULL;
+}
+
+void tr_json_add(json_t **object, const char *key, json_t *value)
+{
+    if (json_object_set_new(*object, key, value) < 0)
+        *object = drop(*object);
+}
+
+void tr_json_append(json_t **list, json_t *value)
+{
+    if (json_array_append_new(*list, value) < 0)
+        *list = drop(*list);
+}
+
+json_t *tr_json_copy(const json_t *v)
+{
+    json_t *copy = json_copy((json_t *)v);
+    int whole = json_object_size(copy) == json_object_size(v) &&
+                json_array_size(copy) == json_array_size(v);
+
+    return whole ? copy : drop(copy);
 }
 
 int tr_json_read(const char *path, size_t limit, json_t **out)

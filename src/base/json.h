@@ -17,8 +17,12 @@ int tr_json_parse_nul(const char *text, size_t bytes, const char *where, json_t 
 int tr_json_refuse_nul(const json_t *v, const char *where);
 /* Says something: is there, and neither null, false, 0 nor empty (of a text alone: "" does). */
 int tr_json_says(const json_t *v);
-/* json_object_set_new, or -ENOMEM with a message. */
-int tr_json_put(json_t *object, const char *key, json_t *value);
+/* What is built is whole, or NULL: a value that is NULL, or has no room, takes all it should have
+ * been added to with it, and so does NULL itself. Both take the value over. */
+void tr_json_add(json_t **object, const char *key, json_t *value);
+void tr_json_append(json_t **list, json_t *value);
+/* As json_copy, NULL without memory: of that, jansson's own leaves things out and goes on. */
+json_t *tr_json_copy(const json_t *v);
 /* As json_dumps, NULL without memory: of that, jansson's own leaves keys out and goes on. */
 char *tr_json_text(const json_t *value, size_t flags);
 int tr_json_read(const char *path, size_t limit, json_t **out);

@@ -38,7 +38,8 @@ int tr_init_model_table(const char *arch, int dtype, struct tr_model **model, js
     if (r < 0)
         goto fail;
     json_object_del(o, "dtype");
-    r = json_object_set_new(o, "torch_dtype", json_string(tr_keep_type_name((*model)->dtype)));
+    tr_json_add(&o, "torch_dtype", json_string(tr_keep_type_name((*model)->dtype)));
+    r = o ? 0 : tr_error(-ENOMEM, "out of memory");
     if (r < 0)
         goto fail;
     *config = o;
@@ -56,13 +57,11 @@ static json_t *generation_json(const json_t *config)
     static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
     json_t *o = json_pack("{s:b}", "_from_model_config", 1);
 
-    for (size_t i = 0; o && i < sizeof(keys) / sizeof(keys[0]); i++) {
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         json_t *v = json_object_get(config, keys[i]);
 
-        if (v && json_object_set(o, keys[i], v) < 0) {
-            json_decref(o);
-            o = NULL;
-        }
+        if (v)
+            tr_json_add(&o, keys[i], json_incref(v));
     }
     return o;
 }

@@ -31,15 +31,11 @@ static json_t *types_json(const struct tr_model *m)
 {
     enum tr_dtype types[TR_ROLES];
     json_t *list = json_array();
-    int bad = !list;
 
     tr_model_types(m, types);
-    for (int i = 0; !bad && i < TR_ROLES_BASE; i++)
-        bad = json_array_append_new(list, json_string(tr_dtype_name(types[i])));
-    if (!bad)
-        return list;
-    json_decref(list);
-    return NULL;
+    for (int i = 0; i < TR_ROLES_BASE; i++)
+        tr_json_append(&list, json_string(tr_dtype_name(types[i])));
+    return list;
 }
 
 /* NULL, which leaves the key out: there are no adapters. */

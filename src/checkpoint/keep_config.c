@@ -18,17 +18,17 @@ const char *tr_keep_type_name(enum tr_dtype t)
     return names[t];
 }
 
-static int change(json_t *o, enum tr_dtype type)
+static int change(json_t **o, enum tr_dtype type)
 {
     const char *name = tr_keep_type_name(type);
-    int has_new = json_object_get(o, "dtype") != NULL;
-    int has_old = json_object_get(o, "torch_dtype") != NULL || !has_new, bad = 0;
+    int has_new = json_object_get(*o, "dtype") != NULL;
+    int has_old = json_object_get(*o, "torch_dtype") != NULL || !has_new;
 
     if (has_new)
-        bad |= json_object_set_new(o, "dtype", json_string(name));
+        tr_json_add(o, "dtype", json_string(name));
     if (has_old)
-        bad |= json_object_set_new(o, "torch_dtype", json_string(name));
-    return bad ? -ENOMEM : 0;
+        tr_json_add(o, "torch_dtype", json_string(name));
+    return *o ? 0 : tr_error(-ENOMEM, "out of memory");
 }
 
 int tr_keep_set_type(const char *folder, enum tr_dtype type)
@@ -38,7 +38,7 @@ int tr_keep_set_type(const char *folder, enum tr_dtype type)
     int r = path ? tr_json_read(path, 1u << 20, &o) : -ENOMEM;
 
     if (r == 0)
-        r = change(o, type);
+        r = change(&o, type);
     if (r == 0)
         r = tr_json_write(path, o);
     json_decref(o);

@@ -215,9 +215,9 @@ static json_t *targets_json(unsigned targets)
 {
     json_t *list = json_array();
 
-    for (int t = 0; list && t < TR_LORA_TARGETS; t++)
+    for (int t = 0; t < TR_LORA_TARGETS; t++)
         if (targets >> t & 1)
-            json_array_append_new(list, json_string(tr_lora_target_name((enum tr_lora_target)t)));
+            tr_json_append(&list, json_string(tr_lora_target_name((enum tr_lora_target)t)));
     return list;
 }
 

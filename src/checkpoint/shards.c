@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 
 #define SHARD_BYTES (4ull << 30)
@@ -161,32 +162,26 @@ int tr_shards_plan(struct tr_shards *s, const struct tr_model *m)
 static json_t *file_to_json(const struct tr_shard_file *f)
 {
     json_t *o = json_pack("{s:s}", "name", f->name), *list = json_array();
-    int bad = json_object_set_new(o, "tensors", list);
 
+    for (uint32_t i = 0; i < f->n_tensors; i++)
+        tr_json_append(
+            &list, json_pack("[s, s]", f->tensors[i].name, tr_dtype_name(f->tensors[i].source)));
+    tr_json_add(&o, "tensors", list);
     if (f->metadata)
-        bad |= json_object_set(o, "metadata", f->metadata);
-    for (uint32_t i = 0; !bad && i < f->n_tensors; i++)
-        bad |= json_array_append_new(
-            list, json_pack("[s, s]", f->tensors[i].name, tr_dtype_name(f->tensors[i].source)));
-    if (!bad)
-        return o;
-    json_decref(o);
-    return NULL;
+        tr_json_add(&o, "metadata", json_incref(f->metadata));
+    return o;
 }
 
 json_t *tr_shards_to_json(const struct tr_shards *s)
 {
     json_t *o = json_pack("{s:b}", "indexed", s->indexed), *files = json_array();
-    int bad = json_object_set_new(o, "files", files);
 
+    for (uint32_t i = 0; i < s->n_files; i++)
+        tr_json_append(&files, file_to_json(&s->files[i]));
+    tr_json_add(&o, "files", files);
     if (s->index_metadata)
-        bad |= json_object_set(o, "index_metadata", s->index_metadata);
-    for (uint32_t i = 0; !bad && i < s->n_files; i++)
-        bad |= json_array_append_new(files, file_to_json(&s->files[i]));
-    if (!bad)
-        return o;
-    json_decref(o);
-    return NULL;
+        tr_json_add(&o, "index_metadata", json_incref(s->index_metadata));
+    return o;
 }
 
 /* The file is ours and still not trusted: it lies in a folder where anyone may edit it, and its

@@ -60,22 +60,18 @@ static json_t *entry_json(const struct tr_tensor *t, int dtype, uint64_t at)
 static char *header_text(const struct tr_shard_file *f, const struct tr_model *m, int dtype)
 {
     json_t *o = json_object();
-    char *text = NULL;
+    char *text;
     uint64_t at = 0;
-    int bad;
 
-    if (f->metadata)
-        bad = json_object_set(o, "__metadata__", f->metadata);
-    else
-        bad = json_object_set_new(o, "__metadata__", json_pack("{s:s}", "format", "pt"));
-    for (uint32_t i = 0; !bad && i < f->n_tensors; i++) {
+    tr_json_add(&o, "__metadata__",
+                f->metadata ? json_incref(f->metadata) : json_pack("{s:s}", "format", "pt"));
+    for (uint32_t i = 0; i < f->n_tensors; i++) {
         const struct tr_tensor *t = &m->tensors[f->tensors[i].tensor];
 
-        bad = json_object_set_new(o, f->tensors[i].name, entry_json(t, dtype, at));
+        tr_json_add(&o, f->tensors[i].name, entry_json(t, dtype, at));
         at += bytes_of(t, dtype);
     }
-    if (!bad)
-        text = tr_json_text(o, JSON_COMPACT);
+    text = o ? tr_json_text(o, JSON_COMPACT) : NULL;
     json_decref(o);
     return text;
 }
@@ -176,39 +172,37 @@ static json_t *weight_map(const struct tr_shards *s)
     struct entry *list;
     json_t *map = json_object();
     size_t n = 0, at = 0;
-    int bad;
 
     for (uint32_t i = 0; i < s->n_files; i++)
         n += s->files[i].n_tensors;
     list = tr_alloc_array(TR_MEM_MISC, n, sizeof(*list));
-    bad = !list;
-    for (uint32_t i = 0; !bad && i < s->n_files; i++)
+    if (!list) {
+        json_decref(map);
+        return NULL;
+    }
+    for (uint32_t i = 0; i < s->n_files; i++)
         for (uint32_t k = 0; k < s->files[i].n_tensors; k++)
             list[at++] = (struct entry){s->files[i].tensors[k].name, s->files[i].name};
-    if (!bad)
-        qsort(list, n, sizeof(*list), by_tensor);
-    for (size_t i = 0; !bad && i < n; i++)
-        bad = json_object_set_new(map, list[i].tensor, json_string(list[i].file));
+    qsort(list, n, sizeof(*list), by_tensor);
+    for (size_t i = 0; i < n; i++)
+        tr_json_add(&map, list[i].tensor, json_string(list[i].file));
     tr_free(TR_MEM_MISC, list);
-    if (!bad)
-        return map;
-    json_decref(map);
-    return NULL;
+    return map;
 }
 
 /* total_size is made anew, since the dtype may be another one; the rest of the metadata stays. */
 static int write_index(const struct tr_shards_write_params *p)
 {
     const struct tr_shards *s = p->shards;
-    json_t *metadata = s->index_metadata ? json_copy(s->index_metadata) : json_object();
+    json_t *metadata = s->index_metadata ? tr_json_copy(s->index_metadata) : json_object();
     char *path = tr_path(p->folder, "model.safetensors.index.json");
     json_t *index;
-    int r = path ? 0 : -ENOMEM,
-        set = json_object_set_new(metadata, "total_size",
-                                  json_integer((json_int_t)tr_shards_bytes(s, p->model, p->dtype)));
+    int r = path ? 0 : -ENOMEM;
 
+    tr_json_add(&metadata, "total_size",
+                json_integer((json_int_t)tr_shards_bytes(s, p->model, p->dtype)));
     index = json_pack("{s:o, s:o}", "metadata", metadata, "weight_map", weight_map(s));
-    if (r == 0 && (set < 0 || !index))
+    if (r == 0 && !index)
         r = tr_error(-ENOMEM, "%s: cannot format the index", path);
     if (r == 0)
         r = tr_json_write(path, index);

@@ -111,7 +111,7 @@ static int add_messages(struct questions *q, const char *where, const struct dat
                         "assistant",
                         where);
     shown = content(talk->messages, n - 2);
-    before = json_copy(talk->messages);
+    before = tr_json_copy(talk->messages);
     r = before && json_array_remove(before, n - 1) == 0 ? add(q, &k) : -ENOMEM;
     if (r == 0)
         r = infer_encode_talk(q->f->run.tokenizer, &q->chat, before, talk->tools, &k->ids);

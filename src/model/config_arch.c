@@ -66,24 +66,19 @@ static const char *architecture(const char *family)
 }
 
 /* What some shapes have and others do not. */
-static int add_choices(json_t *o, const struct shape *s)
+static void add_choices(json_t **o, const struct shape *s)
 {
-    int bad = 0;
-
     if (s->head_dim)
-        bad |= json_object_set_new(o, "head_dim", json_integer(s->head_dim));
+        tr_json_add(o, "head_dim", json_integer(s->head_dim));
     if (!strcmp(s->family, "mistral"))
-        bad |= json_object_set_new(o, "sliding_window",
-                                   s->window ? json_integer(s->window) : json_null());
+        tr_json_add(o, "sliding_window", s->window ? json_integer(s->window) : json_null());
     if (strcmp(s->family, "mistral") && strcmp(s->family, "qwen2"))
-        bad |= json_object_set_new(o, "attention_bias", json_false());
+        tr_json_add(o, "attention_bias", json_false());
     if (s->llama3_factor > 0)
-        bad |= json_object_set_new(o, "rope_scaling",
-                                   json_pack("{s:s, s:f, s:f, s:f, s:i}", "rope_type", "llama3",
-                                             "factor", s->llama3_factor, "low_freq_factor", 1.0,
-                                             "high_freq_factor", 4.0,
-                                             "original_max_position_embeddings", 8192));
-    return bad;
+        tr_json_add(o, "rope_scaling",
+                    json_pack("{s:s, s:f, s:f, s:f, s:i}", "rope_type", "llama3", "factor",
+                              s->llama3_factor, "low_freq_factor", 1.0, "high_freq_factor", 4.0,
+                              "original_max_position_embeddings", 8192));
 }
 
 static json_t *shape_json(const struct shape *s)
@@ -96,10 +91,7 @@ static json_t *shape_json(const struct shape *s)
         "num_hidden_layers", s->layers, "num_key_value_heads", s->kv_heads, "rms_norm_eps", s->eps,
         "rope_theta", s->theta, "tie_word_embeddings", s->tied, "vocab_size", s->vocab);
 
-    if (o && add_choices(o, s)) {
-        json_decref(o);
-        return NULL;
-    }
+    add_choices(&o, s);
     return o;
 }
 

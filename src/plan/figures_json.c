@@ -69,30 +69,33 @@ static json_t *costs_json(const struct tr_figures *f)
 {
     json_t *o = json_object();
 
-    for (int row = 0; o && row < TR_COST_ROWS; row++)
+    for (int row = 0; row < TR_COST_ROWS; row++)
         for (int w = 0; w < TR_WIDTHS; w++) {
             const double *c = f->cost[row][w];
             char key[48];
 
             snprintf(key, sizeof(key), "%s %s", tr_cost_row_name((enum tr_cost_row)row),
                      width_name(w));
-            json_object_set_new(o, key, json_pack("[f, f, f, f]", c[0], c[1], c[2], c[3]));
+            tr_json_add(&o, key, json_pack("[f, f, f, f]", c[0], c[1], c[2], c[3]));
         }
     return o;
+}
+
+static void add_reals(json_t **o, const void *of, const struct field *f, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        tr_json_add(o, f[i].name, json_real(*(const double *)((const char *)of + f[i].offset)));
 }
 
 static json_t *drives_json(const struct tr_figures *f)
 {
     json_t *list = json_array();
 
-    for (uint32_t i = 0; list && i < f->n_drives; i++) {
-        const char *rates = (const char *)&f->drive[i].rates;
+    for (uint32_t i = 0; i < f->n_drives; i++) {
         json_t *o = json_pack("{s:s}", "folder", f->drive[i].folder);
 
-        for (size_t k = 0; o && k < COUNT(ways); k++)
-            json_object_set_new(o, ways[k].name,
-                                json_real(*(const double *)(rates + ways[k].offset)));
-        json_array_append_new(list, o);
+        add_reals(&o, &f->drive[i].rates, ways, COUNT(ways));
+        tr_json_append(&list, o);
     }
     return list;
 }
@@ -104,21 +107,16 @@ int tr_figures_write(const char *path, const struct tr_figures *f)
                           f->cuda, "threads", f->threads, grain.name, f->grain_tokens);
     int r;
 
-    for (size_t i = 0; o && i < COUNT(sizes); i++)
-        json_object_set_new(
-            o, sizes[i].name,
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        tr_json_add(
+            &o, sizes[i].name,
             json_integer((json_int_t) * (const uint64_t *)((const char *)f + sizes[i].offset)));
-    for (size_t i = 0; o && i < COUNT(reals); i++)
-        json_object_set_new(o, reals[i].name,
-                            json_real(*(const double *)((const char *)f + reals[i].offset)));
-    for (size_t i = 0; o && i < COUNT(later); i++)
-        json_object_set_new(o, later[i].name,
-                            json_real(*(const double *)((const char *)f + later[i].offset)));
-    if (o && f->n_drives)
-        json_object_set_new(o, "drives", drives_json(f));
-    if (o)
-        json_object_set_new(o, "costs", costs_json(f));
-    r = o ? tr_json_write(path, o) : -ENOMEM;
+    add_reals(&o, f, reals, COUNT(reals));
+    add_reals(&o, f, later, COUNT(later));
+    if (f->n_drives)
+        tr_json_add(&o, "drives", drives_json(f));
+    tr_json_add(&o, "costs", costs_json(f));
+    r = o ? tr_json_write(path, o) : tr_error(-ENOMEM, "%s: out of memory", path);
     json_decref(o);
     return r;
 }

@@ -17,6 +17,8 @@
 #ifndef TR_SRC_PLAN_PLAN_H
 #define TR_SRC_PLAN_PLAN_H
 
+#include <jansson.h>
+
 #include "src/model/model.h"
 
 /* One buffer in the arena. */
@@ -181,5 +183,6 @@ struct tr_plan_row {
     uint64_t bytes;
 };
 int tr_plan_table(const struct tr_plan *plan, struct tr_plan_row rows[TR_PLAN_ROWS]);
+json_t *tr_plan_table_json(const struct tr_plan *plan); /* a list; NULL without memory */
 
 #endif

@@ -7,6 +7,8 @@
 
 #include <stdio.h>
 
+#include "src/base/json.h"
+
 static void row(struct tr_plan_row *r, uint64_t bytes, const char *kind)
 {
     snprintf(r->kind, sizeof(r->kind), "%s", kind);
@@ -91,4 +93,16 @@ int tr_plan_table(const struct tr_plan *p, struct tr_plan_row rows[TR_PLAN_ROWS]
         known += rows[i].bytes;
     row(&rows[n++], p->peak - known, "tokens, tables, norms");
     return n;
+}
+
+json_t *tr_plan_table_json(const struct tr_plan *p)
+{
+    struct tr_plan_row rows[TR_PLAN_ROWS];
+    int n = tr_plan_table(p, rows);
+    json_t *list = json_array();
+
+    for (int i = 0; i < n; i++)
+        tr_json_append(&list, json_pack("{s:s, s:I}", "kind", rows[i].kind, "bytes",
+                                        (json_int_t)rows[i].bytes));
+    return list;
 }

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "src/base/json.h"
 #include "src/plan/predict.h"
 
 /* What compute waits for, in the order of enum tr_server; [COMPUTE]: nothing that moves bytes. */
@@ -58,12 +59,12 @@ static json_t *seconds_json(const struct tr_prediction *p)
 {
     json_t *o = json_pack("{s:f}", "all", p->sim.seconds);
 
-    for (int i = 0; o && i < TR_SIM_PASSES; i++)
-        json_object_set_new(o, passes[i], json_real(p->sim.pass[i]));
-    json_object_set_new(o, "commit", json_real(p->sim.commit));
+    for (int i = 0; i < TR_SIM_PASSES; i++)
+        tr_json_add(&o, passes[i], json_real(p->sim.pass[i]));
+    tr_json_add(&o, "commit", json_real(p->sim.commit));
     if (p->after_commit > 0)
-        json_object_set_new(o, "after_commit", json_real(p->after_commit));
-    json_object_set_new(o, "mean", json_real(tr_prediction_seconds(p)));
+        tr_json_add(&o, "after_commit", json_real(p->after_commit));
+    tr_json_add(&o, "mean", json_real(tr_prediction_seconds(p)));
     return o;
 }
 
@@ -71,34 +72,32 @@ static json_t *idle_json(const struct tr_prediction *p)
 {
     json_t *o = json_pack("{s:f}", "compute", p->sim.busy[TR_SERVE_COMPUTE]);
 
-    for (int i = 0; o && i < TR_SERVERS; i++)
-        json_object_set_new(o, idle_names[i], json_real(p->sim.idle[i]));
+    for (int i = 0; i < TR_SERVERS; i++)
+        tr_json_add(&o, idle_names[i], json_real(p->sim.idle[i]));
     return o;
 }
 
-static void add(json_t *o, const char *key, uint64_t bytes)
+static void add(json_t **o, const char *key, uint64_t bytes)
 {
-    json_object_set_new(o, key, json_integer((json_int_t)bytes));
+    tr_json_add(o, key, json_integer((json_int_t)bytes));
 }
 
 static json_t *drives_json(const struct tr_prediction *p, const double *life)
 {
     json_t *list = json_array();
 
-    for (uint32_t d = 0; list && d < p->sim.n_drives; d++) {
+    for (uint32_t d = 0; d < p->sim.n_drives; d++) {
         const struct tr_sim_drive *v = &p->sim.drive[d];
         double wear = tr_prediction_drive_wear(p, d), own = life ? life[life[1] > 0 ? d : 0] : 0;
         json_t *o = json_pack("{s:s, s:f, s:f}", "folder", p->drive[d], "busy", v->busy, "waited",
                               v->waited);
 
-        if (!o)
-            continue;
-        add(o, "read_bytes", v->read_bytes);
-        add(o, "written_bytes", v->written_bytes);
-        add(o, "commit_written_bytes", v->kept_bytes);
+        add(&o, "read_bytes", v->read_bytes);
+        add(&o, "written_bytes", v->written_bytes);
+        add(&o, "commit_written_bytes", v->kept_bytes);
         if (own > 0 && wear > 0)
-            json_object_set_new(o, "life_steps", json_real(own / wear));
-        json_array_append_new(list, o);
+            tr_json_add(&o, "life_steps", json_real(own / wear));
+        tr_json_append(&list, o);
     }
     return list;
 }
@@ -108,42 +107,40 @@ json_t *tr_prediction_json(const struct tr_prediction *p, const double *life)
     double steps = tr_prediction_life(p, life);
     json_t *o = json_object();
 
-    if (!o)
-        return NULL;
-    add(o, "tokens", (uint64_t)p->tokens);
-    add(o, "device_bytes", p->device_bytes);
-    add(o, "staging_bytes", p->staging_bytes);
-    add(o, "tier_bytes", p->tier_bytes);
-    add(o, "buffer_bytes", p->buffer_bytes);
-    json_object_set_new(o, "update_on", json_string(p->apart ? "cpu" : "device"));
-    add(o, "update_bytes", p->apart_bytes);
-    add(o, "disk_bytes", p->disk_bytes);
-    add(o, "spill_host_bytes", p->spill_host_bytes);
-    add(o, "parked_disk_bytes", p->parked_disk_bytes);
-    add(o, "spill_disk_bytes", p->spill_disk_bytes);
-    add(o, "spilled_bytes", p->sim.spilled_bytes);
-    add(o, "read_bytes", p->sim.read_bytes);
-    add(o, "written_bytes", p->sim.written_bytes);
-    add(o, "commit_written_bytes", p->sim.kept_bytes);
-    add(o, "host_tier_bytes", p->sim.host_bytes);
-    add(o, "loads", p->sim.loads);
-    add(o, "least_host_bytes", p->least_host);
+    add(&o, "tokens", (uint64_t)p->tokens);
+    add(&o, "device_bytes", p->device_bytes);
+    add(&o, "staging_bytes", p->staging_bytes);
+    add(&o, "tier_bytes", p->tier_bytes);
+    add(&o, "buffer_bytes", p->buffer_bytes);
+    tr_json_add(&o, "update_on", json_string(p->apart ? "cpu" : "device"));
+    add(&o, "update_bytes", p->apart_bytes);
+    add(&o, "disk_bytes", p->disk_bytes);
+    add(&o, "spill_host_bytes", p->spill_host_bytes);
+    add(&o, "parked_disk_bytes", p->parked_disk_bytes);
+    add(&o, "spill_disk_bytes", p->spill_disk_bytes);
+    add(&o, "spilled_bytes", p->sim.spilled_bytes);
+    add(&o, "read_bytes", p->sim.read_bytes);
+    add(&o, "written_bytes", p->sim.written_bytes);
+    add(&o, "commit_written_bytes", p->sim.kept_bytes);
+    add(&o, "host_tier_bytes", p->sim.host_bytes);
+    add(&o, "loads", p->sim.loads);
+    add(&o, "least_host_bytes", p->least_host);
     if (p->least_device)
-        add(o, "least_device_bytes", p->least_device);
+        add(&o, "least_device_bytes", p->least_device);
     if (steps > 0)
-        json_object_set_new(o, "drive_life_steps", json_real(steps));
+        tr_json_add(&o, "drive_life_steps", json_real(steps));
     if (!p->timed)
         return o;
-    json_object_set_new(o, "drives", drives_json(p, life));
-    json_object_set_new(o, "machine", json_string(p->machine));
-    json_object_set_new(o, "seconds", seconds_json(p));
-    json_object_set_new(o, "spent", idle_json(p));
-    json_object_set_new(o, "arithmetic", json_real(p->arithmetic));
-    json_object_set_new(o, "tokens_per_s", json_real((double)p->tokens / tr_prediction_seconds(p)));
-    json_object_set_new(o, "limited_by", json_string(p->limit));
+    tr_json_add(&o, "drives", drives_json(p, life));
+    tr_json_add(&o, "machine", json_string(p->machine));
+    tr_json_add(&o, "seconds", seconds_json(p));
+    tr_json_add(&o, "spent", idle_json(p));
+    tr_json_add(&o, "arithmetic", json_real(p->arithmetic));
+    tr_json_add(&o, "tokens_per_s", json_real((double)p->tokens / tr_prediction_seconds(p)));
+    tr_json_add(&o, "limited_by", json_string(p->limit));
     if (p->hides_from > 0) {
-        json_object_set_new(o, "hides_from_tokens", json_real(round(p->hides_from)));
-        json_object_set_new(o, "hides_from_tokens_fit", json_boolean(p->hides_fits));
+        tr_json_add(&o, "hides_from_tokens", json_real(round(p->hides_from)));
+        tr_json_add(&o, "hides_from_tokens_fit", json_boolean(p->hides_fits));
     }
     return o;
 }

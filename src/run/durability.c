@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/json.h"
 
 #define MOST_COST 0.05
 
@@ -82,14 +83,13 @@ json_t *run_durability_json(const struct tr_run *run)
     static const char *const names[] = {"auto", "step", "checkpoint", "none"};
     json_t *o = json_pack("{s:s}", "chosen", names[run->params.durability]);
 
-    if (o && run->durable.step) {
-        if (run->durable.step_clip)
-            json_object_set_new(o, "step_clip_method", json_string(clip(run->durable.step_clip)));
-        if (run->durable.checkpoint_clip)
-            json_object_set_new(o, "checkpoint_clip_method",
-                                json_string(clip(run->durable.checkpoint_clip)));
-        json_object_set_new(o, "step_seconds", json_real(run->durable.step));
-        json_object_set_new(o, "checkpoint_seconds", json_real(run->durable.checkpoint));
-    }
+    if (!run->durable.step)
+        return o;
+    if (run->durable.step_clip)
+        tr_json_add(&o, "step_clip_method", json_string(clip(run->durable.step_clip)));
+    if (run->durable.checkpoint_clip)
+        tr_json_add(&o, "checkpoint_clip_method", json_string(clip(run->durable.checkpoint_clip)));
+    tr_json_add(&o, "step_seconds", json_real(run->durable.step));
+    tr_json_add(&o, "checkpoint_seconds", json_real(run->durable.checkpoint));
     return o;
 }

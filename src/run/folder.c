@@ -120,17 +120,11 @@ int run_check_options(struct tr_run *run)
 static json_t *plan_json(const struct tr_run *run)
 {
     const struct tr_plan *p = &run->plan;
-    json_t *memory = json_array();
-    char hash[24];
-    struct tr_plan_row rows[TR_PLAN_ROWS];
     json_t *predicted = tr_prediction_json(&run->foreseen, NULL);
-    int n = tr_plan_table(p, rows);
+    char hash[24];
 
     hash_text(run, hash);
-    json_object_set_new(predicted, "durability", run_durability_json(run));
-    for (int i = 0; i < n; i++)
-        json_array_append_new(memory, json_pack("{s:s, s:I}", "kind", rows[i].kind, "bytes",
-                                                (json_int_t)rows[i].bytes));
+    tr_json_add(&predicted, "durability", run_durability_json(run));
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:i, s:i, s:s, s:i, s:i, s:I, s:I, s:o, s:o}",
         "store_uuid", tr_store_uuid(run->store), "device", run->device_info.name, "bits",
@@ -141,14 +135,14 @@ static json_t *plan_json(const struct tr_run *run)
         p->by_parts ? "matrices" : "blocks", "block_slots", (int)p->slots[TR_SLOTS_BLOCK],
         "block_input_slots", (int)p->slots[TR_SLOTS_BOUNDARY], "spill_host_bytes",
         (json_int_t)run->spill_host_bytes, "spill_disk_bytes", (json_int_t)run->spill_bytes,
-        "memory", memory, "predicted", predicted);
+        "memory", tr_plan_table_json(p), "predicted", predicted);
 }
 
 int run_write_plan(const struct tr_run *run)
 {
     char *path = tr_path(run->params.out, "plan.json");
     json_t *json = plan_json(run);
-    int r = path && json ? tr_json_write(path, json) : -ENOMEM;
+    int r = path && json ? tr_json_write(path, json) : tr_error(-ENOMEM, "out of memory");
 
     json_decref(json);
     tr_free(TR_MEM_MISC, path);

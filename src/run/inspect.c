@@ -10,7 +10,7 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/json.h"
+#include "src/base/utf8.h"
 #include "src/checkpoint/peft.h"
 
 static json_t *windows_json(const struct tr_model_config *c)
@@ -19,7 +19,7 @@ static json_t *windows_json(const struct tr_model_config *c)
     int any = 0;
 
     for (int32_t i = 0; i < c->layers; i++) {
-        json_array_append_new(list, c->window[i] ? json_integer(c->window[i]) : json_null());
+        tr_json_append(&list, c->window[i] ? json_integer(c->window[i]) : json_null());
         any |= c->window[i] != 0;
     }
     if (any)
@@ -46,17 +46,16 @@ static json_t *tensor_json(const struct tr_safetensors *s, const struct tr_st_te
     json_t *shape = json_array();
 
     for (int i = 0; i < t->dims; i++)
-        json_array_append_new(shape, json_integer(t->shape[i]));
+        tr_json_append(&shape, json_integer(t->shape[i]));
     return json_pack("{s:s, s:s, s:o, s:I, s:s}", "name", t->name, "dtype", t->dtype_name, "shape",
                      shape, "bytes", (json_int_t)t->bytes, "file", s->shards[t->shard].name);
 }
 
 /* Adds "files", "tensors", "tensor_bytes", "note". */
-static int add_weights(json_t *o, const struct tr_safetensors *s)
+static void add_weights(json_t **o, const struct tr_safetensors *s)
 {
     json_t *files = json_array(), *tensors = json_array();
     uint64_t bytes = 0;
-    int bad = tr_json_put(o, "files", files);
 
     for (uint32_t i = 0; i < s->n_shards; i++) {
         json_t *f =
@@ -64,41 +63,41 @@ static int add_weights(json_t *o, const struct tr_safetensors *s)
                       (json_int_t)s->shards[i].file_bytes, "tensors", (int)s->shards[i].n_tensors);
 
         if (s->shards[i].metadata)
-            bad |= json_object_set(f, "metadata", s->shards[i].metadata);
-        bad |= json_array_append_new(files, f);
+            tr_json_add(&f, "metadata", json_incref(s->shards[i].metadata));
+        tr_json_append(&files, f);
     }
     for (uint32_t i = 0; i < s->n_tensors; i++) {
-        bad |= json_array_append_new(tensors, tensor_json(s, &s->tensors[i]));
+        tr_json_append(&tensors, tensor_json(s, &s->tensors[i]));
         bytes += s->tensors[i].bytes;
     }
-    bad |= tr_json_put(o, "tensor_bytes", json_integer((json_int_t)bytes));
+    tr_json_add(o, "files", files);
+    tr_json_add(o, "tensor_bytes", json_integer((json_int_t)bytes));
     if (s->note[0])
-        bad |= tr_json_put(o, "note", json_string(s->note));
-    bad |= tr_json_put(o, "tensors", tensors);
-    return bad ? tr_error(-ENOMEM, "no memory for a description") : 0;
+        tr_json_add(o, "note", json_string(s->note));
+    tr_json_add(o, "tensors", tensors);
 }
 
-static int describe_weights(json_t *o, const char *path, int folder)
+static int describe_weights(json_t **o, const char *path, int folder)
 {
     struct tr_safetensors *s;
     int r = folder ? tr_safetensors_open_folder(&s, path) : tr_safetensors_open_file(&s, path);
 
     if (r == 0)
-        r = add_weights(o, s);
+        add_weights(o, s);
     tr_safetensors_close(s);
     return r;
 }
 
-static int describe_model(json_t *o, const char *folder)
+static int describe_model(json_t **o, const char *folder)
 {
     char *path = tr_path(folder, "config.json");
     struct tr_model_config *c = tr_alloc(TR_MEM_MISC, sizeof(*c));
     int r = path && c ? tr_config_read(path, c) : -ENOMEM;
 
-    if (r == 0)
-        r = tr_json_put(o, "config", config_json(c));
-    if (r == 0)
+    if (r == 0) {
+        tr_json_add(o, "config", config_json(c));
         r = describe_weights(o, folder, 1);
+    }
     tr_free(TR_MEM_MISC, path);
     tr_free(TR_MEM_MISC, c);
     return r;
@@ -113,48 +112,53 @@ static json_t *adapters_json(const struct tr_lora *l)
                      l->dropout, "targets", targets);
 }
 
-static int describe_adapters(json_t *o, const char *folder)
+static int describe_adapters(json_t **o, const char *folder)
 {
     struct tr_peft *p;
     int r = tr_peft_open(&p, folder);
 
     if (r < 0)
         return r;
-    r = tr_json_put(o, "adapters", adapters_json(&p->lora));
-    if (r == 0)
-        r = add_weights(o, p->weights);
+    tr_json_add(o, "adapters", adapters_json(&p->lora));
+    add_weights(o, p->weights);
     tr_peft_close(p);
-    return r;
+    return 0;
 }
 
-static int describe_run(json_t *o, const char *folder, const char *store)
+static void add_kept(json_t **o, const struct tr_model *m)
+{
+    tr_json_add(o, "config", config_json(&m->config));
+    tr_json_add(o, "parameters", json_integer((json_int_t)m->n_params));
+    tr_json_add(o, "dtype", json_string(tr_dtype_name(m->dtype)));
+    tr_json_add(o, "optimizer_state", json_boolean(m->state));
+    tr_json_add(o, "master", json_string(tr_master_name(m->master)));
+    if (m->lora.rank)
+        tr_json_add(o, "adapters", adapters_json(&m->lora));
+}
+
+static int describe_run(json_t **o, const char *folder, const char *store)
 {
     char *keep_path = tr_path(folder, "source"), *beside = tr_folders_below(folder, "store");
     struct tr_kept *k = NULL;
     int r = keep_path && beside ? tr_keep_open(&k, keep_path) : -ENOMEM;
 
     if (r == 0) {
-        r = tr_json_put(o, "config", config_json(&k->model->config));
-        r |= tr_json_put(o, "parameters", json_integer((json_int_t)k->model->n_params));
-        r |= tr_json_put(o, "dtype", json_string(tr_dtype_name(k->model->dtype)));
-        r |= tr_json_put(o, "optimizer_state", json_boolean(k->model->state));
-        r |= tr_json_put(o, "master", json_string(tr_master_name(k->model->master)));
-        if (k->model->lora.rank)
-            r |= tr_json_put(o, "adapters", adapters_json(&k->model->lora));
-    }
-    if (r == 0)
+        add_kept(o, k->model);
         r = tr_inspect_store(o, store ? store : beside, folder);
-    if (r == -EBUSY)
-        r = tr_inspect_busy(o, folder);
-    if (r == 0 && json_object_get(o, "steps_done"))
-        r = tr_json_put(o, "resume", tr_inspect_resume(o, folder));
+    }
+    if (r == -EBUSY) {
+        tr_inspect_busy(o, folder);
+        r = 0;
+    }
+    if (r == 0 && json_object_get(*o, "steps_done"))
+        tr_json_add(o, "resume", tr_inspect_resume(*o, folder));
     tr_keep_close(k);
     tr_free(TR_MEM_MISC, keep_path);
     tr_free(TR_MEM_MISC, beside);
     return r;
 }
 
-static int describe(json_t *o, const char *path, const char *store, const char **kind)
+static int describe(json_t **o, const char *path, const char *store, const char **kind)
 {
     struct stat st;
 
@@ -200,14 +204,15 @@ int tr_inspect(const char *path, const char *store, json_t **out)
 {
     json_t *o = json_pack("{s:s, s:s}", "kind", "", "path", path);
     const char *kind = "";
-    int r = o ? describe(o, path, store, &kind) : tr_error(-EINVAL, "the path is not valid UTF-8");
+    int r = tr_utf8_valid(path, strlen(path)) == strlen(path)
+                ? describe(&o, path, store, &kind)
+                : tr_error(-EINVAL, "the path is not valid UTF-8");
 
-    *out = NULL;
-    if (r == 0)
-        r = tr_json_put(o, "kind", json_string(kind));
+    tr_json_add(&o, "kind", json_string(kind));
+    if (r == 0 && !o)
+        r = tr_error(-ENOMEM, "no memory for a description");
+    *out = r < 0 ? NULL : o;
     if (r < 0)
         json_decref(o);
-    else
-        *out = o;
     return r;
 }

@@ -5,7 +5,7 @@
 #ifndef TR_SRC_RUN_INSPECT_H
 #define TR_SRC_RUN_INSPECT_H
 
-#include <jansson.h>
+#include "src/base/json.h"
 
 /* New reference. `store`: where the store of a run is; NULL: beside it, RUN/store. */
 int tr_inspect(const char *path, const char *store, json_t **out);
@@ -13,8 +13,8 @@ int tr_inspect(const char *path, const char *store, json_t **out);
 char *tr_inspect_text(const json_t *found);
 
 /* Adds "store", and of a run's "steps_done" and "stands". `folders`: the store's; run: whose it has
- * to be, or NULL for any. */
-int tr_inspect_store(json_t *o, const char *folders, const char *run);
+ * to be, or NULL for any. What is added to is NULL without memory (src/base/json.h). */
+int tr_inspect_store(json_t **o, const char *folders, const char *run);
 
 struct tr_store;
 struct tr_cursor;
@@ -25,6 +25,6 @@ json_t *tr_inspect_stands(struct tr_store *s, const struct tr_cursor *c);
 json_t *tr_inspect_resume(const json_t *o, const char *folder);
 /* Adds "told", how far metrics.jsonl says that a run is, and "resume", for one whose store cannot
  * be read because a process trains it: the message of the last error. */
-int tr_inspect_busy(json_t *o, const char *folder);
+void tr_inspect_busy(json_t **o, const char *folder);
 
 #endif

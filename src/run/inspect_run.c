@@ -76,11 +76,10 @@ static json_t *told_json(const char *folder)
                      (json_int_t)plan.steps);
 }
 
-int tr_inspect_busy(json_t *o, const char *folder)
+void tr_inspect_busy(json_t **o, const char *folder)
 {
     json_t *resume = json_sprintf("is refused: %s", tr_error_message());
-    int r = json_object_set_new(o, "told", told_json(folder));
 
-    r |= json_object_set_new(o, "resume", resume);
-    return r < 0 ? tr_error(-ENOMEM, "no memory for a description") : 0;
+    tr_json_add(o, "told", told_json(folder));
+    tr_json_add(o, "resume", resume);
 }

@@ -4,7 +4,6 @@
  * whose store it is.
  */
 #include "src/base/err.h"
-#include "src/base/json.h"
 #include "src/run/cursor.h"
 #include "src/run/inspect.h"
 #include "src/run/papers.h"
@@ -24,10 +23,10 @@ static json_t *segments_json(const struct tr_layout *l)
             pieces += l->spans[span].n_pieces;
             spans++;
         }
-        json_array_append_new(list, json_pack("{s:s, s:s, s:I, s:i, s:i}", "record",
-                                              l->segments[i].record, "kind", l->segments[i].kind,
-                                              "bytes", (json_int_t)bytes, "spans", (int)spans,
-                                              "pieces", (int)pieces));
+        tr_json_append(&list,
+                       json_pack("{s:s, s:s, s:I, s:i, s:i}", "record", l->segments[i].record,
+                                 "kind", l->segments[i].kind, "bytes", (json_int_t)bytes, "spans",
+                                 (int)spans, "pieces", (int)pieces));
     }
     return list;
 }
@@ -40,19 +39,42 @@ static json_t *folders_json(const struct tr_store *s)
         uint64_t bytes;
         const char *path = tr_store_folder_at(s, i, &bytes);
 
-        json_array_append_new(
-            list, json_pack("{s:s, s:I}", "path", path, "generation_bytes", (json_int_t)bytes));
+        tr_json_append(
+            &list, json_pack("{s:s, s:I}", "path", path, "generation_bytes", (json_int_t)bytes));
     }
     return list;
 }
 
-int tr_inspect_store(json_t *o, const char *folders, const char *run)
+static json_t *store_json(const struct tr_store *s, uint64_t sequence, size_t payload_bytes)
+{
+    const struct tr_layout *l = tr_store_layout(s);
+    json_t *o = json_pack("{s:s, s:i, s:I, s:I, s:I, s:i, s:i, s:o}", "uuid", tr_store_uuid(s),
+                          "generations", tr_store_generations(s), "commit", (json_int_t)sequence,
+                          "payload_bytes", (json_int_t)payload_bytes, "generation_bytes",
+                          (json_int_t)tr_layout_bytes(l), "spans", (int)l->n_spans, "pieces",
+                          (int)l->n_pieces, "segments", segments_json(l));
+
+    if (tr_store_folders(s) > 1)
+        tr_json_add(&o, "folders", folders_json(s));
+    return o;
+}
+
+/* Where a run stands. */
+static json_t *stands_json(struct tr_store *s, const struct tr_cursor *c, const char *run)
+{
+    json_t *o = tr_inspect_stands(s, c);
+    char text[1024];
+
+    if (run_torn(run, s, c->step, text, sizeof(text)))
+        tr_json_add(&o, "passed_over", json_string(text));
+    return o;
+}
+
+int tr_inspect_store(json_t **o, const char *folders, const char *run)
 {
     unsigned char payload[TR_PAYLOAD_BYTES];
     struct tr_cursor cursor;
     struct tr_store *s = NULL;
-    const struct tr_layout *l;
-    char text[1024];
     size_t bytes;
     uint64_t sequence;
     int r = tr_store_open(&s, folders, TR_STORE_READ);
@@ -63,23 +85,12 @@ int tr_inspect_store(json_t *o, const char *folders, const char *run)
         tr_store_close(s);
         return r;
     }
-    l = tr_store_layout(s);
     sequence = tr_store_payload(s, payload, sizeof(payload), &bytes);
-    r = tr_json_put(o, "store",
-                    json_pack("{s:s, s:i, s:I, s:I, s:I, s:i, s:i, s:o}", "uuid", tr_store_uuid(s),
-                              "generations", tr_store_generations(s), "commit",
-                              (json_int_t)sequence, "payload_bytes", (json_int_t)bytes,
-                              "generation_bytes", (json_int_t)tr_layout_bytes(l), "spans",
-                              (int)l->n_spans, "pieces", (int)l->n_pieces, "segments",
-                              segments_json(l)));
-    if (tr_store_folders(s) > 1)
-        r |= tr_json_put(json_object_get(o, "store"), "folders", folders_json(s));
+    tr_json_add(o, "store", store_json(s, sequence, bytes));
     if (tr_cursor_parse(payload, bytes, &cursor) == 0) { /* a store need not be a run's */
-        r |= tr_json_put(o, "steps_done", json_integer((json_int_t)cursor.step));
-        r |= tr_json_put(o, "stands", tr_inspect_stands(s, &cursor));
-        if (run_torn(run, s, cursor.step, text, sizeof(text)))
-            r |= tr_json_put(json_object_get(o, "stands"), "passed_over", json_string(text));
+        tr_json_add(o, "steps_done", json_integer((json_int_t)cursor.step));
+        tr_json_add(o, "stands", stands_json(s, &cursor, run));
     }
     tr_store_close(s);
-    return r < 0 ? tr_error(-ENOMEM, "no memory for a description") : 0;
+    return 0;
 }

@@ -14,6 +14,7 @@
 
 #include "src/base/err.h"
 #include "src/base/file.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 
 #define CONFIG_MOST ((size_t)16 << 20)
@@ -150,9 +151,9 @@ static void add_token(struct chat *c, const json_t *config, const char *key, con
     if (json_is_object(v))
         v = json_object_get(v, "content");
     if (json_is_string(v))
-        json_object_set(c->tokens, key, v);
+        tr_json_add(&c->tokens, key, json_incref(v));
     else if (piece)
-        json_object_set_new(c->tokens, key, json_string(piece));
+        tr_json_add(&c->tokens, key, json_string(piece));
 }
 
 static const char *piece_of(const struct tr_tokenizer *t, int32_t id)
@@ -165,15 +166,13 @@ static int add_tokens(struct chat *c, const struct chat_params *p, const json_t 
     const struct tr_tokenizer *t = p->tokenizer;
 
     c->tokens = json_object();
-    if (!c->tokens)
-        return -ENOMEM;
     add_token(c, config, "bos_token", piece_of(t, t ? tr_tokenizer_bos(t) : -1));
     add_token(c, config, "eos_token", piece_of(t, t ? tr_tokenizer_eos(t) : -1));
     add_token(c, config, "pad_token", NULL);
     add_token(c, config, "unk_token", NULL);
     if (t && tr_tokenizer_adds_bos(t))
         add_token(c, NULL, "added_bos", piece_of(t, tr_tokenizer_bos(t)));
-    return 0;
+    return c->tokens ? 0 : tr_error(-ENOMEM, "out of memory");
 }
 
 int chat_open(struct chat *c, const struct chat_params *p)
@@ -199,7 +198,7 @@ static json_t *message_for(const struct jinja *t, json_t *m)
     if (!json_is_null(json_object_get(m, "content")) || jinja_uses(t, "none") ||
         jinja_uses(t, "None"))
         return json_incref(m);
-    m = json_copy(m);
+    m = tr_json_copy(m);
     json_object_del(m, "content");
     return m;
 }
@@ -209,8 +208,7 @@ static json_t *first_messages(const struct jinja *t, const struct chat_conversat
     json_t *messages = json_array();
 
     for (size_t i = 0; i < n; i++)
-        if (json_array_append_new(messages, message_for(t, json_array_get(of->messages, i))) < 0)
-            return json_decref(messages), NULL;
+        tr_json_append(&messages, message_for(t, json_array_get(of->messages, i)));
     return messages;
 }
 
@@ -218,13 +216,12 @@ static json_t *first_messages(const struct jinja *t, const struct chat_conversat
 static json_t *variables_of(const struct chat *c, const struct chat_conversation *of,
                             json_t *messages, int prompt)
 {
-    json_t *v = json_copy(c->tokens), *tools = of->tools ? json_incref(of->tools) : json_null();
+    json_t *v = tr_json_copy(c->tokens);
 
-    if (json_object_set(v, "messages", messages) < 0 ||
-        json_object_set_new(v, "add_generation_prompt", json_boolean(prompt)) < 0 ||
-        json_object_set_new(v, "tools", tools) < 0 ||
-        json_object_set_new(v, "documents", json_null()) < 0)
-        return json_decref(v), NULL;
+    tr_json_add(&v, "messages", json_incref(messages));
+    tr_json_add(&v, "add_generation_prompt", json_boolean(prompt));
+    tr_json_add(&v, "tools", of->tools ? json_incref(of->tools) : json_null());
+    tr_json_add(&v, "documents", json_null());
     return v;
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 
 #define HEADER_MOST 4096
@@ -101,16 +102,14 @@ static size_t begins(const char *prompt, size_t n, const char *turn, size_t byte
  * template may write before the content. */
 static json_t *with_other(const struct chat_conversation *of, size_t message, int calls)
 {
-    json_t *messages = json_copy(of->messages), *m = json_copy(json_array_get(messages, message));
+    json_t *messages = tr_json_copy(of->messages);
+    json_t *m = tr_json_copy(json_array_get(messages, message));
 
-    if (m && !calls)
+    if (!calls)
         json_object_del(m, "tool_calls");
-    if (m && json_object_set_new(m, "content", json_string(OTHER)) == 0 &&
-        json_array_set(messages, message, m) == 0) {
-        json_decref(m);
+    tr_json_add(&m, "content", json_string(OTHER));
+    if (json_array_set_new(messages, message, m) == 0)
         return messages;
-    }
-    json_decref(m);
     json_decref(messages);
     return NULL;
 }

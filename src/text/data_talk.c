@@ -125,9 +125,9 @@ static int add_message(struct data_talk *t, const char *where, json_t *m, size_t
     json_object_foreach(m, key, v)
         if ((!json_is_null(v) || !strcmp(key, "content")) && strcmp(key, "weight") != 0 &&
             strcmp(key, "train") != 0)
-            json_object_set(copy, key, v);
+            tr_json_add(&copy, key, json_incref(v));
     if (json_is_array(json_object_get(copy, "content")))
-        json_object_set_new(copy, "content", content_of(json_object_get(m, "content")));
+        tr_json_add(&copy, "content", content_of(json_object_get(m, "content")));
     return add(t, copy, json_real(learn ? weight : 0));
 }
 

@@ -94,16 +94,16 @@ static int show_json(const struct tr_preview_sample_params *p, size_t sample)
     const struct tr_data *d = p->data;
     json_t *ids = json_array(), *labels = json_array(), *o;
     char *text;
-    int bad = 0, r;
+    int r;
 
     for (uint64_t i = d->start[sample]; i < d->start[sample + 1]; i++) {
         int32_t token = d->tokens.v[i];
 
-        bad |= json_array_append_new(ids, json_integer(token & ~DATA_MASKED));
-        bad |= json_array_append_new(labels, json_integer(token >= 0 ? token : -100));
+        tr_json_append(&ids, json_integer(token & ~DATA_MASKED));
+        tr_json_append(&labels, json_integer(token >= 0 ? token : -100));
     }
     o = json_pack("{s:o,s:o}", "input_ids", ids, "labels", labels);
-    text = o && !bad ? tr_json_text(o, JSON_COMPACT) : NULL;
+    text = o ? tr_json_text(o, JSON_COMPACT) : NULL;
     r = text ? p->line(p->arg, text, strlen(text)) : tr_error(-ENOMEM, "out of memory");
     free(text);
     json_decref(o);

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "src/base/err.h"
+#include "src/base/json.h"
 #include "src/base/mem.h"
 #include "src/text/tokenizer_parts.h"
 
@@ -116,11 +117,9 @@ static int broken(const struct spm *s)
 
 static int add_token(struct spm *s, const char *text, size_t id, int special)
 {
-    return json_array_append_new(s->added,
-                                 json_pack("{s:I,s:s,s:b,s:b}", "id", (json_int_t)id, "content",
-                                           text, "special", special, "normalized", 0)) < 0
-               ? -ENOMEM
-               : 0;
+    tr_json_append(&s->added, json_pack("{s:I,s:s,s:b,s:b}", "id", (json_int_t)id, "content", text,
+                                        "special", special, "normalized", 0));
+    return s->added ? 0 : tr_error(-ENOMEM, "%s: out of memory", s->where);
 }
 
 /* A piece that a text can hold becomes part of the vocabulary under its place in the file. */
@@ -300,21 +299,14 @@ static json_t *name_merges(const struct spm *s)
 {
     json_t *list = json_array(), *names = json_array(), *id;
     const char *piece;
-    int r = list && names ? 0 : -1;
 
     json_object_foreach(s->vocab, piece, id) /* in the order of ids */
-    {
-        if (r == 0)
-            r = json_array_append_new(names, json_string(piece));
-    }
-    for (size_t i = 0; i < s->n_merges && r == 0; i++)
-        r = json_array_append_new(list, json_pack("[O,O]", json_array_get(names, s->merge[i].left),
-                                                  json_array_get(names, s->merge[i].right)));
+        tr_json_append(&names, json_string(piece));
+    for (size_t i = 0; i < s->n_merges; i++)
+        tr_json_append(&list, json_pack("[O,O]", json_array_get(names, s->merge[i].left),
+                                        json_array_get(names, s->merge[i].right)));
     json_decref(names);
-    if (r == 0)
-        return list;
-    json_decref(list);
-    return NULL;
+    return list;
 }
 
 static int make_merges(struct spm *s)
@@ -346,21 +338,19 @@ static int add_config(struct spm *s, json_t *config)
     json_object_foreach(json_object_get(config, "added_tokens_decoder"), key, v) {
         char *end;
         long id = strtol(key, &end, 10);
-        json_t *token = json_deep_copy(v);
+        json_t *token;
 
-        if (*end || id < 0 || id >= TOK_ID_LIMIT || !json_is_object(token)) {
-            json_decref(token);
+        if (*end || id < 0 || id >= TOK_ID_LIMIT || !json_is_object(v))
             return tr_error(-EINVAL,
                             "%s: tokenizer_config: \"added_tokens_decoder\" has a bad \"%.32s\"",
                             s->where, key);
-        }
-        json_object_set_new(token, "id", json_integer(id));
         if ((size_t)id < s->n)
-            json_decref(token);
-        else if (json_array_append_new(s->added, token) < 0)
-            return tr_error(-ENOMEM, "%s: out of memory", s->where);
+            continue;
+        token = tr_json_copy(v);
+        tr_json_add(&token, "id", json_integer(id));
+        tr_json_append(&s->added, token);
     }
-    return 0;
+    return s->added ? 0 : tr_error(-ENOMEM, "%s: out of memory", s->where);
 }
 
 static json_t *replace(const char *kind, const char *a, const char *b)
@@ -402,16 +392,16 @@ static json_t *normalizer(const struct spm *s)
     json_t *list = json_array();
 
     if (s->charsmap.value)
-        json_array_append_new(list, charsmap(s));
+        tr_json_append(&list, charsmap(s));
     if (s->trims) {
-        json_array_append_new(list, replace("Regex", " {2,}", " "));
-        json_array_append_new(list, strip("strip_left", " "));
+        tr_json_append(&list, replace("Regex", " {2,}", " "));
+        tr_json_append(&list, strip("strip_left", " "));
     }
     if (s->dummy_prefix)
-        json_array_append_new(list, json_pack("{s:s,s:s}", "type", "Prepend", "prepend", SPACE));
-    json_array_append_new(list, replace("String", " ", SPACE));
+        tr_json_append(&list, json_pack("{s:s,s:s}", "type", "Prepend", "prepend", SPACE));
+    tr_json_append(&list, replace("String", " ", SPACE));
     if (s->trims)
-        json_array_append_new(list, strip("strip_right", SPACE));
+        tr_json_append(&list, strip("strip_right", SPACE));
     return json_pack("{s:s,s:o}", "type", "Sequence", "normalizers", list);
 }
 
@@ -440,8 +430,8 @@ static json_t *decoder(const struct spm *s)
                               "ByteFallback", "type", "Fuse");
 
     if (s->dummy_prefix || s->trims)
-        json_array_append_new(steps, json_pack("{s:s,s:s,s:i,s:i}", "type", "Strip", "content", " ",
-                                               "start", s->trims ? 1 << 20 : 1, "stop", 0));
+        tr_json_append(&steps, json_pack("{s:s,s:s,s:i,s:i}", "type", "Strip", "content", " ",
+                                         "start", s->trims ? 1 << 20 : 1, "stop", 0));
     return json_pack("{s:s,s:o}", "type", "Sequence", "decoders", steps);
 }
 
@@ -496,8 +486,8 @@ static json_t *unigram(struct spm *s)
 
         if (isnan(score))
             score = (double)((float)strlen(piece) * most) - 0.1;
-        json_array_append_new(vocab, isfinite(score) ? json_pack("[s,f]", piece, score)
-                                                     : json_pack("[s,n]", piece));
+        tr_json_append(&vocab, isfinite(score) ? json_pack("[s,f]", piece, score)
+                                               : json_pack("[s,n]", piece));
     }
     for (size_t i = json_array_size(s->added); i-- > 0;)
         if (json_is_false(json_object_get(json_array_get(s->added, i), "special")))

@@ -74,7 +74,7 @@ static void fuzz_layout(const uint8_t *data, size_t size)
         check_disjoint(&l);
         check_stripes(o, &l);
         copy = json_object();
-        must(tr_layout_to_json(&l, copy) == 0);
+        must(tr_layout_to_json(&l, &copy) == 0);
         must(tr_layout_from_json(&again, copy, "copy") == 0);
         must(again.n_pieces == l.n_pieces && tr_layout_bytes(&again) == tr_layout_bytes(&l));
         tr_layout_free(&again);

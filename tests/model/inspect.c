@@ -10,6 +10,7 @@
 
 #include "src/run/cursor.h"
 #include "src/run/inspect.h"
+#include "tests/json_blocks.h"
 
 static int fresh(void **state)
 {
@@ -152,12 +153,41 @@ static void where_a_run_stands(void **state)
     stands(c, "update_waits: no\n", "resume: makes plan.json anew, which is damaged, then goes on");
 }
 
+static char *described(void *path)
+{
+    json_t *o;
+    int r = tr_inspect(path, NULL, &o);
+    char *text;
+
+    blocks_lack(-1);
+    text = r < 0 ? NULL : tr_json_text(o, 0);
+    json_decref(o);
+    return text;
+}
+
+static void a_description_is_whole(void **state)
+{
+    char path[256];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s", make_path(temp, "m"));
+    assert_true(blocks_whole(described, path, 200) > 190);
+    assert_int_equal(
+        run_import(temp, (struct tr_import_params){.model = make_path(temp, "m"), .dtype = -1}), 0);
+    assert_int_equal(mkdir(make_path(temp, "run"), 0755), 0);
+    rename(make_path(temp, "r-store"), make_path(temp, "run/store"));
+    rename(make_path(temp, "r-source"), make_path(temp, "run/source"));
+    snprintf(path, sizeof(path), "%s", make_path(temp, "run"));
+    assert_true(blocks_whole(described, path, 100) > 90);
+}
+
 static void other_paths(void **state)
 {
     json_t *o;
 
     (void)state;
     assert_refused(tr_inspect(make_path(temp, "none"), NULL, &o), "none: cannot open");
+    assert_refused(tr_inspect("caf\xe9", NULL, &o), "the path is not valid UTF-8");
     assert_refused(tr_inspect(temp, NULL, &o),
                    "neither a model folder (no config.json), nor a run");
     mkdir(make_path(temp, "cut"), 0755);
@@ -173,10 +203,8 @@ static void other_paths(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(model_folders_and_files),
-        TEST(runs_and_stores),
-        TEST(where_a_run_stands),
-        TEST(other_paths),
+        TEST(model_folders_and_files), TEST(runs_and_stores), TEST(where_a_run_stands),
+        TEST(a_description_is_whole),  TEST(other_paths),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

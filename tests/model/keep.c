@@ -184,6 +184,39 @@ static void json_is_whole(void **state)
     json_decref(back);
 }
 
+/* A copy of an object with a list in it, behind more than either began with room for. */
+static char *built(void *arg)
+{
+    json_t *o = json_object(), *list = json_array(), *copy;
+    char key[16], *text;
+
+    (void)arg;
+    for (int i = 0; i < 40; i++) {
+        snprintf(key, sizeof(key), "%d", i);
+        tr_json_append(&list, json_integer(i));
+        tr_json_add(&o, key, json_integer(i));
+    }
+    tr_json_add(&o, "list", tr_json_copy(list));
+    copy = tr_json_copy(o);
+    text = list && copy ? tr_json_text(copy, 0) : NULL;
+    json_decref(list);
+    json_decref(o);
+    json_decref(copy);
+    return text;
+}
+
+static void what_is_built_is_whole(void **state)
+{
+    json_t *o = json_object();
+
+    (void)state;
+    assert_true(blocks_whole(built, NULL, 0) > 160); /* a number, or a key and a number, each */
+    tr_json_add(&o, "text", json_string("\xff"));
+    assert_null(o);
+    tr_json_add(&o, "number", json_integer(1));
+    assert_null(o);
+}
+
 /* Whichever block is missing: what was written describes the model, or nothing was. */
 static void what_is_kept_is_whole(void **state)
 {
@@ -223,6 +256,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(folders_are_read_to_their_end, fresh, clean_temp),
         cmocka_unit_test_setup_teardown(files_are_looked_at, fresh, clean_temp),
         cmocka_unit_test_setup_teardown(names_are_text, fresh, clean_temp),
+        cmocka_unit_test(what_is_built_is_whole),
         cmocka_unit_test_setup_teardown(json_is_whole, fresh, clean_temp),
         cmocka_unit_test_setup_teardown(what_is_kept_is_whole, fresh, clean_temp),
     };

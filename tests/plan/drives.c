@@ -15,8 +15,8 @@
 
 #include "offload/stripes.h"
 #include "src/base/file.h"
-#include "src/base/json.h"
 #include "src/run/open.h"
+#include "tests/json_blocks.h"
 #include "tests/plan/cpu_figures.h"
 #include "tests/train/common.h"
 
@@ -135,6 +135,31 @@ static void one_drive(void **state)
         assert_int_equal(tr_remove_tree(scratch_path(i ? "b" : "a")), 0);
 }
 
+static char *plan_of(void *run)
+{
+    const char *path = scratch_path("run/plan.json");
+    char *text = NULL, *copy = NULL;
+    size_t bytes;
+
+    unlink(path);
+    if (run_write_plan(run) == 0 && tr_file_read(path, 1 << 20, &text, &bytes) == 0)
+        copy = strndup(text, bytes);
+    tr_free(TR_MEM_TEXT, text);
+    return copy;
+}
+
+static char *foretold_plan(void *arg)
+{
+    struct tr_train_params p = tiny_job(scratch_path("run"), TR_OPT_LOMO, TR_KEEP_STEP, 4);
+    char *text;
+    int r;
+
+    (void)arg;
+    r = tr_foretell(&(struct tr_foretell_params){.train = &p, .json = 1, .drive_life = {1e15}},
+                    &text);
+    return r < 0 ? NULL : text;
+}
+
 static void drive_is_named(const char *folder)
 {
     struct tr_figures_drive here = drive(folder, 1e8);
@@ -172,6 +197,20 @@ static void long_names(void **state)
         assert_int_equal(rmdir(folder), 0);
         strcpy(folder + n, "x");
     }
+}
+
+/* Whichever block of memory is missing: the plan is whole, or there is none. */
+static void plans_are_whole(void **state)
+{
+    struct tr_figures_drive here = drive(scratch(), 1e8);
+    tr_run *run;
+
+    (void)state;
+    measured(1, &here);
+    assert_true(blocks_whole(foretold_plan, NULL, 60) > 50);
+    run = open_run(NULL);
+    assert_true(blocks_whole(plan_of, run, 200) > 190);
+    close_run(run);
 }
 
 static void equal_stripes(const struct tr_run *run)
@@ -309,9 +348,9 @@ static void part_of_the_drives(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_drive),          cmocka_unit_test(long_names),
-        cmocka_unit_test(as_measured),        cmocka_unit_test(strangers),
-        cmocka_unit_test(part_of_the_drives),
+        cmocka_unit_test(one_drive),       cmocka_unit_test(long_names),
+        cmocka_unit_test(plans_are_whole), cmocka_unit_test(as_measured),
+        cmocka_unit_test(strangers),       cmocka_unit_test(part_of_the_drives),
     };
 
     setenv("XDG_CACHE_HOME", scratch_path("cache"), 1);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
@@ -16,6 +17,7 @@
 #include "src/base/file.h"
 #include "src/base/mem.h"
 #include "src/plan/figures.h"
+#include "tests/json_blocks.h"
 
 static char folder[] = "/var/tmp/tailrace-figures-XXXXXX";
 
@@ -219,6 +221,28 @@ static void drives_read_back(void **state)
     equal(g.read, f.read);
 }
 
+static char *two_drives(void *arg)
+{
+    struct tr_figures_changes two = {.drive_read = {7e9, 3.5e9}};
+    struct tr_figures f = named("rtx-3090", &two);
+    char path[80], *text = NULL, *copy = NULL;
+    size_t bytes;
+
+    (void)arg;
+    snprintf(path, sizeof(path), "%s/whole.json", folder);
+    unlink(path);
+    if (tr_figures_write(path, &f) == 0 && tr_file_read(path, 1 << 20, &text, &bytes) == 0)
+        copy = strndup(text, bytes);
+    tr_free(TR_MEM_TEXT, text);
+    return copy;
+}
+
+static void a_file_is_whole(void **state)
+{
+    (void)state;
+    assert_true(blocks_whole(two_drives, NULL, 200) > 190);
+}
+
 /* A file from before state in fewer bits was measured: it costs what its bytes do. With some of
  * these rows and not the others it is read as well; each is a row of its own. Nor did it say how
  * long grains are. */
@@ -329,7 +353,8 @@ int main(void)
         cmocka_unit_test(named_drives),      cmocka_unit_test(no_speeds),
         cmocka_unit_test(drives_read_back),  cmocka_unit_test(every_op_costs),
         cmocka_unit_test(fit_finds_factors), cmocka_unit_test(file_reads_back),
-        cmocka_unit_test(hostile_files),     cmocka_unit_test(older_file),
+        cmocka_unit_test(hostile_files),     cmocka_unit_test(a_file_is_whole),
+        cmocka_unit_test(older_file),
     };
     int r;
 
