@@ -105,6 +105,8 @@ static int read_record(void *owner, const char *where, json_t *record)
     struct reading *in = owner;
     int r;
 
+    if (in->p->stop && in->p->stop(in->p->stop_arg))
+        return tr_error(-EINTR, "%s: reading it was interrupted", in->p->path);
     in->where = where;
     r = tr_task_read(in->p->task, record, where, add_question, in);
     in->s->record++;

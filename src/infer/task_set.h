@@ -37,6 +37,8 @@ struct task_set_params {
     int32_t vocab;
     int64_t samples; /* questions, drawn by seed; 0: all */
     uint64_t seed;
+    int (*stop)(void *arg); /* asked at each record; non-zero: -EINTR. NULL: nobody is */
+    void *stop_arg;
 };
 
 int task_set_open(struct task_set **out, const struct task_set_params *p);

@@ -153,7 +153,9 @@ static int open_valid(struct tr_run *run)
                          &(struct task_set_params){.task = p->task,
                                                    .path = p->valid,
                                                    .tokenizer = run->tokenizer,
-                                                   .vocab = run->model->config.vocab});
+                                                   .vocab = run->model->config.vocab,
+                                                   .stop = p->stop,
+                                                   .stop_arg = p->stop_arg});
 }
 
 static void report_data(const struct tr_run *run)

@@ -492,6 +492,27 @@ static void test_training(void **state)
     assert_true(after.accuracy[0] > before.accuracy[0] && after.accuracy[0] > 0.9);
 }
 
+static int third_time(void *arg)
+{
+    return ++*(int *)arg == 3;
+}
+
+/* Who wants the run to stop need not wait for all questions to be read; nothing is made. */
+static void test_stopped_questions(void **state)
+{
+    struct tr_train_params p = job(scratch_path("stopped"));
+    int asked = 0;
+    tr_run *run;
+
+    (void)state;
+    p.stop = third_time;
+    p.stop_arg = &asked;
+    assert_int_equal(tr_train_open(&run, &p), -EINTR);
+    assert_int_equal(asked, 3);
+    assert_non_null(strstr(tr_message(), "choices.jsonl: reading it was interrupted"));
+    assert_int_equal(tr_folder_is_empty(p.out), -ENOENT);
+}
+
 /* --samples leaves so many in an epoch: steps, tokens and targets are theirs. */
 static void test_training_samples(void **state)
 {
@@ -670,14 +691,23 @@ static void test_adapters_alone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),       cmocka_unit_test(test_numbered_labels),
-        cmocka_unit_test(test_bad_records), cmocka_unit_test(test_metrics),
-        cmocka_unit_test(test_paragraphs),  cmocka_unit_test(test_encode),
-        cmocka_unit_test(test_scores),      cmocka_unit_test(test_samples),
-        cmocka_unit_test(test_bad_numbers), cmocka_unit_test(test_adapters_alone),
-        cmocka_unit_test(test_training),    cmocka_unit_test(test_training_samples),
-        cmocka_unit_test(test_no_numbers),  cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_cut),         cmocka_unit_test(test_drawn),
+        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_numbered_labels),
+        cmocka_unit_test(test_bad_records),
+        cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_paragraphs),
+        cmocka_unit_test(test_encode),
+        cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_samples),
+        cmocka_unit_test(test_bad_numbers),
+        cmocka_unit_test(test_adapters_alone),
+        cmocka_unit_test(test_training),
+        cmocka_unit_test(test_stopped_questions),
+        cmocka_unit_test(test_training_samples),
+        cmocka_unit_test(test_no_numbers),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_drawn),
     };
 
     scratch();
