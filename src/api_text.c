@@ -104,6 +104,7 @@ int tr_preview_data(const struct tr_preview_data_params *p, char **out)
     if ((r = tr_need(p->data, "data")) < 0 || (r = tr_need_count(p->samples, "samples")) < 0 ||
         (r = tr_need_count(p->seq_len, "seq-len")) < 0 ||
         (r = tr_task_check(p->task, p->chat_template)) < 0 ||
+        (!p->tokenizer && (r = run_refuse_folder(p->model)) < 0) ||
         (folder && (r = tr_tokenizer_open(&t, folder)) < 0))
         return r;
     r = preview_text(p, t, out);

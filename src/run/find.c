@@ -12,6 +12,16 @@ int run_is_folder(const char *folder)
     return tr_folder_has(folder, "run.yaml");
 }
 
+int run_refuse_folder(const char *model)
+{
+    if (!model || !run_is_folder(model) || tr_folder_has(model, "config.json"))
+        return 0;
+    return tr_error(-EINVAL,
+                    "%s: is a run and no model: `tailrace train --resume' continues it, `tailrace "
+                    "export' makes a model of it",
+                    model);
+}
+
 int run_store_path(const char *run, char **out)
 {
     char *yaml = tr_path(run, "run.yaml");

@@ -356,20 +356,10 @@ static int start_or_continue(struct tr_run *run, enum folder state)
     return run_start_machine(run);
 }
 
-static int check_model_folder(const char *model)
-{
-    if (!model || !run_is_folder(model) || tr_folder_has(model, "config.json"))
-        return 0;
-    return tr_error(-EINVAL,
-                    "%s: is a run and no model: --resume continues it, `tailrace export' makes a "
-                    "model of it",
-                    model);
-}
-
 int run_open_source(struct tr_run *run)
 {
     const struct tr_train_params *p = &run->params;
-    int r = check_model_folder(p->model);
+    int r = run_refuse_folder(p->model);
 
     if (r < 0)
         return r;

@@ -128,8 +128,10 @@ gives 1 'a vocabulary of 99999999999 pieces: it must be between 261 and' \
 
 # and a run is no model
 mkdir bare-run && : > bare-run/run.yaml
-gives 1 "is a run and no model: --resume" train --model bare-run --data text.txt --out x
-gives 1 "is a run and no model: --resume" plan --model bare-run
+is_run="is a run and no model: \`tailrace train --resume' continues it"
+gives 1 "$is_run" train --model bare-run --data text.txt --out x
+gives 1 "$is_run" plan --model bare-run
+gives 1 "$is_run" preview --data text.txt --model bare-run
 
 # outputs are never overwritten
 gives 1 'model' init --arch arch.json --out model
