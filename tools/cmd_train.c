@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * tailrace train: opens a run, steps it to its end, and says what it is doing. With --json stdout
- * carries one object a step and nothing else; what is meant for people goes to stderr then.
+ * carries one object a step, one at the end and nothing else; what is meant for people goes to
+ * stderr then. Where that last one is missing the command has failed, or was killed.
  */
 #include <errno.h>
 #include <math.h>
@@ -32,7 +33,9 @@ static const struct tr_option own_options[] = {
      "continue this run with the options of its run.yaml", .rival = "config"},
     {"force", NULL, TR_OPTION_SWITCH, 0, AT(params.force), NULL,
      "continue a run although settings or data that decide its bits have changed"},
-    {"json", NULL, TR_OPTION_SWITCH, 0, AT(json), NULL, "one JSON object a step on stdout"},
+    {"json", NULL, TR_OPTION_SWITCH, 0, AT(json), NULL,
+     "one JSON object a step on stdout, and at the end one whose \"ended\" is \"done\" or "
+     "\"interrupted\""},
     {NULL},
 };
 
@@ -188,6 +191,28 @@ static void print_end(const struct train *train, const tr_run *run)
     fputs(tr_train_outcome(run), f);
 }
 
+/* Of this process, as what it says to people. */
+static void print_json_end(const struct train *train, const tr_run *run, int code)
+{
+    uint64_t read = 0, written = 0;
+
+    if (!train->json)
+        return;
+    if (run)
+        tr_train_moved(run, &read, &written);
+    printf("{\"ended\": \"%s\", ", code == CLI_DONE ? "done" : "interrupted");
+    if (train->steps)
+        printf("\"step\": %lld, \"steps\": %lld, ", (long long)train->last.step,
+               (long long)train->last.steps);
+    printf("\"done_steps\": %lld, \"skipped_steps\": %lld, ", (long long)train->steps,
+           (long long)train->skipped);
+    cli_json_real(stdout, "seconds", train->seconds);
+    printf(", \"read_bytes\": %llu, \"written_bytes\": %llu, \"spilled_bytes\": %llu}\n",
+           (unsigned long long)read, (unsigned long long)written,
+           (unsigned long long)train->spilled_bytes);
+    fflush(stdout);
+}
+
 /* A signal that came during the last step has interrupted nothing. */
 static int is_interrupted(const struct train *train)
 {
@@ -214,7 +239,9 @@ static int run_steps(struct train *train, tr_run *run)
     progress_end(&train->progress);
     if (rc >= 0 || rc == -EINTR)
         rc = tr_train_finish(run);
-    return rc < 0 ? cli_fail() : CLI_DONE;
+    if (rc < 0)
+        return cli_fail();
+    return is_interrupted(train) ? CLI_INTERRUPTED : CLI_DONE;
 }
 
 static int run(void *arg)
@@ -234,17 +261,20 @@ static int run(void *arg)
     progress_end(&train->progress);
     if (code < 0) {
         cli_fail();
-        return code == -EINTR ? CLI_INTERRUPTED : CLI_FAILED;
+        if (code != -EINTR)
+            return CLI_FAILED;
+        print_json_end(train, NULL, CLI_INTERRUPTED);
+        return CLI_INTERRUPTED;
     }
     print_start(train, run);
     code = run_steps(train, run);
-    if (code == CLI_DONE && !is_interrupted(train))
+    if (code == CLI_DONE)
         print_end(train, run);
+    if (code != CLI_FAILED)
+        print_json_end(train, run, code);
     tr_train_close(run);
-    if (code == CLI_DONE && is_interrupted(train)) {
+    if (code == CLI_INTERRUPTED)
         say_interrupted(train);
-        return CLI_INTERRUPTED;
-    }
     return code;
 }
 

@@ -154,7 +154,12 @@ grep -q $'\033' "$work/out" && say 'escape sequences in a plain file'
 # its run.yaml is a config file; --json is one object a line and nothing else
 gives 0 '' train --config run/run.yaml --out again --export no --json
 [ "$(grep -c '^{"step": [123], .*}$' "$work/out")" -eq 3 ] || say 'no three JSON lines'
-[ "$(wc -l < "$work/out")" -eq 3 ] || say 'more than JSON on stdout'
+tail -n 1 "$work/out" | grep -q '^{"ended": "done", "step": 3, "steps": 3, "done_steps": 3, .*}$' ||
+    say 'the last JSON line does not say that the run is done'
+[ "$(wc -l < "$work/out")" -eq 4 ] || say 'more than JSON on stdout'
+gives 0 '' train --config again/run.yaml --json
+grep -q '^{"ended": "done", "done_steps": 0, .*}$' "$work/out" || say 'nothing to do is no end'
+[ "$(wc -l < "$work/out")" -eq 1 ] || say 'more than the end of what was done before'
 [ ! -e again/model ] || say '--export no exported'
 
 # the same command continues; other settings are refused by name
@@ -325,10 +330,10 @@ code=$?
 
 # an interruption ends cleanly with 130, and the run continues
 "$tailrace" train --model model --data text.txt --out long --steps 100000 --seq-len 32 --lr 0.01 \
-    > "$work/out" 2>&1 &
+    --json > long.out 2> /dev/null &
 pid=$!
 for ((i = 0; i < 100; i++)); do
-    grep -q '^step ' "$work/out" && break
+    grep -q '^{"step": ' long.out && break
     sleep 0.1
 done
 gives 0 '' inspect long
@@ -340,5 +345,7 @@ kill -TERM $pid
 wait $pid
 code=$?
 [ $code -eq 130 ] || say "exit $code after an interruption"
+tail -n 1 long.out | grep -q '^{"ended": "interrupted", "step": [0-9]*, "steps": 100000, ' ||
+    say 'the last JSON line does not say that the run was interrupted'
 gives 0 '' verify long
 exit $failed
