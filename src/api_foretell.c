@@ -117,19 +117,19 @@ static int resolve(struct foretell *f)
 
     *p = *f->p->train;
     if ((r = tr_options_check(p)) < 0 || (r = tr_task_check(p->task, p->chat_template)) < 0 ||
-        (r = run_check_source(p)) < 0 ||
-        (p->device && (r = tr_devices_parse(p->device, &run->choice)) < 0))
+        (r = run_check_source(p)) < 0)
+        return r;
+    if (!p->device)
+        p->device = f->elsewhere ? "cpu" : tr_devices_default();
+    if ((r = tr_devices_parse(p->device, &run->choice)) < 0)
         return r;
     if (f->elsewhere) {
         f->memory = memory_of(&f->figures);
         run->elsewhere = &f->memory;
-        p->device = "cpu"; /* none is opened */
+        run->choice = (struct tr_device_choice){0}; /* none is opened */
         p->threads = f->figures.threads;
-    } else if (!p->device) {
-        p->device = tr_devices_default();
     }
-    if ((r = tr_devices_parse(p->device, &run->choice)) < 0 || (r = run_open_source(run)) < 0 ||
-        (r = run_resolve(run)) < 0)
+    if ((r = run_open_source(run)) < 0 || (r = run_resolve(run)) < 0)
         return r;
     return choose_device(f);
 }
