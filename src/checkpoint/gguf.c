@@ -347,9 +347,7 @@ static int write_model(struct gguf *g)
     if ((r = check_family(g)) < 0 || (r = tr_out_file_check(g->params->out)) < 0 ||
         (r = tr_tokenizer_open(&tokenizer, g->params->tokenizer)) < 0)
         return r;
-    if (tr_tokenizer_vocab(tokenizer) > g->told.config->vocab)
-        r = tr_error(-ENOTSUP, "the tokenizer has %d tokens, the model %d",
-                     tr_tokenizer_vocab(tokenizer), g->told.config->vocab);
+    r = tr_config_check_tokens(g->told.config, g->params->tokenizer, tr_tokenizer_vocab(tokenizer));
     if (r == 0)
         r = write_told(g, tokenizer);
     tr_tokenizer_close(tokenizer);

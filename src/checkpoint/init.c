@@ -47,15 +47,6 @@ static int fill_folder(const struct tr_init_folder_params *p, const char *folder
     return r;
 }
 
-/* A token that the model has no row for would only be met by the first text that has it. */
-static int check_tokens(const struct tr_init_folder_params *p, const struct tr_model *m)
-{
-    return p->tokens <= m->config.vocab
-               ? 0
-               : tr_error(-EINVAL, "%s: the tokenizer has %d tokens, the model %d (\"vocab_size\")",
-                          p->tokenizer, p->tokens, m->config.vocab);
-}
-
 int tr_init_folder(const struct tr_init_folder_params *p)
 {
     struct tr_out_folder out;
@@ -65,7 +56,7 @@ int tr_init_folder(const struct tr_init_folder_params *p)
 
     if (r < 0)
         return r;
-    r = check_tokens(p, m);
+    r = tr_config_check_tokens(&m->config, p->tokenizer, p->tokens);
     if (r == 0)
         r = tr_out_folder_begin(&out, p->out);
     if (r == 0)

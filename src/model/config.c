@@ -243,6 +243,14 @@ int tr_config_parse(const json_t *root, const char *where, struct tr_model_confi
     return k.r;
 }
 
+int tr_config_check_tokens(const struct tr_model_config *c, const char *tokenizer, int32_t tokens)
+{
+    return tokens <= c->vocab
+               ? 0
+               : tr_error(-EINVAL, "%s: the tokenizer has %d tokens, the model %d (\"vocab_size\")",
+                          tokenizer, tokens, c->vocab);
+}
+
 int tr_config_read(const char *path, struct tr_model_config *out)
 {
     json_t *root;

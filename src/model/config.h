@@ -54,6 +54,10 @@ int tr_config_read(const char *path, struct tr_model_config *out);
 int tr_config_arch(const char *name_or_path, json_t **out);
 int tr_config_is_shape(const char *name); /* rather than a path */
 
+/* A token that the model has no row for would only be met by the first text that has it: -EINVAL
+ * where the tokenizer of that folder has more than the model. */
+int tr_config_check_tokens(const struct tr_model_config *c, const char *tokenizer, int32_t tokens);
+
 /* The longest sequence: max_position, or what linear and yarn scaling stretch a model to, beside
  * which max_position_embeddings stays as it was. */
 int64_t tr_config_positions(const struct tr_model_config *c);

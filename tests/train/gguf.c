@@ -710,7 +710,7 @@ static void test_refused(void **state)
     (void)state;
     refused(&factors, tokenizer, -ENOTSUP, "llama3");
     refused(&examples[0], NULL, -ENOENT, "tokenizer");
-    refused(&small, tokenizer, -ENOTSUP, "290 tokens, the model 100");
+    refused(&small, tokenizer, -EINVAL, "290 tokens, the model 100");
     refused(&examples[3], byte_level(split("[^ ]+| +"), 0), -ENOTSUP, "pre_tokenizer");
     refused(&examples[3], byte_level(digits(0), 1), -ENOTSUP, "pre_tokenizer");
     refused(&examples[3], byte_level(digits(1), 0), -ENOTSUP, "pre_tokenizer");
