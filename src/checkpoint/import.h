@@ -14,7 +14,7 @@ struct tr_import_params {
     const char *model;     /* Hugging Face folder, or NULL for: */
     const char *arch;      /* a name or a path to a config.json */
     uint64_t seed;         /* with arch, and of adapters */
-    const char *tokenizer; /* with arch: folder whose tokenizer files are kept; NULL: none */
+    const char *tokenizer; /* folder whose tokenizer files are kept; NULL: model's, or none */
     const char *store;     /* folder, absent or empty */
     const double *speed; /* of each of several folders, by which they are filled; NULL: measured */
     const char *keep;    /* folder, absent or empty: the source's other files (keep.h); NULL: they

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The kept folder of a run (RUN/source): every file of the source folder that is not weights, byte
- * for byte, and tailrace-shards.json, which says how the weights were split, in which types, and
- * how the store was laid out. With it and the store the source folder is not needed any more.
+ * for byte, or in place of its tokenizer's the files of the one that the run was given; and
+ * tailrace-shards.json, which says how the weights were split, in which types, and how the store
+ * was laid out. With it and the store the source folder is not needed any more.
  */
 #ifndef TR_SRC_CHECKPOINT_KEEP_H
 #define TR_SRC_CHECKPOINT_KEEP_H
@@ -58,6 +59,8 @@ int tr_keep_copy(const char *from, const char *to, int all);
 int tr_keep_note(const char *from, char *note, size_t room);
 /* Copies tokenizer.json and its companions from one folder to another, as far as they exist. */
 int tr_keep_copy_tokenizer(const char *from, const char *to);
+/* The same, in place of all that the kept folder has of another tokenizer. */
+int tr_keep_change_tokenizer(const char *from, const char *kept);
 
 /* "float32" ... as config.json names it. */
 const char *tr_keep_type_name(enum tr_dtype t);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "src/base/err.h"
 #include "src/base/file.h"
@@ -178,30 +179,57 @@ int tr_keep_note(const char *from, char *note, size_t room)
     return go(&(struct journey){.from = from, .note = note, .room = room}, note_one);
 }
 
+static const char *const tokenizer_names[] = {"tokenizer.json",
+                                              "tokenizer_config.json",
+                                              "special_tokens_map.json",
+                                              "tokenizer.model",
+                                              "vocab.json",
+                                              "merges.txt",
+                                              "added_tokens.json",
+                                              "chat_template.jinja",
+                                              TR_KEEP_TEMPLATES "/tool_use.jinja"};
+
+#define TOKENIZER_NAMES (sizeof(tokenizer_names) / sizeof(tokenizer_names[0]))
+
 int tr_keep_copy_tokenizer(const char *from, const char *to)
 {
-    static const char *const names[] = {"tokenizer.json",
-                                        "tokenizer_config.json",
-                                        "special_tokens_map.json",
-                                        "tokenizer.model",
-                                        "added_tokens.json",
-                                        "chat_template.jinja",
-                                        TR_KEEP_TEMPLATES "/tool_use.jinja"};
     struct tr_reach reach = {0};
     struct stat st;
     int r = tr_reach_open(&reach, from);
 
-    for (size_t i = 0; r >= 0 && i < sizeof(names) / sizeof(names[0]); i++) {
+    for (size_t i = 0; r >= 0 && i < TOKENIZER_NAMES; i++) {
+        const char *name = tokenizer_names[i];
         int must = i == 0 && !tr_folder_has(from, "tokenizer.model");
-        int there = stat_file(from, names[i], &st);
-        int why = there > 0 ? stays(&reach, from, names[i], &st) : 0;
+        int there = stat_file(from, name, &st);
+        int why = there > 0 ? stays(&reach, from, name, &st) : 0;
 
         r = there < 0 ? there : why;
         if (r > 0)
-            r = must ? tr_error(-EINVAL, "%s/%s: no file of a tokenizer", from, names[i]) : 0;
+            r = must ? tr_error(-EINVAL, "%s/%s: no file of a tokenizer: %s", from, name, whys[why])
+                     : 0;
         else if (r == 0 && (there || must)) /* which says that it is missing */
-            r = copy_named(from, to, names[i], TR_KEEP_FILE_BYTES);
+            r = copy_named(from, to, name, TR_KEEP_FILE_BYTES);
     }
     tr_reach_close(&reach);
     return r < 0 ? r : 0;
+}
+
+static int remove_named(const char *folder, const char *name)
+{
+    char *path = tr_path(folder, name);
+    int r = path ? 0 : -ENOMEM;
+
+    if (path && unlink(path) < 0 && !tr_reach_leads_nowhere(errno))
+        r = tr_error(-errno, "%s: cannot remove: %s", path, strerror(errno));
+    tr_free(TR_MEM_MISC, path);
+    return r;
+}
+
+int tr_keep_change_tokenizer(const char *from, const char *kept)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < TOKENIZER_NAMES; i++)
+        r = remove_named(kept, tokenizer_names[i]);
+    return r < 0 ? r : tr_keep_copy_tokenizer(from, kept);
 }

@@ -120,11 +120,19 @@ int tr_source_fill(void *arg, const struct tr_tensor *t, uint64_t from, size_t n
     return tr_random_init_fill(&s->random, t, from, n, type, buf);
 }
 
+/* What is trained with a tokenizer is of no use with another. */
+static int keep_folder(const struct tr_source *s, const char *folder)
+{
+    int r = tr_keep_copy(s->folder, folder, 0);
+
+    return r < 0 || !s->tokenizer ? r : tr_keep_change_tokenizer(s->tokenizer, folder);
+}
+
 int tr_source_keep(struct tr_source *s, const struct tr_model *m, const char *folder,
                    const char *uuid)
 {
-    int r = s->folder ? tr_keep_copy(s->folder, folder, 0)
-                      : tr_init_write_files(folder, s->config, s->tokenizer);
+    int r =
+        s->folder ? keep_folder(s, folder) : tr_init_write_files(folder, s->config, s->tokenizer);
 
     if (r == 0)
         r = tr_keep_write(folder, m, &s->shards, s->folder, uuid);

@@ -15,7 +15,7 @@ struct tr_source_params {
     const char *folder;    /* Hugging Face folder, or NULL for: */
     const char *arch;      /* a name or a path to a config.json */
     uint64_t seed;         /* with arch */
-    const char *tokenizer; /* with arch: folder whose tokenizer files are kept; NULL: none */
+    const char *tokenizer; /* folder whose tokenizer files are kept; NULL: folder's, or none */
     int dtype;             /* enum tr_dtype of every tensor, or -1: as the source */
     int threads;           /* with arch; 0: all cores of this process */
 };

@@ -199,7 +199,9 @@ cp model/config.json model/*.safetensors bare
 gives 0 '' train --model bare --tokenizer model --data text.txt --out lent --steps 1 --seq-len 32
 gives 0 '' generate --model lent --prompt 'Line 3' --max-tokens 4
 gives 0 '' export lent --gguf lent.gguf
-gives 1 'no tokenizer.json' generate --model lent/model --prompt 'Line 3'
+gives 0 '' generate --model lent/model --prompt 'Line 3' --max-tokens 4
+cmp -s model/tokenizer.json lent/model/tokenizer.json || say 'another tokenizer was exported'
+gives 1 'no tokenizer.json' generate --model bare --prompt 'Line 3'
 
 # the same command goes on where the model folder has gone, in whatever way it was said
 cp -r model gone

@@ -141,6 +141,35 @@ static void names_are_text(void **state)
     assert_true(make_same(model, make_path(temp, "out")));
 }
 
+/* A model is exported with the tokenizer that it was trained with, and with nothing of another. */
+static void tokenizer_is_the_runs(void **state)
+{
+    static const char *const others[] = {"tokenizer_config.json", "vocab.json",
+                                         "additional_chat_templates/tool_use.jinja"};
+    char other[128];
+
+    (void)state;
+    snprintf(other, sizeof(other), "%s/t", temp);
+    assert_int_equal(mkdir(other, 0755), 0);
+    make_file(other, "tokenizer.json", "{\"b\": 2}");
+    make_file(other, "chat_template.jinja", "{{ b }}");
+    make_file(other, "README.md", "of the tokenizer");
+    make_file(model, "tokenizer.json", "{\"a\": 1}");
+    make_file(model, "tokenizer_config.json", "{}");
+    make_file(model, "vocab.json", "{}");
+    make_file(model, "README.md", "of the model");
+    assert_int_equal(
+        run_import(temp,
+                   (struct tr_import_params){.model = model, .tokenizer = other, .dtype = -1}),
+        0);
+    assert_int_equal(export(), 0);
+    make_file(model, "tokenizer.json", "{\"b\": 2}");
+    make_file(model, "chat_template.jinja", "{{ b }}");
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+        assert_int_equal(unlink(make_path(model, others[i])), 0);
+    assert_true(make_same(model, make_path(temp, "out")));
+}
+
 /* A buffer that grows with it does so within a key. */
 static json_t *long_value(void)
 {
@@ -256,6 +285,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(folders_are_read_to_their_end, fresh, clean_temp),
         cmocka_unit_test_setup_teardown(files_are_looked_at, fresh, clean_temp),
         cmocka_unit_test_setup_teardown(names_are_text, fresh, clean_temp),
+        cmocka_unit_test_setup_teardown(tokenizer_is_the_runs, fresh, clean_temp),
         cmocka_unit_test(what_is_built_is_whole),
         cmocka_unit_test_setup_teardown(json_is_whole, fresh, clean_temp),
         cmocka_unit_test_setup_teardown(what_is_kept_is_whole, fresh, clean_temp),
