@@ -217,7 +217,7 @@ static void submit(struct tr_queue *q, uint32_t folder, const struct part *p)
     r->tries = 0;
     r->io.op = t->op;
     r->io.file = tr_file_in(t->file, folder);
-    r->io.buf = t->buf + p->from;
+    r->io.buf = t->op == TR_IO_SYNC ? NULL : t->buf + p->from;
     r->io.offset = p->place;
     r->io.bytes = p->bytes;
     t->offered[folder] = p->from + step;

@@ -187,7 +187,7 @@ static void report_data(const struct tr_run *run)
 /* Every epoch has the same number of steps (src/text/data.h). */
 static int count_steps(struct tr_run *run)
 {
-    double steps = ceil(run->params.epochs * (double)tr_data_steps(run->data, 0));
+    double steps = ceil(run->params.epochs * (double)tr_data_steps(run->data));
 
     if (run->params.steps == 0 && steps > 1e15)
         return tr_error(-EINVAL, "--epochs %g: too many steps", run->params.epochs);
@@ -301,7 +301,7 @@ static void enter_epoch(struct tr_run *run)
 {
     struct tr_cursor *c = &run->cursor;
 
-    if (c->epoch_step < (uint64_t)tr_data_steps(run->data, (int64_t)c->epoch))
+    if (c->epoch_step < (uint64_t)tr_data_steps(run->data))
         return;
     c->epoch++;
     c->epoch_step = 0;

@@ -78,10 +78,8 @@ int tr_data_open(struct tr_data **out, const struct tr_data_params *p)
     d->pack = p->packing && (d->info.format != TR_DATA_IDS || p->packing_asked);
     if (r == 0) {
         trim(d);
-        r = data_use_epoch(d, 0);
-    }
-    if (r == 0)
         r = data_batch_init(d);
+    }
     if (r < 0) {
         tr_data_close(d);
         return r;

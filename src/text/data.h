@@ -101,8 +101,9 @@ const char *tr_data_format_name(enum tr_data_format format);
 /* 1 where the folder holds a file that held_out would read. */
 int tr_data_has_held_out(const char *folder);
 
-/* Steps (batches) of one epoch; a short last batch is a batch. The same number in every epoch. */
-int64_t tr_data_steps(struct tr_data *d, int64_t epoch);
+/* Steps (batches) of one epoch; a short last batch is a batch. The same number in every epoch: rows
+ * are made of the samples' lengths alone (rows.h). */
+int64_t tr_data_steps(const struct tr_data *d);
 /* Batch `step` (0-based) of an epoch. */
 int tr_data_batch(struct tr_data *d, int64_t epoch, int64_t step, struct tr_batch *out);
 /* The most tokens that any batch / any grain of this data set may have (a bound from shapes). */

@@ -10,7 +10,7 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
-int data_use_epoch(struct tr_data *d, int64_t epoch)
+static int use_epoch(struct tr_data *d, int64_t epoch)
 {
     struct rows_params p = {
         .length = d->length,
@@ -55,7 +55,11 @@ static int32_t batch_rows(const struct tr_data *d)
 int data_batch_init(struct tr_data *d)
 {
     size_t tokens, rows;
+    int r = use_epoch(d, 0);
 
+    if (r < 0)
+        return r;
+    d->steps = ((int64_t)d->rows.n_rows + d->p.batch_size - 1) / d->p.batch_size;
     d->row_tokens = longest_row(d);
     rows = (size_t)batch_rows(d);
     tokens = rows * (size_t)d->row_tokens;
@@ -89,11 +93,9 @@ int32_t tr_data_grain_tokens(const struct tr_data *d)
     return (int32_t)(most < all ? most : all);
 }
 
-int64_t tr_data_steps(struct tr_data *d, int64_t epoch)
+int64_t tr_data_steps(const struct tr_data *d)
 {
-    int r = data_use_epoch(d, epoch);
-
-    return r < 0 ? r : ((int64_t)d->rows.n_rows + d->p.batch_size - 1) / d->p.batch_size;
+    return d->steps;
 }
 
 /* The last token of a window has a target in the next window; of a sample, never: what follows it
@@ -128,14 +130,14 @@ static void add_row(struct tr_data *d, struct tr_batch *b, size_t row)
 /* Rows behind one another; the grain is closed by the row that fills it, or by the end. */
 int tr_data_batch(struct tr_data *d, int64_t epoch, int64_t step, struct tr_batch *out)
 {
-    int64_t steps = epoch < 0 ? -EINVAL : tr_data_steps(d, epoch);
     struct tr_batch b = {0};
+    int r;
 
-    if (steps < 0 && steps != -EINVAL)
-        return (int)steps;
-    if (step < 0 || step >= steps)
+    if (epoch < 0 || step < 0 || step >= d->steps)
         return tr_error(-EINVAL, "%s: there is no step %lld in epoch %lld", d->path,
                         (long long)step, (long long)epoch);
+    if ((r = use_epoch(d, epoch)) < 0)
+        return r;
     d->row_start[0] = d->doc_start[0] = d->grain_start[0] = 0;
     for (int64_t row = step * d->p.batch_size;
          row < (step + 1) * d->p.batch_size && row < (int64_t)d->rows.n_rows; row++)

@@ -31,6 +31,7 @@ struct tr_data {
 
     struct rows rows; /* of `epoch`, -1 where there are none yet */
     int64_t epoch;
+    int64_t steps; /* of every epoch */
     int32_t row_tokens; /* of the longest row */
     int32_t *ids, *targets, *position, *row_start, *doc_start, *grain_start;
     float *weight;
@@ -66,7 +67,6 @@ int data_read_talk(struct tr_data *d, const char *where, json_t *o);
 /* Leaves as many samples as were asked for, drawn by seed; the others get no row. */
 void data_draw(struct tr_data *d);
 /* data_batch.c */
-int data_use_epoch(struct tr_data *d, int64_t epoch);
 int data_batch_init(struct tr_data *d);
 
 #endif

@@ -245,7 +245,7 @@ static void count_step(struct tr_run *run)
 
     c->step++;
     c->tokens += (uint64_t)run->pass.batch->n_tokens;
-    if (++c->epoch_step >= (uint64_t)tr_data_steps(run->data, (int64_t)c->epoch)) {
+    if (++c->epoch_step >= (uint64_t)tr_data_steps(run->data)) {
         c->epoch++;
         c->epoch_step = 0;
     }
@@ -452,7 +452,7 @@ int run_forward(struct tr_run *run)
 
 int run_evaluate(struct tr_run *run, struct tr_data *data, double *loss, int64_t *targets)
 {
-    int64_t steps = tr_data_steps(data, 0), n = 0;
+    int64_t steps = tr_data_steps(data), n = 0;
     double sum = 0, weights = 0;
 
     for (int64_t s = 0; s < steps; s++) {

@@ -58,7 +58,7 @@ static void expect_one(const char *name, const char *content, const struct tr_to
     struct tr_batch b = batch_of(d, 0, 0);
     double sum = 0;
 
-    assert_int_equal(tr_data_steps(d, 0), 1);
+    assert_int_equal(tr_data_steps(d), 1);
     assert_int_equal(b.n_tokens, n);
     expect_int(b.ids, want[0], n, "ids");
     expect_int(b.targets, want[1], n, "targets");
@@ -298,7 +298,7 @@ static void a_text_file_is_cut_into_windows(void **state)
     assert_int_equal(tr_tokenizer_encode(t, text, sizeof(text), &ids), 0);
     tr_ids_push(&ids, EOS);
     d = text_open_data(&p);
-    for (int64_t s = 0; s < tr_data_steps(d, 0); s++) {
+    for (int64_t s = 0; s < tr_data_steps(d); s++) {
         struct tr_batch b = batch_of(d, 0, s);
 
         for (int i = 0; i < b.n_tokens; i++, at++) {
@@ -422,7 +422,7 @@ static uint64_t run_epoch(struct tr_data *d, const struct tr_data_params *p, int
                           const int *length, int n)
 {
     int *seen = calloc((size_t)n, sizeof(*seen));
-    int64_t steps = tr_data_steps(d, epoch), rows = 0;
+    int64_t steps = tr_data_steps(d), rows = 0;
     uint64_t hash = 1469598103934665603u;
     struct tr_data_info info;
     double weight = 0;
@@ -462,16 +462,14 @@ static void every_token_comes_once_an_epoch(void **state)
         for (p.shuffle = 0; p.shuffle < 2; p.shuffle++) {
             uint64_t first, second;
             struct tr_data *d;
-            int64_t steps;
 
             p.packing = p.packing_asked = packed;
             d = text_open_data(&p);
-            steps = tr_data_steps(d, 0);
             first = run_epoch(d, &p, 0, length, N);
             second = run_epoch(d, &p, 1, length, N);
             assert_int_equal(first == second, !p.shuffle);
-            for (int64_t e = 0; e < 20; e++)
-                assert_int_equal(tr_data_steps(d, e), steps);
+            for (int64_t e = 2; e < 20; e++)
+                run_epoch(d, &p, e, length, N);
             assert_true(first == run_epoch(d, &p, 0, length, N));
             tr_data_close(d);
         }
@@ -496,9 +494,9 @@ static void check_tight(int row, int most)
     }
     d = text_open_data(&p);
     print_message("%d tokens in %lld rows of %d, at least %d, next fit %d\n", total,
-                  (long long)tr_data_steps(d, 0), row, (total + row - 1) / row, next_fit);
-    assert_true(tr_data_steps(d, 0) * row < total * 106 / 100);
-    assert_true(tr_data_steps(d, 0) * 108 / 100 < next_fit);
+                  (long long)tr_data_steps(d), row, (total + row - 1) / row, next_fit);
+    assert_true(tr_data_steps(d) * row < total * 106 / 100);
+    assert_true(tr_data_steps(d) * 108 / 100 < next_fit);
     run_epoch(d, &p, 0, length, N);
     tr_data_close(d);
 }
@@ -591,7 +589,7 @@ static void a_cursor_resumes_exactly(void **state)
     p.packing = p.packing_asked = p.shuffle = 1;
     straight = text_open_data(&p);
     for (int64_t epoch = 0; epoch < 3; epoch++)
-        for (int64_t step = 0; step < tr_data_steps(straight, epoch); step++) {
+        for (int64_t step = 0; step < tr_data_steps(straight); step++) {
             struct tr_batch a = batch_of(straight, epoch, step), b;
 
             resumed = text_open_data(&p);
@@ -611,7 +609,7 @@ static void evaluation_keeps_the_order_of_the_file(void **state)
     struct tr_data *d = text_open_data(&p);
 
     (void)state;
-    for (int64_t s = 0; s < tr_data_steps(d, 0); s++) {
+    for (int64_t s = 0; s < tr_data_steps(d); s++) {
         struct tr_batch b = batch_of(d, 0, s);
 
         for (int k = 0; k < b.n_rows; k++)
@@ -650,7 +648,7 @@ static void a_large_file_is_read_through_a_window(void **state)
     before = tr_mem_now(TR_MEM_TEXT);
     d = text_open_data(&p);
     assert_int_equal(tr_tokenizer_encode(t, both, 2 * n, &ids), 0);
-    for (int64_t s = 0; s < tr_data_steps(d, 0); s++) {
+    for (int64_t s = 0; s < tr_data_steps(d); s++) {
         struct tr_batch b = batch_of(d, 0, s);
 
         for (int i = s == 0; i < b.n_tokens; i++, at++)
