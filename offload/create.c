@@ -13,11 +13,8 @@
 #include "offload/store_private.h"
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/json.h"
 #include "src/base/mem.h"
 
-#define FORMAT      "tailrace store"
-#define VERSION     2
 #define SPARE_BYTES (1u << 20) /* for store.json, the folder, and the file system's own needs */
 #define ZEROS       (128u << 10)
 
@@ -123,28 +120,6 @@ static int allocate(struct tr_store *s, uint32_t file)
     return r;
 }
 
-static int write_json(const struct tr_store *s)
-{
-    json_t *o = json_pack("{s:s, s:i, s:s, s:i}", "format", FORMAT, "version",
-                          s->folders.n > 1 ? VERSION : 1, "uuid", s->shape.uuid, "generations",
-                          (int)s->shape.generations);
-    char *path = tr_path(s->folder, "store.json");
-    int r;
-
-    if (s->folders.n > 1)
-        tr_json_add(&o, "folders", json_integer((json_int_t)s->folders.n));
-    r = o && path ? 0 : -ENOMEM;
-    if (r == 0 && s->folders.n > 1)
-        r = tr_stripes_to_json(&s->stripes, &o);
-    if (r == 0)
-        r = tr_layout_to_json(&s->layout, &o);
-    if (r == 0)
-        r = tr_json_write_line(path, o, TR_STORE_JSON_LIMIT);
-    tr_free(TR_MEM_MISC, path);
-    json_decref(o);
-    return r;
-}
-
 /* The names of the files in the other folders; those in the first are synced with store.json. */
 static int sync_parts(const struct tr_store *s)
 {
@@ -168,7 +143,7 @@ static int make_files(struct tr_store *s)
     }
     if (r == 0)
         r = sync_parts(s);
-    return r < 0 ? r : write_json(s);
+    return r < 0 ? r : tr_store_write_json(s);
 }
 
 static int too_small(const struct tr_store *s, const struct tr_drive *drives)

@@ -16,11 +16,7 @@
 #include "offload/store_private.h"
 #include "src/base/err.h"
 #include "src/base/file.h"
-#include "src/base/json.h"
 #include "src/base/mem.h"
-
-#define FORMAT  "tailrace store"
-#define VERSION 2 /* 1: one folder */
 
 const char *const tr_store_names[TR_FILES] = {"gen0", "gen1", "commit0", "commit1"};
 
@@ -237,42 +233,6 @@ int tr_store_alloc_state(struct tr_store *s)
     return r < 0 ? r : tr_commit_alloc(&s->next, &s->shape);
 }
 
-static int is_uuid(const char *s)
-{
-    return s && strlen(s) == TR_UUID_CHARS && strspn(s, "0123456789abcdef-") == TR_UUID_CHARS;
-}
-
-static int take_json(struct tr_store *s, const json_t *o, const char *path)
-{
-    const char *format = json_string_value(json_object_get(o, "format"));
-    const char *uuid = json_string_value(json_object_get(o, "uuid"));
-    json_int_t version = json_integer_value(json_object_get(o, "version"));
-    json_int_t generations = json_integer_value(json_object_get(o, "generations"));
-    json_int_t folders = version > 1 ? json_integer_value(json_object_get(o, "folders")) : 1;
-    int r;
-
-    if (!format || strcmp(format, FORMAT) || version < 1)
-        return tr_error(-EINVAL, "%s: not the description of a store", path);
-    if (version > VERSION)
-        return tr_error(-ENOTSUP,
-                        "%s: store of version %lld, this program knows %d: use the newer "
-                        "program that made it",
-                        path, (long long)version, VERSION);
-    if (!is_uuid(uuid) || (generations != 1 && generations != 2) || folders < 1)
-        return tr_error(
-            -EINVAL, "%s: \"uuid\", \"generations\" or \"folders\" missing or out of range", path);
-    memcpy(s->shape.uuid, uuid, TR_UUID_CHARS + 1);
-    s->shape.generations = (uint32_t)generations;
-    if (folders != s->folders.n)
-        return tr_error(-EINVAL,
-                        "%s: the store %s has %lld folders, %u are given: name all of them, in "
-                        "order, as --store DIR:DIR",
-                        s->folder, uuid, (long long)folders, s->folders.n);
-    r = tr_layout_from_json(&s->layout, o, path);
-    s->stripes.n_folders = s->folders.n;
-    return r < 0 || folders == 1 ? r : tr_stripes_from_json(&s->stripes, o, &s->layout, path);
-}
-
 /* Anything but zeros at the beginning of a commit file: somebody has committed. */
 static int has_record(const struct tr_store *s, enum tr_file file)
 {
@@ -309,21 +269,6 @@ static int without_json(const struct tr_store *s, int r)
         if (faccessat(s->folder_fd, name, F_OK, 0) == 0)
             return tr_error(-ENODATA, "%s: an import that was cut off: start it again", s->folder);
     }
-    return r;
-}
-
-static int read_json(struct tr_store *s)
-{
-    char *path = tr_path(s->folder, "store.json");
-    json_t *o = NULL;
-    int r = path ? tr_json_read(path, TR_STORE_JSON_LIMIT, &o) : -ENOMEM;
-
-    if (r == -ENOENT)
-        r = without_json(s, r);
-    if (r == 0)
-        r = take_json(s, o, path);
-    json_decref(o);
-    tr_free(TR_MEM_MISC, path);
     return r;
 }
 
@@ -489,8 +434,10 @@ static int sync_records(struct tr_store *s)
 
 static int load(struct tr_store *s)
 {
-    int r = read_json(s);
+    int r = tr_store_read_json(s);
 
+    if (r == -ENOENT)
+        r = without_json(s, r);
     if (r == 0)
         r = tr_parts_lock(s, s->mode == TR_STORE_WRITE);
     if (r == 0)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A store from inside: shared by the store's own files (create, store, piece, verify) and by the
- * offload engine, which plays on the same state while it runs. Nobody else includes this.
+ * A store from inside: shared by the store's own files (description, create, store, piece, verify)
+ * and by the offload engine, which plays on the same state while it runs. Nobody else includes
+ * this.
  *
  * `durable` is what the newest durable commit record says. `next` is what the next one will say:
  * the changes of spans since are entered there when their bytes have been written. One rule gives
@@ -19,9 +20,6 @@
 
 /* Where the file system knows no files without a name, for the moment between open and unlink. */
 #define TR_SCRATCH_NAME "scratch"
-
-/* store.json at most: TR_LAYOUT_PIECES pieces of 120 bytes each, twice over. */
-#define TR_STORE_JSON_LIMIT (1u << 30)
 
 struct tr_store {
     struct tr_folders folders;
@@ -99,6 +97,10 @@ int tr_store_open_file(struct tr_store *s, uint32_t file, int flags);
 int tr_store_alloc_state(struct tr_store *s);
 int tr_store_remove_files(const struct tr_store *s);
 uint64_t tr_store_file_bytes(const struct tr_store *s, uint32_t file);
+
+/* description.c: store.json. -ENOENT: there is none. */
+int tr_store_write_json(const struct tr_store *s);
+int tr_store_read_json(struct tr_store *s);
 
 /* parts.c: the further folders. Each folder of several has a part.json with the store's UUID and
  * its own number. */
