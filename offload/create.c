@@ -262,13 +262,10 @@ int tr_store_create_hooked(struct tr_store **out, const char *folders,
                            const struct tr_io_hook *hook)
 {
     struct tr_store *s;
-    int r = tr_store_alloc(&s, folders);
+    int r = tr_store_alloc(&s, folders, TR_STORE_WRITE, hook);
 
     if (r < 0)
         return r;
-    if (hook)
-        s->hook = *hook;
-    s->mode = TR_STORE_WRITE;
     r = look_at_folders(s);
     if (r == 0)
         r = prepare(s, layout, generations);

@@ -43,13 +43,17 @@ static int alloc_files(struct tr_store *s)
     return s->file && whole ? 0 : -ENOMEM;
 }
 
-int tr_store_alloc(struct tr_store **out, const char *folders)
+int tr_store_alloc(struct tr_store **out, const char *folders, enum tr_store_mode mode,
+                   const struct tr_io_hook *hook)
 {
     struct tr_store *s = tr_alloc(TR_MEM_MISC, sizeof(*s));
     int r;
 
     if (!s)
         return -ENOMEM;
+    s->mode = mode;
+    if (hook)
+        s->hook = *hook;
     s->folder_fd = s->hosts_fd = -1;
     for (uint32_t i = 0; i < TR_STORE_FOLDERS; i++)
         s->part_fd[i] = -1;
@@ -457,13 +461,10 @@ int tr_store_open_hooked(struct tr_store **out, const char *folders, enum tr_sto
                          const struct tr_io_hook *hook)
 {
     struct tr_store *s;
-    int r = tr_store_alloc(&s, folders);
+    int r = tr_store_alloc(&s, folders, mode, hook);
 
     if (r < 0)
         return r;
-    if (hook)
-        s->hook = *hook;
-    s->mode = mode;
     r = tr_store_lock(s, mode == TR_STORE_WRITE);
     if (r == 0)
         r = load(s);
@@ -483,11 +484,10 @@ int tr_store_open(struct tr_store **out, const char *folders, enum tr_store_mode
 int tr_store_discard(const char *folders)
 {
     struct tr_store *s;
-    int r = tr_store_alloc(&s, folders);
+    int r = tr_store_alloc(&s, folders, TR_STORE_READ, NULL);
 
     if (r < 0)
         return r;
-    s->mode = TR_STORE_READ;
     r = tr_store_lock(s, 1);
     if (r == 0)
         r = load(s);

@@ -91,7 +91,8 @@ static inline int tr_store_folder_fd(const struct tr_store *s, uint32_t folder)
 extern const char *const tr_store_names[TR_FILES];
 const char *tr_store_file_name(uint32_t file);
 int tr_store_has_file(const struct tr_store *s, uint32_t file);
-int tr_store_alloc(struct tr_store **out, const char *folders);
+int tr_store_alloc(struct tr_store **out, const char *folders, enum tr_store_mode mode,
+                   const struct tr_io_hook *hook); /* NULL: none */
 int tr_store_lock(struct tr_store *s, int exclusive);
 int tr_store_open_file(struct tr_store *s, uint32_t file, int flags);
 int tr_store_alloc_state(struct tr_store *s);
