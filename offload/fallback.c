@@ -32,7 +32,7 @@ static int read_before(struct tr_store *s, struct tr_commit *c)
 }
 
 /* Every piece as s->next names it. */
-static int read_all(struct tr_store *s)
+int tr_store_check_all(struct tr_store *s)
 {
     size_t room = tr_layout_piece_room(&s->layout);
     void *buf = tr_alloc_pages(TR_MEM_IO, room);
@@ -42,11 +42,6 @@ static int read_all(struct tr_store *s)
         r = tr_store_read_piece(s, i, buf);
     tr_free_pages(TR_MEM_IO, buf, room);
     return r;
-}
-
-int tr_store_check_all(struct tr_store *s)
-{
-    return read_all(s);
 }
 
 static int erase_newest(struct tr_store *s)
@@ -62,10 +57,19 @@ static int enter_before(struct tr_store *s)
     int r = read_before(s, &s->next);
 
     if (r == 0)
-        r = read_all(s);
+        r = tr_store_check_all(s);
     if (r < 0)
         tr_commit_copy(&s->next, &s->durable, &s->shape);
     return r;
+}
+
+/* The payload of s->next; its bytes. */
+static int take_payload(const struct tr_store *s, void *payload, size_t room)
+{
+    size_t bytes = s->next.payload_bytes;
+
+    memcpy(payload, s->next.payload, bytes < room ? bytes : room);
+    return (int)bytes;
 }
 
 int tr_store_before(struct tr_store *s, void *payload, size_t room)
@@ -74,8 +78,7 @@ int tr_store_before(struct tr_store *s, void *payload, size_t room)
 
     if (r < 0)
         return r;
-    memcpy(payload, s->next.payload, s->next.payload_bytes < room ? s->next.payload_bytes : room);
-    r = (int)s->next.payload_bytes;
+    r = take_payload(s, payload, room);
     tr_commit_copy(&s->next, &s->durable, &s->shape);
     return r;
 }
@@ -126,11 +129,8 @@ int tr_store_glance_before(struct tr_store *s, void *payload, size_t room, struc
     *g = (struct tr_glance){0};
     if (r == 0)
         r = glance(s, g);
-    if (r == 0) {
-        memcpy(payload, s->next.payload,
-               s->next.payload_bytes < room ? s->next.payload_bytes : room);
-        r = (int)s->next.payload_bytes;
-    }
+    if (r == 0)
+        r = take_payload(s, payload, room);
     tr_commit_copy(&s->next, &s->durable, &s->shape);
     return r;
 }
