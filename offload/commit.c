@@ -16,7 +16,7 @@
 #define SECTOR_BYTES 512u /* the least that is written whole */
 #define SECTOR_KNOWN 16u  /* bytes of it that must be known, to tell garbage from damage */
 
-#define TRIED_BYTES 65536u /* seconds; the effort grows with the square */
+#define TRIED_BYTES 65536u /* of a record that is tried: seconds, which grow with the square */
 
 enum {
     AT_MAGIC = 0,

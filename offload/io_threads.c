@@ -142,7 +142,6 @@ static void threads_close(struct tr_io *io)
 static void threads_describe(const struct tr_io *io, char *text, size_t room)
 {
     const struct threads *t = (const struct threads *)io;
-
     char way[64];
 
     tr_io_describe_files(t->files, t->n_folders, way, sizeof(way));
