@@ -12,8 +12,6 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
-#define PATIENCE_NS 100000000u /* of a waiting caller, before it asks how the device is */
-
 void tr_engine_kick(struct tr_offload *o)
 {
     o->kicked = 1;
@@ -66,7 +64,7 @@ void tr_engine_wait(struct tr_offload *o)
 {
     int r;
 
-    if (tr_cond_wait_for(&o->changed, &o->lock, PATIENCE_NS) == 0 || !o->calls || o->error)
+    if (tr_cond_wait_for(&o->changed, &o->lock, TR_PATIENCE_NS) == 0 || !o->calls || o->error)
         return;
     pthread_mutex_unlock(&o->lock);
     r = o->device->ops->error(o->device);

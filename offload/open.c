@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "offload/engine.h"
+#include "src/base/clock.h"
 #include "src/base/err.h"
 #include "src/base/mem.h"
 #include "src/base/thread.h"
@@ -179,17 +180,6 @@ static int alloc_engine(struct tr_offload *o, const struct tr_offload_params *p)
     return r < 0 ? r : tr_moves_open(o);
 }
 
-static void init_lock(struct tr_offload *o)
-{
-    pthread_condattr_t attr;
-
-    pthread_mutex_init(&o->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&o->changed, &attr);
-    pthread_condattr_destroy(&attr);
-}
-
 int tr_offload_open(struct tr_offload **out, const struct tr_offload_params *p)
 {
     struct tr_offload *o;
@@ -200,7 +190,8 @@ int tr_offload_open(struct tr_offload **out, const struct tr_offload_params *p)
     o = tr_alloc(TR_MEM_MISC, sizeof(*o));
     if (!o)
         return -ENOMEM;
-    init_lock(o);
+    pthread_mutex_init(&o->lock, NULL);
+    tr_cond_init(&o->changed);
     r = alloc_engine(o, p);
     if (r == 0)
         r = open_io(o, p->io);

@@ -8,8 +8,7 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
-#define TENSORS     (TR_ROLES + 1) /* of a visit, at most */
-#define PATIENCE_NS 100000000u
+#define TENSORS (TR_ROLES + 1) /* of a visit, at most */
 
 struct gradient {
     int32_t tensor;
@@ -188,7 +187,7 @@ static int await_copies(struct tr_apart *a)
     pthread_mutex_lock(&a->lock);
     a->asked++;
     while (a->arrived < a->asked && r == 0) {
-        if (tr_cond_wait_for(&a->changed, &a->lock, PATIENCE_NS) == 0)
+        if (tr_cond_wait_for(&a->changed, &a->lock, TR_PATIENCE_NS) == 0)
             continue;
         pthread_mutex_unlock(&a->lock);
         r = d->ops->error(d);
@@ -232,7 +231,6 @@ int tr_apart_end(struct tr_apart *a, const struct tr_unit_visit *u)
 int tr_apart_open(struct tr_apart **out, const struct tr_apart_params *p)
 {
     struct tr_apart *a = tr_alloc(TR_MEM_MISC, sizeof(*a));
-    pthread_condattr_t attr;
     int r;
 
     if (!a)
@@ -240,10 +238,7 @@ int tr_apart_open(struct tr_apart **out, const struct tr_apart_params *p)
     *a =
         (struct tr_apart){.device = p->device, .cpu = p->cpu, .plan = p->plan, .memory = p->memory};
     pthread_mutex_init(&a->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&a->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    tr_cond_init(&a->changed);
     if ((r = p->device->ops->event_open(p->device, &a->made)) == 0 &&
         (r = p->device->ops->event_open(p->device, &a->fetched)) == 0 &&
         (r = p->device->ops->event_open(p->device, &a->put[0])) == 0)
