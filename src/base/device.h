@@ -336,6 +336,17 @@ struct tr_op_update {
     uint32_t seed, name;
 };
 
+/* How many sums and factors ADALOMO has of a tensor of so many columns. */
+static inline uint64_t tr_adalomo_sums(uint64_t columns)
+{
+    return 32 + 32 * columns;
+}
+
+static inline uint64_t tr_adalomo_factors(uint64_t columns)
+{
+    return columns + 3;
+}
+
 struct tr_op {
     enum tr_op_kind kind;
     union {

@@ -6,6 +6,7 @@
  */
 #include "src/plan/plan_parts.h"
 
+#include "src/base/device.h"
 #include "src/model/freeze.h"
 
 /* A bump inside a frame: 64-byte aligned arrays. */
@@ -78,18 +79,21 @@ static void lay_backward(struct tr_backward_scratch *b, const struct tr_plan *p)
     b->bytes = plan_aligned(plan_max(plan_max(mlp, attention), m * c->hidden * 4)); /* or mlp_out */
 }
 
+static void place_behind(uint64_t *end, struct tr_place *at, uint64_t bytes)
+{
+    at->offset = *end;
+    at->bytes = bytes;
+    *end += plan_aligned(bytes);
+}
+
 static void place(struct tr_plan *p, struct tr_place *at, uint64_t bytes)
 {
-    at->offset = p->peak;
-    at->bytes = bytes;
-    p->peak += plan_aligned(bytes);
+    place_behind(&p->peak, at, bytes);
 }
 
 static void place_host(struct tr_plan *p, struct tr_place *at, uint64_t bytes)
 {
-    at->offset = p->host_bytes;
-    at->bytes = bytes;
-    p->host_bytes += plan_aligned(bytes);
+    place_behind(&p->host_bytes, at, bytes);
 }
 
 static uint64_t slice_rows(const struct tr_model *m)
@@ -108,6 +112,17 @@ static uint64_t sum_columns(const struct tr_model *m)
         if (tr_model_state(m, &m->tensors[i]) == TR_STATE_ADALOMO)
             most = plan_max(most, (uint64_t)m->tensors[i].cols);
     return most;
+}
+
+/* AdaLomo's, of a tensor of so many columns. */
+static uint64_t sums_bytes(uint64_t columns)
+{
+    return columns ? tr_adalomo_sums(columns) * sizeof(double) : 0;
+}
+
+static uint64_t factor_bytes(uint64_t columns)
+{
+    return columns ? tr_adalomo_factors(columns) * sizeof(float) : 0;
 }
 
 static void place_batch(struct tr_plan *p)
@@ -185,10 +200,8 @@ static void place_backward(struct tr_plan *p)
     place(p, &p->grad, plan_grad_floats(p, slice) * 4);
     place(p, &p->norm_grad, (uint64_t)c->hidden * 4);
     place(p, &p->sumsq, entries * 8);
-    if (columns) {
-        place(p, &p->sums, (32 + 32 * columns) * 8);
-        place(p, &p->factor, (columns + 3) * 4);
-    }
+    place(p, &p->sums, sums_bytes(columns));
+    place(p, &p->factor, factor_bytes(columns));
 }
 
 static uint64_t largest_weight(const struct tr_model *m)
@@ -205,13 +218,13 @@ static void place_apart(struct tr_plan *p)
 {
     const struct tr_model *m = p->in.model;
     uint64_t hidden = (uint64_t)m->config.hidden, columns = sum_columns(m);
-    uint64_t slice = tr_trains_table(m) ? tr_round_up(slice_rows(m) * hidden, 16) : 0;
-    uint64_t floats = plan_max(plan_block_grad_floats(p), slice + tr_round_up(hidden, 16));
+    uint64_t slice = tr_trains_table(m) ? tr_grad_room(slice_rows(m) * hidden) : 0;
+    uint64_t floats = plan_max(plan_block_grad_floats(p), slice + tr_grad_room(hidden));
 
     place_host(p, &p->host_grads, 2 * floats * 4);
     place_host(p, &p->host_weights, 2 * floats * largest_weight(m));
-    place_host(p, &p->host_sums, columns ? (32 + 32 * columns) * 8 : 0);
-    place_host(p, &p->host_factor, columns ? (columns + 3) * 4 : 0);
+    place_host(p, &p->host_sums, sums_bytes(columns));
+    place_host(p, &p->host_factor, factor_bytes(columns));
 }
 
 static void place_pool(struct tr_plan *p, int pool)

@@ -159,7 +159,8 @@ static struct tr_op_cost any_update(const struct tr_op *op)
     case TR_OP_ADALOMO_SUM:
         return update(TR_COST_ADALOMO_SUM, &op->update);
     case TR_OP_ADALOMO_FACTOR: /* its sums are gone through once */
-        return bytes_of(TR_COST_ADALOMO_SUM, TR_F32, 256.0 * (double)(1 + op->update.block));
+        return bytes_of(TR_COST_ADALOMO_SUM, TR_F32,
+                        (double)(tr_adalomo_sums((uint64_t)op->update.block) * sizeof(double)));
     case TR_OP_ADALOMO:
         return update(TR_COST_ADALOMO, &op->update);
     default:

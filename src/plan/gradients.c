@@ -41,7 +41,7 @@ static uint64_t grads_before(const struct tr_plan *p, int role, int with)
 
     for (int r = 0; r < role; r++)
         if (live_together(p, r, with))
-            sum += tr_round_up(grad_floats(p, r), 16);
+            sum += tr_grad_room(grad_floats(p, r));
     return sum;
 }
 

@@ -19,6 +19,7 @@
 
 #include <jansson.h>
 
+#include "src/base/mem.h"
 #include "src/model/model.h"
 
 /* One buffer in the arena. */
@@ -71,11 +72,10 @@ enum tr_frames { TR_FRAMES_FIT, TR_FRAMES_FIRST, TR_FRAMES_SPILL };
 
 struct tr_plan_params {
     const struct tr_model *model;
-    int32_t batch_tokens; /* N: the most tokens of a step */
-    int32_t grain_tokens; /* the most tokens of a grain */
-    int32_t
-        micro_tokens;  /* tokens of a micro-batch at most, whole grains; 0: as the budget allows */
-    int64_t positions; /* rows of the rotary tables */
+    int32_t batch_tokens;  /* N: the most tokens of a step */
+    int32_t grain_tokens;  /* the most tokens of a grain */
+    int32_t micro_tokens;  /* of a micro-batch at most, whole grains; 0: as the budget allows */
+    int64_t positions;     /* rows of the rotary tables */
     enum tr_dtype compute; /* of activations: what the device says for the model's dtype */
     int train;             /* 0: forward only */
     int norm;              /* the global norm is measured before the update */
@@ -170,6 +170,13 @@ uint64_t tr_plan_cache(const struct tr_plan *plan, int layer, int values);
 /* Does the pool spare what was used last (offload.h)? Parameters and block inputs are used on the
  * way up and down: what they are loaded over has been written long before. */
 int tr_plan_spares(int pool);
+
+/* Floats that a gradient takes among others: the next one begins at a cache line, too. */
+static inline uint64_t tr_grad_room(uint64_t floats)
+{
+    return tr_round_up(floats, 16);
+}
+
 /* Offset of a block tensor's gradient in plan->grad. */
 uint64_t tr_plan_grad(const struct tr_plan *plan, const struct tr_block *block, enum tr_role role);
 /* The same of a table's slice that begins at row0. */

@@ -6,7 +6,6 @@
 #ifndef TR_SRC_PLAN_PLAN_PARTS_H
 #define TR_SRC_PLAN_PLAN_PARTS_H
 
-#include "src/base/mem.h"
 #include "src/plan/plan.h"
 
 static inline uint64_t plan_max(uint64_t a, uint64_t b)

@@ -383,8 +383,8 @@ static struct tr_op table_op(struct probe *p, struct timed k, const struct shape
         op.update.state_dtype = k.state;
         op.update.m = kind == TR_OP_SGD ? NULL : take(p, means);
         op.update.v = kind == TR_OP_ADAMW || kind == TR_OP_ADAM_MINI ? take(p, means) : NULL;
-        op.update.sums = take(p, 256.0 * (double)(1 + s->m));
-        op.update.factor = take(p, (double)(s->m + 3) * 4);
+        op.update.sums = take(p, (double)tr_adalomo_sums((uint64_t)s->m) * sizeof(double));
+        op.update.factor = take(p, (double)tr_adalomo_factors((uint64_t)s->m) * sizeof(float));
     }
     return op;
 }

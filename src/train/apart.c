@@ -79,11 +79,6 @@ int tr_apart_begin(struct tr_apart *a, const struct tr_unit_visit *u)
     return a->device->ops->wait(a->device, TR_STREAM_COMPUTE, a->fetched);
 }
 
-static uint64_t next_use(uint64_t used, uint64_t n)
-{
-    return used + tr_round_up(n, 16);
-}
-
 /* Of n floats into the set's memory. `ready`: no compute of this step makes them. */
 static int fetch(struct tr_apart *a, struct set *s, const struct pass_grad *g, int ready)
 {
@@ -93,7 +88,7 @@ static int fetch(struct tr_apart *a, struct set *s, const struct pass_grad *g, i
 
     assert(s->n < TENSORS);
     s->gradient[s->n++] = (struct gradient){g->tensor, g->first, at};
-    s->used = next_use(s->used, g->n);
+    s->used += tr_grad_room(g->n);
     assert(s->used * 4 <= a->plan->host_grads.bytes / 2);
     if (!ready && (r = d->ops->record(d, TR_STREAM_COMPUTE, a->made)) == 0)
         r = d->ops->wait(d, TR_STREAM_OUT, a->made);
@@ -133,7 +128,7 @@ static int fetch_weight(struct tr_apart *a, const struct pass_grad *g, const str
     *w = (struct weight){.slot = op->update.w,
                          .at = half(a, &a->plan->host_weights, a->updates) + a->weight_bytes,
                          .bytes = g->n * size};
-    a->weight_bytes += next_use(0, g->n) * size;
+    a->weight_bytes += tr_grad_room(g->n) * size;
     assert(a->weight_bytes <= a->plan->host_weights.bytes / 2);
     if (!a->n_weights++)
         r = d->ops->wait(d, TR_STREAM_OUT, a->put[a->updates % 2]);
