@@ -167,13 +167,6 @@ static struct tr_sim_rates rates_of(const struct tr_figures *f)
     return r;
 }
 
-static enum tr_durability durability_of(const struct tr_run *run)
-{
-    return run->params.durability == TR_KEEP_NONE         ? TR_DURABLE_NONE
-           : run->params.durability == TR_KEEP_CHECKPOINT ? TR_DURABLE_CHECKPOINT
-                                                          : TR_DURABLE_STEP;
-}
-
 void play_close(struct play *y)
 {
     tr_free(TR_MEM_MISC, y->seconds);
@@ -246,7 +239,7 @@ int play_open(struct play *y, struct tr_run *run, const struct tr_figures *figur
                                   .staging_bytes = run->staging_bytes,
                                   .prefetch = (uint32_t)run->params.prefetch,
                                   .serial = run->params.serial,
-                                  .durability = durability_of(run),
+                                  .durability = run_durability(run),
                                   .rates = rates_of(figures)};
     r = place_stripes(y, run, figures);
     if (r < 0)

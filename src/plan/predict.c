@@ -32,7 +32,7 @@ static uint64_t parked_bytes(const struct tr_layout *l)
 
 static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
 {
-    int generations = run->params.durability == TR_KEEP_NONE ? 1 : 2;
+    uint64_t generations = run_generations(run);
 
     out->device_bytes = run->plan.peak + run->device_info.workspace_bytes;
     out->staging_bytes = all_at_home(run) ? 0 : run->staging_bytes;
@@ -41,9 +41,8 @@ static void fill_memory(const struct tr_run *run, struct tr_prediction *out)
     out->apart_bytes = run->plan.host_bytes;
     out->least_host = run_least_host(run);
     out->buffer_bytes = run_buffer_bytes(run);
-    out->disk_bytes =
-        (uint64_t)generations * tr_layout_bytes(&run->model->layout) + run->spill_bytes;
-    out->parked_disk_bytes = (uint64_t)generations * parked_bytes(&run->model->layout);
+    out->disk_bytes = generations * tr_layout_bytes(&run->model->layout) + run->spill_bytes;
+    out->parked_disk_bytes = generations * parked_bytes(&run->model->layout);
     out->spill_disk_bytes = run->spill_bytes;
     out->spill_host_bytes = run->spill_host_bytes;
 }

@@ -99,7 +99,7 @@ int run_check_snapshot(const struct tr_run *run)
 int run_check_disk(const struct tr_run *run)
 {
     const struct tr_train_params *p = &run->params;
-    uint64_t generations = p->durability == TR_KEEP_NONE ? 1 : 2;
+    uint64_t generations = run_generations(run);
     uint64_t weights = p->export_model != TR_NO ? exported_bytes(run) : 0;
     uint64_t store = generations * tr_layout_bytes(&run->model->layout) + run->spill_bytes;
     struct places places = {.left = 0};

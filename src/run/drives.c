@@ -168,7 +168,7 @@ int run_drive_speeds(const struct tr_run *run, double speed[TR_STORE_FOLDERS])
 
 static int fill_rooms(const struct tr_run *run, const struct tr_figures *f, struct tr_drive *drives)
 {
-    uint64_t generations = run->params.durability == TR_KEEP_NONE ? 1 : 2;
+    uint64_t generations = run_generations(run);
     struct places p = {.n = 0};
     int r = look(run->params.store, f, &p);
 

@@ -120,10 +120,6 @@ int run_open_offload(struct tr_run *run)
     static const enum tr_io_kind io[] = {[TR_ENGINE_AUTO] = TR_IO_AUTO,
                                          [TR_ENGINE_URING] = TR_IO_URING,
                                          [TR_ENGINE_THREADS] = TR_IO_THREADS};
-    static const enum tr_durability durability[] = {[TR_KEEP_AUTO] = TR_DURABLE_STEP,
-                                                    [TR_KEEP_STEP] = TR_DURABLE_STEP,
-                                                    [TR_KEEP_CHECKPOINT] = TR_DURABLE_CHECKPOINT,
-                                                    [TR_KEEP_NONE] = TR_DURABLE_NONE};
     struct tr_slot_pool pools[TR_SLOT_POOLS];
     int r = run_deal_out_spills(run, tr_store_stripes(run->store), &run->spills);
 
@@ -137,7 +133,7 @@ int run_open_offload(struct tr_run *run)
                                     .pools = pools,
                                     .n_pools = TR_SLOT_POOLS,
                                     .io = io[run->params.io],
-                                    .durability = durability[run->params.durability],
+                                    .durability = run_durability(run),
                                     .prefetch = (uint32_t)run->params.prefetch,
                                     .staging_bytes = run->staging_bytes,
                                     .in_host = run->in_host,

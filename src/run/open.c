@@ -267,7 +267,7 @@ static int import(struct tr_run *run)
     p->store = run->params.store;
     p->keep = keep;
     p->speed = run_drive_speeds(run, speed) ? speed : NULL;
-    p->generations = run->params.durability == TR_KEEP_NONE ? 1 : 2;
+    p->generations = (int)run_generations(run);
     p->payload = payload;
     p->payload_bytes = sizeof(payload);
     p->progress = run->params.importing;

@@ -149,6 +149,20 @@ struct tr_run {
     struct tr_plan_row rows[TR_PLAN_ROWS];
 };
 
+/* What --durability asks of the engine: auto, until it is settled, what step does. */
+static inline enum tr_durability run_durability(const struct tr_run *run)
+{
+    return run->params.durability == TR_KEEP_NONE         ? TR_DURABLE_NONE
+           : run->params.durability == TR_KEEP_CHECKPOINT ? TR_DURABLE_CHECKPOINT
+                                                          : TR_DURABLE_STEP;
+}
+
+/* And of the store: in how many places it has everything. */
+static inline uint32_t run_generations(const struct tr_run *run)
+{
+    return run_durability(run) == TR_DURABLE_NONE ? 1 : 2;
+}
+
 void run_log(const struct tr_run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* --- step.c --------------------------------------------------------------------------------- */
