@@ -67,7 +67,7 @@ static int visit_all(struct tr_run *run, struct point at[3])
     for (uint32_t i = 0; i < n && r == 0; i++) {
         if (i == v->forward)
             look(&at[1], run->offload);
-        r = run_visit(run, v, i, 0);
+        r = run_visit(run, v, i, NULL, NULL);
     }
     if (r == 0)
         r = tr_offload_drain(run->offload);

@@ -89,12 +89,20 @@ static int head_visit(const struct logits_work *w, const struct tr_pass_visit *v
     const struct tr_slice *s = &tr_model_head(w->run->model)->slices[v->unit.index];
     int r;
 
+    w->run->pass.visit = v;
     if (v->unit.first && (r = gather(w)) < 0)
         return r;
     if ((r = norm(w, pass_span(v, w->run->model->final_norm_span))) < 0 ||
         (r = multiply(w, s, pass_span(v, s->params_span))) < 0)
         return r;
     return take_slice(w, s);
+}
+
+static int queue(void *arg, const struct tr_pass_visit *v)
+{
+    const struct logits_work *w = arg;
+
+    return v->unit.work == TR_WORK_HEAD ? head_visit(w, v) : run_queue(w->run, v);
 }
 
 int infer_logits(struct tr_run *run, const struct tr_batch *batch, const int32_t *rows, int32_t n,
@@ -111,18 +119,5 @@ int infer_logits(struct tr_run *run, const struct tr_batch *batch, const int32_t
         return r;
     r = run->device->ops->copy_in(run->device, TR_STREAM_COMPUTE,
                                   pass_at(&run->pass, &run->plan.targets), rows, (size_t)n * 4);
-    if (r < 0 || (r = run_begin(run, RUN_FORWARD)) < 0)
-        return r;
-    for (uint32_t i = 0; i < run->visits.forward && r == 0; i++) {
-        struct tr_pass_visit v = {.unit = run->visits.units[i], .spans = &run->visits.spans[i]};
-
-        if ((r = tr_offload_acquire(run->offload, i, v.at)) < 0)
-            break;
-        run->pass.visit = &v;
-        r = v.unit.work == TR_WORK_HEAD ? head_visit(&w, &v) : tr_pass_run(&run->pass, &v);
-        if (r == 0)
-            r = tr_offload_release(run->offload, i);
-    }
-    run->step.begun = RUN_NOTHING;
-    return r;
+    return r < 0 ? r : run_walk(run, RUN_FORWARD, queue, &w);
 }

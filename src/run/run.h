@@ -180,8 +180,15 @@ int run_trial(struct tr_run *run, double lr, double *loss);
 int run_begin(struct tr_run *run, enum run_begun what);
 /* The visits that this stands for; returns how many there are. */
 uint32_t run_visits(const struct tr_run *run, enum run_begun what, const struct tr_visits **v);
-/* Visit i of the list that has been begun. */
-int run_visit(struct tr_run *run, const struct tr_visits *v, uint32_t i, int compute);
+/* Queues the compute of a visit whose spans have come; run_queue: the pass's own, arg is the run.
+ */
+typedef int run_queue_fn(void *arg, const struct tr_pass_visit *v);
+int run_queue(void *arg, const struct tr_pass_visit *v);
+/* Visit i of the list that has been begun; queue NULL: it passes through. */
+int run_visit(struct tr_run *run, const struct tr_visits *list, uint32_t i, run_queue_fn *queue,
+              void *arg);
+/* Begins a list and walks all of it. */
+int run_walk(struct tr_run *run, enum run_begun what, run_queue_fn *queue, void *arg);
 /* One forward pass over a batch that has been copied (tr_pass_batch): its visits, losses in
  * run->step.nll. */
 int run_forward(struct tr_run *run);

@@ -62,17 +62,12 @@ static void count_settled(struct tr_run *run)
 
 int run_settle(struct tr_run *run)
 {
-    const struct tr_visits *v;
-    uint32_t n = run_visits(run, RUN_SETTLE, &v);
     int r;
 
     if (!run->cursor.pending.is)
         return 0;
     run_take_pending(run);
-    r = run_begin(run, RUN_SETTLE);
-    for (uint32_t i = 0; i < n && r == 0; i++)
-        r = run_visit(run, v, i, 1);
-    run->step.begun = RUN_NOTHING;
+    r = run_walk(run, RUN_SETTLE, run_queue, run);
     if (r < 0 || (r = run->device->ops->sync(run->device, TR_STREAM_COMPUTE)) < 0)
         return r;
     run->cursor.pending = (struct tr_pending){0};

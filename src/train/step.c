@@ -39,14 +39,34 @@ int run_begin(struct tr_run *run, enum run_begun what)
     return r;
 }
 
-int run_visit(struct tr_run *run, const struct tr_visits *list, uint32_t i, int compute)
+int run_queue(void *arg, const struct tr_pass_visit *v)
+{
+    struct tr_run *run = arg;
+
+    return tr_pass_run(&run->pass, v);
+}
+
+int run_visit(struct tr_run *run, const struct tr_visits *list, uint32_t i, run_queue_fn *queue,
+              void *arg)
 {
     struct tr_pass_visit v = {.unit = list->units[i], .spans = &list->spans[i]};
     int r = tr_offload_acquire(run->offload, i, v.at);
 
-    if (r == 0 && compute)
-        r = tr_pass_run(&run->pass, &v);
+    if (r == 0 && queue)
+        r = queue(arg, &v);
     return r < 0 ? r : tr_offload_release(run->offload, i);
+}
+
+int run_walk(struct tr_run *run, enum run_begun what, run_queue_fn *queue, void *arg)
+{
+    const struct tr_visits *list;
+    uint32_t n = run_visits(run, what, &list);
+    int r = run_begin(run, what);
+
+    for (uint32_t i = 0; i < n && r == 0; i++)
+        r = run_visit(run, list, i, queue, arg);
+    run->step.begun = RUN_NOTHING;
+    return r;
 }
 
 static int sync_compute(struct tr_run *run)
@@ -231,7 +251,7 @@ static int walk(struct tr_run *run, struct tr_step_report *report, int *skip)
         if (r == 0 && pass == TR_PASS_UPDATE && done != TR_PASS_UPDATE)
             r = turn(run, done, report, skip);
         if (r == 0)
-            r = run_visit(run, v, i, computes(run, &v->units[i], *skip));
+            r = run_visit(run, v, i, computes(run, &v->units[i], *skip) ? run_queue : NULL, run);
         if (r == 0)
             r = settle_metrics(run);
     }
@@ -438,13 +458,8 @@ int run_trial(struct tr_run *run, double lr, double *loss)
 
 int run_forward(struct tr_run *run)
 {
-    const struct tr_visits *v;
-    uint32_t n = run_visits(run, RUN_FORWARD, &v);
-    int r = run_begin(run, RUN_FORWARD);
+    int r = run_walk(run, RUN_FORWARD, run_queue, run);
 
-    for (uint32_t i = 0; i < n && r == 0; i++)
-        r = run_visit(run, v, i, 1);
-    run->step.begun = RUN_NOTHING;
     if (r < 0 || (r = copy_losses(run)) < 0)
         return r;
     return sync_compute(run);
