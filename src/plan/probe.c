@@ -37,12 +37,12 @@ void probe_log(const struct probe *p, const char *fmt, ...)
     char line[256];
     va_list ap;
 
-    if (!p->p->log)
+    if (!p->params->log)
         return;
     va_start(ap, fmt);
     vsnprintf(line, sizeof(line), fmt, ap);
     va_end(ap);
-    p->p->log(p->p->log_arg, line);
+    p->params->log(p->params->log_arg, line);
 }
 
 static int run_rounds(struct probe *p, probe_fn *fn, void *arg, int rounds, double *seconds)
@@ -60,12 +60,12 @@ static int run_rounds(struct probe *p, probe_fn *fn, void *arg, int rounds, doub
 
 int probe_time(struct probe *p, probe_fn *fn, void *arg, double *seconds)
 {
-    double times[5], length = p->p->quick ? 0.0005 : 0.02;
-    int n = p->p->quick ? 1 : 5, rounds, r;
+    double times[5], length = p->params->quick ? 0.0005 : 0.02;
+    int n = p->params->quick ? 1 : 5, rounds, r;
 
     if ((r = run_rounds(p, fn, arg, 1, &times[0])) < 0) /* warms up */
         return r;
-    if (p->p->quick && times[0] > 100 * length) { /* far more than warming up takes */
+    if (p->params->quick && times[0] > 100 * length) { /* far more than warming up takes */
         *seconds = times[0];
         return 0;
     }
@@ -104,8 +104,8 @@ static int fill_arena(struct probe *p)
 
 static int open_device(struct probe *p)
 {
-    const char *name = p->p->device ? p->p->device : tr_devices_default();
-    struct tr_device_params params = {.threads = (int)p->p->threads};
+    const char *name = p->params->device ? p->params->device : tr_devices_default();
+    struct tr_device_params params = {.threads = (int)p->params->threads};
     uint64_t own = 0;
     int r = tr_devices_parse(name, &p->choice);
 
@@ -113,7 +113,7 @@ static int open_device(struct probe *p)
         r = tr_device_cuda_workspace(p->choice.ordinal, &own);
     else if (r == 0)
         own = tr_device_cpu_workspace(&params);
-    params.memory_bytes = own + (p->p->quick ? QUICK_BYTES : ARENA_BYTES);
+    params.memory_bytes = own + (p->params->quick ? QUICK_BYTES : ARENA_BYTES);
     if (r < 0 || (r = tr_devices_open(&p->device, &p->choice, &params)) < 0)
         return r;
     p->device->ops->info(p->device, &p->info);
@@ -125,18 +125,18 @@ static int open_device(struct probe *p)
 static int describe(struct probe *p)
 {
     struct tr_figures *f = &p->figures;
-    uint64_t total;
     int r = tr_free_memory(&f->host_bytes);
 
     if (r == 0)
-        r = p->choice.cuda ? tr_device_cuda_memory(p->choice.ordinal, &f->device_bytes, &total)
-                           : tr_free_memory(&f->device_bytes);
+        r = tr_devices_free_memory(&p->choice, &f->device_bytes);
     if (gethostname(f->name, sizeof(f->name) - 1) < 0 || !f->name[0])
         strcpy(f->name, "this machine");
     snprintf(f->device, sizeof(f->device), "%s", p->info.bits);
     f->cuda = p->choice.cuda;
     f->grain_tokens = p->info.grain_tokens;
-    f->threads = p->choice.cuda ? 0 : p->p->threads > 0 ? (int)p->p->threads : tr_thread_cores();
+    f->threads = p->choice.cuda           ? 0
+                 : p->params->threads > 0 ? (int)p->params->threads
+                                          : tr_thread_cores();
     f->workspace_bytes = p->info.workspace_bytes;
     return r;
 }
@@ -293,7 +293,7 @@ int tr_bench_machine(const struct tr_bench_params *params, char **out)
     if (r == 0 && (r = tr_need_threads(params->threads)) == 0 && (r = probe_check_drive()) == 0)
         r = check_out(params->out);
     if (r == 0) {
-        p->p = params;
+        p->params = params;
         r = measure(p);
     }
     if (r == 0 && (r = tr_figures_write(path, &p->figures)) == 0)

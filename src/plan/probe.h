@@ -23,7 +23,7 @@ struct probe_depth {
 };
 
 struct probe {
-    const struct tr_bench_params *p;
+    const struct tr_bench_params *params;
     struct tr_device_choice choice;
     struct tr_device *device;
     struct tr_device_info info;

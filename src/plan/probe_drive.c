@@ -239,7 +239,7 @@ static int pass(struct drive *d, struct ways w, double rate[TR_STORE_FOLDERS])
 static int median_pass(struct drive *d, struct ways w, double rate[TR_STORE_FOLDERS])
 {
     double rates[3][TR_STORE_FOLDERS], one[3];
-    int n = d->p->p->quick ? 1 : 3, r = 0;
+    int n = d->p->params->quick ? 1 : 3, r = 0;
 
     for (int i = 0; i < n && r == 0; i++)
         r = pass(d, w, rates[i]);
@@ -292,7 +292,7 @@ static int measure_depths(struct drive *d, struct probe_depth depth[PROBE_DEPTHS
 static int measure_flush(struct drive *d, double *flush)
 {
     double times[5];
-    int n = d->p->p->quick ? 1 : 5, r = 0;
+    int n = d->p->params->quick ? 1 : 5, r = 0;
 
     for (int i = 0; i < n && r == 0; i++) {
         struct tr_transfer t = {.op = TR_IO_WRITE, .buf = d->buffer, .bytes = PIECE};
@@ -332,7 +332,7 @@ static int move_piece(struct drive *d, int turn)
 static int time_products(struct drive *d, double *seconds, double *bytes)
 {
     struct tr_device *device = d->p->device;
-    int done = 0, r = 0, synced, products = d->p->p->quick ? 2 : 100;
+    int done = 0, r = 0, synced, products = d->p->params->quick ? 2 : 100;
     double start = tr_now();
 
     for (int i = 0; i < products && r == 0; i++)
@@ -354,7 +354,7 @@ static int time_products(struct drive *d, double *seconds, double *bytes)
 static int measure_drag(struct drive *d)
 {
     double drag[9];
-    int n = d->p->p->quick ? 1 : 9, r = 0;
+    int n = d->p->params->quick ? 1 : 9, r = 0;
 
     if (d->p->choice.cuda || d->p->figures.threads < tr_thread_cores())
         return 0;
@@ -378,7 +378,7 @@ static int find_drives(struct probe *p)
     struct tr_figures *f = &p->figures;
     dev_t device[TR_STORE_FOLDERS];
     struct tr_folders folders;
-    int r = tr_folders_parse(&folders, p->p->store ? p->p->store : ".");
+    int r = tr_folders_parse(&folders, p->params->store ? p->params->store : ".");
 
     for (uint32_t i = 0; i < folders.n && r == 0; i++) {
         char *whole = realpath(folders.path[i], NULL);
@@ -450,7 +450,7 @@ int probe_drive(struct probe *p)
     for (uint32_t k = 0; k <= p->figures.n_drives && r == 0; k++) {
         memset(d, 0, sizeof(*d));
         d->p = p;
-        d->bytes = p->p->quick ? 4 * PIECE : 32 * PIECE;
+        d->bytes = p->params->quick ? 4 * PIECE : 32 * PIECE;
         if (k < p->figures.n_drives)
             r = measure_alone(p, d, k);
         else if (k > 1)

@@ -19,7 +19,7 @@ uint64_t probe_hash(const void *p, uint64_t bytes)
 int probe_memory(struct probe *p)
 {
     char *buffer = tr_alloc_pages(TR_MEM_MISC, 2 * PIECE);
-    int n = p->p->quick ? 1 : 7;
+    int n = p->params->quick ? 1 : 7;
     double hash[7], copy[7];
     volatile uint64_t sink = 0;
 

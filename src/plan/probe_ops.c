@@ -77,7 +77,7 @@ static int run_cold(struct probe *p, void *arg)
 static int has_enough(const struct probe *p, const struct samples *s)
 {
     return s->n == SAMPLES ||
-           (p->p->quick && (s->n == 3 || (s->n && s->s[s->n - 1].seconds > 0.1)));
+           (p->params->quick && (s->n == 3 || (s->n && s->s[s->n - 1].seconds > 0.1)));
 }
 
 /* Skipped where the device's arena is too small for it. */
@@ -522,7 +522,7 @@ static int run_copies(struct probe *p, void *arg)
 
 int probe_copies(struct probe *p)
 {
-    struct copies c = {.bytes = p->p->quick ? 4u << 20 : 64u << 20};
+    struct copies c = {.bytes = p->params->quick ? 4u << 20 : 64u << 20};
     double *rates[] = {&p->figures.in, &p->figures.out, &p->figures.both}, seconds;
     int r = 0;
 
@@ -548,8 +548,8 @@ int probe_copies(struct probe *p)
  * are what each of them waits for, but where state in 8 bits has to be decoded first. */
 static int time_update(struct probe *p, enum tr_dtype state, double *rate)
 {
-    int64_t n = p->p->quick ? 1 << 16 : 4 << 20;
-    struct tr_device_params params = {.threads = (int)p->p->threads};
+    int64_t n = p->params->quick ? 1 << 16 : 4 << 20;
+    struct tr_device_params params = {.threads = (int)p->params->threads};
     struct tr_op op = {.kind = TR_OP_ADAMW,
                        .update = {.dtype = TR_BF16,
                                   .state_dtype = state,

@@ -67,7 +67,7 @@ static int write_inputs(const struct rehearsal *h, const char *config, const cha
     int bad = !f || !g;
 
     if (f)
-        write_config(f, h->p->p->quick);
+        write_config(f, h->p->params->quick);
     if (g)
         write_rows(g);
     bad |= f && fclose(f) != 0;
@@ -145,7 +145,7 @@ static int play(struct rehearsal *h, const char *name, int drive)
                                      .out = out,
                                      .store = store,
                                      .device = "cpu",
-                                     .threads = h->p->p->threads,
+                                     .threads = h->p->params->threads,
                                      .dtype = TR_TYPE_F32,
                                      .optimizer = TR_OPT_SGD,
                                      .clip_norm = -1,

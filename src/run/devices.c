@@ -37,7 +37,7 @@ const char *tr_devices_default(void)
     return tr_device_cuda_memory(0, &free_bytes, &total) == 0 ? "cuda" : "cpu";
 }
 
-int tr_devices_free(const struct tr_device_choice *choice, uint64_t *bytes)
+int tr_devices_free_memory(const struct tr_device_choice *choice, uint64_t *bytes)
 {
     uint64_t total;
 

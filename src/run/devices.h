@@ -20,7 +20,7 @@ int tr_devices_parse(const char *name, struct tr_device_choice *out);
 const char *tr_devices_default(void);
 
 /* Bytes that the device could give now. */
-int tr_devices_free(const struct tr_device_choice *choice, uint64_t *bytes);
+int tr_devices_free_memory(const struct tr_device_choice *choice, uint64_t *bytes);
 
 int tr_devices_open(struct tr_device **out, const struct tr_device_choice *choice,
                     const struct tr_device_params *p);

@@ -12,7 +12,7 @@ static int look_here(const struct tr_run *run, struct tr_memory *m)
 {
     int r = tr_free_memory(&m->host);
 
-    if (r < 0 || (r = tr_devices_free(&run->choice, &m->device)) < 0)
+    if (r < 0 || (r = tr_devices_free_memory(&run->choice, &m->device)) < 0)
         return r;
     m->device_share = run->choice.cuda ? TR_SHARE(90) : TR_SHARE(80);
     m->most_host = tr_most_memory();

@@ -77,7 +77,7 @@ static void open_probe(struct probe *p, const struct tr_bench_params *params)
 {
     struct tr_device_params device = {.threads = 1};
 
-    *p = (struct probe){.p = params};
+    *p = (struct probe){.params = params};
     device.memory_bytes = tr_device_cpu_workspace(&device) + ARENA_BYTES;
     if (tr_device_open_cpu(&p->device, &device) < 0)
         fail_msg("%s", tr_error_message());
@@ -112,7 +112,7 @@ static void test_beside_the_device(void **state)
 
     (void)state;
     forget();
-    p = (struct probe){.p = &params};
+    p = (struct probe){.params = &params};
     if (probe_update(&p) < 0)
         fail_msg("%s", tr_error_message());
     assert_true(seen[TR_OP_ADAMW][TR_BF16] > 0);
