@@ -8,17 +8,24 @@
 #include "src/base/json.h"
 #include "src/plan/predict.h"
 
-/* What compute waits for, in the order of enum tr_server; [COMPUTE]: nothing that moves bytes. */
-static const char *const idle_names[TR_SERVERS] = {"commit",  "drive",    "checksums",
-                                                   "copy_in", "copy_out", "updates"};
-static const char *const limits[TR_SERVERS] = {"commits and latencies",  "the drive",
-                                               "checksums (one core)",   "copies to the device",
-                                               "copies from the device", "updates on the cpu"};
+/* What compute waits for: its key in JSON, its name as what limits a step, and its line in a table.
+ * [COMPUTE]: nothing that moves bytes. */
+static const struct {
+    const char *key, *limit, *line;
+} waits[TR_SERVERS] = {
+    [TR_SERVE_COMPUTE] = {"commit", "commits and latencies",
+                          "compute waits for commits and latencies"},
+    [TR_SERVE_DRIVE] = {"drive", "the drive", "compute waits for the drive"},
+    [TR_SERVE_HASH] = {"checksums", "checksums (one core)", "compute waits for checksums"},
+    [TR_SERVE_IN] = {"copy_in", "copies to the device", "compute waits for copies to the device"},
+    [TR_SERVE_OUT] = {"copy_out", "copies from the device",
+                      "compute waits for copies from the device"},
+    [TR_SERVE_CPU] = {"updates", "updates on the cpu", "compute waits for updates on the cpu"},
+};
 static const char *const passes[TR_SIM_PASSES] = {"forward", "norm", "update"};
 
-#define MORE                                                                                       \
-    1.1 /* so much more is waited for the one drive than for any other that limits alone           \
-         */
+/* So much more is waited for the one drive than for any other that limits alone. */
+#define MORE 1.1
 
 /* Of several drives the one that is waited for, or all. */
 static void name_drive(struct tr_prediction *p)
@@ -52,7 +59,7 @@ void tr_prediction_name_limit(struct tr_prediction *p)
         name_drive(p);
     else
         snprintf(p->limit, sizeof(p->limit), "%s",
-                 idle < p->sim.seconds / 30 ? "arithmetic" : limits[most]);
+                 idle < p->sim.seconds / 30 ? "arithmetic" : waits[most].limit);
 }
 
 static json_t *seconds_json(const struct tr_prediction *p)
@@ -73,7 +80,7 @@ static json_t *idle_json(const struct tr_prediction *p)
     json_t *o = json_pack("{s:f}", "compute", p->sim.busy[TR_SERVE_COMPUTE]);
 
     for (int i = 0; i < TR_SERVERS; i++)
-        tr_json_add(&o, idle_names[i], json_real(p->sim.idle[i]));
+        tr_json_add(&o, waits[i].key, json_real(p->sim.idle[i]));
     return o;
 }
 
@@ -174,12 +181,6 @@ static void print_time(FILE *f, const char *what, double seconds, double all)
 static void print_seconds(FILE *f, const struct tr_prediction *p)
 {
     static const char *const names[TR_SIM_PASSES] = {"forward", "norm pass", "backward and update"};
-    static const char *const waits[TR_SERVERS] = {"compute waits for commits and latencies",
-                                                  "compute waits for the drive",
-                                                  "compute waits for checksums",
-                                                  "compute waits for copies to the device",
-                                                  "compute waits for copies from the device",
-                                                  "compute waits for updates on the cpu"};
     double all = p->sim.seconds;
 
     fprintf(f, "seconds a step, on %s\n", p->machine);
@@ -191,7 +192,7 @@ static void print_seconds(FILE *f, const struct tr_prediction *p)
     print_time(f, "of it: compute at work", p->sim.busy[TR_SERVE_COMPUTE], all);
     for (int i = 0; i < TR_SERVERS; i++)
         if (p->sim.idle[i] > all * 1e-4)
-            print_time(f, waits[i], p->sim.idle[i], all);
+            print_time(f, waits[i].line, p->sim.idle[i], all);
     if (p->after_commit > 0)
         fprintf(f,
                 "commits   one in %lld steps follows a commit: %.3f s; on average %.3f s a step\n",
