@@ -19,6 +19,7 @@
 #define FORMAT     "tailrace machine"
 #define VERSION    2         /* 1: of one drive, which has no name */
 #define MOST_BYTES (1 << 16) /* of the file */
+#define OTHER_KEYS 7         /* format, version, name, device, cuda, threads, costs */
 
 struct field {
     const char *name;
@@ -269,7 +270,7 @@ static int read_later(const json_t *o, const char *where, struct tr_figures *out
 
 static int read_all(const json_t *o, const char *where, struct tr_figures *out)
 {
-    size_t keys = 7 + COUNT(sizes) + COUNT(reals);
+    size_t keys = OTHER_KEYS + COUNT(sizes) + COUNT(reals);
     int r = read_head(o, where, out);
     double x;
 

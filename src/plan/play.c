@@ -148,6 +148,8 @@ static uint32_t update_after(const struct tr_run *run, uint32_t i)
 
 /* ---- the step ---- */
 
+_Static_assert(TR_PASS_UPDATE == TR_SIM_PASSES - 1, "the simulator knows passes by number");
+
 static struct tr_sim_rates rates_of(const struct tr_figures *f)
 {
     struct tr_sim_rates r = {.n_drives = 0};

@@ -12,8 +12,8 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
-#define ALIKE  0.01 /* steps that differ by no more */
-#define UPDATE 2    /* TR_PASS_UPDATE: no step changes anything before its losses have been seen */
+#define ALIKE  0.01                /* steps that differ by no more */
+#define UPDATE (TR_SIM_PASSES - 1) /* nothing changes before losses have been seen */
 
 static uint64_t end_of_step(const struct sim *s)
 {

@@ -80,7 +80,10 @@ void run_print_durability(FILE *f, const struct tr_run *run)
 
 json_t *run_durability_json(const struct tr_run *run)
 {
-    static const char *const names[] = {"auto", "step", "checkpoint", "none"};
+    static const char *const names[] = {[TR_KEEP_AUTO] = "auto",
+                                        [TR_KEEP_STEP] = "step",
+                                        [TR_KEEP_CHECKPOINT] = "checkpoint",
+                                        [TR_KEEP_NONE] = "none"};
     json_t *o = json_pack("{s:s}", "chosen", names[run->params.durability]);
 
     if (!run->durable.step)
