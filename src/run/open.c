@@ -9,7 +9,6 @@
  * RUN/store/      the store (or where --store says; its UUID stands in RUN/plan.json and
  *                 RUN/source/tailrace-shards.json)
  */
-#include "src/run/find.h"
 #include "src/run/open.h"
 
 #include <fcntl.h>
@@ -22,6 +21,7 @@
 #include "src/base/file.h"
 #include "src/checkpoint/source.h"
 #include "src/infer/task_set.h"
+#include "src/run/find.h"
 
 /* What the run folder is before we touch it. */
 enum folder { FOLDER_NEW, FOLDER_OURS, FOLDER_CUT_OFF };
@@ -43,8 +43,8 @@ static int look_at_folder(struct tr_run *run, enum folder *state)
         *state = FOLDER_OURS;
     if (r != -ENODATA && r != -ENOENT)
         return r;
-    if (tr_folder_has(
-            out, "plan.json")) /* written after the import: this is no import that was cut off */
+    /* It is written after the import: with it this is none that was cut off. */
+    if (tr_folder_has(out, "plan.json"))
         return tr_error(-ENOENT,
                         "%s: the run's store is missing or empty; where is it now? --store",
                         run->params.store);

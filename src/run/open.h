@@ -40,7 +40,7 @@ int run_make_plan(struct tr_run *run, int32_t batch_tokens, int32_t grain_tokens
 /* The same and run_place, in place of what was placed, once what the plan rests on has changed. */
 int run_place_anew(struct tr_run *run);
 /* --clip-method, as far as the options say it; else by predicted time, once there is a plan and the
- * visits are placed. A new run's store gets room for the gradients (clip.c). */
+ * visits are placed. A new run's store gets room for the gradients (clip_method.c). */
 int run_resolve_clip(struct tr_run *run);
 int32_t run_clip_group(const struct tr_run *run); /* of group:N; 0: another way */
 /* How the norm is known before what it clips, and what goes through tables twice, and where their

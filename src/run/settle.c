@@ -11,8 +11,8 @@
 #include "src/base/err.h"
 #include "src/base/file.h"
 #include "src/base/thread.h"
-#include "src/run/find.h"
 #include "src/options/options.h"
+#include "src/run/find.h"
 #include "src/run/open.h"
 
 static int is_pending(const char *folder, const char *store)
