@@ -292,24 +292,14 @@ double run_default_rate(const struct tr_run *run)
     return default_rate(p, p->optimizer, run->model, tr_lora_freezes(&run->model->lora));
 }
 
-int run_lora(const struct tr_train_params *p, struct tr_lora *lora)
+/* What does not go with adapters, or not without. */
+static int check_adapters(const struct tr_train_params *p)
 {
-    *lora = (struct tr_lora){.rank = 0};
-    if (!has_adapters(p)) {
-        if (p->lora_alpha || p->lora_targets || p->lora_dropout > 0)
-            return tr_error(-EINVAL,
-                            "--lora-alpha, --lora-dropout and --lora-targets: there are no "
-                            "adapters without --lora-rank or --adapter");
+    if (!has_adapters(p) && (p->lora_alpha || p->lora_targets || p->lora_dropout > 0))
+        return tr_error(-EINVAL, "--lora-alpha, --lora-dropout and --lora-targets: there are no "
+                                 "adapters without --lora-rank or --adapter");
+    if (!has_adapters(p))
         return 0;
-    }
-    *lora =
-        (struct tr_lora){.rank = (int32_t)p->lora_rank,
-                         .alpha = p->lora_alpha > 0 ? p->lora_alpha : LORA_ALPHA,
-                         .dropout = p->lora_dropout > 0              ? p->lora_dropout
-                                    : p->lora_dropout || !p->adapter ? 0
-                                                                     : -1,
-                         .trains_base = p->lora_optimizer != TR_OPT_DEFAULT,
-                         .state = state_kind(p, p->lora_optimizer ? p->lora_optimizer : chosen(p))};
     if (p->adapter && (p->lora_rank || p->lora_alpha || p->lora_targets))
         return tr_error(-EINVAL, "--adapter: the folder says rank, alpha and targets; --lora-rank, "
                                  "--lora-alpha and --lora-targets are for new adapters");
@@ -331,6 +321,24 @@ int run_lora(const struct tr_train_params *p, struct tr_lora *lora)
     if (p->update_on == TR_UPDATE_CPU && !p->lora_optimizer)
         return tr_error(-EINVAL, "--update-on cpu: adapters and their state stay on the device; "
                                  "the model is trained beside them with --lora-optimizer alone");
+    return 0;
+}
+
+int run_lora(const struct tr_train_params *p, struct tr_lora *lora)
+{
+    int r = check_adapters(p);
+
+    *lora = (struct tr_lora){.rank = 0};
+    if (r < 0 || !has_adapters(p))
+        return r;
+    *lora =
+        (struct tr_lora){.rank = (int32_t)p->lora_rank,
+                         .alpha = p->lora_alpha > 0 ? p->lora_alpha : LORA_ALPHA,
+                         .dropout = p->lora_dropout > 0              ? p->lora_dropout
+                                    : p->lora_dropout || !p->adapter ? 0
+                                                                     : -1,
+                         .trains_base = p->lora_optimizer != TR_OPT_DEFAULT,
+                         .state = state_kind(p, p->lora_optimizer ? p->lora_optimizer : chosen(p))};
     if (!p->adapter &&
         tr_lora_parse_targets(p->lora_targets ? p->lora_targets : LORA_TARGETS, &lora->targets) < 0)
         return tr_error_prefix(-EINVAL, "--lora-targets");
