@@ -206,13 +206,8 @@ int play_open(struct play *y, struct tr_run *run, const struct tr_figures *figur
 
     memset(y, 0, sizeof(*y));
     for (int i = 0; i < TR_SLOT_POOLS; i++) {
-        int slots_of = tr_plan_pool(&run->plan, i);
-
-        y->pools[i] = (struct tr_slot_pool){.base = ground,
-                                            .n_slots = run->plan.slots[i],
-                                            .host = tr_plan_is_host_pool(&run->plan, i),
-                                            .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1,
-                                            .spare = tr_plan_spares(i)};
+        y->pools[i] = run_pool(run, i);
+        y->pools[i].base = ground;
     }
     y->seconds = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(double));
     y->beside = tr_alloc_array(TR_MEM_MISC, v->n, sizeof(double));

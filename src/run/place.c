@@ -14,20 +14,24 @@
 #define WHOLE_CHUNKS  (64u << 10)  /* sixteen chunks of whole pages */
 #define MORE_TABLES   (1u << 20)   /* visits and spans, made after the plan */
 
+struct tr_slot_pool run_pool(const struct tr_run *run, int pool)
+{
+    int slots_of = tr_plan_pool(&run->plan, pool);
+
+    return (struct tr_slot_pool){.n_slots = run->plan.slots[pool],
+                                 .shares = slots_of == pool ? 0 : (uint32_t)slots_of + 1,
+                                 .host = tr_plan_is_host_pool(&run->plan, pool),
+                                 .spare = tr_plan_spares(pool)};
+}
+
 void run_name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SLOT_POOLS])
 {
     char *arena = run->device->ops->arena(run->device);
 
     for (int i = 0; i < TR_SLOT_POOLS; i++) {
-        int slots_of = tr_plan_pool(&run->plan, i), host = tr_plan_is_host_pool(&run->plan, i);
-
-        pools[i] =
-            (struct tr_slot_pool){.base = (host ? run->host : arena) + run->plan.pool[i].offset,
-                                  .host = host,
-                                  .slot_bytes = run->plan.slot_bytes[i],
-                                  .n_slots = run->plan.slots[i],
-                                  .shares = slots_of == i ? 0 : (uint32_t)slots_of + 1,
-                                  .spare = tr_plan_spares(i)};
+        pools[i] = run_pool(run, i);
+        pools[i].base = (pools[i].host ? run->host : arena) + run->plan.pool[i].offset;
+        pools[i].slot_bytes = run->plan.slot_bytes[i];
     }
 }
 

@@ -272,6 +272,8 @@ uint64_t run_host_room(const struct tr_run *run, int apart);
 uint64_t run_least_host(const struct tr_run *run);
 /* The plan's, before choose.c has chosen what activations have of the device. */
 struct tr_plan_params run_plan_asked(const struct tr_run *run);
+/* A pool of the plan as the engine has it, but for its place and the size of a slot. */
+struct tr_slot_pool run_pool(const struct tr_run *run, int pool);
 /* The slots of the plan, at their places in memory that has been opened. */
 void run_name_pools(const struct tr_run *run, struct tr_slot_pool pools[TR_SLOT_POOLS]);
 
