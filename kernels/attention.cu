@@ -326,15 +326,8 @@ static int mma_run(const struct tr_cuda *cuda, const struct tr_op_attention *op)
 template <int DT>
 static int mma_dispatch(const struct tr_cuda *cuda, const struct tr_op_attention *op)
 {
-    if (op->head_dim <= 32)
-        return mma_run<DT, 32>(cuda, op);
-    if (op->head_dim <= 64)
-        return mma_run<DT, 64>(cuda, op);
-    if (op->head_dim <= 80)
-        return mma_run<DT, 80>(cuda, op);
-    if (op->head_dim <= 96)
-        return mma_run<DT, 96>(cuda, op);
-    return mma_run<DT, 128>(cuda, op);
+    return mma_by_width(op->head_dim,
+                        [=](auto width) { return mma_run<DT, width.value>(cuda, op); });
 }
 
 /* The thread's rows. */
@@ -462,11 +455,8 @@ static int plain_launch(const struct tr_cuda *cuda, const struct tr_op_attention
 
 template <int DT> static int plain_run(const struct tr_cuda *cuda, const struct tr_op_attention *op)
 {
-    if (op->head_dim <= 64)
-        return plain_launch<DT, 64>(cuda, op);
-    if (op->head_dim <= 128)
-        return plain_launch<DT, 128>(cuda, op);
-    return plain_launch<DT, 256>(cuda, op);
+    return plain_by_width(op->head_dim,
+                          [=](auto width) { return plain_launch<DT, width.value>(cuda, op); });
 }
 
 int tr_cuda_attention(const struct tr_cuda *cuda, const struct tr_op_attention *op)

@@ -124,6 +124,11 @@ static constexpr size_t attention_takes(size_t bytes)
     return bytes + (1 << 10);
 }
 
+/* The width of a tile as a type, for what is chosen by it (mma_by_width, plain_by_width). */
+template <int HD> struct attention_width {
+    static constexpr int value = HD;
+};
+
 static inline dim3 attention_grid(const struct tr_op_attention *op, int size, int64_t heads)
 {
     return dim3((unsigned)((op->n + size - 1) / size), (unsigned)heads);

@@ -177,11 +177,8 @@ static int plain_grad_run(const struct tr_cuda *cuda, const struct tr_op_attenti
 template <int DT>
 static int plain_grad_dispatch(const struct tr_cuda *cuda, const struct tr_op_attention *op)
 {
-    if (op->head_dim <= 64)
-        return plain_grad_run<DT, 64>(cuda, op);
-    if (op->head_dim <= 128)
-        return plain_grad_run<DT, 128>(cuda, op);
-    return plain_grad_run<DT, 256>(cuda, op);
+    return plain_by_width(op->head_dim,
+                          [=](auto width) { return plain_grad_run<DT, width.value>(cuda, op); });
 }
 
 template <int DT> static int grad_run(const struct tr_cuda *cuda, const struct tr_op_attention *op)

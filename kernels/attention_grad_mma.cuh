@@ -452,15 +452,8 @@ static int mma_grad_run(const struct tr_cuda *cuda, const struct tr_op_attention
 template <int DT>
 static int mma_grad_dispatch(const struct tr_cuda *cuda, const struct tr_op_attention *op)
 {
-    if (op->head_dim <= 32)
-        return mma_grad_run<DT, 32>(cuda, op);
-    if (op->head_dim <= 64)
-        return mma_grad_run<DT, 64>(cuda, op);
-    if (op->head_dim <= 80)
-        return mma_grad_run<DT, 80>(cuda, op);
-    if (op->head_dim <= 96)
-        return mma_grad_run<DT, 96>(cuda, op);
-    return mma_grad_run<DT, 128>(cuda, op);
+    return mma_by_width(op->head_dim,
+                        [=](auto width) { return mma_grad_run<DT, width.value>(cuda, op); });
 }
 
 #endif

@@ -207,4 +207,19 @@ static __device__ __forceinline__ void mma_store(void *tensor, const struct mma_
     }
 }
 
+/* run(attention_width) with the narrowest tile that such a head fits; what is wider than the last
+ * is not for tensor cores (attention_on_tensor_cores). */
+template <class F> static int mma_by_width(int64_t head_dim, F run)
+{
+    if (head_dim <= 32)
+        return run(attention_width<32>());
+    if (head_dim <= 64)
+        return run(attention_width<64>());
+    if (head_dim <= 80)
+        return run(attention_width<80>());
+    if (head_dim <= 96)
+        return run(attention_width<96>());
+    return run(attention_width<128>());
+}
+
 #endif

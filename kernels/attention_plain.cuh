@@ -165,4 +165,14 @@ static __device__ __forceinline__ float plain_row_sum(float x)
     return x;
 }
 
+/* run(attention_width) with the narrowest tile that such a head fits. */
+template <class F> static int plain_by_width(int64_t head_dim, F run)
+{
+    if (head_dim <= 64)
+        return run(attention_width<64>());
+    if (head_dim <= 128)
+        return run(attention_width<128>());
+    return run(attention_width<256>());
+}
+
 #endif
