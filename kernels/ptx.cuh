@@ -9,7 +9,7 @@
  *     B  b[0] (2t.., g)   b[1] (2t+8.., g)                                               16 x 8
  *     D  d[0] (g, 2t)   d[1] (g, 2t+1)   d[2] (g+8, 2t)   d[3] (g+8, 2t+1)               16 x 8
  * ldmatrix gives matrix i of 8 x 8 in r[i]: element (g, 2t) and (g, 2t+1), transposed (2t, g) and
- * (2t+1, g); lane 8 i + k holds the address of row k, 16-byte aligned (x2: lanes 0 to 15 count).
+ * (2t+1, g); lane 8 i + k holds the address of row k, 16-byte aligned.
  *
  * Conversions round to nearest, ties to even. They come in two kinds:
  *   exact  ptx_f32_bf16, ptx_f32_f16, ptx_bf16_f32, ptx_f16_f32, ptx_bf16_low, ptx_bf16_high:
@@ -63,22 +63,6 @@ TR_PTX void ptx_ldmatrix_x4_trans(uint32_t r[4], const void *shared_row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(ptx_shared_address(shared_row))
-                 : "memory");
-}
-
-TR_PTX void ptx_ldmatrix_x2(uint32_t r[2], const void *shared_row)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(ptx_shared_address(shared_row))
-                 : "memory");
-}
-
-TR_PTX void ptx_ldmatrix_x2_trans(uint32_t r[2], const void *shared_row)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
                  : "r"(ptx_shared_address(shared_row))
                  : "memory");
 }

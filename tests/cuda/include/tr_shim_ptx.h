@@ -20,10 +20,9 @@ struct tr_shim_fragments {
     const uint32_t *a, *b;
 };
 
-/* n matrices into r: lane 8 i + k brings row k of matrix i. */
+/* Four matrices into r: lane 8 i + k brings row k of matrix i. */
 struct tr_shim_rows {
     uint32_t *r, row[4];
-    int n;
     bool trans;
 };
 
@@ -57,27 +56,23 @@ static inline void ptx_mma_f16(float d[4], const uint32_t a[4], const uint32_t b
 static inline void tr_shim_read_row(struct tr_shim_rows *f, const void *shared_row,
                                     const char *file, int line)
 {
-    unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
-
-    if (thread % 32 < 8 * (unsigned)f->n) {
-        tr_shim_check_shared("ldmatrix", shared_row, file, line);
-        for (int i = 0; i < 4; i++)
-            f->row[i] = ((const uint32_t *)shared_row)[i];
-    }
+    tr_shim_check_shared("ldmatrix", shared_row, file, line);
+    for (int i = 0; i < 4; i++)
+        f->row[i] = ((const uint32_t *)shared_row)[i];
     tr_shim_ldmatrix(f, file, line);
 }
 
-#define TR_SHIM_LDMATRIX(name, n, trans)                                                           \
-    static inline void name(uint32_t r[n], const void *shared_row, TR_SHIM_SITE)                   \
-    {                                                                                              \
-        struct tr_shim_rows f = {r, {0, 0, 0, 0}, n, trans};                                       \
-        tr_shim_read_row(&f, shared_row, file, line);                                              \
-    }
+static inline void ptx_ldmatrix_x4(uint32_t r[4], const void *shared_row, TR_SHIM_SITE)
+{
+    struct tr_shim_rows f = {r, {0, 0, 0, 0}, false};
+    tr_shim_read_row(&f, shared_row, file, line);
+}
 
-TR_SHIM_LDMATRIX(ptx_ldmatrix_x4, 4, false)
-TR_SHIM_LDMATRIX(ptx_ldmatrix_x4_trans, 4, true)
-TR_SHIM_LDMATRIX(ptx_ldmatrix_x2, 2, false)
-TR_SHIM_LDMATRIX(ptx_ldmatrix_x2_trans, 2, true)
+static inline void ptx_ldmatrix_x4_trans(uint32_t r[4], const void *shared_row, TR_SHIM_SITE)
+{
+    struct tr_shim_rows f = {r, {0, 0, 0, 0}, true};
+    tr_shim_read_row(&f, shared_row, file, line);
+}
 
 static inline void ptx_cp_async_16(void *shared, const void *global, bool valid, TR_SHIM_SITE)
 {

@@ -103,7 +103,7 @@ static void finish_ldmatrix(struct shim_engine *e, struct shim_warp *w, unsigned
     for (int lane = 0; lane < SHIM_LANES; lane++) {
         struct tr_shim_rows *to = (struct tr_shim_rows *)w->slots[lane];
         int g = lane / 4, t = lane % 4;
-        for (int i = 0; i < to->n; i++)
+        for (int i = 0; i < 4; i++)
             to->r[i] = to->trans ? at(w, i, 2 * t, g) | at(w, i, 2 * t + 1, g) << 16
                                  : at(w, i, g, 2 * t) | at(w, i, g, 2 * t + 1) << 16;
     }

@@ -75,7 +75,7 @@ template <bool A_TRANS, bool B_TRANS> static __global__ void multiply_by_ldmatri
     TR_SHARED(uint16_t, sa, [K * STRIDE]);
     TR_SHARED(uint16_t, sb, [K * STRIDE]);
     int lane = (int)threadIdx.x, matrix = lane / 8, k = lane % 8;
-    uint32_t fa[4], fb[2];
+    uint32_t fa[4], fb[4];
     float fd[4];
 
     for (int i = lane; i < M * K; i += 32)
@@ -88,10 +88,11 @@ template <bool A_TRANS, bool B_TRANS> static __global__ void multiply_by_ldmatri
         ptx_ldmatrix_x4_trans(fa, sa + (matrix / 2 * 8 + k) * STRIDE + matrix % 2 * 8);
     else
         ptx_ldmatrix_x4(fa, sa + (matrix % 2 * 8 + k) * STRIDE + matrix / 2 * 8);
+    /* Of B: the two that there are, twice. */
     if (B_TRANS)
-        ptx_ldmatrix_x2_trans(fb, lane < 16 ? sb + (matrix * 8 + k) * STRIDE : NULL);
+        ptx_ldmatrix_x4_trans(fb, sb + (matrix % 2 * 8 + k) * STRIDE);
     else
-        ptx_ldmatrix_x2(fb, lane < 16 ? sb + k * STRIDE + matrix * 8 : NULL);
+        ptx_ldmatrix_x4(fb, sb + k * STRIDE + matrix % 2 * 8);
     for (int i = 0; i < 4; i++)
         fd[i] = c[(lane / 4 + i / 2 * 8) * N + lane % 4 * 2 + i % 2];
     ptx_mma_bf16(fd, fa, fb);
