@@ -16,12 +16,6 @@
 #include "src/base/err.h"
 #include "src/base/mem.h"
 
-/* Or will be, when the visit that is at it has passed. */
-static int is_newer(const struct tr_offload *o, const struct tr_slot *s)
-{
-    return s->newer || (s->state == TR_SLOT_IN_USE && !s->due && !tr_is_scratch(o, s->span));
-}
-
 static int make_schedule(struct tr_offload *o, struct tr_schedule *schedule,
                          const struct tr_schedule_params *visits)
 {
@@ -38,7 +32,7 @@ static int make_schedule(struct tr_offload *o, struct tr_schedule *schedule,
     tr_schedule_free(&o->schedule);
     for (uint32_t i = 0; i < o->slots.n; i++) {
         holds[i] = o->slots.slot[i].span;
-        newer[i] = is_newer(o, &o->slots.slot[i]);
+        newer[i] = (unsigned char)tr_slot_is_newer(&o->slots, i);
     }
     pthread_mutex_unlock(&o->lock);
     p.spans = o->layout.spans;
@@ -127,7 +121,7 @@ static int is_ready(const struct tr_offload *o, uint32_t visit)
     const struct tr_visit *v = &o->visits[visit];
 
     for (uint32_t k = 0; k < v->n_spans; k++) {
-        uint32_t slot = o->schedule.slot[(size_t)visit * TR_VISIT_SPANS + k];
+        uint32_t slot = tr_schedule_slot(&o->schedule, visit, k);
 
         if (o->slots.slot[slot].span != v->span[k] ||
             !tr_slot_may_pin(&o->slots, slot, v->changed >> k & 1))
@@ -142,7 +136,7 @@ static void pin(struct tr_offload *o, uint32_t visit, void *at[TR_VISIT_SPANS])
 
     tr_slots_check(&o->slots);
     for (uint32_t k = 0; k < v->n_spans; k++) {
-        uint32_t slot = o->schedule.slot[(size_t)visit * TR_VISIT_SPANS + k];
+        uint32_t slot = tr_schedule_slot(&o->schedule, visit, k);
 
         tr_slot_pin(&o->slots, slot, v->changed >> k & 1);
         at[k] = o->slots.slot[slot].base;
@@ -218,7 +212,7 @@ static void release(struct tr_offload *o, struct tr_ticket *t)
     for (uint32_t k = 0; k < v->n_spans; k++) {
         int saved = t->saved >> k & 1;
 
-        t->slot[k] = o->schedule.slot[(size_t)o->at * TR_VISIT_SPANS + k];
+        t->slot[k] = tr_schedule_slot(&o->schedule, o->at, k);
         if (tr_is_scratch(o, v->span[k]))
             o->saving += saved;
         else if (last >> k & 1 && (saved || !tr_writeback_waits(o, v->span[k])))

@@ -303,6 +303,6 @@ void tr_schedule_leave(const struct tr_schedule *s, const struct tr_schedule_par
         }
         for (uint32_t k = 0; newer && k < p->visits[v].n_spans; k++)
             if (p->visits[v].changed >> k & 1 && !is_scratch(p, p->visits[v].span[k]))
-                newer[s->slot[(size_t)v * TR_VISIT_SPANS + k]] = !(s->saved[v] >> k & 1);
+                newer[tr_schedule_slot(s, v, k)] = !(s->saved[v] >> k & 1);
     }
 }

@@ -28,6 +28,7 @@
 #ifndef TR_OFFLOAD_SCHEDULE_H
 #define TR_OFFLOAD_SCHEDULE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "offload/offload.h"
@@ -64,6 +65,12 @@ struct tr_schedule_params {
     int lazy;
     const unsigned char *newer; /* (slots): what it holds is newer than the store; NULL: none is */
 };
+
+/* Where this visit finds its k-th span. */
+static inline uint32_t tr_schedule_slot(const struct tr_schedule *s, uint32_t visit, uint32_t k)
+{
+    return s->slot[(size_t)visit * TR_VISIT_SPANS + k];
+}
 
 /* -ENOSPC where a visit needs more slots of a pool at once than there are; -EINVAL for a span that
  * does not exist or is named twice in one visit, or scratch that is used before it is made. */

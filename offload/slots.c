@@ -74,13 +74,18 @@ int tr_slot_may_load(const struct tr_slots *s, uint32_t slot)
     return (t->state == TR_SLOT_FREE || t->state == TR_SLOT_READY) && !t->newer && !t->pins;
 }
 
+static int holds_scratch(const struct tr_slots *s, const struct tr_slot *t)
+{
+    return t->span != TR_NONE && t->span >= s->first_scratch;
+}
+
 int tr_slot_may_pin(const struct tr_slots *s, uint32_t slot, int changes)
 {
-    enum tr_slot_state state = s->slot[slot].state;
-    int scratch = s->slot[slot].span != TR_NONE && s->slot[slot].span >= s->first_scratch;
+    const struct tr_slot *t = &s->slot[slot];
+    enum tr_slot_state state = t->state;
 
     if (changes)
-        return state == TR_SLOT_READY || (scratch && state == TR_SLOT_IN_USE);
+        return state == TR_SLOT_READY || (holds_scratch(s, t) && state == TR_SLOT_IN_USE);
     return state == TR_SLOT_READY || state == TR_SLOT_IN_USE || state == TR_SLOT_DIRTY ||
            state == TR_SLOT_WRITING;
 }
@@ -133,6 +138,37 @@ void tr_slot_unpin(struct tr_slots *s, uint32_t slot, enum tr_slot_left left)
     t->state = left == TR_LEFT_DIRTY ? TR_SLOT_DIRTY : TR_SLOT_READY;
     t->newer = left == TR_LEFT_NEWER;
     t->due = 0;
+}
+
+enum tr_slot_left tr_slot_leaves(const struct tr_slots *s, uint32_t slot, int changed, int saved)
+{
+    const struct tr_slot *t = &s->slot[slot];
+
+    if (!changed)
+        return TR_LEFT_ALONE;
+    if (holds_scratch(s, t))
+        return saved ? TR_LEFT_DIRTY : TR_LEFT_READY;
+    return t->due ? TR_LEFT_DIRTY : TR_LEFT_NEWER;
+}
+
+static int will_be_newer(const struct tr_slots *s, const struct tr_slot *t)
+{
+    return t->state == TR_SLOT_IN_USE && !t->due && !holds_scratch(s, t);
+}
+
+int tr_slot_is_newer(const struct tr_slots *s, uint32_t slot)
+{
+    return s->slot[slot].newer || will_be_newer(s, &s->slot[slot]);
+}
+
+int tr_slot_want_left(struct tr_slots *s, uint32_t slot)
+{
+    struct tr_slot *t = enter(s, slot);
+
+    if (!will_be_newer(s, t))
+        return 0;
+    t->due = 1;
+    return 1;
 }
 
 int tr_slot_want(struct tr_slots *s, uint32_t slot)

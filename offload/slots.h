@@ -82,8 +82,15 @@ void tr_slot_loaded(struct tr_slots *s, uint32_t slot);
 void tr_slot_pin(struct tr_slots *s, uint32_t slot, int changes);
 /* The slot is DIRTY or READY afterwards, or IN_USE still where other visits change it, too. */
 void tr_slot_unpin(struct tr_slots *s, uint32_t slot, enum tr_slot_left left);
-/* A newer slot is DIRTY now; 0: it is not newer. */
+/* What a visit that lets go of it leaves there; saved: scratch, which is to be saved. */
+enum tr_slot_left tr_slot_leaves(const struct tr_slots *s, uint32_t slot, int changed, int saved);
+/* Does it hold bytes that the store lacks and nobody has asked for, or will it when the visit that
+ * changes it has passed? */
+int tr_slot_is_newer(const struct tr_slots *s, uint32_t slot);
+/* Asks for them: a newer slot is DIRTY now; 0: it is not newer. */
 int tr_slot_want(struct tr_slots *s, uint32_t slot);
+/* Asks for those that are to come: it will be DIRTY; 0: there are none, or they are asked for. */
+int tr_slot_want_left(struct tr_slots *s, uint32_t slot);
 void tr_slot_write(struct tr_slots *s, uint32_t slot);
 void tr_slot_written(struct tr_slots *s, uint32_t slot);
 void tr_slot_fail(struct tr_slots *s, uint32_t slot);

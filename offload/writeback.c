@@ -25,28 +25,13 @@ int tr_writeback_waits(const struct tr_offload *o, uint32_t span)
 
 void tr_writeback_want(struct tr_offload *o, uint32_t slot)
 {
-    struct tr_slot *s = &o->slots.slot[slot];
-
     if (tr_slot_want(&o->slots, slot)) {
-        s->epoch = o->epoch;
+        o->slots.slot[slot].epoch = o->epoch;
         push(o, &o->dirty, slot);
-    } else if (s->state == TR_SLOT_IN_USE && !s->due && !tr_is_scratch(o, s->span)) {
-        s->due = 1;
-    } else {
+    } else if (!tr_slot_want_left(&o->slots, slot)) {
         return;
     }
     o->pending[o->epoch & 1]++;
-}
-
-static enum tr_slot_left left_by(const struct tr_offload *o, const struct tr_ticket *t, uint32_t k)
-{
-    const struct tr_slot *slot = &o->slots.slot[t->slot[k]];
-
-    if (!(t->changed >> k & 1))
-        return TR_LEFT_ALONE;
-    if (tr_is_scratch(o, slot->span))
-        return t->saved >> k & 1 ? TR_LEFT_DIRTY : TR_LEFT_READY;
-    return slot->due ? TR_LEFT_DIRTY : TR_LEFT_NEWER;
 }
 
 void tr_writeback_passed(struct tr_offload *o, const struct tr_ticket *t)
@@ -54,7 +39,8 @@ void tr_writeback_passed(struct tr_offload *o, const struct tr_ticket *t)
     for (uint32_t k = 0; k < t->n; k++) {
         struct tr_slot *slot = &o->slots.slot[t->slot[k]];
         int scratch = tr_is_scratch(o, slot->span);
-        enum tr_slot_left left = left_by(o, t, k);
+        enum tr_slot_left left =
+            tr_slot_leaves(&o->slots, t->slot[k], t->changed >> k & 1, t->saved >> k & 1);
 
         tr_slot_unpin(&o->slots, t->slot[k], left);
         if (left == TR_LEFT_NEWER)

@@ -30,22 +30,13 @@ static void push(const struct sim *s, struct sim_ring *ring, uint32_t slot)
 /* As the engine's (writeback.c). */
 static void want(struct sim *s, uint32_t slot)
 {
-    struct tr_slot *t = &s->slots.slot[slot];
-
     if (tr_slot_want(&s->slots, slot)) {
         s->changed_in[slot] = s->step;
         push(s, &s->dirty, slot);
-    } else if (t->state == TR_SLOT_IN_USE && !t->due && !sim_is_scratch(s, t->span)) {
-        t->due = 1;
-    } else {
+    } else if (!tr_slot_want_left(&s->slots, slot)) {
         return;
     }
     s->pending[sim_epoch(s, s->step) & 1]++;
-}
-
-static int is_newer(const struct sim *s, const struct tr_slot *t)
-{
-    return t->newer || (t->state == TR_SLOT_IN_USE && !t->due && !sim_is_scratch(s, t->span));
 }
 
 /* Bytes are of the steps that were asked for, however many more are played. */
@@ -91,12 +82,10 @@ static void sort_newer(struct sim *s)
     forget_kept(s);
     keep_at_home(s);
     for (uint32_t i = 0; i < s->slots.n; i++) {
-        const struct tr_slot *t = &s->slots.slot[i];
-
         if (s->schedule.carried[i])
             want(s, i);
-        if (is_newer(s, t))
-            keep(s, t->span);
+        if (tr_slot_is_newer(&s->slots, i))
+            keep(s, s->slots.slot[i].span);
     }
     if (s->step < s->p->steps)
         s->out->kept[s->step] = s->out->kept_bytes;
@@ -146,7 +135,7 @@ static int begin(struct sim *s)
         return -ENOMEM;
     for (uint32_t i = 0; i < s->slots.n; i++) {
         holds[i] = s->slots.slot[i].span;
-        newer[i] = is_newer(s, &s->slots.slot[i]) != 0;
+        newer[i] = (unsigned char)tr_slot_is_newer(&s->slots, i);
     }
     tr_schedule_free(&s->schedule);
     r = tr_schedule_make(&s->schedule, &p);
@@ -274,7 +263,7 @@ static int is_ready(const struct sim *s)
     const struct tr_visit *v = &s->p->visits[s->at];
 
     for (uint32_t k = 0; k < v->n_spans; k++) {
-        uint32_t slot = s->schedule.slot[(size_t)s->at * TR_VISIT_SPANS + k];
+        uint32_t slot = tr_schedule_slot(&s->schedule, s->at, k);
 
         if (s->slots.slot[slot].span != v->span[k] ||
             !tr_slot_may_pin(&s->slots, slot, v->changed >> k & 1))
@@ -314,7 +303,7 @@ static void visit(struct sim *s)
     *t = (struct sim_ticket){
         .n = v->n_spans, .changed = v->changed, .saved = s->schedule.saved[s->at], .step = s->step};
     for (uint32_t k = 0; k < v->n_spans; k++) {
-        t->slot[k] = s->schedule.slot[(size_t)s->at * TR_VISIT_SPANS + k];
+        t->slot[k] = tr_schedule_slot(&s->schedule, s->at, k);
         tr_slot_pin(&s->slots, t->slot[k], v->changed >> k & 1);
         if (sim_is_scratch(s, v->span[k]))
             s->saving += t->saved >> k & 1;
@@ -556,14 +545,9 @@ static void pass(struct sim *s)
 
     s->server[TR_SERVE_COMPUTE].busy = 0;
     for (uint32_t k = 0; k < t->n; k++) {
-        int changed = t->changed >> k & 1, saved = t->saved >> k & 1;
         int scratch = sim_is_scratch(s, s->slots.slot[t->slot[k]].span);
-
-        int due = scratch ? saved : s->slots.slot[t->slot[k]].due;
-        enum tr_slot_left left = !changed  ? TR_LEFT_ALONE
-                                 : due     ? TR_LEFT_DIRTY
-                                 : scratch ? TR_LEFT_READY
-                                           : TR_LEFT_NEWER;
+        enum tr_slot_left left =
+            tr_slot_leaves(&s->slots, t->slot[k], t->changed >> k & 1, t->saved >> k & 1);
 
         tr_slot_unpin(&s->slots, t->slot[k], left);
         if (left != TR_LEFT_DIRTY)

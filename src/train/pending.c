@@ -95,7 +95,7 @@ static uint64_t changed_again(const struct tr_run *run, const struct tr_schedule
 
     for (uint32_t v = 0; v < p->n; v++)
         for (uint32_t k = 0; k < p->visits[v].n_spans; k++) {
-            uint32_t span = p->visits[v].span[k], slot = s->slot[(size_t)v * TR_VISIT_SPANS + k];
+            uint32_t span = p->visits[v].span[k], slot = tr_schedule_slot(s, v, k);
 
             if (p->visits[v].changed >> k & 1 && p->newer[slot] && p->holds[slot] == span)
                 bytes += s->carried[slot] ? 0 : run->spans[span].bytes;
