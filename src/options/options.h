@@ -35,9 +35,9 @@ enum tr_option_flag {
     TR_OPTION_BELOW_MAX = 8, /* max itself is refused */
     TR_OPTION_ZERO_OFF = 16, /* 0 means "off" and is -1 in the struct */
     TR_OPTION_ZERO = 32,     /* zero is a value like any other: always written */
+    TR_OPTION_STORED = 64,   /* says what the store holds: cannot change even by force */
     TR_OPTION_AUTO = 128,    /* a real number, or "auto": TR_REAL_AUTO in the struct */
     TR_OPTION_NAME = 256,    /* of a path: a word without a slash is a name that is built in */
-    TR_OPTION_STORED = 64,   /* says what the store holds: cannot change even by force */
 };
 
 #define TR_REAL_AUTO (-1.0)
