@@ -243,10 +243,9 @@ int infer_start(struct infer *f, const struct infer_shape *shape)
 
 int infer_open(struct infer **out, const struct infer_params *p)
 {
-    struct infer_shape shape = {p->batch_tokens, p->positions, p->logit_rows, p->cache_tokens};
     int r = infer_open_model(out, p);
 
-    if (r == 0 && (r = infer_start(*out, &shape)) < 0) {
+    if (r == 0 && (r = infer_start(*out, &p->shape)) < 0) {
         infer_close(*out);
         *out = NULL;
     }

@@ -23,11 +23,11 @@ struct infer_shape {
 };
 
 struct infer_params {
-    const char *model;                                         /* HF folder or run */
-    const char *adapter;                                       /* PEFT folder, or NULL */
-    const char *tokenizer;                                     /* folder, or NULL: the model's */
-    const char *device;                                        /* NULL: the default */
-    int64_t batch_tokens, positions, logit_rows, cache_tokens; /* infer_open: see infer_shape */
+    const char *model;        /* HF folder or run */
+    const char *adapter;      /* PEFT folder, or NULL */
+    const char *tokenizer;    /* folder, or NULL: the model's */
+    const char *device;       /* NULL: the default */
+    struct infer_shape shape; /* for infer_open alone */
     int64_t threads;
     uint64_t device_memory;
 };

@@ -82,8 +82,8 @@ int main(void)
         return 77;
     }
     if (infer_open(&f, &(struct infer_params){.model = MODEL,
-                                              .batch_tokens = 512,
-                                              .positions = 512,
+                                              .shape.batch_tokens = 512,
+                                              .shape.positions = 512,
                                               .device_memory = test_budget(NULL, 256 << 20)}) < 0) {
         printf("%s\n", tr_message());
         return 1;

@@ -106,9 +106,9 @@ static double distance_of(const char *folder, const char *model, int packed)
     read_sequences(&s, model);
     batch = make_batch(&s, packed);
     if (infer_open(&f, &(struct infer_params){.model = folder,
-                                              .batch_tokens = s.n_tokens,
-                                              .positions = s.n_tokens < 64 ? s.n_tokens : 64,
-                                              .logit_rows = s.n_tokens,
+                                              .shape.batch_tokens = s.n_tokens,
+                                              .shape.positions = s.n_tokens < 64 ? s.n_tokens : 64,
+                                              .shape.logit_rows = s.n_tokens,
                                               .threads = 2,
                                               .device_memory = test_budget(NULL, 64 << 20)}) < 0)
         fail_msg("%s: %s", folder, tr_error_message());

@@ -437,10 +437,10 @@ static void test_stops(void **state)
     for (int i = 0; i < 10; i++)
         assert_int_equal(tr_ids_push(&s, all[1].v[i]), 0);
     if (infer_open(&f, &(struct infer_params){.model = folder,
-                                              .batch_tokens = 32,
-                                              .positions = 64,
-                                              .logit_rows = 1,
-                                              .cache_tokens = 32,
+                                              .shape.batch_tokens = 32,
+                                              .shape.positions = 64,
+                                              .shape.logit_rows = 1,
+                                              .shape.cache_tokens = 32,
                                               .device_memory = test_budget(NULL, 64 << 20)}) < 0 ||
         infer_greedy(f, &s, 1, MORE) < 0)
         fail_msg("%s", tr_message());
@@ -467,9 +467,9 @@ static void test_no_numbers(void **state)
     break_model(folder);
     make_prompts(s);
     if (infer_open(&f, &(struct infer_params){.model = folder,
-                                              .batch_tokens = 64,
-                                              .positions = 64,
-                                              .logit_rows = PROMPTS,
+                                              .shape.batch_tokens = 64,
+                                              .shape.positions = 64,
+                                              .shape.logit_rows = PROMPTS,
                                               .device_memory = test_budget(NULL, 64 << 20)}) < 0)
         fail_msg("%s", tr_message());
     assert_int_equal(infer_greedy(f, s, PROMPTS, MORE), -EDOM);

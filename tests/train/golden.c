@@ -143,9 +143,9 @@ int main(void)
     }
     if (tr_json_read(CHECKPOINTS "/golden.json", 1 << 20, &golden) < 0 ||
         infer_open(&f, &(struct infer_params){.model = MODEL,
-                                              .batch_tokens = 512,
-                                              .positions = 512,
-                                              .logit_rows = 512,
+                                              .shape.batch_tokens = 512,
+                                              .shape.positions = 512,
+                                              .shape.logit_rows = 512,
                                               .device_memory = 256 << 20}) < 0) {
         printf("%s\n", tr_message());
         return 1;

@@ -40,9 +40,9 @@ static void test_inference(void **state)
     assert_int_equal(tr_make_folder(temporary), 0);
     setenv("TMPDIR", temporary, 1);
     assert_int_equal(infer_open(&f, &(struct infer_params){.model = p.model,
-                                                           .batch_tokens = 16,
-                                                           .positions = 16,
-                                                           .logit_rows = 1,
+                                                           .shape.batch_tokens = 16,
+                                                           .shape.positions = 16,
+                                                           .shape.logit_rows = 1,
                                                            .threads = 1,
                                                            .device_memory = 32 << 20}),
                      0);

@@ -307,9 +307,9 @@ static struct infer *open_model(int64_t batch_tokens)
     struct infer *f;
 
     if (infer_open(&f, &(struct infer_params){.model = model,
-                                              .batch_tokens = batch_tokens,
-                                              .positions = 64,
-                                              .logit_rows = 64,
+                                              .shape.batch_tokens = batch_tokens,
+                                              .shape.positions = 64,
+                                              .shape.logit_rows = 64,
                                               .threads = 2,
                                               .device_memory = test_budget(NULL, 64 << 20)}) < 0)
         fail_msg("%s", tr_message());
