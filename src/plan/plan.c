@@ -76,7 +76,6 @@ static void count_spans(struct tr_plan *p)
     memset(p->slot_bytes, 0, sizeof(p->slot_bytes));
     for (uint32_t i = 0; i < l->n_spans; i++) {
         int pool = (int)l->spans[i].pool;
-
         int used = p->in.train || pool < TR_SLOTS_BLOCK_STATE || pool == TR_SLOTS_ADAPTER;
 
         pool = tr_plan_pool(p, pool);
@@ -261,9 +260,8 @@ static int fits_with(struct tr_plan *p, int by_parts, uint32_t slots)
 {
     p->by_parts = by_parts;
     count_spans(p);
-    for (int i = 0; i < TR_SLOT_POOLS; i++) {
+    for (int i = 0; i < TR_SLOT_POOLS; i++)
         set_slots(p, i, 1, first_of_parts(i) >= 0 ? slots : 1);
-    }
     p->slots[TR_SLOTS_ADAPTER] = p->spans[TR_SLOTS_ADAPTER];
     /* What a block reads and what it makes; no part of it does both. */
     p->slots[TR_SLOTS_BOUNDARY] = by_parts && p->in.train ? 1 : 2;

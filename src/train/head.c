@@ -192,8 +192,8 @@ static int table_dw(const struct slice_work *w, int32_t g)
 }
 
 /* Fused: rows of the slice at once, few enough that the logits of all tokens have room. What the
- * grains need of them is made before the first one changes them. dx: add to it, where it is not
- * NULL (of the first rows of all: write it). */
+ * grains need of them is made before the first one changes them; dx: also their part of the
+ * gradient of the head's input, which the first rows of all write and the others add to. */
 static int fused_rows(const struct slice_work *w, int dx, int first)
 {
     struct tr_pass_state *p = w->p;
@@ -366,9 +366,7 @@ int pass_head_grad(struct tr_pass_state *p, const struct tr_pass_visit *v)
                                              : slice_grads(&w, needs_dx);
     if (r < 0 || (!tied && (r = finish_slice(&w)) < 0))
         return r;
-    if (!v->unit.last)
-        return 0;
-    if (!needs_dx)
+    if (!v->unit.last || !needs_dx)
         return 0;
     if ((r = final_norm_grad(&w)) < 0 || tied || v->unit.sweep == TR_SWEEP_SUM)
         return r;

@@ -256,7 +256,6 @@ int tr_pass_run(struct tr_pass_state *p, const struct tr_pass_visit *v)
         [TR_WORK_EMBED_GRAD] = pass_embed_grad,
         [TR_WORK_UPDATE] = pass_update,
     };
-
     int makes = v->unit.work >= TR_WORK_HEAD_GRAD, r = 0;
 
     p->visit = v;

@@ -64,7 +64,8 @@ static int run_update(struct tr_pass_state *p, const struct pass_grad *g, const 
     return p->apart && !adapter ? tr_apart_update(p->apart, g, op) : pass_op(p, op);
 }
 
-/* Its decay of the second moment rises with time and begins at nothing: no bias to correct. */
+/* Its decay of the second moment rises with time and begins at nothing: no bias to correct. The
+ * exponent and both eps are its authors' defaults. */
 static void set_adalomo(struct tr_pass_state *p, const struct pass_grad *g, struct tr_op_update *op)
 {
     const struct tr_tensor *t = &p->model->tensors[g->tensor];
