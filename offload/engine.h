@@ -41,6 +41,8 @@
 #include "offload/staging.h"
 #include "offload/store_private.h"
 
+#define TR_SCRATCH_TEXT 24 /* "scratch 4294967295" */
+
 /* A slot on its way from or to the disk. It is finished when all bytes have been moved and all
  * pieces checked; the two go on side by side. */
 struct tr_move {
@@ -123,7 +125,7 @@ struct tr_offload {
     struct tr_chunk_pool parts;        /* of homes on the way; no memory of their own */
     struct tr_homes homes;
     struct tr_layout layout; /* the store's and its names, then the scratch spans */
-    char (*scratch_names)[24];
+    char (*scratch_names)[TR_SCRATCH_TEXT];
     uint32_t first_scratch_piece;
     const struct tr_stripes *scratch_stripes; /* NULL: the first folder has all */
     unsigned char *scratch_placed;            /* (scratch): has a place in scratch files */

@@ -33,7 +33,7 @@
 #include "src/base/device.h"
 
 #define TR_VISIT_SPANS 24
-#define TR_NONE        UINT32_MAX /* no span */
+#define TR_NONE        UINT32_MAX /* no span, no slot */
 
 struct tr_visit {
     uint32_t n_spans;

@@ -148,18 +148,18 @@ static int deal_out(struct tr_stripes *s, uint64_t *bytes, uint32_t n,
                     const struct tr_drive *drives, uint32_t n_drives)
 {
     unsigned char *folder = tr_alloc(TR_MEM_MISC, n);
-    int r = bytes && folder ? 0 : -ENOMEM;
+    int r = -ENOMEM;
 
     memset(s, 0, sizeof(*s));
     s->n_folders = n_drives;
     s->stripe = tr_alloc_array(TR_MEM_MISC, n, sizeof(*s->stripe));
-    if (r == 0 && s->stripe)
+    if (bytes && folder && s->stripe)
         r = tr_stripes_assign(bytes, n, drives, n_drives, folder);
-    for (uint32_t i = 0; r == 0 && s->stripe && i < n; i++)
+    for (uint32_t i = 0; r == 0 && i < n; i++)
         add(s, folder[i], bytes[i]);
     tr_free(TR_MEM_MISC, bytes);
     tr_free(TR_MEM_MISC, folder);
-    return s->stripe ? r : -ENOMEM;
+    return r;
 }
 
 int tr_stripes_make(struct tr_stripes *s, const struct tr_layout *l, const struct tr_drive *drives,

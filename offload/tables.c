@@ -56,7 +56,7 @@ uint64_t tr_offload_table_bytes(const struct tr_table_sizes *t)
         slots += t->pools[i].n_slots;
         bytes += t->pools[i].n_slots * of_slot(&t->pools[i]);
     }
-    bytes += ((uint64_t)l->n_segments + t->n_scratch) * (sizeof(*l->segments) + 24);
+    bytes += ((uint64_t)l->n_segments + t->n_scratch) * (sizeof(*l->segments) + TR_SCRATCH_TEXT);
     bytes += spans * (sizeof(*l->spans) + 2 * sizeof(uint32_t) + 1);
     bytes += (l->n_pieces + t->scratch_pieces) * (sizeof(*l->pieces) + sizeof(uint64_t));
     bytes += t->scratch_pieces * (sizeof(struct tr_stripe) + sizeof(uint64_t) + 1);
