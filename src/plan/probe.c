@@ -290,12 +290,11 @@ int tr_bench_machine(const struct tr_bench_params *params, char **out)
     int r = p && path ? 0 : -ENOMEM;
 
     *out = NULL;
-    if (r == 0 && (r = tr_need_threads(params->threads)) == 0 && (r = probe_check_drive()) == 0)
-        r = check_out(params->out);
-    if (r == 0) {
+    if (p)
         p->params = params;
+    if (r == 0 && (r = tr_need_threads(params->threads)) == 0 && (r = probe_find_drives(p)) == 0 &&
+        (r = check_out(params->out)) == 0)
         r = measure(p);
-    }
     if (r == 0 && (r = tr_figures_write(path, &p->figures)) == 0)
         r = params->json ? print_file(path, out) : print(p, path, out);
     if (p && p->device)

@@ -48,8 +48,10 @@ int probe_copies(struct probe *p);
 int probe_memory(struct probe *p);
 uint64_t probe_hash(const void *p, uint64_t bytes); /* as every byte of a run is hashed */
 int probe_update(struct probe *p);                  /* on the cpu, whatever the device */
+/* A folder for each drive, of several on one file system the first: before anything is measured.
+ * -EINVAL also where the environment names no engine for them. */
+int probe_find_drives(struct probe *p);
 int probe_drive(struct probe *p);
-int probe_check_drive(void);          /* -EINVAL where the environment names no engine for it */
 void probe_rehearse(struct probe *p); /* corrects the figures; the device is closed */
 /* A product that takes a while, for what runs beside it; queued, not waited for. */
 int probe_queue_product(struct probe *p);

@@ -372,14 +372,16 @@ static int measure_drag(struct drive *d)
 
 /* ---- drives ---- */
 
-/* A folder for each drive; of several on one file system the first. */
-static int find_drives(struct probe *p)
+int probe_find_drives(struct probe *p)
 {
     struct tr_figures *f = &p->figures;
     dev_t device[TR_STORE_FOLDERS];
     struct tr_folders folders;
-    int r = tr_folders_parse(&folders, p->params->store ? p->params->store : ".");
+    int r = tr_io_check_environment();
 
+    if (r < 0)
+        return r;
+    r = tr_folders_parse(&folders, p->params->store ? p->params->store : ".");
     for (uint32_t i = 0; i < folders.n && r == 0; i++) {
         char *whole = realpath(folders.path[i], NULL);
         struct stat st;
@@ -437,15 +439,10 @@ static int measure_together(struct probe *p, struct drive *d)
     return r;
 }
 
-int probe_check_drive(void)
-{
-    return tr_io_check_environment();
-}
-
 int probe_drive(struct probe *p)
 {
     struct drive *d = tr_alloc(TR_MEM_MISC, sizeof(*d));
-    int r = d ? find_drives(p) : -ENOMEM;
+    int r = d ? 0 : -ENOMEM;
 
     for (uint32_t k = 0; k <= p->figures.n_drives && r == 0; k++) {
         memset(d, 0, sizeof(*d));
