@@ -295,11 +295,13 @@ double run_default_rate(const struct tr_run *run)
 /* What does not go with adapters, or not without. */
 static int check_adapters(const struct tr_train_params *p)
 {
-    if (!has_adapters(p) && (p->lora_alpha || p->lora_targets || p->lora_dropout > 0))
-        return tr_error(-EINVAL, "--lora-alpha, --lora-dropout and --lora-targets: there are no "
-                                 "adapters without --lora-rank or --adapter");
     if (!has_adapters(p))
-        return 0;
+        return p->lora_alpha || p->lora_targets || p->lora_dropout > 0 || p->lora_optimizer ||
+                       p->lora_lr || p->lora_clip_norm > 0
+                   ? tr_error(-EINVAL, "--lora-alpha, --lora-dropout, --lora-targets, "
+                                       "--lora-optimizer, --lora-lr and --lora-clip-norm: there "
+                                       "are no adapters without --lora-rank or --adapter")
+                   : 0;
     if (p->adapter && (p->lora_rank || p->lora_alpha || p->lora_targets))
         return tr_error(-EINVAL, "--adapter: the folder says rank, alpha and targets; --lora-rank, "
                                  "--lora-alpha and --lora-targets are for new adapters");

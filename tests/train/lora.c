@@ -460,6 +460,13 @@ static void test_refusals(void **state)
     (void)state;
     bare.lora_rank = 0;
     expect_refused(&bare, "there are no adapters without --lora-rank");
+    bare.lora_alpha = 0;
+    bare.lora_targets = NULL;
+    bare.lora_clip_norm = 1; /* would measure a norm of nothing, by a second pass */
+    expect_refused(&bare, "there are no adapters without --lora-rank");
+    bare.lora_clip_norm = 0;
+    bare.lora_optimizer = TR_OPT_ADAMW;
+    expect_refused(&bare, "there are no adapters without --lora-rank");
     p.lora_targets = "q_proj,qproj";
     expect_refused(&p, "'qproj': no such target");
     p.lora_targets = NULL;
