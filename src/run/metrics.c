@@ -14,6 +14,7 @@
  */
 #include "src/run/run.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <string.h>
@@ -27,6 +28,16 @@
 #include "src/base/number.h"
 #include "src/run/metrics_lines.h"
 
+static int refuse(const char *path)
+{
+    int e = errno;
+
+    return tr_error(-e, "%s: cannot open for writing: %s", path,
+                    e == ELOOP    ? "a symbolic link is not followed"
+                    : e == EINVAL ? "not a regular file"
+                                  : strerror(e));
+}
+
 int metrics_open(struct tr_metrics *m, const char *run_folder)
 {
     memset(m, 0, sizeof(*m));
@@ -37,8 +48,7 @@ int metrics_open(struct tr_metrics *m, const char *run_folder)
     m->file = metrics_open_file(m->path, O_WRONLY | O_APPEND | O_CREAT, "a");
     m->next = m->file ? metrics_open_file(m->next_path, O_RDWR | O_APPEND | O_CREAT, "a+") : NULL;
     return m->next ? tr_sync_folder(run_folder) /* what a sync of the files does not hold */
-                   : tr_error(-errno, "%s: cannot open for writing: %s",
-                              m->file ? m->next_path : m->path, strerror(errno));
+                   : refuse(m->file ? m->next_path : m->path);
 }
 
 /* JSON knows no NaN and no infinity. */

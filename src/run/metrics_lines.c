@@ -12,7 +12,7 @@
 
 FILE *metrics_open_file(const char *path, int flags, const char *mode)
 {
-    int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK, 0644);
+    int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW, 0644);
     FILE *f = NULL;
     struct stat st;
 

@@ -14,7 +14,8 @@
 /* A line at most, with its end: ours are shorter. */
 #define METRICS_LINE 768
 
-/* Opens a file of lines, NULL: errno tells why; one that is no file neither blocks nor passes. */
+/* Opens a file of lines, NULL: errno tells why; one that is no file neither blocks nor passes, nor
+ * does a link: what it leads to is not the run's, to be cut and added to. */
 FILE *metrics_open_file(const char *path, int flags, const char *mode);
 /* Its length, 0: there is none any more. One that is too long is read to its end, and cut. */
 long metrics_read_line(FILE *f, char line[METRICS_LINE]);

@@ -627,20 +627,20 @@ static void test_endless_line(void **state)
     metrics_close(&m);
 }
 
-/* Nobody writes to them, or reads. */
-static void test_pipes(void **state)
+/* Nobody writes to the pipes, or reads; what a link leads to is not the run's, nor made by it. */
+static void test_pipes_and_links(void **state)
 {
     static const char *const names[] = {"metrics.jsonl", "metrics.jsonl.next"};
     const char *folder = scratch_path("pipes");
 
     (void)state;
     assert_int_equal(tr_make_folder(folder), 0);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++) {
         struct tr_metrics m;
         char path[4400];
 
-        snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
-        assert_int_equal(mkfifo(path, 0600), 0);
+        snprintf(path, sizeof(path), "%s/%s", folder, names[i / 2]);
+        assert_int_equal(i % 2 ? symlink("yours", path) : mkfifo(path, 0600), 0);
         assert_true(metrics_open(&m, folder) < 0);
         assert_non_null(strstr(tr_message(), path));
         metrics_close(&m);
@@ -784,7 +784,7 @@ int main(void)
         cmocka_unit_test(test_late_lines),
         cmocka_unit_test(test_lines_without_power),
         cmocka_unit_test(test_endless_line),
-        cmocka_unit_test(test_pipes),
+        cmocka_unit_test(test_pipes_and_links),
         cmocka_unit_test(test_cut_short),
         cmocka_unit_test(test_small_file),
         cmocka_unit_test(test_many_writers),
