@@ -19,8 +19,10 @@
 
 #include "cpu/flags.h"
 #include "src/base/err.h"
+#include "src/base/sysmem.h"
 
 #define LIBRARY "libopenblas.so.0"
+#define BUFFER  ((size_t)128 << 20) /* what it maps for a thread that multiplies */
 
 enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 };
 
@@ -150,6 +152,18 @@ int tr_blas_open(const struct tr_blas **out)
     pthread_mutex_unlock(&lock);
     *out = error ? NULL : &the_blas;
     return error;
+}
+
+int tr_blas_check_room(int threads)
+{
+    int n = tr_mappings_left(BUFFER, threads);
+
+    return n == threads
+               ? 0
+               : tr_error(-ENOMEM,
+                          "OpenBLAS maps %zu MiB for each of %d threads, and there is room for %d "
+                          "of them: lower --device-memory or --threads, or raise `ulimit -v' or -d",
+                          BUFFER >> 20, threads, n);
 }
 
 const char *tr_blas_bits(const struct tr_blas *blas)

@@ -17,6 +17,11 @@ struct tr_blas; /* one per process, never closed */
  * missing: the message names the package. */
 int tr_blas_open(const struct tr_blas **out);
 
+/* -ENOMEM where so many threads would not get their packing buffers: refused one, OpenBLAS asks
+ * again for ever. What is found is given back, so nothing large is to be mapped between this and
+ * their first products. */
+int tr_blas_check_room(int threads);
+
 /* "OpenBLAS 0.3.21 SkylakeX": what the bits of every product depend on. */
 const char *tr_blas_bits(const struct tr_blas *blas);
 /* Where its kernels are not the best for this CPU: which they are, why, and what to do; else "". */

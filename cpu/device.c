@@ -296,6 +296,8 @@ int tr_device_open_cpu(struct tr_device **out, const struct tr_device_params *p)
         error = map_memory(d, p);
     if (!error)
         error = open_streams(d, p->delay_seed);
+    if (!error)
+        error = tr_blas_check_room(threads_of(p));
     if (error) {
         device_close(&d->base);
         return error;

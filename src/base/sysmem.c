@@ -1,17 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * /proc/meminfo knows the machine and nothing of cgroups, so a container's limit is looked up in
- * its own cgroup and in every one above it.
+ * its own cgroup and in every one above it. Nor does it know what a batch system's `ulimit -v` lets
+ * the process have, where what is reserved counts like what is used.
  */
 #include "src/base/sysmem.h"
 
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "src/base/cgroup.h"
 #include "src/base/err.h"
+#include "src/base/thread.h"
+
+/* What a thread reserves of the addresses that a process may have, in no budget: its stack,
+ * malloc's arena and a buffer of the BLAS. */
+#define BESIDE (256ull << 20)
 
 struct memory {
     uint64_t free, most;
@@ -62,21 +70,42 @@ static uint64_t read_limit(const char *folder, const struct version *v)
     return least;
 }
 
-static void bound(void *arg, int version, const char *folder)
+static void bound(struct memory *m, uint64_t most, uint64_t used)
 {
-    const struct version *v = &versions[version];
-    uint64_t most = read_limit(folder, v), used, cache, left;
-    struct memory *m = arg;
+    uint64_t left = most > used ? most - used : 0;
 
-    if (most == UINT64_MAX || !tr_cgroup_numbers(folder, v->usage, &used, 1))
-        return;
-    cache = reclaimable(folder, v);
-    used -= cache < used ? cache : used;
-    left = most > used ? most - used : 0;
     if (left < m->free)
         m->free = left;
     if (most < m->most)
         m->most = most;
+}
+
+static void bound_by_group(void *arg, int version, const char *folder)
+{
+    const struct version *v = &versions[version];
+    uint64_t most = read_limit(folder, v), used, cache;
+
+    if (most == UINT64_MAX || !tr_cgroup_numbers(folder, v->usage, &used, 1))
+        return;
+    cache = reclaimable(folder, v);
+    bound(arg, most, used - (cache < used ? cache : used));
+}
+
+static void bound_by_process(struct memory *m)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), beside = BESIDE * (uint64_t)tr_thread_cores();
+    unsigned long long all = 0, data = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    struct rlimit limit;
+
+    if (f && fscanf(f, "%llu %*u %*u %*u %*u %llu", &all, &data) != 2)
+        all = data = 0;
+    if (f)
+        fclose(f);
+    if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        bound(m, limit.rlim_cur, page * all + beside);
+    if (getrlimit(RLIMIT_DATA, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        bound(m, limit.rlim_cur, page * data + beside);
 }
 
 uint64_t tr_installed_memory(void)
@@ -88,7 +117,8 @@ uint64_t tr_most_memory(void)
 {
     struct memory m = {UINT64_MAX, tr_installed_memory()};
 
-    tr_cgroup_walk("memory", bound, &m);
+    tr_cgroup_walk("memory", bound_by_group, &m);
+    bound_by_process(&m);
     return m.most;
 }
 
@@ -108,7 +138,23 @@ int tr_free_memory(uint64_t *bytes)
     if (!kib)
         return tr_error(-ENODATA, "/proc/meminfo: no MemAvailable");
     m.free = kib << 10;
-    tr_cgroup_walk("memory", bound, &m);
+    tr_cgroup_walk("memory", bound_by_group, &m);
+    bound_by_process(&m);
     *bytes = m.free;
     return 0;
+}
+
+int tr_mappings_left(size_t bytes, int most)
+{
+    void *at[1024], *p = NULL;
+    int n = 0;
+
+    while (n < most && n < 1024 && p != MAP_FAILED) {
+        p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p != MAP_FAILED)
+            at[n++] = p;
+    }
+    for (int i = 0; i < n; i++)
+        munmap(at[i], bytes);
+    return n;
 }

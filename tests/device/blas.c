@@ -4,11 +4,13 @@
  * late, and can be called from many threads at once. Each start is tried in a child process, as the
  * kernels are chosen once in a process.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -136,11 +138,28 @@ static void many_threads_call_at_once(void **state)
         assert_memory_equal(products[0], products[i], sizeof(products[0]));
 }
 
+/* Under a limit that the process has reached OpenBLAS would ask for them without an end. */
+static void room_for_buffers(void **state)
+{
+    struct rlimit was, none;
+
+    (void)state;
+    assert_int_equal(tr_blas_check_room(2), 0);
+    assert_int_equal(getrlimit(RLIMIT_AS, &was), 0);
+    none = was;
+    none.rlim_cur = 1 << 20;
+    assert_int_equal(setrlimit(RLIMIT_AS, &none), 0);
+    assert_int_equal(tr_blas_check_room(2), -ENOMEM);
+    assert_int_equal(setrlimit(RLIMIT_AS, &was), 0);
+    assert_non_null(strstr(tr_error_message(), "room for 0 of them"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kernels_are_chosen),
         cmocka_unit_test(many_threads_call_at_once),
+        cmocka_unit_test(room_for_buffers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,7 +2,7 @@
  *
  * Free memory inside a memory cgroup: its limit bounds it, and files that have been read do not
  * count against it, for the kernel drops them when memory is wanted. And cores, of which a cgroup
- * may have all and little of their time.
+ * may have all and little of their time. And a process with limits of its own.
  */
 #include <fcntl.h>
 #include <setjmp.h>
@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -158,6 +159,47 @@ static void time_of_cores(void **state)
     at = "/sys/fs/cgroup/job/";
 }
 
+/* ---- limits of the process ---- */
+
+static int limited = -1; /* the resource */
+static uint64_t limit;
+
+int __real_getrlimit64(int resource, struct rlimit *out);
+int __wrap_getrlimit64(int resource, struct rlimit *out);
+
+int __wrap_getrlimit64(int resource, struct rlimit *out)
+{
+    if (resource != limited)
+        return __real_getrlimit64(resource, out);
+    out->rlim_cur = out->rlim_max = limit;
+    return 0;
+}
+
+/* What a batch system sets by `ulimit -v` or -d. What the process has counts, and each thread takes
+ * addresses that are in no budget. */
+static void check_limit(int resource)
+{
+    uint64_t beside = 256 * MIB * (uint64_t)tr_thread_cores(), bytes;
+
+    limited = resource;
+    limit = beside + LIMIT;
+    assert_true(tr_most_memory() <= limit);
+    assert_int_equal(tr_free_memory(&bytes), 0);
+    assert_true(bytes < LIMIT);
+    limit = beside / 2;
+    assert_int_equal(tr_most_memory(), limit);
+    assert_int_equal(tr_free_memory(&bytes), 0);
+    assert_int_equal(bytes, 0);
+    limited = -1;
+}
+
+static void limits_of_the_process(void **state)
+{
+    (void)state;
+    check_limit(RLIMIT_AS);
+    check_limit(RLIMIT_DATA);
+}
+
 static void no_group(void **state)
 {
     uint64_t bytes;
@@ -173,6 +215,7 @@ int main(void)
     struct cgroup g;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_group),
+        cmocka_unit_test(limits_of_the_process),
         cmocka_unit_test(second_version),
         cmocka_unit_test(time_of_cores),
         cmocka_unit_test_prestate(group_of_its_own, &g),
