@@ -59,7 +59,7 @@ static int mean_loss(struct infer *f, const struct tr_eval_params *p, int64_t ba
 static int read_config(const char *model, struct tr_model_config *c)
 {
     char *path = tr_path(model, run_is_folder(model) ? "source/config.json" : "config.json");
-    int r = path ? infer_check_folder(model) : -ENOMEM;
+    int r = path ? run_refuse_adapters(model) : -ENOMEM;
 
     if (r == 0)
         r = tr_config_read(path, c);

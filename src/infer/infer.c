@@ -35,16 +35,6 @@ static int open_run_store(struct infer *f, const char *folder)
     return 0;
 }
 
-int infer_check_folder(const char *model)
-{
-    if (tr_folder_has(model, "config.json") || !tr_folder_has(model, "adapter_config.json"))
-        return 0;
-    return tr_error(-EINVAL,
-                    "%s: is a folder of adapters: give the folder of their model as --model and "
-                    "this one as --adapter, or name the run",
-                    model);
-}
-
 static int import_folder(struct infer *f, const char *folder, const char *adapter)
 {
     struct tr_import_params *p = &f->run.import_params;
@@ -53,7 +43,7 @@ static int import_folder(struct infer *f, const char *folder, const char *adapte
 
     *p = (struct tr_import_params){
         .model = folder, .adapter = adapter, .dtype = -1, .generations = 1, .payload = ""};
-    if ((r = infer_check_folder(folder)) < 0 || (r = tr_import_open(&f->run.import, p)) < 0 ||
+    if ((r = run_refuse_adapters(folder)) < 0 || (r = tr_import_open(&f->run.import, p)) < 0 ||
         (r = tr_temporary_make(&f->temporary, NULL)) < 0)
         return r;
     f->run.model = tr_import_model(f->run.import);

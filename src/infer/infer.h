@@ -56,8 +56,6 @@ void infer_close(struct infer *f); /* NULL is allowed */
 /* -EINVAL where one of these is the empty text. */
 int infer_check_texts(const char *tokenizer, const char *adapter, const char *device,
                       const char *chat_template);
-/* -EINVAL where it holds adapters and no model. */
-int infer_check_folder(const char *model);
 
 /* Logits (n, vocab) of the tokens rows[0..n) of the batch, into host memory. */
 int infer_logits(struct tr_run *run, const struct tr_batch *batch, const int32_t *rows, int32_t n,

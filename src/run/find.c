@@ -12,10 +12,22 @@ int run_is_folder(const char *folder)
     return tr_folder_has(folder, "run.yaml");
 }
 
+int run_refuse_adapters(const char *model)
+{
+    if (tr_folder_has(model, "config.json") || !tr_folder_has(model, "adapter_config.json"))
+        return 0;
+    return tr_error(-EINVAL,
+                    "%s: is a folder of adapters: give the folder of their model as --model and "
+                    "this one as --adapter, or name the run",
+                    model);
+}
+
 int run_refuse_folder(const char *model)
 {
-    if (!model || !run_is_folder(model) || tr_folder_has(model, "config.json"))
+    if (!model || tr_folder_has(model, "config.json"))
         return 0;
+    if (!run_is_folder(model))
+        return run_refuse_adapters(model);
     return tr_error(-EINVAL,
                     "%s: is a run and no model: `tailrace train --resume' continues it, `tailrace "
                     "export' makes a model of it",

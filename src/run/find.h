@@ -9,7 +9,9 @@
 #include "src/checkpoint/keep.h"
 
 int run_is_folder(const char *folder); /* of a run, rather than of a model */
-/* For who needs a model: -EINVAL and what leads to one, where it is a run. NULL: 0. */
+/* For who needs a model: -EINVAL and what leads to one, where it is a folder of adapters; or a run,
+ * too (NULL: 0). */
+int run_refuse_adapters(const char *model);
 int run_refuse_folder(const char *model);
 /* Where run.yaml says that the store is; freed with tr_free(TR_MEM_MISC, ...). */
 int run_store_path(const char *run, char **out);

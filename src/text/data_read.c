@@ -209,6 +209,12 @@ int data_format_of(const char *where, json_t *o, enum tr_data_format *out)
     return 0;
 }
 
+static int needs_tokenizer(const char *where, const char *what)
+{
+    return tr_error(-EINVAL, "%s: %s, but the model has no tokenizer.json; give --tokenizer", where,
+                    what);
+}
+
 static int recognise(struct tr_data *d, const char *where, json_t *o)
 {
     int r = data_format_of(where, o, &d->info.format);
@@ -216,7 +222,7 @@ static int recognise(struct tr_data *d, const char *where, json_t *o)
     if (r < 0)
         return r;
     if (d->info.format != TR_DATA_IDS && !d->p.tokenizer)
-        return tr_error(-EINVAL, "%s: a text record, but no tokenizer was given", where);
+        return needs_tokenizer(where, "a text record");
     if (!is_talk(d, o))
         return 0;
     r = data_chat_open(d);
@@ -299,7 +305,7 @@ static int read_task(struct tr_data *d, const char *where, const json_t *o)
 
     d->info.format = TR_DATA_PROMPT;
     if (!d->p.tokenizer)
-        return tr_error(-EINVAL, "%s: a task's record, but no tokenizer was given", where);
+        return needs_tokenizer(where, "a task's record");
     return tr_task_read((enum tr_task)d->p.task, o, where, read_question, &q);
 }
 
@@ -410,9 +416,7 @@ static int read_file(struct tr_data *d, struct data_file *f)
 
     if (records)
         return records < 0 ? records : data_file_each(f, read_record, d);
-    return d->p.tokenizer
-               ? read_document(d, f)
-               : tr_error(-EINVAL, "%s: a plain text, but no tokenizer was given", d->path);
+    return d->p.tokenizer ? read_document(d, f) : needs_tokenizer(d->path, "a plain text");
 }
 
 int data_read(struct tr_data *d)

@@ -133,6 +133,11 @@ gives 1 "$is_run" train --model bare-run --data text.txt --out x
 gives 1 "$is_run" plan --model bare-run
 gives 1 "$is_run" preview --data text.txt --model bare-run
 
+# nor are adapters
+mkdir adapters && echo {} > adapters/adapter_config.json
+gives 1 'adapters: is a folder of adapters' train --model adapters --data text.txt --out x
+gives 1 'adapters: is a folder of adapters' plan --model adapters
+
 # outputs are never overwritten
 gives 1 'model' init --arch arch.json --out model
 gives 1 'tokenizer' tokenizer --data text.txt --vocab 300 --out tokenizer

@@ -158,9 +158,9 @@ static void a_text_needs_a_tokenizer(void **state)
     struct tr_data_params p = params(text_file("n.txt", "a", 1), NULL);
 
     (void)state;
-    expect(&p, "n.txt: a plain text, but no tokenizer");
+    expect(&p, "n.txt: a plain text, but the model has no tokenizer.json; give --tok");
     p.path = text_file("n.jsonl", "{\"text\":\"a\"}", 12);
-    expect(&p, "n.jsonl:1: a text record, but no tokenizer");
+    expect(&p, "n.jsonl:1: a text record, but the model has no tokenizer.json");
     p.path = text_path("absent.jsonl");
     expect(&p, "absent.jsonl: cannot open the data");
     p.path = "/tmp";
