@@ -35,6 +35,8 @@ int tr_export_run(const struct tr_export_run_params *p, int64_t *step)
     char *keep, *tokenizer = NULL;
     int r;
 
+    if (p->out && p->gguf)
+        return tr_error(-EINVAL, "--out and --gguf exclude each other");
     if ((r = tr_dtype_check((int)p->dtype - 1)) < 0 || (r = tr_need(p->run, "run")) < 0 ||
         (r = tr_need(p->gguf ? p->gguf : p->out, "out")) < 0 ||
         (r = run_settle_folder(p->run, p->store)) < 0 ||

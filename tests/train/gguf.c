@@ -346,9 +346,10 @@ static void export_as(const char *run, enum tr_type type, int merge)
     if (tr_export_run(&p, NULL) < 0)
         fail_msg("%s", tr_message());
     assert_int_equal(tr_export_run(&p, NULL), -EEXIST);
+    p.out = folder;
+    assert_int_equal(tr_export_run(&p, NULL), -EINVAL); /* one of them */
     p.gguf = NULL;
     p.merge = merge;
-    p.out = folder;
     if (tr_export_run(&p, NULL) < 0)
         fail_msg("%s", tr_message());
     p.out = vectors();
