@@ -392,12 +392,28 @@ char *tr_path(const char *folder, const char *name)
 
 char *tr_folder_of(const char *path)
 {
-    const char *slash = strrchr(path, '/');
-    char *folder = tr_strdup(TR_MEM_MISC, slash == path ? "/" : slash ? path : ".");
+    size_t n = strlen(path);
+    char *folder;
 
-    if (folder && slash > path)
-        folder[slash - path] = 0;
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    while (n && path[n - 1] != '/')
+        n--;
+    folder = tr_strdup(TR_MEM_MISC, n ? path : ".");
+    if (folder && n)
+        folder[n > 1 ? n - 1 : 1] = 0;
     return folder;
+}
+
+int tr_check_place(const char *path)
+{
+    char *folder = tr_folder_of(path);
+    int r = folder ? 0 : -ENOMEM;
+
+    if (r == 0 && access(folder, W_OK | X_OK) < 0)
+        r = tr_error(-errno, "%s: cannot create it in %s: %s", path, folder, strerror(errno));
+    tr_free(TR_MEM_MISC, folder);
+    return r;
 }
 
 int tr_ends_in(const char *path, const char *const *endings)

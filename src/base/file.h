@@ -59,8 +59,10 @@ int tr_free_bytes_of(int fd, const char *path, uint64_t *out);
 
 /* Joins with '/', into a TR_MEM_MISC string. NULL on failure. */
 char *tr_path(const char *folder, const char *name);
-/* The folder that PATH is in, likewise. */
+/* The folder that PATH is in, likewise; of "a/b/" it is "a". */
 char *tr_folder_of(const char *path);
+/* Whether PATH, which is not there, could be made: for who has long work to do before. */
+int tr_check_place(const char *path);
 /* 1 where a name or path has one of these endings, in whatever case; NULL closes the list. */
 int tr_ends_in(const char *path, const char *const *endings);
 

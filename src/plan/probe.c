@@ -256,17 +256,6 @@ static int measure(struct probe *p)
     return r;
 }
 
-static int check_place(const char *path)
-{
-    char *folder = tr_folder_of(path);
-    int r = folder ? 0 : -ENOMEM;
-
-    if (r == 0 && access(folder, W_OK | X_OK) < 0)
-        r = tr_error(-errno, "%s: cannot create: %s", path, strerror(errno));
-    tr_free(TR_MEM_MISC, folder);
-    return r;
-}
-
 /* Before a minute is spent on it. Figures take the place of figures, and of nothing else. */
 static int check_out(const char *path)
 {
@@ -274,7 +263,7 @@ static int check_out(const char *path)
     int r;
 
     if (!path || access(path, F_OK) < 0)
-        return path && *path ? check_place(path) : tr_need_text(path, "out");
+        return path && *path ? tr_check_place(path) : tr_need_text(path, "out");
     there = tr_alloc(TR_MEM_MISC, sizeof(*there));
     r = there ? tr_figures_read(path, there) : -ENOMEM;
     tr_free(TR_MEM_MISC, there);

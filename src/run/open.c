@@ -32,7 +32,9 @@ static int look_at_folder(struct tr_run *run, enum folder *state)
     int empty = tr_folder_is_empty(out), r;
 
     *state = FOLDER_NEW;
-    if (empty == -ENOENT || empty == 1 || tr_folder_holds_only(out, "run.yaml" TR_FILE_TMP))
+    if (empty == -ENOENT)
+        return tr_check_place(out);
+    if (empty == 1 || tr_folder_holds_only(out, "run.yaml" TR_FILE_TMP))
         return 0; /* the last: cut off while its first file was written */
     if (empty < 0)
         return empty;

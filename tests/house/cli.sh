@@ -138,6 +138,10 @@ mkdir adapters && echo {} > adapters/adapter_config.json
 gives 1 'adapters: is a folder of adapters' train --model adapters --data text.txt --out x
 gives 1 'adapters: is a folder of adapters' plan --model adapters
 
+# where a run cannot be made is said before data is read
+gives 1 'absent: No such file or directory' \
+    train --model model --data absent.txt --out absent/run/
+
 # outputs are never overwritten
 gives 1 'model' init --arch arch.json --out model
 gives 1 'tokenizer' tokenizer --data text.txt --vocab 300 --out tokenizer
