@@ -90,7 +90,7 @@ static int parse_seed(const char *text, uint64_t *out)
     errno = 0;
     *out = strtoull(text, &end, 10);
     if (!isdigit((unsigned char)*text) || *end || errno)
-        return tr_error(-EINVAL, "'%s' is not a whole number from 0 to 2^64 - 1", text);
+        return tr_error(-EINVAL, "'%s' is not a whole number, 0 or more", text);
     return 0;
 }
 
