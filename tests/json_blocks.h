@@ -15,7 +15,9 @@
 
 #include <cmocka.h>
 #include "src/base/err.h"
+#include "src/base/file.h"
 #include "src/base/json.h"
+#include "src/base/mem.h"
 
 static int blocks_left = -1; /* until jansson does not get one; -1: it gets all */
 static int blocks_asked;     /* since blocks_lack() */
@@ -35,6 +37,30 @@ static inline void blocks_lack(int behind)
     blocks_left = behind;
     blocks_asked = behind < 0 ? blocks_asked : 0;
     json_set_alloc_funcs(behind < 0 ? malloc : blocks_take, free);
+}
+
+/* For make() below: the text of what the function under test has made, where it says 0. It takes
+ * the value over. */
+static inline char *blocks_text(int r, json_t *made)
+{
+    char *text;
+
+    blocks_lack(-1);
+    text = r < 0 ? NULL : tr_json_text(made, 0);
+    json_decref(made);
+    return text;
+}
+
+/* The same of a file that it has written. */
+static inline char *blocks_file(int r, const char *path)
+{
+    char *text = NULL, *copy = NULL;
+    size_t bytes;
+
+    if (r == 0 && tr_file_read(path, 1 << 20, &text, &bytes) == 0)
+        copy = strndup(text, bytes);
+    tr_free(TR_MEM_TEXT, text);
+    return copy;
 }
 
 /* Whichever of the last blocks (0: of all) that make() takes is missing: it gives the text that it

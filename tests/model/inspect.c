@@ -157,12 +157,8 @@ static char *described(void *path)
 {
     json_t *o;
     int r = tr_inspect(path, NULL, &o);
-    char *text;
 
-    blocks_lack(-1);
-    text = r < 0 ? NULL : tr_json_text(o, 0);
-    json_decref(o);
-    return text;
+    return blocks_text(r, o);
 }
 
 static void a_description_is_whole(void **state)

@@ -138,14 +138,9 @@ static void one_drive(void **state)
 static char *plan_of(void *run)
 {
     const char *path = scratch_path("run/plan.json");
-    char *text = NULL, *copy = NULL;
-    size_t bytes;
 
     unlink(path);
-    if (run_write_plan(run) == 0 && tr_file_read(path, 1 << 20, &text, &bytes) == 0)
-        copy = strndup(text, bytes);
-    tr_free(TR_MEM_TEXT, text);
-    return copy;
+    return blocks_file(run_write_plan(run), path);
 }
 
 static char *foretold_plan(void *arg)

@@ -25,12 +25,8 @@ static char *converted(void *of)
     struct conversion *c = of;
     json_t *root = NULL;
     int r = tr_sentencepiece_convert(c->model, c->bytes, c->config, "model", &root);
-    char *text;
 
-    blocks_lack(-1);
-    text = r < 0 ? NULL : tr_json_text(root, 0);
-    json_decref(root);
-    return text;
+    return blocks_text(r, root);
 }
 
 /* Of pieces and merges, the last; and the token that only the configuration has. */
